@@ -1,0 +1,107 @@
+//! What both attributes have in common: a list of `word` and `word = value`.
+
+use proc_macro2::{Ident, TokenStream, TokenTree};
+use syn::ext::IdentExt;
+use syn::parse::{ParseStream, Parser};
+use syn::{Path, Token};
+
+use crate::diag::Errors;
+
+/// An argument that may be given once.
+pub(crate) struct Once<T> {
+    pub(crate) first: Option<T>,
+    /// The words that gave it again.
+    pub(crate) again: Vec<Ident>,
+}
+
+impl<T> Default for Once<T> {
+    fn default() -> Self {
+        Self { first: None, again: Vec::new() }
+    }
+}
+
+impl<T> Once<T> {
+    pub(crate) fn give(&mut self, word: Ident, value: T) {
+        match self.first {
+            Some(_) => self.again.push(word),
+            None => self.first = Some(value),
+        }
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.first.as_ref()
+    }
+}
+
+/// Reads a list of arguments. `one` is called after each word and reads the rest of that argument; where it fails,
+/// reading goes on behind the next comma.
+pub(crate) fn each(
+    tokens: TokenStream,
+    errors: &mut Errors,
+    mut one: impl FnMut(Ident, ParseStream<'_>) -> syn::Result<()>,
+) {
+    let list = |input: ParseStream<'_>| {
+        while !input.is_empty() {
+            let read = Ident::parse_any(input).and_then(|word| {
+                one(word, input)?;
+                if input.is_empty() || input.peek(Token![,]) {
+                    Ok(())
+                } else {
+                    Err(input.error("unexpected token; separate arguments by `,`"))
+                }
+            });
+            if let Err(error) = read {
+                errors.push(error);
+            }
+            skip_argument(input);
+        }
+        Ok(())
+    };
+    // The list itself cannot fail: it ends where the tokens end.
+    if let Err(error) = list.parse2(tokens) {
+        errors.push(error);
+    }
+}
+
+/// Reads `= value`; `expected` says what stands there, for whoever left it out.
+pub(crate) fn value<T>(
+    word: &Ident,
+    input: ParseStream<'_>,
+    expected: &str,
+    parse: impl FnOnce(ParseStream<'_>) -> syn::Result<T>,
+) -> syn::Result<T> {
+    let left_out = || syn::Error::new(word.span(), format!("`{word}` needs {expected}"));
+    if !input.peek(Token![=]) {
+        return Err(left_out());
+    }
+    input.parse::<Token![=]>()?;
+    if input.is_empty() || input.peek(Token![,]) {
+        return Err(left_out());
+    }
+    let at = input.span();
+    parse(input).map_err(|_| syn::Error::new(at, format!("`{word}` needs {expected}")))
+}
+
+/// Reads the value of `crate = path`.
+pub(crate) fn krate(word: &Ident, input: ParseStream<'_>) -> syn::Result<Path> {
+    value(word, input, "the path of the crate, like `crate = my_crate::rummelplatz`", Path::parse_mod_style)
+}
+
+/// Skips to behind the next comma that is not part of a type's arguments.
+fn skip_argument(input: ParseStream<'_>) {
+    let mut depth = 0_usize;
+    let mut arrow = false;
+    while let Ok(token) = input.parse::<TokenTree>() {
+        if let TokenTree::Punct(punct) = token {
+            match punct.as_char() {
+                ',' if depth == 0 => return,
+                '<' => depth += 1,
+                '>' if !arrow => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            arrow = matches!(punct.as_char(), '-' | '=');
+        } else {
+            arrow = false;
+        }
+    }
+}

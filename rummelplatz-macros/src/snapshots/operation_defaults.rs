@@ -1,0 +1,16 @@
+#[automatically_derived]
+impl<__R: ::rummelplatz::Ring> ::rummelplatz::RingOperation<__R> for Nothing {
+    type RingData = ();
+    type SetupError = ::core::convert::Infallible;
+    type TeardownError = ::core::convert::Infallible;
+    type ControlFlowWarn = ::core::convert::Infallible;
+    type ControlFlowError = ::core::convert::Infallible;
+    fn on_completion(
+        &mut self,
+        _: ::rummelplatz::Completion,
+        _: Self::RingData,
+        _: ::rummelplatz::Submitter<'_, __R, Self>,
+    ) -> ::rummelplatz::CompletionResult<__R, Self> {
+        (::rummelplatz::ControlFlow::Continue, ::core::option::Option::None)
+    }
+}

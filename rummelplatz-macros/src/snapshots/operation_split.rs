@@ -1,0 +1,39 @@
+#[automatically_derived]
+impl<const N: usize, __R: ::rummelplatz::Ring> ::rummelplatz::RingOperation<__R>
+for Peers<N> {
+    type RingData = Peer;
+    type SetupError = ::core::convert::Infallible;
+    type TeardownError = ::core::convert::Infallible;
+    type ControlFlowWarn = io::Error;
+    type ControlFlowError = ::core::convert::Infallible;
+    fn on_completion(
+        &mut self,
+        __completion: ::rummelplatz::Completion,
+        mut __data: Self::RingData,
+        __submitter: ::rummelplatz::Submitter<'_, __R, Self>,
+    ) -> ::rummelplatz::CompletionResult<__R, Self> {
+        if __completion.more() {
+            let __flow = {
+                let __handler = Self::on_more;
+                let __returned = __handler(self, __completion, &mut __data, __submitter);
+                ::rummelplatz::__private::handler::FlowReturn::<
+                    ::rummelplatz::__private::handler::Warns,
+                    Self::ControlFlowWarn,
+                    Self::ControlFlowError,
+                >::into_flow(__returned)
+            };
+            (__flow, ::core::option::Option::Some(__data))
+        } else {
+            let __flow = {
+                let __handler = Self::last;
+                let __returned = __handler(self, __completion, __data, __submitter);
+                ::rummelplatz::__private::handler::FlowReturn::<
+                    ::rummelplatz::__private::handler::Warns,
+                    Self::ControlFlowWarn,
+                    Self::ControlFlowError,
+                >::into_flow(__returned)
+            };
+            (__flow, ::core::option::Option::None)
+        }
+    }
+}

@@ -1,0 +1,144 @@
+struct Server<'a> {
+    acceptor: &'a mut Acceptor,
+    timer: Timer,
+}
+const _: () = {
+    use ::rummelplatz::__private as __rt;
+    #[allow(dead_code, private_interfaces, clippy::too_many_arguments)]
+    #[automatically_derived]
+    impl<'a> Server<'a> {
+        ///The tag of operation `acceptor`.
+        const ACCEPTOR: ::rummelplatz::Tag<Self, Acceptor> = ::rummelplatz::Tag::<
+            Self,
+            Acceptor,
+        >::__new(1u8, |__slabs| loop {});
+        ///The tag of operation `timer`.
+        const TIMER: ::rummelplatz::Tag<Self, Timer> = ::rummelplatz::Tag::<
+            Self,
+            Timer,
+        >::__new(2u8, |__slabs| loop {});
+        /// Creates the kernel's side of the ring, with `entries` rounded up to a power of two.
+        ///
+        /// # Errors
+        /// When the kernel cannot, or may not, create it; the error says why.
+        fn new_raw_ring(
+            entries: ::core::num::NonZeroU32,
+        ) -> ::core::result::Result<::rummelplatz::RawRing, ::rummelplatz::BuildError> {
+            loop {}
+        }
+        ///Makes a [`Server`] of a raw ring and its operations.
+        ///
+        /// At most `backlog_limit` requests wait for room in the submission queue; `None` is the default.
+        fn new(
+            raw: ::rummelplatz::RawRing,
+            backlog_limit: ::core::option::Option<::core::num::NonZeroUsize>,
+            acceptor: &'a mut Acceptor,
+            timer: Timer,
+        ) -> Self {
+            loop {}
+        }
+        /// Begins to build a ring: everything that can be set, and then
+        /// [`build`](#krate::Builder::build).
+        fn builder(
+            acceptor: &'a mut Acceptor,
+            timer: Timer,
+        ) -> ::rummelplatz::Builder<Self> {
+            loop {}
+        }
+        /// Sets all operations up and runs the ring until it exits, fails, or has nothing left to wait for;
+        /// then cancels and drains whatever is in flight.
+        ///
+        /// # Errors
+        /// The first cause of the end, with every error of the teardown.
+        fn run(&mut self) -> ::core::result::Result<(), ::rummelplatz::RingError<Self>> {
+            loop {}
+        }
+        /// Does what can be done without blocking, for a ring inside another event loop.
+        ///
+        /// # Errors
+        /// As for `run`, once the ring has ended.
+        fn turn(
+            &mut self,
+        ) -> ::core::result::Result<
+            ::rummelplatz::Progress,
+            ::rummelplatz::RingError<Self>,
+        > {
+            loop {}
+        }
+        /// Cancels and drains everything in flight.
+        ///
+        /// # Errors
+        /// Every error of the teardown.
+        fn finish(
+            &mut self,
+        ) -> ::core::result::Result<(), ::rummelplatz::RingError<Self>> {
+            loop {}
+        }
+        /// Submits to an operation from outside a handler: before `run`, or between `turn`s.
+        fn submitter<Op: ::rummelplatz::RingOperation<Self>>(
+            &mut self,
+            tag: ::rummelplatz::Tag<Self, Op>,
+        ) -> ::rummelplatz::Submitter<'_, Self, Op> {
+            loop {}
+        }
+        /// Returns a handle by which other threads reach this ring.
+        fn handle(&mut self) -> ::rummelplatz::RingHandle<Self> {
+            loop {}
+        }
+        /// Returns what the ring has counted so far.
+        fn stats(&self) -> ::rummelplatz::Stats {
+            loop {}
+        }
+    }
+    #[automatically_derived]
+    impl<'a> __rt::RingParts for Server<'a> {
+        type Operations = ();
+        type Slabs = ();
+        type SetupError = ::core::convert::Infallible;
+        type CompletionError = ::core::convert::Infallible;
+        type TeardownError = ::core::convert::Infallible;
+        const NAME: &'static ::core::primitive::str = "Server";
+        const OPERATIONS: &'static [(
+            ::core::primitive::u8,
+            &'static ::core::primitive::str,
+        )] = &[];
+        const OPTIONS: __rt::Options = __rt::Options::new();
+        fn assemble(_: __rt::Runtime<Self>, _: ()) -> Self {
+            loop {}
+        }
+        fn slabs() {}
+        fn slab(
+            _: &mut (),
+            _: ::core::primitive::u8,
+        ) -> ::core::option::Option<&mut dyn __rt::AnySlab> {
+            loop {}
+        }
+        fn slab_ref(
+            _: &(),
+            _: ::core::primitive::u8,
+        ) -> ::core::option::Option<&dyn __rt::AnySlab> {
+            loop {}
+        }
+        fn runtime(&self) -> &__rt::Runtime<Self> {
+            loop {}
+        }
+        fn runtime_mut(&mut self) -> &mut __rt::Runtime<Self> {
+            loop {}
+        }
+        fn setup(&mut self) -> ::core::result::Result<(), ::core::convert::Infallible> {
+            loop {}
+        }
+        fn dispatch(&mut self, _: __rt::Delivery) -> __rt::Verdict<Self> {
+            loop {}
+        }
+    }
+};
+::core::compile_error! {
+    "unknown argument `sqpoll`; `#[ring]` takes `crate`, `entries`, `backlog_limit`, `grace_ms`, `deadline_ms`; all else belongs to the builder"
+}
+::core::compile_error! {
+    "operations `timer` and `TIMER` would both have the tag `Server::TIMER`; rename one of them"
+}
+::core::compile_error! {
+    "operation `acceptor` must be owned by the ring, not borrowed; store the value itself"
+}

@@ -1,0 +1,543 @@
+/// Echoes.
+pub struct EchoServer {
+    __rummelplatz_runtime: ::rummelplatz::__private::Runtime<EchoServer>,
+    /// Accepts.
+    pub acceptor: Acceptor,
+    connections: Connections,
+}
+///Which operation of [`EchoServer`] failed: one variant for each.
+#[allow(private_interfaces, non_camel_case_types)]
+pub enum EchoServerSetupError {
+    ///Operation `acceptor`: its `setup` returned this.
+    Acceptor(
+        <::rummelplatz::__private::checked::Operation<
+            Acceptor,
+            { EchoServer::__CHECK_1 },
+        > as ::rummelplatz::RingOperation<EchoServer>>::SetupError,
+    ),
+    ///Operation `connections`: its `setup` returned this.
+    Connections(
+        <::rummelplatz::__private::checked::Operation<
+            Connections,
+            { EchoServer::__CHECK_2 },
+        > as ::rummelplatz::RingOperation<EchoServer>>::SetupError,
+    ),
+}
+///Which operation of [`EchoServer`] failed: one variant for each.
+#[allow(private_interfaces, non_camel_case_types)]
+pub enum EchoServerCompletionError {
+    ///Operation `acceptor`: its `on_completion` ended the ring with this.
+    Acceptor(
+        <::rummelplatz::__private::checked::Operation<
+            Acceptor,
+            { EchoServer::__CHECK_1 },
+        > as ::rummelplatz::RingOperation<EchoServer>>::ControlFlowError,
+    ),
+    ///Operation `connections`: its `on_completion` ended the ring with this.
+    Connections(
+        <::rummelplatz::__private::checked::Operation<
+            Connections,
+            { EchoServer::__CHECK_2 },
+        > as ::rummelplatz::RingOperation<EchoServer>>::ControlFlowError,
+    ),
+}
+///Which operation of [`EchoServer`] failed: one variant for each.
+#[allow(private_interfaces, non_camel_case_types)]
+pub enum EchoServerTeardownError {
+    ///Operation `acceptor`: its `on_teardown_completion` returned this.
+    Acceptor(
+        <::rummelplatz::__private::checked::Operation<
+            Acceptor,
+            { EchoServer::__CHECK_1 },
+        > as ::rummelplatz::RingOperation<EchoServer>>::TeardownError,
+    ),
+    ///Operation `connections`: its `on_teardown_completion` returned this.
+    Connections(
+        <::rummelplatz::__private::checked::Operation<
+            Connections,
+            { EchoServer::__CHECK_2 },
+        > as ::rummelplatz::RingOperation<EchoServer>>::TeardownError,
+    ),
+}
+const _: () = {
+    use ::rummelplatz::__private as __rt;
+    #[allow(dead_code, private_interfaces, clippy::too_many_arguments)]
+    #[automatically_derived]
+    impl EchoServer {
+        ///The tag of operation `acceptor`.
+        pub const ACCEPTOR: ::rummelplatz::Tag<Self, Acceptor> = ::rummelplatz::Tag::<
+            Self,
+            ::rummelplatz::__private::checked::Operation<
+                Acceptor,
+                { EchoServer::__CHECK_1 },
+            >,
+        >::__new(1u8, |__slabs| &mut __slabs.acceptor);
+        #[doc(hidden)]
+        const __CHECK_1: ::core::primitive::bool = {
+            let _: ::core::marker::PhantomData<
+                <Acceptor as ::rummelplatz::RingOperation<EchoServer>>::RingData,
+            >;
+            true
+        };
+        ///The tag of operation `connections`.
+        const CONNECTIONS: ::rummelplatz::Tag<Self, Connections> = ::rummelplatz::Tag::<
+            Self,
+            ::rummelplatz::__private::checked::Operation<
+                Connections,
+                { EchoServer::__CHECK_2 },
+            >,
+        >::__new(2u8, |__slabs| &mut __slabs.connections);
+        #[doc(hidden)]
+        const __CHECK_2: ::core::primitive::bool = {
+            let _: ::core::marker::PhantomData<
+                <Connections as ::rummelplatz::RingOperation<EchoServer>>::RingData,
+            >;
+            true
+        };
+        /// Creates the kernel's side of the ring, with `entries` rounded up to a power of two.
+        ///
+        /// # Errors
+        /// When the kernel cannot, or may not, create it; the error says why.
+        pub fn new_raw_ring(
+            entries: ::core::num::NonZeroU32,
+        ) -> ::core::result::Result<::rummelplatz::RawRing, ::rummelplatz::BuildError> {
+            __rt::new_raw_ring::<Self>(entries)
+        }
+        ///Makes a [`EchoServer`] of a raw ring and its operations.
+        ///
+        /// At most `backlog_limit` requests wait for room in the submission queue; `None` is the default.
+        pub fn new(
+            raw: ::rummelplatz::RawRing,
+            backlog_limit: ::core::option::Option<::core::num::NonZeroUsize>,
+            acceptor: Acceptor,
+            connections: Connections,
+        ) -> Self {
+            __rt::new(
+                raw,
+                backlog_limit,
+                __Operations {
+                    acceptor,
+                    connections,
+                    __ring: ::core::marker::PhantomData,
+                },
+            )
+        }
+        /// Begins to build a ring: everything that can be set, and then
+        /// [`build`](#krate::Builder::build).
+        pub fn builder(
+            acceptor: Acceptor,
+            connections: Connections,
+        ) -> ::rummelplatz::Builder<Self> {
+            __rt::builder(__Operations {
+                acceptor,
+                connections,
+                __ring: ::core::marker::PhantomData,
+            })
+        }
+        /// Sets all operations up and runs the ring until it exits, fails, or has nothing left to wait for;
+        /// then cancels and drains whatever is in flight.
+        ///
+        /// # Errors
+        /// The first cause of the end, with every error of the teardown.
+        pub fn run(
+            &mut self,
+        ) -> ::core::result::Result<(), ::rummelplatz::RingError<Self>> {
+            __rt::run(self)
+        }
+        /// Does what can be done without blocking, for a ring inside another event loop.
+        ///
+        /// # Errors
+        /// As for `run`, once the ring has ended.
+        pub fn turn(
+            &mut self,
+        ) -> ::core::result::Result<
+            ::rummelplatz::Progress,
+            ::rummelplatz::RingError<Self>,
+        > {
+            __rt::turn(self)
+        }
+        /// Cancels and drains everything in flight.
+        ///
+        /// # Errors
+        /// Every error of the teardown.
+        pub fn finish(
+            &mut self,
+        ) -> ::core::result::Result<(), ::rummelplatz::RingError<Self>> {
+            __rt::finish(self)
+        }
+        /// Submits to an operation from outside a handler: before `run`, or between `turn`s.
+        pub fn submitter<Op: ::rummelplatz::RingOperation<Self>>(
+            &mut self,
+            tag: ::rummelplatz::Tag<Self, Op>,
+        ) -> ::rummelplatz::Submitter<'_, Self, Op> {
+            __rt::submitter(self, tag)
+        }
+        /// Returns a handle by which other threads reach this ring.
+        pub fn handle(&mut self) -> ::rummelplatz::RingHandle<Self> {
+            __rt::handle(self)
+        }
+        /// Returns what the ring has counted so far.
+        pub fn stats(&self) -> ::rummelplatz::Stats {
+            __rt::stats(self)
+        }
+    }
+    #[doc(hidden)]
+    pub struct __Slabs {
+        acceptor: __rt::Slab<
+            <::rummelplatz::__private::checked::Operation<
+                Acceptor,
+                { EchoServer::__CHECK_1 },
+            > as ::rummelplatz::RingOperation<EchoServer>>::RingData,
+        >,
+        connections: __rt::Slab<
+            <::rummelplatz::__private::checked::Operation<
+                Connections,
+                { EchoServer::__CHECK_2 },
+            > as ::rummelplatz::RingOperation<EchoServer>>::RingData,
+        >,
+        __ring: ::core::marker::PhantomData<fn() -> EchoServer>,
+    }
+    #[doc(hidden)]
+    pub struct __Operations {
+        acceptor: Acceptor,
+        connections: Connections,
+        __ring: ::core::marker::PhantomData<fn() -> EchoServer>,
+    }
+    #[automatically_derived]
+    impl __rt::RingParts for EchoServer {
+        type Operations = __Operations;
+        type Slabs = __Slabs;
+        type SetupError = EchoServerSetupError;
+        type CompletionError = EchoServerCompletionError;
+        type TeardownError = EchoServerTeardownError;
+        const NAME: &'static ::core::primitive::str = "EchoServer";
+        const OPERATIONS: &'static [(
+            ::core::primitive::u8,
+            &'static ::core::primitive::str,
+        )] = &[(1u8, "acceptor"), (2u8, "connections")];
+        const OPTIONS: __rt::Options = __rt::Options::new();
+        fn assemble(
+            __runtime: __rt::Runtime<Self>,
+            __operations: Self::Operations,
+        ) -> Self {
+            Self {
+                __rummelplatz_runtime: __runtime,
+                acceptor: __operations.acceptor,
+                connections: __operations.connections,
+            }
+        }
+        fn slabs() -> Self::Slabs {
+            __Slabs {
+                acceptor: __rt::Slab::new(1u8),
+                connections: __rt::Slab::new(2u8),
+                __ring: ::core::marker::PhantomData,
+            }
+        }
+        fn slab(
+            __slabs: &mut Self::Slabs,
+            __tag: ::core::primitive::u8,
+        ) -> ::core::option::Option<&mut dyn __rt::AnySlab> {
+            match __tag {
+                1u8 => ::core::option::Option::Some(&mut __slabs.acceptor),
+                2u8 => ::core::option::Option::Some(&mut __slabs.connections),
+                _ => ::core::option::Option::None,
+            }
+        }
+        fn slab_ref(
+            __slabs: &Self::Slabs,
+            __tag: ::core::primitive::u8,
+        ) -> ::core::option::Option<&dyn __rt::AnySlab> {
+            match __tag {
+                1u8 => ::core::option::Option::Some(&__slabs.acceptor),
+                2u8 => ::core::option::Option::Some(&__slabs.connections),
+                _ => ::core::option::Option::None,
+            }
+        }
+        fn runtime(&self) -> &__rt::Runtime<Self> {
+            &self.__rummelplatz_runtime
+        }
+        fn runtime_mut(&mut self) -> &mut __rt::Runtime<Self> {
+            &mut self.__rummelplatz_runtime
+        }
+        fn setup(&mut self) -> ::core::result::Result<(), Self::SetupError> {
+            __rt::setup::<
+                Self,
+                ::rummelplatz::__private::checked::Operation<
+                    Acceptor,
+                    { EchoServer::__CHECK_1 },
+                >,
+            >(&mut self.__rummelplatz_runtime, &mut self.acceptor, Self::ACCEPTOR)
+                .map_err(EchoServerSetupError::Acceptor)?;
+            __rt::setup::<
+                Self,
+                ::rummelplatz::__private::checked::Operation<
+                    Connections,
+                    { EchoServer::__CHECK_2 },
+                >,
+            >(&mut self.__rummelplatz_runtime, &mut self.connections, Self::CONNECTIONS)
+                .map_err(EchoServerSetupError::Connections)?;
+            ::core::result::Result::Ok(())
+        }
+        fn dispatch(&mut self, __delivery: __rt::Delivery) -> __rt::Verdict<Self> {
+            match __delivery.tag() {
+                1u8 => {
+                    __rt::deliver::<
+                        Self,
+                        ::rummelplatz::__private::checked::Operation<
+                            Acceptor,
+                            { EchoServer::__CHECK_1 },
+                        >,
+                    >(
+                        __delivery,
+                        &mut self.__rummelplatz_runtime,
+                        &mut self.acceptor,
+                        Self::ACCEPTOR,
+                        __rt::Glue::<
+                            Self,
+                            ::rummelplatz::__private::checked::Operation<
+                                Acceptor,
+                                { EchoServer::__CHECK_1 },
+                            >,
+                        > {
+                            warn: |
+                                __warning: &<::rummelplatz::__private::checked::Operation<
+                                    Acceptor,
+                                    { EchoServer::__CHECK_1 },
+                                > as ::rummelplatz::RingOperation<
+                                    EchoServer,
+                                >>::ControlFlowWarn,
+                                __formatter: &mut ::core::fmt::Formatter<'_>|
+                            {
+                                ::core::fmt::Display::fmt(
+                                    &__rt::probe::shown!(__warning),
+                                    __formatter,
+                                )
+                            },
+                            completion_error: EchoServerCompletionError::Acceptor,
+                            teardown_error: EchoServerTeardownError::Acceptor,
+                        },
+                    )
+                }
+                2u8 => {
+                    __rt::deliver::<
+                        Self,
+                        ::rummelplatz::__private::checked::Operation<
+                            Connections,
+                            { EchoServer::__CHECK_2 },
+                        >,
+                    >(
+                        __delivery,
+                        &mut self.__rummelplatz_runtime,
+                        &mut self.connections,
+                        Self::CONNECTIONS,
+                        __rt::Glue::<
+                            Self,
+                            ::rummelplatz::__private::checked::Operation<
+                                Connections,
+                                { EchoServer::__CHECK_2 },
+                            >,
+                        > {
+                            warn: |
+                                __warning: &<::rummelplatz::__private::checked::Operation<
+                                    Connections,
+                                    { EchoServer::__CHECK_2 },
+                                > as ::rummelplatz::RingOperation<
+                                    EchoServer,
+                                >>::ControlFlowWarn,
+                                __formatter: &mut ::core::fmt::Formatter<'_>|
+                            {
+                                ::core::fmt::Display::fmt(
+                                    &__rt::probe::shown!(__warning),
+                                    __formatter,
+                                )
+                            },
+                            completion_error: EchoServerCompletionError::Connections,
+                            teardown_error: EchoServerTeardownError::Connections,
+                        },
+                    )
+                }
+                _ => __rt::foreign(&mut self.__rummelplatz_runtime),
+            }
+        }
+    }
+    #[automatically_derived]
+    impl ::core::fmt::Debug for EchoServer {
+        fn fmt(
+            &self,
+            __formatter: &mut ::core::fmt::Formatter<'_>,
+        ) -> ::core::fmt::Result {
+            __rt::fmt(self, __formatter)
+        }
+    }
+    #[automatically_derived]
+    impl __rt::AsFd for EchoServer {
+        fn as_fd(&self) -> __rt::BorrowedFd<'_> {
+            __rt::AsFd::as_fd(&self.__rummelplatz_runtime)
+        }
+    }
+    #[automatically_derived]
+    impl __rt::AsRawFd for EchoServer {
+        fn as_raw_fd(&self) -> __rt::RawFd {
+            __rt::AsRawFd::as_raw_fd(&self.__rummelplatz_runtime)
+        }
+    }
+    #[automatically_derived]
+    impl __rt::probe::OperationError for EchoServerSetupError {
+        fn failure(&self) -> __rt::probe::Failure<'_> {
+            match *self {
+                Self::Acceptor(ref __error) => {
+                    __rt::probe::Failure {
+                        variant: "Acceptor",
+                        operation: "acceptor",
+                        error: __rt::probe::shown!(__error),
+                    }
+                }
+                Self::Connections(ref __error) => {
+                    __rt::probe::Failure {
+                        variant: "Connections",
+                        operation: "connections",
+                        error: __rt::probe::shown!(__error),
+                    }
+                }
+            }
+        }
+    }
+    #[automatically_derived]
+    impl ::core::fmt::Display for EchoServerSetupError {
+        fn fmt(
+            &self,
+            __formatter: &mut ::core::fmt::Formatter<'_>,
+        ) -> ::core::fmt::Result {
+            ::core::fmt::Display::fmt(
+                &__rt::probe::OperationError::failure(self),
+                __formatter,
+            )
+        }
+    }
+    #[automatically_derived]
+    impl ::core::fmt::Debug for EchoServerSetupError {
+        fn fmt(
+            &self,
+            __formatter: &mut ::core::fmt::Formatter<'_>,
+        ) -> ::core::fmt::Result {
+            ::core::fmt::Debug::fmt(
+                &__rt::probe::OperationError::failure(self),
+                __formatter,
+            )
+        }
+    }
+    #[automatically_derived]
+    impl ::core::error::Error for EchoServerSetupError {
+        fn source(
+            &self,
+        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
+            __rt::probe::OperationError::failure(self).error.source
+        }
+    }
+    #[automatically_derived]
+    impl __rt::probe::OperationError for EchoServerCompletionError {
+        fn failure(&self) -> __rt::probe::Failure<'_> {
+            match *self {
+                Self::Acceptor(ref __error) => {
+                    __rt::probe::Failure {
+                        variant: "Acceptor",
+                        operation: "acceptor",
+                        error: __rt::probe::shown!(__error),
+                    }
+                }
+                Self::Connections(ref __error) => {
+                    __rt::probe::Failure {
+                        variant: "Connections",
+                        operation: "connections",
+                        error: __rt::probe::shown!(__error),
+                    }
+                }
+            }
+        }
+    }
+    #[automatically_derived]
+    impl ::core::fmt::Display for EchoServerCompletionError {
+        fn fmt(
+            &self,
+            __formatter: &mut ::core::fmt::Formatter<'_>,
+        ) -> ::core::fmt::Result {
+            ::core::fmt::Display::fmt(
+                &__rt::probe::OperationError::failure(self),
+                __formatter,
+            )
+        }
+    }
+    #[automatically_derived]
+    impl ::core::fmt::Debug for EchoServerCompletionError {
+        fn fmt(
+            &self,
+            __formatter: &mut ::core::fmt::Formatter<'_>,
+        ) -> ::core::fmt::Result {
+            ::core::fmt::Debug::fmt(
+                &__rt::probe::OperationError::failure(self),
+                __formatter,
+            )
+        }
+    }
+    #[automatically_derived]
+    impl ::core::error::Error for EchoServerCompletionError {
+        fn source(
+            &self,
+        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
+            __rt::probe::OperationError::failure(self).error.source
+        }
+    }
+    #[automatically_derived]
+    impl __rt::probe::OperationError for EchoServerTeardownError {
+        fn failure(&self) -> __rt::probe::Failure<'_> {
+            match *self {
+                Self::Acceptor(ref __error) => {
+                    __rt::probe::Failure {
+                        variant: "Acceptor",
+                        operation: "acceptor",
+                        error: __rt::probe::shown!(__error),
+                    }
+                }
+                Self::Connections(ref __error) => {
+                    __rt::probe::Failure {
+                        variant: "Connections",
+                        operation: "connections",
+                        error: __rt::probe::shown!(__error),
+                    }
+                }
+            }
+        }
+    }
+    #[automatically_derived]
+    impl ::core::fmt::Display for EchoServerTeardownError {
+        fn fmt(
+            &self,
+            __formatter: &mut ::core::fmt::Formatter<'_>,
+        ) -> ::core::fmt::Result {
+            ::core::fmt::Display::fmt(
+                &__rt::probe::OperationError::failure(self),
+                __formatter,
+            )
+        }
+    }
+    #[automatically_derived]
+    impl ::core::fmt::Debug for EchoServerTeardownError {
+        fn fmt(
+            &self,
+            __formatter: &mut ::core::fmt::Formatter<'_>,
+        ) -> ::core::fmt::Result {
+            ::core::fmt::Debug::fmt(
+                &__rt::probe::OperationError::failure(self),
+                __formatter,
+            )
+        }
+    }
+    #[automatically_derived]
+    impl ::core::error::Error for EchoServerTeardownError {
+        fn source(
+            &self,
+        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
+            __rt::probe::OperationError::failure(self).error.source
+        }
+    }
+};

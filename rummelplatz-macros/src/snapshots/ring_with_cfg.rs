@@ -1,0 +1,684 @@
+struct Server {
+    __rummelplatz_runtime: ::rummelplatz::__private::Runtime<Server>,
+    #[cfg(unix)]
+    #[allow(unused)]
+    unix: Op,
+    #[cfg_attr(feature = "x", doc = "documented", cfg(windows))]
+    windows: Op,
+    #[cfg_attr(feature = "x", serde(skip))]
+    both: Op,
+}
+///Which operation of [`Server`] failed: one variant for each.
+#[allow(private_interfaces, non_camel_case_types)]
+enum ServerSetupError {
+    #[cfg(unix)]
+    ///Operation `unix`: its `setup` returned this.
+    Unix(
+        <::rummelplatz::__private::checked::Operation<
+            Op,
+            { Server::__CHECK_1 },
+        > as ::rummelplatz::RingOperation<Server>>::SetupError,
+    ),
+    #[cfg_attr(feature = "x", cfg(windows))]
+    ///Operation `windows`: its `setup` returned this.
+    Windows(
+        <::rummelplatz::__private::checked::Operation<
+            Op,
+            { Server::__CHECK_2 },
+        > as ::rummelplatz::RingOperation<Server>>::SetupError,
+    ),
+    ///Operation `both`: its `setup` returned this.
+    Both(
+        <::rummelplatz::__private::checked::Operation<
+            Op,
+            { Server::__CHECK_3 },
+        > as ::rummelplatz::RingOperation<Server>>::SetupError,
+    ),
+}
+///Which operation of [`Server`] failed: one variant for each.
+#[allow(private_interfaces, non_camel_case_types)]
+enum ServerCompletionError {
+    #[cfg(unix)]
+    ///Operation `unix`: its `on_completion` ended the ring with this.
+    Unix(
+        <::rummelplatz::__private::checked::Operation<
+            Op,
+            { Server::__CHECK_1 },
+        > as ::rummelplatz::RingOperation<Server>>::ControlFlowError,
+    ),
+    #[cfg_attr(feature = "x", cfg(windows))]
+    ///Operation `windows`: its `on_completion` ended the ring with this.
+    Windows(
+        <::rummelplatz::__private::checked::Operation<
+            Op,
+            { Server::__CHECK_2 },
+        > as ::rummelplatz::RingOperation<Server>>::ControlFlowError,
+    ),
+    ///Operation `both`: its `on_completion` ended the ring with this.
+    Both(
+        <::rummelplatz::__private::checked::Operation<
+            Op,
+            { Server::__CHECK_3 },
+        > as ::rummelplatz::RingOperation<Server>>::ControlFlowError,
+    ),
+}
+///Which operation of [`Server`] failed: one variant for each.
+#[allow(private_interfaces, non_camel_case_types)]
+enum ServerTeardownError {
+    #[cfg(unix)]
+    ///Operation `unix`: its `on_teardown_completion` returned this.
+    Unix(
+        <::rummelplatz::__private::checked::Operation<
+            Op,
+            { Server::__CHECK_1 },
+        > as ::rummelplatz::RingOperation<Server>>::TeardownError,
+    ),
+    #[cfg_attr(feature = "x", cfg(windows))]
+    ///Operation `windows`: its `on_teardown_completion` returned this.
+    Windows(
+        <::rummelplatz::__private::checked::Operation<
+            Op,
+            { Server::__CHECK_2 },
+        > as ::rummelplatz::RingOperation<Server>>::TeardownError,
+    ),
+    ///Operation `both`: its `on_teardown_completion` returned this.
+    Both(
+        <::rummelplatz::__private::checked::Operation<
+            Op,
+            { Server::__CHECK_3 },
+        > as ::rummelplatz::RingOperation<Server>>::TeardownError,
+    ),
+}
+const _: () = {
+    use ::rummelplatz::__private as __rt;
+    #[allow(dead_code, private_interfaces, clippy::too_many_arguments)]
+    #[automatically_derived]
+    impl Server {
+        #[cfg(unix)]
+        ///The tag of operation `unix`.
+        const UNIX: ::rummelplatz::Tag<Self, Op> = ::rummelplatz::Tag::<
+            Self,
+            ::rummelplatz::__private::checked::Operation<Op, { Server::__CHECK_1 }>,
+        >::__new(1u8, |__slabs| &mut __slabs.unix);
+        #[cfg(unix)]
+        #[doc(hidden)]
+        const __CHECK_1: ::core::primitive::bool = {
+            let _: ::core::marker::PhantomData<
+                <Op as ::rummelplatz::RingOperation<Server>>::RingData,
+            >;
+            true
+        };
+        #[cfg_attr(feature = "x", cfg(windows))]
+        ///The tag of operation `windows`.
+        const WINDOWS: ::rummelplatz::Tag<Self, Op> = ::rummelplatz::Tag::<
+            Self,
+            ::rummelplatz::__private::checked::Operation<Op, { Server::__CHECK_2 }>,
+        >::__new(2u8, |__slabs| &mut __slabs.windows);
+        #[cfg_attr(feature = "x", cfg(windows))]
+        #[doc(hidden)]
+        const __CHECK_2: ::core::primitive::bool = {
+            let _: ::core::marker::PhantomData<
+                <Op as ::rummelplatz::RingOperation<Server>>::RingData,
+            >;
+            true
+        };
+        ///The tag of operation `both`.
+        const BOTH: ::rummelplatz::Tag<Self, Op> = ::rummelplatz::Tag::<
+            Self,
+            ::rummelplatz::__private::checked::Operation<Op, { Server::__CHECK_3 }>,
+        >::__new(3u8, |__slabs| &mut __slabs.both);
+        #[doc(hidden)]
+        const __CHECK_3: ::core::primitive::bool = {
+            let _: ::core::marker::PhantomData<
+                <Op as ::rummelplatz::RingOperation<Server>>::RingData,
+            >;
+            true
+        };
+        /// Creates the kernel's side of the ring, with `entries` rounded up to a power of two.
+        ///
+        /// # Errors
+        /// When the kernel cannot, or may not, create it; the error says why.
+        fn new_raw_ring(
+            entries: ::core::num::NonZeroU32,
+        ) -> ::core::result::Result<::rummelplatz::RawRing, ::rummelplatz::BuildError> {
+            __rt::new_raw_ring::<Self>(entries)
+        }
+        ///Makes a [`Server`] of a raw ring and its operations.
+        ///
+        /// At most `backlog_limit` requests wait for room in the submission queue; `None` is the default.
+        fn new(
+            raw: ::rummelplatz::RawRing,
+            backlog_limit: ::core::option::Option<::core::num::NonZeroUsize>,
+            #[cfg(unix)]
+            unix: Op,
+            #[cfg_attr(feature = "x", cfg(windows))]
+            windows: Op,
+            both: Op,
+        ) -> Self {
+            __rt::new(
+                raw,
+                backlog_limit,
+                __Operations {
+                    #[cfg(unix)]
+                    unix,
+                    #[cfg_attr(feature = "x", cfg(windows))]
+                    windows,
+                    both,
+                    __ring: ::core::marker::PhantomData,
+                },
+            )
+        }
+        /// Begins to build a ring: everything that can be set, and then
+        /// [`build`](#krate::Builder::build).
+        fn builder(
+            #[cfg(unix)]
+            unix: Op,
+            #[cfg_attr(feature = "x", cfg(windows))]
+            windows: Op,
+            both: Op,
+        ) -> ::rummelplatz::Builder<Self> {
+            __rt::builder(__Operations {
+                #[cfg(unix)]
+                unix,
+                #[cfg_attr(feature = "x", cfg(windows))]
+                windows,
+                both,
+                __ring: ::core::marker::PhantomData,
+            })
+        }
+        /// Sets all operations up and runs the ring until it exits, fails, or has nothing left to wait for;
+        /// then cancels and drains whatever is in flight.
+        ///
+        /// # Errors
+        /// The first cause of the end, with every error of the teardown.
+        fn run(&mut self) -> ::core::result::Result<(), ::rummelplatz::RingError<Self>> {
+            __rt::run(self)
+        }
+        /// Does what can be done without blocking, for a ring inside another event loop.
+        ///
+        /// # Errors
+        /// As for `run`, once the ring has ended.
+        fn turn(
+            &mut self,
+        ) -> ::core::result::Result<
+            ::rummelplatz::Progress,
+            ::rummelplatz::RingError<Self>,
+        > {
+            __rt::turn(self)
+        }
+        /// Cancels and drains everything in flight.
+        ///
+        /// # Errors
+        /// Every error of the teardown.
+        fn finish(
+            &mut self,
+        ) -> ::core::result::Result<(), ::rummelplatz::RingError<Self>> {
+            __rt::finish(self)
+        }
+        /// Submits to an operation from outside a handler: before `run`, or between `turn`s.
+        fn submitter<Op: ::rummelplatz::RingOperation<Self>>(
+            &mut self,
+            tag: ::rummelplatz::Tag<Self, Op>,
+        ) -> ::rummelplatz::Submitter<'_, Self, Op> {
+            __rt::submitter(self, tag)
+        }
+        /// Returns a handle by which other threads reach this ring.
+        fn handle(&mut self) -> ::rummelplatz::RingHandle<Self> {
+            __rt::handle(self)
+        }
+        /// Returns what the ring has counted so far.
+        fn stats(&self) -> ::rummelplatz::Stats {
+            __rt::stats(self)
+        }
+    }
+    #[doc(hidden)]
+    struct __Slabs {
+        #[cfg(unix)]
+        unix: __rt::Slab<
+            <::rummelplatz::__private::checked::Operation<
+                Op,
+                { Server::__CHECK_1 },
+            > as ::rummelplatz::RingOperation<Server>>::RingData,
+        >,
+        #[cfg_attr(feature = "x", cfg(windows))]
+        windows: __rt::Slab<
+            <::rummelplatz::__private::checked::Operation<
+                Op,
+                { Server::__CHECK_2 },
+            > as ::rummelplatz::RingOperation<Server>>::RingData,
+        >,
+        both: __rt::Slab<
+            <::rummelplatz::__private::checked::Operation<
+                Op,
+                { Server::__CHECK_3 },
+            > as ::rummelplatz::RingOperation<Server>>::RingData,
+        >,
+        __ring: ::core::marker::PhantomData<fn() -> Server>,
+    }
+    #[doc(hidden)]
+    struct __Operations {
+        #[cfg(unix)]
+        unix: Op,
+        #[cfg_attr(feature = "x", cfg(windows))]
+        windows: Op,
+        both: Op,
+        __ring: ::core::marker::PhantomData<fn() -> Server>,
+    }
+    #[automatically_derived]
+    impl __rt::RingParts for Server {
+        type Operations = __Operations;
+        type Slabs = __Slabs;
+        type SetupError = ServerSetupError;
+        type CompletionError = ServerCompletionError;
+        type TeardownError = ServerTeardownError;
+        const NAME: &'static ::core::primitive::str = "Server";
+        const OPERATIONS: &'static [(
+            ::core::primitive::u8,
+            &'static ::core::primitive::str,
+        )] = &[
+            #[cfg(unix)]
+            (1u8, "unix"),
+            #[cfg_attr(feature = "x", cfg(windows))]
+            (2u8, "windows"),
+            (3u8, "both"),
+        ];
+        const OPTIONS: __rt::Options = __rt::Options::new();
+        fn assemble(
+            __runtime: __rt::Runtime<Self>,
+            __operations: Self::Operations,
+        ) -> Self {
+            Self {
+                __rummelplatz_runtime: __runtime,
+                #[cfg(unix)]
+                unix: __operations.unix,
+                #[cfg_attr(feature = "x", cfg(windows))]
+                windows: __operations.windows,
+                both: __operations.both,
+            }
+        }
+        fn slabs() -> Self::Slabs {
+            __Slabs {
+                #[cfg(unix)]
+                unix: __rt::Slab::new(1u8),
+                #[cfg_attr(feature = "x", cfg(windows))]
+                windows: __rt::Slab::new(2u8),
+                both: __rt::Slab::new(3u8),
+                __ring: ::core::marker::PhantomData,
+            }
+        }
+        fn slab(
+            __slabs: &mut Self::Slabs,
+            __tag: ::core::primitive::u8,
+        ) -> ::core::option::Option<&mut dyn __rt::AnySlab> {
+            match __tag {
+                #[cfg(unix)]
+                1u8 => ::core::option::Option::Some(&mut __slabs.unix),
+                #[cfg_attr(feature = "x", cfg(windows))]
+                2u8 => ::core::option::Option::Some(&mut __slabs.windows),
+                3u8 => ::core::option::Option::Some(&mut __slabs.both),
+                _ => ::core::option::Option::None,
+            }
+        }
+        fn slab_ref(
+            __slabs: &Self::Slabs,
+            __tag: ::core::primitive::u8,
+        ) -> ::core::option::Option<&dyn __rt::AnySlab> {
+            match __tag {
+                #[cfg(unix)]
+                1u8 => ::core::option::Option::Some(&__slabs.unix),
+                #[cfg_attr(feature = "x", cfg(windows))]
+                2u8 => ::core::option::Option::Some(&__slabs.windows),
+                3u8 => ::core::option::Option::Some(&__slabs.both),
+                _ => ::core::option::Option::None,
+            }
+        }
+        fn runtime(&self) -> &__rt::Runtime<Self> {
+            &self.__rummelplatz_runtime
+        }
+        fn runtime_mut(&mut self) -> &mut __rt::Runtime<Self> {
+            &mut self.__rummelplatz_runtime
+        }
+        fn setup(&mut self) -> ::core::result::Result<(), Self::SetupError> {
+            #[cfg(unix)]
+            __rt::setup::<
+                Self,
+                ::rummelplatz::__private::checked::Operation<Op, { Server::__CHECK_1 }>,
+            >(&mut self.__rummelplatz_runtime, &mut self.unix, Self::UNIX)
+                .map_err(ServerSetupError::Unix)?;
+            #[cfg_attr(feature = "x", cfg(windows))]
+            __rt::setup::<
+                Self,
+                ::rummelplatz::__private::checked::Operation<Op, { Server::__CHECK_2 }>,
+            >(&mut self.__rummelplatz_runtime, &mut self.windows, Self::WINDOWS)
+                .map_err(ServerSetupError::Windows)?;
+            __rt::setup::<
+                Self,
+                ::rummelplatz::__private::checked::Operation<Op, { Server::__CHECK_3 }>,
+            >(&mut self.__rummelplatz_runtime, &mut self.both, Self::BOTH)
+                .map_err(ServerSetupError::Both)?;
+            ::core::result::Result::Ok(())
+        }
+        fn dispatch(&mut self, __delivery: __rt::Delivery) -> __rt::Verdict<Self> {
+            match __delivery.tag() {
+                #[cfg(unix)]
+                1u8 => {
+                    __rt::deliver::<
+                        Self,
+                        ::rummelplatz::__private::checked::Operation<
+                            Op,
+                            { Server::__CHECK_1 },
+                        >,
+                    >(
+                        __delivery,
+                        &mut self.__rummelplatz_runtime,
+                        &mut self.unix,
+                        Self::UNIX,
+                        __rt::Glue::<
+                            Self,
+                            ::rummelplatz::__private::checked::Operation<
+                                Op,
+                                { Server::__CHECK_1 },
+                            >,
+                        > {
+                            warn: |
+                                __warning: &<::rummelplatz::__private::checked::Operation<
+                                    Op,
+                                    { Server::__CHECK_1 },
+                                > as ::rummelplatz::RingOperation<Server>>::ControlFlowWarn,
+                                __formatter: &mut ::core::fmt::Formatter<'_>|
+                            {
+                                ::core::fmt::Display::fmt(
+                                    &__rt::probe::shown!(__warning),
+                                    __formatter,
+                                )
+                            },
+                            completion_error: ServerCompletionError::Unix,
+                            teardown_error: ServerTeardownError::Unix,
+                        },
+                    )
+                }
+                #[cfg_attr(feature = "x", cfg(windows))]
+                2u8 => {
+                    __rt::deliver::<
+                        Self,
+                        ::rummelplatz::__private::checked::Operation<
+                            Op,
+                            { Server::__CHECK_2 },
+                        >,
+                    >(
+                        __delivery,
+                        &mut self.__rummelplatz_runtime,
+                        &mut self.windows,
+                        Self::WINDOWS,
+                        __rt::Glue::<
+                            Self,
+                            ::rummelplatz::__private::checked::Operation<
+                                Op,
+                                { Server::__CHECK_2 },
+                            >,
+                        > {
+                            warn: |
+                                __warning: &<::rummelplatz::__private::checked::Operation<
+                                    Op,
+                                    { Server::__CHECK_2 },
+                                > as ::rummelplatz::RingOperation<Server>>::ControlFlowWarn,
+                                __formatter: &mut ::core::fmt::Formatter<'_>|
+                            {
+                                ::core::fmt::Display::fmt(
+                                    &__rt::probe::shown!(__warning),
+                                    __formatter,
+                                )
+                            },
+                            completion_error: ServerCompletionError::Windows,
+                            teardown_error: ServerTeardownError::Windows,
+                        },
+                    )
+                }
+                3u8 => {
+                    __rt::deliver::<
+                        Self,
+                        ::rummelplatz::__private::checked::Operation<
+                            Op,
+                            { Server::__CHECK_3 },
+                        >,
+                    >(
+                        __delivery,
+                        &mut self.__rummelplatz_runtime,
+                        &mut self.both,
+                        Self::BOTH,
+                        __rt::Glue::<
+                            Self,
+                            ::rummelplatz::__private::checked::Operation<
+                                Op,
+                                { Server::__CHECK_3 },
+                            >,
+                        > {
+                            warn: |
+                                __warning: &<::rummelplatz::__private::checked::Operation<
+                                    Op,
+                                    { Server::__CHECK_3 },
+                                > as ::rummelplatz::RingOperation<Server>>::ControlFlowWarn,
+                                __formatter: &mut ::core::fmt::Formatter<'_>|
+                            {
+                                ::core::fmt::Display::fmt(
+                                    &__rt::probe::shown!(__warning),
+                                    __formatter,
+                                )
+                            },
+                            completion_error: ServerCompletionError::Both,
+                            teardown_error: ServerTeardownError::Both,
+                        },
+                    )
+                }
+                _ => __rt::foreign(&mut self.__rummelplatz_runtime),
+            }
+        }
+    }
+    #[automatically_derived]
+    impl ::core::fmt::Debug for Server {
+        fn fmt(
+            &self,
+            __formatter: &mut ::core::fmt::Formatter<'_>,
+        ) -> ::core::fmt::Result {
+            __rt::fmt(self, __formatter)
+        }
+    }
+    #[automatically_derived]
+    impl __rt::AsFd for Server {
+        fn as_fd(&self) -> __rt::BorrowedFd<'_> {
+            __rt::AsFd::as_fd(&self.__rummelplatz_runtime)
+        }
+    }
+    #[automatically_derived]
+    impl __rt::AsRawFd for Server {
+        fn as_raw_fd(&self) -> __rt::RawFd {
+            __rt::AsRawFd::as_raw_fd(&self.__rummelplatz_runtime)
+        }
+    }
+    #[automatically_derived]
+    impl __rt::probe::OperationError for ServerSetupError {
+        fn failure(&self) -> __rt::probe::Failure<'_> {
+            match *self {
+                #[cfg(unix)]
+                Self::Unix(ref __error) => {
+                    __rt::probe::Failure {
+                        variant: "Unix",
+                        operation: "unix",
+                        error: __rt::probe::shown!(__error),
+                    }
+                }
+                #[cfg_attr(feature = "x", cfg(windows))]
+                Self::Windows(ref __error) => {
+                    __rt::probe::Failure {
+                        variant: "Windows",
+                        operation: "windows",
+                        error: __rt::probe::shown!(__error),
+                    }
+                }
+                Self::Both(ref __error) => {
+                    __rt::probe::Failure {
+                        variant: "Both",
+                        operation: "both",
+                        error: __rt::probe::shown!(__error),
+                    }
+                }
+            }
+        }
+    }
+    #[automatically_derived]
+    impl ::core::fmt::Display for ServerSetupError {
+        fn fmt(
+            &self,
+            __formatter: &mut ::core::fmt::Formatter<'_>,
+        ) -> ::core::fmt::Result {
+            ::core::fmt::Display::fmt(
+                &__rt::probe::OperationError::failure(self),
+                __formatter,
+            )
+        }
+    }
+    #[automatically_derived]
+    impl ::core::fmt::Debug for ServerSetupError {
+        fn fmt(
+            &self,
+            __formatter: &mut ::core::fmt::Formatter<'_>,
+        ) -> ::core::fmt::Result {
+            ::core::fmt::Debug::fmt(
+                &__rt::probe::OperationError::failure(self),
+                __formatter,
+            )
+        }
+    }
+    #[automatically_derived]
+    impl ::core::error::Error for ServerSetupError {
+        fn source(
+            &self,
+        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
+            __rt::probe::OperationError::failure(self).error.source
+        }
+    }
+    #[automatically_derived]
+    impl __rt::probe::OperationError for ServerCompletionError {
+        fn failure(&self) -> __rt::probe::Failure<'_> {
+            match *self {
+                #[cfg(unix)]
+                Self::Unix(ref __error) => {
+                    __rt::probe::Failure {
+                        variant: "Unix",
+                        operation: "unix",
+                        error: __rt::probe::shown!(__error),
+                    }
+                }
+                #[cfg_attr(feature = "x", cfg(windows))]
+                Self::Windows(ref __error) => {
+                    __rt::probe::Failure {
+                        variant: "Windows",
+                        operation: "windows",
+                        error: __rt::probe::shown!(__error),
+                    }
+                }
+                Self::Both(ref __error) => {
+                    __rt::probe::Failure {
+                        variant: "Both",
+                        operation: "both",
+                        error: __rt::probe::shown!(__error),
+                    }
+                }
+            }
+        }
+    }
+    #[automatically_derived]
+    impl ::core::fmt::Display for ServerCompletionError {
+        fn fmt(
+            &self,
+            __formatter: &mut ::core::fmt::Formatter<'_>,
+        ) -> ::core::fmt::Result {
+            ::core::fmt::Display::fmt(
+                &__rt::probe::OperationError::failure(self),
+                __formatter,
+            )
+        }
+    }
+    #[automatically_derived]
+    impl ::core::fmt::Debug for ServerCompletionError {
+        fn fmt(
+            &self,
+            __formatter: &mut ::core::fmt::Formatter<'_>,
+        ) -> ::core::fmt::Result {
+            ::core::fmt::Debug::fmt(
+                &__rt::probe::OperationError::failure(self),
+                __formatter,
+            )
+        }
+    }
+    #[automatically_derived]
+    impl ::core::error::Error for ServerCompletionError {
+        fn source(
+            &self,
+        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
+            __rt::probe::OperationError::failure(self).error.source
+        }
+    }
+    #[automatically_derived]
+    impl __rt::probe::OperationError for ServerTeardownError {
+        fn failure(&self) -> __rt::probe::Failure<'_> {
+            match *self {
+                #[cfg(unix)]
+                Self::Unix(ref __error) => {
+                    __rt::probe::Failure {
+                        variant: "Unix",
+                        operation: "unix",
+                        error: __rt::probe::shown!(__error),
+                    }
+                }
+                #[cfg_attr(feature = "x", cfg(windows))]
+                Self::Windows(ref __error) => {
+                    __rt::probe::Failure {
+                        variant: "Windows",
+                        operation: "windows",
+                        error: __rt::probe::shown!(__error),
+                    }
+                }
+                Self::Both(ref __error) => {
+                    __rt::probe::Failure {
+                        variant: "Both",
+                        operation: "both",
+                        error: __rt::probe::shown!(__error),
+                    }
+                }
+            }
+        }
+    }
+    #[automatically_derived]
+    impl ::core::fmt::Display for ServerTeardownError {
+        fn fmt(
+            &self,
+            __formatter: &mut ::core::fmt::Formatter<'_>,
+        ) -> ::core::fmt::Result {
+            ::core::fmt::Display::fmt(
+                &__rt::probe::OperationError::failure(self),
+                __formatter,
+            )
+        }
+    }
+    #[automatically_derived]
+    impl ::core::fmt::Debug for ServerTeardownError {
+        fn fmt(
+            &self,
+            __formatter: &mut ::core::fmt::Formatter<'_>,
+        ) -> ::core::fmt::Result {
+            ::core::fmt::Debug::fmt(
+                &__rt::probe::OperationError::failure(self),
+                __formatter,
+            )
+        }
+    }
+    #[automatically_derived]
+    impl ::core::error::Error for ServerTeardownError {
+        fn source(
+            &self,
+        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
+            __rt::probe::OperationError::failure(self).error.source
+        }
+    }
+};

@@ -1,0 +1,25 @@
+//! The only names that generated code may use, besides the public ones. No promise is made to
+//! anybody else.
+
+pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+pub use crate::config::Options;
+pub use crate::dispatch::{AnySlab, Delivery, Glue, Verdict, deliver, foreign, setup};
+pub use crate::record::Slab;
+pub use crate::ring::{
+    RingParts, builder, finish, fmt, handle, new, new_raw_ring, run, stats, submitter, turn,
+};
+pub use crate::runtime::Runtime;
+
+pub mod probe {
+    pub use crate::__rummelplatz_shown as shown;
+    pub use crate::probe::*;
+}
+
+pub mod handler {
+    pub use crate::handler::*;
+}
+
+pub mod checked {
+    pub use crate::checked::*;
+}

@@ -1,0 +1,474 @@
+//! Provided buffers: memory that the kernel picks from when there is something to receive.
+//!
+//! A [`BufferPool`] owns one block of memory, cut into buffers of one size, and the small ring
+//! (`IORING_REGISTER_PBUF_RING`, since 5.19) through which they are offered to the kernel. Each buffer
+//! is in one of two hands at any time: offered to the kernel, or held as a [`Buffer`].
+//!
+//! # How the unsafe code stays right
+//!
+//! * The memory belongs to the `Arc` that the pool, every [`Buffer`], and from registration until
+//!   `Finished` the ring's runtime hold. It is freed when the last of them is gone; a ring that is
+//!   abandoned keeps its share for ever.
+//! * A buffer's bytes are touched by Rust only through the one [`Buffer`] that holds it. `held` says
+//!   who has it: a number from a completion becomes a `Buffer` only if it was with the kernel, and
+//!   goes back to the kernel only from a `Buffer` that is dropped.
+//! * The entries of the ring and its tail are written under the lock, by whoever drops a buffer; the
+//!   kernel only reads them.
+
+use std::alloc::{self, Layout};
+use std::fmt;
+use std::io;
+use std::mem::offset_of;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::wake::Waker;
+
+/// One entry of the ring that the kernel reads (`struct io_uring_buf`).
+#[repr(C)]
+struct Offer {
+    address: u64,
+    length: u32,
+    id: u16,
+    /// In the first entry, this is the ring's tail.
+    tail: AtomicU16,
+}
+
+const _: () = assert!(size_of::<Offer>() == 16 && offset_of!(Offer, tail) == 14);
+
+/// A pool of equal buffers that a ring receives into.
+///
+/// A cheap value, made before the ring, cloned into the data or the operations that use it, and
+/// registered by the first ring that does. A second ring gets an error, until the first has finished.
+///
+/// ```
+/// # use rummelplatz::BufferPool;
+/// // 256 buffers of 2 KiB. Make them as large as a typical message: see `docs/performance.md`.
+/// let pool = BufferPool::new(256, 2048)?;
+/// assert_eq!(pool.available(), 256);
+/// # std::io::Result::Ok(())
+/// ```
+///
+/// Received bytes come as a [`Buffer`], from [`Completion::into_buffer`](crate::Completion::into_buffer).
+/// Hold on to buffers for as long as you like: a stream that finds the pool empty waits, and goes on
+/// when one is dropped. A buffer that is never dropped (`mem::forget`) is lost to the pool.
+#[derive(Clone)]
+pub struct BufferPool {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    count: u16,
+    size: u32,
+    memory: NonNull<u8>,
+    ring: NonNull<Offer>,
+    /// Entries of the ring: a power of two.
+    ring_entries: u16,
+    state: Mutex<State>,
+}
+
+// SAFETY: the two pointers are owned by `Shared` and used as the module's documentation says: the
+// memory through the one holder of a buffer, the ring under the lock.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+struct State {
+    /// Which buffers are held as a [`Buffer`], one bit each.
+    held: Box<[u64]>,
+    held_count: u16,
+    tail: u16,
+    registration: Option<Registration>,
+    /// A stream of the ring waits for a buffer.
+    awaited: bool,
+}
+
+struct Registration {
+    /// The instance of a ring.
+    ring: u64,
+    group: u16,
+    waker: Waker,
+}
+
+/// Why a pool can't be used by a ring.
+#[derive(Debug)]
+pub(crate) enum PoolError {
+    /// Another ring has it.
+    Taken,
+    /// The kernel refused to register it.
+    Refused(io::Error),
+}
+
+impl BufferPool {
+    /// A pool of `count` buffers of `size` bytes each: `count` from 1 to 32768, the kernel's limit
+    /// for one group.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a count or size of zero or above the limit, `OutOfMemory` if there is not
+    /// that much memory.
+    pub fn new(count: u16, size: u32) -> io::Result<BufferPool> {
+        const MOST: u16 = 1 << 15;
+        if count == 0 || count > MOST {
+            return Err(invalid(format!("a buffer pool has 1 to {MOST} buffers, not {count}")));
+        }
+        if size == 0 {
+            return Err(invalid("the buffers of a pool have at least one byte".into()));
+        }
+        let ring_entries = count.next_power_of_two();
+        let bytes = usize::from(count).checked_mul(size as usize);
+        let memory = bytes.and_then(|bytes| Layout::from_size_align(bytes, page_size()).ok());
+        let memory = memory.and_then(allocate).ok_or(io::ErrorKind::OutOfMemory)?;
+        let shared = Shared {
+            count,
+            size,
+            memory,
+            ring: match allocate(ring_layout(ring_entries)) {
+                Some(ring) => ring.cast(),
+                None => {
+                    // SAFETY: allocated above with this layout, and given to nobody.
+                    unsafe { alloc::dealloc(memory.as_ptr(), memory_layout(count, size)) };
+                    return Err(io::ErrorKind::OutOfMemory.into());
+                }
+            },
+            ring_entries,
+            state: Mutex::new(State {
+                held: vec![0; usize::from(count).div_ceil(64)].into(),
+                held_count: 0,
+                tail: 0,
+                registration: None,
+                awaited: false,
+            }),
+        };
+        Ok(BufferPool { shared: Arc::new(shared) })
+    }
+
+    /// How many bytes each buffer has.
+    pub fn buffer_size(&self) -> usize {
+        self.shared.size as usize
+    }
+
+    /// How many buffers the pool has.
+    pub fn capacity(&self) -> usize {
+        self.shared.count.into()
+    }
+
+    /// How many buffers are not held as a [`Buffer`] now.
+    pub fn available(&self) -> usize {
+        usize::from(self.shared.count - self.shared.lock().held_count)
+    }
+
+    /// The group of this pool in the instance `ring`, if it is registered there.
+    pub(crate) fn group(&self, ring: u64) -> Option<u16> {
+        let state = self.shared.lock();
+        let registration = state.registration.as_ref();
+        registration.filter(|registration| registration.ring == ring).map(|this| this.group)
+    }
+
+    /// Offers all buffers that are not held, and has `register` tell the kernel.
+    ///
+    /// `register` gets the address of the buffer ring and its number of entries, good until
+    /// [`unregister`](Self::unregister).
+    pub(crate) fn register(
+        &self,
+        ring: u64,
+        group: u16,
+        waker: Waker,
+        register: impl FnOnce(u64, u16) -> io::Result<()>,
+    ) -> Result<(), PoolError> {
+        let mut state = self.shared.lock();
+        if state.registration.is_some() {
+            return Err(PoolError::Taken);
+        }
+        self.shared.start(&mut state);
+        for id in 0..self.shared.count {
+            if !state.is_held(id) {
+                self.shared.offer(&mut state, id);
+            }
+        }
+        let address = self.shared.ring.as_ptr().expose_provenance() as u64;
+        register(address, self.shared.ring_entries).map_err(PoolError::Refused)?;
+        state.registration = Some(Registration { ring, group, waker });
+        Ok(())
+    }
+
+    /// Forgets the registration, once the kernel has.
+    pub(crate) fn unregister(&self) {
+        let mut state = self.shared.lock();
+        state.registration = None;
+        state.awaited = false;
+    }
+
+    /// The buffer that a completion names, with the number of bytes in it.
+    ///
+    /// `None` if the pool has no such buffer, or the kernel can't have had it.
+    pub(crate) fn take(&self, id: u16, length: u32) -> Option<Buffer> {
+        let mut state = self.shared.lock();
+        if id >= self.shared.count || state.is_held(id) {
+            return None;
+        }
+        state.hold(id);
+        drop(state);
+        let length = length.min(self.shared.size);
+        Some(Buffer { pool: Some(Arc::clone(&self.shared)), id, length })
+    }
+
+    /// Whether there is a buffer; if not, the ring is woken when one comes back.
+    pub(crate) fn wait(&self) -> bool {
+        let mut state = self.shared.lock();
+        let available = state.held_count < self.shared.count;
+        state.awaited = !available;
+        available
+    }
+}
+
+impl State {
+    fn is_held(&self, id: u16) -> bool {
+        self.held[usize::from(id) / 64] & (1 << (id % 64)) != 0
+    }
+
+    fn hold(&mut self, id: u16) {
+        self.held[usize::from(id) / 64] |= 1 << (id % 64);
+        self.held_count += 1;
+    }
+
+    fn release(&mut self, id: u16) {
+        self.held[usize::from(id) / 64] &= !(1 << (id % 64));
+        self.held_count -= 1;
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under the lock can panic half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the buffer `id` begins; `id` is below `count`.
+    fn address(&self, id: u16) -> NonNull<u8> {
+        // SAFETY: the offset is inside the block of `count * size` bytes.
+        unsafe { self.memory.add(usize::from(id) * self.size as usize) }
+    }
+
+    /// Begins with an empty ring.
+    fn start(&self, state: &mut State) {
+        state.tail = 0;
+        self.publish(state);
+    }
+
+    /// Puts one buffer into the ring and shows it to the kernel.
+    fn offer(&self, state: &mut State, id: u16) {
+        let index = state.tail & (self.ring_entries - 1);
+        // SAFETY: the index is below the number of entries; each of them is zeroed memory or was
+        // written before, both of which are valid.
+        let entry = unsafe { self.ring.add(usize::from(index)) }.as_ptr();
+        let address = self.address(id).as_ptr().expose_provenance() as u64;
+        // SAFETY: the place is valid and written by one thread at a time, under the lock (that is
+        // what `state` shows); the kernel reads it after the tail was published. The tail, which
+        // lies in the first entry, is not touched here.
+        unsafe { (&raw mut (*entry).address).write(address) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*entry).length).write(self.size) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*entry).id).write(id) };
+        state.tail = state.tail.wrapping_add(1);
+        self.publish(state);
+    }
+
+    fn publish(&self, state: &State) {
+        // SAFETY: the first entry exists; its tail is only ever accessed as an atomic.
+        let tail = unsafe { &(*self.ring.as_ptr()).tail };
+        tail.store(state.tail, Ordering::Release);
+    }
+
+    /// Takes a buffer back from its holder.
+    fn give_back(&self, id: u16) {
+        let mut state = self.lock();
+        state.release(id);
+        if state.registration.is_none() {
+            // It is offered when a ring registers the pool.
+            return;
+        }
+        self.offer(&mut state, id);
+        if std::mem::take(&mut state.awaited)
+            && let Some(registration) = &state.registration
+        {
+            registration.waker.wake();
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The last holder is gone, and no ring has the pool registered: that would hold it.
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { alloc::dealloc(self.memory.as_ptr(), memory_layout(self.count, self.size)) };
+        // SAFETY: as above.
+        unsafe { alloc::dealloc(self.ring.as_ptr().cast(), ring_layout(self.ring_entries)) };
+    }
+}
+
+/// Bytes that were received, in a buffer of a [`BufferPool`].
+///
+/// Owns its memory until it is dropped, wherever that is: it may be moved into the data of another
+/// request (an echo copies nothing), kept, or sent to another thread. When it is dropped the buffer
+/// goes back to the pool, and a stream that waits for one goes on.
+///
+/// At the end of a stream the buffer is empty.
+pub struct Buffer {
+    /// `None` for the empty buffer that takes no memory of a pool.
+    pool: Option<Arc<Shared>>,
+    id: u16,
+    length: u32,
+}
+
+impl Buffer {
+    /// A buffer without bytes and without a pool.
+    pub const fn empty() -> Buffer {
+        Buffer { pool: None, id: 0, length: 0 }
+    }
+
+    fn bytes(&self) -> NonNull<[u8]> {
+        let start = match &self.pool {
+            Some(pool) => pool.address(self.id),
+            None => NonNull::dangling(),
+        };
+        NonNull::slice_from_raw_parts(start, self.length as usize)
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the memory is initialised (it was zeroed), held by this buffer alone, and lives as
+        // long as the `Arc` in `self`; an empty buffer has no bytes.
+        unsafe { self.bytes().as_ref() }
+    }
+}
+
+impl DerefMut for Buffer {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; `self` is borrowed exclusively.
+        unsafe { self.bytes().as_mut() }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Drop for Buffer {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(pool) = &self.pool {
+            pool.give_back(self.id);
+        }
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer").field("id", &self.id).field("length", &self.length).finish()
+    }
+}
+
+impl fmt::Debug for BufferPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferPool")
+            .field("capacity", &self.capacity())
+            .field("buffer_size", &self.buffer_size())
+            .field("available", &self.available())
+            .finish()
+    }
+}
+
+fn invalid(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, message)
+}
+
+fn page_size() -> usize {
+    // SAFETY: a plain query.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
+/// The layout of a pool's memory, which was checked when the pool was made.
+fn memory_layout(count: u16, size: u32) -> Layout {
+    let bytes = usize::from(count) * size as usize;
+    // SAFETY: `new` has made a layout of these very values.
+    unsafe { Layout::from_size_align_unchecked(bytes, page_size()) }
+}
+
+fn ring_layout(entries: u16) -> Layout {
+    let bytes = usize::from(entries) * size_of::<Offer>();
+    // SAFETY: the alignment is a power of two and the size at most 512 KiB.
+    unsafe { Layout::from_size_align_unchecked(bytes, page_size()) }
+}
+
+fn allocate(layout: Layout) -> Option<NonNull<u8>> {
+    // SAFETY: no caller asks for a size of zero.
+    NonNull::new(unsafe { alloc::alloc_zeroed(layout) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_make_no_pool_are_refused() {
+        assert_eq!(BufferPool::new(0, 64).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(BufferPool::new(64, 0).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(BufferPool::new(32769, 1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        BufferPool::new(32768, 1).unwrap();
+    }
+
+    #[test]
+    fn a_number_becomes_a_buffer_once() {
+        let pool = BufferPool::new(2, 16).unwrap();
+        let mut buffer = pool.take(1, 100).unwrap();
+        assert_eq!(buffer.len(), 16, "no longer than it is");
+        buffer.copy_from_slice(&[7; 16]);
+        assert!(pool.take(1, 1).is_none(), "the kernel can't have had it");
+        assert!(pool.take(2, 1).is_none(), "there is no such buffer");
+        assert_eq!(pool.available(), 1);
+        std::thread::spawn(move || assert_eq!(*buffer, [7; 16])).join().unwrap();
+        assert_eq!(pool.available(), 2);
+        assert!(pool.take(1, 1).is_some());
+    }
+
+    #[test]
+    fn a_buffer_outlives_its_pool() {
+        let buffer = BufferPool::new(1, 8).unwrap().take(0, 8).unwrap();
+        assert_eq!(*buffer, [0; 8]);
+    }
+
+    #[test]
+    fn only_one_ring_has_a_pool() {
+        let pool = BufferPool::new(3, 8).unwrap();
+        let held = pool.take(1, 8);
+        let waker = Waker::new().unwrap();
+        pool.register(1, 0, waker.clone(), |_, entries| {
+            assert_eq!(entries, 4, "a power of two");
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(pool.shared.lock().tail, 2, "the held one is not offered");
+        assert_eq!((pool.group(1), pool.group(2)), (Some(0), None));
+        assert!(matches!(
+            pool.register(2, 0, waker.clone(), |_, _| Ok(())),
+            Err(PoolError::Taken)
+        ));
+        drop(held);
+        assert_eq!(pool.shared.lock().tail, 3);
+        pool.unregister();
+        pool.register(2, 5, waker, |_, _| Ok(())).unwrap();
+        assert_eq!(pool.group(2), Some(5));
+    }
+}

@@ -1,0 +1,403 @@
+//! What all operations of a ring share, whatever their types: the queue, what waits for room in it,
+//! and the accounts.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::ThreadId;
+
+use io_uring::opcode;
+
+use crate::backlog::Backlog;
+use crate::buffers::PoolError;
+use crate::clock::Stamp;
+use crate::config::{Options, RawRing};
+use crate::error::SubmitError;
+use crate::handle::Shared;
+use crate::lifecycle::Phase;
+use crate::record::Flags;
+use crate::queue::{Cqe, Entered, Kernel, Patience, Uring};
+use crate::request::Placed;
+use crate::ring::Ring;
+use crate::user_data::{Control, UserData};
+
+/// See the [module documentation](self).
+pub struct Core {
+    pub(crate) queue: Uring,
+    backlog: Backlog,
+    /// How many entries may be pushed without a further thought: there is room in the submission
+    /// queue, nothing waits for it, and the ring accepts requests. Zero otherwise.
+    direct: usize,
+    /// Completions that the kernel does not post: messages, and requests that end without it.
+    synthetic: VecDeque<Cqe>,
+    /// Streams that wait for a buffer to come back.
+    parked: Vec<Parked>,
+    pub(crate) phase: Phase,
+    /// What every request that is accepted now is marked with: whether it is late.
+    pub(crate) mark: Flags,
+    /// Why nothing is accepted, if so.
+    closed: Option<SubmitError>,
+    pub(crate) in_flight: usize,
+    /// How many of those in flight were submitted during teardown.
+    pub(crate) late: usize,
+    /// Cancels that were not answered yet.
+    pub(crate) cancels: usize,
+    pub(crate) counters: Counters,
+    /// When the loop last looked at the clock.
+    pub(crate) now: Stamp,
+    /// Tells this instance of a ring from all others of the process.
+    pub(crate) serial: u64,
+    /// The thread that the kernel takes for the owner, once there is one.
+    owner: Option<ThreadId>,
+    process: u32,
+    /// Whether the kernel takes entries.
+    enabled: bool,
+    pub(crate) shared: Arc<Shared>,
+    /// A poll on the waker is with the kernel.
+    wake_armed: bool,
+    pub(crate) options: Options,
+}
+
+/// A stream that waits for a buffer.
+#[derive(Clone, Copy)]
+pub(crate) struct Parked {
+    pub(crate) user_data: u64,
+    pub(crate) group: u16,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) foreign: u64,
+    pub(crate) warnings: u64,
+    pub(crate) returned_late: u64,
+    pub(crate) detached_failed: u64,
+    pub(crate) undelivered: u64,
+}
+
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
+
+impl Core {
+    pub(crate) fn new(raw: RawRing, options: Options) -> Core {
+        let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
+        let mut core = Core {
+            queue: Uring::new(raw.ring, serial),
+            backlog: Backlog::new(options.backlog_limit),
+            direct: 0,
+            synthetic: VecDeque::new(),
+            parked: Vec::new(),
+            phase: Phase::Idle,
+            mark: Flags::EMPTY,
+            closed: None,
+            in_flight: 0,
+            late: 0,
+            cancels: 0,
+            counters: Counters::default(),
+            now: Stamp::now(),
+            serial,
+            owner: None,
+            process: raw.process,
+            enabled: !raw.disabled,
+            shared: Shared::new(raw.waker),
+            wake_armed: false,
+            options,
+        };
+        core.refresh();
+        core
+    }
+
+    // ---- who may use the ring -----------------------------------------------------------------
+
+    /// Whether this process was forked off the one that made the ring.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.process != std::process::id()
+    }
+
+    /// Whether the kernel takes this thread for the owner, or has none yet.
+    pub(crate) fn is_owner(&self) -> bool {
+        self.owner.is_none_or(|owner| owner == std::thread::current().id())
+    }
+
+    /// Whether the kernel may have seen entries of this ring.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Makes this thread the owner and lets the kernel take entries.
+    pub(crate) fn enable(&mut self) -> io::Result<()> {
+        if !self.enabled {
+            self.queue.enable()?;
+            self.enabled = true;
+        }
+        self.owner = Some(std::thread::current().id());
+        Ok(())
+    }
+
+    // ---- whether requests are accepted --------------------------------------------------------
+
+    /// Accepts requests again.
+    pub(crate) fn open(&mut self) {
+        self.closed = None;
+        self.refresh();
+    }
+
+    /// Refuses requests from now on.
+    pub(crate) fn close(&mut self, why: SubmitError) {
+        self.closed = Some(why);
+        self.refresh();
+    }
+
+    /// Whether requests are accepted at all.
+    pub(crate) fn accepts(&self) -> Result<(), SubmitError> {
+        self.closed.map_or(Ok(()), Err)
+    }
+
+    /// Counts a request that was accepted.
+    #[inline]
+    pub(crate) fn count(&mut self) {
+        self.in_flight += 1;
+        self.late += usize::from(!self.mark.is_empty());
+    }
+
+    /// Makes room for `count` requests, or says why not.
+    #[inline]
+    pub(crate) fn admit(&mut self, count: usize) -> Result<(), SubmitError> {
+        if self.direct >= count { Ok(()) } else { self.admit_slowly(count) }
+    }
+
+    #[cold]
+    fn admit_slowly(&mut self, count: usize) -> Result<(), SubmitError> {
+        self.accepts()?;
+        self.flush();
+        if self.direct >= count || self.backlog.admits(count) {
+            return Ok(());
+        }
+        Err(SubmitError::Full)
+    }
+
+    // ---- entries on their way to the kernel ---------------------------------------------------
+
+    /// Queues an admitted request, behind those that came before.
+    #[inline]
+    pub(crate) fn push(&mut self, placed: Placed) {
+        if self.direct > 0 {
+            self.direct -= 1;
+            self.queue.push(placed);
+        } else {
+            self.backlog.push(placed, false);
+        }
+    }
+
+    /// Queues admitted requests so that no other entry comes between them, nor the end of a submit.
+    pub(crate) fn push_chain(&mut self, chain: impl ExactSizeIterator<Item = Placed>) {
+        let direct = self.direct >= chain.len();
+        let last = chain.len().saturating_sub(1);
+        for (index, placed) in chain.enumerate() {
+            if direct {
+                self.push(placed);
+            } else {
+                self.backlog.push(placed, index < last);
+            }
+        }
+        self.refresh();
+    }
+
+    /// Queues an entry of the ring's own, which needs no admission.
+    fn push_control(&mut self, placed: Placed) {
+        if self.backlog.is_empty() && self.queue.room() > 0 {
+            self.queue.push(placed);
+            self.direct = self.direct.saturating_sub(1);
+        } else {
+            self.backlog.push_control(placed);
+        }
+    }
+
+    /// Moves what waits into the submission queue, and that to the kernel, as far as it goes.
+    pub(crate) fn flush(&mut self) {
+        loop {
+            self.move_backlog();
+            if (self.backlog.is_empty() && self.queue.room() > 0) || !self.enabled {
+                break;
+            }
+            let queued = self.queue.queued();
+            // An error is met again, and dealt with, by the loop.
+            let entered = self.queue.enter(Patience::Submit);
+            if !matches!(entered, Ok(Entered::Done)) || self.queue.queued() >= queued {
+                break;
+            }
+        }
+        self.refresh();
+    }
+
+    /// Moves what waits into the submission queue, as far as there is room.
+    pub(crate) fn move_backlog(&mut self) {
+        while let Some(chain) = self.backlog.first_chain()
+            && self.queue.room() >= chain
+        {
+            for _ in 0..chain {
+                if let Some(placed) = self.backlog.pop() {
+                    self.queue.push(placed);
+                }
+            }
+        }
+        self.refresh();
+    }
+
+    fn refresh(&mut self) {
+        let direct = self.closed.is_none() && self.backlog.is_empty();
+        self.direct = if direct { self.queue.room() } else { 0 };
+    }
+
+    /// Entries that the kernel has not taken in.
+    pub(crate) fn queued(&mut self) -> usize {
+        self.queue.queued() + self.backlog.len()
+    }
+
+    /// Requests that wait for room in the submission queue.
+    pub(crate) fn backlogged(&self) -> usize {
+        self.backlog.requests()
+    }
+
+    /// Takes everything out of the backlog; requests among it are to end as never submitted.
+    pub(crate) fn empty_backlog(&mut self) {
+        while let Some(placed) = self.backlog.pop() {
+            match UserData::tag(placed.user_data()) {
+                0 => self.forget_control(placed.user_data()),
+                _ => self.end_without_kernel(placed.user_data(), -libc::ECANCELED),
+            }
+        }
+        self.refresh();
+    }
+
+    fn forget_control(&mut self, user_data: u64) {
+        match Control::from_bits(user_data) {
+            Some(Control::Cancel) => self.cancels -= 1,
+            Some(Control::Wake) => self.wake_armed = false,
+            Some(Control::Untracked) | None => {}
+        }
+    }
+
+    /// Enters the kernel, with all that can be submitted.
+    pub(crate) fn enter(&mut self, patience: Patience) -> io::Result<Entered> {
+        let entered = self.queue.enter(patience);
+        self.now = Stamp::now();
+        self.move_backlog();
+        entered
+    }
+
+    // ---- pools --------------------------------------------------------------------------------
+
+    /// Fills in the group of the pool that a request receives from, if it does.
+    #[inline]
+    pub(crate) fn bind(&mut self, placed: &mut Placed) -> Result<u16, SubmitError> {
+        let Some((pool, group)) = placed.pool() else { return Ok(0) };
+        let adopted = self.queue.adopt(pool, &self.shared.waker);
+        let adopted = adopted.map_err(|error| match error {
+            PoolError::Taken => SubmitError::PoolInUse,
+            PoolError::Refused(error) => {
+                SubmitError::PoolRefused(error.raw_os_error().unwrap_or(libc::EIO))
+            }
+        })?;
+        *group = adopted;
+        self.arm_wake();
+        Ok(adopted)
+    }
+
+    /// Has a stream wait for a buffer of its pool, to be seen by [`unpark`](Self::unpark).
+    pub(crate) fn park(&mut self, parked: Parked) {
+        self.parked.push(parked);
+    }
+
+    /// The streams that need not wait any more.
+    pub(crate) fn unpark(&mut self) -> Vec<Parked> {
+        if self.parked.is_empty() {
+            return Vec::new();
+        }
+        let queue = &self.queue;
+        let waits = |parked: &Parked| queue.pool(parked.group).is_some_and(|pool| !pool.wait());
+        let (parked, ready) = self.parked.iter().partition(|parked| waits(parked));
+        self.parked = parked;
+        ready
+    }
+
+    pub(crate) fn forget_parked(&mut self) {
+        self.parked.clear();
+    }
+
+    // ---- completions --------------------------------------------------------------------------
+
+    /// Ends a request that the kernel does not have, as if it had posted this result.
+    pub(crate) fn end_without_kernel(&mut self, user_data: u64, result: i32) {
+        self.synthetic.push_back(Cqe { user_data, result, flags: 0 });
+    }
+
+    /// The next completion that is the ring's own making.
+    #[inline]
+    pub(crate) fn pop_synthetic(&mut self) -> Option<Cqe> {
+        self.synthetic.pop_front()
+    }
+
+    #[inline]
+    pub(crate) fn synthetic(&self) -> usize {
+        self.synthetic.len()
+    }
+
+    /// Whether there is something to do without waiting.
+    pub(crate) fn is_busy(&mut self) -> bool {
+        !self.synthetic.is_empty()
+            || !self.backlog.is_empty()
+            || self.queue.has_completions()
+            || self.queue.overflowing()
+    }
+
+    /// Deals with a completion of tag 0. True if another thread woke the ring.
+    pub(crate) fn control(&mut self, cqe: Cqe) -> bool {
+        match Control::from_bits(cqe.user_data) {
+            Some(Control::Cancel) => {
+                // A message from another ring could say the same: never below zero.
+                self.cancels = self.cancels.saturating_sub(1);
+                false
+            }
+            Some(Control::Wake) => {
+                self.shared.waker.reset();
+                if !io_uring::cqueue::more(cqe.flags) {
+                    self.wake_armed = false;
+                    self.arm_wake();
+                }
+                true
+            }
+            Some(Control::Untracked) => false,
+            None => {
+                self.counters.foreign += 1;
+                false
+            }
+        }
+    }
+
+    // ---- control entries ----------------------------------------------------------------------
+
+    /// Asks the kernel for the end of a request.
+    pub(crate) fn cancel(&mut self, user_data: u64) {
+        let entry = opcode::AsyncCancel::new(user_data).build();
+        self.cancels += 1;
+        self.push_control(Placed::control(entry, Control::Cancel as u64));
+    }
+
+    /// Sees to it that the ring notices when it is woken.
+    pub(crate) fn arm_wake(&mut self) {
+        if std::mem::replace(&mut self.wake_armed, true) {
+            return;
+        }
+        let events = libc::POLLIN as u32;
+        let eventfd = io_uring::types::Fd(self.shared.waker.as_raw_fd());
+        let entry = opcode::PollAdd::new(eventfd, events).multi(true).build();
+        self.push_control(Placed::control(entry, Control::Wake as u64));
+    }
+}
+
+/// The name of an operation of `R`.
+pub(crate) fn operation_name<R: Ring>(tag: u8) -> &'static str {
+    let found = R::OPERATIONS.iter().find(|(number, _)| *number == tag);
+    found.map_or("unknown", |(_, name)| name)
+}

@@ -1,0 +1,421 @@
+//! The errors: of building a ring, of submitting to it, and of running it.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use crate::request::sqe;
+use crate::ring::Ring;
+
+/// Why a ring could not be built.
+#[derive(Debug)]
+pub struct BuildError {
+    kind: BuildErrorKind,
+    entries: u32,
+    source: io::Error,
+}
+
+/// The kinds of [`BuildError`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum BuildErrorKind {
+    /// More entries than the kernel allows (32768).
+    TooLarge,
+    /// The kernel is too old for what was asked (`EINVAL`).
+    Unsupported,
+    /// io_uring is switched off: by the `kernel.io_uring_disabled` sysctl or a seccomp filter
+    /// (`EPERM`, `EACCES`).
+    Forbidden,
+    /// The kernel has no io_uring at all, or hides it (`ENOSYS`).
+    Missing,
+    /// A limit was reached: descriptors (`EMFILE`, `ENFILE`) or memory (`ENOMEM`).
+    Limit,
+    /// Anything else.
+    Other,
+}
+
+impl BuildError {
+    pub(crate) fn new(entries: u32, source: io::Error) -> BuildError {
+        let kind = match source.raw_os_error() {
+            Some(libc::EINVAL) => BuildErrorKind::Unsupported,
+            Some(libc::EPERM | libc::EACCES) => BuildErrorKind::Forbidden,
+            Some(libc::ENOSYS) => BuildErrorKind::Missing,
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => BuildErrorKind::Limit,
+            _ => BuildErrorKind::Other,
+        };
+        BuildError { kind, entries, source }
+    }
+
+    pub(crate) fn too_large(entries: u32) -> BuildError {
+        let source = io::Error::from_raw_os_error(libc::EINVAL);
+        BuildError { kind: BuildErrorKind::TooLarge, entries, source }
+    }
+
+    /// What kind of failure it was.
+    pub fn kind(&self) -> BuildErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BuildError { kind, entries, source } = self;
+        write!(f, "could not create an io_uring with {entries} entries: ")?;
+        match kind {
+            BuildErrorKind::TooLarge => write!(f, "the kernel allows at most 32768"),
+            BuildErrorKind::Unsupported => write!(f, "this kernel is too old ({source})"),
+            BuildErrorKind::Forbidden => write!(
+                f,
+                "io_uring is switched off here, by the sysctl kernel.io_uring_disabled or a seccomp \
+                 filter ({source})"
+            ),
+            BuildErrorKind::Missing => write!(f, "this kernel has no io_uring ({source})"),
+            BuildErrorKind::Limit => write!(
+                f,
+                "a resource limit was reached, see `ulimit -n` and `ulimit -l` ({source})"
+            ),
+            BuildErrorKind::Other => write!(f, "{source}"),
+        }
+    }
+}
+
+impl Error for BuildError {}
+
+impl From<BuildError> for io::Error {
+    fn from(error: BuildError) -> Self {
+        io::Error::new(error.source.kind(), error)
+    }
+}
+
+/// Why a request was not accepted. Nothing of it was queued.
+///
+/// Small; `?` turns it into an [`io::Error`] or any boxed error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// The submission queue is full, and so is the backlog. Wait for completions.
+    Full,
+    /// The operation has as many requests in flight as the builder's
+    /// [`request_limit`](crate::Builder::request_limit) allows.
+    TooManyRequests,
+    /// The ring is being torn down and accepts nothing more, or was abandoned.
+    Closed,
+    /// This process was forked off the one that has the ring.
+    Forked,
+    /// The [`BufferPool`](crate::BufferPool) is registered with another ring.
+    PoolInUse,
+    /// The kernel did not register the [`BufferPool`](crate::BufferPool), with this `errno`.
+    PoolRefused(i32),
+    /// The raw entry can't be tracked; the text says why.
+    Invalid(&'static str),
+}
+
+impl fmt::Display for SubmitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SubmitError::Full => f.write_str("the submission queue and the backlog are full"),
+            SubmitError::TooManyRequests => {
+                f.write_str("the operation has as many requests in flight as it may")
+            }
+            SubmitError::Closed => f.write_str("the ring is closing and accepts no more requests"),
+            SubmitError::Forked => {
+                f.write_str("the ring belongs to the process that this one was forked from")
+            }
+            SubmitError::PoolInUse => f.write_str("the buffer pool is in use by another ring"),
+            SubmitError::PoolRefused(errno) => {
+                let source = io::Error::from_raw_os_error(*errno);
+                write!(f, "the kernel did not register the buffer pool: {source}")
+            }
+            SubmitError::Invalid(why) => write!(f, "the entry can't be tracked: {why}"),
+        }
+    }
+}
+
+impl Error for SubmitError {}
+
+impl From<SubmitError> for io::Error {
+    fn from(error: SubmitError) -> Self {
+        let kind = match error {
+            SubmitError::Full | SubmitError::TooManyRequests => io::ErrorKind::WouldBlock,
+            SubmitError::Closed => io::ErrorKind::BrokenPipe,
+            SubmitError::Forked | SubmitError::PoolInUse => io::ErrorKind::ResourceBusy,
+            SubmitError::PoolRefused(errno) => io::Error::from_raw_os_error(errno).kind(),
+            SubmitError::Invalid(_) => io::ErrorKind::InvalidInput,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// A request that was not accepted, with its data.
+pub struct Refused<D> {
+    /// The data, as it was handed in (or as the closure left it).
+    pub data: D,
+    /// Why.
+    pub error: SubmitError,
+}
+
+impl<D> fmt::Debug for Refused<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<D> fmt::Display for Refused<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<D> Error for Refused<D> {}
+
+impl<D> From<Refused<D>> for SubmitError {
+    fn from(refused: Refused<D>) -> Self {
+        refused.error
+    }
+}
+
+impl<D> From<Refused<D>> for io::Error {
+    fn from(refused: Refused<D>) -> Self {
+        refused.error.into()
+    }
+}
+
+/// Why a run of a ring ended early. The variant is the first cause.
+///
+/// Each [`Cause`] has beside it the errors of all teardown handlers, and what was abandoned if the
+/// teardown did not come to an end.
+///
+/// It is an [`Error`] whatever the error types of the operations are: what they offer (`Error`,
+/// `AsRef<dyn Error>`, `Display`, `Debug`) is shown.
+pub enum RingError<R: Ring> {
+    /// An operation's `setup` failed.
+    Setup(Cause<R::SetupError, R>),
+    /// A handler returned [`ControlFlow::Error`](crate::ControlFlow::Error).
+    Completion(Cause<R::CompletionError, R>),
+    /// All went well until a teardown handler failed.
+    Teardown(Cause<R::TeardownError, R>),
+    /// A call into io_uring failed.
+    Api(Cause<io::Error, R>),
+    /// The ring could not queue an entry of its own.
+    Push(Cause<SubmitError, R>),
+    /// The ring was run in another thread before; nothing was done.
+    WrongThread,
+    /// The ring belongs to the process that this one was forked from; nothing was done.
+    Forked,
+    /// Requests are stuck in the kernel; their memory is leaked, and the ring is of no use any more.
+    Abandoned {
+        /// What is stuck.
+        stuck: Stuck,
+    },
+}
+
+/// The first cause of a [`RingError`], and what came after it.
+pub struct Cause<E, R: Ring> {
+    /// What went wrong first.
+    pub error: E,
+    /// What went wrong in teardown handlers after that, in order.
+    pub teardown: Vec<R::TeardownError>,
+    /// What the teardown had to abandon, if it did not come to an end.
+    pub abandoned: Option<Stuck>,
+}
+
+impl<E, R: Ring> Deref for Cause<E, R> {
+    type Target = E;
+    fn deref(&self) -> &E {
+        &self.error
+    }
+}
+
+impl<E, R: Ring> DerefMut for Cause<E, R> {
+    fn deref_mut(&mut self) -> &mut E {
+        &mut self.error
+    }
+}
+
+impl<R: Ring> RingError<R> {
+    /// The errors of teardown handlers, beside the first cause.
+    pub fn teardown_errors(&self) -> &[R::TeardownError] {
+        match self {
+            RingError::Setup(cause) => &cause.teardown,
+            RingError::Completion(cause) => &cause.teardown,
+            RingError::Teardown(cause) => &cause.teardown,
+            RingError::Api(cause) => &cause.teardown,
+            RingError::Push(cause) => &cause.teardown,
+            RingError::WrongThread | RingError::Forked | RingError::Abandoned { .. } => &[],
+        }
+    }
+
+    /// The requests that had to be abandoned.
+    pub fn abandoned(&self) -> Option<&Stuck> {
+        match self {
+            RingError::Setup(cause) => cause.abandoned.as_ref(),
+            RingError::Completion(cause) => cause.abandoned.as_ref(),
+            RingError::Teardown(cause) => cause.abandoned.as_ref(),
+            RingError::Api(cause) => cause.abandoned.as_ref(),
+            RingError::Push(cause) => cause.abandoned.as_ref(),
+            RingError::WrongThread | RingError::Forked => None,
+            RingError::Abandoned { stuck } => Some(stuck),
+        }
+    }
+
+    /// What the variant says, and the first cause if there is one.
+    fn parts(&self) -> (&'static str, Option<&(dyn Error + '_)>) {
+        match self {
+            RingError::Setup(cause) => ("setup failed", Some(&cause.error)),
+            RingError::Completion(cause) => ("ended by an error", Some(&cause.error)),
+            RingError::Teardown(cause) => ("teardown failed", Some(&cause.error)),
+            RingError::Api(cause) => ("a call into io_uring failed", Some(&cause.error)),
+            RingError::Push(cause) => ("the ring could not queue an entry", Some(&cause.error)),
+            RingError::WrongThread => ("the ring belongs to the thread that first ran it", None),
+            RingError::Forked => {
+                ("the ring belongs to the process that this one was forked from", None)
+            }
+            RingError::Abandoned { .. } => ("requests were abandoned", None),
+        }
+    }
+}
+
+impl<R: Ring> fmt::Display for RingError<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, cause) = self.parts();
+        write!(f, "{}: {what}", R::NAME)?;
+        if let Some(cause) = cause {
+            write!(f, ": {cause}")?;
+        }
+        let others = self.teardown_errors();
+        if !others.is_empty() {
+            write!(f, " (and {} in teardown: ", others.len())?;
+            for (index, error) in others.iter().enumerate() {
+                write!(f, "{}{error}", if index == 0 { "" } else { "; " })?;
+            }
+            write!(f, ")")?;
+        }
+        if let Some(stuck) = self.abandoned() {
+            write!(f, " ({stuck})")?;
+        }
+        Ok(())
+    }
+}
+
+/// The same as `Display`: what a `main` that returns this error prints should be readable.
+impl<R: Ring> fmt::Debug for RingError<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let variant = match self {
+            RingError::Setup(_) => "Setup",
+            RingError::Completion(_) => "Completion",
+            RingError::Teardown(_) => "Teardown",
+            RingError::Api(_) => "Api",
+            RingError::Push(_) => "Push",
+            RingError::WrongThread => "WrongThread",
+            RingError::Forked => "Forked",
+            RingError::Abandoned { .. } => "Abandoned",
+        };
+        write!(f, "{variant}(\"{self}\")")
+    }
+}
+
+/// The text has the first cause in it already; what follows in the chain is that one's own source.
+impl<R: Ring> Error for RingError<R> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            RingError::Setup(cause) => cause.error.source(),
+            RingError::Completion(cause) => cause.error.source(),
+            RingError::Teardown(cause) => cause.error.source(),
+            RingError::Api(cause) => cause.error.source(),
+            _ => None,
+        }
+    }
+}
+
+impl<R: Ring> From<RingError<R>> for io::Error
+where
+    RingError<R>: Send + Sync + 'static,
+{
+    fn from(error: RingError<R>) -> Self {
+        let kind = match &error {
+            RingError::Api(cause) => cause.error.kind(),
+            _ => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// Requests that the kernel did not give back: how many, and which.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stuck {
+    /// One for each request.
+    pub requests: Vec<StuckRequest>,
+    /// The `errno` that made the ring unusable; `None` if its deadline has passed, or it was dropped
+    /// where it could not be torn down.
+    pub errno: Option<i32>,
+}
+
+/// A request that the kernel did not give back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StuckRequest {
+    /// The name of the operation: its field in the ring.
+    pub operation: &'static str,
+    /// `sqe->opcode`, an `IORING_OP_*`.
+    pub opcode: u8,
+    /// How long ago it was submitted, to some ten milliseconds.
+    pub age: Duration,
+}
+
+impl StuckRequest {
+    /// The kernel's name of the opcode, without its `IORING_OP_`.
+    pub fn opcode_name(&self) -> &'static str {
+        sqe::name(self.opcode)
+    }
+}
+
+impl fmt::Display for Stuck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 4;
+        write!(f, "{} stuck in the kernel", self.requests.len())?;
+        for (index, request) in self.requests.iter().take(SHOWN).enumerate() {
+            let StuckRequest { operation, age, .. } = request;
+            let name = request.opcode_name();
+            let between = if index == 0 { ": " } else { ", " };
+            write!(f, "{between}{name} of `{operation}` since {age:?}")?;
+        }
+        if self.requests.len() > SHOWN {
+            write!(f, ", …")?;
+        }
+        if let Some(errno) = self.errno {
+            write!(f, "; the ring is unusable: {}", io::Error::from_raw_os_error(errno))?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Stuck {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_says_becomes_a_kind() {
+        let kind = |errno| BuildError::new(8, io::Error::from_raw_os_error(errno)).kind();
+        assert_eq!(kind(libc::EINVAL), BuildErrorKind::Unsupported);
+        assert_eq!(kind(libc::EPERM), BuildErrorKind::Forbidden);
+        assert_eq!(kind(libc::ENOSYS), BuildErrorKind::Missing);
+        assert_eq!(kind(libc::EMFILE), BuildErrorKind::Limit);
+        assert_eq!(kind(libc::ENOMEM), BuildErrorKind::Limit);
+        assert_eq!(kind(libc::EFAULT), BuildErrorKind::Other);
+    }
+
+    #[test]
+    fn the_stuck_are_named() {
+        let request =
+            StuckRequest { operation: "reader", opcode: 22, age: Duration::from_secs(7) };
+        let stuck = Stuck { requests: vec![request; 5], errno: None };
+        assert_eq!(
+            stuck.to_string(),
+            "5 stuck in the kernel: READ of `reader` since 7s, READ of `reader` since 7s, READ of \
+             `reader` since 7s, READ of `reader` since 7s, …"
+        );
+    }
+}

@@ -1,0 +1,264 @@
+//! What a handler named in `#[ring_operation(…)]` may return, and how `?` in it chooses between warning and ending.
+//!
+//! The trait method has one return type; a handler returns what reads best. The derive passes whatever comes back
+//! through one of the traits here. What an error of a plain `?` means is decided by what the operation declared
+//! ([`Warns`], [`Ends`], [`Chooses`]), never by the types: `warn = io::Error, error = io::Error` must stay a choice.
+
+use crate::ControlFlow;
+
+/// Only `warn = …` was declared: an error that `?` returns is a warning.
+pub enum Warns {}
+/// Only `error = …` was declared: an error that `?` returns ends the ring.
+pub enum Ends {}
+/// Both were declared, or neither: an error says itself what it is, as a [`ControlFlow`].
+pub enum Chooses {}
+
+/// An error that a handler may return by `?`.
+#[diagnostic::on_unimplemented(
+    message = "a handler cannot return the error `{Self}` here",
+    label = "this handler returns `Result<_, {Self}>`",
+    note = "with `warn = W` alone a handler may return `Result<_, W>`, with `error = E` alone `Result<_, E>`; \
+            with both, `Result<_, ControlFlow<W, E>>`, where `.or_warn()?` and `.or_end()?` choose"
+)]
+pub trait HandlerError<Mode, W, E> {
+    /// What the error asks of the loop.
+    fn into_flow(self) -> ControlFlow<W, E>;
+}
+
+impl<Mode, W, E> HandlerError<Mode, W, E> for ControlFlow<W, E> {
+    fn into_flow(self) -> ControlFlow<W, E> {
+        self
+    }
+}
+
+impl<W, E> HandlerError<Warns, W, E> for W {
+    fn into_flow(self) -> ControlFlow<W, E> {
+        ControlFlow::Warn(self)
+    }
+}
+
+impl<W, E> HandlerError<Ends, W, E> for E {
+    fn into_flow(self) -> ControlFlow<W, E> {
+        ControlFlow::Error(self)
+    }
+}
+
+/// What `on_completion` may return; `D` is the request's data.
+#[diagnostic::on_unimplemented(
+    message = "an `on_completion` handler cannot return `{Self}`",
+    label = "this handler returns `{Self}`",
+    note = "it may return `()`, `ControlFlow<{W}, {E}>`, `Option<{D}>`, the pair of these two, \
+            or a `Result` of one of them"
+)]
+pub trait CompletionReturn<Mode, W, E, D> {
+    /// The one form that the loop knows.
+    fn into_completion(self) -> (ControlFlow<W, E>, Option<D>);
+}
+
+impl<Mode, W, E, D> CompletionReturn<Mode, W, E, D> for () {
+    fn into_completion(self) -> (ControlFlow<W, E>, Option<D>) {
+        (ControlFlow::Continue, None)
+    }
+}
+
+impl<Mode, W, E, D> CompletionReturn<Mode, W, E, D> for ControlFlow<W, E> {
+    fn into_completion(self) -> (ControlFlow<W, E>, Option<D>) {
+        (self, None)
+    }
+}
+
+impl<Mode, W, E, D> CompletionReturn<Mode, W, E, D> for Option<D> {
+    fn into_completion(self) -> (ControlFlow<W, E>, Option<D>) {
+        (ControlFlow::Continue, self)
+    }
+}
+
+impl<Mode, W, E, D> CompletionReturn<Mode, W, E, D> for (ControlFlow<W, E>, Option<D>) {
+    fn into_completion(self) -> (ControlFlow<W, E>, Option<D>) {
+        self
+    }
+}
+
+impl<Mode, W, E, D, T, X> CompletionReturn<Mode, W, E, D> for Result<T, X>
+where
+    T: CompletionReturn<Mode, W, E, D>,
+    X: HandlerError<Mode, W, E>,
+{
+    /// The data moved into the handler and was dropped by its `?`, so none goes back.
+    fn into_completion(self) -> (ControlFlow<W, E>, Option<D>) {
+        match self {
+            Ok(value) => value.into_completion(),
+            Err(error) => (error.into_flow(), None),
+        }
+    }
+}
+
+/// What `on_more` and `on_final` may return. Where the data goes is not theirs to say.
+#[diagnostic::on_unimplemented(
+    message = "an `on_more` or `on_final` handler cannot return `{Self}`",
+    label = "this handler returns `{Self}`",
+    note = "it may return `()`, `ControlFlow<{W}, {E}>`, or a `Result` of one of them"
+)]
+pub trait FlowReturn<Mode, W, E> {
+    /// What the handler asks of the loop.
+    fn into_flow(self) -> ControlFlow<W, E>;
+}
+
+impl<Mode, W, E> FlowReturn<Mode, W, E> for () {
+    fn into_flow(self) -> ControlFlow<W, E> {
+        ControlFlow::Continue
+    }
+}
+
+impl<Mode, W, E> FlowReturn<Mode, W, E> for ControlFlow<W, E> {
+    fn into_flow(self) -> ControlFlow<W, E> {
+        self
+    }
+}
+
+impl<Mode, W, E, T, X> FlowReturn<Mode, W, E> for Result<T, X>
+where
+    T: FlowReturn<Mode, W, E>,
+    X: HandlerError<Mode, W, E>,
+{
+    fn into_flow(self) -> ControlFlow<W, E> {
+        match self {
+            Ok(value) => value.into_flow(),
+            Err(error) => error.into_flow(),
+        }
+    }
+}
+
+/// What `setup` and `on_teardown_completion` may return.
+#[diagnostic::on_unimplemented(
+    message = "a `setup` or `on_teardown_completion` handler cannot return `{Self}`",
+    label = "this handler returns `{Self}`",
+    note = "it may return `()` or `Result<(), {E}>`; \
+            declare another error type with `setup_error = …` or `teardown_error = …`"
+)]
+pub trait PhaseReturn<E> {
+    /// The one form that the loop knows.
+    fn into_result(self) -> Result<(), E>;
+}
+
+impl<E> PhaseReturn<E> for () {
+    fn into_result(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+impl<E> PhaseReturn<E> for Result<(), E> {
+    fn into_result(self) -> Result<(), E> {
+        self
+    }
+}
+
+/// A handler that the user wrote, or the trait's own method of the same name. The derive looks at a pair of the two
+/// function items: equal means that the user's is missing and the forwarder would call itself for ever.
+pub struct Pair<F, G>(pub F, pub G);
+
+/// The answer "the user wrote it".
+pub struct Written;
+/// The answer "it is the trait's own".
+pub struct TraitsOwn;
+
+/// Higher rung: both are the same function.
+pub trait IsTraitsOwn {
+    fn __rummelplatz_origin(&self) -> TraitsOwn;
+}
+impl<F> IsTraitsOwn for &Pair<F, F> {
+    fn __rummelplatz_origin(&self) -> TraitsOwn {
+        TraitsOwn
+    }
+}
+
+/// Lower rung: they differ.
+pub trait IsWritten {
+    fn __rummelplatz_origin(&self) -> Written;
+}
+impl<F, G> IsWritten for Pair<F, G> {
+    fn __rummelplatz_origin(&self) -> Written {
+        Written
+    }
+}
+
+/// A handler that an attribute named, and the user must have written.
+macro_rules! must_be_written {
+    ($Name:ident, $message:literal, $note:literal) => {
+        #[diagnostic::on_unimplemented(
+                    message = $message,
+                    label = "named here, but written nowhere in sight",
+                    note = $note,
+                    note = "or remove the word: an operation need not handle everything"
+                )]
+        pub trait $Name<Op> {
+            fn confirm(self);
+        }
+        #[diagnostic::do_not_recommend]
+        impl<Op> $Name<Op> for Written {
+            fn confirm(self) {}
+        }
+    };
+}
+
+must_be_written!(
+    Setup,
+    "`{Op}` has no method `setup`",
+    "write `fn setup(&mut self, submitter: Submitter<'_, Ring, Self>)` in an `impl {Op}`"
+);
+must_be_written!(
+    OnCompletion,
+    "`{Op}` has no method `on_completion`",
+    "write `fn on_completion(&mut self, completion: Completion, data: RingData, \
+     submitter: Submitter<'_, Ring, Self>)` in an `impl {Op}`"
+);
+must_be_written!(
+    OnTeardownCompletion,
+    "`{Op}` has no method `on_teardown_completion`",
+    "write `fn on_teardown_completion(&mut self, completion: Completion, data: RingData, \
+     submitter: Submitter<'_, Ring, Self>)` in an `impl {Op}`"
+);
+
+/// A [`Result`] that names what its error means to the loop, so that `?` can return it from a handler which may both
+/// warn and end.
+///
+/// Such a handler returns `Result<_, ControlFlow<W, E>>`; `.or_warn()?` returns [`ControlFlow::Warn`] from it,
+/// `.or_end()?` returns [`ControlFlow::Error`]. The error is turned into `W` or `E` by `From`, as `?` always does.
+pub trait ResultExt<T, X>: Sized {
+    /// Makes `?` return the error as a warning: it is counted and reported, and the ring goes on.
+    #[allow(clippy::missing_errors_doc, reason = "the result is the one it is called on")]
+    fn or_warn(self) -> Result<T, Warned<X>>;
+    /// Makes `?` return the error as the end of the ring.
+    #[allow(clippy::missing_errors_doc, reason = "the result is the one it is called on")]
+    fn or_end(self) -> Result<T, Ended<X>>;
+}
+
+impl<T, X> ResultExt<T, X> for Result<T, X> {
+    fn or_warn(self) -> Result<T, Warned<X>> {
+        self.map_err(Warned)
+    }
+
+    fn or_end(self) -> Result<T, Ended<X>> {
+        self.map_err(Ended)
+    }
+}
+
+/// An error on its way to [`ControlFlow::Warn`]; made by [`ResultExt::or_warn`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Warned<X>(X);
+
+/// An error on its way to [`ControlFlow::Error`]; made by [`ResultExt::or_end`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended<X>(X);
+
+impl<X: Into<W>, W, E> From<Warned<X>> for ControlFlow<W, E> {
+    fn from(Warned(error): Warned<X>) -> Self {
+        Self::Warn(error.into())
+    }
+}
+
+impl<X: Into<E>, W, E> From<Ended<X>> for ControlFlow<W, E> {
+    fn from(Ended(error): Ended<X>) -> Self {
+        Self::Error(error.into())
+    }
+}

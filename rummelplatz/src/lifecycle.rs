@@ -1,0 +1,291 @@
+//! Where a ring is in its life, and how it is torn down: pure, no kernel, no clock.
+//!
+//! ```text
+//!  Idle ──begin──▶ SettingUp ──ok──▶ Running ──Exit──▶ Cancelling ──▶ Draining ──in flight = 0──▶ Finished
+//!                     │ setup error     │ error,              │ ▲                                    │
+//!                     └─────────────────┴────────────────────▶┘ └ a new wave of cancels      begin ◀─┘
+//!  deadline passed, or the ring is unusable ─────────────────────────────────────────────────▶ Abandoned
+//! ```
+//!
+//! # How a ring is emptied
+//!
+//! One cancel is not enough, and counting what cancels answer is worth nothing; only each request's
+//! own final completion counts. So:
+//!
+//! 1. The submission queue is emptied first: an entry in it can't be cancelled, and a link at its end
+//!    would swallow the cancel.
+//! 2. A *wave* asks for the end of each live request by its own `user_data`. (`ANY` is quadratic.)
+//! 3. Completions are waited for, a few milliseconds at a time.
+//! 4. A new wave goes out only if the answers to the last one are all in, **and** something moved: a
+//!    completion of a tracked request came, final or not, or a wait was quiet. Without the first half
+//!    cancels pile up faster than they are answered; without the second the ring spins on its own
+//!    cancels.
+//! 5. When nothing is in flight, the answers to one's own cancels are waited for, too.
+//!
+//! Requests submitted by teardown handlers are *late*. They are left alone until the grace period is
+//! over; then waves include them, and nothing more is accepted, so that a handler that always submits
+//! can't keep the ring alive.
+//!
+//! A deadline, if there is one, ends all this: what is still in flight is abandoned, which means that
+//! its memory is leaked.
+
+use std::time::Duration;
+
+/// See the [module documentation](self).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// Built, never run.
+    Idle,
+    /// `setup` of the operations is being called.
+    SettingUp,
+    /// Completions are dispatched to `on_completion`.
+    Running,
+    /// Being torn down, and cancels are going out.
+    Cancelling,
+    /// Being torn down, and all has been cancelled that can be for now.
+    Draining,
+    /// Nothing is in flight.
+    Finished,
+    /// Something stays in flight for ever.
+    Abandoned,
+}
+
+impl Phase {
+    /// Whether completions go to `on_teardown_completion`.
+    #[inline]
+    pub(crate) fn is_teardown(self) -> bool {
+        matches!(self, Phase::Cancelling | Phase::Draining)
+    }
+
+    /// Whether a run may begin.
+    pub(crate) fn may_begin(self) -> bool {
+        matches!(self, Phase::Idle | Phase::Finished)
+    }
+}
+
+/// How long a teardown may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Limits {
+    /// How long requests that teardown handlers submit are awaited before they are cancelled.
+    pub(crate) grace: Duration,
+    /// After how long the rest is abandoned.
+    pub(crate) deadline: Option<Duration>,
+}
+
+/// What the ring looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct View {
+    /// Since the teardown began.
+    pub(crate) elapsed: Duration,
+    /// Entries that the kernel has not taken in, be they in the submission queue or behind it.
+    pub(crate) queued: usize,
+    pub(crate) in_flight: usize,
+    /// How many of these were submitted since the teardown began.
+    pub(crate) late: usize,
+    /// Cancels that were sent and not answered.
+    pub(crate) cancels: usize,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    /// Enter until the kernel has taken in all entries.
+    Flush,
+    /// Send a cancel for each live request, late ones only if told.
+    Wave { late: bool },
+    /// Wait for completions, but not longer than this.
+    Wait(Duration),
+    /// Nothing is in flight.
+    Finish,
+    /// Leak what is in flight.
+    Abandon,
+}
+
+/// What has happened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Event {
+    /// A completion of a tracked request, final or not.
+    Tracked,
+    /// A wait ended without any completion.
+    Quiet,
+}
+
+/// The progress of one teardown.
+#[derive(Clone, Debug)]
+pub(crate) struct Teardown {
+    limits: Limits,
+    /// Something moved since the last wave; at the beginning, everything has.
+    moved: bool,
+    /// Late requests have been included in a wave.
+    grace_over: bool,
+    /// How long the next wait may be: grows while nothing moves.
+    patience: Duration,
+}
+
+impl Teardown {
+    /// The first wait: long enough for task work, short enough not to be felt.
+    const SHORT: Duration = Duration::from_millis(10);
+    /// The longest: waves after a quiet wait cost a system call and a cancel per request, so an
+    /// uncancellable request costs some 25 calls a second.
+    const LONG: Duration = Duration::from_millis(80);
+
+    pub(crate) fn new(limits: Limits) -> Teardown {
+        Teardown { limits, moved: true, grace_over: false, patience: Self::SHORT }
+    }
+
+    /// Whether handlers may still submit.
+    pub(crate) fn accepts(&self) -> bool {
+        !self.grace_over
+    }
+
+    pub(crate) fn observe(&mut self, event: Event) {
+        self.moved = true;
+        self.patience = match event {
+            Event::Tracked => Self::SHORT,
+            Event::Quiet => (self.patience * 2).min(Self::LONG),
+        };
+    }
+
+    /// Decides the next step.
+    pub(crate) fn step(&mut self, view: View) -> Step {
+        let View { elapsed, queued, in_flight, late, cancels } = view;
+        if self.limits.deadline.is_some_and(|deadline| elapsed >= deadline) {
+            // Cancels own no memory: they alone are no reason to leak.
+            return if in_flight == 0 { Step::Finish } else { Step::Abandon };
+        }
+        if in_flight == 0 && cancels == 0 && queued == 0 {
+            return Step::Finish;
+        }
+        if !self.grace_over && elapsed >= self.limits.grace {
+            self.grace_over = true;
+            self.moved = true;
+        }
+        if queued > 0 {
+            return Step::Flush;
+        }
+        let targets = if self.grace_over { in_flight } else { in_flight - late.min(in_flight) };
+        if targets > 0 && cancels == 0 && self.moved {
+            self.moved = false;
+            return Step::Wave { late: self.grace_over };
+        }
+        let mut wait = self.patience;
+        if !self.grace_over {
+            wait = wait.min(self.limits.grace - elapsed);
+        }
+        if let Some(deadline) = self.limits.deadline {
+            wait = wait.min(deadline - elapsed);
+        }
+        Step::Wait(wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { grace: Duration::from_secs(1), deadline: Some(Duration::from_secs(5)) };
+
+    const QUIET: View =
+        View { elapsed: Duration::ZERO, queued: 0, in_flight: 0, late: 0, cancels: 0 };
+
+    fn wait(milliseconds: u64) -> Step {
+        Step::Wait(Duration::from_millis(milliseconds))
+    }
+
+    #[test]
+    fn nothing_in_flight_finishes_at_once() {
+        assert_eq!(Teardown::new(LIMITS).step(QUIET), Step::Finish);
+    }
+
+    #[test]
+    fn the_queue_is_emptied_before_anything_is_cancelled() {
+        let mut teardown = Teardown::new(LIMITS);
+        let view = View { queued: 1, in_flight: 1, ..QUIET };
+        assert_eq!(teardown.step(view), Step::Flush);
+        assert_eq!(teardown.step(View { queued: 0, ..view }), Step::Wave { late: false });
+    }
+
+    #[test]
+    fn a_wave_waits_for_the_answers_to_the_last_one() {
+        let mut teardown = Teardown::new(LIMITS);
+        let view = View { in_flight: 2, ..QUIET };
+        assert_eq!(teardown.step(view), Step::Wave { late: false });
+        let answers_missing = View { cancels: 1, ..view };
+        teardown.observe(Event::Tracked);
+        assert_eq!(teardown.step(answers_missing), wait(10));
+        assert_eq!(teardown.step(view), Step::Wave { late: false });
+    }
+
+    #[test]
+    fn a_wave_needs_something_to_have_moved() {
+        let mut teardown = Teardown::new(LIMITS);
+        let view = View { in_flight: 1, ..QUIET };
+        assert_eq!(teardown.step(view), Step::Wave { late: false });
+        assert_eq!(teardown.step(view), wait(10), "the answer to one's own cancel moves nothing");
+        teardown.observe(Event::Quiet);
+        assert_eq!(teardown.step(view), Step::Wave { late: false });
+        teardown.observe(Event::Tracked);
+        assert_eq!(teardown.step(view), Step::Wave { late: false });
+    }
+
+    #[test]
+    fn waits_grow_while_nothing_moves() {
+        let mut teardown = Teardown::new(LIMITS);
+        let view = View { in_flight: 1, ..QUIET };
+        let mut waits = Vec::new();
+        for _ in 0..5 {
+            assert_eq!(teardown.step(view), Step::Wave { late: false });
+            waits.push(teardown.step(view));
+            teardown.observe(Event::Quiet);
+        }
+        assert_eq!(waits, [10, 20, 40, 80, 80].map(wait));
+    }
+
+    #[test]
+    fn answers_to_cancels_are_waited_for_at_the_end() {
+        let mut teardown = Teardown::new(LIMITS);
+        assert_eq!(teardown.step(View { cancels: 1, ..QUIET }), wait(10));
+        assert_eq!(teardown.step(QUIET), Step::Finish);
+    }
+
+    #[test]
+    fn late_requests_are_left_alone_for_the_grace_period() {
+        let mut teardown = Teardown::new(LIMITS);
+        let view = View { in_flight: 1, late: 1, ..QUIET };
+        assert_eq!(teardown.step(view), wait(10));
+        assert!(teardown.accepts());
+        let almost = View { elapsed: Duration::from_millis(996), ..view };
+        assert_eq!(teardown.step(almost), wait(4), "no longer than the grace period lasts");
+        let over = View { elapsed: Duration::from_secs(1), ..view };
+        assert_eq!(teardown.step(over), Step::Wave { late: true });
+        assert!(!teardown.accepts());
+        assert_eq!(teardown.step(over), wait(10));
+    }
+
+    #[test]
+    fn the_deadline_abandons_what_is_in_flight() {
+        let mut teardown = Teardown::new(LIMITS);
+        let late = View { elapsed: Duration::from_secs(5), ..QUIET };
+        assert_eq!(teardown.step(View { in_flight: 1, ..late }), Step::Abandon);
+        assert_eq!(teardown.step(View { cancels: 1, ..late }), Step::Finish);
+    }
+
+    #[test]
+    fn without_a_deadline_nothing_is_abandoned() {
+        let mut teardown = Teardown::new(Limits { deadline: None, ..LIMITS });
+        let view = View { elapsed: Duration::from_secs(1 << 40), in_flight: 1, ..QUIET };
+        assert_eq!(teardown.step(view), Step::Wave { late: true });
+        assert_eq!(teardown.step(view), wait(10));
+    }
+
+    #[test]
+    fn only_the_ends_of_life_allow_a_run_to_begin() {
+        let begins = [Phase::Idle, Phase::Finished];
+        let others = [Phase::SettingUp, Phase::Running, Phase::Cancelling, Phase::Draining];
+        assert!(begins.iter().all(|phase| phase.may_begin() && !phase.is_teardown()));
+        assert!(others.iter().all(|phase| !phase.may_begin()));
+        assert!(!Phase::Abandoned.may_begin());
+        assert!(Phase::Cancelling.is_teardown() && Phase::Draining.is_teardown());
+    }
+}

@@ -1,0 +1,143 @@
+//! What a slot remembers about its request, recorded when the request is made and never guessed
+//! from a completion.
+
+use std::fmt;
+use std::ops::{BitOr, BitOrAssign};
+
+use crate::clock::Stamp;
+use crate::request::Arm;
+use crate::slab;
+
+/// The slab of an operation: its `RingData`, and a [`Record`] beside each.
+pub type Slab<D> = slab::Slab<D, Record<D>>;
+
+/// What a slot remembers: facts, and for streams the function that arms them.
+pub struct Record<D> {
+    pub(crate) facts: Facts,
+    pub(crate) arm: Option<Arm<D>>,
+}
+
+impl<D> Clone for Record<D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<D> Copy for Record<D> {}
+
+/// The part of a [`Record`] that does not depend on the type of the data.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    pub(crate) opcode: u8,
+    pub(crate) yields: Yields,
+    pub(crate) flags: Flags,
+    /// Which of the ring's pools the request receives from.
+    pub(crate) pool: u16,
+    /// The descriptor that this `close` owns, or -1.
+    pub(crate) closes: i32,
+    /// How often a counted timer still ticks; 0 for all others.
+    pub(crate) ticks: u32,
+    /// When the request was accepted.
+    pub(crate) born: Stamp,
+    /// The first result of a request that announced more (`F_MORE`) without being a stream.
+    pub(crate) held: Held,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) result: i32,
+    pub(crate) flags: u32,
+}
+
+/// What a successful completion of a request carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Yields {
+    /// A number.
+    Result,
+    /// A new descriptor, in `res`.
+    Descriptor,
+    /// A buffer of a pool, where `IORING_CQE_F_BUFFER` is set.
+    Buffer,
+    /// The poll events, in `res`.
+    Events,
+    /// Nothing: the time is up, which the kernel calls `ETIME`.
+    Tick,
+}
+
+/// A small set of booleans about a request.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Flags(u8);
+
+impl Flags {
+    pub(crate) const EMPTY: Flags = Flags(0);
+    /// Completions without being final are delivered.
+    pub(crate) const STREAM: Flags = Flags(1);
+    /// Nobody is told of the end.
+    pub(crate) const DETACHED: Flags = Flags(1 << 1);
+    /// Data on its way from handler to handler; the kernel knows nothing of it.
+    pub(crate) const MESSAGE: Flags = Flags(1 << 2);
+    /// Submitted while the ring was being torn down.
+    pub(crate) const LATE: Flags = Flags(1 << 3);
+    /// Somebody asked for its end: a stream is not armed again.
+    pub(crate) const CANCELLED: Flags = Flags(1 << 4);
+    /// A stream that waits for a buffer to come back; the kernel does not have it.
+    pub(crate) const PARKED: Flags = Flags(1 << 5);
+    /// [`Facts::held`] has the first result.
+    pub(crate) const HELD: Flags = Flags(1 << 6);
+    /// [`Facts::closes`] has a descriptor.
+    pub(crate) const CLOSES: Flags = Flags(1 << 7);
+
+    #[inline]
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    #[inline]
+    pub(crate) const fn contains(self, other: Flags) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    #[inline]
+    pub(crate) const fn insert(&mut self, other: Flags) {
+        self.0 |= other.0;
+    }
+
+    pub(crate) const fn remove(&mut self, other: Flags) {
+        self.0 &= !other.0;
+    }
+}
+
+impl BitOr for Flags {
+    type Output = Flags;
+    fn bitor(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Flags {
+    fn bitor_assign(&mut self, other: Flags) {
+        self.0 |= other.0;
+    }
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#010b}", self.0)
+    }
+}
+
+impl Facts {
+    #[inline]
+    pub(crate) const fn new(opcode: u8) -> Facts {
+        Facts {
+            opcode,
+            yields: Yields::Result,
+            flags: Flags::EMPTY,
+            pool: 0,
+            closes: -1,
+            ticks: 0,
+            born: Stamp(0),
+            held: Held { result: 0, flags: 0 },
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Socket addresses as the kernel reads them.
+
+use std::fmt;
+use std::mem::offset_of;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net;
+
+/// Where to [`connect`](super::connect) to: an IPv4, IPv6 or Unix address, passed by value.
+///
+/// Made by `into()` from [`SocketAddr`], its two kinds, `(IpAddr, port)`, and
+/// [`std::os::unix::net::SocketAddr`]. Internet addresses are kept inline; a Unix address is boxed.
+pub struct Address(Kind);
+
+enum Kind {
+    V4(libc::sockaddr_in),
+    V6(libc::sockaddr_in6),
+    Unix(Box<libc::sockaddr_un>, u32),
+}
+
+impl Address {
+    /// The address as the kernel wants it: a pointer, good while `self` is neither moved nor
+    /// dropped, and a length in bytes.
+    pub(crate) fn raw(&self) -> (*const libc::sockaddr, libc::socklen_t) {
+        match &self.0 {
+            Kind::V4(v4) => ((&raw const *v4).cast(), size_of_val(v4) as u32),
+            Kind::V6(v6) => ((&raw const *v6).cast(), size_of_val(v6) as u32),
+            Kind::Unix(unix, length) => ((&raw const **unix).cast(), *length),
+        }
+    }
+}
+
+impl From<SocketAddrV4> for Address {
+    fn from(address: SocketAddrV4) -> Self {
+        Address(Kind::V4(libc::sockaddr_in {
+            sin_family: libc::AF_INET as libc::sa_family_t,
+            sin_port: address.port().to_be(),
+            sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
+            sin_zero: [0; 8],
+        }))
+    }
+}
+
+impl From<SocketAddrV6> for Address {
+    fn from(address: SocketAddrV6) -> Self {
+        Address(Kind::V6(libc::sockaddr_in6 {
+            sin6_family: libc::AF_INET6 as libc::sa_family_t,
+            sin6_port: address.port().to_be(),
+            sin6_flowinfo: address.flowinfo(),
+            sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
+            sin6_scope_id: address.scope_id(),
+        }))
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        match address {
+            SocketAddr::V4(v4) => v4.into(),
+            SocketAddr::V6(v6) => v6.into(),
+        }
+    }
+}
+
+impl From<(IpAddr, u16)> for Address {
+    fn from(address: (IpAddr, u16)) -> Self {
+        SocketAddr::from(address).into()
+    }
+}
+
+impl From<&net::SocketAddr> for Address {
+    fn from(address: &net::SocketAddr) -> Self {
+        let mut unix = Box::new(libc::sockaddr_un {
+            sun_family: libc::AF_UNIX as libc::sa_family_t,
+            sun_path: [0; 108],
+        });
+        // A path ends with a zero byte; an abstract name starts with one and has no end but its
+        // length; the unnamed address is the family alone.
+        let (start, name, end) = match (address.as_pathname(), address.as_abstract_name()) {
+            (Some(path), _) => (0, path.as_os_str().as_bytes(), 1),
+            (None, Some(name)) => (1, name, 0),
+            (None, None) => (0, &[][..], 0),
+        };
+        for (to, from) in unix.sun_path[start..].iter_mut().zip(name) {
+            *to = *from as libc::c_char;
+        }
+        let length = offset_of!(libc::sockaddr_un, sun_path) + start + name.len() + end;
+        Address(Kind::Unix(unix, length as u32))
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::V4(v4) => {
+                let address = SocketAddrV4::new(
+                    v4.sin_addr.s_addr.to_ne_bytes().into(),
+                    u16::from_be(v4.sin_port),
+                );
+                write!(f, "Address({address})")
+            }
+            Kind::V6(v6) => {
+                let port = u16::from_be(v6.sin6_port);
+                let ip = v6.sin6_addr.s6_addr.into();
+                let address = SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id);
+                write!(f, "Address({address})")
+            }
+            Kind::Unix(_, length) => write!(f, "Address(unix, {length} bytes)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn internet_addresses_survive() {
+        let address: SocketAddr = "127.0.0.1:7777".parse().unwrap();
+        assert_eq!(format!("{:?}", Address::from(address)), "Address(127.0.0.1:7777)");
+        let address: SocketAddr = "[::1%3]:80".parse().unwrap();
+        assert_eq!(format!("{:?}", Address::from(address)), "Address([::1%3]:80)");
+    }
+
+    #[test]
+    fn unix_lengths_are_those_of_the_kernel() {
+        let family = size_of::<libc::sa_family_t>() as u32;
+        let path = net::SocketAddr::from_pathname("/tmp/x").unwrap();
+        assert_eq!(Address::from(&path).raw().1, family + 7, "a path with its zero");
+        let name = net::SocketAddr::from_abstract_name("x").unwrap();
+        assert_eq!(Address::from(&name).raw().1, family + 2, "a zero and the name");
+    }
+}

@@ -1,0 +1,405 @@
+//! The constructors, in the order: general, time, sockets, files, polling.
+
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::num::NonZeroU32;
+use std::ops::BitOr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
+use std::time::{Duration, Instant, SystemTime};
+
+use io_uring::types::{Fd, FsyncFlags, TimeoutFlags, Timespec};
+use io_uring::{opcode, squeue};
+
+use super::{Address, Parts, Prepared, Request, Stream};
+use crate::buffers::BufferPool;
+use crate::clock;
+use crate::record::{Facts, Yields};
+
+/// The current file position, for `offset` (`-1`, as in `IORING_OP_READ`).
+const CURRENT_POSITION: u64 = u64::MAX;
+
+fn fd(descriptor: &impl AsFd) -> Fd {
+    Fd(descriptor.as_fd().as_raw_fd())
+}
+
+fn length(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+fn request<'d>(entry: squeue::Entry) -> Request<'d> {
+    Parts::new(entry).request()
+}
+
+/// Does nothing, and completes (`IORING_OP_NOP`, since 5.1).
+#[inline]
+pub fn nop<'d>() -> Request<'d> {
+    request(opcode::Nop::new().build())
+}
+
+/// Closes a descriptor (`IORING_OP_CLOSE`, since 5.6).
+///
+/// The descriptor is owned by the request's slot from here on: it is closed exactly once, by the
+/// kernel, or by the slot if the request is cancelled before the kernel begins. Errors of `close(2)`
+/// are reported as it does; the descriptor is gone even then.
+pub fn close<'d>(descriptor: OwnedFd) -> Request<'d> {
+    let mut parts = Parts::new(opcode::Close::new(fd(&descriptor)).build());
+    parts.closes = Some(descriptor);
+    parts.request()
+}
+
+fn timer(spec: Timespec, count: u32, flags: TimeoutFlags) -> Parts {
+    let mut facts = Facts::new(opcode::Timeout::CODE);
+    facts.yields = Yields::Tick;
+    facts.ticks = count;
+    Parts { prepared: Prepared::Timeout { spec, count, flags }, facts, closes: None }
+}
+
+/// Completes once `duration` has passed (`IORING_OP_TIMEOUT`, since 5.4).
+///
+/// A timer that ran its time has the result `Ok(0)`; one that was cancelled, `ECANCELED`.
+pub fn timeout<'d>(duration: Duration) -> Request<'d> {
+    timer(duration.into(), 0, TimeoutFlags::empty()).request()
+}
+
+/// Completes at `instant`, on the monotonic clock (`IORING_TIMEOUT_ABS`, since 5.4).
+///
+/// An instant in the past completes at once.
+pub fn timeout_at<'d>(instant: Instant) -> Request<'d> {
+    let at = clock::monotonic() + instant.saturating_duration_since(Instant::now());
+    timer(at.into(), 0, TimeoutFlags::ABS).request()
+}
+
+/// Completes when the system's clock shows `time` (`IORING_TIMEOUT_REALTIME`, since 5.15).
+///
+/// Unlike [`timeout_at`], this follows changes of the clock.
+pub fn timeout_at_time<'d>(time: SystemTime) -> Request<'d> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    timer(since.into(), 0, TimeoutFlags::ABS | TimeoutFlags::REALTIME).request()
+}
+
+/// Completes again and again, each time `interval` has passed (`IORING_TIMEOUT_MULTISHOT`, since
+/// 6.4).
+pub fn timeout_multi<'d>(interval: Duration) -> Stream<'d> {
+    timer(interval.into(), 0, TimeoutFlags::MULTISHOT).stream()
+}
+
+/// Completes `times` times, each time `interval` has passed (`IORING_TIMEOUT_MULTISHOT`, since
+/// 6.4).
+///
+/// The last completion is final: [`more`](crate::Completion::more) is false.
+pub fn timeout_multi_times<'d>(interval: Duration, times: NonZeroU32) -> Stream<'d> {
+    timer(interval.into(), times.get(), TimeoutFlags::MULTISHOT).stream()
+}
+
+/// Accepts one connection (`IORING_OP_ACCEPT`, since 5.5).
+///
+/// The socket comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec.
+pub fn accept<'d>(listener: &'d impl AsFd) -> Request<'d> {
+    let entry = opcode::Accept::new(fd(listener), ptr::null_mut(), ptr::null_mut());
+    Parts::new(entry.flags(libc::SOCK_CLOEXEC).build()).yielding(Yields::Descriptor).request()
+}
+
+/// Accepts connections until it is cancelled (`IORING_ACCEPT_MULTISHOT`, since 5.19).
+///
+/// Each completion has a socket in [`into_fd`](crate::Completion::into_fd), close-on-exec. The
+/// peer's address is to be had from `getpeername(2)`, as `TcpStream::peer_addr` does.
+pub fn accept_multi<'d>(listener: &'d impl AsFd) -> Stream<'d> {
+    let entry = opcode::AcceptMulti::new(fd(listener)).flags(libc::SOCK_CLOEXEC).build();
+    Parts::new(entry).yielding(Yields::Descriptor).stream()
+}
+
+/// Connects a socket (`IORING_OP_CONNECT`, since 5.5).
+///
+/// When this was cancelled, the socket may yet connect: close it, don't use it again.
+pub fn connect<'d>(socket: &'d impl AsFd, address: impl Into<Address>) -> Request<'d> {
+    let prepared = Prepared::Connect { socket: fd(socket).0, address: address.into() };
+    Parts { prepared, facts: Facts::new(opcode::Connect::CODE), closes: None }.request()
+}
+
+/// Receives into `buffer` what has arrived, waiting for something to arrive (`IORING_OP_RECV`, since
+/// 5.6). The result is a number of bytes; 0 is the end of the stream.
+#[inline]
+pub fn recv<'d>(socket: &'d impl AsFd, buffer: &'d mut [u8]) -> Request<'d> {
+    let entry = opcode::Recv::new(fd(socket), buffer.as_mut_ptr(), length(buffer.len()));
+    request(entry.build())
+}
+
+/// As [`recv`], into memory that need not be initialised.
+#[inline]
+pub fn recv_uninit<'d>(socket: &'d impl AsFd, buffer: &'d mut [MaybeUninit<u8>]) -> Request<'d> {
+    let entry = opcode::Recv::new(fd(socket), buffer.as_mut_ptr().cast(), length(buffer.len()));
+    request(entry.build())
+}
+
+/// Receives again and again, each time into a buffer of `pool` (`IORING_RECV_MULTISHOT`, since 6.0).
+///
+/// A completion's bytes come out of [`into_buffer`](crate::Completion::into_buffer). The stream ends
+/// with an empty buffer at the end of file, or with an error. When the pool has run out, the handler
+/// sees `ENOBUFS` with [`more`](crate::Completion::more) true; if it gives the data back, the stream
+/// goes on as soon as a [`Buffer`](crate::Buffer) is dropped.
+pub fn recv_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
+    let prepared = Prepared::ReceiveMulti { socket: fd(socket).0, pool: pool.clone(), group: 0 };
+    let facts = Facts::new(opcode::RecvMulti::CODE);
+    Parts { prepared, facts, closes: None }.yielding(Yields::Buffer).stream()
+}
+
+/// Sends what the socket takes of `buffer` (`IORING_OP_SEND`, since 5.6). The result is a number of
+/// bytes.
+///
+/// A peer that is gone is the error `EPIPE`, never a signal (`MSG_NOSIGNAL`). Given to
+/// [`detach`](crate::Submitter::detach), a send goes out whole (`MSG_WAITALL`).
+#[inline]
+pub fn send<'d>(socket: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
+    let entry = opcode::Send::new(fd(socket), buffer.as_ptr(), length(buffer.len()));
+    request(entry.flags(libc::MSG_NOSIGNAL).build())
+}
+
+/// Shuts down one or both directions of a socket (`IORING_OP_SHUTDOWN`, since 5.11).
+pub fn shutdown<'d>(socket: &'d impl AsFd, how: Shutdown) -> Request<'d> {
+    let how = match how {
+        Shutdown::Read => libc::SHUT_RD,
+        Shutdown::Write => libc::SHUT_WR,
+        Shutdown::Both => libc::SHUT_RDWR,
+    };
+    request(opcode::Shutdown::new(fd(socket), how).build())
+}
+
+/// Reads into `buffer` from the current position (`IORING_OP_READ`, since 5.6), as `read(2)`: the
+/// call for pipes, terminals and other streams. The result is a number of bytes; 0 is the end.
+#[inline]
+pub fn read<'d>(file: &'d impl AsFd, buffer: &'d mut [u8]) -> Request<'d> {
+    read_at(file, buffer, CURRENT_POSITION)
+}
+
+/// Reads into `buffer` from `offset`, in bytes, as `pread(2)`.
+#[inline]
+pub fn read_at<'d>(file: &'d impl AsFd, buffer: &'d mut [u8], offset: u64) -> Request<'d> {
+    let entry = opcode::Read::new(fd(file), buffer.as_mut_ptr(), length(buffer.len()));
+    request(entry.offset(offset).build())
+}
+
+/// As [`read`], into memory that need not be initialised.
+#[inline]
+pub fn read_uninit<'d>(file: &'d impl AsFd, buffer: &'d mut [MaybeUninit<u8>]) -> Request<'d> {
+    read_at_uninit(file, buffer, CURRENT_POSITION)
+}
+
+/// As [`read_at`], into memory that need not be initialised.
+#[inline]
+pub fn read_at_uninit<'d>(
+    file: &'d impl AsFd,
+    buffer: &'d mut [MaybeUninit<u8>],
+    offset: u64,
+) -> Request<'d> {
+    let entry = opcode::Read::new(fd(file), buffer.as_mut_ptr().cast(), length(buffer.len()));
+    request(entry.offset(offset).build())
+}
+
+/// Writes `buffer` at the current position (`IORING_OP_WRITE`, since 5.6), as `write(2)`. The result
+/// is a number of bytes, possibly less than asked for.
+#[inline]
+pub fn write<'d>(file: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
+    write_at(file, buffer, CURRENT_POSITION)
+}
+
+/// Writes `buffer` at `offset`, in bytes, as `pwrite(2)`.
+#[inline]
+pub fn write_at<'d>(file: &'d impl AsFd, buffer: &'d [u8], offset: u64) -> Request<'d> {
+    let entry = opcode::Write::new(fd(file), buffer.as_ptr(), length(buffer.len()));
+    request(entry.offset(offset).build())
+}
+
+/// Brings a file's data and metadata to the disk (`IORING_OP_FSYNC`, since 5.1).
+pub fn fsync<'d>(file: &'d impl AsFd) -> Request<'d> {
+    request(opcode::Fsync::new(fd(file)).build())
+}
+
+/// Brings a file's data to the disk, and what it takes to find it (`IORING_FSYNC_DATASYNC`, since
+/// 5.1).
+pub fn fdatasync<'d>(file: &'d impl AsFd) -> Request<'d> {
+    request(opcode::Fsync::new(fd(file)).flags(FsyncFlags::DATASYNC).build())
+}
+
+/// The current directory of the process, for [`openat`] (`AT_FDCWD`).
+pub const CWD: BorrowedFd<'static> = current_directory();
+
+const fn current_directory() -> BorrowedFd<'static> {
+    // SAFETY: AT_FDCWD is no descriptor that could be closed, it is not -1, and every call that takes
+    // a directory takes it; the kernel refuses it with EBADF elsewhere.
+    unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) }
+}
+
+/// Opens a file (`IORING_OP_OPENAT`, since 5.6); `path` is relative to `directory`, or to
+/// [`CWD`](crate::request::CWD).
+///
+/// The file comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec.
+pub fn openat<'d>(
+    directory: &'d impl AsFd,
+    path: &'d CStr,
+    options: &OpenOptions,
+) -> Request<'d> {
+    let entry = opcode::OpenAt::new(fd(directory), path.as_ptr())
+        .flags(options.flags())
+        .mode(options.mode)
+        .build();
+    Parts::new(entry).yielding(Yields::Descriptor).request()
+}
+
+/// How [`openat`] opens a file; named as in [`std::fs::OpenOptions`].
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    read: bool,
+    write: bool,
+    append: bool,
+    truncate: bool,
+    create: bool,
+    create_new: bool,
+    custom_flags: i32,
+    mode: u32,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl OpenOptions {
+    /// Nothing chosen yet: opens for reading.
+    pub const fn new() -> Self {
+        OpenOptions {
+            read: false,
+            write: false,
+            append: false,
+            truncate: false,
+            create: false,
+            create_new: false,
+            custom_flags: 0,
+            mode: 0o666,
+        }
+    }
+
+    /// Opens for reading.
+    pub const fn read(mut self, read: bool) -> Self {
+        self.read = read;
+        self
+    }
+
+    /// Opens for writing.
+    pub const fn write(mut self, write: bool) -> Self {
+        self.write = write;
+        self
+    }
+
+    /// Writes always go to the end (`O_APPEND`).
+    pub const fn append(mut self, append: bool) -> Self {
+        self.append = append;
+        self
+    }
+
+    /// Cuts the file to nothing (`O_TRUNC`).
+    pub const fn truncate(mut self, truncate: bool) -> Self {
+        self.truncate = truncate;
+        self
+    }
+
+    /// Creates the file if there is none (`O_CREAT`).
+    pub const fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// Creates the file, and fails with `EEXIST` if there is one (`O_EXCL`).
+    pub const fn create_new(mut self, create_new: bool) -> Self {
+        self.create_new = create_new;
+        self
+    }
+
+    /// Other `O_*` flags, such as `O_DIRECT`. Access modes among them are ignored.
+    pub const fn custom_flags(mut self, flags: i32) -> Self {
+        self.custom_flags = flags;
+        self
+    }
+
+    /// The permissions of a file that is created, before the umask: `0o666` by default.
+    pub const fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    fn flags(&self) -> i32 {
+        let writes = self.write || self.append;
+        let access = match (self.read, writes) {
+            (_, false) => libc::O_RDONLY,
+            (false, true) => libc::O_WRONLY,
+            (true, true) => libc::O_RDWR,
+        };
+        let chosen = [
+            (self.append, libc::O_APPEND),
+            (self.truncate, libc::O_TRUNC),
+            (self.create, libc::O_CREAT),
+            (self.create_new, libc::O_CREAT | libc::O_EXCL),
+        ];
+        let flags = chosen.iter().filter(|(on, _)| *on).map(|(_, flag)| flag);
+        flags.fold(access | libc::O_CLOEXEC, |flags, flag| flags | flag)
+            | (self.custom_flags & !libc::O_ACCMODE)
+    }
+}
+
+/// What to wait for, and what has happened, in [`poll`] and [`poll_multi`] (`poll(2)`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Events(u32);
+
+impl Events {
+    /// There is something to read, or to accept (`POLLIN`).
+    pub const READABLE: Events = Events(libc::POLLIN as u32);
+    /// Writing would not block (`POLLOUT`).
+    pub const WRITABLE: Events = Events(libc::POLLOUT as u32);
+    /// Something out of the ordinary, such as urgent data (`POLLPRI`).
+    pub const PRIORITY: Events = Events(libc::POLLPRI as u32);
+    /// The peer will write no more (`POLLRDHUP`).
+    pub const READ_CLOSED: Events = Events(libc::POLLRDHUP as u32);
+    /// Hung up; reported always (`POLLHUP`). Does not end a [`poll_multi`].
+    pub const HANG_UP: Events = Events(libc::POLLHUP as u32);
+    /// An error is pending; reported always (`POLLERR`).
+    pub const ERROR: Events = Events(libc::POLLERR as u32);
+
+    /// The events in the result of a poll.
+    pub const fn from_result(result: u32) -> Events {
+        Events(result)
+    }
+
+    /// The `POLL*` bits.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether all of `other` is in here.
+    pub const fn contains(self, other: Events) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl BitOr for Events {
+    type Output = Events;
+    fn bitor(self, other: Events) -> Events {
+        Events(self.0 | other.0)
+    }
+}
+
+/// Waits until one of `events` happens (`IORING_OP_POLL_ADD`, since 5.1). The result is what
+/// [`Events::from_result`] takes.
+pub fn poll<'d>(descriptor: &'d impl AsFd, events: Events) -> Request<'d> {
+    let entry = opcode::PollAdd::new(fd(descriptor), events.0).build();
+    Parts::new(entry).yielding(Yields::Events).request()
+}
+
+/// Tells of `events` whenever they happen, until it is cancelled (`IORING_POLL_ADD_MULTI`, since
+/// 5.13). Edge-triggered: it tells of changes.
+pub fn poll_multi<'d>(descriptor: &'d impl AsFd, events: Events) -> Stream<'d> {
+    let entry = opcode::PollAdd::new(fd(descriptor), events.0).multi(true).build();
+    Parts::new(entry).yielding(Yields::Events).stream()
+}
+

@@ -1,0 +1,277 @@
+//! What can be asked of the kernel, as safe values.
+//!
+//! Each function here builds a [`Request`] or a [`Stream`] that borrows what the kernel will use:
+//! buffers and descriptors, for `'d`, the time that the data of the request spends in its slot.
+//! A request is given to [`submit`](crate::Submitter::submit), a stream to
+//! [`stream`](crate::Submitter::stream), inside the closure that gets the data:
+//!
+//! ```no_run
+//! # use rummelplatz::{request, request::Request};
+//! # use std::os::fd::OwnedFd;
+//! struct Connection { socket: OwnedFd, buffer: Box<[u8]>, received: usize }
+//!
+//! impl Connection {
+//!     fn receive(&mut self) -> Request<'_> {
+//!         request::recv(&self.socket, &mut self.buffer)
+//!     }
+//!     fn send_back(&mut self) -> Request<'_> {
+//!         request::send(&self.socket, &self.buffer[..self.received])
+//!     }
+//! }
+//! ```
+//!
+//! What the kernel reads only while it takes an entry in (a time, an address to connect to) is
+//! passed by value. Lengths above `u32::MAX` are cut to what one entry can say, as the kernel itself
+//! cuts them: check how much was done.
+//!
+//! # Why this is sound
+//!
+//! A `Request<'d>` proves that its pointers and descriptors are good for `'d`, and the closure that
+//! builds it must work for *every* `'d`, up to `'static`; so they come from the data or live for
+//! ever. The data stays in its slot, unmoved and unread, until the final completion. [`place`] and
+//! [`arm_again`] are the only ways from a borrowed request to an entry that may be queued, and this
+//! module with [`vouched`](Placed::vouched) the only place where such a [`Placed`] is made.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+
+use io_uring::squeue;
+use io_uring::types::{TimeoutFlags, Timespec};
+
+use crate::buffers::BufferPool;
+use crate::clock::Stamp;
+use crate::record::{Facts, Flags, Record, Slab, Yields};
+use crate::slab::{Identity, Occupied};
+
+mod address;
+mod constructors;
+pub(crate) mod sqe;
+
+pub use address::Address;
+pub use constructors::*;
+
+/// One thing to do: ends with one completion.
+///
+/// Made by the functions of [this module](self), within the closure given to
+/// [`submit`](crate::Submitter::submit). It borrows from the request's data for `'d` and can't be
+/// kept or copied.
+#[must_use = "a request does nothing until it is submitted"]
+pub struct Request<'d> {
+    parts: Parts,
+    borrows: PhantomData<&'d mut ()>,
+}
+
+/// A multishot request: one submission, many completions.
+///
+/// Given to [`stream`](crate::Submitter::stream). A stream takes no buffers of the data: what it
+/// receives comes out of a [`BufferPool`].
+#[must_use = "a stream does nothing until it is submitted"]
+pub struct Stream<'d> {
+    parts: Parts,
+    borrows: PhantomData<&'d mut ()>,
+}
+
+/// A request without its lifetime, and what its constructor knows about it.
+struct Parts {
+    prepared: Prepared,
+    facts: Facts,
+    /// The descriptor of a `close`, owned until the slot takes it over.
+    closes: Option<OwnedFd>,
+}
+
+/// An entry, or what it takes to build one in the moment it is queued.
+pub(crate) enum Prepared {
+    Entry(squeue::Entry),
+    Timeout { spec: Timespec, count: u32, flags: TimeoutFlags },
+    Connect { socket: RawFd, address: Address },
+    /// The group is that of the pool in the ring, filled in before it is queued.
+    ReceiveMulti { socket: RawFd, pool: BufferPool, group: u16 },
+}
+
+/// A prepared request whose pointers and descriptors stay good until the final completion of its
+/// `user_data`: it may be queued.
+pub(crate) struct Placed {
+    prepared: Prepared,
+    user_data: u64,
+}
+
+impl Placed {
+    /// An entry that somebody else answers for.
+    ///
+    /// # Safety
+    ///
+    /// What the entry points to must stay valid, and in place, until the final completion of
+    /// `user_data`.
+    pub(crate) unsafe fn vouched(entry: squeue::Entry, user_data: u64) -> Placed {
+        Placed { prepared: Prepared::Entry(entry), user_data }
+    }
+
+    /// An entry of the ring's own, which points to nothing.
+    pub(crate) fn control(entry: squeue::Entry, user_data: u64) -> Placed {
+        Placed { prepared: Prepared::Entry(entry), user_data }
+    }
+
+    #[inline]
+    pub(crate) fn user_data(&self) -> u64 {
+        self.user_data
+    }
+
+    #[inline]
+    pub(crate) fn into_prepared(self) -> Prepared {
+        self.prepared
+    }
+
+    /// The pool out of which this request receives, and its group to be filled in.
+    #[inline]
+    pub(crate) fn pool(&mut self) -> Option<(&BufferPool, &mut u16)> {
+        match &mut self.prepared {
+            Prepared::ReceiveMulti { pool, group, .. } => Some((pool, group)),
+            _ => None,
+        }
+    }
+}
+
+impl Parts {
+    fn new(entry: squeue::Entry) -> Parts {
+        let facts = Facts::new(entry.get_opcode() as u8);
+        Parts { prepared: Prepared::Entry(entry), facts, closes: None }
+    }
+
+    fn yielding(mut self, yields: Yields) -> Parts {
+        self.facts.yields = yields;
+        self
+    }
+
+    fn request<'d>(self) -> Request<'d> {
+        Request { parts: self, borrows: PhantomData }
+    }
+
+    fn stream<'d>(mut self) -> Stream<'d> {
+        self.facts.flags.insert(Flags::STREAM);
+        Stream { parts: self, borrows: PhantomData }
+    }
+
+    /// Parts with what the slot must know; a descriptor to close passes to the slot.
+    #[inline]
+    fn place(self, flags: Flags, born: Stamp) -> (Facts, Prepared) {
+        let Parts { mut prepared, mut facts, closes } = self;
+        facts.flags.insert(flags);
+        facts.born = born;
+        if let Some(descriptor) = closes {
+            facts.closes = descriptor.into_raw_fd();
+            facts.flags.insert(Flags::CLOSES);
+        }
+        if flags.contains(Flags::DETACHED)
+            && let Prepared::Entry(entry) = &mut prepared
+        {
+            sqe::send_whole(entry);
+        }
+        (facts, prepared)
+    }
+}
+
+/// The function of a stream, run again on the present data whenever the stream must be armed again.
+pub(crate) type Arm<D> = for<'d> fn(&'d mut D) -> Stream<'d>;
+
+/// Puts `data` into a slot of `slab` and builds the request from it, there.
+#[inline]
+pub(crate) fn place<D>(
+    slab: &mut Slab<D>,
+    data: D,
+    flags: Flags,
+    born: Stamp,
+    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
+) -> (Identity, Placed) {
+    let (identity, user_data, prepared) = slab.insert_with(data, |data| {
+        let (facts, prepared) = build(data).parts.place(flags, born);
+        (Record { facts, arm: None }, prepared)
+    });
+    // The pointers in `prepared` were good for every lifetime that the data could have, and the data
+    // now stays where it is until the completion of `user_data` is dispatched.
+    (identity, Placed { prepared, user_data })
+}
+
+/// As [`place`], for a stream, whose function is kept.
+pub(crate) fn place_stream<D>(
+    slab: &mut Slab<D>,
+    data: D,
+    flags: Flags,
+    born: Stamp,
+    arm: Arm<D>,
+) -> (Identity, Placed) {
+    let (identity, user_data, prepared) = slab.insert_with(data, |data| {
+        let (facts, prepared) = arm(data).parts.place(flags, born);
+        (Record { facts, arm: Some(arm) }, prepared)
+    });
+    (identity, Placed { prepared, user_data })
+}
+
+/// As [`place`], for an entry that somebody else answers for.
+///
+/// # Safety
+///
+/// What the entry points to must stay valid, and in place, until its final completion: owned by
+/// `data` at an address that survives a move, or alive for ever.
+pub(crate) unsafe fn place_raw<D>(
+    slab: &mut Slab<D>,
+    data: D,
+    flags: Flags,
+    born: Stamp,
+    entry: squeue::Entry,
+) -> (Identity, Placed) {
+    let mut facts = Facts { flags, born, ..Facts::new(entry.get_opcode() as u8) };
+    if sqe::yields_descriptor(&entry) {
+        facts.yields = Yields::Descriptor;
+    }
+    let (identity, user_data, ()) =
+        slab.insert_with(data, |_| (Record { facts, arm: None }, ()));
+    // SAFETY: the caller's promise; the data is dropped after the final completion of `user_data`.
+    (identity, unsafe { Placed::vouched(entry, user_data) })
+}
+
+/// Puts `data` into a slot that the kernel knows nothing of.
+pub(crate) fn place_message<D>(slab: &mut Slab<D>, data: D, flags: Flags, born: Stamp) -> (Identity, u64) {
+    let nop = io_uring::opcode::Nop::CODE;
+    let facts = Facts { flags: flags | Flags::MESSAGE, born, ..Facts::new(nop) };
+    let (identity, user_data, ()) = slab.insert_with(data, |_| (Record { facts, arm: None }, ()));
+    (identity, user_data)
+}
+
+/// Builds a stream anew from the data in its slot, after the kernel has cut it.
+///
+/// `None` if the slot is not that of a stream whose data is here.
+pub(crate) fn arm_again<D>(
+    slot: &mut Occupied<'_, D, Record<D>>,
+    user_data: u64,
+) -> Option<Placed> {
+    let arm = slot.meta().arm?;
+    // SAFETY: only streams have a function to arm them, and no stream points into its data; so even
+    // if the kernel still had this one, nothing but Rust would use the data.
+    let (facts, mut prepared) =
+        unsafe { slot.with_value(|data| arm(data).parts.place(Flags::EMPTY, Stamp(0))) }?;
+    let old = &mut slot.meta().facts;
+    if let Prepared::Timeout { count, .. } = &mut prepared
+        && old.ticks > 0
+    {
+        // What is left of a counted timer goes on; it does not start over.
+        *count = old.ticks;
+    } else {
+        old.ticks = facts.ticks;
+    }
+    old.opcode = facts.opcode;
+    old.yields = facts.yields;
+    Some(Placed { prepared, user_data })
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Request({})", sqe::name(self.parts.facts.opcode))
+    }
+}
+
+impl fmt::Debug for Stream<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stream({})", sqe::name(self.parts.facts.opcode))
+    }
+}

@@ -1,0 +1,497 @@
+//! The ring as a whole: what the methods that `#[ring]` generates do.
+
+use std::error::Error;
+use std::fmt;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+use crate::config::{Builder, OnWarn, Options, RawRing};
+use crate::dispatch::{AnySlab, Delivery, Verdict};
+use crate::error::{BuildError, Cause, RingError, SubmitError};
+use crate::handle::RingHandle;
+use crate::lifecycle::Phase;
+use crate::operation::RingOperation;
+use crate::queue::{Entered, Kernel, Patience};
+use crate::runtime::{Ending, FirstCause, Inner, Runtime};
+use crate::stats::{OperationStats, Stats};
+use crate::submission::Submitter;
+use crate::tag::Tag;
+use crate::teardown::{self, Operations};
+use crate::user_data::UserData;
+
+/// A struct that is a ring: implemented by [`#[ring]`](macro@crate::ring), and by nothing else.
+///
+/// Names the bound of operations that work in any ring: `impl<R: Ring> RingOperation<R> for …`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a ring",
+    note = "a ring is a struct with `#[ring]` on it"
+)]
+pub trait Ring: RingParts {}
+
+impl<R: RingParts> Ring for R {}
+
+/// What `#[ring]` generates: types, constants and matches.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a ring",
+    note = "a ring is a struct with `#[ring]` on it"
+)]
+pub trait RingParts: Sized {
+    /// All operations, in the order of the fields.
+    type Operations;
+    /// A slab for each operation.
+    type Slabs;
+    /// A variant for each operation's `SetupError`.
+    type SetupError: Error;
+    /// A variant for each operation's `ControlFlowError`.
+    type CompletionError: Error;
+    /// A variant for each operation's `TeardownError`.
+    type TeardownError: Error;
+    /// The name of the struct.
+    const NAME: &'static str;
+    /// Tags and names of the fields, in ascending order.
+    const OPERATIONS: &'static [(u8, &'static str)];
+    /// The arguments of the attribute.
+    const OPTIONS: Options;
+
+    /// Puts the ring together.
+    fn assemble(runtime: Runtime<Self>, operations: Self::Operations) -> Self;
+    /// Makes empty slabs.
+    fn slabs() -> Self::Slabs;
+    /// The slab of a tag.
+    fn slab(slabs: &mut Self::Slabs, tag: u8) -> Option<&mut dyn AnySlab>;
+    /// The slab of a tag, to look at.
+    fn slab_ref(slabs: &Self::Slabs, tag: u8) -> Option<&dyn AnySlab>;
+    /// The hidden field.
+    fn runtime(&self) -> &Runtime<Self>;
+    /// The hidden field.
+    fn runtime_mut(&mut self) -> &mut Runtime<Self>;
+    /// Sets all operations up, in the order of the fields.
+    fn setup(&mut self) -> Result<(), Self::SetupError>;
+    /// Delivers a completion to the operation of its tag.
+    fn dispatch(&mut self, delivery: Delivery) -> Verdict<Self>;
+}
+
+/// What a [`turn`] of the ring has come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// What was done.
+    pub status: Status,
+    /// When the next turn should come at the latest, if not before because the ring's descriptor is
+    /// readable; `None` if there is nothing but that to wait for.
+    pub call_again_in: Option<Duration>,
+}
+
+/// What a turn of a ring has done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Status {
+    /// Completions were delivered.
+    Progressed,
+    /// Requests are in flight; none has completed.
+    Waiting,
+    /// Nothing is in flight. More can be submitted, by `submitter` or a handle.
+    Idle,
+    /// The ring was torn down and has ended.
+    Finished,
+}
+
+impl Progress {
+    /// Whether the ring has ended.
+    pub fn is_finished(&self) -> bool {
+        self.status == Status::Finished
+    }
+
+    /// Whether nothing is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.status == Status::Idle
+    }
+}
+
+/// What one pass of the loop has come to.
+enum Pass<R: Ring> {
+    Went(Progress),
+    Ended(Result<(), RingError<R>>),
+}
+
+const NOW: Option<Duration> = Some(Duration::ZERO);
+
+// ---- building ---------------------------------------------------------------------------------
+
+/// `new_raw_ring(entries)`.
+///
+/// # Errors
+///
+/// See [`RawRing::new`].
+pub fn new_raw_ring<R: Ring>(entries: NonZeroU32) -> Result<RawRing, BuildError> {
+    RawRing::new(entries)
+}
+
+/// `new(raw, backlog_limit, operations…)`.
+pub fn new<R: Ring>(
+    raw: RawRing,
+    backlog_limit: Option<NonZeroUsize>,
+    operations: R::Operations,
+) -> R {
+    let mut options = R::OPTIONS;
+    if let Some(limit) = backlog_limit {
+        options = options.backlog_limit(limit.get());
+    }
+    assemble(raw, options, None, operations)
+}
+
+/// `builder(operations…)`.
+pub fn builder<R: Ring>(operations: R::Operations) -> Builder<R> {
+    Builder::new(operations)
+}
+
+pub(crate) fn assemble<R: Ring>(
+    raw: RawRing,
+    options: Options,
+    on_warn: Option<OnWarn>,
+    operations: R::Operations,
+) -> R {
+    R::assemble(Runtime::new(raw, options, on_warn), operations)
+}
+
+// ---- running ----------------------------------------------------------------------------------
+
+/// `run()`: sets the operations up, dispatches completions until the ring ends, and tears it down.
+///
+/// # Errors
+///
+/// See [`RingError`].
+pub fn run<R: Ring>(ring: &mut R) -> Result<(), RingError<R>> {
+    check(ring)?;
+    guarded(ring, |ring| {
+        begin(ring)?;
+        loop {
+            if let Pass::Ended(result) = pass(ring, true) {
+                return result;
+            }
+        }
+    })
+}
+
+/// `turn()`: does what can be done without waiting.
+///
+/// # Errors
+///
+/// See [`RingError`]; the ring has ended then.
+pub fn turn<R: Ring>(ring: &mut R) -> Result<Progress, RingError<R>> {
+    check(ring)?;
+    guarded(ring, |ring| {
+        match inner(ring).core.phase {
+            Phase::Idle => begin(ring)?,
+            Phase::Finished => return Ok(FINISHED),
+            _ => {}
+        }
+        match pass(ring, false) {
+            Pass::Went(progress) => Ok(progress),
+            Pass::Ended(result) => result.map(|()| FINISHED),
+        }
+    })
+}
+
+const FINISHED: Progress = Progress { status: Status::Finished, call_again_in: None };
+
+/// `finish()`: cancels what is in flight and waits for it, now.
+///
+/// # Errors
+///
+/// See [`RingError`].
+pub fn finish<R: Ring>(ring: &mut R) -> Result<(), RingError<R>> {
+    check(ring)?;
+    guarded(ring, |ring| {
+        let inner = inner(ring);
+        if inner.core.phase.may_begin() && inner.core.in_flight == 0 {
+            return Ok(());
+        }
+        if inner.ending.is_none() {
+            enable(inner)?;
+            teardown::begin(inner, FirstCause::Exit);
+        }
+        loop {
+            if let Pass::Ended(result) = pass(ring, true) {
+                return result;
+            }
+        }
+    })
+}
+
+/// Whether this process and thread may use the ring, and whether it is of any use.
+fn check<R: Ring>(ring: &mut R) -> Result<(), RingError<R>> {
+    let inner = inner(ring);
+    if inner.core.is_forked() {
+        return Err(RingError::Forked);
+    }
+    if !inner.core.is_owner() {
+        return Err(RingError::WrongThread);
+    }
+    match &inner.stuck {
+        Some(stuck) => Err(RingError::Abandoned { stuck: stuck.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// Runs `work`; if it panics, ends the ring before the panic goes on.
+fn guarded<R: Ring, T>(ring: &mut R, work: impl FnOnce(&mut R) -> T) -> T {
+    match catch_unwind(AssertUnwindSafe(|| work(ring))) {
+        Ok(result) => result,
+        Err(panic) => {
+            // A second panic, of a `Drop`, is less of a cause than the first.
+            drop(teardown::end_silently(inner(ring)));
+            resume_unwind(panic)
+        }
+    }
+}
+
+fn inner<R: Ring>(ring: &mut R) -> &mut Inner<R> {
+    ring.runtime_mut().inner_mut()
+}
+
+/// Lets the kernel take entries of this thread.
+fn enable<R: Ring>(inner: &mut Inner<R>) -> Result<(), RingError<R>> {
+    let enabled = inner.core.enable();
+    enabled.map_err(|error| RingError::Api(Cause { error, teardown: Vec::new(), abandoned: None }))
+}
+
+/// Begins a run.
+fn begin<R: Ring>(ring: &mut R) -> Result<(), RingError<R>> {
+    let this = inner(ring);
+    if !this.core.phase.may_begin() {
+        // Turns have begun it.
+        return Ok(());
+    }
+    enable(this)?;
+    this.core.phase = Phase::SettingUp;
+    this.core.shared.set_open(true);
+    this.core.open();
+    match ring.setup() {
+        Ok(()) => inner(ring).core.phase = Phase::Running,
+        Err(error) => teardown::begin(inner(ring), FirstCause::Setup(error)),
+    }
+    Ok(())
+}
+
+/// One pass of the loop, which waits for completions only if it may.
+fn pass<R: Ring>(ring: &mut R, may_wait: bool) -> Pass<R> {
+    if inner(ring).ending.is_some() {
+        return teardown_pass(ring, may_wait);
+    }
+    let this = inner(ring);
+    this.core.flush();
+    unpark(this);
+    if teardown::collect_parcels(this) {
+        return end(ring, FirstCause::Exit);
+    }
+    let core = &mut this.core;
+    if core.in_flight == 0 && core.queued() == 0 && !core.is_busy() {
+        if may_wait && !core.shared.may_be_woken() {
+            return end(ring, FirstCause::Exit);
+        }
+        if !may_wait {
+            return Pass::Went(Progress { status: Status::Idle, call_again_in: None });
+        }
+    }
+    let patience = if may_wait && !core.is_busy() { Patience::Wait } else { Patience::Poll };
+    let entered = match core.enter(patience) {
+        // Completions make room for entries.
+        Ok(Entered::Busy) if may_wait && !core.is_busy() => {
+            core.enter(Patience::ReapFor(teardown::BUSY))
+        }
+        entered => entered,
+    };
+    if let Err(error) = entered {
+        return fail(ring, error);
+    }
+    match deliver(ring) {
+        Delivered::Some => Pass::Went(went(ring, Status::Progressed)),
+        Delivered::Nothing => Pass::Went(went(ring, Status::Waiting)),
+        Delivered::End(cause) => end(ring, cause),
+    }
+}
+
+fn went<R: Ring>(ring: &mut R, status: Status) -> Progress {
+    let call_again_in = if inner(ring).core.is_busy() { NOW } else { None };
+    Progress { status, call_again_in }
+}
+
+/// Goes on with the streams that waited for a buffer.
+fn unpark<R: Ring>(inner: &mut Inner<R>) {
+    let Inner { core, slabs, .. } = inner;
+    for parked in core.unpark() {
+        if let Some(slab) = R::slab(slabs, UserData::tag(parked.user_data)) {
+            slab.unpark(core, parked.user_data);
+        }
+    }
+}
+
+/// Begins to end the run.
+fn end<R: Ring>(ring: &mut R, cause: FirstCause<R>) -> Pass<R> {
+    teardown::begin(inner(ring), cause);
+    Pass::Went(Progress { status: Status::Progressed, call_again_in: NOW })
+}
+
+/// A call into the kernel failed for good.
+#[cold]
+fn fail<R: Ring>(ring: &mut R, error: std::io::Error) -> Pass<R> {
+    if error.raw_os_error() == Some(libc::EBADR) {
+        // The kernel has lost a completion: the accounts are void.
+        let inner = inner(ring);
+        teardown::abandon(inner, Some(error));
+        return Pass::Ended(conclude(inner));
+    }
+    end(ring, FirstCause::Api(error))
+}
+
+/// What a round of deliveries has come to.
+enum Delivered<R: Ring> {
+    Nothing,
+    Some,
+    End(FirstCause<R>),
+}
+
+/// Delivers all completions that are visible, and after each what its handler has posted.
+#[inline]
+fn deliver<R: Ring>(ring: &mut R) -> Delivered<R> {
+    let mut delivered = Delivered::Nothing;
+    loop {
+        // Only what is here now: operations that post to each other don't keep the kernel waiting.
+        for _ in 0..inner(ring).core.synthetic() {
+            let Some(cqe) = inner(ring).core.pop_synthetic() else { break };
+            delivered = Delivered::Some;
+            if let Some(cause) = dispatch(ring, Delivery::new(cqe)) {
+                return Delivered::End(cause);
+            }
+        }
+        let core = &mut inner(ring).core;
+        let Some(cqe) = core.queue.pop() else { return delivered };
+        if UserData::tag(cqe.user_data) == 0 {
+            let woken = core.control(cqe);
+            if woken && teardown::collect_parcels(inner(ring)) {
+                return Delivered::End(FirstCause::Exit);
+            }
+            continue;
+        }
+        delivered = Delivered::Some;
+        if let Some(cause) = dispatch(ring, Delivery::new(cqe)) {
+            return Delivered::End(cause);
+        }
+    }
+}
+
+#[inline]
+fn dispatch<R: Ring>(ring: &mut R, delivery: Delivery) -> Option<FirstCause<R>> {
+    match ring.dispatch(delivery) {
+        Verdict::Continue | Verdict::Teardown(_) => None,
+        Verdict::Exit => Some(FirstCause::Exit),
+        Verdict::Error(error) => Some(FirstCause::Completion(error)),
+    }
+}
+
+/// One step of the teardown, with completions going to the operations.
+fn teardown_pass<R: Ring>(ring: &mut R, may_wait: bool) -> Pass<R> {
+    let progress = teardown::advance(&mut Operations(ring), may_wait);
+    match progress {
+        teardown::Progress::Moved => {
+            Pass::Went(Progress { status: Status::Progressed, call_again_in: NOW })
+        }
+        teardown::Progress::Waiting(time) => {
+            Pass::Went(Progress { status: Status::Waiting, call_again_in: Some(time) })
+        }
+        teardown::Progress::Finished | teardown::Progress::Abandoned => {
+            Pass::Ended(conclude(inner(ring)))
+        }
+    }
+}
+
+/// The result of a run that has ended.
+fn conclude<R: Ring>(inner: &mut Inner<R>) -> Result<(), RingError<R>> {
+    let abandoned = inner.stuck.clone();
+    let (cause, mut errors) = match inner.ending.take() {
+        Some(Ending { cause, errors, .. }) => (cause, errors),
+        None => (FirstCause::Exit, Default::default()),
+    };
+    let first = match cause {
+        FirstCause::Exit => errors.pop_front(),
+        _ => None,
+    };
+    let teardown = Vec::from(errors);
+    let unusable = abandoned.as_ref().is_some_and(|stuck| stuck.errno.is_some());
+    Err(match (cause, first, abandoned) {
+        (FirstCause::Setup(error), _, abandoned) => {
+            RingError::Setup(Cause { error, teardown, abandoned })
+        }
+        (FirstCause::Completion(error), _, abandoned) => {
+            RingError::Completion(Cause { error, teardown, abandoned })
+        }
+        // That the ring is unusable says the same, and more.
+        (FirstCause::Api(_), _, Some(stuck)) if unusable => RingError::Abandoned { stuck },
+        (FirstCause::Api(error), _, abandoned) => {
+            RingError::Api(Cause { error, teardown, abandoned })
+        }
+        (FirstCause::Exit, Some(error), abandoned) => {
+            RingError::Teardown(Cause { error, teardown, abandoned })
+        }
+        (FirstCause::Exit, None, Some(stuck)) => RingError::Abandoned { stuck },
+        (FirstCause::Exit, None, None) => return Ok(()),
+    })
+}
+
+// ---- the rest ---------------------------------------------------------------------------------
+
+/// `submitter(TAG)`: submits from outside a handler.
+pub fn submitter<R: Ring, Op: RingOperation<R>>(
+    ring: &mut R,
+    tag: Tag<R, Op>,
+) -> Submitter<'_, R, Op> {
+    let inner = inner(ring);
+    if inner.core.is_forked() {
+        inner.core.close(SubmitError::Forked);
+    }
+    Submitter::new(inner, tag)
+}
+
+/// `handle()`: a strong handle.
+pub fn handle<R: Ring>(ring: &mut R) -> RingHandle<R> {
+    let core = &mut inner(ring).core;
+    if !core.is_forked() {
+        core.arm_wake();
+    }
+    RingHandle::new(&core.shared, true)
+}
+
+/// `stats()`.
+pub fn stats<R: Ring>(ring: &R) -> Stats {
+    let Inner { core, slabs, .. } = ring.runtime().inner();
+    let operations = R::OPERATIONS.iter().map(|(tag, name)| {
+        let in_flight = R::slab_ref(slabs, *tag).map_or(0, AnySlab::in_flight);
+        OperationStats { name, in_flight, tag: *tag }
+    });
+    Stats {
+        in_flight: core.in_flight,
+        backlog: core.backlogged(),
+        foreign: core.counters.foreign,
+        warnings: core.counters.warnings,
+        returned_late: core.counters.returned_late,
+        detached_failed: core.counters.detached_failed,
+        undelivered: core.counters.undelivered,
+        operations: operations.collect(),
+    }
+}
+
+/// The body of the ring's `Debug`.
+///
+/// # Errors
+///
+/// Those of the formatter.
+pub fn fmt<R: Ring>(ring: &R, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let core = &ring.runtime().inner().core;
+    let names = fmt::from_fn(|f| f.debug_list().entries(R::OPERATIONS.iter().map(|it| it.1)).finish());
+    f.debug_struct(R::NAME)
+        .field("phase", &core.phase)
+        .field("in_flight", &core.in_flight)
+        .field("backlog", &core.backlogged())
+        .field("operations", &names)
+        .finish()
+}

@@ -1,0 +1,149 @@
+//! The one field that `#[ring]` adds: everything that must not be separated, or freed too early.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use crate::config::{OnWarn, Options, RawRing, Warning};
+use crate::core::{Core, operation_name};
+use crate::error::Stuck;
+use crate::lifecycle::{Phase, Teardown};
+use crate::ring::Ring;
+use crate::teardown;
+
+/// The runtime of a ring. Its drop is the only thing that ends a ring that was not run to its end.
+///
+/// The contents are leaked by default; the slabs and pools are freed only when nothing is in flight.
+pub struct Runtime<R: Ring> {
+    inner: ManuallyDrop<Box<Inner<R>>>,
+}
+
+/// What a submitter and the loop work on.
+pub(crate) struct Inner<R: Ring> {
+    pub(crate) core: Core,
+    pub(crate) slabs: ManuallyDrop<R::Slabs>,
+    pub(crate) on_warn: Option<OnWarn>,
+    /// How the present run is ending, from the first cause on.
+    pub(crate) ending: Option<Ending<R>>,
+    /// What was abandoned, for good.
+    pub(crate) stuck: Option<Stuck>,
+}
+
+/// A run that is ending.
+pub(crate) struct Ending<R: Ring> {
+    pub(crate) cause: FirstCause<R>,
+    /// What went wrong in teardown handlers, in order.
+    pub(crate) errors: VecDeque<R::TeardownError>,
+    pub(crate) teardown: Teardown,
+    pub(crate) began: Instant,
+    /// When the present wait began, since `began`.
+    pub(crate) wait_began: Option<Duration>,
+}
+
+/// Why a run is ending.
+pub(crate) enum FirstCause<R: Ring> {
+    /// It was asked to, or nothing was left to do.
+    Exit,
+    Setup(R::SetupError),
+    Completion(R::CompletionError),
+    Api(std::io::Error),
+}
+
+impl<R: Ring> Runtime<R> {
+    pub(crate) fn new(raw: RawRing, options: Options, on_warn: Option<OnWarn>) -> Self {
+        let mut slabs = R::slabs();
+        if let Some(limit) = options.request_limit {
+            for (tag, _) in R::OPERATIONS {
+                if let Some(slab) = R::slab(&mut slabs, *tag) {
+                    slab.set_limit(limit);
+                }
+            }
+        }
+        let inner = Inner {
+            core: Core::new(raw, options),
+            slabs: ManuallyDrop::new(slabs),
+            on_warn,
+            ending: None,
+            stuck: None,
+        };
+        Runtime { inner: ManuallyDrop::new(Box::new(inner)) }
+    }
+
+    #[inline]
+    pub(crate) fn inner(&self) -> &Inner<R> {
+        &self.inner
+    }
+
+    #[inline]
+    pub(crate) fn inner_mut(&mut self) -> &mut Inner<R> {
+        &mut self.inner
+    }
+}
+
+impl<R: Ring> Inner<R> {
+    /// Counts a warning and tells of it.
+    #[cold]
+    pub(crate) fn warn(&mut self, tag: u8, message: &dyn fmt::Display) {
+        self.core.counters.warnings += 1;
+        let warning = Warning { operation: operation_name::<R>(tag), message };
+        #[cfg(feature = "tracing")]
+        tracing::warn!(ring = R::NAME, operation = warning.operation, "{message}");
+        if let Some(hook) = &mut self.on_warn {
+            hook(warning);
+        }
+    }
+
+    /// Counts data that a handler returned for a request that was over.
+    #[cold]
+    pub(crate) fn returned_late(&mut self, tag: u8) {
+        self.core.counters.returned_late += 1;
+        #[cfg(feature = "tracing")]
+        tracing::warn!(
+            ring = R::NAME,
+            operation = operation_name::<R>(tag),
+            "data was returned for a request that is over"
+        );
+        #[cfg(not(feature = "tracing"))]
+        let _ = tag;
+    }
+}
+
+impl<R: Ring> Drop for Runtime<R> {
+    fn drop(&mut self) {
+        let inner = self.inner_mut();
+        if inner.core.is_forked() {
+            // All of it belongs to another process.
+            return;
+        }
+        let panic = teardown::end_for_good(inner);
+        if inner.core.phase == Phase::Finished {
+            // SAFETY: nothing is in flight, so nobody else uses the slabs; they are not used again,
+            // because `inner` is dropped below.
+            unsafe { ManuallyDrop::drop(&mut inner.slabs) };
+        } else {
+            inner.core.queue.leak_pools();
+        }
+        // SAFETY: this is the only place that drops it, once. What the kernel may still write to,
+        // slabs and pools, was taken out of it above if there is any.
+        unsafe { ManuallyDrop::drop(&mut self.inner) };
+        if let Some(panic) = panic
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+impl<R: Ring> AsFd for Runtime<R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.core.queue.as_fd()
+    }
+}
+
+impl<R: Ring> AsRawFd for Runtime<R> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.inner.core.queue.as_raw_fd()
+    }
+}

@@ -1,0 +1,141 @@
+//! What a completion means for its slot: the one place where requests end.
+
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use io_uring::cqueue;
+
+use crate::completion::Completion;
+use crate::core::Core;
+use crate::queue::{Cqe, Kernel};
+use crate::record::{Facts, Flags, Held, Slab, Yields};
+use crate::slab::{Occupied, State};
+use crate::record::Record;
+
+/// What is to be told to the operation.
+pub(crate) enum Settled<D> {
+    /// Nothing: it was no completion of a request in flight, or nobody is to know.
+    Silent,
+    /// The request is over and its slot free.
+    Final(Completion, D),
+    /// The stream goes on, if its data is returned; until then the data is lent.
+    More(Completion, D),
+}
+
+/// Finds the slot that a completion names, and changes it accordingly.
+///
+/// Accounting is by slot: a completion that names no request in flight is counted as foreign and
+/// dropped; one that names a request is believed.
+#[inline]
+pub(crate) fn settle<D>(core: &mut Core, slab: &mut Slab<D>, cqe: Cqe) -> Settled<D> {
+    let Some(mut slot) = slab.find(cqe.user_data) else {
+        core.counters.foreign += 1;
+        return Settled::Silent;
+    };
+    if !slot.meta().facts.flags.is_empty() || cqueue::more(cqe.flags) {
+        return settle_unusual(core, slot, cqe);
+    }
+    let completion = complete(core, &slot.meta().facts, cqe.result, cqe.flags);
+    core.in_flight -= 1;
+    match slot.take() {
+        Some(data) => Settled::Final(completion, data),
+        None => Settled::Silent,
+    }
+}
+
+/// All that is not the one completion of an ordinary request.
+fn settle_unusual<D>(
+    core: &mut Core,
+    mut slot: Occupied<'_, D, Record<D>>,
+    cqe: Cqe,
+) -> Settled<D> {
+    let state = slot.state();
+    let facts = &mut slot.meta().facts;
+    let is_stream = facts.flags.contains(Flags::STREAM);
+
+    if cqueue::more(cqe.flags) {
+        if !is_stream && !facts.flags.contains(Flags::HELD) {
+            // A zero-copy send, or a raw entry: the kernel still uses the memory. What the result
+            // carries is taken over with the final completion.
+            facts.flags.insert(Flags::HELD);
+            facts.held = Held { result: cqe.result, flags: cqe.flags };
+            return Settled::Silent;
+        }
+        let completion = complete(core, facts, cqe.result, cqe.flags);
+        if !is_stream || state != State::Live || core.phase.is_teardown() {
+            return Settled::Silent;
+        }
+        count_tick(facts, &completion);
+        return match slot.lend() {
+            Some(data) => Settled::More(completion.announcing_more(), data),
+            None => Settled::Silent,
+        };
+    }
+
+    let mut completion = complete(core, facts, cqe.result, cqe.flags);
+    if facts.flags.contains(Flags::HELD) {
+        completion = complete(core, facts, facts.held.result, facts.held.flags);
+    }
+    if is_stream && state == State::Live && !core.phase.is_teardown() && was_cut(facts, &completion) {
+        // The kernel does not have it any more; its data decides whether it is armed again.
+        facts.flags.insert(Flags::PARKED);
+        return match slot.lend() {
+            Some(data) => Settled::More(completion.announcing_more(), data),
+            None => Settled::Silent,
+        };
+    }
+
+    let flags = facts.flags;
+    if flags.contains(Flags::CLOSES) && cqe.result == -libc::ECANCELED {
+        // SAFETY: the slot owned the descriptor since `close` was given it, and the kernel did not
+        // begin to close it.
+        drop(unsafe { OwnedFd::from_raw_fd(facts.closes) });
+    }
+    if flags.contains(Flags::LATE) {
+        core.late -= 1;
+    }
+    if flags.contains(Flags::MESSAGE) {
+        completion = completion.as_message();
+    }
+    core.in_flight -= 1;
+    let Some(data) = slot.take() else { return Settled::Silent };
+    if flags.contains(Flags::DETACHED) {
+        if cqe.result < 0 {
+            core.counters.detached_failed += 1;
+        }
+        return Settled::Silent;
+    }
+    Settled::Final(completion, data)
+}
+
+/// Whether a final completion is not the end of a stream: the kernel ran out of space for completions
+/// or of buffers, and would go on if it were asked again.
+fn was_cut(facts: &mut Facts, completion: &Completion) -> bool {
+    if facts.flags.contains(Flags::CANCELLED) {
+        return false;
+    }
+    let counted = facts.ticks > 0;
+    count_tick(facts, completion);
+    if counted && facts.ticks == 0 {
+        return false;
+    }
+    completion.has_payload() || completion.lacks_buffers()
+}
+
+/// Counts down a timer that ticks a limited number of times.
+fn count_tick(facts: &mut Facts, completion: &Completion) {
+    if facts.yields == Yields::Tick && completion.has_payload() {
+        facts.ticks = facts.ticks.saturating_sub(1);
+    }
+}
+
+/// Takes over what a completion of a request with these facts carries.
+#[inline]
+fn complete(core: &Core, facts: &Facts, result: i32, flags: u32) -> Completion {
+    let pool = match facts.yields {
+        Yields::Buffer => core.queue.pool(facts.pool),
+        _ => None,
+    };
+    // SAFETY: the kernel posted this result for a request that yields what `facts` say, and each
+    // completion is settled once; nothing safe lets anybody else post one.
+    unsafe { Completion::new(facts, pool, result, flags) }
+}

@@ -1,0 +1,52 @@
+//! Figures about a ring.
+
+use crate::operation::RingOperation;
+use crate::ring::Ring;
+use crate::tag::Tag;
+
+/// Figures about a ring, from its `stats()`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Requests that have not ended, those that wait for room or a buffer included.
+    pub in_flight: usize,
+    /// Requests that wait for room in the submission queue.
+    pub backlog: usize,
+    /// Completions that named no request in flight, and were dropped.
+    pub foreign: u64,
+    /// How often a handler returned [`ControlFlow::Warn`](crate::ControlFlow::Warn).
+    pub warnings: u64,
+    /// How often a handler returned data for a request that was over; it was dropped.
+    pub returned_late: u64,
+    /// Detached requests that ended with an error.
+    pub detached_failed: u64,
+    /// Data from [`send`](crate::RingHandle::send) that was dropped, because its operation has as many
+    /// requests in flight as it may.
+    pub undelivered: u64,
+    pub(crate) operations: Vec<OperationStats>,
+}
+
+/// Figures about one operation of a ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct OperationStats {
+    /// The name of the operation: its field in the ring.
+    pub name: &'static str,
+    /// Its requests that have not ended.
+    pub in_flight: usize,
+    pub(crate) tag: u8,
+}
+
+impl Stats {
+    /// The figures about one operation.
+    pub fn operation<R: Ring, Op: RingOperation<R>>(&self, tag: Tag<R, Op>) -> OperationStats {
+        let found = self.operations.iter().find(|operation| operation.tag == tag.number());
+        let unknown = OperationStats { name: "unknown", in_flight: 0, tag: tag.number() };
+        found.copied().unwrap_or(unknown)
+    }
+
+    /// The figures about each operation, in the order of the fields.
+    pub fn operations(&self) -> &[OperationStats] {
+        &self.operations
+    }
+}

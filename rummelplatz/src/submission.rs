@@ -1,0 +1,456 @@
+//! The way in: how requests get from a handler, or from outside, to the submission queue.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use io_uring::squeue;
+
+use crate::error::{Refused, SubmitError};
+use crate::handle::RingHandle;
+use crate::operation::RingOperation;
+use crate::queue::Kernel;
+use crate::record::{Facts, Flags, Record, Slab};
+use crate::request::{self, Placed, Request, Stream, sqe};
+use crate::ring::Ring;
+use crate::runtime::Inner;
+use crate::slab::{Identity, Occupied, State};
+use crate::tag::{Key, Tag};
+
+/// Submits requests of one operation; [`to`](Self::to) gives that of another.
+///
+/// Handlers get one, and `ring.submitter(TAG)` is one for use from outside. It can't be kept: a
+/// submitter is good for one call of a handler, and stays in its thread.
+pub struct SubmissionQueueSubmitter<'a, R: Ring, Op: RingOperation<R>> {
+    inner: &'a mut Inner<R>,
+    tag: Tag<R, Op>,
+    not_send: PhantomData<*mut ()>,
+}
+
+/// [`SubmissionQueueSubmitter`], for short.
+pub type Submitter<'a, R, Op> = SubmissionQueueSubmitter<'a, R, Op>;
+
+impl<'a, R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'a, R, Op> {
+    #[inline]
+    pub(crate) fn new(inner: &'a mut Inner<R>, tag: Tag<R, Op>) -> Self {
+        SubmissionQueueSubmitter { inner, tag, not_send: PhantomData }
+    }
+
+    /// Submits a request: puts `data` into a slot, where it stays until the request is over, and
+    /// builds the request from it there.
+    ///
+    /// The kernel gets the request when the ring next enters it. If the submission queue is full, the
+    /// queue is flushed first; what still finds no room waits in the backlog, in order.
+    ///
+    /// # Errors
+    ///
+    /// See [`SubmitError`]. The data is dropped then; [`try_submit`](Self::try_submit) hands it back.
+    ///
+    /// # When the compiler says "borrowed data escapes" or "must outlive `'static`"
+    ///
+    /// The kernel uses what a request borrows for as long as it likes, so all of it must come from
+    /// the request's data, or live for ever. A buffer or a descriptor that the *function* or the
+    /// *operation* owns does not compile:
+    ///
+    /// ```compile_fail
+    /// # use rummelplatz::{request, Ring, RingOperation, Submitter};
+    /// # use std::os::fd::OwnedFd;
+    /// # fn f<R: Ring, Op: RingOperation<R, RingData = OwnedFd>>(
+    /// #     mut submitter: Submitter<'_, R, Op>, socket: OwnedFd) {
+    /// let mut buffer = [0; 64];
+    /// submitter.submit(socket, |socket| request::recv(socket, &mut buffer));
+    /// // error[E0597]: `buffer` does not live long enough
+    /// //     argument requires that `buffer` is borrowed for `'static`
+    /// # }
+    /// ```
+    ///
+    /// Move it into the data; share a descriptor that several requests use by `Arc`:
+    ///
+    /// ```
+    /// # use rummelplatz::{request, Ring, RingOperation, Submitter, SubmitError};
+    /// # use std::os::fd::OwnedFd;
+    /// struct Receive { socket: OwnedFd, buffer: [u8; 64] }
+    /// # fn f<R: Ring, Op: RingOperation<R, RingData = Receive>>(
+    /// #     mut submitter: Submitter<'_, R, Op>, socket: OwnedFd) -> Result<(), SubmitError> {
+    /// let data = Receive { socket, buffer: [0; 64] };
+    /// submitter.submit(data, |data| request::recv(&data.socket, &mut data.buffer))?;
+    /// # Ok(()) }
+    /// ```
+    #[inline]
+    pub fn submit(
+        &mut self,
+        data: Op::RingData,
+        build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
+    ) -> Result<Key<Op>, SubmitError> {
+        self.accept(data, Flags::EMPTY, build).map_err(SubmitError::from)
+    }
+
+    /// As [`submit`](Self::submit), but a request that is not accepted comes back with its data.
+    ///
+    /// # Errors
+    ///
+    /// See [`SubmitError`].
+    #[inline]
+    pub fn try_submit(
+        &mut self,
+        data: Op::RingData,
+        build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
+    ) -> Result<Key<Op>, Refused<Op::RingData>> {
+        self.accept(data, Flags::EMPTY, build)
+    }
+
+    /// Submits a request that nobody waits for: its data is kept until the kernel is done, then
+    /// dropped; no handler is called. An error is counted in
+    /// [`detached_failed`](crate::Stats::detached_failed).
+    ///
+    /// A [`send`](request::send) goes out whole or fails (`MSG_WAITALL`, since 5.19). At teardown,
+    /// detached requests are cancelled like all others.
+    ///
+    /// # Errors
+    ///
+    /// See [`SubmitError`].
+    pub fn detach(
+        &mut self,
+        data: Op::RingData,
+        build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
+    ) -> Result<(), SubmitError> {
+        self.accept(data, Flags::DETACHED, build)?;
+        Ok(())
+    }
+
+    /// Submits a multishot request. `arm` is run on the data now, and again whenever the kernel has
+    /// cut the stream and the handler has given the data back.
+    ///
+    /// ```
+    /// # use rummelplatz::{request, Ring, RingOperation, Submitter};
+    /// # use std::{io, net::TcpListener};
+    /// # fn f<R: Ring, Op: RingOperation<R, RingData = TcpListener>>(
+    /// #     mut submitter: Submitter<'_, R, Op>, listener: TcpListener) -> io::Result<()> {
+    /// submitter.stream(listener, |listener| request::accept_multi(listener))?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// `arm` can't capture: what it needs is in the data.
+    ///
+    /// # Errors
+    ///
+    /// See [`SubmitError`]. The data is dropped then; [`try_stream`](Self::try_stream) hands it back.
+    pub fn stream(
+        &mut self,
+        data: Op::RingData,
+        arm: for<'d> fn(&'d mut Op::RingData) -> Stream<'d>,
+    ) -> Result<Key<Op>, SubmitError> {
+        self.try_stream(data, arm).map_err(SubmitError::from)
+    }
+
+    /// As [`stream`](Self::stream), but a stream that is not accepted comes back with its data.
+    ///
+    /// # Errors
+    ///
+    /// See [`SubmitError`].
+    pub fn try_stream(
+        &mut self,
+        data: Op::RingData,
+        arm: for<'d> fn(&'d mut Op::RingData) -> Stream<'d>,
+    ) -> Result<Key<Op>, Refused<Op::RingData>> {
+        if let Err(error) = self.make_room() {
+            return Err(Refused { data, error });
+        }
+        let Inner { core, slabs, .. } = &mut *self.inner;
+        let slab = self.tag.slab(slabs);
+        let (identity, mut placed) = request::place_stream(slab, data, core.mark, core.now, arm);
+        let bound = core.bind(&mut placed);
+        let slot = slab.find(placed.user_data());
+        match (bound, slot) {
+            (Ok(group), Some(mut slot)) => {
+                slot.meta().facts.pool = group;
+                Ok(self.commit(identity, placed))
+            }
+            (Err(error), Some(slot)) => match slot.take() {
+                Some(data) => Err(Refused { data, error }),
+                None => unreachable!("the data was put into the slot above"),
+            },
+            (_, None) => unreachable!("the slot was made above"),
+        }
+    }
+
+    /// Gives data to the operation without the kernel: its handler is called with it after the
+    /// running handler, and [`is_message`](crate::Completion::is_message) is true.
+    ///
+    /// ```
+    /// # use rummelplatz::{Ring, RingOperation, Submitter, SubmitError, Tag};
+    /// # fn f<R: Ring, A: RingOperation<R>, B: RingOperation<R, RingData = String>>(
+    /// #     mut submitter: Submitter<'_, R, A>, LOG: Tag<R, B>) -> Result<(), SubmitError> {
+    /// submitter.to(LOG).post("a client came".to_owned())?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [`SubmitError`]; never [`Full`](SubmitError::Full).
+    pub fn post(&mut self, data: Op::RingData) -> Result<(), SubmitError> {
+        self.try_post(data).map_err(SubmitError::from)
+    }
+
+    /// As [`post`](Self::post), but data that is not accepted comes back.
+    ///
+    /// # Errors
+    ///
+    /// See [`SubmitError`]; never [`Full`](SubmitError::Full).
+    pub fn try_post(&mut self, data: Op::RingData) -> Result<(), Refused<Op::RingData>> {
+        let Inner { core, slabs, .. } = &mut *self.inner;
+        let slab = self.tag.slab(slabs);
+        let reserve = |()| slab.reserve().map_err(|_| SubmitError::TooManyRequests);
+        if let Err(error) = core.accepts().and_then(reserve) {
+            return Err(Refused { data, error });
+        }
+        let (_, user_data) = request::place_message(slab, data, core.mark, core.now);
+        core.count();
+        core.end_without_kernel(user_data, 0);
+        Ok(())
+    }
+
+    /// Submits a raw entry, tracked like any other request: its `user_data` is replaced, its data
+    /// comes with the completion, and it is cancelled and awaited at teardown.
+    ///
+    /// Completions that are not final (`IORING_CQE_F_MORE`) are held back: the handler is called
+    /// once, with the first result, when the kernel is done. A descriptor in the result is owned by
+    /// the completion, unless the entry asked for a direct one.
+    ///
+    /// # Errors
+    ///
+    /// See [`SubmitError`]. [`Invalid`](SubmitError::Invalid) for an entry that would break the
+    /// accounts: `IOSQE_CQE_SKIP_SUCCESS`, `IOSQE_IO_DRAIN`, a link to what follows, a change of
+    /// another request's `user_data`.
+    ///
+    /// # Safety
+    ///
+    /// Memory that the entry points to must be owned by `data`, at an address that survives a move of
+    /// `data` (on the heap; not inline, not borrowed), or live for ever; and nobody may touch it until
+    /// the final completion. The same holds for its descriptors.
+    pub unsafe fn push(
+        &mut self,
+        entry: squeue::Entry,
+        data: Op::RingData,
+    ) -> Result<Key<Op>, Refused<Op::RingData>> {
+        // SAFETY: the caller's promise is the same.
+        let pushed = unsafe { self.push_multiple([entry], [data]) };
+        match pushed {
+            Ok([key]) => Ok(key),
+            Err(Refused { data: [data], error }) => Err(Refused { data, error }),
+        }
+    }
+
+    /// Submits raw entries, all or none. If they are linked (`IOSQE_IO_LINK`, `IOSQE_IO_HARDLINK`),
+    /// the chain reaches the kernel whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push); also [`Invalid`](SubmitError::Invalid) for a chain that is longer than
+    /// the submission queue, or whose last entry has a link.
+    ///
+    /// # Safety
+    ///
+    /// As [`push`](Self::push), for each entry and the data at the same index.
+    pub unsafe fn push_multiple<const N: usize>(
+        &mut self,
+        entries: [squeue::Entry; N],
+        data: [Op::RingData; N],
+    ) -> Result<[Key<Op>; N], Refused<[Op::RingData; N]>> {
+        let Inner { core, slabs, .. } = &mut *self.inner;
+        let slab = self.tag.slab(slabs);
+        let linked = entries.iter().any(|entry| sqe::flags(entry).intersects(LINKS));
+        let admitted = check_tracked(&entries)
+            .and_then(|()| match linked && N > core.queue.capacity() {
+                true => Err(SubmitError::Invalid("the chain is longer than the submission queue")),
+                false => core.admit(N),
+            })
+            .and_then(|()| match slab.has_room(N) {
+                true => Ok(()),
+                false => Err(SubmitError::TooManyRequests),
+            });
+        if let Err(error) = admitted {
+            return Err(Refused { data, error });
+        }
+
+        let mut entries = entries.into_iter();
+        let mut chain = Vec::with_capacity(if linked { N } else { 0 });
+        let keys = data.map(|data| {
+            let (Some(entry), Ok(())) = (entries.next(), slab.reserve()) else {
+                unreachable!("as many entries as data, and room was made for all");
+            };
+            // SAFETY: the caller's promise is the same.
+            let (identity, placed) =
+                unsafe { request::place_raw(slab, data, core.mark, core.now, entry) };
+            core.count();
+            if linked { chain.push(placed) } else { core.push(placed) }
+            Key::new(core.serial, self.tag.number(), identity)
+        });
+        core.push_chain(chain.into_iter());
+        Ok(keys)
+    }
+
+    /// Submits a raw entry that is not tracked at all: its `user_data` becomes 0, and its completion
+    /// is ignored.
+    ///
+    /// # Errors
+    ///
+    /// See [`SubmitError`]; [`Invalid`](SubmitError::Invalid) for `IOSQE_IO_DRAIN`, a link to what
+    /// follows, and a change of another request's `user_data`.
+    ///
+    /// # Safety
+    ///
+    /// Memory and descriptors that the entry names must live for ever, untouched: nothing says when
+    /// the kernel is done, and a teardown does not wait for it.
+    pub unsafe fn push_raw(&mut self, entry: squeue::Entry) -> Result<(), SubmitError> {
+        check_raw(&entry)?;
+        check_last(&entry)?;
+        let core = &mut self.inner.core;
+        core.admit(1)?;
+        // SAFETY: the caller's promise is stronger.
+        core.push(unsafe { Placed::vouched(entry, 0) });
+        Ok(())
+    }
+
+    /// Asks the kernel to cancel a request (`IORING_OP_ASYNC_CANCEL`, since 5.5). Its completion comes
+    /// as always: with `ECANCELED`, or with its result if the kernel was faster.
+    ///
+    /// False if the request is over. A key never matches another request.
+    pub fn cancel(&mut self, key: Key<Op>) -> bool {
+        let Inner { core, slabs, .. } = &mut *self.inner;
+        if (key.ring, key.tag) != (core.serial, self.tag.number()) {
+            return false;
+        }
+        let slot = self.tag.slab(slabs).find_identity(key.identity);
+        slot.is_some_and(|slot| cancel(core, slot))
+    }
+
+    /// Asks the kernel to cancel all requests of this operation. Returns how many those are.
+    pub fn cancel_all(&mut self) -> usize {
+        let Inner { core, slabs, .. } = &mut *self.inner;
+        let slab = self.tag.slab(slabs);
+        let mut targets = Vec::with_capacity(slab.occupied_slots());
+        slab.for_each(|user_data, _| targets.push(user_data));
+        targets.retain(|user_data| slab.find(*user_data).is_some_and(|slot| cancel(core, slot)));
+        targets.len()
+    }
+
+    /// The submitter of another operation of this ring.
+    #[inline]
+    pub fn to<Other: RingOperation<R>>(
+        &mut self,
+        tag: Tag<R, Other>,
+    ) -> SubmissionQueueSubmitter<'_, R, Other> {
+        SubmissionQueueSubmitter::new(self.inner, tag)
+    }
+
+    /// The same submitter, for a shorter time: to pass it to a helper and keep it.
+    #[inline]
+    pub fn reborrow(&mut self) -> SubmissionQueueSubmitter<'_, R, Op> {
+        SubmissionQueueSubmitter::new(self.inner, self.tag)
+    }
+
+    /// The tag of the operation that is submitted to.
+    pub fn tag(&self) -> Tag<R, Op> {
+        self.tag
+    }
+
+    /// A weak handle to the ring, for other threads.
+    pub fn handle(&mut self) -> RingHandle<R> {
+        let core = &mut self.inner.core;
+        if !core.is_forked() {
+            core.arm_wake();
+        }
+        RingHandle::new(&core.shared, false)
+    }
+
+    /// Makes room for one request, in the queue and in the slab.
+    #[inline]
+    fn make_room(&mut self) -> Result<(), SubmitError> {
+        let Inner { core, slabs, .. } = &mut *self.inner;
+        core.admit(1)?;
+        self.tag.slab(slabs).reserve().map_err(|_| SubmitError::TooManyRequests)
+    }
+
+    #[inline]
+    fn accept(
+        &mut self,
+        data: Op::RingData,
+        flags: Flags,
+        build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
+    ) -> Result<Key<Op>, Refused<Op::RingData>> {
+        if let Err(error) = self.make_room() {
+            return Err(Refused { data, error });
+        }
+        let Inner { core, slabs, .. } = &mut *self.inner;
+        let slab: &mut Slab<Op::RingData> = self.tag.slab(slabs);
+        let (identity, placed) = request::place(slab, data, flags | core.mark, core.now, build);
+        Ok(self.commit(identity, placed))
+    }
+
+    /// Counts a request that is in its slot, and queues it.
+    #[inline]
+    fn commit(&mut self, identity: Identity, placed: Placed) -> Key<Op> {
+        let core = &mut self.inner.core;
+        core.count();
+        core.push(placed);
+        Key::new(core.serial, self.tag.number(), identity)
+    }
+}
+
+impl<R: Ring, Op: RingOperation<R>> fmt::Debug for SubmissionQueueSubmitter<'_, R, Op> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Submitter").field("tag", &self.tag).finish_non_exhaustive()
+    }
+}
+
+const LINKS: squeue::Flags = squeue::Flags::IO_LINK.union(squeue::Flags::IO_HARDLINK);
+
+/// What no entry may do to the requests of others.
+fn check_raw(entry: &squeue::Entry) -> Result<(), SubmitError> {
+    if sqe::flags(entry).contains(squeue::Flags::IO_DRAIN) {
+        return Err(SubmitError::Invalid("IO_DRAIN holds up all later entries, cancels included"));
+    }
+    if sqe::updates_user_data(entry) {
+        return Err(SubmitError::Invalid("it would change the user_data of another request"));
+    }
+    Ok(())
+}
+
+fn check_last(entry: &squeue::Entry) -> Result<(), SubmitError> {
+    match sqe::flags(entry).intersects(LINKS) {
+        true => Err(SubmitError::Invalid("its link would join whatever entry comes next")),
+        false => Ok(()),
+    }
+}
+
+fn check_tracked(entries: &[squeue::Entry]) -> Result<(), SubmitError> {
+    for entry in entries {
+        check_raw(entry)?;
+        if sqe::flags(entry).contains(squeue::Flags::SKIP_SUCCESS) {
+            return Err(SubmitError::Invalid("CQE_SKIP_SUCCESS would hide its end"));
+        }
+    }
+    entries.last().map_or(Ok(()), check_last)
+}
+
+/// Cancels the request in a slot. False if there is nothing to cancel.
+fn cancel<D>(core: &mut crate::core::Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
+    if core.is_forked() {
+        return false;
+    }
+    let user_data = slot.user_data();
+    let state = slot.state();
+    let Facts { flags, .. } = &mut slot.meta().facts;
+    if flags.contains(Flags::MESSAGE) {
+        return false;
+    }
+    let already = flags.contains(Flags::CANCELLED);
+    flags.insert(Flags::CANCELLED);
+    if !flags.contains(Flags::PARKED) {
+        core.cancel(user_data);
+    } else if state == State::Live && !already {
+        core.end_without_kernel(user_data, -libc::ECANCELED);
+    }
+    // A parked stream whose data is lent ends when its handler returns.
+    true
+}

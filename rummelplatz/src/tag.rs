@@ -1,0 +1,121 @@
+//! Typed names: of an operation of a ring, and of one request.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem;
+
+use crate::operation::RingOperation;
+use crate::record::Slab;
+use crate::ring::{Ring, RingParts};
+use crate::slab::Identity;
+
+/// Names one operation of a ring: `#[ring]` makes a constant of this type for each field.
+///
+/// A tag is how one operation submits to another ([`to`](crate::Submitter::to)), how another thread
+/// sends to an operation ([`send`](crate::RingHandle::send)), and how its statistics are asked for
+/// ([`operation`](crate::Stats::operation)). It is tied to the ring and the operation by its type: a
+/// wrong pairing does not compile.
+pub struct Tag<R, Op> {
+    number: u8,
+    /// A [`SlabOf<R, Op>`], whose type can be named only where `Op` is known to be an operation of
+    /// `R`: bounds on this struct would repeat that mistake at every mention of a tag.
+    slab: fn(),
+    /// Invariant in both: a tag of a subtype is no tag of its supertype.
+    invariant: PhantomData<fn(R, Op) -> (R, Op)>,
+}
+
+/// Finds the slab of an operation among those of its ring.
+type SlabOf<R, Op> = for<'s> fn(
+    &'s mut <R as RingParts>::Slabs,
+) -> &'s mut Slab<<Op as RingOperation<R>>::RingData>;
+
+impl<R: Ring, Op: RingOperation<R>> Tag<R, Op> {
+    #[doc(hidden)]
+    pub const fn __new(number: u8, slab: SlabOf<R, Op>) -> Self {
+        // SAFETY: function pointers are of one size, and this one is not called before `slab` has
+        // turned it back.
+        let slab = unsafe { mem::transmute::<SlabOf<R, Op>, fn()>(slab) };
+        Tag { number, slab, invariant: PhantomData }
+    }
+
+    #[inline]
+    pub(crate) const fn number(&self) -> u8 {
+        self.number
+    }
+
+    #[inline]
+    pub(crate) fn slab<'s>(&self, slabs: &'s mut R::Slabs) -> &'s mut Slab<Op::RingData> {
+        // SAFETY: only `__new` makes a tag, from a pointer of this very type; `R` and `Op` are
+        // invariant, so they are still the same.
+        let slab = unsafe { mem::transmute::<fn(), SlabOf<R, Op>>(self.slab) };
+        slab(slabs)
+    }
+
+    /// The name of the field that this is the tag of.
+    pub fn name(&self) -> &'static str {
+        crate::core::operation_name::<R>(self.number)
+    }
+}
+
+impl<R, Op> Clone for Tag<R, Op> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R, Op> Copy for Tag<R, Op> {}
+
+impl<R: Ring, Op: RingOperation<R>> fmt::Debug for Tag<R, Op> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tag({}::{})", R::NAME, self.name())
+    }
+}
+
+/// Names one request, for ever: to [`cancel`](crate::Submitter::cancel) it.
+///
+/// A key never matches a later request in the same slot, nor a request of another ring, be it another
+/// instance of the same type.
+pub struct Key<Op> {
+    /// Which instance of a ring, in this process.
+    pub(crate) ring: u64,
+    pub(crate) identity: Identity,
+    pub(crate) tag: u8,
+    /// Invariant, as in [`Tag`].
+    invariant: PhantomData<fn(Op) -> Op>,
+}
+
+impl<Op> Key<Op> {
+    #[inline]
+    pub(crate) fn new(ring: u64, tag: u8, identity: Identity) -> Self {
+        Key { ring, identity, tag, invariant: PhantomData }
+    }
+}
+
+impl<Op> Clone for Key<Op> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Op> Copy for Key<Op> {}
+
+impl<Op> PartialEq for Key<Op> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.ring, self.tag, self.identity) == (other.ring, other.tag, other.identity)
+    }
+}
+
+impl<Op> Eq for Key<Op> {}
+
+impl<Op> std::hash::Hash for Key<Op> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (self.ring, self.tag, self.identity.generation, self.identity.slot).hash(state);
+    }
+}
+
+impl<Op> fmt::Debug for Key<Op> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Key { ring, identity: Identity { generation, slot }, tag, .. } = self;
+        write!(f, "Key(ring {ring}, tag {tag}, slot {slot}, generation {generation})")
+    }
+}

@@ -1,0 +1,325 @@
+//! Tearing a ring down: what [`lifecycle`](crate::lifecycle) decides is done here.
+//!
+//! The same steps serve a run that ends, whose completions go to the operations, and a ring that is
+//! dropped or whose handler panicked, whose completions go to nobody ([`Audience`]).
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use crate::core::operation_name;
+use crate::dispatch::{Delivery, Verdict};
+use crate::error::{Stuck, StuckRequest, SubmitError};
+use crate::lifecycle::{Event, Phase, Step, Teardown, View};
+use crate::queue::{Cqe, Entered, Kernel, Patience};
+use crate::record::Flags;
+use crate::ring::Ring;
+use crate::runtime::{Ending, FirstCause, Inner};
+use crate::user_data::UserData;
+
+/// Whom completions go to.
+pub(crate) trait Audience<R: Ring> {
+    fn inner(&mut self) -> &mut Inner<R>;
+    fn deliver(&mut self, cqe: Cqe);
+}
+
+/// The operations of the ring.
+pub(crate) struct Operations<'r, R: Ring>(pub(crate) &'r mut R);
+
+impl<R: Ring> Audience<R> for Operations<'_, R> {
+    fn inner(&mut self) -> &mut Inner<R> {
+        self.0.runtime_mut().inner_mut()
+    }
+
+    fn deliver(&mut self, cqe: Cqe) {
+        if let Verdict::Teardown(error) = self.0.dispatch(Delivery::new(cqe))
+            && let Some(ending) = &mut self.inner().ending
+        {
+            ending.errors.push_back(error);
+        }
+    }
+}
+
+/// Nobody: data is dropped. The first panic of a `Drop` is kept.
+struct Nobody<'i, R: Ring> {
+    inner: &'i mut Inner<R>,
+    panic: Option<Box<dyn Any + Send>>,
+}
+
+impl<R: Ring> Audience<R> for Nobody<'_, R> {
+    fn inner(&mut self) -> &mut Inner<R> {
+        self.inner
+    }
+
+    fn deliver(&mut self, cqe: Cqe) {
+        let Inner { core, slabs, .. } = &mut *self.inner;
+        let Some(slab) = R::slab(slabs, UserData::tag(cqe.user_data)) else {
+            core.counters.foreign += 1;
+            return;
+        };
+        // The slot is settled before the data is dropped, so a panic leaves nothing half done.
+        let dropped = catch_unwind(AssertUnwindSafe(|| slab.discard(core, cqe)));
+        if let Err(panic) = dropped {
+            self.panic.get_or_insert(panic);
+        }
+    }
+}
+
+/// How far a teardown has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Progress {
+    /// A step was made.
+    Moved,
+    /// There is nothing to do before this time is over, or a completion comes.
+    Waiting(Duration),
+    /// Nothing is in flight.
+    Finished,
+    /// What is in flight will never end.
+    Abandoned,
+}
+
+/// Begins to end the present run.
+pub(crate) fn begin<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>) {
+    let core = &mut inner.core;
+    core.phase = Phase::Cancelling;
+    core.mark = Flags::LATE;
+    collect_parcels(inner);
+    let core = &mut inner.core;
+    core.shared.set_open(false);
+    // What never reached the submission queue ends here, as if it had been cancelled.
+    core.empty_backlog();
+    core.forget_parked();
+    let Inner { core, slabs, .. } = inner;
+    for (tag, _) in R::OPERATIONS {
+        if let Some(slab) = R::slab(slabs, *tag) {
+            slab.visit(&mut |user_data, facts| {
+                let waits = facts.flags.contains(Flags::PARKED);
+                let ended = facts.flags.contains(Flags::CANCELLED);
+                if waits && !ended {
+                    core.end_without_kernel(user_data, -libc::ECANCELED);
+                }
+            });
+        }
+    }
+    inner.ending = Some(Ending {
+        cause,
+        errors: Default::default(),
+        teardown: Teardown::new(inner.core.options.limits),
+        began: Instant::now(),
+        wait_began: None,
+    });
+}
+
+/// Moves what other threads have sent to the slabs. True if they want the ring to stop.
+pub(crate) fn collect_parcels<R: Ring>(inner: &mut Inner<R>) -> bool {
+    let (parcels, stop) = inner.core.shared.collect();
+    let Inner { core, slabs, .. } = inner;
+    for parcel in parcels {
+        let slab = R::slab(slabs, parcel.tag);
+        let received = slab.is_some_and(|slab| slab.receive(core, parcel.data));
+        if !received {
+            core.counters.undelivered += 1;
+        }
+    }
+    stop
+}
+
+/// Makes one step of a teardown that has begun.
+pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) -> Progress {
+    let inner = audience.inner();
+    let Inner { core, ending: Some(ending), .. } = inner else { return Progress::Finished };
+    let view = View {
+        elapsed: ending.began.elapsed(),
+        queued: core.queued(),
+        in_flight: core.in_flight,
+        late: core.late,
+        cancels: core.cancels,
+    };
+    let step = ending.teardown.step(view);
+    if !ending.teardown.accepts() {
+        core.close(SubmitError::Closed);
+    }
+    let entered = match step {
+        Step::Finish => {
+            finish(inner);
+            return Progress::Finished;
+        }
+        Step::Abandon => {
+            abandon(inner, None);
+            return Progress::Abandoned;
+        }
+        Step::Wave { late } => {
+            core.phase = Phase::Cancelling;
+            ending.wait_began = None;
+            send_wave(inner, late);
+            return Progress::Moved;
+        }
+        Step::Flush => {
+            core.move_backlog();
+            match core.enter(Patience::Poll) {
+                Ok(Entered::Busy) if may_wait && !core.is_busy() => {
+                    core.enter(Patience::ReapFor(BUSY))
+                }
+                entered => entered,
+            }
+        }
+        Step::Wait(time) => {
+            core.phase = Phase::Draining;
+            let patience = match may_wait && !core.is_busy() {
+                true => Patience::WaitFor(time),
+                false => Patience::Poll,
+            };
+            ending.wait_began.get_or_insert(view.elapsed);
+            core.enter(patience)
+        }
+    };
+    if let Err(error) = entered {
+        // What is in flight can be neither cancelled nor awaited.
+        if core.in_flight == 0 {
+            finish(inner);
+            return Progress::Finished;
+        }
+        abandon(inner, Some(error));
+        return Progress::Abandoned;
+    }
+
+    let (tracked, any) = reap(audience);
+    let Some(ending) = &mut audience.inner().ending else { return Progress::Finished };
+    if tracked {
+        ending.wait_began = None;
+        ending.teardown.observe(Event::Tracked);
+    } else if let (Step::Wait(time), Some(wait_began)) = (step, ending.wait_began) {
+        let waited = ending.began.elapsed().saturating_sub(wait_began);
+        if waited >= time {
+            ending.wait_began = None;
+            ending.teardown.observe(Event::Quiet);
+        } else if !any {
+            return Progress::Waiting(time - waited);
+        }
+    }
+    Progress::Moved
+}
+
+/// How long to wait for completions when the kernel would not take an entry.
+pub(crate) const BUSY: Duration = Duration::from_millis(10);
+
+/// Delivers all completions there are. Says whether one was that of a request in flight, and whether
+/// there was any.
+fn reap<R: Ring>(audience: &mut impl Audience<R>) -> (bool, bool) {
+    let (mut tracked, mut any) = (false, false);
+    loop {
+        let core = &mut audience.inner().core;
+        let Some(cqe) = core.pop_synthetic().or_else(|| core.queue.pop()) else {
+            return (tracked, any);
+        };
+        any = true;
+        if UserData::tag(cqe.user_data) == 0 {
+            core.control(cqe);
+            continue;
+        }
+        let foreign = core.counters.foreign;
+        audience.deliver(cqe);
+        tracked |= audience.inner().core.counters.foreign == foreign;
+    }
+}
+
+/// Asks for the end of each request in flight, or of those that are not late.
+fn send_wave<R: Ring>(inner: &mut Inner<R>, late: bool) {
+    let Inner { core, slabs, .. } = inner;
+    for (tag, _) in R::OPERATIONS {
+        if let Some(slab) = R::slab(slabs, *tag) {
+            slab.visit(&mut |user_data, facts| {
+                let unknown_to_kernel = facts.flags.contains(Flags::MESSAGE | Flags::PARKED);
+                let spared = !late && facts.flags.contains(Flags::LATE);
+                if !unknown_to_kernel && !spared {
+                    core.cancel(user_data);
+                }
+            });
+        }
+    }
+}
+
+/// Nothing is in flight: what the kernel knew is given back.
+fn finish<R: Ring>(inner: &mut Inner<R>) {
+    let core = &mut inner.core;
+    core.phase = Phase::Finished;
+    core.mark = Flags::EMPTY;
+    core.late = 0;
+    core.queue.release_pools();
+    core.open();
+}
+
+/// Something stays in flight for ever.
+pub(crate) fn abandon<R: Ring>(inner: &mut Inner<R>, error: Option<io::Error>) {
+    let core = &mut inner.core;
+    core.phase = Phase::Abandoned;
+    core.close(SubmitError::Closed);
+    core.shared.set_open(false);
+    let mut requests = Vec::with_capacity(core.in_flight);
+    for (tag, _) in R::OPERATIONS {
+        if let Some(slab) = R::slab(&mut inner.slabs, *tag) {
+            slab.visit(&mut |_, facts| {
+                requests.push(StuckRequest {
+                    operation: operation_name::<R>(*tag),
+                    opcode: facts.opcode,
+                    age: inner.core.now.since(facts.born),
+                });
+            });
+        }
+    }
+    let errno = error.and_then(|error| error.raw_os_error());
+    inner.stuck = Some(Stuck { requests, errno });
+}
+
+/// Ends a ring without calling a handler: its requests are cancelled and awaited, and their data is
+/// dropped. Returns the first panic of a `Drop`.
+///
+/// Afterwards the ring is finished or abandoned.
+pub(crate) fn end_silently<R: Ring>(inner: &mut Inner<R>) -> Option<Box<dyn Any + Send>> {
+    begin(inner, FirstCause::Exit);
+    let mut nobody = Nobody { inner, panic: None };
+    while !matches!(advance(&mut nobody, true), Progress::Finished | Progress::Abandoned) {}
+    let Nobody { inner, panic } = nobody;
+    inner.ending = None;
+    panic
+}
+
+/// The end of a ring that is dropped, in whatever state it is.
+pub(crate) fn end_for_good<R: Ring>(inner: &mut Inner<R>) -> Option<Box<dyn Any + Send>> {
+    let core = &mut inner.core;
+    core.shared.set_open(false);
+    match core.phase {
+        Phase::Abandoned => None,
+        _ if !core.is_enabled() => discard_all(inner),
+        _ if core.in_flight == 0 => {
+            finish(inner);
+            inner.core.shared.set_open(false);
+            None
+        }
+        _ if core.is_owner() => end_silently(inner),
+        _ => {
+            // The kernel takes cancels from the owner alone.
+            abandon(inner, None);
+            None
+        }
+    }
+}
+
+/// Ends the requests of a ring that the kernel was never told of.
+fn discard_all<R: Ring>(inner: &mut Inner<R>) -> Option<Box<dyn Any + Send>> {
+    let mut requests = Vec::with_capacity(inner.core.in_flight);
+    for (tag, _) in R::OPERATIONS {
+        if let Some(slab) = R::slab(&mut inner.slabs, *tag) {
+            slab.visit(&mut |user_data, _| requests.push(user_data));
+        }
+    }
+    inner.core.phase = Phase::Draining;
+    let mut nobody = Nobody { inner, panic: None };
+    for user_data in requests {
+        nobody.deliver(Cqe { user_data, result: -libc::ECANCELED, flags: 0 });
+    }
+    let Nobody { inner, panic } = nobody;
+    finish(inner);
+    panic
+}
