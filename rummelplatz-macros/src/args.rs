@@ -42,7 +42,9 @@ pub(crate) fn each(
 ) {
     let list = |input: ParseStream<'_>| {
         while !input.is_empty() {
-            let read = Ident::parse_any(input).and_then(|word| {
+            let word = Ident::parse_any(input)
+                .map_err(|error| syn::Error::new(error.span(), "expected the name of an argument"));
+            let read = word.and_then(|word| {
                 one(word, input)?;
                 if input.is_empty() || input.peek(Token![,]) {
                     Ok(())

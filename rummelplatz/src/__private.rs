@@ -12,7 +12,8 @@ pub use crate::ring::{
 pub use crate::runtime::Runtime;
 
 pub mod probe {
-    pub use crate::__rummelplatz_shown as shown;
+    pub use crate::__rummelplatz_operation_error as operation_error;
+    pub use crate::__rummelplatz_show as show;
     pub use crate::probe::*;
 }
 

@@ -77,7 +77,7 @@ impl Completion {
         self
     }
 
-    pub(crate) fn as_message(mut self) -> Self {
+    pub(crate) fn into_message(mut self) -> Self {
         self.message = true;
         self
     }

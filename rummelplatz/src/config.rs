@@ -9,6 +9,7 @@ use io_uring::IoUring;
 
 use crate::error::BuildError;
 use crate::lifecycle::Limits;
+use crate::queue::Mapped;
 use crate::ring::{self, Ring};
 use crate::wake::Waker;
 
@@ -81,11 +82,9 @@ impl Options {
 /// disabled (`IORING_SETUP_R_DISABLED`, since 5.10) and enabled by the thread that runs it, so it can
 /// be built anywhere and sent.
 pub struct RawRing {
-    pub(crate) ring: IoUring,
+    pub(crate) ring: Mapped,
     /// Whether it must be enabled before it can be used.
     pub(crate) disabled: bool,
-    /// The process that made it.
-    pub(crate) process: u32,
     pub(crate) waker: Waker,
 }
 
@@ -140,7 +139,7 @@ impl RawRing {
     }
 
     fn assemble(ring: IoUring, disabled: bool) -> io::Result<RawRing> {
-        Ok(RawRing { ring, disabled, process: std::process::id(), waker: Waker::new()? })
+        Ok(RawRing { ring: Mapped::new(ring), disabled, waker: Waker::new()? })
     }
 }
 

@@ -51,7 +51,6 @@ pub struct Core {
     pub(crate) serial: u64,
     /// The thread that the kernel takes for the owner, once there is one.
     owner: Option<ThreadId>,
-    process: u32,
     /// Whether the kernel takes entries.
     enabled: bool,
     pub(crate) shared: Arc<Shared>,
@@ -97,7 +96,6 @@ impl Core {
             now: Stamp::now(),
             serial,
             owner: None,
-            process: raw.process,
             enabled: !raw.disabled,
             shared: Shared::new(raw.waker),
             wake_armed: false,
@@ -111,7 +109,7 @@ impl Core {
 
     /// Whether this process was forked off the one that made the ring.
     pub(crate) fn is_forked(&self) -> bool {
-        self.process != std::process::id()
+        self.queue.is_forked()
     }
 
     /// Whether the kernel takes this thread for the owner, or has none yet.
@@ -169,7 +167,7 @@ impl Core {
     #[cold]
     fn admit_slowly(&mut self, count: usize) -> Result<(), SubmitError> {
         self.accepts()?;
-        self.flush();
+        self.flush(count);
         if self.direct >= count || self.backlog.admits(count) {
             return Ok(());
         }
@@ -213,11 +211,14 @@ impl Core {
         }
     }
 
-    /// Moves what waits into the submission queue, and that to the kernel, as far as it goes.
-    pub(crate) fn flush(&mut self) {
+    /// Moves what waits into the submission queue, and that to the kernel, as far as it goes or until
+    /// there is room for `count` more.
+    pub(crate) fn flush(&mut self, count: usize) {
+        let count = count.min(self.queue.capacity());
         loop {
             self.move_backlog();
-            if (self.backlog.is_empty() && self.queue.room() > 0) || !self.enabled {
+            let enough = self.backlog.is_empty() && self.queue.room() >= count;
+            if enough || !self.enabled {
                 break;
             }
             let queued = self.queue.queued();
@@ -309,6 +310,11 @@ impl Core {
         self.parked.push(parked);
     }
 
+    /// Whether nobody holds a buffer of this pool: none will come back.
+    pub(crate) fn has_all_buffers(&self, group: u16) -> bool {
+        self.queue.pool(group).is_none_or(|pool| pool.available() == pool.capacity())
+    }
+
     /// The streams that need not wait any more.
     pub(crate) fn unpark(&mut self) -> Vec<Parked> {
         if self.parked.is_empty() {
@@ -330,6 +336,11 @@ impl Core {
     /// Ends a request that the kernel does not have, as if it had posted this result.
     pub(crate) fn end_without_kernel(&mut self, user_data: u64, result: i32) {
         self.synthetic.push_back(Cqe { user_data, result, flags: 0 });
+    }
+
+    /// Takes back what [`end_without_kernel`](Self::end_without_kernel) was told of failures.
+    pub(crate) fn forget_ends(&mut self) {
+        self.synthetic.retain(|cqe| cqe.result >= 0);
     }
 
     /// The next completion that is the ring's own making.
@@ -363,7 +374,10 @@ impl Core {
                 self.shared.waker.reset();
                 if !io_uring::cqueue::more(cqe.flags) {
                     self.wake_armed = false;
-                    self.arm_wake();
+                    // A poll that fails would fail again.
+                    if cqe.result > 0 {
+                        self.arm_wake();
+                    }
                 }
                 true
             }

@@ -48,6 +48,18 @@ pub struct Glue<R: Ring, Op: RingOperation<R>> {
     pub teardown_error: fn(Op::TeardownError) -> R::TeardownError,
 }
 
+/// A warning and how to show it.
+struct Shown<'w, W> {
+    warn: &'w W,
+    show: fn(&W, &mut fmt::Formatter<'_>) -> fmt::Result,
+}
+
+impl<W> fmt::Display for Shown<'_, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (self.show)(self.warn, f)
+    }
+}
+
 /// What the ring is to do after a delivery.
 pub enum Verdict<R: Ring> {
     /// Go on.
@@ -130,13 +142,16 @@ fn follow<R: Ring, Op: RingOperation<R>>(
         ControlFlow::Continue => Verdict::Continue,
         ControlFlow::Exit => Verdict::Exit,
         ControlFlow::Warn(warn) => {
-            let shown = fmt::from_fn(|f| (glue.warn)(&warn, f));
-            inner.warn(tag.number(), &shown);
+            inner.warn(tag.number(), &Shown { warn: &warn, show: glue.warn });
             Verdict::Continue
         }
         ControlFlow::Error(error) => Verdict::Error((glue.completion_error)(error)),
     }
 }
+
+/// After how many times that the pool was empty though nobody holds a buffer of it a stream ends. Once
+/// or twice is possible: completions with buffers may not have been looked at yet.
+const HOPELESS: u8 = 4;
 
 /// Goes on with a stream, or ends it, as its handler has decided by returning the data or not.
 fn resume<D>(
@@ -156,8 +171,14 @@ fn resume<D>(
             if with_kernel {
                 return;
             }
+            let facts = &mut slot.meta().facts;
+            facts.starved = if starved && core.has_all_buffers(group) { facts.starved + 1 } else { 0 };
             if flags.contains(Flags::CANCELLED) {
                 core.end_without_kernel(user_data, -libc::ECANCELED);
+            } else if facts.starved == HOPELESS {
+                // As if cancelled, so that it is not taken for one more cut.
+                facts.flags.insert(Flags::CANCELLED);
+                core.end_without_kernel(user_data, -libc::ENOBUFS);
             } else if starved {
                 core.park(Parked { user_data, group });
             } else {
@@ -202,8 +223,10 @@ fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data
 pub trait AnySlab {
     /// How many requests are in flight.
     fn in_flight(&self) -> usize;
-    /// Bounds the number of requests.
-    fn set_limit(&mut self, limit: u32);
+    /// Makes this the slab of `tag` in the ring of `core`, with room for `limit` requests. Until then
+    /// it has none: so a slab that the ring does not know of can't hold requests, whose `user_data`
+    /// would be those of others.
+    fn adopt(&mut self, core: &Core, tag: u8, limit: u32);
     /// Calls `visit` with the `user_data` and facts of each request.
     fn visit(&self, visit: &mut dyn FnMut(u64, &Facts));
     /// Settles a completion without telling anybody. The data is dropped here, which may panic.
@@ -219,8 +242,10 @@ impl<D: 'static> AnySlab for Slab<D> {
         self.occupied_slots()
     }
 
-    fn set_limit(&mut self, limit: u32) {
-        Slab::set_limit(self, limit);
+    fn adopt(&mut self, _: &Core, tag: u8, limit: u32) {
+        if self.tag() == tag {
+            self.set_limit(limit);
+        }
     }
 
     fn visit(&self, visit: &mut dyn FnMut(u64, &Facts)) {

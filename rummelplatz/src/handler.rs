@@ -162,36 +162,40 @@ pub struct Written;
 /// The answer "it is the trait's own".
 pub struct TraitsOwn;
 
-/// Higher rung: both are the same function.
-pub trait IsTraitsOwn {
-    fn __rummelplatz_origin(&self) -> TraitsOwn;
+/// Tells the two apart, by autoref specialisation as in `probe`.
+pub trait Origin {
+    /// [`Written`] or [`TraitsOwn`].
+    type Answer;
+    /// The answer.
+    fn __rummelplatz_origin(&self) -> Self::Answer;
 }
-impl<F> IsTraitsOwn for &Pair<F, F> {
+
+impl<F> Origin for &Pair<F, F> {
+    type Answer = TraitsOwn;
     fn __rummelplatz_origin(&self) -> TraitsOwn {
         TraitsOwn
     }
 }
 
-/// Lower rung: they differ.
-pub trait IsWritten {
-    fn __rummelplatz_origin(&self) -> Written;
-}
-impl<F, G> IsWritten for Pair<F, G> {
+impl<F, G> Origin for Pair<F, G> {
+    type Answer = Written;
     fn __rummelplatz_origin(&self) -> Written {
         Written
     }
 }
 
-/// A handler that an attribute named, and the user must have written.
+/// A trait whose absence says which handler was named, but not written.
 macro_rules! must_be_written {
     ($Name:ident, $message:literal, $note:literal) => {
         #[diagnostic::on_unimplemented(
-                    message = $message,
-                    label = "named here, but written nowhere in sight",
-                    note = $note,
-                    note = "or remove the word: an operation need not handle everything"
-                )]
+                                    message = $message,
+                                    label = "named here, but written nowhere in sight",
+                                    note = $note,
+                                    note = "or remove the word: an operation need not handle everything"
+                                )]
+        /// Holds for what the user wrote.
         pub trait $Name<Op> {
+            /// Does nothing; where it cannot be called, the handler is missing.
             fn confirm(self);
         }
         #[diagnostic::do_not_recommend]
@@ -260,5 +264,94 @@ impl<X: Into<W>, W, E> From<Warned<X>> for ControlFlow<W, E> {
 impl<X: Into<E>, W, E> From<Ended<X>> for ControlFlow<W, E> {
     fn from(Ended(error): Ended<X>) -> Self {
         Self::Error(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    type Flow = ControlFlow<&'static str, io::ErrorKind>;
+
+    fn completion<Mode>(returned: impl CompletionReturn<Mode, &'static str, io::ErrorKind, u8>) -> String {
+        format!("{:?}", returned.into_completion())
+    }
+
+    fn flow<Mode>(returned: impl FlowReturn<Mode, &'static str, io::ErrorKind>) -> String {
+        format!("{:?}", returned.into_flow())
+    }
+
+    #[test]
+    fn on_completion_returns_what_reads_best() {
+        assert_eq!(completion::<Chooses>(()), "(Continue, None)");
+        assert_eq!(completion::<Chooses>(Flow::Exit), "(Exit, None)");
+        assert_eq!(completion::<Chooses>(Some(7)), "(Continue, Some(7))");
+        assert_eq!(completion::<Chooses>((Flow::Warn("late"), Some(7))), "(Warn(\"late\"), Some(7))");
+        assert_eq!(completion::<Chooses>(Ok::<_, Flow>(Some(7))), "(Continue, Some(7))");
+    }
+
+    #[test]
+    fn on_more_and_on_final_say_nothing_about_the_data() {
+        assert_eq!(flow::<Chooses>(()), "Continue");
+        assert_eq!(flow::<Chooses>(Flow::Exit), "Exit");
+        assert_eq!(flow::<Chooses>(Ok::<_, Flow>(Flow::Warn("late"))), "Warn(\"late\")");
+    }
+
+    #[test]
+    fn a_plain_error_means_what_alone_was_declared() {
+        assert_eq!(completion::<Warns>(Err::<(), _>("late")), "(Warn(\"late\"), None)");
+        assert_eq!(completion::<Ends>(Err::<(), _>(io::ErrorKind::Other)), "(Error(Other), None)");
+        assert_eq!(flow::<Warns>(Err::<(), _>("late")), "Warn(\"late\")");
+        assert_eq!(flow::<Ends>(Err::<(), _>(io::ErrorKind::Other)), "Error(Other)");
+    }
+
+    #[test]
+    fn a_control_flow_as_error_says_itself_what_it_means() {
+        assert_eq!(
+            completion::<Warns>(Err::<(), _>(Flow::Error(io::ErrorKind::Other))),
+            "(Error(Other), None)"
+        );
+        assert_eq!(completion::<Ends>(Err::<(), _>(Flow::Warn("late"))), "(Warn(\"late\"), None)");
+        assert_eq!(completion::<Chooses>(Err::<(), _>(Flow::Exit)), "(Exit, None)");
+    }
+
+    #[test]
+    fn or_warn_and_or_end_choose_and_convert() {
+        fn handler(warn: bool) -> Result<(), ControlFlow<String, io::Error>> {
+            let failed = || Err::<(), _>("failed");
+            if warn {
+                failed().or_warn()?;
+            }
+            failed().map_err(|_| io::ErrorKind::Other).or_end()?;
+            Ok(())
+        }
+        assert!(matches!(handler(true), Err(ControlFlow::Warn(text)) if text == "failed"));
+        assert!(
+            matches!(handler(false), Err(ControlFlow::Error(error)) if error.kind() == io::ErrorKind::Other)
+        );
+    }
+
+    #[test]
+    fn setup_and_teardown_may_fail_or_not() {
+        assert_eq!(PhaseReturn::<()>::into_result(()), Ok(()));
+        assert_eq!(PhaseReturn::<u8>::into_result(Err(7)), Err(7));
+    }
+
+    #[test]
+    fn a_function_is_told_from_the_one_of_the_trait() {
+        trait Handles {
+            fn handle(&self) {}
+        }
+        struct Without;
+        impl Handles for Without {}
+        struct With;
+        impl Handles for With {}
+        impl With {
+            fn handle(&self) {}
+        }
+        let _: TraitsOwn = (&&Pair(Without::handle, <Without as Handles>::handle)).__rummelplatz_origin();
+        let _: Written = (&&Pair(With::handle, <With as Handles>::handle)).__rummelplatz_origin();
     }
 }

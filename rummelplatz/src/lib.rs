@@ -1,11 +1,89 @@
-//! The Rust framework for programs that live on io_uring without an async runtime.
+//! The Rust framework for programs that live on io_uring without an async runtime: as fast as the loop
+//! an expert writes by hand, and safe by the compiler.
+//!
+//! A struct with [`#[ring]`](macro@ring) is a ring, and each of its fields an operation: one kind of
+//! work, with the state that all its requests share ([`RingOperation`]). A request is submitted with
+//! its own data ([`RingData`](RingOperation::RingData)), which the ring keeps in a slot until the
+//! kernel is done and then hands back with the [`Completion`].
+//!
+//! ```
+//! use rummelplatz::{Completion, ControlFlow, RingOperation, Submitter, request, ring};
+//! use std::{error::Error, fs::File, io, num::NonZeroU32};
+//!
+//! #[ring]
+//! struct Reader { head: Head }
+//!
+//! #[derive(RingOperation)]
+//! #[ring_operation(ring = Reader, data = Block, error = io::Error, setup, on_completion)]
+//! struct Head { file: Option<File>, text: String }
+//!
+//! struct Block { file: File, bytes: [u8; 512] }
+//!
+//! impl Head {
+//!     fn setup(&mut self, mut submitter: Submitter<'_, Reader, Self>) -> io::Result<()> {
+//!         let Some(file) = self.file.take() else { return Ok(()) };
+//!         let block = Block { file, bytes: [0; 512] };
+//!         // The closure borrows from the block in its slot: nothing else compiles.
+//!         submitter.submit(block, |block| request::read_at(&block.file, &mut block.bytes, 0))?;
+//!         Ok(())
+//!     }
+//!
+//!     fn on_completion(
+//!         &mut self,
+//!         completion: Completion,
+//!         block: Block,
+//!         _: Submitter<'_, Reader, Self>,
+//!     ) -> io::Result<()> {
+//!         let length = completion.result()? as usize;
+//!         self.text = String::from_utf8_lossy(&block.bytes[..length]).into_owned();
+//!         Ok(())
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn Error>> {
+//!     let head = Head { file: Some(File::open("/proc/version")?), text: String::new() };
+//!     let raw = Reader::new_raw_ring(NonZeroU32::new(8).unwrap())?;
+//!     let mut reader = Reader::new(raw, None, head);
+//!     reader.run()?; // ends when nothing is in flight
+//!     assert!(reader.head.text.starts_with("Linux"));
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # The loop
+//!
+//! ```text
+//!            ┌──────────────────────────── Submitter ◀──────────────────────────┐
+//!            ▼                                                                  │
+//!  slab: data in its slot      submission      io_uring      completion         │
+//!  backlog: no room yet ─────▶   queue    ──▶   enter   ──▶    queue   ──▶ match on the tag
+//!                                                                               │
+//!                              setup · on_completion · on_teardown_completion ◀─┘
+//! ```
+//!
+//! Each request carries a tag, a generation and a slot in its `user_data`. The generated `match` on the
+//! tag is the only thing that differs from ring to ring; everything else is written once, here.
+//!
+//! # What is promised
+//!
+//! * Every accepted request ends exactly once: its data is handed to a handler, or dropped if nobody
+//!   is to know ([`detach`](Submitter::detach), an abandoned stream, a dropped ring), or leaked and
+//!   named in [`RingError::Abandoned`].
+//! * No data is freed, moved or dropped while the kernel may still use it, come `?`, `panic!`, `drop`
+//!   or `mem::forget` what may. Closing a ring is no barrier, so leaking is the default.
+//! * No `unsafe` is needed, but for raw entries ([`push`](Submitter::push)).
+//!
+//! # Features
+//!
+//! * `tracing`: warnings are logged through the `tracing` crate.
 
 #[doc(hidden)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "what generated code uses is documented where it is defined")]
 pub mod __private;
 
 mod backlog;
 mod buffers;
+#[allow(missing_docs, reason = "for generated code")]
 mod checked;
 mod clock;
 mod completion;
@@ -14,9 +92,11 @@ mod core;
 mod dispatch;
 mod error;
 mod handle;
+#[allow(missing_docs, reason = "for generated code")]
 mod handler;
 mod lifecycle;
 mod operation;
+#[allow(missing_docs, reason = "for generated code")]
 mod probe;
 mod queue;
 mod record;
@@ -33,7 +113,129 @@ mod user_data;
 mod wake;
 
 pub use io_uring;
-pub use rummelplatz_macros::{RingOperation, ring};
+
+/// Makes a ring of a struct: each field is an operation.
+///
+/// ```
+/// # use rummelplatz::{ring, RingOperation};
+/// # #[derive(RingOperation)] pub struct Acceptor;
+/// # #[derive(RingOperation)] pub struct Connections;
+/// #[ring(entries = 1024)]
+/// pub struct Server {
+///     acceptor: Acceptor,
+///     connections: Connections,
+/// }
+/// ```
+///
+/// The struct keeps its fields, which can be read, and moved out after the run, and gets one more that
+/// is private. Generated are:
+///
+/// | | |
+/// |---|---|
+/// | `Server::ACCEPTOR`, `Server::CONNECTIONS` | a [`Tag`] for each field, as visible as the field |
+/// | `Server::new_raw_ring(entries)` | a [`RawRing`] |
+/// | `Server::new(raw, backlog_limit, acceptor, connections)` | the ring; the limit is an `Option<NonZeroUsize>` |
+/// | `Server::builder(acceptor, connections)` | a [`Builder`], for other sizes and limits |
+/// | `server.run()` | runs until a handler ends it, or nothing is in flight and no [`RingHandle`] is left |
+/// | `server.turn()` | does what can be done without waiting: see below |
+/// | `server.finish()` | cancels what is in flight and waits for it, now |
+/// | `server.submitter(TAG)` | a [`Submitter`] for use from outside |
+/// | `server.handle()` | a strong [`RingHandle`], for other threads |
+/// | `server.stats()` | [`Stats`] |
+/// | `ServerSetupError`, `ServerCompletionError`, `ServerTeardownError` | the errors of the operations, with a variant for each, for [`RingError`] |
+/// | `Debug`, `AsFd`, `AsRawFd` | of the ring; its descriptor is readable when there is something to do |
+///
+/// Generics, lifetimes, where clauses, any visibility, `#[cfg]` on fields and two fields of one type
+/// are fine; there can be up to 250 fields. A field removed by `#[cfg]` leaves a gap in the tags.
+///
+/// # Arguments
+///
+/// `entries = N`, `backlog_limit = N`, `grace_ms = N`, `deadline_ms = N` are the defaults of the
+/// [`Builder`]'s methods of these names. `crate = path` says where this crate is, if it is renamed.
+///
+/// # A ring in another event loop
+///
+/// `turn()` flushes, reaps and dispatches without blocking, and runs `setup` the first time. It returns
+/// a [`Progress`]: what it did, and when it wants to be called again at the latest. Between turns, the
+/// ring's descriptor becomes readable when there is something to do, so it can be given to `epoll` or
+/// `mio`.
+///
+/// # Threads and processes
+///
+/// A ring may be built in one thread and run in another, if its data and operations are `Send`. From
+/// then on it belongs to that thread: elsewhere, it says [`RingError::WrongThread`] and changes
+/// nothing. In a forked child it says [`RingError::Forked`].
+pub use rummelplatz_macros::ring;
+
+/// Derives [`RingOperation`](trait@RingOperation): the associated types with their usual values, and
+/// handlers that forward to methods of the type.
+///
+/// ```
+/// # use rummelplatz::{ring, Completion, ControlFlow, RingOperation, Submitter, request};
+/// # use std::{io, time::Duration};
+/// #[derive(RingOperation)]
+/// #[ring_operation(ring = Clock, data = u32, error = io::Error, setup, on_completion)]
+/// struct Ticks { interval: Duration }
+///
+/// impl Ticks {
+///     fn setup(&mut self, submitter: Submitter<'_, Clock, Self>) -> io::Result<()> {
+///         self.wait(3, submitter)
+///     }
+///
+///     fn on_completion(
+///         &mut self,
+///         completion: Completion,
+///         left: u32,
+///         submitter: Submitter<'_, Clock, Self>,
+///     ) -> io::Result<()> {
+///         completion.result()?; // an error ends the ring: there is an `error`, and no `warn`
+///         if left > 0 { self.wait(left - 1, submitter) } else { Ok(()) }
+///     }
+///
+///     fn wait(&self, left: u32, mut submitter: Submitter<'_, Clock, Self>) -> io::Result<()> {
+///         let interval = self.interval;
+///         submitter.submit(left, move |_| request::timeout(interval))?;
+///         Ok(())
+///     }
+/// }
+///
+/// #[ring]
+/// struct Clock { ticks: Ticks }
+/// # let raw = Clock::new_raw_ring(std::num::NonZeroU32::new(8).unwrap())?;
+/// # Clock::new(raw, None, Ticks { interval: Duration::from_millis(1) }).run()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Arguments of `#[ring_operation(…)]`
+///
+/// | | | if left out |
+/// |---|---|---|
+/// | `ring = R` | the ring | any ring |
+/// | `data = D` | `RingData` | `()` |
+/// | `warn = W` | `ControlFlowWarn` | `Infallible` |
+/// | `error = E` | `ControlFlowError` | `Infallible` |
+/// | `setup_error = E`, `teardown_error = E` | `SetupError`, `TeardownError` | as `error` |
+/// | `setup` | forwards to the method `setup` | nothing is submitted |
+/// | `on_completion` | forwards to the method `on_completion` | the data is dropped, and the ring goes on |
+/// | `on_more`, `on_final` | in place of `on_completion`: see below | |
+/// | `on_teardown_completion` | forwards to the method of that name | the data is dropped |
+/// | `crate = path` | where this crate is, if it is renamed | `::rummelplatz` |
+///
+/// A handler's word alone forwards to the method of that name, `= name` to another.
+///
+/// # What handlers return
+///
+/// Whatever reads best: `()`, a [`ControlFlow`], an `Option<RingData>`, the pair of both, or a
+/// `Result` of one of these. What an error does depends on the arguments: with `warn` alone a plain
+/// `?` warns, with `error` alone it ends the ring, with both [`.or_warn()?`](ResultExt::or_warn) and
+/// [`.or_end()?`](ResultExt::or_end) choose, in a `Result<_, ControlFlow<W, E>>`.
+///
+/// # Streams
+///
+/// `on_more(&mut self, completion, data: &mut RingData, submitter)` is called while more completions
+/// are announced, and `on_final(&mut self, completion, data: RingData, submitter)` at the end. So the
+/// data of a stream can be neither lost too early nor returned too late.
+pub use rummelplatz_macros::RingOperation;
 
 pub use crate::buffers::{Buffer, BufferPool};
 pub use crate::completion::{Completion, RawCompletion};

@@ -2,8 +2,8 @@
 //!
 //! The error enums of a ring are errors whatever the operations' error types are: `io::Error`, `()`, `eyre::Report`,
 //! a type that implements nothing. So generated code asks each value, where its type is known, for its `Display`,
-//! its `Debug` and its source, by autoref specialisation: each rung of a ladder is a trait implemented for one
-//! reference less than the rung above it, and method lookup takes the first rung whose bounds hold.
+//! its `Debug` and its source, by autoref specialisation: each rung of a ladder is an implementation for one reference
+//! less than the rung above it, and method lookup takes the first rung whose bounds hold.
 //!
 //! No rung asks for `'static`: method lookup does not look at lifetimes, so such a rung would be chosen for an error
 //! type that borrows, too, and fail to compile afterwards. The *source* of an error is `'static` by itself.
@@ -57,12 +57,7 @@ impl fmt::Debug for Shown<'_> {
 macro_rules! __rummelplatz_shown {
     ($value:expr) => {{
         // Without names, so that none of the user's is hidden.
-        #[allow(unused_imports, reason = "one rung of each ladder is used")]
-        use $crate::__private::probe::{
-            debug::{OfAnything as _, OfDebug as _, OfError as _, OfSendError as _, OfUnit as _},
-            display::{OfAnything as _, OfDisplay as _, OfError as _, OfSendError as _},
-            source::{OfAnything as _, OfError as _, OfItself as _, OfSendError as _},
-        };
+        use $crate::__private::probe::{OfDebug as _, OfDisplay as _, OfError as _};
         let probe = $crate::__private::probe::Probe($value);
         // One reference more than the highest rung has: the `&self` of its method takes it off.
         $crate::__private::probe::Shown {
@@ -73,135 +68,154 @@ macro_rules! __rummelplatz_shown {
     }};
 }
 
+/// A function that shows a value of the given type to whoever runs the program.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __rummelplatz_show {
+    ($type:ty) => {
+        |value: &$type, formatter: &mut ::core::fmt::Formatter<'_>| {
+            ::core::fmt::Display::fmt(&$crate::__rummelplatz_shown!(value), formatter)
+        }
+    };
+}
+
+/// Makes an error of an enum that has one variant per operation, whatever is in them.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __rummelplatz_operation_error {
+    (
+        impl [$($parameters:tt)*] for [$($enum:tt)*] [$($where:tt)*]
+        $($(#[$cfg:meta])* $variant:ident = $operation:literal,)*
+    ) => {
+        #[automatically_derived]
+        impl $($parameters)* $crate::__private::probe::OperationError for $($enum)* $($where)* {
+            fn failure(&self) -> $crate::__private::probe::Failure<'_> {
+                match *self {
+                    $($(#[$cfg])* Self::$variant(ref error) => $crate::__private::probe::Failure {
+                        variant: ::core::stringify!($variant),
+                        operation: $operation,
+                        error: $crate::__rummelplatz_shown!(error),
+                    },)*
+                }
+            }
+        }
+        #[automatically_derived]
+        impl $($parameters)* ::core::fmt::Display for $($enum)* $($where)* {
+            fn fmt(&self, formatter: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                ::core::fmt::Display::fmt(&$crate::__private::probe::OperationError::failure(self), formatter)
+            }
+        }
+        #[automatically_derived]
+        impl $($parameters)* ::core::fmt::Debug for $($enum)* $($where)* {
+            fn fmt(&self, formatter: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                ::core::fmt::Debug::fmt(&$crate::__private::probe::OperationError::failure(self), formatter)
+            }
+        }
+        #[automatically_derived]
+        impl $($parameters)* ::core::error::Error for $($enum)* $($where)* {
+            fn source(&self) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
+                $crate::__private::probe::OperationError::failure(self).error.source
+            }
+        }
+    };
+}
+
+type SendError = dyn Error + Send + Sync + 'static;
+type LocalError = dyn Error + 'static;
+
 /// `Display`, else the text of the error inside (`eyre::Report`, `anyhow::Error`, boxed errors), else nothing.
-pub mod display {
-    use super::{Error, Probe, fmt};
+pub trait OfDisplay<'e> {
+    /// The answer.
+    fn __rummelplatz_display(&self) -> Option<&'e dyn fmt::Display>;
+}
 
-    pub trait OfDisplay<'e> {
-        fn __rummelplatz_display(&self) -> Option<&'e dyn fmt::Display>;
+impl<'e, T: fmt::Display> OfDisplay<'e> for &&&Probe<'e, T> {
+    fn __rummelplatz_display(&self) -> Option<&'e dyn fmt::Display> {
+        Some(self.0)
     }
-    impl<'e, T: fmt::Display> OfDisplay<'e> for &&&Probe<'e, T> {
-        fn __rummelplatz_display(&self) -> Option<&'e dyn fmt::Display> {
-            Some(self.0)
-        }
-    }
+}
 
-    pub trait OfSendError<'e> {
-        fn __rummelplatz_display(&self) -> Option<&'e dyn fmt::Display>;
+impl<'e, T: AsRef<SendError>> OfDisplay<'e> for &&Probe<'e, T> {
+    fn __rummelplatz_display(&self) -> Option<&'e dyn fmt::Display> {
+        Some(self.0.as_ref())
     }
-    impl<'e, T: AsRef<dyn Error + Send + Sync + 'static>> OfSendError<'e> for &&Probe<'e, T> {
-        fn __rummelplatz_display(&self) -> Option<&'e dyn fmt::Display> {
-            Some(self.0.as_ref())
-        }
-    }
+}
 
-    pub trait OfError<'e> {
-        fn __rummelplatz_display(&self) -> Option<&'e dyn fmt::Display>;
+impl<'e, T: AsRef<LocalError>> OfDisplay<'e> for &Probe<'e, T> {
+    fn __rummelplatz_display(&self) -> Option<&'e dyn fmt::Display> {
+        Some(self.0.as_ref())
     }
-    impl<'e, T: AsRef<dyn Error + 'static>> OfError<'e> for &Probe<'e, T> {
-        fn __rummelplatz_display(&self) -> Option<&'e dyn fmt::Display> {
-            Some(self.0.as_ref())
-        }
-    }
+}
 
-    pub trait OfAnything<'e> {
-        fn __rummelplatz_display(&self) -> Option<&'e dyn fmt::Display>;
-    }
-    impl<'e, T> OfAnything<'e> for Probe<'e, T> {
-        fn __rummelplatz_display(&self) -> Option<&'e dyn fmt::Display> {
-            None
-        }
+impl<'e, T> OfDisplay<'e> for Probe<'e, T> {
+    fn __rummelplatz_display(&self) -> Option<&'e dyn fmt::Display> {
+        None
     }
 }
 
 /// `Debug`, else that of the error inside, else nothing. `()` says nothing: it stands for "no error type of mine".
-pub mod debug {
-    use super::{Error, Probe, fmt};
+pub trait OfDebug<'e> {
+    /// The answer.
+    fn __rummelplatz_debug(&self) -> Option<&'e dyn fmt::Debug>;
+}
 
-    pub trait OfUnit<'e> {
-        fn __rummelplatz_debug(&self) -> Option<&'e dyn fmt::Debug>;
+impl<'e> OfDebug<'e> for &&&&Probe<'e, ()> {
+    fn __rummelplatz_debug(&self) -> Option<&'e dyn fmt::Debug> {
+        None
     }
-    impl<'e> OfUnit<'e> for &&&&Probe<'e, ()> {
-        fn __rummelplatz_debug(&self) -> Option<&'e dyn fmt::Debug> {
-            None
-        }
-    }
+}
 
-    pub trait OfDebug<'e> {
-        fn __rummelplatz_debug(&self) -> Option<&'e dyn fmt::Debug>;
+impl<'e, T: fmt::Debug> OfDebug<'e> for &&&Probe<'e, T> {
+    fn __rummelplatz_debug(&self) -> Option<&'e dyn fmt::Debug> {
+        Some(self.0)
     }
-    impl<'e, T: fmt::Debug> OfDebug<'e> for &&&Probe<'e, T> {
-        fn __rummelplatz_debug(&self) -> Option<&'e dyn fmt::Debug> {
-            Some(self.0)
-        }
-    }
+}
 
-    pub trait OfSendError<'e> {
-        fn __rummelplatz_debug(&self) -> Option<&'e dyn fmt::Debug>;
+impl<'e, T: AsRef<SendError>> OfDebug<'e> for &&Probe<'e, T> {
+    fn __rummelplatz_debug(&self) -> Option<&'e dyn fmt::Debug> {
+        Some(self.0.as_ref())
     }
-    impl<'e, T: AsRef<dyn Error + Send + Sync + 'static>> OfSendError<'e> for &&Probe<'e, T> {
-        fn __rummelplatz_debug(&self) -> Option<&'e dyn fmt::Debug> {
-            Some(self.0.as_ref())
-        }
-    }
+}
 
-    pub trait OfError<'e> {
-        fn __rummelplatz_debug(&self) -> Option<&'e dyn fmt::Debug>;
+impl<'e, T: AsRef<LocalError>> OfDebug<'e> for &Probe<'e, T> {
+    fn __rummelplatz_debug(&self) -> Option<&'e dyn fmt::Debug> {
+        Some(self.0.as_ref())
     }
-    impl<'e, T: AsRef<dyn Error + 'static>> OfError<'e> for &Probe<'e, T> {
-        fn __rummelplatz_debug(&self) -> Option<&'e dyn fmt::Debug> {
-            Some(self.0.as_ref())
-        }
-    }
+}
 
-    pub trait OfAnything<'e> {
-        fn __rummelplatz_debug(&self) -> Option<&'e dyn fmt::Debug>;
-    }
-    impl<'e, T> OfAnything<'e> for Probe<'e, T> {
-        fn __rummelplatz_debug(&self) -> Option<&'e dyn fmt::Debug> {
-            None
-        }
+impl<'e, T> OfDebug<'e> for Probe<'e, T> {
+    fn __rummelplatz_debug(&self) -> Option<&'e dyn fmt::Debug> {
+        None
     }
 }
 
 /// The source of an error, else that of the error inside, else nothing.
-pub mod source {
-    use super::{Error, Probe};
+pub trait OfError<'e> {
+    /// The answer.
+    fn __rummelplatz_source(&self) -> Option<&'e LocalError>;
+}
 
-    pub trait OfItself<'e> {
-        fn __rummelplatz_source(&self) -> Option<&'e (dyn Error + 'static)>;
+impl<'e, T: Error> OfError<'e> for &&&Probe<'e, T> {
+    fn __rummelplatz_source(&self) -> Option<&'e LocalError> {
+        self.0.source()
     }
-    impl<'e, T: Error> OfItself<'e> for &&&Probe<'e, T> {
-        fn __rummelplatz_source(&self) -> Option<&'e (dyn Error + 'static)> {
-            self.0.source()
-        }
-    }
+}
 
-    pub trait OfSendError<'e> {
-        fn __rummelplatz_source(&self) -> Option<&'e (dyn Error + 'static)>;
+impl<'e, T: AsRef<SendError>> OfError<'e> for &&Probe<'e, T> {
+    fn __rummelplatz_source(&self) -> Option<&'e LocalError> {
+        self.0.as_ref().source()
     }
-    impl<'e, T: AsRef<dyn Error + Send + Sync + 'static>> OfSendError<'e> for &&Probe<'e, T> {
-        fn __rummelplatz_source(&self) -> Option<&'e (dyn Error + 'static)> {
-            self.0.as_ref().source()
-        }
-    }
+}
 
-    pub trait OfError<'e> {
-        fn __rummelplatz_source(&self) -> Option<&'e (dyn Error + 'static)>;
+impl<'e, T: AsRef<LocalError>> OfError<'e> for &Probe<'e, T> {
+    fn __rummelplatz_source(&self) -> Option<&'e LocalError> {
+        self.0.as_ref().source()
     }
-    impl<'e, T: AsRef<dyn Error + 'static>> OfError<'e> for &Probe<'e, T> {
-        fn __rummelplatz_source(&self) -> Option<&'e (dyn Error + 'static)> {
-            self.0.as_ref().source()
-        }
-    }
+}
 
-    pub trait OfAnything<'e> {
-        fn __rummelplatz_source(&self) -> Option<&'e (dyn Error + 'static)>;
-    }
-    impl<'e, T> OfAnything<'e> for Probe<'e, T> {
-        fn __rummelplatz_source(&self) -> Option<&'e (dyn Error + 'static)> {
-            None
-        }
+impl<'e, T> OfError<'e> for Probe<'e, T> {
+    fn __rummelplatz_source(&self) -> Option<&'e LocalError> {
+        None
     }
 }
 

@@ -13,6 +13,8 @@
 //! * The mapped queues are touched from `&mut self` alone.
 
 use std::io;
+use std::mem::{self, ManuallyDrop};
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
@@ -25,7 +27,7 @@ use crate::wake::Waker;
 
 /// A completion as the kernel posted it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Cqe {
+pub struct Cqe {
     pub(crate) user_data: u64,
     pub(crate) result: i32,
     pub(crate) flags: u32,
@@ -95,9 +97,51 @@ pub(crate) trait Kernel {
     fn release_pools(&mut self);
 }
 
+/// An io_uring that is not touched by a process that was forked off the one that made it: there, its
+/// memory is not mapped (`MADV_DONTFORK`), and something else may be.
+pub(crate) struct Mapped {
+    ring: ManuallyDrop<IoUring>,
+    process: u32,
+}
+
+impl Mapped {
+    pub(crate) fn new(ring: IoUring) -> Mapped {
+        Mapped { ring: ManuallyDrop::new(ring), process: std::process::id() }
+    }
+
+    /// Whether this process was forked off the one that made the ring.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.process != std::process::id()
+    }
+}
+
+impl Deref for Mapped {
+    type Target = IoUring;
+    #[inline]
+    fn deref(&self) -> &IoUring {
+        &self.ring
+    }
+}
+
+impl DerefMut for Mapped {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut IoUring {
+        &mut self.ring
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        if !self.is_forked() {
+            // SAFETY: dropped here, once, and not used again.
+            unsafe { ManuallyDrop::drop(&mut self.ring) };
+        }
+    }
+}
+
 /// A real ring.
 pub(crate) struct Uring {
-    ring: IoUring,
+    ring: Mapped,
     /// Beside each entry of the submission queue, what it points to.
     asides: Box<[Aside]>,
     /// Entries pushed so far, which is the tail of the submission queue.
@@ -124,7 +168,7 @@ impl Uring {
     const BATCH: usize = 64;
 
     /// Takes over a ring whose submission queue is empty.
-    pub(crate) fn new(ring: IoUring, serial: u64) -> Uring {
+    pub(crate) fn new(ring: Mapped, serial: u64) -> Uring {
         let entries = ring.params().sq_entries();
         Uring {
             ring,
@@ -144,9 +188,15 @@ impl Uring {
         self.ring.submitter().register_enable_rings()
     }
 
-    /// Keeps the memory of the pools for ever: the kernel may write to it.
-    pub(crate) fn leak_pools(&mut self) {
-        std::mem::forget(std::mem::take(&mut self.pools));
+    /// Whether this process was forked off the one that made the ring.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.ring.is_forked()
+    }
+
+    /// Keeps for ever what the kernel may still use: the pools and the asides.
+    pub(crate) fn leak(&mut self) {
+        mem::forget(mem::take(&mut self.pools));
+        mem::forget(mem::take(&mut self.asides));
     }
 
     /// Fills the batch anew. False if nothing has completed.
@@ -300,7 +350,7 @@ impl Kernel for Uring {
             match self.ring.submitter().unregister_buf_ring(group as u16) {
                 Ok(()) => pool.unregister(),
                 // The kernel keeps it, so it is kept.
-                Err(_) => std::mem::forget(pool),
+                Err(_) => mem::forget(pool),
             }
         }
     }

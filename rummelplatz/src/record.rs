@@ -27,12 +27,14 @@ impl<D> Copy for Record<D> {}
 
 /// The part of a [`Record`] that does not depend on the type of the data.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Facts {
+pub struct Facts {
     pub(crate) opcode: u8,
     pub(crate) yields: Yields,
     pub(crate) flags: Flags,
     /// Which of the ring's pools the request receives from.
     pub(crate) pool: u16,
+    /// How often in a row the pool was empty though nobody holds a buffer of it.
+    pub(crate) starved: u8,
     /// The descriptor that this `close` owns, or -1.
     pub(crate) closes: i32,
     /// How often a counted timer still ticks; 0 for all others.
@@ -134,6 +136,7 @@ impl Facts {
             yields: Yields::Result,
             flags: Flags::EMPTY,
             pool: 0,
+            starved: 0,
             closes: -1,
             ticks: 0,
             born: Stamp(0),

@@ -266,9 +266,15 @@ fn begin<R: Ring>(ring: &mut R) -> Result<(), RingError<R>> {
     this.core.phase = Phase::SettingUp;
     this.core.shared.set_open(true);
     this.core.open();
-    match ring.setup() {
-        Ok(()) => inner(ring).core.phase = Phase::Running,
-        Err(error) => teardown::begin(inner(ring), FirstCause::Setup(error)),
+    let set_up = ring.setup();
+    let this = inner(ring);
+    this.core.phase = Phase::Running;
+    // What was sent before, and came with a wake-up that was seen by an earlier run.
+    let stop = teardown::collect_parcels(this);
+    match set_up {
+        Err(error) => teardown::begin(this, FirstCause::Setup(error)),
+        Ok(()) if stop => teardown::begin(this, FirstCause::Exit),
+        Ok(()) => {}
     }
     Ok(())
 }
@@ -279,11 +285,8 @@ fn pass<R: Ring>(ring: &mut R, may_wait: bool) -> Pass<R> {
         return teardown_pass(ring, may_wait);
     }
     let this = inner(ring);
-    this.core.flush();
+    this.core.flush(1);
     unpark(this);
-    if teardown::collect_parcels(this) {
-        return end(ring, FirstCause::Exit);
-    }
     let core = &mut this.core;
     if core.in_flight == 0 && core.queued() == 0 && !core.is_busy() {
         if may_wait && !core.shared.may_be_woken() {
@@ -487,7 +490,7 @@ pub fn stats<R: Ring>(ring: &R) -> Stats {
 /// Those of the formatter.
 pub fn fmt<R: Ring>(ring: &R, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let core = &ring.runtime().inner().core;
-    let names = fmt::from_fn(|f| f.debug_list().entries(R::OPERATIONS.iter().map(|it| it.1)).finish());
+    let names: Vec<_> = R::OPERATIONS.iter().map(|(_, name)| name).collect();
     f.debug_struct(R::NAME)
         .field("phase", &core.phase)
         .field("in_flight", &core.in_flight)

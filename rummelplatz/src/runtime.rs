@@ -53,16 +53,20 @@ pub(crate) enum FirstCause<R: Ring> {
 
 impl<R: Ring> Runtime<R> {
     pub(crate) fn new(raw: RawRing, options: Options, on_warn: Option<OnWarn>) -> Self {
+        let core = Core::new(raw, options);
         let mut slabs = R::slabs();
-        if let Some(limit) = options.request_limit {
-            for (tag, _) in R::OPERATIONS {
-                if let Some(slab) = R::slab(&mut slabs, *tag) {
-                    slab.set_limit(limit);
-                }
+        let mut last = 0;
+        for (tag, _) in R::OPERATIONS {
+            // Ascending: one slab to a tag, and none to that of the ring's own traffic.
+            if *tag > last
+                && let Some(slab) = R::slab(&mut slabs, *tag)
+            {
+                slab.adopt(&core, *tag, options.request_limit.unwrap_or(u32::MAX));
+                last = *tag;
             }
         }
         let inner = Inner {
-            core: Core::new(raw, options),
+            core,
             slabs: ManuallyDrop::new(slabs),
             on_warn,
             ending: None,
@@ -123,7 +127,7 @@ impl<R: Ring> Drop for Runtime<R> {
             // because `inner` is dropped below.
             unsafe { ManuallyDrop::drop(&mut inner.slabs) };
         } else {
-            inner.core.queue.leak_pools();
+            inner.core.queue.leak();
         }
         // SAFETY: this is the only place that drops it, once. What the kernel may still write to,
         // slabs and pools, was taken out of it above if there is any.

@@ -7,9 +7,8 @@ use io_uring::cqueue;
 use crate::completion::Completion;
 use crate::core::Core;
 use crate::queue::{Cqe, Kernel};
-use crate::record::{Facts, Flags, Held, Slab, Yields};
+use crate::record::{Facts, Flags, Held, Record, Slab, Yields};
 use crate::slab::{Occupied, State};
-use crate::record::Record;
 
 /// What is to be told to the operation.
 pub(crate) enum Settled<D> {
@@ -94,7 +93,7 @@ fn settle_unusual<D>(
         core.late -= 1;
     }
     if flags.contains(Flags::MESSAGE) {
-        completion = completion.as_message();
+        completion = completion.into_message();
     }
     core.in_flight -= 1;
     let Some(data) = slot.take() else { return Settled::Silent };

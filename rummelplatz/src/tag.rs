@@ -20,9 +20,12 @@ pub struct Tag<R, Op> {
     /// A [`SlabOf<R, Op>`], whose type can be named only where `Op` is known to be an operation of
     /// `R`: bounds on this struct would repeat that mistake at every mention of a tag.
     slab: fn(),
-    /// Invariant in both: a tag of a subtype is no tag of its supertype.
-    invariant: PhantomData<fn(R, Op) -> (R, Op)>,
+    /// A tag of a subtype is no tag of its supertype.
+    invariant: Invariant<(R, Op)>,
 }
+
+/// Makes a type invariant in `T`, which it does not contain.
+type Invariant<T> = PhantomData<fn(T) -> T>;
 
 /// Finds the slab of an operation among those of its ring.
 type SlabOf<R, Op> = for<'s> fn(
@@ -80,8 +83,8 @@ pub struct Key<Op> {
     pub(crate) ring: u64,
     pub(crate) identity: Identity,
     pub(crate) tag: u8,
-    /// Invariant, as in [`Tag`].
-    invariant: PhantomData<fn(Op) -> Op>,
+    /// As in [`Tag`].
+    invariant: Invariant<Op>,
 }
 
 impl<Op> Key<Op> {

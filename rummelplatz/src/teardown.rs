@@ -87,21 +87,20 @@ pub(crate) fn begin<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>) {
     collect_parcels(inner);
     let core = &mut inner.core;
     core.shared.set_open(false);
-    // What never reached the submission queue ends here, as if it had been cancelled.
-    core.empty_backlog();
+    // What the kernel does not have ends here, as if it had been cancelled.
+    core.forget_ends();
     core.forget_parked();
     let Inner { core, slabs, .. } = inner;
     for (tag, _) in R::OPERATIONS {
         if let Some(slab) = R::slab(slabs, *tag) {
             slab.visit(&mut |user_data, facts| {
-                let waits = facts.flags.contains(Flags::PARKED);
-                let ended = facts.flags.contains(Flags::CANCELLED);
-                if waits && !ended {
+                if facts.flags.contains(Flags::PARKED) {
                     core.end_without_kernel(user_data, -libc::ECANCELED);
                 }
             });
         }
     }
+    core.empty_backlog();
     inner.ending = Some(Ending {
         cause,
         errors: Default::default(),
@@ -208,11 +207,18 @@ pub(crate) const BUSY: Duration = Duration::from_millis(10);
 /// there was any.
 fn reap<R: Ring>(audience: &mut impl Audience<R>) -> (bool, bool) {
     let (mut tracked, mut any) = (false, false);
+    // Only what is here now: handlers that post to each other don't keep the teardown from going on.
+    let mut synthetic = audience.inner().core.synthetic();
     loop {
         let core = &mut audience.inner().core;
-        let Some(cqe) = core.pop_synthetic().or_else(|| core.queue.pop()) else {
-            return (tracked, any);
+        let next = match synthetic.checked_sub(1) {
+            Some(rest) => {
+                synthetic = rest;
+                core.pop_synthetic()
+            }
+            None => core.queue.pop(),
         };
+        let Some(cqe) = next else { return (tracked, any) };
         any = true;
         if UserData::tag(cqe.user_data) == 0 {
             core.control(cqe);

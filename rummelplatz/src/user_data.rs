@@ -6,8 +6,7 @@
 //! ```
 //!
 //! * **tag** names the operation. Tag 0 is the kernel's and the ring's own traffic: a plain
-//!   `user_data(0)` is ignored, [`Control`] says what the others are. Tags above
-//!   [`UserData::LAST_TAG`] are never given out.
+//!   `user_data(0)` is ignored, [`Control`] says what the others are. `#[ring]` gives out 1 to 250.
 //! * **slot** is the index in the slab of that operation.
 //! * **generation** is counted up whenever the slot is freed.
 //!
@@ -26,9 +25,6 @@
 pub(crate) enum UserData {}
 
 impl UserData {
-    /// The highest tag that an operation can have; the rest is kept free for the ring's own use.
-    pub(crate) const LAST_TAG: u8 = 250;
-
     const GENERATION_BITS: u32 = 24;
     const GENERATION_MASK: u64 = (1 << Self::GENERATION_BITS) - 1;
     const GENERATION_SHIFT: u32 = 32;
@@ -90,7 +86,7 @@ mod tests {
 
     #[test]
     fn packs_and_unpacks_at_the_limits() {
-        for tag in [0, 1, UserData::LAST_TAG, u8::MAX] {
+        for tag in [0, 1, 250, u8::MAX] {
             for generation in [0, 1, UserData::GENERATION_MASK] {
                 for slot in [0, 1, u32::MAX] {
                     let bits = UserData::pack(tag, generation, slot);

@@ -26,13 +26,13 @@ impl Waker {
     /// Makes the ring look around.
     pub(crate) fn wake(&self) {
         // The only failure is a counter that is full (EAGAIN): the ring is awake already.
-        (&*self.eventfd).write(&1u64.to_ne_bytes()).ok();
+        (&*self.eventfd).write_all(&1u64.to_ne_bytes()).ok();
     }
 
     /// Forgets the wake-ups so far.
     pub(crate) fn reset(&self) {
         // The only failure is a counter that is zero (EAGAIN).
-        (&*self.eventfd).read(&mut [0; 8]).ok();
+        (&*self.eventfd).read_exact(&mut [0; 8]).ok();
     }
 }
 

@@ -1,1 +1,429 @@
-//! What several tests need.
+//! What several tests need: a watchdog, children, drop counting, and a ring whose handlers are
+//! closures.
+//!
+//! Every test runs its body in [`watched`] or [`in_child`]: a hang is a failure, and where the kernel
+//! has no io_uring to offer the test says "skipped" and passes.
+//!
+//! ```
+//! use rummelplatz::{ControlFlow, request};
+//! use rummelplatz_tests::{Bench, Ledger, Log, Script, watched};
+//!
+//! watched(|| {
+//!     let ledger = Ledger::new();
+//!     let seen = Log::new();
+//!     let (data, log) = (ledger.issue(7), seen.clone());
+//!     let mut ring = Bench::with(8, Script::new()
+//!         .on_setup_once(move |mut submitter| {
+//!             submitter.submit(data, |_| request::nop())?;
+//!             Ok(())
+//!         })
+//!         .on_completion(move |completion, data, _| {
+//!             log.push((completion.raw().result, *data));
+//!             (ControlFlow::Continue, None)
+//!         }));
+//!     ring.run().unwrap();
+//!     assert_eq!(seen.take(), [(0, 7)]);
+//!     ledger.assert_all_dropped_once();
+//! });
+//! ```
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::num::NonZeroU32;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rummelplatz::{Completion, ControlFlow, RawRing, RingOperation, Submitter, ring};
+
+// ---- watchdogs ----------------------------------------------------------------------------------
+
+/// After this time a test is taken for hung.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs `body` in a thread, and fails if it panics or does not end within [`PATIENCE`].
+pub fn watched(body: impl FnOnce() + Send + 'static) {
+    if !ring_or_skip() {
+        return;
+    }
+    let (done, ended) = mpsc::channel();
+    let worker = thread::spawn(move || {
+        let result = catch_unwind(AssertUnwindSafe(body));
+        done.send(()).ok();
+        if let Err(panic) = result {
+            resume_unwind(panic);
+        }
+    });
+    if ended.recv_timeout(PATIENCE).is_err() {
+        panic!("hung: not done after {PATIENCE:?}");
+    }
+    if let Err(panic) = worker.join() {
+        resume_unwind(panic);
+    }
+}
+
+const CHILD: &str = "RUMMELPLATZ_TEST_CHILD";
+
+/// Runs `body` in a process of its own, and fails if it panics, is killed by a signal, or does not end
+/// within [`PATIENCE`].
+///
+/// For what concerns a whole process: its descriptors, limits, signals, memory. `body` must be written
+/// inside the test function itself: the child is this executable again, told to run that test alone.
+pub fn in_child<F: FnOnce()>(body: F) {
+    if !ring_or_skip() {
+        return;
+    }
+    in_child_anywhere(body);
+}
+
+/// As [`in_child`], also where there is no io_uring.
+pub fn in_child_anywhere<F: FnOnce()>(body: F) {
+    let name = std::any::type_name::<F>();
+    let name = name.split_once("::").map_or(name, |(_, path)| path);
+    let name = name.split("::{{closure}}").next().unwrap_or(name);
+    if std::env::var(CHILD).is_ok_and(|child| child == name) {
+        return body();
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture", "--include-ignored", "--test-threads=1"])
+        .env(CHILD, name)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = drain(child.stdout.take());
+    let errors = drain(child.stderr.take());
+    let began = Instant::now();
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break Some(status),
+            None if began.elapsed() > PATIENCE => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                break None;
+            }
+            None => thread::sleep(Duration::from_millis(2)),
+        }
+    };
+    let (output, errors) = (output.join().unwrap(), errors.join().unwrap());
+    let passed = status.is_some_and(|status| status.success()) && output.contains("1 passed");
+    if !passed {
+        let how = status.map_or(format!("hung: not done after {PATIENCE:?}"), |it| it.to_string());
+        panic!("child `{name}`: {how}\n--- stdout\n{output}\n--- stderr\n{errors}");
+    }
+}
+
+fn drain(stream: Option<impl io::Read + Send + 'static>) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream {
+            stream.read_to_end(&mut bytes).ok();
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// Whether the kernel has an io_uring to offer. Says "skipped" where not.
+pub fn ring_or_skip() -> bool {
+    match RawRing::new(NonZeroU32::MIN) {
+        Ok(_) => true,
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            false
+        }
+    }
+}
+
+// ---- counting drops -----------------------------------------------------------------------------
+
+/// Issues [`Tracked`] values, and knows of each how often it was dropped.
+#[derive(Clone, Copy)]
+pub struct Ledger {
+    /// Leaked, so that even a value that is dropped twice finds it.
+    drops: &'static Mutex<Vec<u32>>,
+}
+
+/// A value that its [`Ledger`] counts the drops of; otherwise as good as the value.
+pub struct Tracked<T> {
+    pub value: T,
+    id: usize,
+    ledger: Ledger,
+}
+
+impl Ledger {
+    #[expect(clippy::new_without_default, reason = "each is a leaked allocation of its own")]
+    pub fn new() -> Ledger {
+        Ledger { drops: Box::leak(Box::default()) }
+    }
+
+    /// A value that is expected to be dropped exactly once.
+    pub fn issue<T>(self, value: T) -> Tracked<T> {
+        let mut drops = self.lock();
+        drops.push(0);
+        Tracked { value, id: drops.len() - 1, ledger: self }
+    }
+
+    /// How many values were issued.
+    pub fn issued(self) -> usize {
+        self.lock().len()
+    }
+
+    /// How many values were not dropped yet.
+    pub fn alive(self) -> usize {
+        self.lock().iter().filter(|drops| **drops == 0).count()
+    }
+
+    /// Fails if a value was dropped more than once.
+    #[track_caller]
+    pub fn assert_none_dropped_twice(self) {
+        let drops = self.lock().clone();
+        assert!(drops.iter().all(|drops| *drops < 2), "dropped twice: {drops:?}");
+    }
+
+    /// Fails unless each value was dropped exactly once.
+    #[track_caller]
+    pub fn assert_all_dropped_once(self) {
+        let drops = self.lock().clone();
+        let wrong: Vec<_> = drops.iter().enumerate().filter(|(_, drops)| **drops != 1).collect();
+        assert!(wrong.is_empty(), "(id, drops) of {}: {wrong:?}", drops.len());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.drops.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Drop for Tracked<T> {
+    fn drop(&mut self) {
+        self.ledger.lock()[self.id] += 1;
+    }
+}
+
+impl<T> Deref for Tracked<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> DerefMut for Tracked<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Tracked<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tracked#{}({:?})", self.id, self.value)
+    }
+}
+
+/// What handlers have seen, shared with the test.
+pub struct Log<T>(Arc<Mutex<Vec<T>>>);
+
+impl<T> Log<T> {
+    pub fn new() -> Log<T> {
+        Log(Arc::default())
+    }
+
+    pub fn push(&self, entry: T) {
+        self.lock().push(entry);
+    }
+
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All entries, which are gone from the log then.
+    pub fn take(&self) -> Vec<T> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Clone for Log<T> {
+    fn clone(&self) -> Self {
+        Log(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Default for Log<T> {
+    fn default() -> Self {
+        Log::new()
+    }
+}
+
+// ---- a ring whose handlers are closures -----------------------------------------------------------
+
+/// A ring of two operations whose handlers are closures, with requests whose data is `D`.
+#[ring]
+pub struct Bench<D: Send + 'static> {
+    pub first: Script<D>,
+    pub second: Script<D>,
+}
+
+impl<D: Send + 'static> Bench<D> {
+    /// With `entries` in the submission queue, an unlimited backlog, and nothing to do for the second
+    /// operation.
+    pub fn with(entries: u32, first: Script<D>) -> Self {
+        Bench::builder(first, Script::new()).entries(entries.try_into().unwrap()).build().unwrap()
+    }
+}
+
+/// What the operations of a [`Bench`] fail with.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// Submits to an operation of a [`Bench`].
+pub type BenchSubmitter<'a, D> = Submitter<'a, Bench<D>, Script<D>>;
+
+/// What `on_completion` of a [`Script`] returns.
+pub type Outcome<D> = (ControlFlow<&'static str, Failure>, Option<D>);
+
+type OnSetup<D> = dyn FnMut(BenchSubmitter<'_, D>) -> Result<(), Failure> + Send;
+type OnCompletion<D> = dyn FnMut(Completion, D, BenchSubmitter<'_, D>) -> Outcome<D> + Send;
+type OnTeardown<D> = dyn FnMut(Completion, D, BenchSubmitter<'_, D>) -> Result<(), Failure> + Send;
+
+/// An operation whose handlers are closures; those that are not set do nothing.
+pub struct Script<D: Send + 'static> {
+    setup: Box<OnSetup<D>>,
+    completion: Box<OnCompletion<D>>,
+    teardown: Box<OnTeardown<D>>,
+}
+
+impl<D: Send + 'static> Script<D> {
+    #[expect(clippy::new_without_default, reason = "the beginning of a chain of calls")]
+    pub fn new() -> Self {
+        Script {
+            setup: Box::new(|_| Ok(())),
+            completion: Box::new(|_, _, _| (ControlFlow::Continue, None)),
+            teardown: Box::new(|_, _, _| Ok(())),
+        }
+    }
+
+    /// `setup`, of every run.
+    pub fn on_setup(
+        mut self,
+        setup: impl FnMut(BenchSubmitter<'_, D>) -> Result<(), Failure> + Send + 'static,
+    ) -> Self {
+        self.setup = Box::new(setup);
+        self
+    }
+
+    /// `setup` of the first run, which may use up what it has captured; it does nothing in others.
+    pub fn on_setup_once(
+        self,
+        setup: impl FnOnce(BenchSubmitter<'_, D>) -> Result<(), Failure> + Send + 'static,
+    ) -> Self {
+        let mut setup = Some(setup);
+        self.on_setup(move |submitter| match setup.take() {
+            Some(setup) => setup(submitter),
+            None => Ok(()),
+        })
+    }
+
+    /// `on_completion`.
+    pub fn on_completion(
+        mut self,
+        handler: impl FnMut(Completion, D, BenchSubmitter<'_, D>) -> Outcome<D> + Send + 'static,
+    ) -> Self {
+        self.completion = Box::new(handler);
+        self
+    }
+
+    /// `on_teardown_completion`.
+    pub fn on_teardown(
+        mut self,
+        handler: impl FnMut(Completion, D, BenchSubmitter<'_, D>) -> Result<(), Failure>
+        + Send
+        + 'static,
+    ) -> Self {
+        self.teardown = Box::new(handler);
+        self
+    }
+}
+
+impl<D: Send + 'static> RingOperation<Bench<D>> for Script<D> {
+    type RingData = D;
+    type SetupError = Failure;
+    type TeardownError = Failure;
+    type ControlFlowWarn = &'static str;
+    type ControlFlowError = Failure;
+
+    fn setup(&mut self, submitter: BenchSubmitter<'_, D>) -> Result<(), Failure> {
+        (self.setup)(submitter)
+    }
+
+    fn on_completion(
+        &mut self,
+        completion: Completion,
+        data: D,
+        submitter: BenchSubmitter<'_, D>,
+    ) -> Outcome<D> {
+        (self.completion)(completion, data, submitter)
+    }
+
+    fn on_teardown_completion(
+        &mut self,
+        completion: Completion,
+        data: D,
+        submitter: BenchSubmitter<'_, D>,
+    ) -> Result<(), Failure> {
+        (self.teardown)(completion, data, submitter)
+    }
+}
+
+// ---- small things ---------------------------------------------------------------------------------
+
+/// How many descriptors this process has open. Meaningful in a child, where no other test runs.
+pub fn open_descriptors() -> usize {
+    // One is that of the directory being read.
+    std::fs::read_dir("/proc/self/fd").unwrap().count() - 1
+}
+
+/// The reading and the writing end of a pipe.
+pub fn pipe() -> (OwnedFd, OwnedFd) {
+    let (reader, writer) = io::pipe().unwrap();
+    (reader.into(), writer.into())
+}
+
+/// Two ends of a TCP connection over the loopback interface.
+pub fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    (client, server)
+}
+
+/// The result of a completion as a number or an `errno`.
+pub fn outcome(completion: &Completion) -> Result<u32, i32> {
+    completion.result().map_err(|error| error.raw_os_error().unwrap_or(0))
+}
+
+/// Runs `body` and returns what it panicked with, which must be a text.
+#[track_caller]
+pub fn panic_of(body: impl FnOnce()) -> String {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(()) => panic!("no panic came through"),
+        Err(panic) => text(&*panic),
+    }
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}

@@ -186,7 +186,7 @@ impl<'o> Printer<'o> {
         let must_be_written = Ident::new(must_be_written, span);
         quote_spanned! {span=>
             #[allow(unused_imports)]
-            use #krate::{RingOperation as _, __private::handler::{IsTraitsOwn as _, IsWritten as _}};
+            use #krate::{RingOperation as _, __private::handler::Origin as _};
             #call
             let __origin = (&&#krate::__private::handler::Pair(
                 __handler,

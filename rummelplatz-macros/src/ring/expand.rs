@@ -7,7 +7,7 @@ use syn::Attribute;
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 
-use super::check::{bad_derives, clash};
+use super::check::{Clash, bad_derives, clash};
 use super::model::{OPTIONS, Operation, Ring, Shape};
 
 /// A name for the one field that is not the user's.
@@ -29,7 +29,7 @@ pub(super) fn ring(ring: &Ring) -> TokenStream {
     let methods = printer.methods(false);
     let error_impls = ERRORS.map(|(end, ..)| printer.error_impls(end));
     let parts = printer.parts();
-    let traits = printer.traits();
+    let traits = printer.traits(false);
     let krate = &ring.krate;
     quote! {
         #structure
@@ -46,9 +46,10 @@ pub(super) fn ring(ring: &Ring) -> TokenStream {
 
 /// Prints what code around a ring needs to see of it, where the ring itself cannot be printed.
 pub(super) fn hollow(ring: &Ring) -> TokenStream {
+    // A field written twice would be complained about again.
     let mut operations: Vec<&Operation> = Vec::new();
     for operation in &ring.operations {
-        if operations.iter().all(|earlier| clash(earlier, operation).is_none()) {
+        if !operations.iter().any(|earlier| matches!(clash(earlier, operation), Some(Clash::Field))) {
             operations.push(operation);
         }
     }
@@ -58,12 +59,14 @@ pub(super) fn hollow(ring: &Ring) -> TokenStream {
     let structure = if named { printer.structure(false) } else { ring.item.to_token_stream() };
     let methods = printer.methods(true);
     let parts = printer.hollow_parts();
+    let traits = printer.traits(true);
     quote! {
         #structure
         const _: () = {
             use #krate::__private as __rt;
             #methods
             #parts
+            #traits
         };
     }
 }
@@ -136,11 +139,11 @@ impl<'r> Printer<'r> {
         let name = self.error(end);
         let variants = self.each(|operation, ty| {
             let variant = &operation.variant;
-            let doc = format!("Operation `{}`: {what} this.", operation.name);
+            let doc = format!(" Operation `{}`: {what} this.", operation.name);
             let error = self.associated(&self.checked(operation, ty), associated);
             quote!(#[doc = #doc] #variant(#error),)
         });
-        let doc = format!("Which operation of [`{}`] failed: one variant for each.", ident.unraw());
+        let doc = format!(" Which operation of [`{}`] failed: one variant for each.", ident.unraw());
         let allow = allow(&[
             // A public ring may have operations that are private.
             "private_interfaces",
@@ -172,6 +175,23 @@ impl<'r> Printer<'r> {
         quote!(#krate::__private::checked::Operation<#ty, { #this::#check }>)
     }
 
+    /// The same, by the short name that it has beside the implementation.
+    fn short(&self, operation: &Operation, ty: &TokenStream) -> TokenStream {
+        if !self.ring.generics.params.is_empty() {
+            return ty.clone();
+        }
+        alias_name(operation).into_token_stream()
+    }
+
+    /// The short name itself.
+    fn alias(&self, operation: &Operation, ty: &TokenStream) -> Option<TokenStream> {
+        if !self.ring.generics.params.is_empty() {
+            return None;
+        }
+        let (alias, checked, cfg) = (alias_name(operation), self.checked(operation, ty), &operation.cfg);
+        Some(quote!(#(#cfg)* type #alias = #checked;))
+    }
+
     /// The constant that compiles where the type of the field is an operation of this ring.
     fn check(&self, operation: &Operation, ty: &TokenStream) -> Option<TokenStream> {
         if !self.ring.generics.params.is_empty() {
@@ -196,41 +216,11 @@ impl<'r> Printer<'r> {
     fn error_impls(&self, end: &str) -> TokenStream {
         let name = self.error(end);
         let (impl_generics, arguments, where_clause) = self.ring.generics.split_for_impl();
-        let arms = self.each(|operation, _| {
-            let (variant, name) = (&operation.variant, &operation.name);
-            let variant_name = variant.unraw().to_string();
-            quote! {
-                Self::#variant(ref __error) => __rt::probe::Failure {
-                    variant: #variant_name,
-                    operation: #name,
-                    error: __rt::probe::shown!(__error),
-                },
-            }
-        });
+        let variants = self.each(|Operation { variant, name, .. }, _| quote!(#variant = #name,));
         quote! {
-            #[automatically_derived]
-            impl #impl_generics __rt::probe::OperationError for #name #arguments #where_clause {
-                fn failure(&self) -> __rt::probe::Failure<'_> {
-                    match *self { #arms }
-                }
-            }
-            #[automatically_derived]
-            impl #impl_generics ::core::fmt::Display for #name #arguments #where_clause {
-                fn fmt(&self, __formatter: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-                    ::core::fmt::Display::fmt(&__rt::probe::OperationError::failure(self), __formatter)
-                }
-            }
-            #[automatically_derived]
-            impl #impl_generics ::core::fmt::Debug for #name #arguments #where_clause {
-                fn fmt(&self, __formatter: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-                    ::core::fmt::Debug::fmt(&__rt::probe::OperationError::failure(self), __formatter)
-                }
-            }
-            #[automatically_derived]
-            impl #impl_generics ::core::error::Error for #name #arguments #where_clause {
-                fn source(&self) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
-                    __rt::probe::OperationError::failure(self).error.source
-                }
+            __rt::probe::operation_error! {
+                impl [#impl_generics] for [#name #arguments] [#where_clause]
+                #variants
             }
         }
     }
@@ -240,7 +230,19 @@ impl<'r> Printer<'r> {
         let Ring { vis, ident, generics, krate, .. } = self.ring;
         let (impl_generics, arguments, where_clause) = generics.split_for_impl();
         let named = matches!(self.ring.shape, Shape::Named);
-        let tags = named.then(|| self.each(|operation, ty| self.tag(operation, ty, hollow)));
+        let tags = named.then(|| {
+            self.each(|operation, ty| {
+                let taken = |earlier: &&Operation| {
+                    earlier.position < operation.position && clash(earlier, operation).is_some()
+                };
+                let taken = self.operations.iter().any(|earlier| taken(earlier));
+                if taken {
+                    self.check(operation, ty).unwrap_or_default()
+                } else {
+                    self.tag(operation, ty, hollow)
+                }
+            })
+        });
         let parameters = self.each(|operation, _| {
             let (name, ty) = (&operation.ident, &operation.field.ty);
             quote!(#name: #ty,)
@@ -270,9 +272,21 @@ impl<'r> Printer<'r> {
             // One parameter per operation.
             "clippy::too_many_arguments",
         ]);
-        let new_doc = format!("Makes a [`{}`] of a raw ring and its operations.", ident.unraw());
+        // A hollow method uses none of its parameters.
+        let unused = hollow.then(|| quote!(#[allow(unused_variables)]));
+        let new_doc =
+            " Makes the ring of its kernel side and its operations, these in the order of the fields.";
+        let aliases: TokenStream = self
+            .operations
+            .iter()
+            .zip(&self.types)
+            .filter_map(|(operation, ty)| self.alias(operation, ty))
+            .collect();
+        let aliases = named.then_some(aliases);
         quote! {
+            #aliases
             #allow
+            #unused
             #[automatically_derived]
             impl #impl_generics #ident #arguments #where_clause {
                 #tags
@@ -295,8 +309,7 @@ impl<'r> Printer<'r> {
                 ) -> Self {
                     #new
                 }
-                /// Begins to build a ring: everything that can be set, and then
-                /// [`build`](#krate::Builder::build).
+                /// Begins to build a ring: everything that can be set, and then `build`.
                 #vis fn builder(#parameters) -> #krate::Builder<Self> {
                     #builder
                 }
@@ -345,13 +358,13 @@ impl<'r> Printer<'r> {
         let krate = &self.ring.krate;
         let Operation { constant, ident, name, .. } = operation;
         let (vis, tag) = (&operation.field.vis, Literal::u8_suffixed(operation.tag()));
-        let doc = format!("The tag of operation `{name}`.");
+        let doc = format!(" The tag of operation `{name}`.");
         let check = self.check(operation, ty);
         let slab = if hollow { quote!(loop {}) } else { quote!(&mut __slabs.#ident) };
         let checked = self.checked(operation, ty);
         quote! {
             #[doc = #doc]
-            #vis const #constant: #krate::Tag<Self, #ty> = #krate::Tag::<Self, #checked>::__new(#tag, |__slabs| #slab);
+            #vis const #constant: #krate::Tag<Self, #checked> = #krate::Tag::__new(#tag, |__slabs| #slab);
             #check
         }
     }
@@ -369,7 +382,7 @@ impl<'r> Printer<'r> {
         });
         let slab_fields = self.each(|operation, ty| {
             let field = &operation.ident;
-            let data = self.associated(&self.checked(operation, ty), "RingData");
+            let data = self.associated(&self.short(operation, ty), "RingData");
             quote!(#field: __rt::Slab<#data>,)
         });
         let operation_fields = self.each(|Operation { ident, .. }, ty| quote!(#ident: #ty,));
@@ -392,7 +405,7 @@ impl<'r> Printer<'r> {
         });
         let setups = self.each(|operation, ty| {
             let Operation { ident, constant, variant, .. } = operation;
-            let ty = self.checked(operation, ty);
+            let ty = self.short(operation, ty);
             quote_spanned! {at(operation)=>
                 __rt::setup::<Self, #ty>(&mut self.#runtime, &mut self.#ident, Self::#constant)
                     .map_err(#setup_error::#variant)?;
@@ -400,8 +413,8 @@ impl<'r> Printer<'r> {
         });
         let dispatch_arms = self.each(|operation, ty| {
             let Operation { ident, constant, variant, .. } = operation;
-            let (ty, warning) = (self.checked(operation, ty), "ControlFlowWarn");
-            let warning = self.associated(&ty, warning);
+            let ty = self.short(operation, ty);
+            let warning = self.associated(&ty, "ControlFlowWarn");
             let tag = Literal::u8_suffixed(operation.tag());
             quote_spanned! {at(operation)=>
                 #tag => __rt::deliver::<Self, #ty>(
@@ -410,9 +423,7 @@ impl<'r> Printer<'r> {
                     &mut self.#ident,
                     Self::#constant,
                     __rt::Glue::<Self, #ty> {
-                        warn: |__warning: &#warning, __formatter: &mut ::core::fmt::Formatter<'_>| {
-                            ::core::fmt::Display::fmt(&__rt::probe::shown!(__warning), __formatter)
-                        },
+                        warn: __rt::probe::show!(#warning),
                         completion_error: #completion_error::#variant,
                         teardown_error: #teardown_error::#variant,
                     },
@@ -526,27 +537,33 @@ impl<'r> Printer<'r> {
     }
 
     /// The traits of the standard library that a ring has.
-    fn traits(&self) -> TokenStream {
+    fn traits(&self, hollow: bool) -> TokenStream {
         let Ring { ident, generics, .. } = self.ring;
         let (impl_generics, arguments, where_clause) = generics.split_for_impl();
         let runtime = &self.runtime;
+        let [debug, as_fd, as_raw_fd] = [
+            quote!(__rt::fmt(self, __formatter)),
+            quote!(__rt::AsFd::as_fd(&self.#runtime)),
+            quote!(__rt::AsRawFd::as_raw_fd(&self.#runtime)),
+        ]
+        .map(|body| if hollow { quote!(loop {}) } else { body });
         quote! {
             #[automatically_derived]
             impl #impl_generics ::core::fmt::Debug for #ident #arguments #where_clause {
                 fn fmt(&self, __formatter: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-                    __rt::fmt(self, __formatter)
+                    #debug
                 }
             }
             #[automatically_derived]
             impl #impl_generics __rt::AsFd for #ident #arguments #where_clause {
                 fn as_fd(&self) -> __rt::BorrowedFd<'_> {
-                    __rt::AsFd::as_fd(&self.#runtime)
+                    #as_fd
                 }
             }
             #[automatically_derived]
             impl #impl_generics __rt::AsRawFd for #ident #arguments #where_clause {
                 fn as_raw_fd(&self) -> __rt::RawFd {
-                    __rt::AsRawFd::as_raw_fd(&self.#runtime)
+                    #as_raw_fd
                 }
             }
         }
@@ -587,6 +604,10 @@ fn allow(lints: &[&str]) -> Attribute {
     let lints = lints.iter().map(|lint| syn::parse_str::<syn::Path>(lint));
     let lints = lints.flatten();
     syn::parse_quote!(#[allow(#(#lints),*)])
+}
+
+fn alias_name(operation: &Operation) -> Ident {
+    format_ident!("__Operation{}", operation.position)
 }
 
 fn check_name(operation: &Operation) -> Ident {

@@ -14,10 +14,7 @@ where
     ) -> ::core::result::Result<(), Self::SetupError> {
         {
             #[allow(unused_imports)]
-            use ::rummelplatz::{
-                RingOperation as _,
-                __private::handler::{IsTraitsOwn as _, IsWritten as _},
-            };
+            use ::rummelplatz::{RingOperation as _, __private::handler::Origin as _};
             let __handler = Self::setup;
             let __returned = __handler(self, __submitter);
             let __origin = (&&::rummelplatz::__private::handler::Pair(
@@ -56,10 +53,7 @@ where
     ) -> ::core::result::Result<(), Self::TeardownError> {
         {
             #[allow(unused_imports)]
-            use ::rummelplatz::{
-                RingOperation as _,
-                __private::handler::{IsTraitsOwn as _, IsWritten as _},
-            };
+            use ::rummelplatz::{RingOperation as _, __private::handler::Origin as _};
             let __handler = Self::on_teardown_completion;
             let __returned = __handler(self, __completion, __data, __submitter);
             let __origin = (&&::rummelplatz::__private::handler::Pair(

@@ -1,22 +1,24 @@
 struct Server<'a> {
     acceptor: &'a mut Acceptor,
     timer: Timer,
+    TIMER: Timer,
 }
 const _: () = {
     use ::rummelplatz::__private as __rt;
     #[allow(dead_code, private_interfaces, clippy::too_many_arguments)]
+    #[allow(unused_variables)]
     #[automatically_derived]
     impl<'a> Server<'a> {
-        ///The tag of operation `acceptor`.
-        const ACCEPTOR: ::rummelplatz::Tag<Self, Acceptor> = ::rummelplatz::Tag::<
-            Self,
-            Acceptor,
-        >::__new(1u8, |__slabs| loop {});
-        ///The tag of operation `timer`.
-        const TIMER: ::rummelplatz::Tag<Self, Timer> = ::rummelplatz::Tag::<
-            Self,
-            Timer,
-        >::__new(2u8, |__slabs| loop {});
+        /// The tag of operation `acceptor`.
+        const ACCEPTOR: ::rummelplatz::Tag<Self, Acceptor> = ::rummelplatz::Tag::__new(
+            1u8,
+            |__slabs| loop {},
+        );
+        /// The tag of operation `timer`.
+        const TIMER: ::rummelplatz::Tag<Self, Timer> = ::rummelplatz::Tag::__new(
+            2u8,
+            |__slabs| loop {},
+        );
         /// Creates the kernel's side of the ring, with `entries` rounded up to a power of two.
         ///
         /// # Errors
@@ -26,7 +28,7 @@ const _: () = {
         ) -> ::core::result::Result<::rummelplatz::RawRing, ::rummelplatz::BuildError> {
             loop {}
         }
-        ///Makes a [`Server`] of a raw ring and its operations.
+        /// Makes the ring of its kernel side and its operations, these in the order of the fields.
         ///
         /// At most `backlog_limit` requests wait for room in the submission queue; `None` is the default.
         fn new(
@@ -34,14 +36,15 @@ const _: () = {
             backlog_limit: ::core::option::Option<::core::num::NonZeroUsize>,
             acceptor: &'a mut Acceptor,
             timer: Timer,
+            TIMER: Timer,
         ) -> Self {
             loop {}
         }
-        /// Begins to build a ring: everything that can be set, and then
-        /// [`build`](#krate::Builder::build).
+        /// Begins to build a ring: everything that can be set, and then `build`.
         fn builder(
             acceptor: &'a mut Acceptor,
             timer: Timer,
+            TIMER: Timer,
         ) -> ::rummelplatz::Builder<Self> {
             loop {}
         }
@@ -129,6 +132,27 @@ const _: () = {
             loop {}
         }
         fn dispatch(&mut self, _: __rt::Delivery) -> __rt::Verdict<Self> {
+            loop {}
+        }
+    }
+    #[automatically_derived]
+    impl<'a> ::core::fmt::Debug for Server<'a> {
+        fn fmt(
+            &self,
+            __formatter: &mut ::core::fmt::Formatter<'_>,
+        ) -> ::core::fmt::Result {
+            loop {}
+        }
+    }
+    #[automatically_derived]
+    impl<'a> __rt::AsFd for Server<'a> {
+        fn as_fd(&self) -> __rt::BorrowedFd<'_> {
+            loop {}
+        }
+    }
+    #[automatically_derived]
+    impl<'a> __rt::AsRawFd for Server<'a> {
+        fn as_raw_fd(&self) -> __rt::RawFd {
             loop {}
         }
     }

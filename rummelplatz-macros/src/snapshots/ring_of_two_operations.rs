@@ -5,17 +5,17 @@ pub struct EchoServer {
     pub acceptor: Acceptor,
     connections: Connections,
 }
-///Which operation of [`EchoServer`] failed: one variant for each.
+/// Which operation of [`EchoServer`] failed: one variant for each.
 #[allow(private_interfaces, non_camel_case_types)]
 pub enum EchoServerSetupError {
-    ///Operation `acceptor`: its `setup` returned this.
+    /// Operation `acceptor`: its `setup` returned this.
     Acceptor(
         <::rummelplatz::__private::checked::Operation<
             Acceptor,
             { EchoServer::__CHECK_1 },
         > as ::rummelplatz::RingOperation<EchoServer>>::SetupError,
     ),
-    ///Operation `connections`: its `setup` returned this.
+    /// Operation `connections`: its `setup` returned this.
     Connections(
         <::rummelplatz::__private::checked::Operation<
             Connections,
@@ -23,17 +23,17 @@ pub enum EchoServerSetupError {
         > as ::rummelplatz::RingOperation<EchoServer>>::SetupError,
     ),
 }
-///Which operation of [`EchoServer`] failed: one variant for each.
+/// Which operation of [`EchoServer`] failed: one variant for each.
 #[allow(private_interfaces, non_camel_case_types)]
 pub enum EchoServerCompletionError {
-    ///Operation `acceptor`: its `on_completion` ended the ring with this.
+    /// Operation `acceptor`: its `on_completion` ended the ring with this.
     Acceptor(
         <::rummelplatz::__private::checked::Operation<
             Acceptor,
             { EchoServer::__CHECK_1 },
         > as ::rummelplatz::RingOperation<EchoServer>>::ControlFlowError,
     ),
-    ///Operation `connections`: its `on_completion` ended the ring with this.
+    /// Operation `connections`: its `on_completion` ended the ring with this.
     Connections(
         <::rummelplatz::__private::checked::Operation<
             Connections,
@@ -41,17 +41,17 @@ pub enum EchoServerCompletionError {
         > as ::rummelplatz::RingOperation<EchoServer>>::ControlFlowError,
     ),
 }
-///Which operation of [`EchoServer`] failed: one variant for each.
+/// Which operation of [`EchoServer`] failed: one variant for each.
 #[allow(private_interfaces, non_camel_case_types)]
 pub enum EchoServerTeardownError {
-    ///Operation `acceptor`: its `on_teardown_completion` returned this.
+    /// Operation `acceptor`: its `on_teardown_completion` returned this.
     Acceptor(
         <::rummelplatz::__private::checked::Operation<
             Acceptor,
             { EchoServer::__CHECK_1 },
         > as ::rummelplatz::RingOperation<EchoServer>>::TeardownError,
     ),
-    ///Operation `connections`: its `on_teardown_completion` returned this.
+    /// Operation `connections`: its `on_teardown_completion` returned this.
     Connections(
         <::rummelplatz::__private::checked::Operation<
             Connections,
@@ -61,17 +61,25 @@ pub enum EchoServerTeardownError {
 }
 const _: () = {
     use ::rummelplatz::__private as __rt;
+    type __Operation1 = ::rummelplatz::__private::checked::Operation<
+        Acceptor,
+        { EchoServer::__CHECK_1 },
+    >;
+    type __Operation2 = ::rummelplatz::__private::checked::Operation<
+        Connections,
+        { EchoServer::__CHECK_2 },
+    >;
     #[allow(dead_code, private_interfaces, clippy::too_many_arguments)]
     #[automatically_derived]
     impl EchoServer {
-        ///The tag of operation `acceptor`.
-        pub const ACCEPTOR: ::rummelplatz::Tag<Self, Acceptor> = ::rummelplatz::Tag::<
+        /// The tag of operation `acceptor`.
+        pub const ACCEPTOR: ::rummelplatz::Tag<
             Self,
             ::rummelplatz::__private::checked::Operation<
                 Acceptor,
                 { EchoServer::__CHECK_1 },
             >,
-        >::__new(1u8, |__slabs| &mut __slabs.acceptor);
+        > = ::rummelplatz::Tag::__new(1u8, |__slabs| &mut __slabs.acceptor);
         #[doc(hidden)]
         const __CHECK_1: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -79,14 +87,14 @@ const _: () = {
             >;
             true
         };
-        ///The tag of operation `connections`.
-        const CONNECTIONS: ::rummelplatz::Tag<Self, Connections> = ::rummelplatz::Tag::<
+        /// The tag of operation `connections`.
+        const CONNECTIONS: ::rummelplatz::Tag<
             Self,
             ::rummelplatz::__private::checked::Operation<
                 Connections,
                 { EchoServer::__CHECK_2 },
             >,
-        >::__new(2u8, |__slabs| &mut __slabs.connections);
+        > = ::rummelplatz::Tag::__new(2u8, |__slabs| &mut __slabs.connections);
         #[doc(hidden)]
         const __CHECK_2: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -103,7 +111,7 @@ const _: () = {
         ) -> ::core::result::Result<::rummelplatz::RawRing, ::rummelplatz::BuildError> {
             __rt::new_raw_ring::<Self>(entries)
         }
-        ///Makes a [`EchoServer`] of a raw ring and its operations.
+        /// Makes the ring of its kernel side and its operations, these in the order of the fields.
         ///
         /// At most `backlog_limit` requests wait for room in the submission queue; `None` is the default.
         pub fn new(
@@ -122,8 +130,7 @@ const _: () = {
                 },
             )
         }
-        /// Begins to build a ring: everything that can be set, and then
-        /// [`build`](#krate::Builder::build).
+        /// Begins to build a ring: everything that can be set, and then `build`.
         pub fn builder(
             acceptor: Acceptor,
             connections: Connections,
@@ -184,16 +191,10 @@ const _: () = {
     #[doc(hidden)]
     pub struct __Slabs {
         acceptor: __rt::Slab<
-            <::rummelplatz::__private::checked::Operation<
-                Acceptor,
-                { EchoServer::__CHECK_1 },
-            > as ::rummelplatz::RingOperation<EchoServer>>::RingData,
+            <__Operation1 as ::rummelplatz::RingOperation<EchoServer>>::RingData,
         >,
         connections: __rt::Slab<
-            <::rummelplatz::__private::checked::Operation<
-                Connections,
-                { EchoServer::__CHECK_2 },
-            > as ::rummelplatz::RingOperation<EchoServer>>::RingData,
+            <__Operation2 as ::rummelplatz::RingOperation<EchoServer>>::RingData,
         >,
         __ring: ::core::marker::PhantomData<fn() -> EchoServer>,
     }
@@ -262,18 +263,12 @@ const _: () = {
         fn setup(&mut self) -> ::core::result::Result<(), Self::SetupError> {
             __rt::setup::<
                 Self,
-                ::rummelplatz::__private::checked::Operation<
-                    Acceptor,
-                    { EchoServer::__CHECK_1 },
-                >,
+                __Operation1,
             >(&mut self.__rummelplatz_runtime, &mut self.acceptor, Self::ACCEPTOR)
                 .map_err(EchoServerSetupError::Acceptor)?;
             __rt::setup::<
                 Self,
-                ::rummelplatz::__private::checked::Operation<
-                    Connections,
-                    { EchoServer::__CHECK_2 },
-                >,
+                __Operation2,
             >(&mut self.__rummelplatz_runtime, &mut self.connections, Self::CONNECTIONS)
                 .map_err(EchoServerSetupError::Connections)?;
             ::core::result::Result::Ok(())
@@ -283,36 +278,17 @@ const _: () = {
                 1u8 => {
                     __rt::deliver::<
                         Self,
-                        ::rummelplatz::__private::checked::Operation<
-                            Acceptor,
-                            { EchoServer::__CHECK_1 },
-                        >,
+                        __Operation1,
                     >(
                         __delivery,
                         &mut self.__rummelplatz_runtime,
                         &mut self.acceptor,
                         Self::ACCEPTOR,
-                        __rt::Glue::<
-                            Self,
-                            ::rummelplatz::__private::checked::Operation<
-                                Acceptor,
-                                { EchoServer::__CHECK_1 },
-                            >,
-                        > {
-                            warn: |
-                                __warning: &<::rummelplatz::__private::checked::Operation<
-                                    Acceptor,
-                                    { EchoServer::__CHECK_1 },
-                                > as ::rummelplatz::RingOperation<
-                                    EchoServer,
-                                >>::ControlFlowWarn,
-                                __formatter: &mut ::core::fmt::Formatter<'_>|
-                            {
-                                ::core::fmt::Display::fmt(
-                                    &__rt::probe::shown!(__warning),
-                                    __formatter,
-                                )
-                            },
+                        __rt::Glue::<Self, __Operation1> {
+                            warn: __rt::probe::show!(
+                                < __Operation1 as ::rummelplatz::RingOperation < EchoServer
+                                >> ::ControlFlowWarn
+                            ),
                             completion_error: EchoServerCompletionError::Acceptor,
                             teardown_error: EchoServerTeardownError::Acceptor,
                         },
@@ -321,36 +297,17 @@ const _: () = {
                 2u8 => {
                     __rt::deliver::<
                         Self,
-                        ::rummelplatz::__private::checked::Operation<
-                            Connections,
-                            { EchoServer::__CHECK_2 },
-                        >,
+                        __Operation2,
                     >(
                         __delivery,
                         &mut self.__rummelplatz_runtime,
                         &mut self.connections,
                         Self::CONNECTIONS,
-                        __rt::Glue::<
-                            Self,
-                            ::rummelplatz::__private::checked::Operation<
-                                Connections,
-                                { EchoServer::__CHECK_2 },
-                            >,
-                        > {
-                            warn: |
-                                __warning: &<::rummelplatz::__private::checked::Operation<
-                                    Connections,
-                                    { EchoServer::__CHECK_2 },
-                                > as ::rummelplatz::RingOperation<
-                                    EchoServer,
-                                >>::ControlFlowWarn,
-                                __formatter: &mut ::core::fmt::Formatter<'_>|
-                            {
-                                ::core::fmt::Display::fmt(
-                                    &__rt::probe::shown!(__warning),
-                                    __formatter,
-                                )
-                            },
+                        __rt::Glue::<Self, __Operation2> {
+                            warn: __rt::probe::show!(
+                                < __Operation2 as ::rummelplatz::RingOperation < EchoServer
+                                >> ::ControlFlowWarn
+                            ),
                             completion_error: EchoServerCompletionError::Connections,
                             teardown_error: EchoServerTeardownError::Connections,
                         },
@@ -381,163 +338,16 @@ const _: () = {
             __rt::AsRawFd::as_raw_fd(&self.__rummelplatz_runtime)
         }
     }
-    #[automatically_derived]
-    impl __rt::probe::OperationError for EchoServerSetupError {
-        fn failure(&self) -> __rt::probe::Failure<'_> {
-            match *self {
-                Self::Acceptor(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Acceptor",
-                        operation: "acceptor",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::Connections(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Connections",
-                        operation: "connections",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-            }
-        }
+    __rt::probe::operation_error! {
+        impl [] for [EchoServerSetupError] [] Acceptor = "acceptor", Connections =
+        "connections",
     }
-    #[automatically_derived]
-    impl ::core::fmt::Display for EchoServerSetupError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Display::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
+    __rt::probe::operation_error! {
+        impl [] for [EchoServerCompletionError] [] Acceptor = "acceptor", Connections =
+        "connections",
     }
-    #[automatically_derived]
-    impl ::core::fmt::Debug for EchoServerSetupError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Debug::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl ::core::error::Error for EchoServerSetupError {
-        fn source(
-            &self,
-        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
-            __rt::probe::OperationError::failure(self).error.source
-        }
-    }
-    #[automatically_derived]
-    impl __rt::probe::OperationError for EchoServerCompletionError {
-        fn failure(&self) -> __rt::probe::Failure<'_> {
-            match *self {
-                Self::Acceptor(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Acceptor",
-                        operation: "acceptor",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::Connections(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Connections",
-                        operation: "connections",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-            }
-        }
-    }
-    #[automatically_derived]
-    impl ::core::fmt::Display for EchoServerCompletionError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Display::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl ::core::fmt::Debug for EchoServerCompletionError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Debug::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl ::core::error::Error for EchoServerCompletionError {
-        fn source(
-            &self,
-        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
-            __rt::probe::OperationError::failure(self).error.source
-        }
-    }
-    #[automatically_derived]
-    impl __rt::probe::OperationError for EchoServerTeardownError {
-        fn failure(&self) -> __rt::probe::Failure<'_> {
-            match *self {
-                Self::Acceptor(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Acceptor",
-                        operation: "acceptor",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::Connections(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Connections",
-                        operation: "connections",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-            }
-        }
-    }
-    #[automatically_derived]
-    impl ::core::fmt::Display for EchoServerTeardownError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Display::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl ::core::fmt::Debug for EchoServerTeardownError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Debug::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl ::core::error::Error for EchoServerTeardownError {
-        fn source(
-            &self,
-        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
-            __rt::probe::OperationError::failure(self).error.source
-        }
+    __rt::probe::operation_error! {
+        impl [] for [EchoServerTeardownError] [] Acceptor = "acceptor", Connections =
+        "connections",
     }
 };

@@ -5,31 +5,31 @@ struct r#Match {
     raw: Op,
     _1: Op,
 }
-///Which operation of [`Match`] failed: one variant for each.
+/// Which operation of [`Match`] failed: one variant for each.
 #[allow(private_interfaces, non_camel_case_types)]
 enum MatchSetupError {
-    ///Operation `type`: its `setup` returned this.
+    /// Operation `type`: its `setup` returned this.
     Type(
         <crate::reexported::__private::checked::Operation<
             Op,
             { r#Match::__CHECK_1 },
         > as crate::reexported::RingOperation<r#Match>>::SetupError,
     ),
-    ///Operation `self_`: its `setup` returned this.
+    /// Operation `self_`: its `setup` returned this.
     Self_(
         <crate::reexported::__private::checked::Operation<
             Op,
             { r#Match::__CHECK_2 },
         > as crate::reexported::RingOperation<r#Match>>::SetupError,
     ),
-    ///Operation `raw`: its `setup` returned this.
+    /// Operation `raw`: its `setup` returned this.
     Raw(
         <crate::reexported::__private::checked::Operation<
             Op,
             { r#Match::__CHECK_3 },
         > as crate::reexported::RingOperation<r#Match>>::SetupError,
     ),
-    ///Operation `_1`: its `setup` returned this.
+    /// Operation `_1`: its `setup` returned this.
     _1(
         <crate::reexported::__private::checked::Operation<
             Op,
@@ -37,31 +37,31 @@ enum MatchSetupError {
         > as crate::reexported::RingOperation<r#Match>>::SetupError,
     ),
 }
-///Which operation of [`Match`] failed: one variant for each.
+/// Which operation of [`Match`] failed: one variant for each.
 #[allow(private_interfaces, non_camel_case_types)]
 enum MatchCompletionError {
-    ///Operation `type`: its `on_completion` ended the ring with this.
+    /// Operation `type`: its `on_completion` ended the ring with this.
     Type(
         <crate::reexported::__private::checked::Operation<
             Op,
             { r#Match::__CHECK_1 },
         > as crate::reexported::RingOperation<r#Match>>::ControlFlowError,
     ),
-    ///Operation `self_`: its `on_completion` ended the ring with this.
+    /// Operation `self_`: its `on_completion` ended the ring with this.
     Self_(
         <crate::reexported::__private::checked::Operation<
             Op,
             { r#Match::__CHECK_2 },
         > as crate::reexported::RingOperation<r#Match>>::ControlFlowError,
     ),
-    ///Operation `raw`: its `on_completion` ended the ring with this.
+    /// Operation `raw`: its `on_completion` ended the ring with this.
     Raw(
         <crate::reexported::__private::checked::Operation<
             Op,
             { r#Match::__CHECK_3 },
         > as crate::reexported::RingOperation<r#Match>>::ControlFlowError,
     ),
-    ///Operation `_1`: its `on_completion` ended the ring with this.
+    /// Operation `_1`: its `on_completion` ended the ring with this.
     _1(
         <crate::reexported::__private::checked::Operation<
             Op,
@@ -69,31 +69,31 @@ enum MatchCompletionError {
         > as crate::reexported::RingOperation<r#Match>>::ControlFlowError,
     ),
 }
-///Which operation of [`Match`] failed: one variant for each.
+/// Which operation of [`Match`] failed: one variant for each.
 #[allow(private_interfaces, non_camel_case_types)]
 enum MatchTeardownError {
-    ///Operation `type`: its `on_teardown_completion` returned this.
+    /// Operation `type`: its `on_teardown_completion` returned this.
     Type(
         <crate::reexported::__private::checked::Operation<
             Op,
             { r#Match::__CHECK_1 },
         > as crate::reexported::RingOperation<r#Match>>::TeardownError,
     ),
-    ///Operation `self_`: its `on_teardown_completion` returned this.
+    /// Operation `self_`: its `on_teardown_completion` returned this.
     Self_(
         <crate::reexported::__private::checked::Operation<
             Op,
             { r#Match::__CHECK_2 },
         > as crate::reexported::RingOperation<r#Match>>::TeardownError,
     ),
-    ///Operation `raw`: its `on_teardown_completion` returned this.
+    /// Operation `raw`: its `on_teardown_completion` returned this.
     Raw(
         <crate::reexported::__private::checked::Operation<
             Op,
             { r#Match::__CHECK_3 },
         > as crate::reexported::RingOperation<r#Match>>::TeardownError,
     ),
-    ///Operation `_1`: its `on_teardown_completion` returned this.
+    /// Operation `_1`: its `on_teardown_completion` returned this.
     _1(
         <crate::reexported::__private::checked::Operation<
             Op,
@@ -103,14 +103,30 @@ enum MatchTeardownError {
 }
 const _: () = {
     use crate::reexported::__private as __rt;
+    type __Operation1 = crate::reexported::__private::checked::Operation<
+        Op,
+        { r#Match::__CHECK_1 },
+    >;
+    type __Operation2 = crate::reexported::__private::checked::Operation<
+        Op,
+        { r#Match::__CHECK_2 },
+    >;
+    type __Operation3 = crate::reexported::__private::checked::Operation<
+        Op,
+        { r#Match::__CHECK_3 },
+    >;
+    type __Operation4 = crate::reexported::__private::checked::Operation<
+        Op,
+        { r#Match::__CHECK_4 },
+    >;
     #[allow(dead_code, private_interfaces, clippy::too_many_arguments)]
     #[automatically_derived]
     impl r#Match {
-        ///The tag of operation `type`.
-        const TYPE: crate::reexported::Tag<Self, Op> = crate::reexported::Tag::<
+        /// The tag of operation `type`.
+        const TYPE: crate::reexported::Tag<
             Self,
             crate::reexported::__private::checked::Operation<Op, { r#Match::__CHECK_1 }>,
-        >::__new(1u8, |__slabs| &mut __slabs.r#type);
+        > = crate::reexported::Tag::__new(1u8, |__slabs| &mut __slabs.r#type);
         #[doc(hidden)]
         const __CHECK_1: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -118,11 +134,11 @@ const _: () = {
             >;
             true
         };
-        ///The tag of operation `self_`.
-        const SELF_: crate::reexported::Tag<Self, Op> = crate::reexported::Tag::<
+        /// The tag of operation `self_`.
+        const SELF_: crate::reexported::Tag<
             Self,
             crate::reexported::__private::checked::Operation<Op, { r#Match::__CHECK_2 }>,
-        >::__new(2u8, |__slabs| &mut __slabs.self_);
+        > = crate::reexported::Tag::__new(2u8, |__slabs| &mut __slabs.self_);
         #[doc(hidden)]
         const __CHECK_2: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -130,11 +146,11 @@ const _: () = {
             >;
             true
         };
-        ///The tag of operation `raw`.
-        const RAW: crate::reexported::Tag<Self, Op> = crate::reexported::Tag::<
+        /// The tag of operation `raw`.
+        const RAW: crate::reexported::Tag<
             Self,
             crate::reexported::__private::checked::Operation<Op, { r#Match::__CHECK_3 }>,
-        >::__new(3u8, |__slabs| &mut __slabs.raw);
+        > = crate::reexported::Tag::__new(3u8, |__slabs| &mut __slabs.raw);
         #[doc(hidden)]
         const __CHECK_3: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -142,11 +158,11 @@ const _: () = {
             >;
             true
         };
-        ///The tag of operation `_1`.
-        const _1: crate::reexported::Tag<Self, Op> = crate::reexported::Tag::<
+        /// The tag of operation `_1`.
+        const _1: crate::reexported::Tag<
             Self,
             crate::reexported::__private::checked::Operation<Op, { r#Match::__CHECK_4 }>,
-        >::__new(4u8, |__slabs| &mut __slabs._1);
+        > = crate::reexported::Tag::__new(4u8, |__slabs| &mut __slabs._1);
         #[doc(hidden)]
         const __CHECK_4: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -166,7 +182,7 @@ const _: () = {
         > {
             __rt::new_raw_ring::<Self>(entries)
         }
-        ///Makes a [`Match`] of a raw ring and its operations.
+        /// Makes the ring of its kernel side and its operations, these in the order of the fields.
         ///
         /// At most `backlog_limit` requests wait for room in the submission queue; `None` is the default.
         fn new(
@@ -189,8 +205,7 @@ const _: () = {
                 },
             )
         }
-        /// Begins to build a ring: everything that can be set, and then
-        /// [`build`](#krate::Builder::build).
+        /// Begins to build a ring: everything that can be set, and then `build`.
         fn builder(
             r#type: Op,
             self_: Op,
@@ -255,28 +270,16 @@ const _: () = {
     #[doc(hidden)]
     struct __Slabs {
         r#type: __rt::Slab<
-            <crate::reexported::__private::checked::Operation<
-                Op,
-                { r#Match::__CHECK_1 },
-            > as crate::reexported::RingOperation<r#Match>>::RingData,
+            <__Operation1 as crate::reexported::RingOperation<r#Match>>::RingData,
         >,
         self_: __rt::Slab<
-            <crate::reexported::__private::checked::Operation<
-                Op,
-                { r#Match::__CHECK_2 },
-            > as crate::reexported::RingOperation<r#Match>>::RingData,
+            <__Operation2 as crate::reexported::RingOperation<r#Match>>::RingData,
         >,
         raw: __rt::Slab<
-            <crate::reexported::__private::checked::Operation<
-                Op,
-                { r#Match::__CHECK_3 },
-            > as crate::reexported::RingOperation<r#Match>>::RingData,
+            <__Operation3 as crate::reexported::RingOperation<r#Match>>::RingData,
         >,
         _1: __rt::Slab<
-            <crate::reexported::__private::checked::Operation<
-                Op,
-                { r#Match::__CHECK_4 },
-            > as crate::reexported::RingOperation<r#Match>>::RingData,
+            <__Operation4 as crate::reexported::RingOperation<r#Match>>::RingData,
         >,
         __ring: ::core::marker::PhantomData<fn() -> r#Match>,
     }
@@ -359,34 +362,22 @@ const _: () = {
         fn setup(&mut self) -> ::core::result::Result<(), Self::SetupError> {
             __rt::setup::<
                 Self,
-                crate::reexported::__private::checked::Operation<
-                    Op,
-                    { r#Match::__CHECK_1 },
-                >,
+                __Operation1,
             >(&mut self.__rummelplatz_runtime, &mut self.r#type, Self::TYPE)
                 .map_err(MatchSetupError::Type)?;
             __rt::setup::<
                 Self,
-                crate::reexported::__private::checked::Operation<
-                    Op,
-                    { r#Match::__CHECK_2 },
-                >,
+                __Operation2,
             >(&mut self.__rummelplatz_runtime, &mut self.self_, Self::SELF_)
                 .map_err(MatchSetupError::Self_)?;
             __rt::setup::<
                 Self,
-                crate::reexported::__private::checked::Operation<
-                    Op,
-                    { r#Match::__CHECK_3 },
-                >,
+                __Operation3,
             >(&mut self.__rummelplatz_runtime, &mut self.raw, Self::RAW)
                 .map_err(MatchSetupError::Raw)?;
             __rt::setup::<
                 Self,
-                crate::reexported::__private::checked::Operation<
-                    Op,
-                    { r#Match::__CHECK_4 },
-                >,
+                __Operation4,
             >(&mut self.__rummelplatz_runtime, &mut self._1, Self::_1)
                 .map_err(MatchSetupError::_1)?;
             ::core::result::Result::Ok(())
@@ -396,36 +387,17 @@ const _: () = {
                 1u8 => {
                     __rt::deliver::<
                         Self,
-                        crate::reexported::__private::checked::Operation<
-                            Op,
-                            { r#Match::__CHECK_1 },
-                        >,
+                        __Operation1,
                     >(
                         __delivery,
                         &mut self.__rummelplatz_runtime,
                         &mut self.r#type,
                         Self::TYPE,
-                        __rt::Glue::<
-                            Self,
-                            crate::reexported::__private::checked::Operation<
-                                Op,
-                                { r#Match::__CHECK_1 },
-                            >,
-                        > {
-                            warn: |
-                                __warning: &<crate::reexported::__private::checked::Operation<
-                                    Op,
-                                    { r#Match::__CHECK_1 },
-                                > as crate::reexported::RingOperation<
-                                    r#Match,
-                                >>::ControlFlowWarn,
-                                __formatter: &mut ::core::fmt::Formatter<'_>|
-                            {
-                                ::core::fmt::Display::fmt(
-                                    &__rt::probe::shown!(__warning),
-                                    __formatter,
-                                )
-                            },
+                        __rt::Glue::<Self, __Operation1> {
+                            warn: __rt::probe::show!(
+                                < __Operation1 as crate ::reexported::RingOperation <
+                                r#Match >> ::ControlFlowWarn
+                            ),
                             completion_error: MatchCompletionError::Type,
                             teardown_error: MatchTeardownError::Type,
                         },
@@ -434,36 +406,17 @@ const _: () = {
                 2u8 => {
                     __rt::deliver::<
                         Self,
-                        crate::reexported::__private::checked::Operation<
-                            Op,
-                            { r#Match::__CHECK_2 },
-                        >,
+                        __Operation2,
                     >(
                         __delivery,
                         &mut self.__rummelplatz_runtime,
                         &mut self.self_,
                         Self::SELF_,
-                        __rt::Glue::<
-                            Self,
-                            crate::reexported::__private::checked::Operation<
-                                Op,
-                                { r#Match::__CHECK_2 },
-                            >,
-                        > {
-                            warn: |
-                                __warning: &<crate::reexported::__private::checked::Operation<
-                                    Op,
-                                    { r#Match::__CHECK_2 },
-                                > as crate::reexported::RingOperation<
-                                    r#Match,
-                                >>::ControlFlowWarn,
-                                __formatter: &mut ::core::fmt::Formatter<'_>|
-                            {
-                                ::core::fmt::Display::fmt(
-                                    &__rt::probe::shown!(__warning),
-                                    __formatter,
-                                )
-                            },
+                        __rt::Glue::<Self, __Operation2> {
+                            warn: __rt::probe::show!(
+                                < __Operation2 as crate ::reexported::RingOperation <
+                                r#Match >> ::ControlFlowWarn
+                            ),
                             completion_error: MatchCompletionError::Self_,
                             teardown_error: MatchTeardownError::Self_,
                         },
@@ -472,36 +425,17 @@ const _: () = {
                 3u8 => {
                     __rt::deliver::<
                         Self,
-                        crate::reexported::__private::checked::Operation<
-                            Op,
-                            { r#Match::__CHECK_3 },
-                        >,
+                        __Operation3,
                     >(
                         __delivery,
                         &mut self.__rummelplatz_runtime,
                         &mut self.raw,
                         Self::RAW,
-                        __rt::Glue::<
-                            Self,
-                            crate::reexported::__private::checked::Operation<
-                                Op,
-                                { r#Match::__CHECK_3 },
-                            >,
-                        > {
-                            warn: |
-                                __warning: &<crate::reexported::__private::checked::Operation<
-                                    Op,
-                                    { r#Match::__CHECK_3 },
-                                > as crate::reexported::RingOperation<
-                                    r#Match,
-                                >>::ControlFlowWarn,
-                                __formatter: &mut ::core::fmt::Formatter<'_>|
-                            {
-                                ::core::fmt::Display::fmt(
-                                    &__rt::probe::shown!(__warning),
-                                    __formatter,
-                                )
-                            },
+                        __rt::Glue::<Self, __Operation3> {
+                            warn: __rt::probe::show!(
+                                < __Operation3 as crate ::reexported::RingOperation <
+                                r#Match >> ::ControlFlowWarn
+                            ),
                             completion_error: MatchCompletionError::Raw,
                             teardown_error: MatchTeardownError::Raw,
                         },
@@ -510,36 +444,17 @@ const _: () = {
                 4u8 => {
                     __rt::deliver::<
                         Self,
-                        crate::reexported::__private::checked::Operation<
-                            Op,
-                            { r#Match::__CHECK_4 },
-                        >,
+                        __Operation4,
                     >(
                         __delivery,
                         &mut self.__rummelplatz_runtime,
                         &mut self._1,
                         Self::_1,
-                        __rt::Glue::<
-                            Self,
-                            crate::reexported::__private::checked::Operation<
-                                Op,
-                                { r#Match::__CHECK_4 },
-                            >,
-                        > {
-                            warn: |
-                                __warning: &<crate::reexported::__private::checked::Operation<
-                                    Op,
-                                    { r#Match::__CHECK_4 },
-                                > as crate::reexported::RingOperation<
-                                    r#Match,
-                                >>::ControlFlowWarn,
-                                __formatter: &mut ::core::fmt::Formatter<'_>|
-                            {
-                                ::core::fmt::Display::fmt(
-                                    &__rt::probe::shown!(__warning),
-                                    __formatter,
-                                )
-                            },
+                        __rt::Glue::<Self, __Operation4> {
+                            warn: __rt::probe::show!(
+                                < __Operation4 as crate ::reexported::RingOperation <
+                                r#Match >> ::ControlFlowWarn
+                            ),
                             completion_error: MatchCompletionError::_1,
                             teardown_error: MatchTeardownError::_1,
                         },
@@ -570,205 +485,16 @@ const _: () = {
             __rt::AsRawFd::as_raw_fd(&self.__rummelplatz_runtime)
         }
     }
-    #[automatically_derived]
-    impl __rt::probe::OperationError for MatchSetupError {
-        fn failure(&self) -> __rt::probe::Failure<'_> {
-            match *self {
-                Self::Type(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Type",
-                        operation: "type",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::Self_(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Self_",
-                        operation: "self_",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::Raw(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Raw",
-                        operation: "raw",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::_1(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "_1",
-                        operation: "_1",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-            }
-        }
+    __rt::probe::operation_error! {
+        impl [] for [MatchSetupError] [] Type = "type", Self_ = "self_", Raw = "raw", _1
+        = "_1",
     }
-    #[automatically_derived]
-    impl ::core::fmt::Display for MatchSetupError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Display::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
+    __rt::probe::operation_error! {
+        impl [] for [MatchCompletionError] [] Type = "type", Self_ = "self_", Raw =
+        "raw", _1 = "_1",
     }
-    #[automatically_derived]
-    impl ::core::fmt::Debug for MatchSetupError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Debug::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl ::core::error::Error for MatchSetupError {
-        fn source(
-            &self,
-        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
-            __rt::probe::OperationError::failure(self).error.source
-        }
-    }
-    #[automatically_derived]
-    impl __rt::probe::OperationError for MatchCompletionError {
-        fn failure(&self) -> __rt::probe::Failure<'_> {
-            match *self {
-                Self::Type(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Type",
-                        operation: "type",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::Self_(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Self_",
-                        operation: "self_",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::Raw(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Raw",
-                        operation: "raw",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::_1(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "_1",
-                        operation: "_1",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-            }
-        }
-    }
-    #[automatically_derived]
-    impl ::core::fmt::Display for MatchCompletionError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Display::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl ::core::fmt::Debug for MatchCompletionError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Debug::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl ::core::error::Error for MatchCompletionError {
-        fn source(
-            &self,
-        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
-            __rt::probe::OperationError::failure(self).error.source
-        }
-    }
-    #[automatically_derived]
-    impl __rt::probe::OperationError for MatchTeardownError {
-        fn failure(&self) -> __rt::probe::Failure<'_> {
-            match *self {
-                Self::Type(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Type",
-                        operation: "type",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::Self_(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Self_",
-                        operation: "self_",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::Raw(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Raw",
-                        operation: "raw",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::_1(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "_1",
-                        operation: "_1",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-            }
-        }
-    }
-    #[automatically_derived]
-    impl ::core::fmt::Display for MatchTeardownError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Display::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl ::core::fmt::Debug for MatchTeardownError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Debug::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl ::core::error::Error for MatchTeardownError {
-        fn source(
-            &self,
-        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
-            __rt::probe::OperationError::failure(self).error.source
-        }
+    __rt::probe::operation_error! {
+        impl [] for [MatchTeardownError] [] Type = "type", Self_ = "self_", Raw = "raw",
+        _1 = "_1",
     }
 };

@@ -8,11 +8,11 @@ struct Server {
     #[cfg_attr(feature = "x", serde(skip))]
     both: Op,
 }
-///Which operation of [`Server`] failed: one variant for each.
+/// Which operation of [`Server`] failed: one variant for each.
 #[allow(private_interfaces, non_camel_case_types)]
 enum ServerSetupError {
     #[cfg(unix)]
-    ///Operation `unix`: its `setup` returned this.
+    /// Operation `unix`: its `setup` returned this.
     Unix(
         <::rummelplatz::__private::checked::Operation<
             Op,
@@ -20,14 +20,14 @@ enum ServerSetupError {
         > as ::rummelplatz::RingOperation<Server>>::SetupError,
     ),
     #[cfg_attr(feature = "x", cfg(windows))]
-    ///Operation `windows`: its `setup` returned this.
+    /// Operation `windows`: its `setup` returned this.
     Windows(
         <::rummelplatz::__private::checked::Operation<
             Op,
             { Server::__CHECK_2 },
         > as ::rummelplatz::RingOperation<Server>>::SetupError,
     ),
-    ///Operation `both`: its `setup` returned this.
+    /// Operation `both`: its `setup` returned this.
     Both(
         <::rummelplatz::__private::checked::Operation<
             Op,
@@ -35,11 +35,11 @@ enum ServerSetupError {
         > as ::rummelplatz::RingOperation<Server>>::SetupError,
     ),
 }
-///Which operation of [`Server`] failed: one variant for each.
+/// Which operation of [`Server`] failed: one variant for each.
 #[allow(private_interfaces, non_camel_case_types)]
 enum ServerCompletionError {
     #[cfg(unix)]
-    ///Operation `unix`: its `on_completion` ended the ring with this.
+    /// Operation `unix`: its `on_completion` ended the ring with this.
     Unix(
         <::rummelplatz::__private::checked::Operation<
             Op,
@@ -47,14 +47,14 @@ enum ServerCompletionError {
         > as ::rummelplatz::RingOperation<Server>>::ControlFlowError,
     ),
     #[cfg_attr(feature = "x", cfg(windows))]
-    ///Operation `windows`: its `on_completion` ended the ring with this.
+    /// Operation `windows`: its `on_completion` ended the ring with this.
     Windows(
         <::rummelplatz::__private::checked::Operation<
             Op,
             { Server::__CHECK_2 },
         > as ::rummelplatz::RingOperation<Server>>::ControlFlowError,
     ),
-    ///Operation `both`: its `on_completion` ended the ring with this.
+    /// Operation `both`: its `on_completion` ended the ring with this.
     Both(
         <::rummelplatz::__private::checked::Operation<
             Op,
@@ -62,11 +62,11 @@ enum ServerCompletionError {
         > as ::rummelplatz::RingOperation<Server>>::ControlFlowError,
     ),
 }
-///Which operation of [`Server`] failed: one variant for each.
+/// Which operation of [`Server`] failed: one variant for each.
 #[allow(private_interfaces, non_camel_case_types)]
 enum ServerTeardownError {
     #[cfg(unix)]
-    ///Operation `unix`: its `on_teardown_completion` returned this.
+    /// Operation `unix`: its `on_teardown_completion` returned this.
     Unix(
         <::rummelplatz::__private::checked::Operation<
             Op,
@@ -74,14 +74,14 @@ enum ServerTeardownError {
         > as ::rummelplatz::RingOperation<Server>>::TeardownError,
     ),
     #[cfg_attr(feature = "x", cfg(windows))]
-    ///Operation `windows`: its `on_teardown_completion` returned this.
+    /// Operation `windows`: its `on_teardown_completion` returned this.
     Windows(
         <::rummelplatz::__private::checked::Operation<
             Op,
             { Server::__CHECK_2 },
         > as ::rummelplatz::RingOperation<Server>>::TeardownError,
     ),
-    ///Operation `both`: its `on_teardown_completion` returned this.
+    /// Operation `both`: its `on_teardown_completion` returned this.
     Both(
         <::rummelplatz::__private::checked::Operation<
             Op,
@@ -91,15 +91,29 @@ enum ServerTeardownError {
 }
 const _: () = {
     use ::rummelplatz::__private as __rt;
+    #[cfg(unix)]
+    type __Operation1 = ::rummelplatz::__private::checked::Operation<
+        Op,
+        { Server::__CHECK_1 },
+    >;
+    #[cfg_attr(feature = "x", cfg(windows))]
+    type __Operation2 = ::rummelplatz::__private::checked::Operation<
+        Op,
+        { Server::__CHECK_2 },
+    >;
+    type __Operation3 = ::rummelplatz::__private::checked::Operation<
+        Op,
+        { Server::__CHECK_3 },
+    >;
     #[allow(dead_code, private_interfaces, clippy::too_many_arguments)]
     #[automatically_derived]
     impl Server {
         #[cfg(unix)]
-        ///The tag of operation `unix`.
-        const UNIX: ::rummelplatz::Tag<Self, Op> = ::rummelplatz::Tag::<
+        /// The tag of operation `unix`.
+        const UNIX: ::rummelplatz::Tag<
             Self,
             ::rummelplatz::__private::checked::Operation<Op, { Server::__CHECK_1 }>,
-        >::__new(1u8, |__slabs| &mut __slabs.unix);
+        > = ::rummelplatz::Tag::__new(1u8, |__slabs| &mut __slabs.unix);
         #[cfg(unix)]
         #[doc(hidden)]
         const __CHECK_1: ::core::primitive::bool = {
@@ -109,11 +123,11 @@ const _: () = {
             true
         };
         #[cfg_attr(feature = "x", cfg(windows))]
-        ///The tag of operation `windows`.
-        const WINDOWS: ::rummelplatz::Tag<Self, Op> = ::rummelplatz::Tag::<
+        /// The tag of operation `windows`.
+        const WINDOWS: ::rummelplatz::Tag<
             Self,
             ::rummelplatz::__private::checked::Operation<Op, { Server::__CHECK_2 }>,
-        >::__new(2u8, |__slabs| &mut __slabs.windows);
+        > = ::rummelplatz::Tag::__new(2u8, |__slabs| &mut __slabs.windows);
         #[cfg_attr(feature = "x", cfg(windows))]
         #[doc(hidden)]
         const __CHECK_2: ::core::primitive::bool = {
@@ -122,11 +136,11 @@ const _: () = {
             >;
             true
         };
-        ///The tag of operation `both`.
-        const BOTH: ::rummelplatz::Tag<Self, Op> = ::rummelplatz::Tag::<
+        /// The tag of operation `both`.
+        const BOTH: ::rummelplatz::Tag<
             Self,
             ::rummelplatz::__private::checked::Operation<Op, { Server::__CHECK_3 }>,
-        >::__new(3u8, |__slabs| &mut __slabs.both);
+        > = ::rummelplatz::Tag::__new(3u8, |__slabs| &mut __slabs.both);
         #[doc(hidden)]
         const __CHECK_3: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -143,7 +157,7 @@ const _: () = {
         ) -> ::core::result::Result<::rummelplatz::RawRing, ::rummelplatz::BuildError> {
             __rt::new_raw_ring::<Self>(entries)
         }
-        ///Makes a [`Server`] of a raw ring and its operations.
+        /// Makes the ring of its kernel side and its operations, these in the order of the fields.
         ///
         /// At most `backlog_limit` requests wait for room in the submission queue; `None` is the default.
         fn new(
@@ -168,8 +182,7 @@ const _: () = {
                 },
             )
         }
-        /// Begins to build a ring: everything that can be set, and then
-        /// [`build`](#krate::Builder::build).
+        /// Begins to build a ring: everything that can be set, and then `build`.
         fn builder(
             #[cfg(unix)]
             unix: Op,
@@ -235,23 +248,14 @@ const _: () = {
     struct __Slabs {
         #[cfg(unix)]
         unix: __rt::Slab<
-            <::rummelplatz::__private::checked::Operation<
-                Op,
-                { Server::__CHECK_1 },
-            > as ::rummelplatz::RingOperation<Server>>::RingData,
+            <__Operation1 as ::rummelplatz::RingOperation<Server>>::RingData,
         >,
         #[cfg_attr(feature = "x", cfg(windows))]
         windows: __rt::Slab<
-            <::rummelplatz::__private::checked::Operation<
-                Op,
-                { Server::__CHECK_2 },
-            > as ::rummelplatz::RingOperation<Server>>::RingData,
+            <__Operation2 as ::rummelplatz::RingOperation<Server>>::RingData,
         >,
         both: __rt::Slab<
-            <::rummelplatz::__private::checked::Operation<
-                Op,
-                { Server::__CHECK_3 },
-            > as ::rummelplatz::RingOperation<Server>>::RingData,
+            <__Operation3 as ::rummelplatz::RingOperation<Server>>::RingData,
         >,
         __ring: ::core::marker::PhantomData<fn() -> Server>,
     }
@@ -342,18 +346,18 @@ const _: () = {
             #[cfg(unix)]
             __rt::setup::<
                 Self,
-                ::rummelplatz::__private::checked::Operation<Op, { Server::__CHECK_1 }>,
+                __Operation1,
             >(&mut self.__rummelplatz_runtime, &mut self.unix, Self::UNIX)
                 .map_err(ServerSetupError::Unix)?;
             #[cfg_attr(feature = "x", cfg(windows))]
             __rt::setup::<
                 Self,
-                ::rummelplatz::__private::checked::Operation<Op, { Server::__CHECK_2 }>,
+                __Operation2,
             >(&mut self.__rummelplatz_runtime, &mut self.windows, Self::WINDOWS)
                 .map_err(ServerSetupError::Windows)?;
             __rt::setup::<
                 Self,
-                ::rummelplatz::__private::checked::Operation<Op, { Server::__CHECK_3 }>,
+                __Operation3,
             >(&mut self.__rummelplatz_runtime, &mut self.both, Self::BOTH)
                 .map_err(ServerSetupError::Both)?;
             ::core::result::Result::Ok(())
@@ -364,34 +368,17 @@ const _: () = {
                 1u8 => {
                     __rt::deliver::<
                         Self,
-                        ::rummelplatz::__private::checked::Operation<
-                            Op,
-                            { Server::__CHECK_1 },
-                        >,
+                        __Operation1,
                     >(
                         __delivery,
                         &mut self.__rummelplatz_runtime,
                         &mut self.unix,
                         Self::UNIX,
-                        __rt::Glue::<
-                            Self,
-                            ::rummelplatz::__private::checked::Operation<
-                                Op,
-                                { Server::__CHECK_1 },
-                            >,
-                        > {
-                            warn: |
-                                __warning: &<::rummelplatz::__private::checked::Operation<
-                                    Op,
-                                    { Server::__CHECK_1 },
-                                > as ::rummelplatz::RingOperation<Server>>::ControlFlowWarn,
-                                __formatter: &mut ::core::fmt::Formatter<'_>|
-                            {
-                                ::core::fmt::Display::fmt(
-                                    &__rt::probe::shown!(__warning),
-                                    __formatter,
-                                )
-                            },
+                        __rt::Glue::<Self, __Operation1> {
+                            warn: __rt::probe::show!(
+                                < __Operation1 as ::rummelplatz::RingOperation < Server >>
+                                ::ControlFlowWarn
+                            ),
                             completion_error: ServerCompletionError::Unix,
                             teardown_error: ServerTeardownError::Unix,
                         },
@@ -401,34 +388,17 @@ const _: () = {
                 2u8 => {
                     __rt::deliver::<
                         Self,
-                        ::rummelplatz::__private::checked::Operation<
-                            Op,
-                            { Server::__CHECK_2 },
-                        >,
+                        __Operation2,
                     >(
                         __delivery,
                         &mut self.__rummelplatz_runtime,
                         &mut self.windows,
                         Self::WINDOWS,
-                        __rt::Glue::<
-                            Self,
-                            ::rummelplatz::__private::checked::Operation<
-                                Op,
-                                { Server::__CHECK_2 },
-                            >,
-                        > {
-                            warn: |
-                                __warning: &<::rummelplatz::__private::checked::Operation<
-                                    Op,
-                                    { Server::__CHECK_2 },
-                                > as ::rummelplatz::RingOperation<Server>>::ControlFlowWarn,
-                                __formatter: &mut ::core::fmt::Formatter<'_>|
-                            {
-                                ::core::fmt::Display::fmt(
-                                    &__rt::probe::shown!(__warning),
-                                    __formatter,
-                                )
-                            },
+                        __rt::Glue::<Self, __Operation2> {
+                            warn: __rt::probe::show!(
+                                < __Operation2 as ::rummelplatz::RingOperation < Server >>
+                                ::ControlFlowWarn
+                            ),
                             completion_error: ServerCompletionError::Windows,
                             teardown_error: ServerTeardownError::Windows,
                         },
@@ -437,34 +407,17 @@ const _: () = {
                 3u8 => {
                     __rt::deliver::<
                         Self,
-                        ::rummelplatz::__private::checked::Operation<
-                            Op,
-                            { Server::__CHECK_3 },
-                        >,
+                        __Operation3,
                     >(
                         __delivery,
                         &mut self.__rummelplatz_runtime,
                         &mut self.both,
                         Self::BOTH,
-                        __rt::Glue::<
-                            Self,
-                            ::rummelplatz::__private::checked::Operation<
-                                Op,
-                                { Server::__CHECK_3 },
-                            >,
-                        > {
-                            warn: |
-                                __warning: &<::rummelplatz::__private::checked::Operation<
-                                    Op,
-                                    { Server::__CHECK_3 },
-                                > as ::rummelplatz::RingOperation<Server>>::ControlFlowWarn,
-                                __formatter: &mut ::core::fmt::Formatter<'_>|
-                            {
-                                ::core::fmt::Display::fmt(
-                                    &__rt::probe::shown!(__warning),
-                                    __formatter,
-                                )
-                            },
+                        __rt::Glue::<Self, __Operation3> {
+                            warn: __rt::probe::show!(
+                                < __Operation3 as ::rummelplatz::RingOperation < Server >>
+                                ::ControlFlowWarn
+                            ),
                             completion_error: ServerCompletionError::Both,
                             teardown_error: ServerTeardownError::Both,
                         },
@@ -495,190 +448,16 @@ const _: () = {
             __rt::AsRawFd::as_raw_fd(&self.__rummelplatz_runtime)
         }
     }
-    #[automatically_derived]
-    impl __rt::probe::OperationError for ServerSetupError {
-        fn failure(&self) -> __rt::probe::Failure<'_> {
-            match *self {
-                #[cfg(unix)]
-                Self::Unix(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Unix",
-                        operation: "unix",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                #[cfg_attr(feature = "x", cfg(windows))]
-                Self::Windows(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Windows",
-                        operation: "windows",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::Both(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Both",
-                        operation: "both",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-            }
-        }
+    __rt::probe::operation_error! {
+        impl [] for [ServerSetupError] [] #[cfg(unix)] Unix = "unix", #[cfg_attr(feature
+        = "x", cfg(windows))] Windows = "windows", Both = "both",
     }
-    #[automatically_derived]
-    impl ::core::fmt::Display for ServerSetupError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Display::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
+    __rt::probe::operation_error! {
+        impl [] for [ServerCompletionError] [] #[cfg(unix)] Unix = "unix",
+        #[cfg_attr(feature = "x", cfg(windows))] Windows = "windows", Both = "both",
     }
-    #[automatically_derived]
-    impl ::core::fmt::Debug for ServerSetupError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Debug::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl ::core::error::Error for ServerSetupError {
-        fn source(
-            &self,
-        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
-            __rt::probe::OperationError::failure(self).error.source
-        }
-    }
-    #[automatically_derived]
-    impl __rt::probe::OperationError for ServerCompletionError {
-        fn failure(&self) -> __rt::probe::Failure<'_> {
-            match *self {
-                #[cfg(unix)]
-                Self::Unix(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Unix",
-                        operation: "unix",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                #[cfg_attr(feature = "x", cfg(windows))]
-                Self::Windows(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Windows",
-                        operation: "windows",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::Both(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Both",
-                        operation: "both",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-            }
-        }
-    }
-    #[automatically_derived]
-    impl ::core::fmt::Display for ServerCompletionError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Display::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl ::core::fmt::Debug for ServerCompletionError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Debug::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl ::core::error::Error for ServerCompletionError {
-        fn source(
-            &self,
-        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
-            __rt::probe::OperationError::failure(self).error.source
-        }
-    }
-    #[automatically_derived]
-    impl __rt::probe::OperationError for ServerTeardownError {
-        fn failure(&self) -> __rt::probe::Failure<'_> {
-            match *self {
-                #[cfg(unix)]
-                Self::Unix(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Unix",
-                        operation: "unix",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                #[cfg_attr(feature = "x", cfg(windows))]
-                Self::Windows(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Windows",
-                        operation: "windows",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::Both(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Both",
-                        operation: "both",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-            }
-        }
-    }
-    #[automatically_derived]
-    impl ::core::fmt::Display for ServerTeardownError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Display::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl ::core::fmt::Debug for ServerTeardownError {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Debug::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl ::core::error::Error for ServerTeardownError {
-        fn source(
-            &self,
-        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
-            __rt::probe::OperationError::failure(self).error.source
-        }
+    __rt::probe::operation_error! {
+        impl [] for [ServerTeardownError] [] #[cfg(unix)] Unix = "unix",
+        #[cfg_attr(feature = "x", cfg(windows))] Windows = "windows", Both = "both",
     }
 };

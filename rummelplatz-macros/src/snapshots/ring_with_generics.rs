@@ -6,17 +6,17 @@ where
     holder: Holder<'a, T>,
     me: ForRing<Self, [Self::Item; N]>,
 }
-///Which operation of [`Server`] failed: one variant for each.
+/// Which operation of [`Server`] failed: one variant for each.
 #[allow(private_interfaces, non_camel_case_types)]
 pub(crate) enum ServerSetupError<'a, T: Clone = u32, const N: usize = 4>
 where
     T: 'a,
 {
-    ///Operation `holder`: its `setup` returned this.
+    /// Operation `holder`: its `setup` returned this.
     Holder(
         <Holder<'a, T> as ::rummelplatz::RingOperation<Server<'a, T, N>>>::SetupError,
     ),
-    ///Operation `me`: its `setup` returned this.
+    /// Operation `me`: its `setup` returned this.
     Me(
         <ForRing<
             Server<'a, T, N>,
@@ -24,20 +24,20 @@ where
         > as ::rummelplatz::RingOperation<Server<'a, T, N>>>::SetupError,
     ),
 }
-///Which operation of [`Server`] failed: one variant for each.
+/// Which operation of [`Server`] failed: one variant for each.
 #[allow(private_interfaces, non_camel_case_types)]
 pub(crate) enum ServerCompletionError<'a, T: Clone = u32, const N: usize = 4>
 where
     T: 'a,
 {
-    ///Operation `holder`: its `on_completion` ended the ring with this.
+    /// Operation `holder`: its `on_completion` ended the ring with this.
     Holder(
         <Holder<
             'a,
             T,
         > as ::rummelplatz::RingOperation<Server<'a, T, N>>>::ControlFlowError,
     ),
-    ///Operation `me`: its `on_completion` ended the ring with this.
+    /// Operation `me`: its `on_completion` ended the ring with this.
     Me(
         <ForRing<
             Server<'a, T, N>,
@@ -45,17 +45,17 @@ where
         > as ::rummelplatz::RingOperation<Server<'a, T, N>>>::ControlFlowError,
     ),
 }
-///Which operation of [`Server`] failed: one variant for each.
+/// Which operation of [`Server`] failed: one variant for each.
 #[allow(private_interfaces, non_camel_case_types)]
 pub(crate) enum ServerTeardownError<'a, T: Clone = u32, const N: usize = 4>
 where
     T: 'a,
 {
-    ///Operation `holder`: its `on_teardown_completion` returned this.
+    /// Operation `holder`: its `on_teardown_completion` returned this.
     Holder(
         <Holder<'a, T> as ::rummelplatz::RingOperation<Server<'a, T, N>>>::TeardownError,
     ),
-    ///Operation `me`: its `on_teardown_completion` returned this.
+    /// Operation `me`: its `on_teardown_completion` returned this.
     Me(
         <ForRing<
             Server<'a, T, N>,
@@ -71,19 +71,16 @@ const _: () = {
     where
         T: 'a,
     {
-        ///The tag of operation `holder`.
-        const HOLDER: ::rummelplatz::Tag<Self, Holder<'a, T>> = ::rummelplatz::Tag::<
-            Self,
-            Holder<'a, T>,
-        >::__new(1u8, |__slabs| &mut __slabs.holder);
-        ///The tag of operation `me`.
+        /// The tag of operation `holder`.
+        const HOLDER: ::rummelplatz::Tag<Self, Holder<'a, T>> = ::rummelplatz::Tag::__new(
+            1u8,
+            |__slabs| &mut __slabs.holder,
+        );
+        /// The tag of operation `me`.
         const ME: ::rummelplatz::Tag<
             Self,
             ForRing<Server<'a, T, N>, [<Server<'a, T, N>>::Item; N]>,
-        > = ::rummelplatz::Tag::<
-            Self,
-            ForRing<Server<'a, T, N>, [<Server<'a, T, N>>::Item; N]>,
-        >::__new(2u8, |__slabs| &mut __slabs.me);
+        > = ::rummelplatz::Tag::__new(2u8, |__slabs| &mut __slabs.me);
         /// Creates the kernel's side of the ring, with `entries` rounded up to a power of two.
         ///
         /// # Errors
@@ -93,7 +90,7 @@ const _: () = {
         ) -> ::core::result::Result<::rummelplatz::RawRing, ::rummelplatz::BuildError> {
             __rt::new_raw_ring::<Self>(entries)
         }
-        ///Makes a [`Server`] of a raw ring and its operations.
+        /// Makes the ring of its kernel side and its operations, these in the order of the fields.
         ///
         /// At most `backlog_limit` requests wait for room in the submission queue; `None` is the default.
         pub(crate) fn new(
@@ -112,8 +109,7 @@ const _: () = {
                 },
             )
         }
-        /// Begins to build a ring: everything that can be set, and then
-        /// [`build`](#krate::Builder::build).
+        /// Begins to build a ring: everything that can be set, and then `build`.
         pub(crate) fn builder(
             holder: Holder<'a, T>,
             me: ForRing<Self, [Self::Item; N]>,
@@ -280,20 +276,10 @@ const _: () = {
                         &mut self.holder,
                         Self::HOLDER,
                         __rt::Glue::<Self, Holder<'a, T>> {
-                            warn: |
-                                __warning: &<Holder<
-                                    'a,
-                                    T,
-                                > as ::rummelplatz::RingOperation<
-                                    Server<'a, T, N>,
-                                >>::ControlFlowWarn,
-                                __formatter: &mut ::core::fmt::Formatter<'_>|
-                            {
-                                ::core::fmt::Display::fmt(
-                                    &__rt::probe::shown!(__warning),
-                                    __formatter,
-                                )
-                            },
+                            warn: __rt::probe::show!(
+                                < Holder < 'a, T > as ::rummelplatz::RingOperation < Server
+                                < 'a, T, N > >> ::ControlFlowWarn
+                            ),
                             completion_error: ServerCompletionError::Holder,
                             teardown_error: ServerTeardownError::Holder,
                         },
@@ -312,20 +298,11 @@ const _: () = {
                             Self,
                             ForRing<Server<'a, T, N>, [<Server<'a, T, N>>::Item; N]>,
                         > {
-                            warn: |
-                                __warning: &<ForRing<
-                                    Server<'a, T, N>,
-                                    [<Server<'a, T, N>>::Item; N],
-                                > as ::rummelplatz::RingOperation<
-                                    Server<'a, T, N>,
-                                >>::ControlFlowWarn,
-                                __formatter: &mut ::core::fmt::Formatter<'_>|
-                            {
-                                ::core::fmt::Display::fmt(
-                                    &__rt::probe::shown!(__warning),
-                                    __formatter,
-                                )
-                            },
+                            warn: __rt::probe::show!(
+                                < ForRing < Server < 'a, T, N >, [< Server < 'a, T, N > >
+                                ::Item; N] > as ::rummelplatz::RingOperation < Server < 'a,
+                                T, N > >> ::ControlFlowWarn
+                            ),
                             completion_error: ServerCompletionError::Me,
                             teardown_error: ServerTeardownError::Me,
                         },
@@ -365,210 +342,16 @@ const _: () = {
             __rt::AsRawFd::as_raw_fd(&self.__rummelplatz_runtime)
         }
     }
-    #[automatically_derived]
-    impl<'a, T: Clone, const N: usize> __rt::probe::OperationError
-    for ServerSetupError<'a, T, N>
-    where
-        T: 'a,
-    {
-        fn failure(&self) -> __rt::probe::Failure<'_> {
-            match *self {
-                Self::Holder(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Holder",
-                        operation: "holder",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::Me(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Me",
-                        operation: "me",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-            }
-        }
+    __rt::probe::operation_error! {
+        impl [< 'a, T : Clone, const N : usize >] for [ServerSetupError < 'a, T, N >]
+        [where T : 'a] Holder = "holder", Me = "me",
     }
-    #[automatically_derived]
-    impl<'a, T: Clone, const N: usize> ::core::fmt::Display
-    for ServerSetupError<'a, T, N>
-    where
-        T: 'a,
-    {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Display::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
+    __rt::probe::operation_error! {
+        impl [< 'a, T : Clone, const N : usize >] for [ServerCompletionError < 'a, T, N
+        >] [where T : 'a] Holder = "holder", Me = "me",
     }
-    #[automatically_derived]
-    impl<'a, T: Clone, const N: usize> ::core::fmt::Debug for ServerSetupError<'a, T, N>
-    where
-        T: 'a,
-    {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Debug::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl<'a, T: Clone, const N: usize> ::core::error::Error
-    for ServerSetupError<'a, T, N>
-    where
-        T: 'a,
-    {
-        fn source(
-            &self,
-        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
-            __rt::probe::OperationError::failure(self).error.source
-        }
-    }
-    #[automatically_derived]
-    impl<'a, T: Clone, const N: usize> __rt::probe::OperationError
-    for ServerCompletionError<'a, T, N>
-    where
-        T: 'a,
-    {
-        fn failure(&self) -> __rt::probe::Failure<'_> {
-            match *self {
-                Self::Holder(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Holder",
-                        operation: "holder",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::Me(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Me",
-                        operation: "me",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-            }
-        }
-    }
-    #[automatically_derived]
-    impl<'a, T: Clone, const N: usize> ::core::fmt::Display
-    for ServerCompletionError<'a, T, N>
-    where
-        T: 'a,
-    {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Display::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl<'a, T: Clone, const N: usize> ::core::fmt::Debug
-    for ServerCompletionError<'a, T, N>
-    where
-        T: 'a,
-    {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Debug::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl<'a, T: Clone, const N: usize> ::core::error::Error
-    for ServerCompletionError<'a, T, N>
-    where
-        T: 'a,
-    {
-        fn source(
-            &self,
-        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
-            __rt::probe::OperationError::failure(self).error.source
-        }
-    }
-    #[automatically_derived]
-    impl<'a, T: Clone, const N: usize> __rt::probe::OperationError
-    for ServerTeardownError<'a, T, N>
-    where
-        T: 'a,
-    {
-        fn failure(&self) -> __rt::probe::Failure<'_> {
-            match *self {
-                Self::Holder(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Holder",
-                        operation: "holder",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-                Self::Me(ref __error) => {
-                    __rt::probe::Failure {
-                        variant: "Me",
-                        operation: "me",
-                        error: __rt::probe::shown!(__error),
-                    }
-                }
-            }
-        }
-    }
-    #[automatically_derived]
-    impl<'a, T: Clone, const N: usize> ::core::fmt::Display
-    for ServerTeardownError<'a, T, N>
-    where
-        T: 'a,
-    {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Display::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl<'a, T: Clone, const N: usize> ::core::fmt::Debug
-    for ServerTeardownError<'a, T, N>
-    where
-        T: 'a,
-    {
-        fn fmt(
-            &self,
-            __formatter: &mut ::core::fmt::Formatter<'_>,
-        ) -> ::core::fmt::Result {
-            ::core::fmt::Debug::fmt(
-                &__rt::probe::OperationError::failure(self),
-                __formatter,
-            )
-        }
-    }
-    #[automatically_derived]
-    impl<'a, T: Clone, const N: usize> ::core::error::Error
-    for ServerTeardownError<'a, T, N>
-    where
-        T: 'a,
-    {
-        fn source(
-            &self,
-        ) -> ::core::option::Option<&(dyn ::core::error::Error + 'static)> {
-            __rt::probe::OperationError::failure(self).error.source
-        }
+    __rt::probe::operation_error! {
+        impl [< 'a, T : Clone, const N : usize >] for [ServerTeardownError < 'a, T, N >]
+        [where T : 'a] Holder = "holder", Me = "me",
     }
 };

@@ -1,0 +1,23 @@
+use std::num::NonZeroU32;
+
+use rummelplatz::{Completion, Ring, RingOperation, Submitter, ring};
+
+#[ring]
+struct Server {
+    accept: Accept,
+}
+
+#[derive(RingOperation)]
+#[ring_operation(data = u32, on_completion)]
+struct Accept;
+
+impl Accept {
+    fn on_completion<R: Ring>(&mut self, _: Completion, _: String, _: Submitter<'_, R, Self>) {}
+}
+
+fn main() {
+    let raw = Server::new_raw_ring(NonZeroU32::MIN).unwrap();
+    let mut server = Server::new(raw, None, Accept);
+    server.run().unwrap();
+    println!("{:?} {:?}", server.stats(), Server::ACCEPT);
+}

@@ -1,0 +1,26 @@
+use std::num::NonZeroU32;
+
+use rummelplatz::{Completion, Ring, RingOperation, Submitter, ring};
+
+#[ring]
+struct Server {
+    accept: Accept,
+}
+
+#[derive(RingOperation)]
+#[ring_operation(data = String, on_more, on_final)]
+struct Accept;
+
+impl Accept {
+    fn on_more<R: Ring>(&mut self, _: Completion, _: &mut String, _: Submitter<'_, R, Self>) -> Option<String> {
+        None
+    }
+    fn on_final<R: Ring>(&mut self, _: Completion, _: String, _: Submitter<'_, R, Self>) {}
+}
+
+fn main() {
+    let raw = Server::new_raw_ring(NonZeroU32::MIN).unwrap();
+    let mut server = Server::new(raw, None, Accept);
+    server.run().unwrap();
+    println!("{:?} {:?}", server.stats(), Server::ACCEPT);
+}

@@ -1,0 +1,26 @@
+use std::num::NonZeroU32;
+
+use rummelplatz::{Completion, Ring, RingOperation, Submitter, ring};
+
+#[ring]
+struct Server {
+    accept: Accept,
+}
+
+#[derive(RingOperation)]
+#[ring_operation(warn = String, on_completion)]
+struct Accept;
+
+impl Accept {
+    fn on_completion<R: Ring>(&mut self, completion: Completion, _: (), _: Submitter<'_, R, Self>) -> Result<(), String> {
+        completion.result()?;
+        Ok(())
+    }
+}
+
+fn main() {
+    let raw = Server::new_raw_ring(NonZeroU32::MIN).unwrap();
+    let mut server = Server::new(raw, None, Accept);
+    server.run().unwrap();
+    println!("{:?} {:?}", server.stats(), Server::ACCEPT);
+}

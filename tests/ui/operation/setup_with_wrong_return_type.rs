@@ -1,0 +1,26 @@
+use std::io;
+use std::num::NonZeroU32;
+
+use rummelplatz::{Ring, RingOperation, Submitter, ring};
+
+#[ring]
+struct Server {
+    accept: Accept,
+}
+
+#[derive(RingOperation)]
+#[ring_operation(setup)]
+struct Accept;
+
+impl Accept {
+    fn setup<R: Ring>(&mut self, _: Submitter<'_, R, Self>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn main() {
+    let raw = Server::new_raw_ring(NonZeroU32::MIN).unwrap();
+    let mut server = Server::new(raw, None, Accept);
+    server.run().unwrap();
+    println!("{:?} {:?}", server.stats(), Server::ACCEPT);
+}

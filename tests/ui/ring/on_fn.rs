@@ -1,0 +1,8 @@
+use rummelplatz::ring;
+
+#[ring]
+fn server() {}
+
+fn main() {
+    server();
+}

@@ -1,0 +1,19 @@
+use std::num::NonZeroU32;
+
+use rummelplatz::{RingOperation, ring};
+
+#[derive(RingOperation)]
+struct Accept;
+
+#[ring]
+struct Server {
+    accept: Accept,
+    accept: Accept,
+}
+
+fn main() {
+    let raw = Server::new_raw_ring(NonZeroU32::MIN).unwrap();
+    let mut server = Server::new(raw, None, Accept);
+    server.run().unwrap();
+    println!("{:?} {:?}", server.stats(), Server::ACCEPT);
+}

@@ -1,0 +1,28 @@
+use rummelplatz::{Key, RingOperation, ring};
+
+#[ring]
+struct Server {
+    reader: Reader,
+    timer: Timer,
+}
+
+#[derive(RingOperation)]
+struct Timer;
+
+#[derive(Default, RingOperation)]
+struct Reader;
+
+struct Prints<F>(F);
+
+type ForAll = for<'a> fn(&'a str);
+type ForStatic = fn(&'static str);
+
+fn weaken(key: Key<Prints<ForAll>>) -> Key<Prints<ForStatic>> {
+    key
+}
+
+fn main() {
+    let raw = Server::new_raw_ring(std::num::NonZeroU32::MIN).unwrap();
+    Server::new(raw, None, Reader, Timer).run().unwrap();
+    let _ = weaken;
+}
