@@ -3,13 +3,15 @@
 
 pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
+pub use crate::any_slab::AnySlab;
+pub use crate::builder::{builder, new, new_raw_ring};
 pub use crate::config::Options;
-pub use crate::dispatch::{AnySlab, Delivery, Glue, Verdict, deliver, foreign, setup};
-pub use crate::record::Slab;
-pub use crate::ring::{
-    RingParts, builder, finish, fmt, handle, new, new_raw_ring, run, stats, submitter, turn,
-};
+pub use crate::dispatch::{Delivery, Glue, Verdict, deliver, foreign, setup};
+pub use crate::parts::RingParts;
+pub use crate::request::Slab;
+pub use crate::ring::{finish, fmt, handle, run, stats, submitter, turn};
 pub use crate::runtime::Runtime;
+pub use crate::shape::RingShape;
 
 pub mod probe {
     pub use crate::__rummelplatz_operation_error as operation_error;

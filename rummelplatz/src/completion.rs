@@ -7,7 +7,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use io_uring::cqueue;
 
 use crate::buffers::{Buffer, BufferPool};
-use crate::record::{Facts, Yields};
+use crate::facts::{Facts, Yields};
 
 /// The end of a request, or one more result of a stream.
 ///

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use io_uring::IoUring;
@@ -10,7 +10,6 @@ use io_uring::IoUring;
 use crate::error::BuildError;
 use crate::lifecycle::Limits;
 use crate::queue::Mapped;
-use crate::ring::{self, Ring};
 use crate::wake::Waker;
 
 /// The kernel's largest submission queue (`IORING_MAX_ENTRIES`).
@@ -23,7 +22,7 @@ const MAX_COMPLETIONS: u32 = 2 * MAX_ENTRIES;
 /// submission queue, which also gives the kernel's hash of cancellable requests more buckets.
 const COMPLETIONS_PER_ENTRY: u32 = 4;
 
-/// What `#[ring(…)]` and the [`Builder`] can choose.
+/// What `#[ring(…)]` and the [`Builder`](crate::Builder) can choose.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub(crate) entries: u32,
@@ -103,7 +102,7 @@ impl RawRing {
         Self::with_sizes(entries.get(), None)
     }
 
-    fn with_sizes(entries: u32, completions: Option<u32>) -> Result<RawRing, BuildError> {
+    pub(crate) fn with_sizes(entries: u32, completions: Option<u32>) -> Result<RawRing, BuildError> {
         if entries == 0 || entries > MAX_ENTRIES {
             return Err(BuildError::too_large(entries));
         }
@@ -186,135 +185,4 @@ fn build(entries: u32, completions: u32, features: &[Feature]) -> io::Result<IoU
         };
     }
     builder.build(entries)
-}
-
-/// A warning of an operation, as [`Builder::on_warn`] gets it.
-pub struct Warning<'a> {
-    /// The name of the operation: its field in the ring.
-    pub operation: &'static str,
-    /// What it says, as far as its type can be shown.
-    pub message: &'a dyn fmt::Display,
-}
-
-impl fmt::Display for Warning<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "operation `{}`: {}", self.operation, self.message)
-    }
-}
-
-impl fmt::Debug for Warning<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Warning({self})")
-    }
-}
-
-/// What is called with each warning.
-pub(crate) type OnWarn = Box<dyn FnMut(Warning<'_>) + Send>;
-
-/// Builds a ring with other than the usual sizes and limits.
-///
-/// Every `#[ring]` has a `builder(operations…)`; arguments of the attribute are its defaults.
-///
-/// ```
-/// # use rummelplatz::{ring, RingOperation};
-/// # use std::{num::NonZeroU32, time::Duration};
-/// # #[derive(RingOperation)] struct Jobs;
-/// # #[ring] struct Worker { jobs: Jobs }
-/// let worker = Worker::builder(Jobs)
-///     .entries(NonZeroU32::new(64).unwrap())
-///     .deadline(Duration::from_secs(10))
-///     .on_warn(|warning| eprintln!("{warning}"))
-///     .build()?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[must_use = "a builder builds nothing until `build` is called"]
-pub struct Builder<R: Ring> {
-    operations: R::Operations,
-    options: Options,
-    on_warn: Option<OnWarn>,
-    raw: Option<RawRing>,
-}
-
-impl<R: Ring> Builder<R> {
-    pub(crate) fn new(operations: R::Operations) -> Self {
-        Builder { operations, options: R::OPTIONS, on_warn: None, raw: None }
-    }
-
-    /// The size of the submission queue, rounded up to a power of two: 256 by default, at most 32768.
-    pub fn entries(mut self, entries: NonZeroU32) -> Self {
-        self.options.entries = entries.get();
-        self
-    }
-
-    /// The size of the completion queue (`IORING_SETUP_CQSIZE`, since 5.5): by default, and at least,
-    /// four times and once that of the submission queue.
-    pub fn completion_entries(mut self, entries: NonZeroU32) -> Self {
-        self.options.completions = Some(entries.get());
-        self
-    }
-
-    /// How many requests may wait for room in the submission queue before submitting fails:
-    /// unlimited by default.
-    pub fn backlog_limit(mut self, limit: NonZeroUsize) -> Self {
-        self.options.backlog_limit = Some(limit.get());
-        self
-    }
-
-    /// How many requests each operation may have in flight before submitting fails: unlimited by
-    /// default.
-    pub fn request_limit(mut self, limit: NonZeroU32) -> Self {
-        self.options.request_limit = Some(limit.get());
-        self
-    }
-
-    /// How long requests that are submitted by teardown handlers are awaited before they are
-    /// cancelled, and no more are accepted: one second by default.
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.options.limits.grace = grace;
-        self
-    }
-
-    /// How long a teardown may take before what is still in flight is abandoned, which leaks its
-    /// memory: without limit by default.
-    ///
-    /// The kernel can't cancel everything: file I/O that has begun ends when it ends, and a zero-copy
-    /// send when the peer has read it.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.options.limits.deadline = Some(deadline);
-        self
-    }
-
-    /// Calls `hook` with each [`ControlFlow::Warn`](crate::ControlFlow::Warn).
-    pub fn on_warn(mut self, hook: impl FnMut(Warning<'_>) + Send + 'static) -> Self {
-        self.on_warn = Some(Box::new(hook));
-        self
-    }
-
-    /// Uses this ring rather than a new one; its sizes are as they are.
-    pub fn raw_ring(mut self, raw: RawRing) -> Self {
-        self.raw = Some(raw);
-        self
-    }
-
-    /// Builds the ring.
-    ///
-    /// # Errors
-    ///
-    /// See [`BuildErrorKind`](crate::BuildErrorKind).
-    pub fn build(self) -> Result<R, BuildError> {
-        let raw = match self.raw {
-            Some(raw) => raw,
-            None => RawRing::with_sizes(self.options.entries, self.options.completions)?,
-        };
-        Ok(ring::assemble(raw, self.options, self.on_warn, self.operations))
-    }
-}
-
-impl<R: Ring> fmt::Debug for Builder<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
-            .field("ring", &R::NAME)
-            .field("options", &self.options)
-            .finish_non_exhaustive()
-    }
 }

@@ -15,12 +15,11 @@ use crate::buffers::PoolError;
 use crate::clock::Stamp;
 use crate::config::{Options, RawRing};
 use crate::error::SubmitError;
-use crate::handle::Shared;
+use crate::inbox::Shared;
 use crate::lifecycle::Phase;
-use crate::record::Flags;
+use crate::facts::Flags;
 use crate::queue::{Cqe, Entered, Kernel, Patience, Uring};
 use crate::request::Placed;
-use crate::ring::Ring;
 use crate::user_data::{Control, UserData};
 
 /// See the [module documentation](self).
@@ -354,6 +353,11 @@ impl Core {
         self.synthetic.len()
     }
 
+    /// Whether there is nothing to wait for.
+    pub(crate) fn is_idle(&mut self) -> bool {
+        self.in_flight == 0 && self.queued() == 0 && !self.is_busy()
+    }
+
     /// Whether there is something to do without waiting.
     pub(crate) fn is_busy(&mut self) -> bool {
         !self.synthetic.is_empty()
@@ -408,10 +412,4 @@ impl Core {
         let entry = opcode::PollAdd::new(eventfd, events).multi(true).build();
         self.push_control(Placed::control(entry, Control::Wake as u64));
     }
-}
-
-/// The name of an operation of `R`.
-pub(crate) fn operation_name<R: Ring>(tag: u8) -> &'static str {
-    let found = R::OPERATIONS.iter().find(|(number, _)| *number == tag);
-    found.map_or("unknown", |(_, name)| name)
 }

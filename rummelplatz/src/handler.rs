@@ -4,7 +4,7 @@
 //! through one of the traits here. What an error of a plain `?` means is decided by what the operation declared
 //! ([`Warns`], [`Ends`], [`Chooses`]), never by the types: `warn = io::Error, error = io::Error` must stay a choice.
 
-use crate::ControlFlow;
+use crate::operation::ControlFlow;
 
 /// Only `warn = …` was declared: an error that `?` returns is a warning.
 pub enum Warns {}

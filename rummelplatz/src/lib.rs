@@ -81,8 +81,10 @@
 #[allow(missing_docs, reason = "what generated code uses is documented where it is defined")]
 pub mod __private;
 
+mod any_slab;
 mod backlog;
 mod buffers;
+mod builder;
 #[allow(missing_docs, reason = "for generated code")]
 mod checked;
 mod clock;
@@ -91,26 +93,34 @@ mod config;
 mod core;
 mod dispatch;
 mod error;
+mod facts;
 mod handle;
 #[allow(missing_docs, reason = "for generated code")]
 mod handler;
+mod inbox;
 mod lifecycle;
 mod operation;
+mod parts;
 #[allow(missing_docs, reason = "for generated code")]
 mod probe;
 mod queue;
-mod record;
 pub mod request;
 mod ring;
+mod ring_error;
+mod route;
 mod runtime;
 mod settle;
+mod shape;
 mod slab;
+mod state;
 mod stats;
 mod submission;
+mod submitter;
 mod tag;
 mod teardown;
 mod user_data;
 mod wake;
+mod warning;
 
 pub use io_uring;
 
@@ -238,16 +248,18 @@ pub use rummelplatz_macros::ring;
 pub use rummelplatz_macros::RingOperation;
 
 pub use crate::buffers::{Buffer, BufferPool};
+pub use crate::builder::Builder;
 pub use crate::completion::{Completion, RawCompletion};
-pub use crate::config::{Builder, RawRing, Warning};
-pub use crate::error::{
-    BuildError, BuildErrorKind, Cause, Refused, RingError, Stuck, StuckRequest, SubmitError,
-};
+pub use crate::config::RawRing;
+pub use crate::error::{BuildError, BuildErrorKind, Refused, Stuck, StuckRequest, SubmitError};
 pub use crate::handle::{RingHandle, SendError};
 pub use crate::handler::ResultExt;
 pub use crate::operation::{CompletionResult, ControlFlow, RingOperation};
 pub use crate::request::{Request, Stream};
-pub use crate::ring::{Progress, Ring, Status};
+pub use crate::ring::{Progress, Status};
+pub use crate::ring_error::{Cause, RingError};
+pub use crate::shape::Ring;
 pub use crate::stats::{OperationStats, Stats};
-pub use crate::submission::{SubmissionQueueSubmitter, Submitter};
+pub use crate::submitter::{SubmissionQueueSubmitter, Submitter};
 pub use crate::tag::{Key, Tag};
+pub use crate::warning::Warning;

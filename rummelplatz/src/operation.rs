@@ -1,8 +1,8 @@
 //! What a user implements.
 
 use crate::completion::Completion;
-use crate::ring::Ring;
-use crate::submission::Submitter;
+use crate::shape::Ring;
+use crate::submitter::Submitter;
 
 /// One kind of work on a ring: the state that all its requests share, and what is done when one of
 /// them completes.

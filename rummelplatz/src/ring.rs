@@ -1,76 +1,25 @@
 //! The ring as a whole: what the methods that `#[ring]` generates do.
 
-use std::error::Error;
 use std::fmt;
-use std::num::{NonZeroU32, NonZeroUsize};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use crate::config::{Builder, OnWarn, Options, RawRing};
-use crate::dispatch::{AnySlab, Delivery, Verdict};
-use crate::error::{BuildError, Cause, RingError, SubmitError};
+use crate::any_slab::AnySlab;
+use crate::dispatch::{Delivery, Verdict};
+use crate::error::SubmitError;
 use crate::handle::RingHandle;
 use crate::lifecycle::Phase;
 use crate::operation::RingOperation;
-use crate::queue::{Entered, Kernel, Patience};
-use crate::runtime::{Ending, FirstCause, Inner, Runtime};
+use crate::parts::RingParts;
+use crate::queue::{Cqe, Entered, Kernel, Patience};
+use crate::ring_error::{Cause, RingError};
+use crate::shape::Ring;
+use crate::state::{Ending, FirstCause, Inner};
 use crate::stats::{OperationStats, Stats};
-use crate::submission::Submitter;
+use crate::submitter::Submitter;
 use crate::tag::Tag;
-use crate::teardown::{self, Operations};
+use crate::teardown::{self, Audience};
 use crate::user_data::UserData;
-
-/// A struct that is a ring: implemented by [`#[ring]`](macro@crate::ring), and by nothing else.
-///
-/// Names the bound of operations that work in any ring: `impl<R: Ring> RingOperation<R> for …`.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a ring",
-    note = "a ring is a struct with `#[ring]` on it"
-)]
-pub trait Ring: RingParts {}
-
-impl<R: RingParts> Ring for R {}
-
-/// What `#[ring]` generates: types, constants and matches.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a ring",
-    note = "a ring is a struct with `#[ring]` on it"
-)]
-pub trait RingParts: Sized {
-    /// All operations, in the order of the fields.
-    type Operations;
-    /// A slab for each operation.
-    type Slabs;
-    /// A variant for each operation's `SetupError`.
-    type SetupError: Error;
-    /// A variant for each operation's `ControlFlowError`.
-    type CompletionError: Error;
-    /// A variant for each operation's `TeardownError`.
-    type TeardownError: Error;
-    /// The name of the struct.
-    const NAME: &'static str;
-    /// Tags and names of the fields, in ascending order.
-    const OPERATIONS: &'static [(u8, &'static str)];
-    /// The arguments of the attribute.
-    const OPTIONS: Options;
-
-    /// Puts the ring together.
-    fn assemble(runtime: Runtime<Self>, operations: Self::Operations) -> Self;
-    /// Makes empty slabs.
-    fn slabs() -> Self::Slabs;
-    /// The slab of a tag.
-    fn slab(slabs: &mut Self::Slabs, tag: u8) -> Option<&mut dyn AnySlab>;
-    /// The slab of a tag, to look at.
-    fn slab_ref(slabs: &Self::Slabs, tag: u8) -> Option<&dyn AnySlab>;
-    /// The hidden field.
-    fn runtime(&self) -> &Runtime<Self>;
-    /// The hidden field.
-    fn runtime_mut(&mut self) -> &mut Runtime<Self>;
-    /// Sets all operations up, in the order of the fields.
-    fn setup(&mut self) -> Result<(), Self::SetupError>;
-    /// Delivers a completion to the operation of its tag.
-    fn dispatch(&mut self, delivery: Delivery) -> Verdict<Self>;
-}
 
 /// What a [`turn`] of the ring has come to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,45 +62,8 @@ enum Pass<R: Ring> {
     Ended(Result<(), RingError<R>>),
 }
 
-const NOW: Option<Duration> = Some(Duration::ZERO);
-
-// ---- building ---------------------------------------------------------------------------------
-
-/// `new_raw_ring(entries)`.
-///
-/// # Errors
-///
-/// See [`RawRing::new`].
-pub fn new_raw_ring<R: Ring>(entries: NonZeroU32) -> Result<RawRing, BuildError> {
-    RawRing::new(entries)
-}
-
-/// `new(raw, backlog_limit, operations…)`.
-pub fn new<R: Ring>(
-    raw: RawRing,
-    backlog_limit: Option<NonZeroUsize>,
-    operations: R::Operations,
-) -> R {
-    let mut options = R::OPTIONS;
-    if let Some(limit) = backlog_limit {
-        options = options.backlog_limit(limit.get());
-    }
-    assemble(raw, options, None, operations)
-}
-
-/// `builder(operations…)`.
-pub fn builder<R: Ring>(operations: R::Operations) -> Builder<R> {
-    Builder::new(operations)
-}
-
-pub(crate) fn assemble<R: Ring>(
-    raw: RawRing,
-    options: Options,
-    on_warn: Option<OnWarn>,
-    operations: R::Operations,
-) -> R {
-    R::assemble(Runtime::new(raw, options, on_warn), operations)
-}
+const PROGRESSED: Progress =
+    Progress { status: Status::Progressed, call_again_in: Some(Duration::ZERO) };
 
 // ---- running ----------------------------------------------------------------------------------
 
@@ -160,7 +72,7 @@ pub(crate) fn assemble<R: Ring>(
 /// # Errors
 ///
 /// See [`RingError`].
-pub fn run<R: Ring>(ring: &mut R) -> Result<(), RingError<R>> {
+pub fn run<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     check(ring)?;
     guarded(ring, |ring| {
         begin(ring)?;
@@ -177,7 +89,7 @@ pub fn run<R: Ring>(ring: &mut R) -> Result<(), RingError<R>> {
 /// # Errors
 ///
 /// See [`RingError`]; the ring has ended then.
-pub fn turn<R: Ring>(ring: &mut R) -> Result<Progress, RingError<R>> {
+pub fn turn<R: RingParts>(ring: &mut R) -> Result<Progress, RingError<R>> {
     check(ring)?;
     guarded(ring, |ring| {
         match inner(ring).core.phase {
@@ -199,7 +111,7 @@ const FINISHED: Progress = Progress { status: Status::Finished, call_again_in: N
 /// # Errors
 ///
 /// See [`RingError`].
-pub fn finish<R: Ring>(ring: &mut R) -> Result<(), RingError<R>> {
+pub fn finish<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     check(ring)?;
     guarded(ring, |ring| {
         let inner = inner(ring);
@@ -219,7 +131,7 @@ pub fn finish<R: Ring>(ring: &mut R) -> Result<(), RingError<R>> {
 }
 
 /// Whether this process and thread may use the ring, and whether it is of any use.
-fn check<R: Ring>(ring: &mut R) -> Result<(), RingError<R>> {
+fn check<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     let inner = inner(ring);
     if inner.core.is_forked() {
         return Err(RingError::Forked);
@@ -234,7 +146,7 @@ fn check<R: Ring>(ring: &mut R) -> Result<(), RingError<R>> {
 }
 
 /// Runs `work`; if it panics, ends the ring before the panic goes on.
-fn guarded<R: Ring, T>(ring: &mut R, work: impl FnOnce(&mut R) -> T) -> T {
+fn guarded<R: RingParts, T>(ring: &mut R, work: impl FnOnce(&mut R) -> T) -> T {
     match catch_unwind(AssertUnwindSafe(|| work(ring))) {
         Ok(result) => result,
         Err(panic) => {
@@ -245,7 +157,7 @@ fn guarded<R: Ring, T>(ring: &mut R, work: impl FnOnce(&mut R) -> T) -> T {
     }
 }
 
-fn inner<R: Ring>(ring: &mut R) -> &mut Inner<R> {
+fn inner<R: RingParts>(ring: &mut R) -> &mut Inner<R> {
     ring.runtime_mut().inner_mut()
 }
 
@@ -256,7 +168,7 @@ fn enable<R: Ring>(inner: &mut Inner<R>) -> Result<(), RingError<R>> {
 }
 
 /// Begins a run.
-fn begin<R: Ring>(ring: &mut R) -> Result<(), RingError<R>> {
+fn begin<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     let this = inner(ring);
     if !this.core.phase.may_begin() {
         // Turns have begun it.
@@ -280,7 +192,7 @@ fn begin<R: Ring>(ring: &mut R) -> Result<(), RingError<R>> {
 }
 
 /// One pass of the loop, which waits for completions only if it may.
-fn pass<R: Ring>(ring: &mut R, may_wait: bool) -> Pass<R> {
+fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     if inner(ring).ending.is_some() {
         return teardown_pass(ring, may_wait);
     }
@@ -288,13 +200,8 @@ fn pass<R: Ring>(ring: &mut R, may_wait: bool) -> Pass<R> {
     this.core.flush(1);
     unpark(this);
     let core = &mut this.core;
-    if core.in_flight == 0 && core.queued() == 0 && !core.is_busy() {
-        if may_wait && !core.shared.may_be_woken() {
-            return end(ring, FirstCause::Exit);
-        }
-        if !may_wait {
-            return Pass::Went(Progress { status: Status::Idle, call_again_in: None });
-        }
+    if may_wait && core.is_idle() && !core.shared.may_be_woken() {
+        return end(ring, FirstCause::Exit);
     }
     let patience = if may_wait && !core.is_busy() { Patience::Wait } else { Patience::Poll };
     let entered = match core.enter(patience) {
@@ -308,15 +215,29 @@ fn pass<R: Ring>(ring: &mut R, may_wait: bool) -> Pass<R> {
         return fail(ring, error);
     }
     match deliver(ring) {
-        Delivered::Some => Pass::Went(went(ring, Status::Progressed)),
-        Delivered::Nothing => Pass::Went(went(ring, Status::Waiting)),
         Delivered::End(cause) => end(ring, cause),
+        Delivered::Some if may_wait => Pass::Went(PROGRESSED),
+        Delivered::Some => went(ring, Status::Progressed),
+        Delivered::Nothing => went(ring, Status::Waiting),
     }
 }
 
-fn went<R: Ring>(ring: &mut R, status: Status) -> Progress {
-    let call_again_in = if inner(ring).core.is_busy() { NOW } else { None };
-    Progress { status, call_again_in }
+/// The end of a turn: whoever waits for the ring's descriptor now must not miss anything.
+fn went<R: RingParts>(ring: &mut R, status: Status) -> Pass<R> {
+    let inner = inner(ring);
+    unpark(inner);
+    if inner.core.queued() > 0
+        && let Err(error) = inner.core.enter(Patience::Submit)
+    {
+        return fail(ring, error);
+    }
+    let core = &mut inner.core;
+    let status = match status {
+        Status::Waiting if core.is_idle() => Status::Idle,
+        _ => status,
+    };
+    let more = core.is_busy() || core.queued() > 0;
+    Pass::Went(Progress { status, call_again_in: more.then_some(Duration::ZERO) })
 }
 
 /// Goes on with the streams that waited for a buffer.
@@ -330,14 +251,14 @@ fn unpark<R: Ring>(inner: &mut Inner<R>) {
 }
 
 /// Begins to end the run.
-fn end<R: Ring>(ring: &mut R, cause: FirstCause<R>) -> Pass<R> {
+fn end<R: RingParts>(ring: &mut R, cause: FirstCause<R>) -> Pass<R> {
     teardown::begin(inner(ring), cause);
-    Pass::Went(Progress { status: Status::Progressed, call_again_in: NOW })
+    Pass::Went(PROGRESSED)
 }
 
 /// A call into the kernel failed for good.
 #[cold]
-fn fail<R: Ring>(ring: &mut R, error: std::io::Error) -> Pass<R> {
+fn fail<R: RingParts>(ring: &mut R, error: std::io::Error) -> Pass<R> {
     if error.raw_os_error() == Some(libc::EBADR) {
         // The kernel has lost a completion: the accounts are void.
         let inner = inner(ring);
@@ -356,7 +277,7 @@ enum Delivered<R: Ring> {
 
 /// Delivers all completions that are visible, and after each what its handler has posted.
 #[inline]
-fn deliver<R: Ring>(ring: &mut R) -> Delivered<R> {
+fn deliver<R: RingParts>(ring: &mut R) -> Delivered<R> {
     let mut delivered = Delivered::Nothing;
     loop {
         // Only what is here now: operations that post to each other don't keep the kernel waiting.
@@ -384,7 +305,7 @@ fn deliver<R: Ring>(ring: &mut R) -> Delivered<R> {
 }
 
 #[inline]
-fn dispatch<R: Ring>(ring: &mut R, delivery: Delivery) -> Option<FirstCause<R>> {
+fn dispatch<R: RingParts>(ring: &mut R, delivery: Delivery) -> Option<FirstCause<R>> {
     match ring.dispatch(delivery) {
         Verdict::Continue | Verdict::Teardown(_) => None,
         Verdict::Exit => Some(FirstCause::Exit),
@@ -392,13 +313,28 @@ fn dispatch<R: Ring>(ring: &mut R, delivery: Delivery) -> Option<FirstCause<R>> 
     }
 }
 
+/// The operations of the ring.
+struct Operations<'r, R: RingParts>(&'r mut R);
+
+impl<R: RingParts> Audience<R> for Operations<'_, R> {
+    fn inner(&mut self) -> &mut Inner<R> {
+        self.0.runtime_mut().inner_mut()
+    }
+
+    fn deliver(&mut self, cqe: Cqe) {
+        if let Verdict::Teardown(error) = self.0.dispatch(Delivery::new(cqe))
+            && let Some(ending) = &mut self.inner().ending
+        {
+            ending.errors.push_back(error);
+        }
+    }
+}
+
 /// One step of the teardown, with completions going to the operations.
-fn teardown_pass<R: Ring>(ring: &mut R, may_wait: bool) -> Pass<R> {
+fn teardown_pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     let progress = teardown::advance(&mut Operations(ring), may_wait);
     match progress {
-        teardown::Progress::Moved => {
-            Pass::Went(Progress { status: Status::Progressed, call_again_in: NOW })
-        }
+        teardown::Progress::Moved => Pass::Went(PROGRESSED),
         teardown::Progress::Waiting(time) => {
             Pass::Went(Progress { status: Status::Waiting, call_again_in: Some(time) })
         }
@@ -444,7 +380,7 @@ fn conclude<R: Ring>(inner: &mut Inner<R>) -> Result<(), RingError<R>> {
 // ---- the rest ---------------------------------------------------------------------------------
 
 /// `submitter(TAG)`: submits from outside a handler.
-pub fn submitter<R: Ring, Op: RingOperation<R>>(
+pub fn submitter<R: RingParts, Op: RingOperation<R>>(
     ring: &mut R,
     tag: Tag<R, Op>,
 ) -> Submitter<'_, R, Op> {
@@ -456,7 +392,7 @@ pub fn submitter<R: Ring, Op: RingOperation<R>>(
 }
 
 /// `handle()`: a strong handle.
-pub fn handle<R: Ring>(ring: &mut R) -> RingHandle<R> {
+pub fn handle<R: RingParts>(ring: &mut R) -> RingHandle<R> {
     let core = &mut inner(ring).core;
     if !core.is_forked() {
         core.arm_wake();
@@ -465,7 +401,7 @@ pub fn handle<R: Ring>(ring: &mut R) -> RingHandle<R> {
 }
 
 /// `stats()`.
-pub fn stats<R: Ring>(ring: &R) -> Stats {
+pub fn stats<R: RingParts>(ring: &R) -> Stats {
     let Inner { core, slabs, .. } = ring.runtime().inner();
     let operations = R::OPERATIONS.iter().map(|(tag, name)| {
         let in_flight = R::slab_ref(slabs, *tag).map_or(0, AnySlab::in_flight);
@@ -488,7 +424,7 @@ pub fn stats<R: Ring>(ring: &R) -> Stats {
 /// # Errors
 ///
 /// Those of the formatter.
-pub fn fmt<R: Ring>(ring: &R, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+pub fn fmt<R: RingParts>(ring: &R, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let core = &ring.runtime().inner().core;
     let names: Vec<_> = R::OPERATIONS.iter().map(|(_, name)| name).collect();
     f.debug_struct(R::NAME)

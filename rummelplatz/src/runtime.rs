@@ -1,54 +1,21 @@
 //! The one field that `#[ring]` adds: everything that must not be separated, or freed too early.
 
-use std::collections::VecDeque;
-use std::fmt;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::time::{Duration, Instant};
 
-use crate::config::{OnWarn, Options, RawRing, Warning};
-use crate::core::{Core, operation_name};
-use crate::error::Stuck;
-use crate::lifecycle::{Phase, Teardown};
-use crate::ring::Ring;
+use crate::config::{Options, RawRing};
+use crate::core::Core;
+use crate::lifecycle::Phase;
+use crate::shape::Ring;
+use crate::state::Inner;
 use crate::teardown;
+use crate::warning::OnWarn;
 
 /// The runtime of a ring. Its drop is the only thing that ends a ring that was not run to its end.
 ///
 /// The contents are leaked by default; the slabs and pools are freed only when nothing is in flight.
 pub struct Runtime<R: Ring> {
     inner: ManuallyDrop<Box<Inner<R>>>,
-}
-
-/// What a submitter and the loop work on.
-pub(crate) struct Inner<R: Ring> {
-    pub(crate) core: Core,
-    pub(crate) slabs: ManuallyDrop<R::Slabs>,
-    pub(crate) on_warn: Option<OnWarn>,
-    /// How the present run is ending, from the first cause on.
-    pub(crate) ending: Option<Ending<R>>,
-    /// What was abandoned, for good.
-    pub(crate) stuck: Option<Stuck>,
-}
-
-/// A run that is ending.
-pub(crate) struct Ending<R: Ring> {
-    pub(crate) cause: FirstCause<R>,
-    /// What went wrong in teardown handlers, in order.
-    pub(crate) errors: VecDeque<R::TeardownError>,
-    pub(crate) teardown: Teardown,
-    pub(crate) began: Instant,
-    /// When the present wait began, since `began`.
-    pub(crate) wait_began: Option<Duration>,
-}
-
-/// Why a run is ending.
-pub(crate) enum FirstCause<R: Ring> {
-    /// It was asked to, or nothing was left to do.
-    Exit,
-    Setup(R::SetupError),
-    Completion(R::CompletionError),
-    Api(std::io::Error),
 }
 
 impl<R: Ring> Runtime<R> {
@@ -83,34 +50,6 @@ impl<R: Ring> Runtime<R> {
     #[inline]
     pub(crate) fn inner_mut(&mut self) -> &mut Inner<R> {
         &mut self.inner
-    }
-}
-
-impl<R: Ring> Inner<R> {
-    /// Counts a warning and tells of it.
-    #[cold]
-    pub(crate) fn warn(&mut self, tag: u8, message: &dyn fmt::Display) {
-        self.core.counters.warnings += 1;
-        let warning = Warning { operation: operation_name::<R>(tag), message };
-        #[cfg(feature = "tracing")]
-        tracing::warn!(ring = R::NAME, operation = warning.operation, "{message}");
-        if let Some(hook) = &mut self.on_warn {
-            hook(warning);
-        }
-    }
-
-    /// Counts data that a handler returned for a request that was over.
-    #[cold]
-    pub(crate) fn returned_late(&mut self, tag: u8) {
-        self.core.counters.returned_late += 1;
-        #[cfg(feature = "tracing")]
-        tracing::warn!(
-            ring = R::NAME,
-            operation = operation_name::<R>(tag),
-            "data was returned for a request that is over"
-        );
-        #[cfg(not(feature = "tracing"))]
-        let _ = tag;
     }
 }
 

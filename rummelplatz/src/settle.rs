@@ -7,7 +7,8 @@ use io_uring::cqueue;
 use crate::completion::Completion;
 use crate::core::Core;
 use crate::queue::{Cqe, Kernel};
-use crate::record::{Facts, Flags, Held, Record, Slab, Yields};
+use crate::facts::{Facts, Flags, Held, Yields};
+use crate::request::{Record, Slab};
 use crate::slab::{Occupied, State};
 
 /// What is to be told to the operation.

@@ -521,7 +521,7 @@ mod tests {
         }
         let last = steps(20_000) - 1;
         assert_eq!(take(&mut slab, user_data).unwrap()[last % 16], last as u8);
-        others.into_iter().for_each(|user_data| drop(take(&mut slab, user_data)));
+        assert!(others.into_iter().all(|user_data| take(&mut slab, user_data).is_some()));
     }
 
     #[test]
@@ -989,7 +989,7 @@ mod tests {
             }
         }
         let mut seen = BTreeMap::new();
-        slab.for_each(|user_data, meta| drop(seen.insert(user_data, *meta)));
+        slab.for_each(|user_data, meta| assert!(seen.insert(user_data, *meta).is_none()));
         assert!(seen.into_iter().eq(model.iter().map(|(key, entry)| (*key, entry.number))));
         for key in model.into_keys() {
             drop(take(&mut slab, key));

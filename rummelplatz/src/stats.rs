@@ -1,7 +1,7 @@
 //! Figures about a ring.
 
 use crate::operation::RingOperation;
-use crate::ring::Ring;
+use crate::shape::Ring;
 use crate::tag::Tag;
 
 /// Figures about a ring, from its `stats()`.

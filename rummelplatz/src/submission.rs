@@ -1,40 +1,21 @@
 //! The way in: how requests get from a handler, or from outside, to the submission queue.
 
-use std::fmt;
-use std::marker::PhantomData;
-
 use io_uring::squeue;
 
+use crate::core::Core;
 use crate::error::{Refused, SubmitError};
+use crate::facts::{Facts, Flags};
 use crate::handle::RingHandle;
 use crate::operation::RingOperation;
 use crate::queue::Kernel;
-use crate::record::{Facts, Flags, Record, Slab};
-use crate::request::{self, Placed, Request, Stream, sqe};
-use crate::ring::Ring;
-use crate::runtime::Inner;
+use crate::request::{self, Placed, Record, Request, Slab, Stream, sqe};
+use crate::shape::Ring;
 use crate::slab::{Identity, Occupied, State};
+use crate::state::Inner;
+use crate::submitter::SubmissionQueueSubmitter;
 use crate::tag::{Key, Tag};
 
-/// Submits requests of one operation; [`to`](Self::to) gives that of another.
-///
-/// Handlers get one, and `ring.submitter(TAG)` is one for use from outside. It can't be kept: a
-/// submitter is good for one call of a handler, and stays in its thread.
-pub struct SubmissionQueueSubmitter<'a, R: Ring, Op: RingOperation<R>> {
-    inner: &'a mut Inner<R>,
-    tag: Tag<R, Op>,
-    not_send: PhantomData<*mut ()>,
-}
-
-/// [`SubmissionQueueSubmitter`], for short.
-pub type Submitter<'a, R, Op> = SubmissionQueueSubmitter<'a, R, Op>;
-
-impl<'a, R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'a, R, Op> {
-    #[inline]
-    pub(crate) fn new(inner: &'a mut Inner<R>, tag: Tag<R, Op>) -> Self {
-        SubmissionQueueSubmitter { inner, tag, not_send: PhantomData }
-    }
-
+impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// Submits a request: puts `data` into a slot, where it stays until the request is over, and
     /// builds the request from it there.
     ///
@@ -397,12 +378,6 @@ impl<'a, R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'a, R, Op> {
     }
 }
 
-impl<R: Ring, Op: RingOperation<R>> fmt::Debug for SubmissionQueueSubmitter<'_, R, Op> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Submitter").field("tag", &self.tag).finish_non_exhaustive()
-    }
-}
-
 const LINKS: squeue::Flags = squeue::Flags::IO_LINK.union(squeue::Flags::IO_HARDLINK);
 
 /// What no entry may do to the requests of others.
@@ -434,7 +409,7 @@ fn check_tracked(entries: &[squeue::Entry]) -> Result<(), SubmitError> {
 }
 
 /// Cancels the request in a slot. False if there is nothing to cancel.
-fn cancel<D>(core: &mut crate::core::Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
+fn cancel<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
     if core.is_forked() {
         return false;
     }

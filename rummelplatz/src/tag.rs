@@ -2,11 +2,8 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem;
 
-use crate::operation::RingOperation;
-use crate::record::Slab;
-use crate::ring::{Ring, RingParts};
+use crate::shape::{Ring, operation_name};
 use crate::slab::Identity;
 
 /// Names one operation of a ring: `#[ring]` makes a constant of this type for each field.
@@ -17,9 +14,10 @@ use crate::slab::Identity;
 /// wrong pairing does not compile.
 pub struct Tag<R, Op> {
     number: u8,
-    /// A [`SlabOf<R, Op>`], whose type can be named only where `Op` is known to be an operation of
-    /// `R`: bounds on this struct would repeat that mistake at every mention of a tag.
-    slab: fn(),
+    /// From the slabs of `R` to that of `Op`: see [`route`](crate::route). Its type can be named only
+    /// where `Op` is known to be an operation of `R`, and a bound on this struct would have the
+    /// compiler complain at every mention of a tag if it is not.
+    route: fn(),
     /// A tag of a subtype is no tag of its supertype.
     invariant: Invariant<(R, Op)>,
 }
@@ -27,36 +25,26 @@ pub struct Tag<R, Op> {
 /// Makes a type invariant in `T`, which it does not contain.
 type Invariant<T> = PhantomData<fn(T) -> T>;
 
-/// Finds the slab of an operation among those of its ring.
-type SlabOf<R, Op> = for<'s> fn(
-    &'s mut <R as RingParts>::Slabs,
-) -> &'s mut Slab<<Op as RingOperation<R>>::RingData>;
+impl<R, Op> Tag<R, Op> {
+    pub(crate) const fn from_route(number: u8, route: fn()) -> Self {
+        Tag { number, route, invariant: PhantomData }
+    }
 
-impl<R: Ring, Op: RingOperation<R>> Tag<R, Op> {
-    #[doc(hidden)]
-    pub const fn __new(number: u8, slab: SlabOf<R, Op>) -> Self {
-        // SAFETY: function pointers are of one size, and this one is not called before `slab` has
-        // turned it back.
-        let slab = unsafe { mem::transmute::<SlabOf<R, Op>, fn()>(slab) };
-        Tag { number, slab, invariant: PhantomData }
+    #[inline]
+    pub(crate) const fn route(&self) -> fn() {
+        self.route
     }
 
     #[inline]
     pub(crate) const fn number(&self) -> u8 {
         self.number
     }
+}
 
-    #[inline]
-    pub(crate) fn slab<'s>(&self, slabs: &'s mut R::Slabs) -> &'s mut Slab<Op::RingData> {
-        // SAFETY: only `__new` makes a tag, from a pointer of this very type; `R` and `Op` are
-        // invariant, so they are still the same.
-        let slab = unsafe { mem::transmute::<fn(), SlabOf<R, Op>>(self.slab) };
-        slab(slabs)
-    }
-
+impl<R: Ring, Op> Tag<R, Op> {
     /// The name of the field that this is the tag of.
     pub fn name(&self) -> &'static str {
-        crate::core::operation_name::<R>(self.number)
+        operation_name::<R>(self.number)
     }
 }
 
@@ -68,7 +56,7 @@ impl<R, Op> Clone for Tag<R, Op> {
 
 impl<R, Op> Copy for Tag<R, Op> {}
 
-impl<R: Ring, Op: RingOperation<R>> fmt::Debug for Tag<R, Op> {
+impl<R: Ring, Op> fmt::Debug for Tag<R, Op> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tag({}::{})", R::NAME, self.name())
     }

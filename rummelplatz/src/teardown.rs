@@ -8,37 +8,18 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use crate::core::operation_name;
-use crate::dispatch::{Delivery, Verdict};
 use crate::error::{Stuck, StuckRequest, SubmitError};
 use crate::lifecycle::{Event, Phase, Step, Teardown, View};
 use crate::queue::{Cqe, Entered, Kernel, Patience};
-use crate::record::Flags;
-use crate::ring::Ring;
-use crate::runtime::{Ending, FirstCause, Inner};
+use crate::facts::Flags;
+use crate::shape::{Ring, operation_name};
+use crate::state::{Ending, FirstCause, Inner};
 use crate::user_data::UserData;
 
 /// Whom completions go to.
 pub(crate) trait Audience<R: Ring> {
     fn inner(&mut self) -> &mut Inner<R>;
     fn deliver(&mut self, cqe: Cqe);
-}
-
-/// The operations of the ring.
-pub(crate) struct Operations<'r, R: Ring>(pub(crate) &'r mut R);
-
-impl<R: Ring> Audience<R> for Operations<'_, R> {
-    fn inner(&mut self) -> &mut Inner<R> {
-        self.0.runtime_mut().inner_mut()
-    }
-
-    fn deliver(&mut self, cqe: Cqe) {
-        if let Verdict::Teardown(error) = self.0.dispatch(Delivery::new(cqe))
-            && let Some(ending) = &mut self.inner().ending
-        {
-            ending.errors.push_back(error);
-        }
-    }
 }
 
 /// Nobody: data is dropped. The first panic of a `Drop` is kept.
@@ -84,9 +65,10 @@ pub(crate) fn begin<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>) {
     let core = &mut inner.core;
     core.phase = Phase::Cancelling;
     core.mark = Flags::LATE;
+    // In this order, so that nothing is sent in between and lost.
+    core.shared.set_open(false);
     collect_parcels(inner);
     let core = &mut inner.core;
-    core.shared.set_open(false);
     // What the kernel does not have ends here, as if it had been cancelled.
     core.forget_ends();
     core.forget_parked();
@@ -295,12 +277,19 @@ pub(crate) fn end_silently<R: Ring>(inner: &mut Inner<R>) -> Option<Box<dyn Any 
 pub(crate) fn end_for_good<R: Ring>(inner: &mut Inner<R>) -> Option<Box<dyn Any + Send>> {
     let core = &mut inner.core;
     core.shared.set_open(false);
+    let (parcels, _) = core.shared.collect();
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(parcels)));
+    end_requests(inner).or(dropped.err())
+}
+
+/// Ends what is in flight, as the state of the ring allows.
+fn end_requests<R: Ring>(inner: &mut Inner<R>) -> Option<Box<dyn Any + Send>> {
+    let core = &mut inner.core;
     match core.phase {
         Phase::Abandoned => None,
         _ if !core.is_enabled() => discard_all(inner),
         _ if core.in_flight == 0 => {
             finish(inner);
-            inner.core.shared.set_open(false);
             None
         }
         _ if core.is_owner() => end_silently(inner),

@@ -361,10 +361,10 @@ impl<'r> Printer<'r> {
         let doc = format!(" The tag of operation `{name}`.");
         let check = self.check(operation, ty);
         let slab = if hollow { quote!(loop {}) } else { quote!(&mut __slabs.#ident) };
-        let checked = self.checked(operation, ty);
+        let (checked, short) = (self.checked(operation, ty), self.short(operation, ty));
         quote! {
             #[doc = #doc]
-            #vis const #constant: #krate::Tag<Self, #checked> = #krate::Tag::__new(#tag, |__slabs| #slab);
+            #vis const #constant: #krate::Tag<Self, #checked> = #krate::Tag::<Self, #short>::__new(#tag, |__slabs| #slab);
             #check
         }
     }
@@ -442,8 +442,7 @@ impl<'r> Printer<'r> {
                 __ring: ::core::marker::PhantomData<fn() -> #this>,
             }
             #[automatically_derived]
-            impl #impl_generics __rt::RingParts for #ident #arguments #where_clause {
-                type Operations = __Operations #arguments;
+            impl #impl_generics __rt::RingShape for #ident #arguments #where_clause {
                 type Slabs = __Slabs #arguments;
                 type SetupError = #setup_error #arguments;
                 type CompletionError = #completion_error #arguments;
@@ -451,9 +450,6 @@ impl<'r> Printer<'r> {
                 const NAME: &'static ::core::primitive::str = #name;
                 const OPERATIONS: &'static [(::core::primitive::u8, &'static ::core::primitive::str)] = &[#names];
                 const OPTIONS: __rt::Options = __rt::Options::new() #(#options)*;
-                fn assemble(__runtime: __rt::Runtime<Self>, __operations: Self::Operations) -> Self {
-                    Self { #runtime: __runtime, #assembled }
-                }
                 fn slabs() -> Self::Slabs {
                     __Slabs { #slabs __ring: ::core::marker::PhantomData }
                 }
@@ -474,6 +470,13 @@ impl<'r> Printer<'r> {
                         #slab_ref_arms
                         _ => ::core::option::Option::None,
                     }
+                }
+            }
+            #[automatically_derived]
+            impl #impl_generics __rt::RingParts for #ident #arguments #where_clause {
+                type Operations = __Operations #arguments;
+                fn assemble(__runtime: __rt::Runtime<Self>, __operations: Self::Operations) -> Self {
+                    Self { #runtime: __runtime, #assembled }
                 }
                 fn runtime(&self) -> &__rt::Runtime<Self> {
                     &self.#runtime
@@ -501,8 +504,7 @@ impl<'r> Printer<'r> {
         let name = ident.unraw().to_string();
         quote! {
             #[automatically_derived]
-            impl #impl_generics __rt::RingParts for #ident #arguments #where_clause {
-                type Operations = ();
+            impl #impl_generics __rt::RingShape for #ident #arguments #where_clause {
                 type Slabs = ();
                 type SetupError = ::core::convert::Infallible;
                 type CompletionError = ::core::convert::Infallible;
@@ -510,14 +512,18 @@ impl<'r> Printer<'r> {
                 const NAME: &'static ::core::primitive::str = #name;
                 const OPERATIONS: &'static [(::core::primitive::u8, &'static ::core::primitive::str)] = &[];
                 const OPTIONS: __rt::Options = __rt::Options::new();
-                fn assemble(_: __rt::Runtime<Self>, _: ()) -> Self {
-                    loop {}
-                }
                 fn slabs() {}
                 fn slab(_: &mut (), _: ::core::primitive::u8) -> ::core::option::Option<&mut dyn __rt::AnySlab> {
                     loop {}
                 }
                 fn slab_ref(_: &(), _: ::core::primitive::u8) -> ::core::option::Option<&dyn __rt::AnySlab> {
+                    loop {}
+                }
+            }
+            #[automatically_derived]
+            impl #impl_generics __rt::RingParts for #ident #arguments #where_clause {
+                type Operations = ();
+                fn assemble(_: __rt::Runtime<Self>, _: ()) -> Self {
                     loop {}
                 }
                 fn runtime(&self) -> &__rt::Runtime<Self> {

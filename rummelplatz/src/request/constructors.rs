@@ -15,7 +15,7 @@ use io_uring::{opcode, squeue};
 use super::{Address, Parts, Prepared, Request, Stream};
 use crate::buffers::BufferPool;
 use crate::clock;
-use crate::record::{Facts, Yields};
+use crate::facts::{Facts, Yields};
 
 /// The current file position, for `offset` (`-1`, as in `IORING_OP_READ`).
 const CURRENT_POSITION: u64 = u64::MAX;

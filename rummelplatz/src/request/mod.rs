@@ -41,8 +41,8 @@ use io_uring::types::{TimeoutFlags, Timespec};
 
 use crate::buffers::BufferPool;
 use crate::clock::Stamp;
-use crate::record::{Facts, Flags, Record, Slab, Yields};
-use crate::slab::{Identity, Occupied};
+use crate::facts::{Facts, Flags, Yields};
+use crate::slab::{self, Identity, Occupied};
 
 mod address;
 mod constructors;
@@ -173,6 +173,23 @@ impl Parts {
 
 /// The function of a stream, run again on the present data whenever the stream must be armed again.
 pub(crate) type Arm<D> = for<'d> fn(&'d mut D) -> Stream<'d>;
+
+/// What a slot remembers of its request: facts, and for streams the function that arms them.
+pub struct Record<D> {
+    pub(crate) facts: Facts,
+    pub(crate) arm: Option<Arm<D>>,
+}
+
+impl<D> Clone for Record<D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<D> Copy for Record<D> {}
+
+/// The slab of an operation: its `RingData`, and a [`Record`] beside each.
+pub type Slab<D> = slab::Slab<D, Record<D>>;
 
 /// Puts `data` into a slot of `slab` and builds the request from it, there.
 #[inline]

@@ -5,27 +5,8 @@ use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 
 use crate::clock::Stamp;
-use crate::request::Arm;
-use crate::slab;
 
-/// The slab of an operation: its `RingData`, and a [`Record`] beside each.
-pub type Slab<D> = slab::Slab<D, Record<D>>;
-
-/// What a slot remembers: facts, and for streams the function that arms them.
-pub struct Record<D> {
-    pub(crate) facts: Facts,
-    pub(crate) arm: Option<Arm<D>>,
-}
-
-impl<D> Clone for Record<D> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<D> Copy for Record<D> {}
-
-/// The part of a [`Record`] that does not depend on the type of the data.
+/// What is known about a request, whatever the type of its data.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
     pub(crate) opcode: u8,

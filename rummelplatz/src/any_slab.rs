@@ -1,0 +1,146 @@
+//! What becomes of the requests in a slab, whatever the type of their data: streams go on, or are
+//! armed again; data is dropped, or taken in.
+
+use std::any::Any;
+
+use crate::core::{Core, Parked};
+use crate::error::SubmitError;
+use crate::facts::{Facts, Flags};
+use crate::queue::Cqe;
+use crate::request::{self, Record, Slab};
+use crate::settle::{Settled, settle};
+use crate::slab::Occupied;
+
+/// After how many times that the pool was empty though nobody holds a buffer of it a stream ends. Once
+/// or twice is possible: completions with buffers may not have been looked at yet.
+const HOPELESS: u8 = 4;
+
+/// Goes on with a stream, or ends it, as its handler has decided by returning the data or not.
+pub(crate) fn resume<D>(
+    core: &mut Core,
+    slab: &mut Slab<D>,
+    user_data: u64,
+    data: Option<D>,
+    starved: bool,
+) {
+    let Some(mut slot) = slab.find(user_data) else { return };
+    let facts = &mut slot.meta().facts;
+    let (flags, group) = (facts.flags, facts.pool);
+    let with_kernel = !flags.contains(Flags::PARKED);
+    match data {
+        Some(data) => {
+            slot.give_back(data);
+            if with_kernel {
+                return;
+            }
+            let facts = &mut slot.meta().facts;
+            facts.starved = if starved && core.has_all_buffers(group) { facts.starved + 1 } else { 0 };
+            if flags.contains(Flags::CANCELLED) {
+                core.end_without_kernel(user_data, -libc::ECANCELED);
+            } else if facts.starved == HOPELESS {
+                // As if cancelled, so that it is not taken for one more cut.
+                facts.flags.insert(Flags::CANCELLED);
+                core.end_without_kernel(user_data, -libc::ENOBUFS);
+            } else if starved {
+                core.park(Parked { user_data, group });
+            } else {
+                arm_again(core, slot, user_data);
+            }
+        }
+        None if with_kernel => {
+            facts.flags.insert(Flags::CANCELLED);
+            slot.abandon();
+            if !flags.contains(Flags::CANCELLED) {
+                core.cancel(user_data);
+            }
+        }
+        None => {
+            core.in_flight -= 1;
+            drop(slot.take());
+        }
+    }
+}
+
+/// Submits a stream anew after the kernel has cut it.
+fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data: u64) {
+    let Some(mut placed) = request::arm_again(&mut slot, user_data) else { return };
+    let facts = &mut slot.meta().facts;
+    match core.bind(&mut placed) {
+        Ok(group) => {
+            facts.pool = group;
+            facts.flags.remove(Flags::PARKED);
+            core.push(placed);
+        }
+        Err(error) => {
+            let errno = match error {
+                SubmitError::PoolRefused(errno) => errno,
+                _ => libc::EBUSY,
+            };
+            core.end_without_kernel(user_data, -errno);
+        }
+    }
+}
+
+/// What the runtime does with the slab of an operation whose type it does not know.
+pub trait AnySlab {
+    /// How many requests are in flight.
+    fn in_flight(&self) -> usize;
+    /// Makes this the slab of `tag` in the ring of `core`, with room for `limit` requests. Until then
+    /// it has none: so a slab that the ring does not know of can't hold requests, whose `user_data`
+    /// would be those of others.
+    fn adopt(&mut self, core: &Core, tag: u8, limit: u32);
+    /// Calls `visit` with the `user_data` and facts of each request.
+    fn visit(&self, visit: &mut dyn FnMut(u64, &Facts));
+    /// Settles a completion without telling anybody. The data is dropped here, which may panic.
+    fn discard(&mut self, core: &mut Core, cqe: Cqe);
+    /// Goes on with a stream that waited for a buffer.
+    fn unpark(&mut self, core: &mut Core, user_data: u64);
+    /// Takes in data that another thread sent. False if it is not of the right type or is refused.
+    fn receive(&mut self, core: &mut Core, data: Box<dyn Any + Send>) -> bool;
+}
+
+impl<D: 'static> AnySlab for Slab<D> {
+    fn in_flight(&self) -> usize {
+        self.occupied_slots()
+    }
+
+    fn adopt(&mut self, _: &Core, tag: u8, limit: u32) {
+        if self.tag() == tag {
+            self.set_limit(limit);
+        }
+    }
+
+    fn visit(&self, visit: &mut dyn FnMut(u64, &Facts)) {
+        self.for_each(|user_data, record| visit(user_data, &record.facts));
+    }
+
+    fn discard(&mut self, core: &mut Core, cqe: Cqe) {
+        match settle(core, self, cqe) {
+            Settled::Silent => {}
+            Settled::Final(completion, data) => drop((completion, data)),
+            // Not while the ring is being torn down, which is when this is called.
+            Settled::More(completion, data) => {
+                resume(core, self, cqe.user_data, Some(data), completion.lacks_buffers());
+            }
+        }
+    }
+
+    fn unpark(&mut self, core: &mut Core, user_data: u64) {
+        let Some(mut slot) = self.find(user_data) else { return };
+        let flags = slot.meta().facts.flags;
+        if flags.contains(Flags::PARKED) && !flags.contains(Flags::CANCELLED) {
+            arm_again(core, slot, user_data);
+        }
+    }
+
+    fn receive(&mut self, core: &mut Core, data: Box<dyn Any + Send>) -> bool {
+        let Ok(data) = data.downcast::<D>() else { return false };
+        if self.reserve().is_err() {
+            return false;
+        }
+        let (_, user_data) = request::place_message(self, *data, core.mark, core.now);
+        core.count();
+        core.end_without_kernel(user_data, 0);
+        true
+    }
+}

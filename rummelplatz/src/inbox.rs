@@ -1,0 +1,96 @@
+//! What a ring and its handles share: what was sent and not looked at yet.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::wake::Waker;
+
+/// What a ring and its handles share.
+pub(crate) struct Shared {
+    pub(crate) waker: Waker,
+    inbox: Mutex<Inbox>,
+}
+
+#[derive(Default)]
+struct Inbox {
+    parcels: VecDeque<Parcel>,
+    /// The ring takes no more.
+    closed: bool,
+    stop: bool,
+    strong: usize,
+    /// The ring was woken and has not looked yet.
+    woken: bool,
+}
+
+/// Data on its way to an operation.
+pub(crate) struct Parcel {
+    pub(crate) tag: u8,
+    pub(crate) data: Box<dyn Any + Send>,
+}
+
+impl Shared {
+    pub(crate) fn new(waker: Waker) -> Arc<Shared> {
+        Arc::new(Shared { waker, inbox: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        // Nothing under the lock can panic half-way.
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self, mut inbox: MutexGuard<'_, Inbox>) {
+        let woken = std::mem::replace(&mut inbox.woken, true);
+        drop(inbox);
+        if !woken {
+            self.waker.wake();
+        }
+    }
+
+    pub(crate) fn set_open(&self, open: bool) {
+        self.lock().closed = !open;
+    }
+
+    /// The parcels that have arrived, and whether the ring is to stop.
+    pub(crate) fn collect(&self) -> (VecDeque<Parcel>, bool) {
+        let mut inbox = self.lock();
+        inbox.woken = false;
+        (std::mem::take(&mut inbox.parcels), std::mem::take(&mut inbox.stop))
+    }
+
+    /// Counts a strong handle.
+    pub(crate) fn hold(&self) {
+        self.lock().strong += 1;
+    }
+
+    /// Counts a strong handle off; the last one lets an idle ring end.
+    pub(crate) fn release(&self) {
+        let mut inbox = self.lock();
+        inbox.strong -= 1;
+        if inbox.strong == 0 {
+            self.wake(inbox);
+        }
+    }
+
+    /// Takes a parcel to the ring, which is packed only if the ring still takes it.
+    pub(crate) fn send(&self, parcel: impl FnOnce() -> Option<Parcel>) {
+        let mut inbox = self.lock();
+        if !inbox.closed {
+            inbox.parcels.extend(parcel());
+            self.wake(inbox);
+        }
+    }
+
+    /// Asks the ring to stop.
+    pub(crate) fn stop(&self) {
+        let mut inbox = self.lock();
+        inbox.stop = true;
+        self.wake(inbox);
+    }
+
+    /// Whether somebody outside may still wake the ring, or has done so.
+    pub(crate) fn may_be_woken(&self) -> bool {
+        let inbox = self.lock();
+        inbox.strong > 0 || inbox.stop || !inbox.parcels.is_empty()
+    }
+}

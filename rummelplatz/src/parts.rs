@@ -1,0 +1,31 @@
+//! What `#[ring]` generates beside types and constants: how the ring is put together, and the one
+//! `match` from a tag to its operation.
+
+use crate::dispatch::{Delivery, Verdict};
+use crate::runtime::Runtime;
+use crate::shape::Ring;
+
+/// See the [module documentation](self).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a ring",
+    note = "a ring is a struct with `#[ring]` on it"
+)]
+pub trait RingParts: Ring {
+    /// All operations, in the order of the fields.
+    type Operations;
+
+    /// Puts the ring together.
+    fn assemble(runtime: Runtime<Self>, operations: Self::Operations) -> Self;
+    /// The hidden field.
+    fn runtime(&self) -> &Runtime<Self>;
+    /// The hidden field.
+    fn runtime_mut(&mut self) -> &mut Runtime<Self>;
+    /// Sets all operations up, in the order of the fields.
+    ///
+    /// # Errors
+    ///
+    /// The first that an operation fails with.
+    fn setup(&mut self) -> Result<(), Self::SetupError>;
+    /// Delivers a completion to the operation of its tag.
+    fn dispatch(&mut self, delivery: Delivery) -> Verdict<Self>;
+}

@@ -1,0 +1,72 @@
+//! All that a ring is, besides its operations.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::time::{Duration, Instant};
+
+use crate::core::Core;
+use crate::error::Stuck;
+use crate::lifecycle::Teardown;
+use crate::shape::{Ring, operation_name};
+use crate::warning::{OnWarn, Warning};
+
+/// What a submitter and the loop work on.
+pub(crate) struct Inner<R: Ring> {
+    pub(crate) core: Core,
+    pub(crate) slabs: ManuallyDrop<R::Slabs>,
+    pub(crate) on_warn: Option<OnWarn>,
+    /// How the present run is ending, from the first cause on.
+    pub(crate) ending: Option<Ending<R>>,
+    /// What was abandoned, for good.
+    pub(crate) stuck: Option<Stuck>,
+}
+
+/// A run that is ending.
+pub(crate) struct Ending<R: Ring> {
+    pub(crate) cause: FirstCause<R>,
+    /// What went wrong in teardown handlers, in order.
+    pub(crate) errors: VecDeque<R::TeardownError>,
+    pub(crate) teardown: Teardown,
+    pub(crate) began: Instant,
+    /// When the present wait began, since `began`.
+    pub(crate) wait_began: Option<Duration>,
+}
+
+/// Why a run is ending.
+pub(crate) enum FirstCause<R: Ring> {
+    /// It was asked to, or nothing was left to do.
+    Exit,
+    Setup(R::SetupError),
+    Completion(R::CompletionError),
+    Api(io::Error),
+}
+
+impl<R: Ring> Inner<R> {
+    /// Counts a warning and tells of it.
+    #[cold]
+    pub(crate) fn warn(&mut self, tag: u8, message: &dyn fmt::Display) {
+        self.core.counters.warnings += 1;
+        let warning = Warning { operation: operation_name::<R>(tag), message };
+        #[cfg(feature = "tracing")]
+        tracing::warn!(ring = R::NAME, operation = warning.operation, "{message}");
+        if let Some(hook) = &mut self.on_warn {
+            hook(warning);
+        }
+    }
+
+    /// Counts data that a handler returned for a request that was over.
+    #[cold]
+    pub(crate) fn returned_late(&mut self, tag: u8) {
+        self.core.counters.returned_late += 1;
+        #[cfg(feature = "tracing")]
+        tracing::warn!(
+            ring = R::NAME,
+            operation = operation_name::<R>(tag),
+            "data was returned for a request that is over"
+        );
+        #[cfg(not(feature = "tracing"))]
+        let _ = tag;
+    }
+}
