@@ -284,6 +284,7 @@ impl Shared {
     }
 
     /// Takes a buffer back from its holder.
+    #[inline(never)]
     fn give_back(&self, id: u16) {
         let mut state = self.lock();
         state.release(id);

@@ -1,7 +1,7 @@
 //! What all operations of a ring share, whatever their types: the queue, what waits for room in it,
 //! and the accounts.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -164,6 +164,7 @@ impl Core {
     }
 
     #[cold]
+    #[inline(never)]
     fn admit_slowly(&mut self, count: usize) -> Result<(), SubmitError> {
         self.accepts()?;
         self.flush(count);
@@ -176,14 +177,20 @@ impl Core {
     // ---- entries on their way to the kernel ---------------------------------------------------
 
     /// Queues an admitted request, behind those that came before.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, placed: Placed) {
         if self.direct > 0 {
             self.direct -= 1;
             self.queue.push(placed);
         } else {
-            self.backlog.push(placed, false);
+            self.push_back(placed);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_back(&mut self, placed: Placed) {
+        self.backlog.push(placed, false);
     }
 
     /// Queues admitted requests so that no other entry comes between them, nor the end of a submit.
@@ -213,6 +220,9 @@ impl Core {
     /// Moves what waits into the submission queue, and that to the kernel, as far as it goes or until
     /// there is room for `count` more.
     pub(crate) fn flush(&mut self, count: usize) {
+        if self.direct >= count && self.backlog.is_empty() {
+            return;
+        }
         let count = count.min(self.queue.capacity());
         loop {
             self.move_backlog();
@@ -231,6 +241,7 @@ impl Core {
     }
 
     /// Moves what waits into the submission queue, as far as there is room.
+    #[inline]
     pub(crate) fn move_backlog(&mut self) {
         while let Some(chain) = self.backlog.first_chain()
             && self.queue.room() >= chain
@@ -244,6 +255,7 @@ impl Core {
         self.refresh();
     }
 
+    #[inline]
     fn refresh(&mut self) {
         let direct = self.closed.is_none() && self.backlog.is_empty();
         self.direct = if direct { self.queue.room() } else { 0 };
@@ -314,11 +326,13 @@ impl Core {
         self.queue.pool(group).is_none_or(|pool| pool.available() == pool.capacity())
     }
 
+    #[inline]
+    pub(crate) fn has_parked(&self) -> bool {
+        !self.parked.is_empty()
+    }
+
     /// The streams that need not wait any more.
     pub(crate) fn unpark(&mut self) -> Vec<Parked> {
-        if self.parked.is_empty() {
-            return Vec::new();
-        }
         let queue = &self.queue;
         let waits = |parked: &Parked| queue.pool(parked.group).is_some_and(|pool| !pool.wait());
         let (parked, ready) = self.parked.iter().partition(|parked| waits(parked));
@@ -337,9 +351,10 @@ impl Core {
         self.synthetic.push_back(Cqe { user_data, result, flags: 0 });
     }
 
-    /// Takes back what [`end_without_kernel`](Self::end_without_kernel) was told of failures.
-    pub(crate) fn forget_ends(&mut self) {
-        self.synthetic.retain(|cqe| cqe.result >= 0);
+    /// The requests whose end was given to [`end_without_kernel`](Self::end_without_kernel) and not
+    /// delivered yet.
+    pub(crate) fn ending(&self) -> HashSet<u64> {
+        self.synthetic.iter().map(|cqe| cqe.user_data).collect()
     }
 
     /// The next completion that is the ring's own making.

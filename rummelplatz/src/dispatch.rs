@@ -9,7 +9,7 @@ use crate::completion::Completion;
 use crate::operation::{ControlFlow, RingOperation};
 use crate::queue::Cqe;
 use crate::runtime::Runtime;
-use crate::settle::{Settled, settle};
+use crate::settle::{Settled, settle, settle_ordinary};
 use crate::shape::Ring;
 use crate::state::Inner;
 use crate::submitter::Submitter;
@@ -89,7 +89,7 @@ pub fn setup<R: Ring, Op: RingOperation<R>>(
 }
 
 /// Settles a completion and calls the handler, if one is to know.
-#[inline]
+#[inline(always)]
 pub fn deliver<R: Ring, Op: RingOperation<R>>(
     delivery: Delivery,
     runtime: &mut Runtime<R>,
@@ -98,24 +98,51 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
     glue: Glue<R, Op>,
 ) -> Verdict<R> {
     let inner = runtime.inner_mut();
+    let ordinary = settle_ordinary(&mut inner.core, tag.slab(&mut inner.slabs), &delivery.cqe);
+    if let Some((completion, data)) = ordinary {
+        return finish(inner, operation, tag, glue, completion, data);
+    }
+    deliver_unusual(delivery, inner, operation, tag, glue)
+}
+
+/// Tells an operation of the end of a request.
+#[inline(always)]
+fn finish<R: Ring, Op: RingOperation<R>>(
+    inner: &mut Inner<R>,
+    operation: &mut Op,
+    tag: Tag<R, Op>,
+    glue: Glue<R, Op>,
+    completion: Completion,
+    data: Op::RingData,
+) -> Verdict<R> {
+    let is_teardown = inner.core.phase.is_teardown();
+    let submitter = Submitter::new(inner, tag);
+    if is_teardown {
+        return match operation.on_teardown_completion(completion, data, submitter) {
+            Ok(()) => Verdict::Continue,
+            Err(error) => Verdict::Teardown((glue.teardown_error)(error)),
+        };
+    }
+    let (flow, late) = operation.on_completion(completion, data, submitter);
+    if late.is_some() {
+        inner.returned_late(tag.number());
+    }
+    follow(inner, tag, flow, glue)
+}
+
+/// Settles all that is not the one completion of an ordinary request.
+#[inline(never)]
+fn deliver_unusual<R: Ring, Op: RingOperation<R>>(
+    delivery: Delivery,
+    inner: &mut Inner<R>,
+    operation: &mut Op,
+    tag: Tag<R, Op>,
+    glue: Glue<R, Op>,
+) -> Verdict<R> {
     let user_data = delivery.cqe.user_data;
     match settle(&mut inner.core, tag.slab(&mut inner.slabs), delivery.cqe) {
         Settled::Silent => Verdict::Continue,
-        Settled::Final(completion, data) if inner.core.phase.is_teardown() => {
-            let submitter = Submitter::new(inner, tag);
-            match operation.on_teardown_completion(completion, data, submitter) {
-                Ok(()) => Verdict::Continue,
-                Err(error) => Verdict::Teardown((glue.teardown_error)(error)),
-            }
-        }
-        Settled::Final(completion, data) => {
-            let submitter = Submitter::new(inner, tag);
-            let (flow, late) = operation.on_completion(completion, data, submitter);
-            if late.is_some() {
-                inner.returned_late(tag.number());
-            }
-            follow(inner, tag, flow, glue)
-        }
+        Settled::Final(completion, data) => finish(inner, operation, tag, glue, completion, data),
         Settled::More(completion, data) => {
             let starved = completion.lacks_buffers();
             let submitter = Submitter::new(inner, tag);
@@ -127,7 +154,7 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
 }
 
 /// Turns what a handler returned into what the ring is to do.
-#[inline]
+#[inline(always)]
 fn follow<R: Ring, Op: RingOperation<R>>(
     inner: &mut Inner<R>,
     tag: Tag<R, Op>,

@@ -340,6 +340,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::needless_borrow, reason = "the number of references is what chooses")]
     fn a_function_is_told_from_the_one_of_the_trait() {
         trait Handles {
             fn handle(&self) {}

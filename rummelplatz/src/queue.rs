@@ -215,7 +215,7 @@ impl Uring {
 }
 
 /// Builds the entry, with pointers to `aside` where it needs one.
-#[inline]
+#[inline(never)]
 fn build(prepared: Prepared, aside: &mut Aside) -> squeue::Entry {
     match prepared {
         Prepared::Entry(entry) => entry,
@@ -251,17 +251,23 @@ impl Kernel for Uring {
         self.ring.submission().len()
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, placed: Placed) {
-        let index = self.tail as usize & (self.asides.len() - 1);
         let user_data = placed.user_data();
         let mut queue = self.ring.submission();
-        // If there is room, the entry that was at this index has been taken in: its aside is free.
         assert!(!queue.is_full(), "room() comes before push()");
-        let entry = build(placed.into_prepared(), &mut self.asides[index]).user_data(user_data);
+        let entry = match placed.into_prepared() {
+            Prepared::Entry(entry) => entry,
+            prepared => {
+                // There is room, so the entry that was at this index has been taken in, and its
+                // aside is free.
+                let index = self.tail as usize & (self.asides.len() - 1);
+                build(prepared, &mut self.asides[index])
+            }
+        };
         // SAFETY: a `Placed` proves that what it points to is good until its final completion, and
         // the aside stays as it is until the entry is taken in.
-        let pushed = unsafe { queue.push(&entry) };
+        let pushed = unsafe { queue.push(&entry.user_data(user_data)) };
         debug_assert!(pushed.is_ok());
         self.tail = self.tail.wrapping_add(1);
     }

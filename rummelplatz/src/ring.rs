@@ -200,10 +200,13 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     this.core.flush(1);
     unpark(this);
     let core = &mut this.core;
-    if may_wait && core.is_idle() && !core.shared.may_be_woken() {
+    if core.in_flight == 0 && may_wait && core.is_idle() && !core.shared.may_be_woken() {
         return end(ring, FirstCause::Exit);
     }
-    let patience = if may_wait && !core.is_busy() { Patience::Wait } else { Patience::Poll };
+    // An entry of the ring's own, or an untracked one, is no reason to wait.
+    let wakes = core.in_flight > 0 || core.shared.may_be_woken();
+    let waits = may_wait && wakes && !core.is_busy();
+    let patience = if waits { Patience::Wait } else { Patience::Poll };
     let entered = match core.enter(patience) {
         // Completions make room for entries.
         Ok(Entered::Busy) if may_wait && !core.is_busy() => {
@@ -241,7 +244,15 @@ fn went<R: RingParts>(ring: &mut R, status: Status) -> Pass<R> {
 }
 
 /// Goes on with the streams that waited for a buffer.
+#[inline]
 fn unpark<R: Ring>(inner: &mut Inner<R>) {
+    if inner.core.has_parked() {
+        unpark_some(inner);
+    }
+}
+
+#[cold]
+fn unpark_some<R: Ring>(inner: &mut Inner<R>) {
     let Inner { core, slabs, .. } = inner;
     for parked in core.unpark() {
         if let Some(slab) = R::slab(slabs, UserData::tag(parked.user_data)) {

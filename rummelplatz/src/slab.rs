@@ -137,6 +137,7 @@ impl<D, M: Copy> Slab<D, M> {
     }
 
     #[cold]
+    #[inline(never)]
     fn grow(&mut self) -> Result<(), Full> {
         if self.fresh >= self.limit {
             return Err(Full);
@@ -190,7 +191,7 @@ impl<D, M: Copy> Slab<D, M> {
     /// # Panics
     ///
     /// If no slot is free: [`reserve`](Self::reserve) first.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert_with<T>(
         &mut self,
         value: D,

@@ -345,14 +345,14 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     }
 
     /// Makes room for one request, in the queue and in the slab.
-    #[inline]
+    #[inline(always)]
     fn make_room(&mut self) -> Result<(), SubmitError> {
         let Inner { core, slabs, .. } = &mut *self.inner;
         core.admit(1)?;
         self.tag.slab(slabs).reserve().map_err(|_| SubmitError::TooManyRequests)
     }
 
-    #[inline]
+    #[inline(always)]
     fn accept(
         &mut self,
         data: Op::RingData,
@@ -369,7 +369,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     }
 
     /// Counts a request that is in its slot, and queues it.
-    #[inline]
+    #[inline(always)]
     fn commit(&mut self, identity: Identity, placed: Placed) -> Key<Op> {
         let core = &mut self.inner.core;
         core.count();

@@ -70,13 +70,13 @@ pub(crate) fn begin<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>) {
     collect_parcels(inner);
     let core = &mut inner.core;
     // What the kernel does not have ends here, as if it had been cancelled.
-    core.forget_ends();
     core.forget_parked();
+    let ending = core.ending();
     let Inner { core, slabs, .. } = inner;
     for (tag, _) in R::OPERATIONS {
         if let Some(slab) = R::slab(slabs, *tag) {
             slab.visit(&mut |user_data, facts| {
-                if facts.flags.contains(Flags::PARKED) {
+                if facts.flags.contains(Flags::PARKED) && !ending.contains(&user_data) {
                     core.end_without_kernel(user_data, -libc::ECANCELED);
                 }
             });

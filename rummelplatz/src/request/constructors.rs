@@ -20,14 +20,17 @@ use crate::facts::{Facts, Yields};
 /// The current file position, for `offset` (`-1`, as in `IORING_OP_READ`).
 const CURRENT_POSITION: u64 = u64::MAX;
 
+#[inline]
 fn fd(descriptor: &impl AsFd) -> Fd {
     Fd(descriptor.as_fd().as_raw_fd())
 }
 
+#[inline]
 fn length(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
+#[inline(always)]
 fn request<'d>(entry: squeue::Entry) -> Request<'d> {
     Parts::new(entry).request()
 }

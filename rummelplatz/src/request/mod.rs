@@ -133,6 +133,7 @@ impl Placed {
 }
 
 impl Parts {
+    #[inline(always)]
     fn new(entry: squeue::Entry) -> Parts {
         let facts = Facts::new(entry.get_opcode() as u8);
         Parts { prepared: Prepared::Entry(entry), facts, closes: None }
@@ -143,6 +144,7 @@ impl Parts {
         self
     }
 
+    #[inline(always)]
     fn request<'d>(self) -> Request<'d> {
         Request { parts: self, borrows: PhantomData }
     }
@@ -153,7 +155,7 @@ impl Parts {
     }
 
     /// Parts with what the slot must know; a descriptor to close passes to the slot.
-    #[inline]
+    #[inline(always)]
     fn place(self, flags: Flags, born: Stamp) -> (Facts, Prepared) {
         let Parts { mut prepared, mut facts, closes } = self;
         facts.flags.insert(flags);
@@ -192,7 +194,7 @@ impl<D> Copy for Record<D> {}
 pub type Slab<D> = slab::Slab<D, Record<D>>;
 
 /// Puts `data` into a slot of `slab` and builds the request from it, there.
-#[inline]
+#[inline(always)]
 pub(crate) fn place<D>(
     slab: &mut Slab<D>,
     data: D,
