@@ -34,7 +34,13 @@ pub(crate) fn resume<D>(
                 return;
             }
             let facts = &mut slot.meta().facts;
-            facts.starved = if starved && core.has_all_buffers(group) { facts.starved + 1 } else { 0 };
+            facts.starved = match core.untouched(group) {
+                Some(taken) if starved => {
+                    let again = std::mem::replace(&mut facts.taken, taken) == taken;
+                    if again { facts.starved + 1 } else { 1 }
+                }
+                _ => 0,
+            };
             if flags.contains(Flags::CANCELLED) {
                 core.end_without_kernel(user_data, -libc::ECANCELED);
             } else if facts.starved == HOPELESS {

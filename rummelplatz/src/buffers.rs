@@ -79,6 +79,8 @@ struct State {
     /// Which buffers are held as a [`Buffer`], one bit each.
     held: Box<[u64]>,
     held_count: u16,
+    /// How many were ever taken; wraps.
+    taken: u16,
     tail: u16,
     registration: Option<Registration>,
     /// A stream of the ring waits for a buffer.
@@ -137,6 +139,7 @@ impl BufferPool {
             state: Mutex::new(State {
                 held: vec![0; usize::from(count).div_ceil(64)].into(),
                 held_count: 0,
+                taken: 0,
                 tail: 0,
                 registration: None,
                 awaited: false,
@@ -215,6 +218,12 @@ impl BufferPool {
         Some(Buffer { pool: Some(Arc::clone(&self.shared)), id, length })
     }
 
+    /// How many buffers were ever taken, if nobody holds one now.
+    pub(crate) fn untouched(&self) -> Option<u16> {
+        let state = self.shared.lock();
+        (state.held_count == 0).then_some(state.taken)
+    }
+
     /// Whether there is a buffer; if not, the ring is woken when one comes back.
     pub(crate) fn wait(&self) -> bool {
         let mut state = self.shared.lock();
@@ -230,6 +239,7 @@ impl State {
     }
 
     fn hold(&mut self, id: u16) {
+        self.taken = self.taken.wrapping_add(1);
         self.held[usize::from(id) / 64] |= 1 << (id % 64);
         self.held_count += 1;
     }

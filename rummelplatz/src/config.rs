@@ -108,19 +108,9 @@ impl RawRing {
         }
         let completions = completions.unwrap_or(entries * COMPLETIONS_PER_ENTRY);
         let completions = completions.clamp(entries, MAX_COMPLETIONS);
-        let mut refused = io::Error::from_raw_os_error(libc::EINVAL);
-        for features in (0..=Feature::NEWEST_FIRST.len()).map(|skip| &Feature::NEWEST_FIRST[skip..]) {
-            match build(entries, completions, features) {
-                Ok(ring) => {
-                    return RawRing::assemble(ring, true)
-                        .map_err(|error| BuildError::new(entries, error));
-                }
-                // An unknown flag is EINVAL: try without the newest one.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = error,
-                Err(error) => return Err(BuildError::new(entries, error)),
-            }
-        }
-        Err(BuildError::new(entries, refused))
+        let ring = negotiate(|features| build(entries, completions, features));
+        let raw = ring.and_then(|ring| RawRing::assemble(ring, true));
+        raw.map_err(|error| BuildError::new(entries, error))
     }
 
     /// Takes over a ring that was built otherwise, for setup flags that are not offered here.
@@ -153,7 +143,7 @@ impl fmt::Debug for RawRing {
 }
 
 /// Setup flags that a kernel may be too old for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Feature {
     NoSqarray,
     DeferTaskrun,
@@ -172,6 +162,20 @@ impl Feature {
     ];
 }
 
+/// Builds with all features, and then with one less each time that the kernel does not know one.
+fn negotiate<T>(mut build: impl FnMut(&[Feature]) -> io::Result<T>) -> io::Result<T> {
+    let mut features = &Feature::NEWEST_FIRST[..];
+    loop {
+        match (build(features), features) {
+            // An unknown flag is EINVAL: the newest is the one to do without.
+            (Err(error), [_, older @ ..]) if error.raw_os_error() == Some(libc::EINVAL) => {
+                features = older;
+            }
+            (built, _) => return built,
+        }
+    }
+}
+
 fn build(entries: u32, completions: u32, features: &[Feature]) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder.setup_r_disabled().setup_cqsize(completions).dontfork();
@@ -185,4 +189,52 @@ fn build(entries: u32, completions: u32, features: &[Feature]) -> io::Result<IoU
         };
     }
     builder.build(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kernel that does not know the newest features.
+    fn old_kernel(unknown: usize) -> impl FnMut(&[Feature]) -> io::Result<Vec<Feature>> {
+        move |features| match features.iter().any(|it| Feature::NEWEST_FIRST[..unknown].contains(it)) {
+            true => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+            false => Ok(features.to_vec()),
+        }
+    }
+
+    #[test]
+    fn a_kernel_gets_all_the_features_that_it_knows() {
+        for unknown in 0..=Feature::NEWEST_FIRST.len() {
+            let built = negotiate(old_kernel(unknown)).unwrap();
+            assert_eq!(built, Feature::NEWEST_FIRST[unknown..]);
+        }
+    }
+
+    #[test]
+    fn only_an_unknown_flag_is_a_reason_to_try_again() {
+        for errno in [libc::EPERM, libc::ENOSYS, libc::ENOMEM, libc::EMFILE] {
+            let mut tries = 0;
+            let error = negotiate::<()>(|_| {
+                tries += 1;
+                Err(io::Error::from_raw_os_error(errno))
+            });
+            assert_eq!(error.unwrap_err().raw_os_error(), Some(errno));
+            assert_eq!(tries, 1);
+        }
+        let mut tries = 0;
+        let error = negotiate::<()>(|_| {
+            tries += 1;
+            Err(io::Error::from_raw_os_error(libc::EINVAL))
+        });
+        assert_eq!(error.unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        assert_eq!(tries, Feature::NEWEST_FIRST.len() + 1, "it ends, without any feature");
+    }
+
+    #[test]
+    fn sizes_are_checked_before_the_kernel_is_asked() {
+        let kind = |entries| RawRing::new(NonZeroU32::new(entries).unwrap()).unwrap_err().kind();
+        assert_eq!(kind(32769), crate::error::BuildErrorKind::TooLarge);
+        assert_eq!(kind(u32::MAX), crate::error::BuildErrorKind::TooLarge);
+    }
 }

@@ -11,7 +11,7 @@ use std::thread::ThreadId;
 use io_uring::opcode;
 
 use crate::backlog::Backlog;
-use crate::buffers::PoolError;
+use crate::buffers::{BufferPool, PoolError};
 use crate::clock::Stamp;
 use crate::config::{Options, RawRing};
 use crate::error::SubmitError;
@@ -321,9 +321,9 @@ impl Core {
         self.parked.push(parked);
     }
 
-    /// Whether nobody holds a buffer of this pool: none will come back.
-    pub(crate) fn has_all_buffers(&self, group: u16) -> bool {
-        self.queue.pool(group).is_none_or(|pool| pool.available() == pool.capacity())
+    /// If nobody holds a buffer of this pool, so that none will come back: how many were ever taken.
+    pub(crate) fn untouched(&self, group: u16) -> Option<u16> {
+        self.queue.pool(group).map_or(Some(0), BufferPool::untouched)
     }
 
     #[inline]

@@ -14,8 +14,11 @@ pub struct Facts {
     pub(crate) flags: Flags,
     /// Which of the ring's pools the request receives from.
     pub(crate) pool: u16,
-    /// How often in a row the pool was empty though nobody holds a buffer of it.
+    /// How often in a row the pool was empty though nobody held a buffer of it, nor had taken one
+    /// since the last time.
     pub(crate) starved: u8,
+    /// How many buffers had ever been taken from the pool by then; wraps.
+    pub(crate) taken: u16,
     /// The descriptor that this `close` owns, or -1.
     pub(crate) closes: i32,
     /// How often a counted timer still ticks; 0 for all others.
@@ -118,6 +121,7 @@ impl Facts {
             flags: Flags::EMPTY,
             pool: 0,
             starved: 0,
+            taken: 0,
             closes: -1,
             ticks: 0,
             born: Stamp(0),

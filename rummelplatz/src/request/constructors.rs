@@ -401,6 +401,9 @@ pub fn poll<'d>(descriptor: &'d impl AsFd, events: Events) -> Request<'d> {
 
 /// Tells of `events` whenever they happen, until it is cancelled (`IORING_POLL_ADD_MULTI`, since
 /// 5.13). Edge-triggered: it tells of changes.
+///
+/// A file that is always ready, such as a regular file, is told of again and again for as long as the
+/// handler gives the data back.
 pub fn poll_multi<'d>(descriptor: &'d impl AsFd, events: Events) -> Stream<'d> {
     let entry = opcode::PollAdd::new(fd(descriptor), events.0).multi(true).build();
     Parts::new(entry).yielding(Yields::Events).stream()
