@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ impl Ticker {
         submitter: Submitter<'_, R, Self>,
     ) -> io::Result<ControlFlow<std::convert::Infallible, io::Error>> {
         completion.result()?;
-        println!("tick {tick}");
+        writeln!(io::stdout(), "tick {tick}")?;
         self.start(tick + 1, submitter)?;
         Ok(if tick == TICKS { ControlFlow::Exit } else { ControlFlow::Continue })
     }
@@ -58,10 +58,9 @@ impl Ticker {
         _: Submitter<'_, R, Self>,
     ) -> io::Result<()> {
         match completion.result() {
-            Ok(_) => println!("tick {tick}, just before the end"),
-            Err(error) => println!("tick {tick} was in flight: {error}"),
+            Ok(_) => writeln!(io::stdout(), "tick {tick}, just before the end"),
+            Err(error) => writeln!(io::stdout(), "tick {tick} was in flight: {error}"),
         }
-        Ok(())
     }
 
     fn start<R: Ring>(&self, tick: u32, mut submitter: Submitter<'_, R, Self>) -> io::Result<()> {

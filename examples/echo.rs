@@ -17,9 +17,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::error::Error;
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -27,6 +27,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -69,13 +70,10 @@ struct EchoServer {
 
 // ---- signals --------------------------------------------------------------------------------------
 
-/// Reads the signal that stops the server.
+/// Ends the server when a signal has been read.
 #[derive(RingOperation)]
-#[ring_operation(ring = EchoServer, data = SignalRead, error = io::Error, setup, on_completion)]
-struct Signals {
-    /// The descriptor, until it is read from.
-    descriptor: Option<SignalFd>,
-}
+#[ring_operation(ring = EchoServer, data = SignalRead, error = io::Error, on_completion)]
+struct Signals;
 
 struct SignalRead {
     descriptor: SignalFd,
@@ -83,24 +81,20 @@ struct SignalRead {
     info: [u8; 128],
 }
 
-impl Signals {
-    /// Blocks the signals, so that they are read instead of ending the process.
-    fn block() -> io::Result<Signals> {
-        let mut signals = SigSet::empty();
-        signals.add(Signal::SIGINT);
-        signals.add(Signal::SIGTERM);
+impl SignalRead {
+    /// Blocks the signals, so that they can be read and don't end the process.
+    fn new() -> io::Result<SignalRead> {
+        let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
         signals.thread_block()?;
-        Ok(Signals { descriptor: Some(SignalFd::new(&signals)?) })
+        Ok(SignalRead { descriptor: SignalFd::new(&signals)?, info: [0; 128] })
     }
 
-    fn setup(&mut self, mut submitter: Submitter<'_, EchoServer, Self>) -> io::Result<()> {
-        if let Some(descriptor) = self.descriptor.take() {
-            let read = SignalRead { descriptor, info: [0; 128] };
-            submitter.submit(read, |read| request::read(&read.descriptor, &mut read.info))?;
-        }
-        Ok(())
+    fn request(&mut self) -> Request<'_> {
+        request::read(&self.descriptor, &mut self.info)
     }
+}
 
+impl Signals {
     fn on_completion(
         &mut self,
         completion: Completion,
@@ -160,9 +154,9 @@ impl Acceptor {
         let socket = completion.into_fd().or_end()?;
         self.accepted += 1;
         self.failing = false;
-        Connection::new(socket, self.pool.clone())
-            .receive(submitter.to(EchoServer::RECEIVERS))
-            .or_end()
+        let connection = Connection::new(socket, self.pool.clone());
+        connection.receive(submitter.to(EchoServer::RECEIVERS)).or_end()?;
+        Ok(())
     }
 
     /// The stream has failed, or the pause after that is over.
@@ -173,7 +167,7 @@ impl Acceptor {
         mut submitter: Submitter<'_, EchoServer, Self>,
     ) -> Result<(), ControlFlow<String, io::Error>> {
         let Err(error) = completion.result() else {
-            return Self::listen(listener, submitter).or_end();
+            return Ok(Self::listen(listener, submitter).or_end()?);
         };
         // EINVAL is about us: this kernel has no multishot accept. All else passes.
         if error.kind() == io::ErrorKind::InvalidInput {
@@ -231,6 +225,21 @@ impl Connection {
         Ok(())
     }
 
+    /// Receives again, if that was stopped and little is waiting now.
+    fn go_on(self: Rc<Self>, submitter: Submitter<'_, EchoServer, Receivers>) -> Result<(), SubmitError> {
+        let stopped = matches!(self.receiving.get(), Receiving::Stopped);
+        let little = self.waiting.borrow().len() <= MOST_WAITING / 2;
+        if stopped && little { self.receive(submitter) } else { Ok(()) }
+    }
+
+    /// The client takes nothing any more: receives nothing either.
+    fn give_up(&self, mut submitter: Submitter<'_, EchoServer, Receivers>) {
+        self.waiting.borrow_mut().clear();
+        if let Receiving::Running(stream) = self.receiving.replace(Receiving::Over) {
+            submitter.cancel(stream);
+        }
+    }
+
     /// Sends the chunk that has waited longest, if there is one.
     fn send_next(
         self: Rc<Self>,
@@ -254,7 +263,7 @@ enum Chunk {
 
 impl Chunk {
     fn new(buffer: Buffer, pool: &BufferPool) -> Chunk {
-        match pool.available() < pool.capacity() / 4 {
+        match pool.available() <= pool.capacity() / 4 {
             true => Chunk::Copied(Box::from(&*buffer)),
             false => Chunk::Received(buffer),
         }
@@ -287,12 +296,8 @@ impl Receivers {
         connection: &mut Rc<Connection>,
         mut submitter: Submitter<'_, EchoServer, Self>,
     ) -> io::Result<()> {
-        let buffer = match completion.into_buffer() {
-            Ok(buffer) => buffer,
-            // The pool is empty: the stream waits, and goes on by itself.
-            Err(error) if error.raw_os_error() == Some(ENOBUFS) => return Ok(()),
-            Err(error) => return Err(error),
-        };
+        // The only error after which a stream goes on: the pool is empty, and it waits for a buffer.
+        let Ok(buffer) = completion.into_buffer() else { return Ok(()) };
         let chunk = Chunk::new(buffer, &connection.pool);
         connection.waiting.borrow_mut().push_back(chunk);
         if !connection.sending.get() {
@@ -306,20 +311,135 @@ impl Receivers {
         Ok(())
     }
 
-    /// The end of the stream. What is still to be sent has its own share of the connection.
+    /// The stream is over. What is still to be sent keeps the connection.
     fn on_end(
         &mut self,
         completion: Completion,
         connection: Rc<Connection>,
         submitter: Submitter<'_, EchoServer, Self>,
     ) -> io::Result<()> {
-        let stopping = matches!(connection.receiving.replace(Receiving::Over), Receiving::Stopping);
-        match completion.result() {
-            Err(error) if stopping && error.raw_os_error() == Some(ECANCELED) => {
+        let before = connection.receiving.replace(Receiving::Over);
+        match (completion.result(), before) {
+            (Err(_), Receiving::Stopping) => {
                 connection.receiving.set(Receiving::Stopped);
-                connection.go_on(submitter)?
+                Ok(connection.go_on(submitter)?)
             }
-            result => result.map(drop),
+            // Cancelled by `give_up`, which has told why.
+            (Err(_), Receiving::Over) => Ok(()),
+            (result, _) => result.map(drop),
+        }
+    }
+}
+
+/// Sends to clients what came from them.
+#[derive(RingOperation)]
+#[ring_operation(
+    ring = EchoServer, data = Answer, warn = io::Error,
+    on_completion, on_teardown_completion,
+)]
+struct Senders;
+
+struct Answer {
+    connection: Rc<Connection>,
+    chunk: Chunk,
+    sent: usize,
+}
+
+impl Answer {
+    fn request(&mut self) -> Request<'_> {
+        request::send(&self.connection.socket, &self.chunk[self.sent..])
+    }
+
+    /// Sends the rest of the chunk, or the next one.
+    fn go_on(
+        mut self,
+        sent: u32,
+        mut submitter: Submitter<'_, EchoServer, Senders>,
+    ) -> Result<(), SubmitError> {
+        self.sent += sent as usize;
+        if self.sent == self.chunk.len() {
+            return self.connection.send_next(submitter);
+        }
+        submitter.submit(self, Answer::request)?;
+        Ok(())
+    }
+}
+
+impl Senders {
+    fn on_completion(
+        &mut self,
+        completion: Completion,
+        answer: Answer,
+        mut submitter: Submitter<'_, EchoServer, Self>,
+    ) -> io::Result<()> {
+        let connection = answer.connection.clone();
+        match completion.result() {
+            Ok(sent) => {
+                answer.go_on(sent, submitter.reborrow())?;
+                Ok(connection.go_on(submitter.to(EchoServer::RECEIVERS))?)
+            }
+            Err(error) => {
+                connection.give_up(submitter.to(EchoServer::RECEIVERS));
+                Err(error)
+            }
+        }
+    }
+
+    /// The server stops. What was received is sent all the same, to clients that take it within the
+    /// ring's grace period.
+    fn on_teardown_completion(
+        &mut self,
+        completion: Completion,
+        answer: Answer,
+        submitter: Submitter<'_, EchoServer, Self>,
+    ) {
+        let sent = match completion.result() {
+            Ok(sent) => sent,
+            Err(error) if error.raw_os_error() == Some(Errno::ECANCELED as i32) => 0,
+            Err(_) => return,
+        };
+        // Refused when the grace period is over.
+        answer.go_on(sent, submitter).ok();
+    }
+}
+
+// ---- the program ----------------------------------------------------------------------------------
+
+fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let signal = SignalRead::new()?;
+    let acceptor = Acceptor::bind(arguments)
+        .map_err(|error| format!("can't listen on {}: {error}", arguments.address))?;
+    let address = acceptor.listener.local_addr()?;
+    let verbose = arguments.verbose;
+    let mut server = EchoServer::builder(Signals, acceptor, Receivers, Senders)
+        .on_warn(move |warning| {
+            if verbose || warning.operation == EchoServer::ACCEPTOR.name() {
+                report(warning);
+            }
+        })
+        .build()?;
+    server.submitter(EchoServer::SIGNALS).submit(signal, SignalRead::request)?;
+    writeln!(io::stdout(), "listening on {address}")
+        .and_then(|()| io::stdout().flush())
+        .map_err(|error| format!("can't write to standard output: {error}"))?;
+    server.run()?;
+    let in_flight = server.stats().in_flight;
+    let accepted = server.acceptor.accepted;
+    report(format_args!("stopped after {accepted} connections, with {in_flight} requests in flight"));
+    Ok(())
+}
+
+/// Writes to standard error, whether or not anybody listens.
+fn report(message: impl Display) {
+    writeln!(io::stderr(), "echo: {message}").ok();
+}
+
+fn main() -> ExitCode {
+    match serve(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(error);
+            ExitCode::FAILURE
         }
     }
 }

@@ -1,52 +1,40 @@
-use rummelplatz::{Completion, Request, RingOperation, Submitter, request, ring};
-use std::{error::Error, io, ops::Range};
+//! Counts the lines of its standard input.
+use rummelplatz::{Completion, RingOperation, Submitter, request, ring};
+use std::{error::Error, io};
 
 #[ring] // The struct is the ring: one field for each operation.
-struct Cat {
-    copier: Copier,
+struct LineCount {
+    reader: Reader,
 }
 
+/// What a request needs while it is in flight is in its data: here, a file and a buffer.
 #[derive(RingOperation)]
-#[ring_operation(ring = Cat, data = Block, error = io::Error, setup, on_completion)]
-struct Copier;
-
-struct Block {
-    input: io::Stdin,
-    output: io::Stdout,
-    buffer: Box<[u8]>,
-    unwritten: Range<usize>,
+#[ring_operation(ring = LineCount, data = (io::Stdin, Vec<u8>), error = io::Error, on_completion)]
+struct Reader {
+    lines: usize,
 }
 
-impl Block {
-    // The next request follows from the data, and borrows from nothing else.
-    fn request(&mut self) -> Request<'_> {
-        match self.unwritten.is_empty() {
-            true => request::read(&self.input, &mut self.buffer),
-            false => request::write(&self.output, &self.buffer[self.unwritten.clone()]),
+impl Reader {
+    fn on_completion(
+        &mut self,
+        completion: Completion,
+        (input, bytes): (io::Stdin, Vec<u8>),
+        mut submitter: Submitter<'_, LineCount, Self>,
+    ) -> io::Result<()> {
+        let read = completion.result()? as usize;
+        self.lines += bytes[..read].iter().filter(|byte| **byte == b'\n').count();
+        if read > 0 {
+            submitter.submit((input, bytes), |(input, bytes)| request::read(input, bytes))?;
         }
-    }
-}
-
-impl Copier {
-    fn setup(&mut self, mut submitter: Submitter<'_, Cat, Self>) -> io::Result<()> {
-        let buffer = vec![0; 65536].into();
-        let block = Block { input: io::stdin(), output: io::stdout(), buffer, unwritten: 0..0 };
-        submitter.submit(block, Block::request)?;
-        Ok(())
-    }
-    fn on_completion(&mut self, completion: Completion, mut block: Block, mut submitter: Submitter<'_, Cat, Self>) -> io::Result<()> {
-        let bytes = completion.result()? as usize;
-        match block.unwritten.is_empty() {
-            true if bytes == 0 => return Ok(()), // The end; nothing is in flight, so the ring ends.
-            true => block.unwritten = 0..bytes,
-            false => block.unwritten.start += bytes,
-        }
-        submitter.submit(block, Block::request)?;
-        Ok(())
+        Ok(()) // At the end of the input nothing is in flight, and the ring ends.
     }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    Cat::builder(Copier).build()?.run()?;
+    let mut ring = LineCount::builder(Reader { lines: 0 }).build()?;
+    let data = (io::stdin(), vec![0; 65536]);
+    ring.submitter(LineCount::READER).submit(data, |(input, bytes)| request::read(input, bytes))?;
+    ring.run()?;
+    println!("{} lines", ring.reader.lines);
     Ok(())
 }

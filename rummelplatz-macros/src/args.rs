@@ -42,8 +42,9 @@ pub(crate) fn each(
 ) {
     let list = |input: ParseStream<'_>| {
         while !input.is_empty() {
-            let word = Ident::parse_any(input)
-                .map_err(|error| syn::Error::new(error.span(), "expected the name of an argument"));
+            let word = Ident::parse_any(input).map_err(|error| {
+                syn::Error::new(error.span(), "an argument begins with its name, like `name = value`")
+            });
             let read = word.and_then(|word| {
                 one(word, input)?;
                 if input.is_empty() || input.peek(Token![,]) {

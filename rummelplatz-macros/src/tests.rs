@@ -35,9 +35,8 @@ fn assert_snapshot(name: &str, tokens: TokenStream) {
 /// The messages of the errors in an expansion, in their order.
 fn messages(tokens: TokenStream) -> Vec<String> {
     let mut messages = Vec::new();
-    let mut tokens = tokens.into_iter().peekable();
     let mut after_compile_error = false;
-    while let Some(token) = tokens.next() {
+    for token in tokens {
         match token {
             TokenTree::Ident(ident) => after_compile_error = ident == "compile_error",
             TokenTree::Group(group) if after_compile_error => {

@@ -122,13 +122,13 @@ impl RawRing {
     ///
     /// # Errors
     ///
-    /// If there is no descriptor left for the eventfd that wakes the ring.
+    /// If there is no memory to map its queues, or no descriptor for the eventfd that wakes the ring.
     pub unsafe fn from_io_uring(ring: IoUring) -> io::Result<RawRing> {
         RawRing::assemble(ring, false)
     }
 
     fn assemble(ring: IoUring, disabled: bool) -> io::Result<RawRing> {
-        Ok(RawRing { ring: Mapped::new(ring), disabled, waker: Waker::new()? })
+        Ok(RawRing { ring: Mapped::new(ring)?, disabled, waker: Waker::new()? })
     }
 }
 

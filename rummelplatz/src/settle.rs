@@ -101,7 +101,7 @@ pub(crate) fn settle<D>(core: &mut Core, slab: &mut Slab<D>, cqe: Cqe) -> Settle
     core.in_flight -= 1;
     let Some(data) = slot.take() else { return Settled::Silent };
     if flags.contains(Flags::DETACHED) {
-        if cqe.result < 0 {
+        if completion.result().is_err() {
             core.counters.detached_failed += 1;
         }
         return Settled::Silent;

@@ -34,14 +34,17 @@ use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::{Command, Stdio};
+use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rummelplatz::{Completion, ControlFlow, RawRing, RingOperation, Submitter, ring};
+use rummelplatz::io_uring::{opcode, squeue, types};
+use rummelplatz::{Completion, ControlFlow, RawRing, Request, RingOperation, Submitter, request, ring};
 
 // ---- watchdogs ----------------------------------------------------------------------------------
 
@@ -348,9 +351,7 @@ impl<D: Send + 'static> Script<D> {
     /// `on_teardown_completion`.
     pub fn on_teardown(
         mut self,
-        handler: impl FnMut(Completion, D, BenchSubmitter<'_, D>) -> Result<(), Failure>
-        + Send
-        + 'static,
+        handler: impl FnMut(Completion, D, BenchSubmitter<'_, D>) -> Result<(), Failure> + Send + 'static,
     ) -> Self {
         self.teardown = Box::new(handler);
         self
@@ -384,6 +385,103 @@ impl<D: Send + 'static> RingOperation<Bench<D>> for Script<D> {
         submitter: BenchSubmitter<'_, D>,
     ) -> Result<(), Failure> {
         (self.teardown)(completion, data, submitter)
+    }
+}
+
+// ---- data of requests -------------------------------------------------------------------------------
+
+/// The data of a request that reads or writes: a descriptor, a buffer on the heap, and a number.
+pub struct Job {
+    pub number: u64,
+    pub file: Arc<OwnedFd>,
+    pub buffer: Box<[u8]>,
+}
+
+impl Job {
+    pub fn new(number: u64, file: &Arc<OwnedFd>, size: usize) -> Job {
+        Job { number, file: Arc::clone(file), buffer: vec![0; size].into() }
+    }
+
+    pub fn read(&mut self) -> Request<'_> {
+        request::read(&*self.file, &mut self.buffer)
+    }
+
+    pub fn write(&mut self) -> Request<'_> {
+        request::write(&*self.file, &self.buffer)
+    }
+
+    pub fn recv(&mut self) -> Request<'_> {
+        request::recv(&*self.file, &mut self.buffer)
+    }
+
+    pub fn send(&mut self) -> Request<'_> {
+        request::send(&*self.file, &self.buffer)
+    }
+
+    /// [`read`](Self::read) as a raw entry, whose pointer is good as long as the job is.
+    pub fn read_entry(&mut self) -> squeue::Entry {
+        let length = self.buffer.len() as u32;
+        opcode::Read::new(self.raw(), self.buffer.as_mut_ptr(), length).offset(u64::MAX).build()
+    }
+
+    /// [`write`](Self::write) as a raw entry, whose pointer is good as long as the job is.
+    pub fn write_entry(&mut self) -> squeue::Entry {
+        let length = self.buffer.len() as u32;
+        opcode::Write::new(self.raw(), self.buffer.as_ptr(), length).offset(u64::MAX).build()
+    }
+
+    /// A zero-copy send of the buffer as a raw entry, whose pointer is good as long as the job is.
+    pub fn send_zc_entry(&mut self) -> squeue::Entry {
+        opcode::SendZc::new(self.raw(), self.buffer.as_ptr(), self.buffer.len() as u32).build()
+    }
+
+    pub fn raw(&self) -> types::Fd {
+        types::Fd(self.file.as_raw_fd())
+    }
+}
+
+// ---- signals ------------------------------------------------------------------------------------
+
+/// SIGALRM, a thousand times a second, until it is dropped. For a test in a child.
+pub struct SignalStorm;
+
+static SIGNALS: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn count_signal(_: libc::c_int) {
+    SIGNALS.fetch_add(1, Ordering::Relaxed);
+}
+
+impl SignalStorm {
+    /// Begins, with system calls restarted after a signal (`SA_RESTART`) or not.
+    pub fn begin(restart: bool) -> SignalStorm {
+        // SAFETY: all zeroes is a valid `sigaction`.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = count_signal as extern "C" fn(libc::c_int) as usize;
+        action.sa_flags = if restart { libc::SA_RESTART } else { 0 };
+        // SAFETY: the handler does nothing but add to an atomic.
+        let result = unsafe { libc::sigaction(libc::SIGALRM, &raw const action, ptr::null_mut()) };
+        assert_eq!(result, 0);
+        Self::set_interval(1000);
+        SignalStorm
+    }
+
+    /// How many signals have come so far.
+    pub fn signals() -> usize {
+        SIGNALS.load(Ordering::Relaxed)
+    }
+
+    fn set_interval(microseconds: i64) {
+        let interval = libc::timeval { tv_sec: 0, tv_usec: microseconds };
+        let timer = libc::itimerval { it_interval: interval, it_value: interval };
+        // SAFETY: a plain call with a valid argument.
+        let result = unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()) };
+        assert_eq!(result, 0);
+    }
+}
+
+impl Drop for SignalStorm {
+    fn drop(&mut self) {
+        Self::set_interval(0);
     }
 }
 

@@ -12,9 +12,16 @@ impl<R: Ring> RingOperation<R> for Ticker {
         s.submit(0, |_| request::timeout(Duration::from_millis(10)))?;
         Ok(())
     }
-    fn on_completion(&mut self, c: Completion, n: u32, mut s: Submitter<'_, R, Self>) -> CompletionResult<R, Self> {
+    fn on_completion(
+        &mut self,
+        c: Completion,
+        n: u32,
+        mut s: Submitter<'_, R, Self>,
+    ) -> CompletionResult<R, Self> {
         println!("{c:?} {n}");
-        if let Err(e) = c.result() { return (ControlFlow::Error(e), None) }
+        if let Err(e) = c.result() {
+            return (ControlFlow::Error(e), None);
+        }
         if n == 3 {
             s.submit(4, |_| request::timeout(Duration::from_secs(100))).unwrap();
             return (ControlFlow::Exit, None);
@@ -22,13 +29,20 @@ impl<R: Ring> RingOperation<R> for Ticker {
         s.submit(n + 1, |_| request::timeout(Duration::from_millis(10))).unwrap();
         (ControlFlow::Continue, None)
     }
-    fn on_teardown_completion(&mut self, c: Completion, n: u32, _: Submitter<'_, R, Self>) -> Result<(), Infallible> {
+    fn on_teardown_completion(
+        &mut self,
+        c: Completion,
+        n: u32,
+        _: Submitter<'_, R, Self>,
+    ) -> Result<(), Infallible> {
         println!("teardown {c:?} {n}");
         Ok(())
     }
 }
 #[ring]
-struct Clock { ticker: Ticker }
+struct Clock {
+    ticker: Ticker,
+}
 
 #[test]
 fn ticks() {

@@ -77,6 +77,8 @@ impl<'o> Printer<'o> {
         let setup_error = error_type(types.setup_error.get(), error);
         let teardown_error = error_type(types.teardown_error.get(), error);
         quote! {
+            // Who marks an operation or a handler as deprecated means its users.
+            #[allow(deprecated)]
             #[automatically_derived]
             impl #impl_generics #krate::RingOperation<#ring> for #ident #arguments #where_clause {
                 type RingData = #data;
@@ -185,6 +187,7 @@ impl<'o> Printer<'o> {
         };
         let must_be_written = Ident::new(must_be_written, span);
         quote_spanned! {span=>
+            // Redundant where the user imported the trait.
             #[allow(unused_imports)]
             use #krate::{RingOperation as _, __private::handler::Origin as _};
             #call

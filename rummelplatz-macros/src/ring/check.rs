@@ -1,22 +1,15 @@
 //! Judges: the rules of `#[ring]`, and what to write instead.
 
-use quote::ToTokens;
 use syn::ext::IdentExt;
-use syn::{Expr, Lit, Type};
+use syn::{Expr, Lit};
 
-use super::model::{MAX_OPERATIONS, OPTIONS, Operation, Ring, Shape};
-use super::parse::{derives, last_word};
+use super::model::{BadDerive, Clash, MAX_OPERATIONS, OPTIONS, Operation, Ring, Shape};
 use crate::diag::Errors;
-
-/// What no ring can be, though each of its operations may.
-const IMPOSSIBLE: [&str; 8] = ["Clone", "Copy", "Default", "PartialEq", "Eq", "PartialOrd", "Ord", "Hash"];
 
 pub(super) fn ring(ring: &Ring, errors: &mut Errors) {
     arguments(ring, errors);
     if shape(ring, errors) {
-        for (_, word, message) in bad_derives(ring) {
-            errors.at(word, message);
-        }
+        derives(ring, errors);
         number(ring, errors);
         names(ring, errors);
         for operation in &ring.operations {
@@ -86,7 +79,7 @@ fn number(ring: &Ring, errors: &mut Errors) {
 fn names(ring: &Ring, errors: &mut Errors) {
     for (index, operation) in ring.operations.iter().enumerate() {
         let Some((earlier, clash)) =
-            ring.operations[..index].iter().find_map(|earlier| Some((earlier, clash(earlier, operation)?)))
+            ring.operations[..index].iter().find_map(|earlier| Some((earlier, earlier.clash(operation)?)))
         else {
             continue;
         };
@@ -106,53 +99,26 @@ fn names(ring: &Ring, errors: &mut Errors) {
     }
 }
 
-/// The name that two operations would share.
-pub(super) enum Clash {
-    Field,
-    Tag,
-    Variant,
-}
-
-/// Which name two operations share. Where a `cfg` may remove one of them it is left to the compiler, which knows.
-pub(super) fn clash(one: &Operation, other: &Operation) -> Option<Clash> {
-    if !one.cfg.is_empty() || !other.cfg.is_empty() {
-        None
-    } else if one.ident == other.ident {
-        Some(Clash::Field)
-    } else if one.constant == other.constant {
-        Some(Clash::Tag)
-    } else if one.variant == other.variant {
-        Some(Clash::Variant)
-    } else {
-        None
-    }
-}
-
 fn owned(operation: &Operation, errors: &mut Errors) {
     let name = &operation.name;
-    if let Type::Reference(_) = operation.ty {
+    if operation.borrowed().is_some() {
         let message =
             format!("operation `{name}` must be owned by the ring, not borrowed; store the value itself");
         errors.at(&operation.ty, message);
     }
 }
 
-/// The derives that cannot work, each with its attribute's place and what to say.
-pub(super) fn bad_derives(ring: &Ring) -> Vec<(usize, impl ToTokens, String)> {
+fn derives(ring: &Ring, errors: &mut Errors) {
     let name = ring.ident.unraw();
-    let judge = |(place, path): (usize, syn::Path)| {
-        let word = last_word(&path)?.clone();
-        let message = if word == "Debug" {
-            format!("`#[ring]` writes `Debug` for `{name}` itself; remove it here")
-        } else if IMPOSSIBLE.iter().any(|impossible| word == impossible) {
-            format!(
+    for derive in &ring.derives {
+        let (Some(bad), Some(word)) = (derive.bad(), derive.word()) else { continue };
+        let message = match bad {
+            BadDerive::Written => format!("`#[ring]` writes `{word}` for `{name}` itself; remove it here"),
+            BadDerive::Impossible => format!(
                 "ring `{name}` cannot be `{word}`, for it owns a kernel object; \
                  derive it on the operations that need it"
-            )
-        } else {
-            return None;
+            ),
         };
-        Some((place, path, message))
-    };
-    derives(&ring.attrs).into_iter().filter_map(judge).collect()
+        errors.at(&derive.path, message);
+    }
 }

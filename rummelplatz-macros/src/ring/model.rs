@@ -21,10 +21,45 @@ pub(super) struct Ring {
     /// As written; printed again where the shape is wrong.
     pub(super) item: syn::Item,
     pub(super) attrs: Vec<Attribute>,
+    pub(super) derives: Vec<Derive>,
     pub(super) vis: Visibility,
     pub(super) ident: Ident,
     pub(super) generics: Generics,
     pub(super) operations: Vec<Operation>,
+}
+
+/// A word of a `#[derive(…)]` on the ring.
+pub(super) struct Derive {
+    /// Which of the attributes it stands in.
+    pub(super) attribute: usize,
+    pub(super) path: Path,
+}
+
+/// Why something cannot be derived for a ring.
+#[derive(Clone, Copy)]
+pub(super) enum BadDerive {
+    /// The macro writes it.
+    Written,
+    /// No ring can be that, though each of its operations may.
+    Impossible,
+}
+
+impl Derive {
+    /// The last word of its path, as in `std::fmt::Debug`.
+    pub(super) fn word(&self) -> Option<&Ident> {
+        self.path.segments.last().map(|segment| &segment.ident)
+    }
+
+    pub(super) fn bad(&self) -> Option<BadDerive> {
+        const IMPOSSIBLE: [&str; 8] =
+            ["Clone", "Copy", "Default", "PartialEq", "Eq", "PartialOrd", "Ord", "Hash"];
+        let word = self.word()?;
+        if word == "Debug" {
+            Some(BadDerive::Written)
+        } else {
+            IMPOSSIBLE.iter().any(|impossible| word == impossible).then_some(BadDerive::Impossible)
+        }
+    }
 }
 
 /// What kind of item it is, with the place to blame where it is the wrong one.
@@ -65,6 +100,40 @@ impl Operation {
     pub(super) fn tag(&self) -> u8 {
         u8::try_from(self.position).unwrap_or(u8::MAX)
     }
+
+    /// What is behind the reference, where the field is one. A type that came through a `macro_rules!` is in a group.
+    pub(super) fn borrowed(&self) -> Option<&Type> {
+        let mut ty = &self.ty;
+        while let Type::Group(group) = ty {
+            ty = &group.elem;
+        }
+        match ty {
+            Type::Reference(reference) => Some(&reference.elem),
+            _ => None,
+        }
+    }
+
+    /// Which name two operations share. Where a `cfg` may remove one of them it is left to the compiler, which knows.
+    pub(super) fn clash(&self, other: &Operation) -> Option<Clash> {
+        if !self.cfg.is_empty() || !other.cfg.is_empty() {
+            None
+        } else if self.ident == other.ident {
+            Some(Clash::Field)
+        } else if self.constant == other.constant {
+            Some(Clash::Tag)
+        } else if self.variant == other.variant {
+            Some(Clash::Variant)
+        } else {
+            None
+        }
+    }
+}
+
+/// A name that two operations would share.
+pub(super) enum Clash {
+    Field,
+    Tag,
+    Variant,
 }
 
 /// `name` as an identifier where `ident` stands, or `ident` itself: some letters change case into what is no letter.

@@ -1,12 +1,12 @@
 //! Reads; knows no rules but the grammar.
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::TokenStream;
 use quote::{ToTokens, format_ident};
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::{Attribute, Expr, Field, Fields, Item, Meta, Path, Token, parse_quote};
 
-use super::model::{OPTIONS, Operation, Ring, Shape};
+use super::model::{Derive, OPTIONS, Operation, Ring, Shape};
 use crate::args::{self, Once};
 use crate::diag::Errors;
 
@@ -47,8 +47,8 @@ pub(super) fn ring(args: TokenStream, item: TokenStream, errors: &mut Errors) ->
             (shape, item.attrs, item.vis, item.ident, item.generics, item.fields.named)
         }
         other => {
-            let what = first_word(&other);
-            errors.at(what, "`#[ring]` goes on a struct whose fields are operations");
+            let (word, what) = kind(&other);
+            errors.at(word, format!("`#[ring]` goes on a struct whose fields are operations, not on {what}"));
             return None;
         }
     };
@@ -59,6 +59,7 @@ pub(super) fn ring(args: TokenStream, item: TokenStream, errors: &mut Errors) ->
         options,
         shape,
         item: written,
+        derives: derives(&attrs),
         attrs,
         vis,
         ident,
@@ -69,7 +70,7 @@ pub(super) fn ring(args: TokenStream, item: TokenStream, errors: &mut Errors) ->
 
 fn arguments(args: TokenStream, errors: &mut Errors) -> (Once<Path>, [Once<Expr>; OPTIONS.len()]) {
     let mut krate = Once::default();
-    let mut options = [const { None }; OPTIONS.len()].map(|_: Option<()>| Once::default());
+    let mut options = std::array::from_fn(|_| Once::default());
     args::each(args, errors, |word, input| {
         if word == "crate" {
             let path = args::krate(&word, input)?;
@@ -115,31 +116,28 @@ fn cfg(attribute: &Attribute) -> Option<Attribute> {
     (!cfgs.is_empty()).then(|| parse_quote!(#[cfg_attr(#condition, #(#cfgs),*)]))
 }
 
-/// The keyword that says what an item is, or whatever stands first in it.
-fn first_word(item: &Item) -> TokenStream {
+/// The keyword that says what an item is, and how to call that.
+fn kind(item: &Item) -> (TokenStream, &'static str) {
     match item {
-        Item::Fn(item) => item.sig.fn_token.to_token_stream(),
-        Item::Trait(item) => item.trait_token.to_token_stream(),
-        Item::Impl(item) => item.impl_token.to_token_stream(),
-        Item::Mod(item) => item.mod_token.to_token_stream(),
-        Item::Type(item) => item.type_token.to_token_stream(),
-        Item::Const(item) => item.const_token.to_token_stream(),
-        Item::Static(item) => item.static_token.to_token_stream(),
-        other => other.to_token_stream(),
+        Item::Fn(item) => (item.sig.fn_token.to_token_stream(), "a function"),
+        Item::Trait(item) => (item.trait_token.to_token_stream(), "a trait"),
+        Item::Impl(item) => (item.impl_token.to_token_stream(), "an implementation"),
+        Item::Mod(item) => (item.mod_token.to_token_stream(), "a module"),
+        Item::Type(item) => (item.type_token.to_token_stream(), "a type alias"),
+        Item::Const(item) => (item.const_token.to_token_stream(), "a constant"),
+        Item::Static(item) => (item.static_token.to_token_stream(), "a static"),
+        other => (other.to_token_stream(), "this"),
     }
 }
 
-/// The words of `#[derive(…)]`s, each with the attribute it stands in.
-pub(super) fn derives(attrs: &[Attribute]) -> Vec<(usize, Path)> {
+/// The words of `#[derive(…)]`s.
+fn derives(attrs: &[Attribute]) -> Vec<Derive> {
     let mut derives = Vec::new();
-    for (place, attribute) in attrs.iter().enumerate().filter(|(_, attr)| attr.path().is_ident("derive")) {
+    for (place, attribute) in
+        attrs.iter().enumerate().filter(|(_, attribute)| attribute.path().is_ident("derive"))
+    {
         let words = attribute.parse_args_with(Punctuated::<Path, Token![,]>::parse_terminated);
-        derives.extend(words.into_iter().flatten().map(|word| (place, word)));
+        derives.extend(words.into_iter().flatten().map(|path| Derive { attribute: place, path }));
     }
     derives
-}
-
-/// The last word of a path, as in `std::fmt::Debug`.
-pub(super) fn last_word(path: &Path) -> Option<&Ident> {
-    path.segments.last().map(|segment| &segment.ident)
 }

@@ -1,3 +1,4 @@
+#[allow(deprecated)]
 #[automatically_derived]
 impl<__R: ::rummelplatz::Ring> ::rummelplatz::RingOperation<__R> for Nothing {
     type RingData = ();

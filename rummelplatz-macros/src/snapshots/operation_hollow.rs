@@ -1,3 +1,4 @@
+#[allow(deprecated)]
 #[automatically_derived]
 impl ::rummelplatz::RingOperation<Server> for Peers {
     type RingData = Peer;

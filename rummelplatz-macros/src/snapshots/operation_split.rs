@@ -1,3 +1,4 @@
+#[allow(deprecated)]
 #[automatically_derived]
 impl<const N: usize, __R: ::rummelplatz::Ring> ::rummelplatz::RingOperation<__R>
 for Peers<N> {

@@ -1,3 +1,4 @@
+#[allow(deprecated)]
 #[automatically_derived]
 impl<T: Clone> ::rummelplatz::RingOperation<Server> for Acceptor<T>
 where

@@ -3,22 +3,67 @@ struct Server<'a> {
     timer: Timer,
     TIMER: Timer,
 }
+#[allow(
+    dead_code,
+    private_interfaces,
+    non_camel_case_types,
+    deprecated,
+    clippy::too_many_arguments
+)]
 const _: () = {
     use ::rummelplatz::__private as __rt;
-    #[allow(dead_code, private_interfaces, clippy::too_many_arguments)]
     #[allow(unused_variables)]
     #[automatically_derived]
     impl<'a> Server<'a> {
         /// The tag of operation `acceptor`.
-        const ACCEPTOR: ::rummelplatz::Tag<Self, Acceptor> = ::rummelplatz::Tag::__new(
-            1u8,
-            |__slabs| loop {},
-        );
+        const ACCEPTOR: ::rummelplatz::Tag<
+            Self,
+            ::rummelplatz::__private::checked::Operation<
+                Acceptor,
+                { Server::<'static>::__CHECK_1 },
+            >,
+        > = ::rummelplatz::Tag::<
+            Self,
+            ::rummelplatz::__private::checked::Operation<
+                Acceptor,
+                { Server::<'static>::__CHECK_1 },
+            >,
+        >::__new(1u8, |__slabs| loop {});
+        #[doc(hidden)]
+        const __CHECK_1: ::core::primitive::bool = {
+            let _: ::core::marker::PhantomData<
+                <Acceptor as ::rummelplatz::RingOperation<Server<'a>>>::RingData,
+            >;
+            true
+        };
         /// The tag of operation `timer`.
-        const TIMER: ::rummelplatz::Tag<Self, Timer> = ::rummelplatz::Tag::__new(
-            2u8,
-            |__slabs| loop {},
-        );
+        const TIMER: ::rummelplatz::Tag<
+            Self,
+            ::rummelplatz::__private::checked::Operation<
+                Timer,
+                { Server::<'static>::__CHECK_2 },
+            >,
+        > = ::rummelplatz::Tag::<
+            Self,
+            ::rummelplatz::__private::checked::Operation<
+                Timer,
+                { Server::<'static>::__CHECK_2 },
+            >,
+        >::__new(2u8, |__slabs| loop {});
+        #[doc(hidden)]
+        const __CHECK_2: ::core::primitive::bool = {
+            let _: ::core::marker::PhantomData<
+                <Timer as ::rummelplatz::RingOperation<Server<'a>>>::RingData,
+            >;
+            true
+        };
+        #[doc(hidden)]
+        const __CHECK_3: ::core::primitive::bool = {
+            let _: ::core::marker::PhantomData<
+                <Timer as ::rummelplatz::RingOperation<Server<'a>>>::RingData,
+            >;
+            true
+        };
         /// Creates the kernel's side of the ring, with `entries` rounded up to a power of two.
         ///
         /// # Errors
@@ -94,8 +139,7 @@ const _: () = {
         }
     }
     #[automatically_derived]
-    impl<'a> __rt::RingParts for Server<'a> {
-        type Operations = ();
+    impl<'a> __rt::RingShape for Server<'a> {
         type Slabs = ();
         type SetupError = ::core::convert::Infallible;
         type CompletionError = ::core::convert::Infallible;
@@ -106,9 +150,6 @@ const _: () = {
             &'static ::core::primitive::str,
         )] = &[];
         const OPTIONS: __rt::Options = __rt::Options::new();
-        fn assemble(_: __rt::Runtime<Self>, _: ()) -> Self {
-            loop {}
-        }
         fn slabs() {}
         fn slab(
             _: &mut (),
@@ -120,6 +161,13 @@ const _: () = {
             _: &(),
             _: ::core::primitive::u8,
         ) -> ::core::option::Option<&dyn __rt::AnySlab> {
+            loop {}
+        }
+    }
+    #[automatically_derived]
+    impl<'a> __rt::RingParts for Server<'a> {
+        type Operations = ();
+        fn assemble(_: __rt::Runtime<Self>, _: ()) -> Self {
             loop {}
         }
         fn runtime(&self) -> &__rt::Runtime<Self> {

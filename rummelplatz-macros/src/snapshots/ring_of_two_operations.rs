@@ -6,7 +6,13 @@ pub struct EchoServer {
     connections: Connections,
 }
 /// Which operation of [`EchoServer`] failed: one variant for each.
-#[allow(private_interfaces, non_camel_case_types)]
+#[allow(
+    dead_code,
+    private_interfaces,
+    non_camel_case_types,
+    deprecated,
+    clippy::too_many_arguments
+)]
 pub enum EchoServerSetupError {
     /// Operation `acceptor`: its `setup` returned this.
     Acceptor(
@@ -24,7 +30,13 @@ pub enum EchoServerSetupError {
     ),
 }
 /// Which operation of [`EchoServer`] failed: one variant for each.
-#[allow(private_interfaces, non_camel_case_types)]
+#[allow(
+    dead_code,
+    private_interfaces,
+    non_camel_case_types,
+    deprecated,
+    clippy::too_many_arguments
+)]
 pub enum EchoServerCompletionError {
     /// Operation `acceptor`: its `on_completion` ended the ring with this.
     Acceptor(
@@ -42,7 +54,13 @@ pub enum EchoServerCompletionError {
     ),
 }
 /// Which operation of [`EchoServer`] failed: one variant for each.
-#[allow(private_interfaces, non_camel_case_types)]
+#[allow(
+    dead_code,
+    private_interfaces,
+    non_camel_case_types,
+    deprecated,
+    clippy::too_many_arguments
+)]
 pub enum EchoServerTeardownError {
     /// Operation `acceptor`: its `on_teardown_completion` returned this.
     Acceptor(
@@ -59,6 +77,13 @@ pub enum EchoServerTeardownError {
         > as ::rummelplatz::RingOperation<EchoServer>>::TeardownError,
     ),
 }
+#[allow(
+    dead_code,
+    private_interfaces,
+    non_camel_case_types,
+    deprecated,
+    clippy::too_many_arguments
+)]
 const _: () = {
     use ::rummelplatz::__private as __rt;
     type __Operation1 = ::rummelplatz::__private::checked::Operation<
@@ -69,7 +94,6 @@ const _: () = {
         Connections,
         { EchoServer::__CHECK_2 },
     >;
-    #[allow(dead_code, private_interfaces, clippy::too_many_arguments)]
     #[automatically_derived]
     impl EchoServer {
         /// The tag of operation `acceptor`.
@@ -79,7 +103,10 @@ const _: () = {
                 Acceptor,
                 { EchoServer::__CHECK_1 },
             >,
-        > = ::rummelplatz::Tag::__new(1u8, |__slabs| &mut __slabs.acceptor);
+        > = ::rummelplatz::Tag::<
+            Self,
+            __Operation1,
+        >::__new(1u8, |__slabs| &mut __slabs.acceptor);
         #[doc(hidden)]
         const __CHECK_1: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -94,7 +121,10 @@ const _: () = {
                 Connections,
                 { EchoServer::__CHECK_2 },
             >,
-        > = ::rummelplatz::Tag::__new(2u8, |__slabs| &mut __slabs.connections);
+        > = ::rummelplatz::Tag::<
+            Self,
+            __Operation2,
+        >::__new(2u8, |__slabs| &mut __slabs.connections);
         #[doc(hidden)]
         const __CHECK_2: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -126,7 +156,7 @@ const _: () = {
                 __Operations {
                     acceptor,
                     connections,
-                    __ring: ::core::marker::PhantomData,
+                    __rummelplatz_ring: ::core::marker::PhantomData,
                 },
             )
         }
@@ -138,7 +168,7 @@ const _: () = {
             __rt::builder(__Operations {
                 acceptor,
                 connections,
-                __ring: ::core::marker::PhantomData,
+                __rummelplatz_ring: ::core::marker::PhantomData,
             })
         }
         /// Sets all operations up and runs the ring until it exits, fails, or has nothing left to wait for;
@@ -196,17 +226,16 @@ const _: () = {
         connections: __rt::Slab<
             <__Operation2 as ::rummelplatz::RingOperation<EchoServer>>::RingData,
         >,
-        __ring: ::core::marker::PhantomData<fn() -> EchoServer>,
+        __rummelplatz_ring: ::core::marker::PhantomData<fn() -> EchoServer>,
     }
     #[doc(hidden)]
     pub struct __Operations {
         acceptor: Acceptor,
         connections: Connections,
-        __ring: ::core::marker::PhantomData<fn() -> EchoServer>,
+        __rummelplatz_ring: ::core::marker::PhantomData<fn() -> EchoServer>,
     }
     #[automatically_derived]
-    impl __rt::RingParts for EchoServer {
-        type Operations = __Operations;
+    impl __rt::RingShape for EchoServer {
         type Slabs = __Slabs;
         type SetupError = EchoServerSetupError;
         type CompletionError = EchoServerCompletionError;
@@ -217,21 +246,11 @@ const _: () = {
             &'static ::core::primitive::str,
         )] = &[(1u8, "acceptor"), (2u8, "connections")];
         const OPTIONS: __rt::Options = __rt::Options::new();
-        fn assemble(
-            __runtime: __rt::Runtime<Self>,
-            __operations: Self::Operations,
-        ) -> Self {
-            Self {
-                __rummelplatz_runtime: __runtime,
-                acceptor: __operations.acceptor,
-                connections: __operations.connections,
-            }
-        }
         fn slabs() -> Self::Slabs {
             __Slabs {
                 acceptor: __rt::Slab::new(1u8),
                 connections: __rt::Slab::new(2u8),
-                __ring: ::core::marker::PhantomData,
+                __rummelplatz_ring: ::core::marker::PhantomData,
             }
         }
         fn slab(
@@ -252,6 +271,20 @@ const _: () = {
                 1u8 => ::core::option::Option::Some(&__slabs.acceptor),
                 2u8 => ::core::option::Option::Some(&__slabs.connections),
                 _ => ::core::option::Option::None,
+            }
+        }
+    }
+    #[automatically_derived]
+    impl __rt::RingParts for EchoServer {
+        type Operations = __Operations;
+        fn assemble(
+            __runtime: __rt::Runtime<Self>,
+            __operations: Self::Operations,
+        ) -> Self {
+            Self {
+                __rummelplatz_runtime: __runtime,
+                acceptor: __operations.acceptor,
+                connections: __operations.connections,
             }
         }
         fn runtime(&self) -> &__rt::Runtime<Self> {

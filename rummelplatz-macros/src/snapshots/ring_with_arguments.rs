@@ -6,7 +6,13 @@ struct r#Match {
     _1: Op,
 }
 /// Which operation of [`Match`] failed: one variant for each.
-#[allow(private_interfaces, non_camel_case_types)]
+#[allow(
+    dead_code,
+    private_interfaces,
+    non_camel_case_types,
+    deprecated,
+    clippy::too_many_arguments
+)]
 enum MatchSetupError {
     /// Operation `type`: its `setup` returned this.
     Type(
@@ -38,7 +44,13 @@ enum MatchSetupError {
     ),
 }
 /// Which operation of [`Match`] failed: one variant for each.
-#[allow(private_interfaces, non_camel_case_types)]
+#[allow(
+    dead_code,
+    private_interfaces,
+    non_camel_case_types,
+    deprecated,
+    clippy::too_many_arguments
+)]
 enum MatchCompletionError {
     /// Operation `type`: its `on_completion` ended the ring with this.
     Type(
@@ -70,7 +82,13 @@ enum MatchCompletionError {
     ),
 }
 /// Which operation of [`Match`] failed: one variant for each.
-#[allow(private_interfaces, non_camel_case_types)]
+#[allow(
+    dead_code,
+    private_interfaces,
+    non_camel_case_types,
+    deprecated,
+    clippy::too_many_arguments
+)]
 enum MatchTeardownError {
     /// Operation `type`: its `on_teardown_completion` returned this.
     Type(
@@ -101,6 +119,13 @@ enum MatchTeardownError {
         > as crate::reexported::RingOperation<r#Match>>::TeardownError,
     ),
 }
+#[allow(
+    dead_code,
+    private_interfaces,
+    non_camel_case_types,
+    deprecated,
+    clippy::too_many_arguments
+)]
 const _: () = {
     use crate::reexported::__private as __rt;
     type __Operation1 = crate::reexported::__private::checked::Operation<
@@ -119,14 +144,16 @@ const _: () = {
         Op,
         { r#Match::__CHECK_4 },
     >;
-    #[allow(dead_code, private_interfaces, clippy::too_many_arguments)]
     #[automatically_derived]
     impl r#Match {
         /// The tag of operation `type`.
         const TYPE: crate::reexported::Tag<
             Self,
             crate::reexported::__private::checked::Operation<Op, { r#Match::__CHECK_1 }>,
-        > = crate::reexported::Tag::__new(1u8, |__slabs| &mut __slabs.r#type);
+        > = crate::reexported::Tag::<
+            Self,
+            __Operation1,
+        >::__new(1u8, |__slabs| &mut __slabs.r#type);
         #[doc(hidden)]
         const __CHECK_1: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -138,7 +165,10 @@ const _: () = {
         const SELF_: crate::reexported::Tag<
             Self,
             crate::reexported::__private::checked::Operation<Op, { r#Match::__CHECK_2 }>,
-        > = crate::reexported::Tag::__new(2u8, |__slabs| &mut __slabs.self_);
+        > = crate::reexported::Tag::<
+            Self,
+            __Operation2,
+        >::__new(2u8, |__slabs| &mut __slabs.self_);
         #[doc(hidden)]
         const __CHECK_2: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -150,7 +180,10 @@ const _: () = {
         const RAW: crate::reexported::Tag<
             Self,
             crate::reexported::__private::checked::Operation<Op, { r#Match::__CHECK_3 }>,
-        > = crate::reexported::Tag::__new(3u8, |__slabs| &mut __slabs.raw);
+        > = crate::reexported::Tag::<
+            Self,
+            __Operation3,
+        >::__new(3u8, |__slabs| &mut __slabs.raw);
         #[doc(hidden)]
         const __CHECK_3: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -162,7 +195,10 @@ const _: () = {
         const _1: crate::reexported::Tag<
             Self,
             crate::reexported::__private::checked::Operation<Op, { r#Match::__CHECK_4 }>,
-        > = crate::reexported::Tag::__new(4u8, |__slabs| &mut __slabs._1);
+        > = crate::reexported::Tag::<
+            Self,
+            __Operation4,
+        >::__new(4u8, |__slabs| &mut __slabs._1);
         #[doc(hidden)]
         const __CHECK_4: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -201,7 +237,7 @@ const _: () = {
                     self_,
                     raw,
                     _1,
-                    __ring: ::core::marker::PhantomData,
+                    __rummelplatz_ring: ::core::marker::PhantomData,
                 },
             )
         }
@@ -217,7 +253,7 @@ const _: () = {
                 self_,
                 raw,
                 _1,
-                __ring: ::core::marker::PhantomData,
+                __rummelplatz_ring: ::core::marker::PhantomData,
             })
         }
         /// Sets all operations up and runs the ring until it exits, fails, or has nothing left to wait for;
@@ -281,7 +317,7 @@ const _: () = {
         _1: __rt::Slab<
             <__Operation4 as crate::reexported::RingOperation<r#Match>>::RingData,
         >,
-        __ring: ::core::marker::PhantomData<fn() -> r#Match>,
+        __rummelplatz_ring: ::core::marker::PhantomData<fn() -> r#Match>,
     }
     #[doc(hidden)]
     struct __Operations {
@@ -289,11 +325,10 @@ const _: () = {
         self_: Op,
         raw: Op,
         _1: Op,
-        __ring: ::core::marker::PhantomData<fn() -> r#Match>,
+        __rummelplatz_ring: ::core::marker::PhantomData<fn() -> r#Match>,
     }
     #[automatically_derived]
-    impl __rt::RingParts for r#Match {
-        type Operations = __Operations;
+    impl __rt::RingShape for r#Match {
         type Slabs = __Slabs;
         type SetupError = MatchSetupError;
         type CompletionError = MatchCompletionError;
@@ -308,25 +343,13 @@ const _: () = {
             .backlog_limit(9)
             .grace_ms(GRACE)
             .deadline_ms(5 * 60);
-        fn assemble(
-            __runtime: __rt::Runtime<Self>,
-            __operations: Self::Operations,
-        ) -> Self {
-            Self {
-                __rummelplatz_runtime: __runtime,
-                r#type: __operations.r#type,
-                self_: __operations.self_,
-                raw: __operations.raw,
-                _1: __operations._1,
-            }
-        }
         fn slabs() -> Self::Slabs {
             __Slabs {
                 r#type: __rt::Slab::new(1u8),
                 self_: __rt::Slab::new(2u8),
                 raw: __rt::Slab::new(3u8),
                 _1: __rt::Slab::new(4u8),
-                __ring: ::core::marker::PhantomData,
+                __rummelplatz_ring: ::core::marker::PhantomData,
             }
         }
         fn slab(
@@ -351,6 +374,22 @@ const _: () = {
                 3u8 => ::core::option::Option::Some(&__slabs.raw),
                 4u8 => ::core::option::Option::Some(&__slabs._1),
                 _ => ::core::option::Option::None,
+            }
+        }
+    }
+    #[automatically_derived]
+    impl __rt::RingParts for r#Match {
+        type Operations = __Operations;
+        fn assemble(
+            __runtime: __rt::Runtime<Self>,
+            __operations: Self::Operations,
+        ) -> Self {
+            Self {
+                __rummelplatz_runtime: __runtime,
+                r#type: __operations.r#type,
+                self_: __operations.self_,
+                raw: __operations.raw,
+                _1: __operations._1,
             }
         }
         fn runtime(&self) -> &__rt::Runtime<Self> {

@@ -9,7 +9,13 @@ struct Server {
     both: Op,
 }
 /// Which operation of [`Server`] failed: one variant for each.
-#[allow(private_interfaces, non_camel_case_types)]
+#[allow(
+    dead_code,
+    private_interfaces,
+    non_camel_case_types,
+    deprecated,
+    clippy::too_many_arguments
+)]
 enum ServerSetupError {
     #[cfg(unix)]
     /// Operation `unix`: its `setup` returned this.
@@ -36,7 +42,13 @@ enum ServerSetupError {
     ),
 }
 /// Which operation of [`Server`] failed: one variant for each.
-#[allow(private_interfaces, non_camel_case_types)]
+#[allow(
+    dead_code,
+    private_interfaces,
+    non_camel_case_types,
+    deprecated,
+    clippy::too_many_arguments
+)]
 enum ServerCompletionError {
     #[cfg(unix)]
     /// Operation `unix`: its `on_completion` ended the ring with this.
@@ -63,7 +75,13 @@ enum ServerCompletionError {
     ),
 }
 /// Which operation of [`Server`] failed: one variant for each.
-#[allow(private_interfaces, non_camel_case_types)]
+#[allow(
+    dead_code,
+    private_interfaces,
+    non_camel_case_types,
+    deprecated,
+    clippy::too_many_arguments
+)]
 enum ServerTeardownError {
     #[cfg(unix)]
     /// Operation `unix`: its `on_teardown_completion` returned this.
@@ -89,6 +107,13 @@ enum ServerTeardownError {
         > as ::rummelplatz::RingOperation<Server>>::TeardownError,
     ),
 }
+#[allow(
+    dead_code,
+    private_interfaces,
+    non_camel_case_types,
+    deprecated,
+    clippy::too_many_arguments
+)]
 const _: () = {
     use ::rummelplatz::__private as __rt;
     #[cfg(unix)]
@@ -105,7 +130,6 @@ const _: () = {
         Op,
         { Server::__CHECK_3 },
     >;
-    #[allow(dead_code, private_interfaces, clippy::too_many_arguments)]
     #[automatically_derived]
     impl Server {
         #[cfg(unix)]
@@ -113,7 +137,10 @@ const _: () = {
         const UNIX: ::rummelplatz::Tag<
             Self,
             ::rummelplatz::__private::checked::Operation<Op, { Server::__CHECK_1 }>,
-        > = ::rummelplatz::Tag::__new(1u8, |__slabs| &mut __slabs.unix);
+        > = ::rummelplatz::Tag::<
+            Self,
+            __Operation1,
+        >::__new(1u8, |__slabs| &mut __slabs.unix);
         #[cfg(unix)]
         #[doc(hidden)]
         const __CHECK_1: ::core::primitive::bool = {
@@ -127,7 +154,10 @@ const _: () = {
         const WINDOWS: ::rummelplatz::Tag<
             Self,
             ::rummelplatz::__private::checked::Operation<Op, { Server::__CHECK_2 }>,
-        > = ::rummelplatz::Tag::__new(2u8, |__slabs| &mut __slabs.windows);
+        > = ::rummelplatz::Tag::<
+            Self,
+            __Operation2,
+        >::__new(2u8, |__slabs| &mut __slabs.windows);
         #[cfg_attr(feature = "x", cfg(windows))]
         #[doc(hidden)]
         const __CHECK_2: ::core::primitive::bool = {
@@ -140,7 +170,10 @@ const _: () = {
         const BOTH: ::rummelplatz::Tag<
             Self,
             ::rummelplatz::__private::checked::Operation<Op, { Server::__CHECK_3 }>,
-        > = ::rummelplatz::Tag::__new(3u8, |__slabs| &mut __slabs.both);
+        > = ::rummelplatz::Tag::<
+            Self,
+            __Operation3,
+        >::__new(3u8, |__slabs| &mut __slabs.both);
         #[doc(hidden)]
         const __CHECK_3: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -178,7 +211,7 @@ const _: () = {
                     #[cfg_attr(feature = "x", cfg(windows))]
                     windows,
                     both,
-                    __ring: ::core::marker::PhantomData,
+                    __rummelplatz_ring: ::core::marker::PhantomData,
                 },
             )
         }
@@ -196,7 +229,7 @@ const _: () = {
                 #[cfg_attr(feature = "x", cfg(windows))]
                 windows,
                 both,
-                __ring: ::core::marker::PhantomData,
+                __rummelplatz_ring: ::core::marker::PhantomData,
             })
         }
         /// Sets all operations up and runs the ring until it exits, fails, or has nothing left to wait for;
@@ -257,7 +290,7 @@ const _: () = {
         both: __rt::Slab<
             <__Operation3 as ::rummelplatz::RingOperation<Server>>::RingData,
         >,
-        __ring: ::core::marker::PhantomData<fn() -> Server>,
+        __rummelplatz_ring: ::core::marker::PhantomData<fn() -> Server>,
     }
     #[doc(hidden)]
     struct __Operations {
@@ -266,11 +299,10 @@ const _: () = {
         #[cfg_attr(feature = "x", cfg(windows))]
         windows: Op,
         both: Op,
-        __ring: ::core::marker::PhantomData<fn() -> Server>,
+        __rummelplatz_ring: ::core::marker::PhantomData<fn() -> Server>,
     }
     #[automatically_derived]
-    impl __rt::RingParts for Server {
-        type Operations = __Operations;
+    impl __rt::RingShape for Server {
         type Slabs = __Slabs;
         type SetupError = ServerSetupError;
         type CompletionError = ServerCompletionError;
@@ -287,19 +319,6 @@ const _: () = {
             (3u8, "both"),
         ];
         const OPTIONS: __rt::Options = __rt::Options::new();
-        fn assemble(
-            __runtime: __rt::Runtime<Self>,
-            __operations: Self::Operations,
-        ) -> Self {
-            Self {
-                __rummelplatz_runtime: __runtime,
-                #[cfg(unix)]
-                unix: __operations.unix,
-                #[cfg_attr(feature = "x", cfg(windows))]
-                windows: __operations.windows,
-                both: __operations.both,
-            }
-        }
         fn slabs() -> Self::Slabs {
             __Slabs {
                 #[cfg(unix)]
@@ -307,7 +326,7 @@ const _: () = {
                 #[cfg_attr(feature = "x", cfg(windows))]
                 windows: __rt::Slab::new(2u8),
                 both: __rt::Slab::new(3u8),
-                __ring: ::core::marker::PhantomData,
+                __rummelplatz_ring: ::core::marker::PhantomData,
             }
         }
         fn slab(
@@ -334,6 +353,23 @@ const _: () = {
                 2u8 => ::core::option::Option::Some(&__slabs.windows),
                 3u8 => ::core::option::Option::Some(&__slabs.both),
                 _ => ::core::option::Option::None,
+            }
+        }
+    }
+    #[automatically_derived]
+    impl __rt::RingParts for Server {
+        type Operations = __Operations;
+        fn assemble(
+            __runtime: __rt::Runtime<Self>,
+            __operations: Self::Operations,
+        ) -> Self {
+            Self {
+                __rummelplatz_runtime: __runtime,
+                #[cfg(unix)]
+                unix: __operations.unix,
+                #[cfg_attr(feature = "x", cfg(windows))]
+                windows: __operations.windows,
+                both: __operations.both,
             }
         }
         fn runtime(&self) -> &__rt::Runtime<Self> {

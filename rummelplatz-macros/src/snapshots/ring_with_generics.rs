@@ -7,7 +7,13 @@ where
     me: ForRing<Self, [Self::Item; N]>,
 }
 /// Which operation of [`Server`] failed: one variant for each.
-#[allow(private_interfaces, non_camel_case_types)]
+#[allow(
+    dead_code,
+    private_interfaces,
+    non_camel_case_types,
+    deprecated,
+    clippy::too_many_arguments
+)]
 pub(crate) enum ServerSetupError<'a, T: Clone = u32, const N: usize = 4>
 where
     T: 'a,
@@ -25,7 +31,13 @@ where
     ),
 }
 /// Which operation of [`Server`] failed: one variant for each.
-#[allow(private_interfaces, non_camel_case_types)]
+#[allow(
+    dead_code,
+    private_interfaces,
+    non_camel_case_types,
+    deprecated,
+    clippy::too_many_arguments
+)]
 pub(crate) enum ServerCompletionError<'a, T: Clone = u32, const N: usize = 4>
 where
     T: 'a,
@@ -46,7 +58,13 @@ where
     ),
 }
 /// Which operation of [`Server`] failed: one variant for each.
-#[allow(private_interfaces, non_camel_case_types)]
+#[allow(
+    dead_code,
+    private_interfaces,
+    non_camel_case_types,
+    deprecated,
+    clippy::too_many_arguments
+)]
 pub(crate) enum ServerTeardownError<'a, T: Clone = u32, const N: usize = 4>
 where
     T: 'a,
@@ -63,24 +81,33 @@ where
         > as ::rummelplatz::RingOperation<Server<'a, T, N>>>::TeardownError,
     ),
 }
+#[allow(
+    dead_code,
+    private_interfaces,
+    non_camel_case_types,
+    deprecated,
+    clippy::too_many_arguments
+)]
 const _: () = {
     use ::rummelplatz::__private as __rt;
-    #[allow(dead_code, private_interfaces, clippy::too_many_arguments)]
     #[automatically_derived]
     impl<'a, T: Clone, const N: usize> Server<'a, T, N>
     where
         T: 'a,
     {
         /// The tag of operation `holder`.
-        const HOLDER: ::rummelplatz::Tag<Self, Holder<'a, T>> = ::rummelplatz::Tag::__new(
-            1u8,
-            |__slabs| &mut __slabs.holder,
-        );
+        const HOLDER: ::rummelplatz::Tag<Self, Holder<'a, T>> = ::rummelplatz::Tag::<
+            Self,
+            Holder<'a, T>,
+        >::__new(1u8, |__slabs| &mut __slabs.holder);
         /// The tag of operation `me`.
         const ME: ::rummelplatz::Tag<
             Self,
             ForRing<Server<'a, T, N>, [<Server<'a, T, N>>::Item; N]>,
-        > = ::rummelplatz::Tag::__new(2u8, |__slabs| &mut __slabs.me);
+        > = ::rummelplatz::Tag::<
+            Self,
+            ForRing<Server<'a, T, N>, [<Server<'a, T, N>>::Item; N]>,
+        >::__new(2u8, |__slabs| &mut __slabs.me);
         /// Creates the kernel's side of the ring, with `entries` rounded up to a power of two.
         ///
         /// # Errors
@@ -105,7 +132,7 @@ const _: () = {
                 __Operations {
                     holder,
                     me,
-                    __ring: ::core::marker::PhantomData,
+                    __rummelplatz_ring: ::core::marker::PhantomData,
                 },
             )
         }
@@ -117,7 +144,7 @@ const _: () = {
             __rt::builder(__Operations {
                 holder,
                 me,
-                __ring: ::core::marker::PhantomData,
+                __rummelplatz_ring: ::core::marker::PhantomData,
             })
         }
         /// Sets all operations up and runs the ring until it exits, fails, or has nothing left to wait for;
@@ -181,7 +208,7 @@ const _: () = {
                 [<Server<'a, T, N>>::Item; N],
             > as ::rummelplatz::RingOperation<Server<'a, T, N>>>::RingData,
         >,
-        __ring: ::core::marker::PhantomData<fn() -> Server<'a, T, N>>,
+        __rummelplatz_ring: ::core::marker::PhantomData<fn() -> Server<'a, T, N>>,
     }
     #[doc(hidden)]
     pub(crate) struct __Operations<'a, T: Clone, const N: usize>
@@ -190,14 +217,13 @@ const _: () = {
     {
         holder: Holder<'a, T>,
         me: ForRing<Server<'a, T, N>, [<Server<'a, T, N>>::Item; N]>,
-        __ring: ::core::marker::PhantomData<fn() -> Server<'a, T, N>>,
+        __rummelplatz_ring: ::core::marker::PhantomData<fn() -> Server<'a, T, N>>,
     }
     #[automatically_derived]
-    impl<'a, T: Clone, const N: usize> __rt::RingParts for Server<'a, T, N>
+    impl<'a, T: Clone, const N: usize> __rt::RingShape for Server<'a, T, N>
     where
         T: 'a,
     {
-        type Operations = __Operations<'a, T, N>;
         type Slabs = __Slabs<'a, T, N>;
         type SetupError = ServerSetupError<'a, T, N>;
         type CompletionError = ServerCompletionError<'a, T, N>;
@@ -208,21 +234,11 @@ const _: () = {
             &'static ::core::primitive::str,
         )] = &[(1u8, "holder"), (2u8, "me")];
         const OPTIONS: __rt::Options = __rt::Options::new();
-        fn assemble(
-            __runtime: __rt::Runtime<Self>,
-            __operations: Self::Operations,
-        ) -> Self {
-            Self {
-                __rummelplatz_runtime: __runtime,
-                holder: __operations.holder,
-                me: __operations.me,
-            }
-        }
         fn slabs() -> Self::Slabs {
             __Slabs {
                 holder: __rt::Slab::new(1u8),
                 me: __rt::Slab::new(2u8),
-                __ring: ::core::marker::PhantomData,
+                __rummelplatz_ring: ::core::marker::PhantomData,
             }
         }
         fn slab(
@@ -243,6 +259,23 @@ const _: () = {
                 1u8 => ::core::option::Option::Some(&__slabs.holder),
                 2u8 => ::core::option::Option::Some(&__slabs.me),
                 _ => ::core::option::Option::None,
+            }
+        }
+    }
+    #[automatically_derived]
+    impl<'a, T: Clone, const N: usize> __rt::RingParts for Server<'a, T, N>
+    where
+        T: 'a,
+    {
+        type Operations = __Operations<'a, T, N>;
+        fn assemble(
+            __runtime: __rt::Runtime<Self>,
+            __operations: Self::Operations,
+        ) -> Self {
+            Self {
+                __rummelplatz_runtime: __runtime,
+                holder: __operations.holder,
+                me: __operations.me,
             }
         }
         fn runtime(&self) -> &__rt::Runtime<Self> {

@@ -12,7 +12,12 @@ struct Server {
 struct Accept;
 
 impl Accept {
-    fn on_more<R: Ring>(&mut self, _: Completion, _: &mut String, _: Submitter<'_, R, Self>) -> Option<String> {
+    fn on_more<R: Ring>(
+        &mut self,
+        _: Completion,
+        _: &mut String,
+        _: Submitter<'_, R, Self>,
+    ) -> Option<String> {
         None
     }
     fn on_final<R: Ring>(&mut self, _: Completion, _: String, _: Submitter<'_, R, Self>) {}

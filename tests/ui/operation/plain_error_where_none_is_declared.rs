@@ -13,7 +13,12 @@ struct Server {
 struct Accept;
 
 impl Accept {
-    fn on_completion<R: Ring>(&mut self, completion: Completion, _: (), _: Submitter<'_, R, Self>) -> io::Result<()> {
+    fn on_completion<R: Ring>(
+        &mut self,
+        completion: Completion,
+        _: (),
+        _: Submitter<'_, R, Self>,
+    ) -> io::Result<()> {
         completion.result()?;
         Ok(())
     }

@@ -12,7 +12,12 @@ struct Server {
 struct Accept;
 
 impl Accept {
-    fn on_completion<R: Ring>(&mut self, completion: Completion, _: (), _: Submitter<'_, R, Self>) -> Result<(), String> {
+    fn on_completion<R: Ring>(
+        &mut self,
+        completion: Completion,
+        _: (),
+        _: Submitter<'_, R, Self>,
+    ) -> Result<(), String> {
         completion.result()?;
         Ok(())
     }

@@ -17,7 +17,12 @@ impl<R: Ring, T: Clone> RingOperation<R> for Needs<T> {
     type ControlFlowWarn = Infallible;
     type ControlFlowError = Infallible;
 
-    fn on_completion(&mut self, _: Completion, (): (), _: Submitter<'_, R, Self>) -> CompletionResult<R, Self> {
+    fn on_completion(
+        &mut self,
+        _: Completion,
+        (): (),
+        _: Submitter<'_, R, Self>,
+    ) -> CompletionResult<R, Self> {
         drop(self.0.clone());
         (ControlFlow::Continue, None)
     }

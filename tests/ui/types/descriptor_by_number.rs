@@ -24,7 +24,9 @@ struct Reader;
 impl Reader {
     fn setup(&mut self, mut submitter: Submitter<'_, Server, Self>) -> io::Result<()> {
         let file = std::fs::File::open("/dev/zero")?;
-        submitter.submit(File { file, buffer: vec![0; 16] }, |data| request::read(&data.file.as_raw_fd(), &mut data.buffer))?;
+        submitter.submit(File { file, buffer: vec![0; 16] }, |data| {
+            request::read(&data.file.as_raw_fd(), &mut data.buffer)
+        })?;
         Ok(())
     }
 }

@@ -21,7 +21,12 @@ struct File {
 struct Reader;
 
 impl Reader {
-    fn on_completion(&mut self, completion: Completion, _: File, _: Submitter<'_, Server, Self>) -> io::Result<()> {
+    fn on_completion(
+        &mut self,
+        completion: Completion,
+        _: File,
+        _: Submitter<'_, Server, Self>,
+    ) -> io::Result<()> {
         let first = completion.into_buffer()?;
         let second = completion.into_buffer()?;
         drop((first, second));

@@ -24,7 +24,8 @@ impl Reader {
     fn setup(&mut self, mut submitter: Submitter<'_, Server, Self>) -> io::Result<()> {
         let file = std::fs::File::open("/dev/zero")?;
         let local = file.try_clone()?;
-        submitter.submit(File { file, buffer: vec![0; 16] }, |data| request::read(&local, &mut data.buffer))?;
+        submitter
+            .submit(File { file, buffer: vec![0; 16] }, |data| request::read(&local, &mut data.buffer))?;
         Ok(())
     }
 }

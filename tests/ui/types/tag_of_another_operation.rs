@@ -22,7 +22,9 @@ struct Reader;
 
 impl Reader {
     fn setup(&mut self, mut submitter: Submitter<'_, Server, Self>) -> io::Result<()> {
-        submitter.to(Server::TIMER).post(File { file: std::fs::File::open("/dev/zero")?, buffer: vec![0; 16] })?;
+        submitter
+            .to(Server::TIMER)
+            .post(File { file: std::fs::File::open("/dev/zero")?, buffer: vec![0; 16] })?;
         Ok(())
     }
 }

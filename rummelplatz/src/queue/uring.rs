@@ -1,7 +1,4 @@
-//! The two queues: the only module that talks to io_uring. Entries go in, completions come out.
-//!
-//! [`Kernel`] is all that the rest of the runtime knows of it, so that it can be simulated; [`Uring`]
-//! is the real thing.
+//! The real ring.
 //!
 //! # How the unsafe code stays right
 //!
@@ -10,146 +7,35 @@
 //! * What the kernel reads only while it takes an entry in (a time, an address) lies in `asides`, one
 //!   place per entry of the submission queue, at the entry's own index. It is overwritten only when
 //!   the entry at that index is, which is when the kernel has taken that in.
-//! * The mapped queues are touched from `&mut self` alone.
+//! * `taken_in ≤ tail ≤ taken_in + capacity` and `next ≤ end`, with wrap-around: all entries are
+//!   written in the part of the queue that is ours, all completions read in the part that is posted.
 
 use std::io;
-use std::mem::{self, ManuallyDrop};
-use std::ops::{Deref, DerefMut};
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
-use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+use io_uring::{EnterFlags, opcode, squeue};
 
+use super::{Cqe, Entered, Kernel, Mapped, Patience};
 use crate::buffers::{BufferPool, PoolError};
 use crate::request::{Address, Placed, Prepared};
 use crate::wake::Waker;
-
-/// A completion as the kernel posted it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cqe {
-    pub(crate) user_data: u64,
-    pub(crate) result: i32,
-    pub(crate) flags: u32,
-}
-
-/// How long an [`enter`](Kernel::enter) may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// Submits, and does not look for completions.
-    Submit,
-    /// Submits, and makes what has completed visible.
-    Poll,
-    /// Submits, and waits for a completion.
-    Wait,
-    /// As `Wait`, but not longer than this.
-    WaitFor(Duration),
-    /// As `WaitFor`, but submits nothing: for when the kernel would not take more.
-    ReapFor(Duration),
-}
-
-/// What came of an [`enter`](Kernel::enter) that did not fail. It says nothing about completions:
-/// look at the queues.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Entered {
-    /// The call went through, or was interrupted.
-    Done,
-    /// The kernel is short of something (`EAGAIN`, `EBUSY`): reap, and try again later.
-    Busy,
-}
-
-/// What the runtime needs of an io_uring.
-pub(crate) trait Kernel {
-    /// How many entries fit the submission queue.
-    fn capacity(&self) -> usize;
-    /// How many entries can be pushed now.
-    fn room(&mut self) -> usize;
-    /// How many entries the kernel has not taken in.
-    fn queued(&mut self) -> usize;
-    /// Queues an entry.
-    ///
-    /// # Panics
-    ///
-    /// If there is no [`room`](Self::room).
-    fn push(&mut self, placed: Placed);
-    /// Gives the kernel a turn: entries are taken in, completions posted.
-    ///
-    /// # Errors
-    ///
-    /// What neither waiting nor repeating would mend. `EINTR`, `ETIME`, `EAGAIN` and `EBUSY` are no
-    /// errors.
-    fn enter(&mut self, patience: Patience) -> io::Result<Entered>;
-    /// The next completion that is visible.
-    fn pop(&mut self) -> Option<Cqe>;
-    /// Whether [`pop`](Self::pop) has something, without asking the kernel.
-    fn has_completions(&mut self) -> bool;
-    /// Whether the kernel holds back completions for want of space, which the next enter brings.
-    fn overflowing(&mut self) -> bool;
-    /// The group of a pool in this ring, which it is registered with if it was not.
-    ///
-    /// # Errors
-    ///
-    /// If it is registered elsewhere, or the kernel refuses.
-    fn adopt(&mut self, pool: &BufferPool, waker: &Waker) -> Result<u16, PoolError>;
-    /// The pool of a group.
-    fn pool(&self, group: u16) -> Option<&BufferPool>;
-    /// Gives all pools back, when no request is in flight.
-    fn release_pools(&mut self);
-}
-
-/// An io_uring that is not touched by a process that was forked off the one that made it: there, its
-/// memory is not mapped (`MADV_DONTFORK`), and something else may be.
-pub(crate) struct Mapped {
-    ring: ManuallyDrop<IoUring>,
-    process: u32,
-}
-
-impl Mapped {
-    pub(crate) fn new(ring: IoUring) -> Mapped {
-        Mapped { ring: ManuallyDrop::new(ring), process: std::process::id() }
-    }
-
-    /// Whether this process was forked off the one that made the ring.
-    pub(crate) fn is_forked(&self) -> bool {
-        self.process != std::process::id()
-    }
-}
-
-impl Deref for Mapped {
-    type Target = IoUring;
-    #[inline]
-    fn deref(&self) -> &IoUring {
-        &self.ring
-    }
-}
-
-impl DerefMut for Mapped {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut IoUring {
-        &mut self.ring
-    }
-}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        if !self.is_forked() {
-            // SAFETY: dropped here, once, and not used again.
-            unsafe { ManuallyDrop::drop(&mut self.ring) };
-        }
-    }
-}
 
 /// A real ring.
 pub(crate) struct Uring {
     ring: Mapped,
     /// Beside each entry of the submission queue, what it points to.
     asides: Box<[Aside]>,
-    /// Entries pushed so far, which is the tail of the submission queue.
+    /// Where the next entry goes. The kernel learns of it when it is entered.
     tail: u32,
-    /// Completions that were copied out of the queue, and how far they are used up.
-    batch: [Cqe; Self::BATCH],
-    next: usize,
-    filled: usize,
+    /// Where the kernel was in the submission queue when that was last looked at.
+    taken_in: u32,
+    /// The completion to be looked at next. The kernel learns of it when there are no more, and when
+    /// it is entered.
+    next: u32,
+    /// The end of the completions that are known of.
+    end: u32,
     /// The pools that are registered, by group. One that could not be unregistered is never dropped.
     pools: Vec<BufferPool>,
     /// Tells this ring from all others of this process.
@@ -164,19 +50,16 @@ enum Aside {
 }
 
 impl Uring {
-    /// Enough to make the price of publishing the queue's head small, and 1 KiB in all.
-    const BATCH: usize = 64;
-
     /// Takes over a ring whose submission queue is empty.
     pub(crate) fn new(ring: Mapped, serial: u64) -> Uring {
-        let entries = ring.params().sq_entries();
+        let (tail, next) = (ring.entries_taken_in(), ring.completions_seen());
         Uring {
+            asides: (0..ring.capacity()).map(|_| Aside::Nothing).collect(),
+            tail,
+            taken_in: tail,
+            next,
+            end: next,
             ring,
-            asides: (0..entries).map(|_| Aside::Nothing).collect(),
-            tail: 0,
-            batch: [Cqe::default(); Self::BATCH],
-            next: 0,
-            filled: 0,
             pools: Vec::new(),
             serial,
         }
@@ -199,18 +82,12 @@ impl Uring {
         mem::forget(mem::take(&mut self.asides));
     }
 
-    /// Fills the batch anew. False if nothing has completed.
+    /// Looks for more completions. False if there are none.
     #[inline]
-    fn refill(&mut self) -> bool {
-        self.next = 0;
-        self.filled = 0;
-        let completions = self.ring.completion();
-        for (place, cqe) in self.batch.iter_mut().zip(completions) {
-            let (user_data, result, flags) = (cqe.user_data(), cqe.result(), cqe.flags());
-            *place = Cqe { user_data, result, flags };
-            self.filled += 1;
-        }
-        self.filled > 0
+    fn look(&mut self) -> bool {
+        self.ring.set_completions_seen(self.next);
+        self.end = self.ring.completions_posted();
+        self.next != self.end
     }
 }
 
@@ -248,27 +125,27 @@ impl Kernel for Uring {
 
     #[inline]
     fn queued(&mut self) -> usize {
-        self.ring.submission().len()
+        self.taken_in = self.ring.entries_taken_in();
+        self.tail.wrapping_sub(self.taken_in) as usize
     }
 
     #[inline(always)]
     fn push(&mut self, placed: Placed) {
         let user_data = placed.user_data();
-        let mut queue = self.ring.submission();
-        assert!(!queue.is_full(), "room() comes before push()");
+        // What was at this index has been taken in, and so its aside is free.
+        let waiting = self.tail.wrapping_sub(self.taken_in) as usize;
+        assert!(waiting < self.asides.len(), "room() comes before push()");
         let entry = match placed.into_prepared() {
             Prepared::Entry(entry) => entry,
             prepared => {
-                // There is room, so the entry that was at this index has been taken in, and its
-                // aside is free.
                 let index = self.tail as usize & (self.asides.len() - 1);
                 build(prepared, &mut self.asides[index])
             }
         };
-        // SAFETY: a `Placed` proves that what it points to is good until its final completion, and
+        // SAFETY: there is room, so the kernel does not read at this index before the new tail is
+        // published. A `Placed` proves that what it points to is good until its final completion, and
         // the aside stays as it is until the entry is taken in.
-        let pushed = unsafe { queue.push(&entry.user_data(user_data)) };
-        debug_assert!(pushed.is_ok());
+        unsafe { self.ring.write(self.tail, entry.user_data(user_data)) };
         self.tail = self.tail.wrapping_add(1);
     }
 
@@ -278,12 +155,14 @@ impl Kernel for Uring {
             Patience::Poll => (0, EnterFlags::GETEVENTS),
             Patience::Wait | Patience::WaitFor(_) | Patience::ReapFor(_) => (1, EnterFlags::GETEVENTS),
         };
+        self.ring.publish_entries(self.tail);
+        self.ring.set_completions_seen(self.next);
         let queued = match patience {
             Patience::ReapFor(_) => 0,
             _ => self.queued() as u32,
         };
         if self.ring.params().is_setup_sqpoll() {
-            if self.ring.submission().need_wakeup() {
+            if self.ring.needs_wakeup() {
                 flags |= EnterFlags::SQ_WAKEUP;
             }
             if patience == Patience::Submit && queued as usize == self.capacity() {
@@ -312,22 +191,23 @@ impl Kernel for Uring {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn pop(&mut self) -> Option<Cqe> {
-        if self.next == self.filled && !self.refill() {
+        if self.next == self.end && !self.look() {
             return None;
         }
-        let cqe = self.batch[self.next];
-        self.next += 1;
+        // SAFETY: it lies between what was seen and what was posted.
+        let cqe = unsafe { self.ring.read(self.next) };
+        self.next = self.next.wrapping_add(1);
         Some(cqe)
     }
 
     fn has_completions(&mut self) -> bool {
-        self.next < self.filled || !self.ring.completion().is_empty()
+        self.next != self.end || self.ring.completions_posted() != self.next
     }
 
     fn overflowing(&mut self) -> bool {
-        self.ring.submission().cq_overflow()
+        self.ring.overflows()
     }
 
     fn adopt(&mut self, pool: &BufferPool, waker: &Waker) -> Result<u16, PoolError> {
@@ -380,5 +260,3 @@ impl AsRawFd for Uring {
         self.ring.as_raw_fd()
     }
 }
-
-const _: () = assert!(size_of::<cqueue::Entry>() == size_of::<Cqe>());

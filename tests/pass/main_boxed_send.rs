@@ -1,0 +1,23 @@
+//! `run()?` in a `main` that returns `Result<(), Box<dyn Error + Send + Sync>>`.
+
+#![forbid(unsafe_code)]
+#![deny(warnings)]
+
+use std::num::NonZeroU32;
+
+use rummelplatz::{RingOperation, ring};
+
+#[ring]
+struct Server {
+    operation: Operation,
+}
+
+#[derive(RingOperation)]
+#[ring_operation(error = ())]
+struct Operation;
+
+fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let Ok(raw) = Server::new_raw_ring(NonZeroU32::MIN) else { return Ok(()) };
+    Server::new(raw, None, Operation).run()?;
+    Ok(())
+}

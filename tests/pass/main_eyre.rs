@@ -1,0 +1,25 @@
+//! `run()?` in a `main` that returns `eyre::Result<()>`.
+
+#![forbid(unsafe_code)]
+#![deny(warnings)]
+
+use std::num::NonZeroU32;
+
+use rummelplatz::{RingOperation, ring};
+
+#[ring]
+struct Server {
+    operation: Operation,
+}
+
+#[derive(RingOperation)]
+#[ring_operation(error = Opaque)]
+struct Operation;
+
+struct Opaque;
+
+fn main() -> eyre::Result<()> {
+    let Ok(raw) = Server::new_raw_ring(NonZeroU32::MIN) else { return Ok(()) };
+    Server::new(raw, None, Operation).run()?;
+    Ok(())
+}

@@ -1,0 +1,653 @@
+//! The programs in `examples/`, run as their users run them.
+//!
+//! Nothing is assumed about how long anything takes, but that it does not take [`PATIENCE`].
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rummelplatz_tests::ring_or_skip;
+
+/// After this time a program is taken for hung.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+// ---- running programs -----------------------------------------------------------------------------
+
+/// The path of an example, built as this test was.
+fn example(name: &str) -> PathBuf {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(build).join(name)
+}
+
+/// Builds the examples, into the target directory and with the profile of this very test.
+fn build() -> PathBuf {
+    // …/target/PROFILE/deps/examples-0123456789abcdef
+    let test = std::env::current_exe().unwrap();
+    let output = test.ancestors().nth(2).unwrap();
+    let profile = match output.file_name().and_then(OsStr::to_str).unwrap() {
+        "debug" => "dev",
+        profile => profile,
+    };
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--examples", "--package", "rummelplatz-examples"])
+        .args(["--profile", profile, "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
+        .arg("--target-dir")
+        .arg(output.parent().unwrap())
+        .status()
+        .unwrap();
+    assert!(built.success(), "the examples don't build");
+    output.join("examples")
+}
+
+/// What a program has done.
+#[derive(Debug)]
+struct Ran {
+    status: ExitStatus,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    #[track_caller]
+    fn succeeded(self) -> Self {
+        assert_eq!(self.status.code(), Some(0), "{self:?}");
+        self
+    }
+
+    /// It has failed with one line on standard error, which has all these words in it.
+    #[track_caller]
+    fn failed_saying(self, words: &[&str]) -> Self {
+        assert!(self.status.code().is_some_and(|code| code != 0), "{self:?}");
+        assert_eq!(self.stderr.trim_end().lines().count(), 1, "{self:?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "no `{word}` in {self:?}");
+        }
+        self
+    }
+}
+
+/// Runs a program to its end, with nothing on standard input.
+#[track_caller]
+fn run(command: &mut Command) -> Ran {
+    run_with(command, Stdio::null())
+}
+
+#[track_caller]
+fn run_with(command: &mut Command, stdin: impl Into<Stdio>) -> Ran {
+    let command = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let stdout = drain(child.stdout.take().unwrap());
+    let stderr = drain(child.stderr.take().unwrap());
+    let status = wait(&mut child);
+    Ran { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+}
+
+fn drain(mut stream: impl Read + Send + 'static) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    })
+}
+
+#[track_caller]
+fn wait(child: &mut Child) -> ExitStatus {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if began.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("hung: not done after {PATIENCE:?}");
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < PATIENCE, "after {PATIENCE:?}, not yet: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn every_example_has_a_help() {
+    for name in ["basic", "echo", "cp"] {
+        let help = run(Command::new(example(name)).arg("--help")).succeeded().stdout;
+        assert!(help.contains(&format!("Usage: {name}")), "{help}");
+        let nonsense = run(Command::new(example(name)).arg("--nonsense"));
+        assert_eq!(nonsense.status.code(), Some(2));
+        assert!(nonsense.stderr.contains("--nonsense"), "{nonsense:?}");
+    }
+}
+
+// ---- basic ------------------------------------------------------------------------------------------
+
+#[test]
+fn basic_ticks_four_times_and_tears_down_the_fifth_tick() {
+    if ring_or_skip() {
+        let ran = run(Command::new(example("basic")).args(["--interval-ms", "5"])).succeeded();
+        let expected = "tick 1\ntick 2\ntick 3\ntick 4\n\
+                        tick 5 was in flight: Operation canceled (os error 125)\n";
+        assert_eq!((&*ran.stdout, &*ran.stderr), (expected, ""));
+    }
+}
+
+// ---- echo -------------------------------------------------------------------------------------------
+
+/// A running echo server.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Server {
+    fn start(arguments: &[&str]) -> Server {
+        Server::of(Command::new(example("echo")).args(arguments))
+    }
+
+    /// As `start`, with so many descriptors at most.
+    fn with_few_descriptors(limit: u32) -> Server {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r#"ulimit -n "$1" && exec "$0" 127.0.0.1:0"#]);
+        Server::of(shell.arg(example("echo")).arg(limit.to_string()))
+    }
+
+    fn of(command: &mut Command) -> Server {
+        let command = command.arg("127.0.0.1:0").stdin(Stdio::null());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr: ChildStderr = child.stderr.take().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("first line: {line:?}"));
+        let address = address.trim_end().parse().unwrap();
+        Server { child, address, stderr: Some(drain(stderr)) }
+    }
+
+    /// A client, for whom nothing takes longer than [`PATIENCE`].
+    fn connect(&self) -> TcpStream {
+        let client = TcpStream::connect_timeout(&self.address, PATIENCE).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.set_write_timeout(Some(PATIENCE)).unwrap();
+        client
+    }
+
+    #[track_caller]
+    fn assert_alive(&self) {
+        assert_echoes(&mut self.connect(), b"still there?");
+    }
+
+    fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    fn signal(&self, signal: i32) {
+        let child = i32::try_from(self.child.id()).unwrap();
+        // SAFETY: a plain call; the child was not waited for, so the number is still its own.
+        assert_eq!(unsafe { libc::kill(child, signal) }, 0);
+    }
+
+    /// Stops it, and returns what it has said on standard error.
+    #[track_caller]
+    fn stop(mut self, signal: i32) -> String {
+        self.signal(signal);
+        let status = wait(&mut self.child);
+        let stderr = self.stderr.take().unwrap().join().unwrap();
+        assert_eq!(status.code(), Some(0), "{stderr}");
+        assert!(stderr.contains("with 0 requests in flight"), "{stderr}");
+        stderr
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.stderr.is_some() {
+            self.child.kill().ok();
+            self.child.wait().ok();
+        }
+    }
+}
+
+#[track_caller]
+fn assert_echoes(client: &mut TcpStream, message: &[u8]) {
+    client.write_all(message).unwrap();
+    let mut answer = vec![0; message.len()];
+    client.read_exact(&mut answer).unwrap();
+    assert!(answer == message, "the answer differs");
+}
+
+/// Bytes that show when something is missing, double or out of order.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length as u32)
+        .flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes())
+        .take(length)
+        .collect()
+}
+
+/// Writes until the server takes no more, and returns how many bytes that were.
+fn write_until_it_blocks(client: &mut TcpStream, bytes: &[u8]) -> usize {
+    client.set_nonblocking(true).unwrap();
+    let mut written = 0;
+    let mut last = Instant::now();
+    // The server may go on after a moment; it is blocked when nothing has moved for a while.
+    while last.elapsed() < Duration::from_millis(200) && written < bytes.len() {
+        match client.write(&bytes[written..]) {
+            Ok(count) => (written, last) = (written + count, Instant::now()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                thread::sleep(Duration::from_millis(5))
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    client.set_nonblocking(false).unwrap();
+    written
+}
+
+/// Reads all there is, up to the end or a reset.
+fn read_what_comes(client: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match client.read_to_end(&mut bytes) {
+        Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("{error}"),
+        _ => bytes,
+    }
+}
+
+/// Leaves with the answer unread, which resets the connection.
+fn reset(mut client: TcpStream) {
+    client.write_all(b"never mind").unwrap();
+    client.peek(&mut [0]).unwrap();
+}
+
+#[test]
+fn echo_sends_back_what_it_gets() {
+    if ring_or_skip() {
+        let server = Server::start(&[]);
+        let mut client = server.connect();
+        for length in [1, 2, 4095, 4096, 4097, 50_000] {
+            assert_echoes(&mut client, &pattern(length));
+        }
+        server.stop(libc::SIGTERM);
+    }
+}
+
+#[test]
+fn a_half_closed_client_gets_all_its_bytes_back() {
+    if ring_or_skip() {
+        let server = Server::start(&["--buffers", "64", "--buffer-size", "1000"]);
+        let client = server.connect();
+        let sent = pattern(5_000_000);
+        let writer = thread::spawn({
+            let (mut client, sent) = (client.try_clone().unwrap(), sent.clone());
+            move || {
+                client.write_all(&sent).unwrap();
+                client.shutdown(Shutdown::Write).unwrap();
+            }
+        });
+        let mut received = Vec::new();
+        (&client).read_to_end(&mut received).unwrap();
+        writer.join().unwrap();
+        assert!(received == sent, "{} of {} bytes", received.len(), sent.len());
+        server.stop(libc::SIGTERM);
+    }
+}
+
+#[test]
+fn a_client_that_reads_only_after_it_has_sent_all_gets_all_its_bytes_back() {
+    if ring_or_skip() {
+        let server = Server::start(&["--buffers", "16", "--buffer-size", "512"]);
+        let mut client = server.connect();
+        let sent = pattern(100_000);
+        client.write_all(&sent).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert!(read_what_comes(&mut client) == sent);
+        server.stop(libc::SIGINT);
+    }
+}
+
+#[test]
+fn clients_that_come_and_go_leave_nothing_behind() {
+    if ring_or_skip() {
+        let server = Server::start(&["--buffers", "32", "--buffer-size", "300"]);
+        let before = server.descriptors();
+        thread::scope(|scope| {
+            for worker in 0..8 {
+                let server = &server;
+                scope.spawn(move || {
+                    for round in 0..100 {
+                        let mut client = server.connect();
+                        match (worker + round) % 5 {
+                            0 => {}
+                            1 => assert_echoes(&mut client, &pattern(10 + 13 * round)),
+                            2 => client.write_all(&pattern(2000)).unwrap(),
+                            3 => reset(client),
+                            _ => {
+                                let sent = pattern(1 + 37 * round);
+                                client.write_all(&sent).unwrap();
+                                client.shutdown(Shutdown::Write).unwrap();
+                                assert!(read_what_comes(&mut client) == sent);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        until("all descriptors closed", || server.descriptors() == before);
+        server.assert_alive();
+        let said = server.stop(libc::SIGTERM);
+        assert!(said.contains("after 801 connections"), "{said}");
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_starves_nobody() {
+    if ring_or_skip() {
+        // Fewer buffers than such clients: each of them would hold one for ever.
+        let server = Server::start(&["--buffers", "8", "--buffer-size", "1024"]);
+        let before = server.descriptors();
+        let sent = pattern(50_000_000);
+        let mut deaf: Vec<_> = (0..12).map(|_| server.connect()).collect();
+        let written = thread::scope(|scope| {
+            let sent = &sent;
+            let blocked = deaf.iter_mut().map(|client| scope.spawn(|| write_until_it_blocks(client, sent)));
+            let blocked: Vec<_> = blocked.collect();
+            blocked.into_iter().map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert!(written.iter().all(|written| *written < sent.len()), "the server has taken all: {written:?}");
+        for _ in 0..20 {
+            assert_echoes(&mut server.connect(), &pattern(3000));
+        }
+        for (mut client, written) in deaf.into_iter().zip(written) {
+            client.shutdown(Shutdown::Write).unwrap();
+            let received = read_what_comes(&mut client);
+            assert!(received == sent[..written], "{} of {written} bytes", received.len());
+        }
+        until("all descriptors closed", || server.descriptors() == before);
+        server.stop(libc::SIGTERM);
+    }
+}
+
+#[test]
+fn a_client_that_leaves_without_reading_is_forgotten() {
+    if ring_or_skip() {
+        let server = Server::start(&["--buffers", "8", "--buffer-size", "1024", "--verbose"]);
+        let before = server.descriptors();
+        let sent = pattern(50_000_000);
+        for _ in 0..3 {
+            write_until_it_blocks(&mut server.connect(), &sent);
+        }
+        until("all descriptors closed", || server.descriptors() == before);
+        server.assert_alive();
+        let said = server.stop(libc::SIGTERM);
+        assert!(said.contains("operation `"), "--verbose tells of clients that are lost: {said}");
+    }
+}
+
+#[test]
+fn signals_end_the_server_whatever_its_clients_do() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        if ring_or_skip() {
+            let server = Server::start(&[]);
+            let idle = server.connect();
+            let mut used = server.connect();
+            assert_echoes(&mut used, b"hello");
+            let mut deaf = server.connect();
+            let sent = pattern(50_000_000);
+            let written = write_until_it_blocks(&mut deaf, &sent);
+            let said = server.stop(signal);
+            assert!(said.contains("after 3 connections"), "{said}");
+            let received = read_what_comes(&mut deaf);
+            assert!(sent[..written].starts_with(&received), "what came back is not what was sent");
+            for mut client in [idle, used] {
+                assert_eq!(read_what_comes(&mut client), b"");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_server_without_descriptors_waits_until_there_are_some() {
+    if ring_or_skip() {
+        let server = Server::with_few_descriptors(20);
+        let before = server.descriptors();
+        // More clients than it can have; the others wait in the queue of the listener.
+        let mut clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
+        assert_echoes(&mut clients[0], b"served");
+        until("all descriptors in use", || server.descriptors() >= 20);
+        for mut client in clients.drain(..) {
+            // Each that leaves makes room for another.
+            assert_echoes(&mut client, b"at last");
+        }
+        until("all descriptors closed", || server.descriptors() == before);
+        server.assert_alive();
+        let said = server.stop(libc::SIGTERM);
+        assert!(said.contains("can't accept connections for now: Too many open files"), "{said}");
+        assert!(said.contains("after 41 connections"), "{said}");
+    }
+}
+
+#[test]
+fn addresses_that_cannot_be_listened_on_are_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let echo = || Command::new(example("echo"));
+    run(echo().arg(&address)).failed_saying(&["echo: can't listen on", &address, "in use"]);
+    run(echo().arg("192.0.2.1:7777")).failed_saying(&["can't listen on 192.0.2.1:7777"]);
+    let nonsense = run(echo().arg("nonsense"));
+    assert_eq!(nonsense.status.code(), Some(2));
+}
+
+// ---- cp ---------------------------------------------------------------------------------------------
+
+/// A directory that is removed in the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Directory {
+        let path = std::env::temp_dir().join(format!("rummelplatz-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Directory(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        fs::write(self.path(name), content).unwrap();
+        self.path(name)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+#[track_caller]
+fn cp(source: &Path, target: &Path, options: &[&str]) -> Ran {
+    run(Command::new(example("cp")).arg(source).arg(target).args(options))
+}
+
+#[test]
+fn cp_copies_files_of_any_size_with_blocks_of_any_size() {
+    if !ring_or_skip() {
+        return;
+    }
+    let directory = Directory::new("sizes");
+    for (size, options) in [
+        (0, &["--block-size", "4096"][..]),
+        (1, &["--block-size", "4096"]),
+        (4095, &["--block-size", "4096"]),
+        (4096, &["--block-size", "4096"]),
+        (4097, &["--block-size", "4096", "--depth", "1"]),
+        (8192, &["--block-size", "4096", "--depth", "256"]),
+        (1000, &["--block-size", "1", "--depth", "7"]),
+        (100_000, &["--block-size", "77"]),
+        (5_000_001, &["--block-size", "99991", "--depth", "5"]),
+        (5_000_001, &["--block-size", "67108864"]),
+        (8 << 20, &[]),
+    ] {
+        let source = directory.file("source", pattern(size));
+        let target = directory.path("target");
+        let ran = cp(&source, &target, options).succeeded();
+        assert_eq!((&*ran.stdout, &*ran.stderr), ("", ""), "no progress bar where there is no terminal");
+        assert!(fs::read(&target).unwrap() == pattern(size), "{size} bytes with {options:?}");
+        fs::remove_file(target).unwrap();
+    }
+}
+
+#[test]
+fn cp_overwrites_only_when_told() {
+    if !ring_or_skip() {
+        return;
+    }
+    let directory = Directory::new("force");
+    let source = directory.file("source", "new");
+    let target = directory.file("target", "old, and longer");
+    cp(&source, &target, &[]).failed_saying(&["target", "exists", "--force"]);
+    assert_eq!(fs::read(&target).unwrap(), b"old, and longer");
+    cp(&source, &target, &["--force"]).succeeded();
+    assert_eq!(fs::read(&target).unwrap(), b"new");
+}
+
+#[test]
+fn cp_keeps_the_permissions() {
+    if !ring_or_skip() {
+        return;
+    }
+    let directory = Directory::new("mode");
+    for mode in [0o600, 0o444, 0o755, 0o777] {
+        let source = directory.file("source", "content");
+        fs::set_permissions(&source, fs::Permissions::from_mode(mode)).unwrap();
+        let target = directory.path("target");
+        cp(&source, &target, &[]).succeeded();
+        assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, mode);
+        fs::remove_file(source).unwrap();
+        fs::remove_file(target).unwrap();
+    }
+}
+
+#[test]
+fn cp_does_not_copy_a_file_onto_itself() {
+    if !ring_or_skip() {
+        return;
+    }
+    let directory = Directory::new("itself");
+    let source = directory.file("source", "content");
+    let linked = directory.path("linked");
+    fs::hard_link(&source, &linked).unwrap();
+    for target in [&source, &linked] {
+        cp(&source, target, &[]).failed_saying(&["exists"]);
+        cp(&source, target, &["--force"]).failed_saying(&["is the source itself"]);
+        assert_eq!(fs::read(&source).unwrap(), b"content");
+    }
+}
+
+#[test]
+fn cp_names_the_file_and_the_cause() {
+    if !ring_or_skip() {
+        return;
+    }
+    let directory = Directory::new("errors");
+    let source = directory.file("source", pattern(100_000));
+    let target = directory.path("target");
+    cp(&directory.path("missing"), &target, &[]).failed_saying(&["can't open", "missing", "No such file"]);
+    cp(&directory.0, &target, &[]).failed_saying(&["can't open", "is a directory"]);
+    assert!(!target.exists());
+    cp(&source, &directory.0, &[]).failed_saying(&["exists"]);
+    cp(&source, &directory.0, &["--force"]).failed_saying(&["can't open", "Is a directory"]);
+    cp(&source, &directory.path("no/such"), &[]).failed_saying(&["can't create", "no/such"]);
+    let full = Path::new("/dev/full");
+    cp(&source, full, &["--force"]).failed_saying(&["can't write `/dev/full`", "No space left"]);
+    assert!(full.exists(), "it was there before");
+    for word in ["0", "-1", "x", "67108865"] {
+        assert_eq!(cp(&source, &target, &["--block-size", word]).status.code(), Some(2), "{word}");
+    }
+    assert!(!target.exists());
+}
+
+#[test]
+fn cp_removes_what_it_has_begun_when_it_fails() {
+    if !ring_or_skip() {
+        return;
+    }
+    let directory = Directory::new("partial");
+    let target = directory.path("target");
+    // Nothing is mapped at the address 0.
+    cp(Path::new("/proc/self/mem"), &target, &[]).failed_saying(&["can't read `/proc/self/mem`"]);
+    assert!(!target.exists());
+    fs::write(&target, "old").unwrap();
+    cp(Path::new("/proc/self/mem"), &target, &["--force"]).failed_saying(&["can't read"]);
+    assert!(target.exists(), "it was there before");
+}
+
+#[test]
+fn cp_copies_files_that_do_not_say_how_long_they_are() {
+    if !ring_or_skip() {
+        return;
+    }
+    let directory = Directory::new("proc");
+    let target = directory.path("target");
+    let source = Path::new("/proc/self/limits");
+    assert_eq!(fs::metadata(source).unwrap().len(), 0);
+    cp(source, &target, &["--block-size", "100"]).succeeded();
+    let copied = fs::read_to_string(target).unwrap();
+    assert!(
+        copied.starts_with("Limit ") && copied.contains("Max open files") && copied.ends_with('\n'),
+        "{copied}"
+    );
+}
+
+#[test]
+fn cp_copies_from_and_to_pipes() {
+    if !ring_or_skip() {
+        return;
+    }
+    let mut child = Command::new(example("cp"))
+        .args(["/dev/stdin", "/dev/stdout", "--force", "--block-size", "1000"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let writer = thread::spawn(move || {
+        for part in pattern(300_000).chunks(777) {
+            input.write_all(part).unwrap();
+        }
+    });
+    let mut output = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut output).unwrap();
+    assert!(wait(&mut child).success());
+    writer.join().unwrap();
+    assert!(output == pattern(300_000), "{} bytes", output.len());
+}
+
+// ---- readme -----------------------------------------------------------------------------------------
+
+#[test]
+fn the_program_in_the_readme_counts_lines() {
+    if !ring_or_skip() {
+        return;
+    }
+    let directory = Directory::new("readme");
+    for (lines, text) in [(0, String::new()), (1, "one\n".into()), (100_000, "line\n".repeat(100_000))] {
+        let input = fs::File::open(directory.file("input", text)).unwrap();
+        let ran = run_with(&mut Command::new(example("readme")), input).succeeded();
+        assert_eq!(ran.stdout, format!("{lines} lines\n"));
+    }
+}

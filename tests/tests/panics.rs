@@ -1,0 +1,655 @@
+//! A panic anywhere is memory-safe: what is in flight is cancelled and awaited before its data is
+//! dropped, each data is dropped exactly once, and the panic goes on to whoever called the ring.
+
+use std::fs::File;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rummelplatz::io_uring::{cqueue, opcode, squeue, types};
+use rummelplatz::request::Events;
+use rummelplatz::{Completion, ControlFlow, Request, Stream, SubmitError, request};
+use rummelplatz_tests::{
+    Bench, BenchSubmitter, Failure, Job, Ledger, Log, Outcome, Script, Tracked, in_child, outcome, panic_of,
+    pipe, watched,
+};
+
+const FOR_EVER: Duration = Duration::from_secs(100_000);
+
+fn shared_pipe() -> (Arc<OwnedFd>, Arc<OwnedFd>) {
+    let (reader, writer) = pipe();
+    (Arc::new(reader), Arc::new(writer))
+}
+
+/// Data that panics when it is dropped, if it is armed.
+struct Bomb {
+    armed: bool,
+    data: Tracked<u32>,
+    file: Option<Arc<OwnedFd>>,
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if self.armed && !thread::panicking() {
+            panic!("bomb {}", *self.data);
+        }
+    }
+}
+
+fn dud(ledger: Ledger, number: u32) -> Bomb {
+    Bomb { armed: false, data: ledger.issue(number), file: None }
+}
+
+fn bomb(ledger: Ledger, number: u32) -> Bomb {
+    Bomb { armed: true, data: ledger.issue(number), file: None }
+}
+
+fn sleep(_: &mut Bomb) -> Request<'_> {
+    request::timeout(FOR_EVER)
+}
+
+/// Ten requests that never end by themselves, and a NOP with `nop`.
+fn ten_and_a_nop(mut submitter: BenchSubmitter<'_, Bomb>, ledger: Ledger, nop: Bomb) -> Result<(), Failure> {
+    for number in 0..10 {
+        submitter.submit(dud(ledger, number), sleep)?;
+    }
+    submitter.submit(nop, |_| request::nop())?;
+    Ok(())
+}
+
+/// Runs the ring, which must panic with `text`; then everything must be over, and the ring as good as
+/// new.
+#[track_caller]
+fn panics_and_is_over<D: Send + 'static>(ring: &mut Bench<D>, ledger: Ledger, text: &str) {
+    assert_eq!(panic_of(|| drop(ring.run())), text);
+    assert_eq!((ring.stats().in_flight, ring.stats().backlog), (0, 0));
+    ledger.assert_all_dropped_once();
+}
+
+// ---- handlers -------------------------------------------------------------------------------------
+
+#[test]
+fn in_setup() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let first = Script::new()
+            .on_setup(move |submitter| ten_and_a_nop(submitter, ledger, dud(ledger, 99)))
+            .on_completion(|_, _, _| panic!("not to be called"))
+            .on_teardown(|_, _, _| panic!("not to be called"));
+        let second = Script::new().on_setup(|_| panic!("setup"));
+        let mut ring = Bench::builder(first, second).build().unwrap();
+        panics_and_is_over(&mut ring, ledger, "setup");
+        panics_and_is_over(&mut ring, ledger, "setup");
+    });
+}
+
+#[test]
+fn in_on_completion() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new()
+            .on_setup(move |submitter| ten_and_a_nop(submitter, ledger, dud(ledger, 99)))
+            .on_completion(move |_, _, mut submitter| {
+                submitter.post(dud(ledger, 1)).unwrap();
+                submitter.submit(dud(ledger, 2), |_| request::nop()).unwrap();
+                panic!("on_completion")
+            })
+            .on_teardown(|_, _, _| panic!("not to be called"));
+        // Small, so that the queue and the backlog are in use.
+        let mut ring = Bench::with(2, script);
+        panics_and_is_over(&mut ring, ledger, "on_completion");
+        panics_and_is_over(&mut ring, ledger, "on_completion");
+    });
+}
+
+#[test]
+fn in_on_completion_of_a_message() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new()
+            .on_setup(move |mut submitter| {
+                submitter.post(dud(ledger, 1))?;
+                submitter.post(dud(ledger, 2))?;
+                ten_and_a_nop(submitter, ledger, dud(ledger, 99))
+            })
+            .on_completion(|_, _, _| panic!("on_completion"));
+        let mut ring = Bench::with(8, script);
+        panics_and_is_over(&mut ring, ledger, "on_completion");
+    });
+}
+
+#[test]
+fn in_on_completion_of_a_stream_that_goes_on() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new()
+            .on_setup(move |mut submitter| {
+                submitter.stream(dud(ledger, 1), |_| request::timeout_multi(Duration::from_millis(1)))?;
+                Ok(())
+            })
+            .on_completion(|completion, _, _| {
+                assert!(completion.more());
+                panic!("on_completion")
+            });
+        let mut ring = Bench::with(8, script);
+        panics_and_is_over(&mut ring, ledger, "on_completion");
+    });
+}
+
+#[test]
+fn in_on_teardown_completion() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new()
+            .on_setup(move |submitter| ten_and_a_nop(submitter, ledger, dud(ledger, 99)))
+            .on_completion(|_, _, _| (ControlFlow::Exit, None))
+            .on_teardown(move |_, _, mut submitter| {
+                submitter.submit(dud(ledger, 2), sleep).unwrap();
+                submitter.post(dud(ledger, 1)).unwrap();
+                panic!("on_teardown_completion")
+            });
+        let mut ring = Bench::with(2, script);
+        panics_and_is_over(&mut ring, ledger, "on_teardown_completion");
+        panics_and_is_over(&mut ring, ledger, "on_teardown_completion");
+    });
+}
+
+#[test]
+fn in_on_teardown_completion_of_one_of_several_that_were_never_submitted() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new()
+            .on_setup(|_| Err("so the backlog is handed back".into()))
+            .on_teardown(|_, _, _| panic!("on_teardown_completion"));
+        let mut ring = Bench::with(2, script);
+        let mut submitter = ring.submitter(Bench::FIRST);
+        for number in 0..10 {
+            submitter.submit(dud(ledger, number), sleep).unwrap();
+        }
+        submitter.post(dud(ledger, 10)).unwrap();
+        panics_and_is_over(&mut ring, ledger, "on_teardown_completion");
+    });
+}
+
+#[test]
+fn in_a_teardown_that_finish_has_begun() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new()
+            .on_setup(move |submitter| ten_and_a_nop(submitter, ledger, dud(ledger, 99)))
+            .on_teardown(|_, _, _| panic!("on_teardown_completion"));
+        let mut ring = Bench::with(8, script);
+        ring.turn().unwrap();
+        assert_eq!(panic_of(|| drop(ring.finish())), "on_teardown_completion");
+        assert_eq!(ring.stats().in_flight, 0);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn in_the_hook_for_warnings() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new()
+            .on_setup(move |submitter| ten_and_a_nop(submitter, ledger, dud(ledger, 99)))
+            .on_completion(|_, _, _| (ControlFlow::Warn("careful"), None));
+        let mut ring =
+            Bench::builder(script, Script::new()).on_warn(|warning| panic!("{warning}")).build().unwrap();
+        panics_and_is_over(&mut ring, ledger, "operation `first`: careful");
+    });
+}
+
+#[test]
+fn while_the_ring_is_dropped() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new()
+            .on_setup(move |submitter| ten_and_a_nop(submitter, ledger, dud(ledger, 99)))
+            .on_teardown(|_, _, _| panic!("not to be called"));
+        let text = panic_of(|| {
+            let mut ring = Bench::with(8, script);
+            ring.turn().unwrap();
+            panic!("of the caller, with {} in flight", ring.stats().in_flight);
+        });
+        assert_eq!(text, "of the caller, with 10 in flight");
+        ledger.assert_all_dropped_once();
+    });
+}
+
+// ---- streams that the kernel has cut ----------------------------------------------------------------
+
+/// A listener with twelve clients waiting, and how often its stream was armed.
+struct Listener {
+    listener: TcpListener,
+    armed: Tracked<u32>,
+    _clients: Vec<TcpStream>,
+}
+
+impl Listener {
+    fn new(ledger: Ledger) -> Listener {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let clients = (0..12).map(|_| TcpStream::connect(address).unwrap()).collect();
+        Listener { listener, armed: ledger.issue(0), _clients: clients }
+    }
+
+    fn accept(&mut self) -> Stream<'_> {
+        *self.armed += 1;
+        request::accept_multi(&self.listener)
+    }
+
+    fn accept_once(&mut self) -> Stream<'_> {
+        assert!(*self.armed == 0, "arm");
+        self.accept()
+    }
+}
+
+/// Whether the kernel does not have the stream of this completion any more.
+fn was_cut(completion: &Completion) -> bool {
+    completion.more() && !cqueue::more(completion.raw().flags)
+}
+
+/// With a completion queue of four, so that a stream is cut after four connections.
+fn cut(
+    arm: for<'d> fn(&'d mut Listener) -> Stream<'d>,
+    handler: impl FnMut(Completion, Listener, BenchSubmitter<'_, Listener>) -> Outcome<Listener> + Send + 'static,
+    text: &str,
+) {
+    let ledger = Ledger::new();
+    let script = Script::new()
+        .on_setup(move |mut submitter| {
+            submitter.stream(Listener::new(ledger), arm)?;
+            Ok(())
+        })
+        .on_completion(handler);
+    let mut ring = Bench::builder(script, Script::new())
+        .entries(4.try_into().unwrap())
+        .completion_entries(4.try_into().unwrap())
+        .build()
+        .unwrap();
+    panics_and_is_over(&mut ring, ledger, text);
+    panics_and_is_over(&mut ring, ledger, text);
+}
+
+#[test]
+fn in_on_completion_of_a_stream_that_was_cut() {
+    watched(|| {
+        let handler = |completion, listener, _: BenchSubmitter<'_, Listener>| {
+            assert!(!was_cut(&completion), "cut");
+            (ControlFlow::Continue, Some(listener))
+        };
+        cut(Listener::accept, handler, "cut");
+    });
+}
+
+#[test]
+fn in_on_completion_of_a_stream_that_was_cut_and_has_cancelled_itself() {
+    watched(|| {
+        let handler = |completion, listener, mut submitter: BenchSubmitter<'_, Listener>| {
+            if was_cut(&completion) {
+                assert_eq!(submitter.cancel_all(), 1);
+                panic!("cut and cancelled");
+            }
+            (ControlFlow::Continue, Some(listener))
+        };
+        cut(Listener::accept, handler, "cut and cancelled");
+    });
+}
+
+#[test]
+fn in_the_function_of_a_stream_when_it_is_armed_again() {
+    watched(|| {
+        let handler = |_, listener, _: BenchSubmitter<'_, Listener>| (ControlFlow::Continue, Some(listener));
+        cut(Listener::accept_once, handler, "arm");
+    });
+}
+
+#[test]
+fn in_the_function_of_a_stream_when_it_is_submitted() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new()
+            .on_setup(move |submitter| ten_and_a_nop(submitter, ledger, dud(ledger, 99)))
+            .on_completion(move |_, _, mut submitter| {
+                submitter.stream(dud(ledger, 1), |_| panic!("arm")).ok();
+                unreachable!()
+            });
+        let mut ring = Bench::with(8, script);
+        panics_and_is_over(&mut ring, ledger, "arm");
+    });
+}
+
+// ---- closures that build requests -------------------------------------------------------------------
+
+#[test]
+fn in_the_closure_of_submit_within_a_handler() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new()
+            .on_setup(move |submitter| ten_and_a_nop(submitter, ledger, dud(ledger, 99)))
+            .on_completion(move |_, _, mut submitter| {
+                submitter.submit(dud(ledger, 1), |_| panic!("build")).ok();
+                unreachable!()
+            });
+        let mut ring = Bench::with(8, script);
+        panics_and_is_over(&mut ring, ledger, "build");
+    });
+}
+
+#[test]
+fn in_the_closure_of_submit_outside_of_a_run() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new().on_completion(move |completion, data: Bomb, _| {
+            log.push((*data.data, outcome(&completion)));
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(8, script);
+        ring.submitter(Bench::FIRST).submit(dud(ledger, 1), |_| request::nop()).unwrap();
+        for _ in 0..3 {
+            let mut submitter = ring.submitter(Bench::FIRST);
+            assert_eq!(panic_of(|| drop(submitter.submit(dud(ledger, 2), |_| panic!("build")))), "build");
+            assert_eq!(panic_of(|| drop(submitter.detach(dud(ledger, 2), |_| panic!("build")))), "build");
+            assert_eq!(panic_of(|| drop(submitter.stream(dud(ledger, 2), |_| panic!("arm")))), "arm");
+            assert_eq!(ledger.alive(), 1, "only that which was submitted before");
+            assert_eq!(ring.stats().in_flight, 1);
+        }
+        ring.submitter(Bench::FIRST).submit(dud(ledger, 3), |_| request::nop()).unwrap();
+        ring.run().unwrap();
+        assert_eq!(seen.take(), [(1, Ok(0)), (3, Ok(0))]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn in_the_drop_of_data_whose_closure_panicked_is_no_second_panic() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let mut ring = Bench::with(8, Script::new());
+        let mut submitter = ring.submitter(Bench::FIRST);
+        assert_eq!(panic_of(|| drop(submitter.submit(bomb(ledger, 1), |_| panic!("build")))), "build");
+        ring.run().unwrap();
+        ledger.assert_all_dropped_once();
+    });
+}
+
+// ---- drops of data ------------------------------------------------------------------------------------
+
+#[test]
+fn in_the_drop_of_data_that_was_returned_late() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new()
+            .on_setup(move |submitter| ten_and_a_nop(submitter, ledger, bomb(ledger, 99)))
+            .on_completion(|_, data, _| (ControlFlow::Continue, Some(data)));
+        let mut ring = Bench::with(8, script);
+        panics_and_is_over(&mut ring, ledger, "bomb 99");
+    });
+}
+
+#[test]
+fn in_the_drop_of_detached_data() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new()
+            .on_setup(move |mut submitter| {
+                submitter.detach(bomb(ledger, 98), |_| request::nop())?;
+                submitter.detach(bomb(ledger, 97), |_| request::nop())?;
+                ten_and_a_nop(submitter, ledger, dud(ledger, 99))
+            })
+            .on_completion(|_, _, _| (ControlFlow::Continue, None));
+        let mut ring = Bench::with(8, script);
+        panics_and_is_over(&mut ring, ledger, "bomb 98");
+    });
+}
+
+#[test]
+fn in_the_drop_of_the_data_of_a_stream_that_was_not_given_back() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new()
+            .on_setup(move |mut submitter| {
+                let every = |_: &mut Bomb| request::timeout_multi(Duration::from_millis(1));
+                submitter.stream(bomb(ledger, 7), every)?;
+                ten_and_a_nop(submitter, ledger, dud(ledger, 99))
+            })
+            .on_completion(|_, _, _| (ControlFlow::Continue, None));
+        let mut ring = Bench::with(8, script);
+        panics_and_is_over(&mut ring, ledger, "bomb 7");
+    });
+}
+
+#[test]
+fn in_the_drop_of_each_data_while_a_panic_ends_the_ring() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new()
+            .on_setup(move |mut submitter| {
+                for number in 0..10 {
+                    submitter.submit(bomb(ledger, number), sleep)?;
+                    submitter.detach(bomb(ledger, number), sleep)?;
+                    submitter.post(bomb(ledger, number))?;
+                }
+                submitter.submit(dud(ledger, 99), |_| request::nop())?;
+                Ok(())
+            })
+            .on_completion(|_, _, _| panic!("the first"));
+        let mut ring = Bench::with(4, script);
+        panics_and_is_over(&mut ring, ledger, "the first");
+    });
+}
+
+#[test]
+fn in_the_drop_of_each_data_in_teardown() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new()
+            .on_setup(move |mut submitter| {
+                for _ in 0..10 {
+                    submitter.submit(bomb(ledger, 1), sleep)?;
+                }
+                submitter.submit(dud(ledger, 99), |_| request::nop())?;
+                Ok(())
+            })
+            .on_completion(|_, _, _| (ControlFlow::Exit, None));
+        let mut ring = Bench::with(4, script);
+        panics_and_is_over(&mut ring, ledger, "bomb 1");
+    });
+}
+
+#[test]
+fn in_the_drop_of_each_data_while_the_ring_is_dropped() {
+    watched(|| {
+        for turns in [0, 2] {
+            let ledger = Ledger::new();
+            let mut ring = Bench::with(4, Script::new());
+            for _ in 0..turns {
+                ring.turn().unwrap();
+            }
+            let mut submitter = ring.submitter(Bench::FIRST);
+            for _ in 0..10 {
+                submitter.submit(bomb(ledger, 5), sleep).unwrap();
+            }
+            assert_eq!(panic_of(|| drop(ring)), "bomb 5");
+            ledger.assert_all_dropped_once();
+        }
+    });
+}
+
+#[test]
+fn in_the_drop_of_refused_data() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let mut ring = Bench::builder(Script::new(), Script::new())
+            .request_limit(1.try_into().unwrap())
+            .build()
+            .unwrap();
+        let mut submitter = ring.submitter(Bench::FIRST);
+        submitter.submit(dud(ledger, 1), |_| request::nop()).unwrap();
+        assert_eq!(panic_of(|| drop(submitter.submit(bomb(ledger, 2), |_| request::nop()))), "bomb 2");
+        assert_eq!(panic_of(|| drop(submitter.post(bomb(ledger, 3)))), "bomb 3");
+        ring.run().unwrap();
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn in_the_drop_of_data_of_a_hard_chain_while_the_ring_ends() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let (reader, _writer) = shared_pipe();
+        let script = Script::new()
+            .on_setup(move |mut submitter| {
+                let data = [0, 1, 2].map(|number| {
+                    let mut data = bomb(ledger, number);
+                    data.file = Some(Arc::clone(&reader));
+                    data
+                });
+                let fd = types::Fd(reader.as_raw_fd());
+                let poll = opcode::PollAdd::new(fd, Events::READABLE.bits()).build();
+                let hard = poll.clone().flags(squeue::Flags::IO_HARDLINK);
+                // SAFETY: polls point to nothing, and each data owns a share of the descriptor.
+                unsafe { submitter.push_multiple([hard.clone(), hard, poll], data) }
+                    .map_err(SubmitError::from)?;
+                submitter.submit(dud(ledger, 99), |_| request::nop())?;
+                Ok(())
+            })
+            .on_completion(|_, _, _| panic!("the first"));
+        let mut ring = Bench::with(8, script);
+        panics_and_is_over(&mut ring, ledger, "the first");
+    });
+}
+
+// ---- canaries -----------------------------------------------------------------------------------------
+
+/// How the run of [`canary`] ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    Exit,
+    Error,
+    Panic,
+    Drop,
+}
+
+/// Two hundred reads past the page cache are with the disk when the ring ends. Were their buffers freed
+/// before the disk is done, the memory that is allocated next would change under its owner's hands.
+fn canary(end: End) {
+    const READS: usize = 200;
+    const SIZE: usize = 64 << 10;
+    const ALIGNMENT: usize = 4096;
+    // Freed memory stays with the process, and is what is allocated next.
+    for (option, value) in [(libc::M_MMAP_MAX, 0), (libc::M_TRIM_THRESHOLD, i32::MAX)] {
+        // SAFETY: a plain call; no other thread is in the allocator's set-up.
+        assert_eq!(unsafe { libc::mallopt(option, value) }, 1);
+    }
+    let path = format!("{}/canary-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    File::create_new(&path).unwrap().write_all(&vec![0xCC; READS * SIZE]).unwrap();
+    let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(&path);
+    std::fs::remove_file(&path).unwrap();
+    let Ok(file) = file else {
+        eprintln!("skipped: no O_DIRECT in {}", env!("CARGO_TARGET_TMPDIR"));
+        return;
+    };
+    file.sync_all().unwrap();
+
+    let ledger = Ledger::new();
+    let file = Arc::new(OwnedFd::from(file));
+    let in_flight = Arc::new(AtomicUsize::new(0));
+    let reads = {
+        let file = Arc::clone(&file);
+        Script::new().on_setup_once(move |mut submitter| {
+            for number in 0..READS {
+                let job = ledger.issue(Job::new(number as u64, &file, SIZE + ALIGNMENT));
+                submitter.submit(job, |job| {
+                    let job = &mut job.value;
+                    let start = job.buffer.as_ptr().align_offset(ALIGNMENT);
+                    let offset = job.number * SIZE as u64;
+                    request::read_at(&*job.file, &mut job.buffer[start..start + SIZE], offset)
+                })?;
+            }
+            Ok(())
+        })
+    };
+    let other = {
+        let in_flight = Arc::clone(&in_flight);
+        Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.submit(ledger.issue(Job::new(0, &file, 0)), |_| request::nop())?;
+                Ok(())
+            })
+            .on_completion(move |_, _, _| {
+                in_flight.store(ledger.alive(), Ordering::Relaxed);
+                match end {
+                    End::Exit => (ControlFlow::Exit, None),
+                    End::Error => (ControlFlow::Error("the end".into()), None),
+                    End::Panic => panic!("the end"),
+                    End::Drop => (ControlFlow::Continue, None),
+                }
+            })
+    };
+    let mut ring = Bench::builder(reads, other).entries(512.try_into().unwrap()).build().unwrap();
+    match end {
+        End::Exit => ring.run().unwrap(),
+        End::Error => drop(ring.run().unwrap_err()),
+        End::Panic => assert_eq!(panic_of(|| drop(ring.run())), "the end"),
+        End::Drop => drop(ring.turn().unwrap()),
+    }
+    drop(ring);
+    let memory: Vec<_> = (0..READS).map(|_| vec![0_u8; SIZE + ALIGNMENT]).collect();
+    ledger.assert_all_dropped_once();
+    thread::sleep(Duration::from_millis(50));
+    let changed = memory.iter().filter(|bytes| bytes.iter().any(|byte| *byte != 0)).count();
+    assert_eq!(changed, 0, "buffers written to after they were freed, by reads of {end:?}");
+    assert!(in_flight.load(Ordering::Relaxed) > 100, "the disk was too fast for this test");
+}
+
+#[test]
+fn no_read_writes_to_freed_memory_after_exit() {
+    in_child(|| canary(End::Exit));
+}
+
+#[test]
+fn no_read_writes_to_freed_memory_after_an_error() {
+    in_child(|| canary(End::Error));
+}
+
+#[test]
+fn no_read_writes_to_freed_memory_after_a_panic() {
+    in_child(|| canary(End::Panic));
+}
+
+#[test]
+fn no_read_writes_to_freed_memory_after_a_drop() {
+    in_child(|| canary(End::Drop));
+}
+
+#[test]
+fn a_panic_in_a_thread_that_owns_a_ring_is_reported_by_its_join() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let ended = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&ended);
+        let worker = thread::spawn(move || {
+            let script = Script::new()
+                .on_setup(move |submitter| ten_and_a_nop(submitter, ledger, dud(ledger, 99)))
+                .on_completion(|_, _, _| panic!("in the thread"));
+            let mut ring = Bench::with(8, script);
+            let result = ring.run();
+            flag.store(true, Ordering::Relaxed);
+            drop(result);
+        });
+        assert_eq!(
+            panic_of(|| worker.join().unwrap_or_else(|it| std::panic::resume_unwind(it))),
+            "in the thread"
+        );
+        assert!(!ended.load(Ordering::Relaxed));
+        ledger.assert_all_dropped_once();
+    });
+}

@@ -1,0 +1,940 @@
+//! Multishot requests: what keeps them going, and every way in which they end.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{setsockopt, sockopt};
+use rummelplatz::io_uring::cqueue;
+use rummelplatz::request::Events;
+use rummelplatz::{BufferPool, Completion, ControlFlow, Key, Stream, request};
+use rummelplatz_tests::{
+    Bench, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome, pipe, tcp_pair, watched,
+};
+
+/// A ring whose completion queue has room for four: it cuts every stream that is a little busy.
+fn cramped<D: Send>(first: Script<D>, second: Script<D>) -> Bench<D> {
+    let four = NonZeroU32::new(4).unwrap();
+    Bench::builder(first, second).entries(four).completion_entries(four).build().unwrap()
+}
+
+/// Whether the kernel has ended the stream with this completion, whatever `more()` says.
+fn is_cut(completion: &Completion) -> bool {
+    !cqueue::more(completion.raw().flags)
+}
+
+struct Acceptor {
+    listener: Arc<TcpListener>,
+    /// How often the stream was armed.
+    arms: u32,
+}
+
+impl Acceptor {
+    fn new(listener: &Arc<TcpListener>) -> Acceptor {
+        Acceptor { listener: Arc::clone(listener), arms: 0 }
+    }
+
+    fn accept(&mut self) -> Stream<'_> {
+        self.arms += 1;
+        request::accept_multi(&self.listener)
+    }
+}
+
+fn listener() -> Arc<TcpListener> {
+    Arc::new(TcpListener::bind("127.0.0.1:0").unwrap())
+}
+
+fn connect(listener: &TcpListener, count: usize) -> Vec<TcpStream> {
+    let address = listener.local_addr().unwrap();
+    (0..count).map(|_| TcpStream::connect(address).unwrap()).collect()
+}
+
+/// Fails unless the other end is closed and has sent nothing.
+fn assert_closed_by_peer(client: &mut TcpStream) {
+    match client.read(&mut [0; 1]) {
+        Ok(0) => {}
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+        other => panic!("the socket is open: {other:?}"),
+    }
+}
+
+// ---- accepting --------------------------------------------------------------------------------
+
+#[test]
+fn a_completion_queue_of_four_loses_no_socket_and_the_acceptor_is_never_deaf() {
+    in_child(|| {
+        const FIRST: usize = 100;
+        const LATER: usize = 200;
+        let before = open_descriptors();
+        {
+            let (ledger, ended) = (Ledger::new(), Log::new());
+            let listener = listener();
+            let acceptor = ledger.issue(Acceptor::new(&listener));
+            let waiting = connect(&listener, FIRST);
+            let (half_way, go_on) = mpsc::channel();
+            let others = thread::spawn(move || {
+                go_on.recv().unwrap();
+                let clients = (0..LATER / 4).flat_map(|_| connect(&listener, 4));
+                clients.collect::<Vec<_>>()
+            });
+
+            let accepted = Log::<TcpStream>::new();
+            let (sockets, end) = (accepted.clone(), ended.clone());
+            let mut cuts = 0;
+            let first = Script::new()
+                .on_setup_once(|mut submitter| {
+                    submitter.stream(acceptor, |acceptor| acceptor.accept())?;
+                    Ok(())
+                })
+                .on_completion(move |completion, acceptor: Tracked<Acceptor>, _| {
+                    assert!(completion.more());
+                    cuts += u32::from(is_cut(&completion));
+                    assert!(acceptor.arms == cuts || acceptor.arms == cuts + 1, "armed once per cut");
+                    sockets.push(completion.into_fd().unwrap().into());
+                    if sockets.len() == FIRST {
+                        half_way.send(()).unwrap();
+                    }
+                    let flow = match sockets.len() {
+                        n if n == FIRST + LATER => ControlFlow::Exit,
+                        _ => ControlFlow::Continue,
+                    };
+                    (flow, Some(acceptor))
+                })
+                .on_teardown(move |completion, acceptor, _| {
+                    end.push((outcome(&completion), acceptor.arms));
+                    Ok(())
+                });
+            let mut ring = cramped(first, Script::new());
+            ring.run().unwrap();
+
+            let mut clients = waiting;
+            clients.extend(others.join().unwrap());
+            let mut theirs: Vec<SocketAddr> =
+                clients.iter().map(|client| client.local_addr().unwrap()).collect();
+            let sockets = accepted.take();
+            let mut ours: Vec<SocketAddr> =
+                sockets.iter().map(|socket| socket.peer_addr().unwrap()).collect();
+            theirs.sort();
+            ours.sort();
+            assert_eq!(ours, theirs, "each connection was accepted once");
+            let [(Err(libc::ECANCELED), arms)] = ended.take()[..] else { panic!("ended otherwise") };
+            assert!(arms > 10, "armed only {arms} times: the queue was not small enough to matter");
+            assert_eq!(ring.stats().in_flight, 0);
+            ledger.assert_all_dropped_once();
+        }
+        assert_eq!(open_descriptors(), before);
+    });
+}
+
+#[test]
+fn an_acceptor_hands_its_sockets_to_another_operation_by_tag() {
+    watched(|| {
+        enum Work {
+            Accept(Acceptor),
+            Greet(TcpStream),
+        }
+        let listener = listener();
+        let mut clients = connect(&listener, 20);
+        let acceptor = Work::Accept(Acceptor::new(&listener));
+        let mut accepted = 0;
+        let first = Script::new()
+            .on_setup_once(|mut submitter| {
+                submitter.stream(acceptor, |work| match work {
+                    Work::Accept(acceptor) => acceptor.accept(),
+                    Work::Greet(_) => unreachable!("only acceptors are streams"),
+                })?;
+                Ok(())
+            })
+            .on_completion(move |completion, acceptor, mut submitter| {
+                let socket = completion.into_fd().unwrap();
+                let submitted = submitter.to(Bench::SECOND).submit(Work::Greet(socket.into()), |work| {
+                    let Work::Greet(socket) = work else { unreachable!("submitted as such") };
+                    request::send(socket, b"hello")
+                });
+                submitted.unwrap();
+                accepted += 1;
+                (ControlFlow::Continue, (accepted < 20).then_some(acceptor))
+            });
+        let second = Script::new().on_completion(|completion, _, submitter| {
+            assert_eq!(completion.result().unwrap(), 5);
+            assert_eq!(submitter.tag().name(), "second");
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = cramped(first, second);
+        ring.run().unwrap();
+        for client in &mut clients {
+            let mut greeting = String::new();
+            client.read_to_string(&mut greeting).unwrap();
+            assert_eq!(greeting, "hello");
+        }
+        assert_eq!(ring.stats().operations()[1].in_flight, 0);
+    });
+}
+
+#[test]
+fn no_descriptor_left_ends_the_acceptor_and_loses_no_connection() {
+    in_child(|| {
+        const CLIENTS: usize = 20;
+        let listener = listener();
+        let clients = connect(&listener, CLIENTS);
+        let accepted = Log::<OwnedFd>::new();
+        let errors = Log::new();
+        let (sockets, ends, again) = (accepted.clone(), errors.clone(), Arc::clone(&listener));
+        let first = Script::new()
+            .on_setup(move |mut submitter| {
+                submitter.stream(Acceptor::new(&again), Acceptor::accept)?;
+                Ok(())
+            })
+            .on_completion(move |completion, acceptor, _| {
+                if !completion.more() {
+                    assert_eq!(acceptor.arms, 1);
+                    ends.push(outcome(&completion));
+                    return (ControlFlow::Continue, None);
+                }
+                sockets.push(completion.into_fd().unwrap());
+                (ControlFlow::Continue, (sockets.len() < CLIENTS).then_some(acceptor))
+            });
+        let mut ring = Bench::with(8, first);
+
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, open_descriptors() as u64 + 6, hard).unwrap();
+        ring.run().unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        let some = accepted.len();
+        assert!(some > 0 && some < CLIENTS, "{some} of {CLIENTS} before the limit");
+        assert_eq!(errors.take(), [Err(libc::EMFILE)]);
+
+        ring.run().unwrap();
+        assert_eq!((accepted.len(), clients.len()), (CLIENTS, CLIENTS), "the others had to wait");
+        assert_eq!(errors.take(), []);
+    });
+}
+
+#[test]
+fn a_socket_that_does_not_listen_ends_its_acceptor_with_an_error() {
+    watched(|| {
+        let (client, _server) = tcp_pair();
+        let seen = Log::new();
+        let log = seen.clone();
+        let first = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.stream(client, |client| request::accept_multi(client))?;
+                Ok(())
+            })
+            .on_completion(move |completion, client, _| {
+                log.push((completion.more(), outcome(&completion)));
+                (ControlFlow::Continue, Some(client))
+            });
+        let mut ring = Bench::with(8, first);
+        ring.run().unwrap();
+        assert_eq!(seen.take(), [(false, Err(libc::EINVAL))]);
+        assert_eq!(ring.stats().returned_late, 1);
+    });
+}
+
+#[test]
+fn a_socket_that_nobody_takes_out_of_its_completion_is_closed() {
+    in_child(|| {
+        let listener = listener();
+        let mut clients = connect(&listener, 10);
+        let before = open_descriptors();
+        let acceptor = Acceptor::new(&listener);
+        let mut count = 0;
+        let first = Script::new()
+            .on_setup_once(|mut submitter| {
+                submitter.stream(acceptor, Acceptor::accept)?;
+                Ok(())
+            })
+            .on_completion(move |_, acceptor, _| {
+                count += 1;
+                (ControlFlow::Continue, (count < 10).then_some(acceptor))
+            });
+        let mut ring = cramped(first, Script::new());
+        ring.run().unwrap();
+        drop(ring);
+        clients.iter_mut().for_each(assert_closed_by_peer);
+        assert_eq!(open_descriptors(), before);
+    });
+}
+
+// ---- data -------------------------------------------------------------------------------------
+
+#[test]
+fn what_a_handler_does_to_the_data_of_a_stream_is_there_the_next_time() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let (data, seen) = (ledger.issue(vec![0_u32]), Log::new());
+        let log = seen.clone();
+        let first = Script::new()
+            .on_setup_once(|mut submitter| {
+                submitter.stream(data, |_| request::timeout_multi(Duration::from_micros(200)))?;
+                Ok(())
+            })
+            .on_completion(move |_, mut data: Tracked<Vec<u32>>, _| {
+                log.push((data.clone(), data.as_ptr().addr()));
+                let last = *data.last().unwrap();
+                data.push(last + 1);
+                (ControlFlow::Continue, (last < 4).then_some(data))
+            });
+        Bench::with(8, first).run().unwrap();
+        let seen: Vec<_> = seen.take().into_iter().map(|(data, _)| data).collect();
+        assert_eq!(seen, [vec![0], vec![0, 1], vec![0, 1, 2], vec![0, 1, 2, 3], vec![0, 1, 2, 3, 4]]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn a_stream_is_armed_again_on_the_data_that_it_has_by_then() {
+    in_child(|| {
+        let before = open_descriptors();
+        {
+            let (old, new) = (listener(), listener());
+            let (waiting, mut newcomers) = (connect(&old, 30), connect(&new, 30));
+            let ours = new.local_addr().unwrap();
+            let (acceptor, mut count) = (Acceptor::new(&old), 0);
+            drop(old);
+            let first = Script::new()
+                .on_setup_once(|mut submitter| {
+                    submitter.stream(acceptor, Acceptor::accept)?;
+                    Ok(())
+                })
+                .on_completion(move |completion, mut acceptor, _| {
+                    let socket = TcpStream::from(completion.into_fd().unwrap());
+                    // The kernel may go on with the listener that it has, until it cuts the stream.
+                    acceptor.listener = Arc::clone(&new);
+                    let is_new = socket.local_addr().unwrap() == ours;
+                    assert!(is_new || acceptor.arms == 1, "armed again on the old listener");
+                    count += u32::from(is_new);
+                    (ControlFlow::Continue, (count < 30).then_some(acceptor))
+                });
+            let mut ring = cramped(first, Script::new());
+            ring.run().unwrap();
+            newcomers.iter_mut().for_each(assert_closed_by_peer);
+            drop(waiting);
+        }
+        assert_eq!(open_descriptors(), before);
+    });
+}
+
+#[test]
+fn other_data_may_be_returned_than_was_handed_over() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let data = ledger.issue(0);
+        let mut ticks = 0;
+        let first = Script::new()
+            .on_setup_once(|mut submitter| {
+                submitter.stream(data, |_| request::timeout_multi(Duration::from_micros(200)))?;
+                Ok(())
+            })
+            .on_completion(move |_, data: Tracked<u32>, _| {
+                assert_eq!(*data, ticks);
+                ticks += 1;
+                drop(data);
+                (ControlFlow::Continue, (ticks < 5).then(|| ledger.issue(ticks)))
+            });
+        Bench::with(8, first).run().unwrap();
+        assert_eq!(ledger.issued(), 5);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+// ---- receiving --------------------------------------------------------------------------------
+
+struct Receiver {
+    socket: TcpStream,
+    pool: BufferPool,
+    arms: u32,
+}
+
+impl Receiver {
+    fn receive(&mut self) -> Stream<'_> {
+        self.arms += 1;
+        request::recv_multi(&self.socket, &self.pool)
+    }
+}
+
+/// The ring receives all of a connection; returns the bytes, how the stream ended and how often it was
+/// armed.
+fn receive_all(socket: TcpStream, pool: &BufferPool) -> (Vec<u8>, Result<u32, i32>, u32) {
+    let receiver = Receiver { socket, pool: pool.clone(), arms: 0 };
+    let (bytes, ends) = (Log::new(), Log::new());
+    let (received, end) = (bytes.clone(), ends.clone());
+    let first = Script::new()
+        .on_setup_once(|mut submitter| {
+            submitter.stream(receiver, Receiver::receive)?;
+            Ok(())
+        })
+        .on_completion(move |completion, receiver, _| {
+            if !completion.more() {
+                end.push((outcome(&completion), receiver.arms));
+                return (ControlFlow::Continue, None);
+            }
+            match completion.into_buffer() {
+                Ok(buffer) => received.push(buffer.to_vec()),
+                Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS)),
+            }
+            (ControlFlow::Continue, Some(receiver))
+        });
+    cramped(first, Script::new()).run().unwrap();
+    assert_eq!(pool.available(), pool.capacity());
+    let [(end, arms)] = ends.take()[..] else { panic!("a stream has one end") };
+    (bytes.take().concat(), end, arms)
+}
+
+#[test]
+fn a_receiver_with_a_completion_queue_of_four_loses_no_byte() {
+    watched(|| {
+        let (mut client, server) = tcp_pair();
+        let sent: Vec<u8> = (0..20_000_u32).map(|number| (number % 251) as u8).collect();
+        client.write_all(&sent).unwrap();
+        drop(client);
+        let pool = BufferPool::new(64, 32).unwrap();
+        let (received, end, arms) = receive_all(server, &pool);
+        assert!(received == sent, "{} bytes of {}", received.len(), sent.len());
+        assert_eq!(end, Ok(0), "the end of the file is the end of the stream");
+        assert!(arms > 10, "armed only {arms} times: the queue was not small enough to matter");
+    });
+}
+
+#[test]
+fn the_end_of_the_file_is_final_and_carries_an_empty_buffer() {
+    watched(|| {
+        let (client, server) = tcp_pair();
+        let pool = BufferPool::new(4, 32).unwrap();
+        let receiver = Receiver { socket: server, pool: pool.clone(), arms: 0 };
+        drop(client);
+        let seen = Log::new();
+        let log = seen.clone();
+        let first = Script::new()
+            .on_setup_once(|mut submitter| {
+                submitter.stream(receiver, Receiver::receive)?;
+                Ok(())
+            })
+            .on_completion(move |completion, receiver, _| {
+                let more = completion.more();
+                log.push((more, completion.into_buffer().unwrap().to_vec()));
+                (ControlFlow::Continue, Some(receiver))
+            });
+        let mut ring = Bench::with(8, first);
+        ring.run().unwrap();
+        assert_eq!(seen.take(), [(false, vec![])]);
+        assert_eq!(ring.stats().returned_late, 1, "data has no use after the end");
+        assert_eq!(pool.available(), 4);
+    });
+}
+
+#[test]
+fn a_reset_is_final() {
+    watched(|| {
+        let (client, server) = tcp_pair();
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(&client, sockopt::Linger, &linger).unwrap();
+        drop(client);
+        let pool = BufferPool::new(4, 32).unwrap();
+        let (received, end, arms) = receive_all(server, &pool);
+        assert_eq!((received, end, arms), (vec![], Err(libc::ECONNRESET), 1));
+    });
+}
+
+// ---- polling ----------------------------------------------------------------------------------
+
+#[test]
+fn a_poll_tells_of_each_change_and_a_hang_up_does_not_end_it() {
+    watched(|| {
+        let (reader, writer) = pipe();
+        let mut writer = Some(std::fs::File::from(writer));
+        writer.as_mut().unwrap().write_all(b"first").unwrap();
+        let seen = Log::new();
+        let log = seen.clone();
+        let mut key = None::<Key<Script<std::fs::File>>>;
+        let keys = Arc::new(std::sync::Mutex::new(None));
+        let kept = Arc::clone(&keys);
+        let first = Script::new()
+            .on_setup_once(move |mut submitter| {
+                let reader = std::fs::File::from(reader);
+                let key = submitter.stream(reader, |it| request::poll_multi(it, Events::READABLE))?;
+                *kept.lock().unwrap() = Some(key);
+                Ok(())
+            })
+            .on_completion(move |completion, mut reader, mut submitter| {
+                let key = *key.get_or_insert_with(|| keys.lock().unwrap().take().unwrap());
+                let Ok(result) = completion.result() else {
+                    log.push((completion.more(), None));
+                    assert_eq!(outcome(&completion), Err(libc::ECANCELED));
+                    return (ControlFlow::Continue, None);
+                };
+                let events = Events::from_result(result);
+                log.push((completion.more(), Some(events)));
+                if events.contains(Events::HANG_UP) {
+                    assert!(submitter.cancel(key), "it is still in flight");
+                    return (ControlFlow::Continue, Some(reader));
+                }
+                assert!(events.contains(Events::READABLE));
+                let mut bytes = [0; 16];
+                match reader.read(&mut bytes).unwrap() {
+                    5 => writer.as_mut().unwrap().write_all(b"second").unwrap(),
+                    6 => writer = None,
+                    other => panic!("{other} bytes"),
+                }
+                (ControlFlow::Continue, Some(reader))
+            });
+        let mut ring = Bench::with(8, first);
+        ring.run().unwrap();
+        let seen = seen.take();
+        let hang_up = seen.iter().position(|(_, it)| it.is_some_and(|it| it.contains(Events::HANG_UP)));
+        assert!(hang_up.is_some_and(|at| at >= 2), "{seen:?}");
+        assert!(seen.iter().rev().skip(1).all(|(more, _)| *more), "{seen:?}");
+        assert_eq!(seen.last(), Some(&(false, None)), "and the cancel ends it");
+        assert_eq!(ring.stats().in_flight, 0);
+    });
+}
+
+/// Two operations: the first has the stream under test, the second keeps the completion queue of a
+/// [`cramped`] ring full by submitting no-ops for as long as the first has not ended.
+mod crowded {
+    use super::*;
+
+    pub(crate) struct Data<S> {
+        /// `None` for a no-op.
+        pub(crate) stream: Option<S>,
+        pub(crate) arms: u32,
+    }
+
+    pub(crate) fn run<S: Send + 'static>(
+        stream: S,
+        arm: for<'d> fn(&'d mut Data<S>) -> Stream<'d>,
+        mut handler: impl FnMut(&Completion, &mut S) -> bool + Send + 'static,
+    ) -> u32 {
+        let ended = Log::new();
+        let (over, quiet) = (ended.clone(), ended.clone());
+        let first = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.stream(Data { stream: Some(stream), arms: 0 }, arm)?;
+                for _ in 0..8 {
+                    submitter.to(Bench::SECOND).submit(Data { stream: None, arms: 0 }, |_| request::nop())?;
+                }
+                Ok(())
+            })
+            .on_completion(move |completion, mut data: Data<S>, _| {
+                let goes_on = handler(&completion, data.stream.as_mut().unwrap()) && completion.more();
+                if !goes_on {
+                    over.push(data.arms);
+                    return (ControlFlow::Continue, None);
+                }
+                (ControlFlow::Continue, Some(data))
+            });
+        let second = Script::new().on_completion(move |_, data, mut submitter| {
+            if quiet.is_empty() {
+                submitter.submit(data, |_| request::nop()).unwrap();
+            }
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = cramped(first, second);
+        ring.run().unwrap();
+        assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
+        let [arms] = ended.take()[..] else { panic!("the stream has one end") };
+        arms
+    }
+}
+
+#[test]
+fn a_poll_that_is_cut_is_armed_again() {
+    watched(|| {
+        let (reader, writer) = pipe();
+        let (mut reader, mut writer) = (std::fs::File::from(reader), std::fs::File::from(writer));
+        writer.write_all(b"x").unwrap();
+        let mut left = 50;
+        let poll_reader = reader.try_clone().unwrap();
+        let arms = crowded::run(
+            poll_reader,
+            |data| {
+                data.arms += 1;
+                request::poll_multi(data.stream.as_ref().unwrap(), Events::READABLE)
+            },
+            move |completion, _| {
+                assert!(Events::from_result(completion.result().unwrap()).contains(Events::READABLE));
+                reader.read_exact(&mut [0]).unwrap();
+                left -= 1;
+                writer.write_all(b"x").unwrap();
+                left > 0
+            },
+        );
+        assert!(arms > 1, "the kernel never cut it");
+    });
+}
+
+#[test]
+fn a_poll_of_what_is_always_ready_says_so_until_it_is_ended_and_starves_nobody() {
+    watched(|| {
+        // The kernel ends such a poll each time with its events, as if it had been cut.
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        let ended = Log::new();
+        let (over, other) = (ended.clone(), ended.clone());
+        let first = Script::new()
+            .on_setup_once(|mut submitter| {
+                submitter.stream(Some(file), |file| {
+                    request::poll_multi(file.as_ref().unwrap(), Events::READABLE)
+                })?;
+                submitter.to(Bench::SECOND).submit(None, |_| request::timeout(Duration::from_millis(1)))?;
+                Ok(())
+            })
+            .on_completion(move |completion, file, _| {
+                assert!(completion.more());
+                assert!(Events::from_result(completion.result().unwrap()).contains(Events::READABLE));
+                (ControlFlow::Continue, if over.is_empty() { Some(file) } else { None })
+            });
+        let second = Script::new().on_completion(move |completion, _, _| {
+            other.push(outcome(&completion));
+            (ControlFlow::Continue, None)
+        });
+        Bench::builder(first, second).build().unwrap().run().unwrap();
+        assert_eq!(ended.take(), [Ok(0)]);
+    });
+}
+
+// ---- ticking ----------------------------------------------------------------------------------
+
+#[test]
+fn a_timer_ticks_until_the_ring_ends_and_is_then_cancelled() {
+    watched(|| {
+        let (ledger, seen) = (Ledger::new(), Log::new());
+        let (data, log, end) = (ledger.issue(0), seen.clone(), seen.clone());
+        let first = Script::new()
+            .on_setup_once(|mut submitter| {
+                submitter.stream(data, |_| request::timeout_multi(Duration::from_micros(300)))?;
+                Ok(())
+            })
+            .on_completion(move |completion, mut ticks: Tracked<u32>, _| {
+                *ticks += 1;
+                log.push((completion.more(), outcome(&completion)));
+                let flow = if *ticks == 4 { ControlFlow::Exit } else { ControlFlow::Continue };
+                (flow, Some(ticks))
+            })
+            .on_teardown(move |completion, ticks, _| {
+                assert_eq!(*ticks, 4);
+                end.push((completion.more(), outcome(&completion)));
+                Ok(())
+            });
+        Bench::with(8, first).run().unwrap();
+        let tick = (true, Ok(0));
+        assert_eq!(seen.take(), [tick, tick, tick, tick, (false, Err(libc::ECANCELED))]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn a_counted_timer_ticks_that_often_and_its_last_tick_is_final() {
+    watched(|| {
+        for times in [1, 2, 7] {
+            let seen = Log::new();
+            let log = seen.clone();
+            let first = Script::new()
+                .on_setup_once(move |mut submitter| {
+                    submitter.stream(times, |times| {
+                        let times = NonZeroU32::new(*times).unwrap();
+                        request::timeout_multi_times(Duration::from_micros(200), times)
+                    })?;
+                    Ok(())
+                })
+                .on_completion(move |completion, times, _| {
+                    log.push((completion.more(), outcome(&completion)));
+                    let data = completion.more().then_some(times);
+                    (ControlFlow::Continue, data)
+                });
+            let mut ring = Bench::with(8, first);
+            ring.run().unwrap();
+            let seen = seen.take();
+            assert_eq!(seen.len(), times as usize);
+            for (index, tick) in seen.into_iter().enumerate() {
+                assert_eq!(tick, (index + 1 < times as usize, Ok(0)), "tick {index} of {times}");
+            }
+            assert_eq!((ring.stats().returned_late, ring.stats().foreign), (0, 0));
+        }
+    });
+}
+
+#[test]
+fn a_counted_timer_that_is_cut_goes_on_counting_where_it_was() {
+    watched(|| {
+        const TIMES: u32 = 40;
+        let seen = Log::new();
+        let log = seen.clone();
+        let arms = crowded::run(
+            (),
+            |data| {
+                data.arms += 1;
+                let times = NonZeroU32::new(TIMES).unwrap();
+                request::timeout_multi_times(Duration::from_micros(200), times)
+            },
+            move |completion, ()| {
+                log.push((completion.more(), outcome(completion)));
+                true
+            },
+        );
+        let seen = seen.take();
+        assert_eq!(seen.len(), TIMES as usize, "neither less nor more");
+        assert!(seen.iter().all(|(_, outcome)| *outcome == Ok(0)));
+        let finals = seen.iter().filter(|(more, _)| !more).count();
+        assert_eq!((finals, seen.last()), (1, Some(&(false, Ok(0)))));
+        assert!(arms > 1, "the kernel never cut it");
+    });
+}
+
+// ---- ending a stream --------------------------------------------------------------------------
+
+#[test]
+fn a_stream_without_its_data_is_cancelled_and_what_it_still_accepts_is_closed() {
+    in_child(|| {
+        let before = open_descriptors();
+        {
+            let (ledger, listener) = (Ledger::new(), listener());
+            let mut clients = connect(&listener, 50);
+            let acceptor = ledger.issue(Acceptor::new(&listener));
+            let calls = Log::new();
+            let log = calls.clone();
+            let first = Script::new()
+                .on_setup_once(|mut submitter| {
+                    submitter.stream(acceptor, |acceptor| acceptor.accept())?;
+                    Ok(())
+                })
+                .on_completion(move |completion, acceptor: Tracked<Acceptor>, _| {
+                    log.push(completion.into_fd().unwrap());
+                    drop(acceptor);
+                    assert_eq!(ledger.alive(), 0);
+                    (ControlFlow::Continue, None)
+                });
+            let mut ring = Bench::with(8, first);
+            // Nothing else is in flight: that this returns shows that the stream has ended.
+            ring.run().unwrap();
+            assert_eq!(calls.take().len(), 1, "no handler is called after that");
+            assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
+            assert_eq!(ring.stats().operations()[0].in_flight, 0);
+            // Nobody accepts any more.
+            drop(listener);
+            clients.iter_mut().for_each(assert_closed_by_peer);
+            ledger.assert_all_dropped_once();
+        }
+        assert_eq!(open_descriptors(), before);
+    });
+}
+
+#[test]
+fn a_stream_that_was_cut_is_over_without_its_data() {
+    in_child(|| {
+        let before = open_descriptors();
+        {
+            let (ledger, listener) = (Ledger::new(), listener());
+            let clients = connect(&listener, 50);
+            let acceptor = ledger.issue(Acceptor::new(&listener));
+            let (sockets, teardowns) = (Log::new(), Log::new());
+            let (log, teardown) = (sockets.clone(), teardowns.clone());
+            let first = Script::new()
+                .on_setup_once(|mut submitter| {
+                    submitter.stream(acceptor, |acceptor| acceptor.accept())?;
+                    Ok(())
+                })
+                .on_completion(move |completion, acceptor: Tracked<Acceptor>, _| {
+                    assert!(completion.more(), "it would be armed again");
+                    let cut = is_cut(&completion);
+                    log.push(completion.into_fd().unwrap());
+                    (ControlFlow::Continue, (!cut).then_some(acceptor))
+                })
+                .on_teardown(move |_, _, _| {
+                    teardown.push(());
+                    Ok(())
+                });
+            let mut ring = cramped(first, Script::new());
+            ring.run().unwrap();
+            assert_eq!(teardowns.len(), 0);
+            let stats = ring.stats();
+            assert_eq!((stats.in_flight, stats.foreign, stats.returned_late), (0, 0, 0));
+            let accepted = sockets.take().len();
+            assert!((1..50).contains(&accepted), "{accepted} before the cut");
+            ledger.assert_all_dropped_once();
+            drop(clients);
+        }
+        assert_eq!(open_descriptors(), before);
+    });
+}
+
+#[test]
+fn data_returned_for_a_request_that_is_over_is_dropped_once_and_counted() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let data = [ledger.issue(1), ledger.issue(2), ledger.issue(3)];
+        let first = Script::new()
+            .on_setup_once(move |mut submitter| {
+                for data in data {
+                    submitter.submit(data, |_| request::nop())?;
+                }
+                Ok(())
+            })
+            .on_completion(|completion, data, _| {
+                assert!(!completion.more());
+                (ControlFlow::Continue, Some(data))
+            });
+        let mut ring = Bench::with(8, first);
+        ring.run().unwrap();
+        assert_eq!((ring.stats().returned_late, ring.stats().in_flight), (3, 0));
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn a_stream_that_is_cancelled_has_one_final_completion() {
+    watched(|| {
+        let (ledger, listener) = (Ledger::new(), listener());
+        let acceptor = ledger.issue(Acceptor::new(&listener));
+        let clients = connect(&listener, 3);
+        let seen = Log::new();
+        let (log, mut key, mut count) = (seen.clone(), None, 0);
+        let (tell, told) = mpsc::channel();
+        let first = Script::new()
+            .on_setup_once(move |mut submitter| {
+                tell.send(submitter.stream(acceptor, |acceptor| acceptor.accept())?)?;
+                Ok(())
+            })
+            .on_completion(move |completion, acceptor: Tracked<Acceptor>, mut submitter| {
+                let key = *key.get_or_insert_with(|| told.recv().unwrap());
+                if completion.more() {
+                    count += 1;
+                    if count == 3 {
+                        assert!(submitter.cancel(key));
+                        assert!(submitter.cancel(key), "it is not over before its final completion");
+                    }
+                    return (ControlFlow::Continue, Some(acceptor));
+                }
+                log.push(outcome(&completion));
+                assert!(!submitter.cancel(key), "it is over");
+                (ControlFlow::Continue, None)
+            });
+        let mut ring = Bench::with(8, first);
+        ring.run().unwrap();
+        assert_eq!(seen.take(), [Err(libc::ECANCELED)]);
+        assert_eq!((ring.stats().returned_late, ring.stats().foreign), (0, 0));
+        ledger.assert_all_dropped_once();
+        drop(clients);
+    });
+}
+
+#[test]
+fn the_key_of_a_stream_stays_good_however_often_it_is_armed() {
+    watched(|| {
+        let listener = listener();
+        let clients = connect(&listener, 60);
+        let acceptor = Acceptor::new(&listener);
+        let seen = Log::new();
+        let (log, mut key, mut count) = (seen.clone(), None, 0);
+        let (tell, told) = mpsc::channel();
+        let first = Script::new()
+            .on_setup_once(move |mut submitter| {
+                tell.send(submitter.stream(acceptor, Acceptor::accept)?)?;
+                Ok(())
+            })
+            .on_completion(move |completion, acceptor, mut submitter| {
+                let key = *key.get_or_insert_with(|| told.recv().unwrap());
+                if !completion.more() {
+                    log.push((outcome(&completion), acceptor.arms));
+                    return (ControlFlow::Continue, None);
+                }
+                count += 1;
+                if count == 60 {
+                    assert!(submitter.cancel(key), "after {} times", acceptor.arms);
+                }
+                (ControlFlow::Continue, Some(acceptor))
+            });
+        let mut ring = cramped(first, Script::new());
+        ring.run().unwrap();
+        let [(Err(libc::ECANCELED), arms)] = seen.take()[..] else { panic!("ended otherwise") };
+        assert!(arms > 5, "armed only {arms} times");
+        drop(clients);
+    });
+}
+
+#[test]
+fn a_stream_that_its_handler_cancels_at_the_moment_it_is_cut_is_not_armed_again() {
+    in_child(|| {
+        for returns_data in [true, false] {
+            let ledger = Ledger::new();
+            let listener = listener();
+            let clients = connect(&listener, 50);
+            let acceptor = ledger.issue(Acceptor::new(&listener));
+            let seen = Log::new();
+            let (log, mut key) = (seen.clone(), None);
+            let (tell, told) = mpsc::channel();
+            let first = Script::new()
+                .on_setup_once(move |mut submitter| {
+                    tell.send(submitter.stream(acceptor, |acceptor| acceptor.accept())?)?;
+                    Ok(())
+                })
+                .on_completion(move |completion, acceptor: Tracked<Acceptor>, mut submitter| {
+                    let key = *key.get_or_insert_with(|| told.recv().unwrap());
+                    if !completion.more() {
+                        log.push((outcome(&completion), acceptor.arms));
+                        return (ControlFlow::Continue, None);
+                    }
+                    if is_cut(&completion) {
+                        assert!(submitter.cancel(key));
+                        return (ControlFlow::Continue, returns_data.then_some(acceptor));
+                    }
+                    (ControlFlow::Continue, Some(acceptor))
+                });
+            let mut ring = cramped(first, Script::new());
+            ring.run().unwrap();
+            let expected = if returns_data { vec![(Err(libc::ECANCELED), 1)] } else { vec![] };
+            assert_eq!(seen.take(), expected);
+            assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
+            ledger.assert_all_dropped_once();
+            drop(clients);
+        }
+    });
+}
+
+#[test]
+fn an_exit_in_the_middle_of_a_burst_closes_what_was_accepted_after_it() {
+    in_child(|| {
+        for entries in [4, 256] {
+            let before = open_descriptors();
+            {
+                let (ledger, listener) = (Ledger::new(), listener());
+                let mut clients = connect(&listener, 50);
+                let acceptor = ledger.issue(Acceptor::new(&listener));
+                let teardowns = Log::new();
+                let log = teardowns.clone();
+                let first = Script::new()
+                    .on_setup_once(|mut submitter| {
+                        submitter.stream(acceptor, |acceptor| acceptor.accept())?;
+                        Ok(())
+                    })
+                    .on_completion(|completion, acceptor: Tracked<Acceptor>, _| {
+                        drop(completion);
+                        (ControlFlow::Exit, Some(acceptor))
+                    })
+                    .on_teardown(move |completion, _, _| {
+                        log.push(completion.more());
+                        Ok(())
+                    });
+                let entries = NonZeroU32::new(entries).unwrap();
+                let mut ring = Bench::builder(first, Script::new())
+                    .entries(entries)
+                    .completion_entries(entries)
+                    .build()
+                    .unwrap();
+                ring.run().unwrap();
+                assert_eq!(teardowns.take(), [false], "one end, whatever came between");
+                assert_eq!(ring.stats().in_flight, 0);
+                drop(listener);
+                clients.iter_mut().for_each(assert_closed_by_peer);
+                ledger.assert_all_dropped_once();
+            }
+            assert_eq!(open_descriptors(), before);
+        }
+    });
+}

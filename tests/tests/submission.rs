@@ -1,0 +1,1206 @@
+//! The way in: room and refusals, order, keys, what is posted and detached, raw entries, and each kind
+//! of request on a real kernel.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroU32;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use rummelplatz::io_uring::{IoUring, opcode, squeue, types};
+use rummelplatz::request::{CWD, Events, OpenOptions};
+use rummelplatz::{ControlFlow, Key, Refused, Request, RingError, SubmitError, request};
+use rummelplatz_tests::{
+    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome, pipe,
+    tcp_pair, watched,
+};
+
+const FOR_EVER: Duration = Duration::from_secs(100_000);
+const CANCELLED: Result<u32, i32> = Err(libc::ECANCELED);
+
+type Outcomes = Log<(u32, Result<u32, i32>)>;
+
+fn shared_pipe() -> (Arc<OwnedFd>, Arc<OwnedFd>) {
+    let (reader, writer) = pipe();
+    (Arc::new(reader), Arc::new(writer))
+}
+
+fn read_all(reader: Arc<OwnedFd>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    File::from(Arc::into_inner(reader).unwrap()).read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+fn nop() -> squeue::Entry {
+    opcode::Nop::new().build()
+}
+
+fn link(entry: squeue::Entry) -> squeue::Entry {
+    entry.flags(squeue::Flags::IO_LINK)
+}
+
+/// Logs each completion with its number.
+fn logging(log: &Outcomes) -> Script<Tracked<u32>> {
+    let log = log.clone();
+    Script::new().on_completion(move |completion, data: Tracked<u32>, _| {
+        log.push((*data, outcome(&completion)));
+        (ControlFlow::Continue, None)
+    })
+}
+
+fn small<D: Send + 'static>(first: Script<D>, second: Script<D>, entries: u32, backlog: usize) -> Bench<D> {
+    Bench::builder(first, second)
+        .entries(entries.try_into().unwrap())
+        .backlog_limit(backlog.try_into().unwrap())
+        .build()
+        .unwrap()
+}
+
+// ---- room ---------------------------------------------------------------------------------------------
+
+#[test]
+fn a_full_queue_is_flushed_so_a_handler_can_submit_more_than_fits() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                for number in 0..50 {
+                    submitter.submit(ledger.issue(number), |_| request::nop())?;
+                }
+                Ok(())
+            })
+            .on_completion(move |_, data: Tracked<u32>, mut submitter| {
+                log.push(*data);
+                if *data == 0 {
+                    for number in 50..100 {
+                        submitter.submit(ledger.issue(number), |_| request::nop()).unwrap();
+                    }
+                }
+                (ControlFlow::Continue, None)
+            });
+        // A backlog of one would not do, if the queue were not flushed.
+        let mut ring = small(script, Script::new(), 4, 1);
+        ring.run().unwrap();
+        assert_eq!(seen.take(), (0..100).collect::<Vec<_>>());
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn what_waits_for_room_reaches_the_kernel_in_order() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let (reader, writer) = shared_pipe();
+        let mut ring = Bench::with(2, Script::new());
+        for number in 0..100 {
+            let mut data = ledger.issue(Job::new(number, &writer, 1));
+            data.buffer[0] = number as u8;
+            let mut submitter = ring.submitter(Bench::FIRST);
+            match number % 3 {
+                0 => drop(submitter.submit(data, |it| it.write()).unwrap()),
+                1 => submitter.detach(data, |it| it.write()).unwrap(),
+                _ => {
+                    let entry = data.write_entry();
+                    // SAFETY: the entry points to the buffer on the heap that `data` owns.
+                    unsafe { submitter.push(entry, data) }.unwrap();
+                }
+            }
+        }
+        drop(writer);
+        assert_eq!(ring.stats().backlog, 98);
+        ring.run().unwrap();
+        drop(ring);
+        assert_eq!(read_all(reader), (0..100).collect::<Vec<u8>>());
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn a_request_that_is_refused_leaves_no_trace_and_comes_back_as_it_was() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let mut ring = small(logging(&seen), Script::new(), 2, 2);
+        let mut submitter = ring.submitter(Bench::FIRST);
+        for number in 0..4 {
+            submitter.submit(ledger.issue(number), |_| request::nop()).unwrap();
+        }
+        let full = |refused: Refused<_>| {
+            assert_eq!(refused.error, SubmitError::Full);
+            refused.data
+        };
+        let mut data: Tracked<u32> = ledger.issue(9);
+        for _ in 0..3 {
+            data = full(submitter.try_submit(data, |_| unreachable!()).unwrap_err());
+            data = full(submitter.try_stream(data, |_| unreachable!()).unwrap_err());
+            // SAFETY: a NOP points to nothing.
+            data = full(unsafe { submitter.push(nop(), data) }.unwrap_err());
+        }
+        assert_eq!(*data, 9);
+        assert_eq!(submitter.submit(data, |_| unreachable!()).unwrap_err(), SubmitError::Full);
+        assert_eq!(submitter.detach(ledger.issue(9), |_| unreachable!()), Err(SubmitError::Full));
+        // SAFETY: a NOP points to nothing.
+        assert_eq!(unsafe { submitter.push_raw(nop()) }, Err(SubmitError::Full));
+        assert_eq!(ledger.alive(), 4);
+        // What needs no room in the queue is accepted still.
+        submitter.post(ledger.issue(4)).unwrap();
+        assert_eq!((ring.stats().in_flight, ring.stats().backlog), (5, 2));
+        ring.run().unwrap();
+        let mut seen: Vec<_> = seen.take().into_iter().map(|(number, _)| number).collect();
+        seen.sort();
+        assert_eq!(seen, [0, 1, 2, 3, 4]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn each_operation_has_its_own_limit_of_requests() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let mut ring = Bench::builder(logging(&seen), logging(&seen))
+            .request_limit(3.try_into().unwrap())
+            .build()
+            .unwrap();
+        for tag in [Bench::FIRST, Bench::SECOND] {
+            let mut submitter = ring.submitter(tag);
+            // SAFETY: a NOP points to nothing.
+            let group = unsafe {
+                submitter.push_multiple([(); 4].map(|()| nop()), [6, 7, 8, 9].map(|it| ledger.issue(it)))
+            };
+            assert_eq!(group.unwrap_err().error, SubmitError::TooManyRequests);
+            submitter.submit(ledger.issue(0), |_| request::nop()).unwrap();
+            submitter.detach(ledger.issue(1), |_| request::nop()).unwrap();
+            submitter.post(ledger.issue(2)).unwrap();
+            let refused = submitter.try_submit(ledger.issue(9), |_| unreachable!()).unwrap_err();
+            assert_eq!(refused.error, SubmitError::TooManyRequests);
+            let refused = submitter.try_post(refused.data).unwrap_err();
+            assert_eq!(refused.error, SubmitError::TooManyRequests);
+            // SAFETY: a NOP points to nothing.
+            let refused = unsafe { submitter.push(nop(), refused.data) }.unwrap_err();
+            assert_eq!((*refused.data, refused.error), (9, SubmitError::TooManyRequests));
+        }
+        for _ in 0..2 {
+            ring.run().unwrap();
+            ring.submitter(Bench::FIRST).submit(ledger.issue(0), |_| request::nop()).unwrap();
+        }
+        ring.run().unwrap();
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn refusals_become_errors_of_the_kind_that_says_what_to_do() {
+    let kind = |error: SubmitError| std::io::Error::from(error).kind();
+    assert_eq!(kind(SubmitError::Full), ErrorKind::WouldBlock);
+    assert_eq!(kind(SubmitError::TooManyRequests), ErrorKind::WouldBlock);
+    assert_eq!(kind(SubmitError::Closed), ErrorKind::BrokenPipe);
+    assert_eq!(kind(SubmitError::Invalid("so")), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn cancels_are_accepted_when_nothing_else_is() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let mut ring = small(logging(&seen), Script::new(), 2, 1);
+        let mut submitter = ring.submitter(Bench::FIRST);
+        let keys = [0, 1, 2]
+            .map(|number| submitter.submit(ledger.issue(number), |_| request::timeout(FOR_EVER)).unwrap());
+        assert_eq!(submitter.submit(ledger.issue(9), |_| unreachable!()), Err(SubmitError::Full));
+        for key in keys {
+            assert!(submitter.cancel(key));
+        }
+        assert_eq!(submitter.submit(ledger.issue(9), |_| unreachable!()), Err(SubmitError::Full));
+        assert_eq!(ring.stats().backlog, 1, "cancels are not counted");
+        ring.run().unwrap();
+        assert_eq!(seen.take(), [(0, CANCELLED), (1, CANCELLED), (2, CANCELLED)]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+// ---- keys -----------------------------------------------------------------------------------------------
+
+#[test]
+fn a_stale_key_never_cancels_the_request_that_has_its_slot_now() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let log = seen.clone();
+        let keys = Log::<Key<Script<Tracked<u32>>>>::new();
+        let script = Script::new()
+            .on_setup_once({
+                let keys = keys.clone();
+                move |mut submitter| {
+                    keys.push(submitter.submit(ledger.issue(0), |_| request::nop())?);
+                    Ok(())
+                }
+            })
+            .on_completion(move |completion, data: Tracked<u32>, mut submitter| {
+                log.push((*data, outcome(&completion)));
+                let old = keys.take();
+                for key in &old {
+                    assert!(!submitter.cancel(*key), "its request is over");
+                    keys.push(*key);
+                }
+                if *data < 100 {
+                    let next = ledger.issue(*data + 1);
+                    let key = submitter.submit(next, |_| request::timeout(Duration::ZERO)).unwrap();
+                    assert!(old.iter().all(|old| *old != key && !submitter.cancel(*old)));
+                    keys.push(key);
+                }
+                (ControlFlow::Continue, None)
+            });
+        Bench::with(8, script).run().unwrap();
+        assert_eq!(seen.take(), (0..=100).map(|number| (number, Ok(0))).collect::<Vec<_>>());
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn a_key_is_good_for_one_request_of_one_ring_alone() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let (seen, other_seen) = (Log::new(), Log::new());
+        let mut ring = Bench::builder(logging(&seen), logging(&seen)).build().unwrap();
+        let mut other = Bench::builder(logging(&other_seen), logging(&other_seen)).build().unwrap();
+        let timer = |ring: &mut Bench<_>, tag, number, time| {
+            ring.submitter(tag).submit(ledger.issue(number), move |_| request::timeout(time)).unwrap()
+        };
+        let short = Duration::from_millis(20);
+        let key = timer(&mut ring, Bench::FIRST, 0, FOR_EVER);
+        // The same slot and generation, in another operation and in another ring.
+        let second = timer(&mut ring, Bench::SECOND, 1, short);
+        let foreign = timer(&mut other, Bench::FIRST, 2, short);
+        assert!(key != second && key != foreign);
+        assert!(!other.submitter(Bench::FIRST).cancel(key));
+        assert!(!ring.submitter(Bench::SECOND).cancel(key));
+        assert!(!ring.submitter(Bench::FIRST).cancel(second));
+        assert!(!ring.submitter(Bench::FIRST).cancel(foreign));
+        assert!(ring.submitter(Bench::FIRST).cancel(key));
+        assert!(ring.submitter(Bench::FIRST).cancel(key), "it is not over yet");
+        ring.run().unwrap();
+        other.run().unwrap();
+        assert_eq!(seen.take(), [(0, CANCELLED), (1, Ok(0))]);
+        assert_eq!(other_seen.take(), [(2, Ok(0))]);
+        assert!(!ring.submitter(Bench::FIRST).cancel(key));
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn cancel_all_means_the_requests_of_this_operation() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let mut ring =
+            Bench::builder(logging(&seen), logging(&seen)).entries(4.try_into().unwrap()).build().unwrap();
+        let short = Duration::from_millis(30);
+        for number in 0..20 {
+            let mut submitter = ring.submitter(Bench::FIRST);
+            submitter.submit(ledger.issue(number), |_| request::timeout(FOR_EVER)).unwrap();
+            let mut second = submitter.to(Bench::SECOND);
+            second.submit(ledger.issue(100 + number), move |_| request::timeout(short)).unwrap();
+        }
+        let mut submitter = ring.submitter(Bench::FIRST);
+        submitter.post(ledger.issue(50)).unwrap();
+        assert_eq!(submitter.cancel_all(), 20, "a message is none of the kernel's");
+        ring.run().unwrap();
+        let mut seen = seen.take();
+        seen.sort();
+        let mut expected: Vec<_> = (0..20).map(|number| (number, CANCELLED)).collect();
+        expected.push((50, Ok(0)));
+        expected.extend((100..120).map(|number| (number, Ok(0))));
+        assert_eq!(seen, expected);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+// ---- fire and forget ----------------------------------------------------------------------------------------
+
+#[test]
+fn detached_requests_call_nobody_and_count_their_errors() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let (reader, writer) = shared_pipe();
+        let script = Script::new().on_completion(|_, _, _| panic!("nobody is to know"));
+        let mut ring = Bench::with(8, script);
+        let mut submitter = ring.submitter(Bench::FIRST);
+        let job = || ledger.issue(Job::new(0, &writer, 5));
+        submitter.detach(job(), |it| it.write()).unwrap();
+        submitter.detach(job(), |_| request::nop()).unwrap();
+        // The time that it was to take is no error.
+        submitter.detach(job(), |_| request::timeout(Duration::from_millis(1))).unwrap();
+        ring.run().unwrap();
+        assert_eq!(ring.stats().detached_failed, 0);
+        let mut submitter = ring.submitter(Bench::FIRST);
+        // A pipe has nothing to bring to the disk, and can't be read from its other end.
+        submitter.detach(job(), |it| request::fsync(&*it.file)).unwrap();
+        submitter.detach(job(), |it| it.read()).unwrap();
+        ring.run().unwrap();
+        assert_eq!(ring.stats().detached_failed, 2);
+        ledger.assert_all_dropped_once();
+        drop((ring, writer));
+        assert_eq!(read_all(reader), [0; 5]);
+    });
+}
+
+#[test]
+fn a_detached_send_goes_out_whole_through_the_smallest_of_buffers() {
+    watched(|| {
+        const SIZE: usize = 2 << 20;
+        let ledger = Ledger::new();
+        let (client, mut server) = tcp_pair();
+        let size: libc::c_int = 4096;
+        // SAFETY: the option is an int, and lives through the call.
+        let set = unsafe {
+            libc::setsockopt(
+                client.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_SNDBUF,
+                (&raw const size).cast(),
+                size_of::<libc::c_int>() as u32,
+            )
+        };
+        assert_eq!(set, 0);
+        let reader = thread::spawn(move || {
+            let mut bytes = Vec::new();
+            server.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        let mut ring = Bench::with(8, Script::new());
+        let mut data = ledger.issue(Job::new(0, &Arc::new(client.into()), SIZE));
+        let pattern: Vec<_> = (0..SIZE).map(|index| (index / 7) as u8).collect();
+        data.buffer.copy_from_slice(&pattern);
+        ring.submitter(Bench::FIRST).detach(data, |it| it.send()).unwrap();
+        ring.run().unwrap();
+        drop(ring);
+        assert!(reader.join().unwrap() == pattern);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn a_send_to_a_peer_that_is_gone_is_an_error_and_no_signal() {
+    in_child(|| {
+        // SAFETY: a plain call: what the Rust runtime ignores shall kill this process.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+        let ledger = Ledger::new();
+        let (client, server) = UnixStream::pair().unwrap();
+        drop(server);
+        let file = Arc::new(OwnedFd::from(client));
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new().on_completion(move |completion, _, _| {
+            log.push(outcome(&completion));
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(8, script);
+        let mut submitter = ring.submitter(Bench::FIRST);
+        submitter.submit(ledger.issue(Job::new(0, &file, 8)), |it| it.send()).unwrap();
+        submitter.detach(ledger.issue(Job::new(0, &file, 8)), |it| it.send()).unwrap();
+        ring.run().unwrap();
+        assert_eq!(seen.take(), [Err(libc::EPIPE)]);
+        assert_eq!(ring.stats().detached_failed, 1);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+// ---- messages -------------------------------------------------------------------------------------------------
+
+#[test]
+fn posted_data_is_delivered_in_order_after_the_running_handler() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let (log, other_log) = (seen.clone(), seen.clone());
+        let first = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.post(ledger.issue(0))?;
+                Ok(())
+            })
+            .on_completion(move |completion, data: Tracked<u32>, mut submitter| {
+                assert!(completion.is_message() && !completion.more());
+                assert_eq!(outcome(&completion), Ok(0));
+                if *data == 0 {
+                    for number in 1..=3 {
+                        submitter.to(Bench::SECOND).post(ledger.issue(10 + number)).unwrap();
+                        submitter.post(ledger.issue(number)).unwrap();
+                    }
+                }
+                log.push(*data);
+                (ControlFlow::Continue, None)
+            });
+        let second = Script::new().on_completion(move |completion, data: Tracked<u32>, _| {
+            assert!(completion.is_message());
+            other_log.push(*data);
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::builder(first, second).build().unwrap();
+        ring.run().unwrap();
+        assert_eq!(seen.take(), [0, 11, 1, 12, 2, 13, 3]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn operations_that_post_to_each_other_do_not_keep_the_kernel_waiting() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let player = |to, serve: bool| {
+            Script::new()
+                .on_setup_once(move |mut submitter: BenchSubmitter<'_, Tracked<u32>>| {
+                    if serve {
+                        submitter.post(ledger.issue(0))?;
+                        let timer = ledger.issue(u32::MAX);
+                        submitter.submit(timer, |_| request::timeout(Duration::from_millis(30)))?;
+                    }
+                    Ok(())
+                })
+                .on_completion(move |completion, mut data: Tracked<u32>, mut submitter| {
+                    if !completion.is_message() {
+                        return (ControlFlow::Exit, None);
+                    }
+                    *data += 1;
+                    submitter.to(to).post(data).unwrap();
+                    (ControlFlow::Continue, None)
+                })
+        };
+        let mut ring =
+            Bench::builder(player(Bench::SECOND, true), player(Bench::FIRST, false)).build().unwrap();
+        ring.run().unwrap();
+        ledger.assert_all_dropped_once();
+    });
+}
+
+// ---- raw entries ------------------------------------------------------------------------------------------------
+
+/// `IORING_OP_POLL_REMOVE` with `IORING_POLL_UPDATE_USER_DATA`, which the `io-uring` crate has no
+/// constructor for.
+fn poll_update_user_data() -> squeue::Entry {
+    const LEN: usize = 24;
+    const IORING_POLL_UPDATE_USER_DATA: u32 = 1 << 2;
+    let mut entry = opcode::PollRemove::new(1).build();
+    // SAFETY: `sqe->len` lies at this offset of the 64 bytes of the entry, aligned.
+    unsafe { (&raw mut entry).cast::<u8>().add(LEN).cast::<u32>().write(IORING_POLL_UPDATE_USER_DATA) };
+    entry
+}
+
+#[test]
+fn entries_that_would_break_the_accounts_are_refused_with_their_data() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let mut ring = Bench::with(8, logging(&seen));
+        let mut submitter = ring.submitter(Bench::FIRST);
+        let flags = squeue::Flags::IO_LINK;
+        let bad = [
+            nop().flags(squeue::Flags::SKIP_SUCCESS),
+            nop().flags(squeue::Flags::IO_DRAIN),
+            nop().flags(flags),
+            nop().flags(squeue::Flags::IO_HARDLINK),
+            poll_update_user_data(),
+        ];
+        for entry in bad {
+            // SAFETY: it points to nothing.
+            let refused = unsafe { submitter.push(entry.clone(), ledger.issue(7)) }.unwrap_err();
+            assert!(matches!(refused.error, SubmitError::Invalid(_)), "{entry:?}");
+            assert_eq!(*refused.data, 7);
+            // Among good ones.
+            let entries = [link(nop()), entry.clone().flags(flags), nop()];
+            if !refused.to_string().contains("link") {
+                // SAFETY: they point to nothing.
+                let refused =
+                    unsafe { submitter.push_multiple(entries, [1, 2, 3].map(|it| ledger.issue(it))) };
+                let refused = refused.unwrap_err();
+                assert!(matches!(refused.error, SubmitError::Invalid(_)), "{entry:?}");
+                assert_eq!(refused.data.map(|it| *it), [1, 2, 3]);
+            }
+        }
+        for entry in [
+            nop().flags(squeue::Flags::IO_DRAIN),
+            nop().flags(squeue::Flags::IO_LINK),
+            nop().flags(squeue::Flags::IO_HARDLINK),
+            poll_update_user_data(),
+        ] {
+            // SAFETY: it points to nothing.
+            let refused = unsafe { submitter.push_raw(entry) };
+            assert!(matches!(refused, Err(SubmitError::Invalid(_))));
+        }
+        assert_eq!(ring.stats().in_flight, 0);
+        assert_eq!(ledger.alive(), 0);
+        ring.run().unwrap();
+        assert!(seen.is_empty());
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn the_user_data_of_a_raw_entry_is_replaced() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let mut ring = Bench::with(8, logging(&seen));
+        let mut submitter = ring.submitter(Bench::FIRST);
+        for number in 0..3 {
+            // SAFETY: a NOP points to nothing.
+            unsafe { submitter.push(nop().user_data(u64::MAX), ledger.issue(number)) }.unwrap();
+            // SAFETY: a NOP points to nothing.
+            unsafe { submitter.push_raw(nop().user_data(1 << 56)) }.unwrap();
+        }
+        assert_eq!(ring.stats().in_flight, 3, "what is untracked is not counted");
+        ring.run().unwrap();
+        assert_eq!(seen.take(), [(0, Ok(0)), (1, Ok(0)), (2, Ok(0))]);
+        assert_eq!(ring.stats().foreign, 0);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn an_entry_that_the_kernel_does_not_know_ends_with_its_error_and_stops_no_other() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let mut ring = Bench::with(8, logging(&seen));
+        let mut submitter = ring.submitter(Bench::FIRST);
+        for number in 0..6 {
+            let mut entry = nop();
+            if number % 2 == 0 {
+                // SAFETY: the opcode is the first byte of an entry.
+                unsafe { (&raw mut entry).cast::<u8>().write(0xF0) };
+            }
+            // SAFETY: neither points to anything.
+            unsafe { submitter.push(entry, ledger.issue(number)) }.unwrap();
+        }
+        ring.run().unwrap();
+        let mut seen = seen.take();
+        seen.sort();
+        let expected = [0, 1, 2, 3, 4, 5].map(|it| (it, if it % 2 == 0 { Err(libc::EINVAL) } else { Ok(0) }));
+        assert_eq!(seen, expected);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn bad_descriptors_and_bad_memory_are_ordinary_errors() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let mut ring = Bench::with(8, logging(&seen));
+        let mut submitter = ring.submitter(Bench::FIRST);
+        let zero = File::open("/dev/zero").unwrap();
+        let bad_fd = opcode::Fsync::new(types::Fd(-1)).build();
+        let null = opcode::Read::new(types::Fd(zero.as_raw_fd()), std::ptr::null_mut(), 64).build();
+        let group = opcode::Read::new(types::Fd(zero.as_raw_fd()), std::ptr::null_mut(), 64)
+            .buf_group(77)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT);
+        for (number, entry) in (0..).zip([bad_fd, null, group]) {
+            // SAFETY: what they point to is nothing that the kernel could write to.
+            unsafe { submitter.push(entry, ledger.issue(number)) }.unwrap();
+        }
+        ring.run().unwrap();
+        let mut seen = seen.take();
+        seen.sort();
+        assert_eq!(seen, [(0, Err(libc::EBADF)), (1, Err(libc::EFAULT)), (2, Err(libc::ENOBUFS))]);
+        drop(zero);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+/// A chain of a read that blocks until `trigger` is written to, and two NOPs, submitted with `before`
+/// entries in a queue of four. Returns the order of the completions.
+fn chain_behind(before: u32, within_run: bool) -> Vec<u64> {
+    let ledger = Ledger::new();
+    let (reader, writer) = shared_pipe();
+    let seen = Log::new();
+    let log = seen.clone();
+    let submit = move |mut submitter: BenchSubmitter<'_, Tracked<Job>>| {
+        for _ in 0..before {
+            let timer = ledger.issue(Job::new(100, &reader, 0));
+            submitter.submit(timer, |_| request::timeout(Duration::from_millis(1))).unwrap();
+        }
+        let mut data = [1, 2, 3].map(|number| ledger.issue(Job::new(number, &reader, 1)));
+        let chain = [link(data[0].read_entry()), link(nop()), nop()];
+        // SAFETY: the read points to the buffer on the heap that its data owns.
+        unsafe { submitter.push_multiple(chain, data) }.unwrap();
+        let timer = ledger.issue(Job::new(101, &reader, 0));
+        submitter.submit(timer, |_| request::timeout(Duration::from_millis(30))).unwrap();
+    };
+    let mut writer = File::from(writer.try_clone().unwrap());
+    let script = Script::new().on_completion(move |completion, data: Tracked<Job>, _| {
+        assert!(completion.result().is_ok());
+        if data.number == 101 {
+            writer.write_all(b"x").unwrap();
+        }
+        if data.number != 100 {
+            log.push(data.number);
+        }
+        (ControlFlow::Continue, None)
+    });
+    let mut ring = if within_run {
+        let mut submit = Some(submit);
+        Bench::with(
+            4,
+            script.on_setup_once(move |submitter| {
+                submit.take().unwrap()(submitter);
+                Ok(())
+            }),
+        )
+    } else {
+        let mut ring = Bench::with(4, script);
+        submit(ring.submitter(Bench::FIRST));
+        ring
+    };
+    ring.run().unwrap();
+    drop(ring);
+    ledger.assert_all_dropped_once();
+    seen.take()
+}
+
+#[test]
+fn a_chain_keeps_its_order_and_is_never_split_by_a_full_queue() {
+    watched(|| {
+        for before in 0..=5 {
+            for within_run in [false, true] {
+                // Were it split, the NOPs would not wait for the read.
+                assert_eq!(chain_behind(before, within_run), [101, 1, 2, 3], "{before} {within_run}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_chain_finds_room_by_a_flush_where_the_backlog_would_not_take_it() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                for number in 0..3 {
+                    submitter.submit(ledger.issue(number), |_| request::nop())?;
+                }
+                let data = [3, 4, 5].map(|number| ledger.issue(number));
+                // SAFETY: NOPs point to nothing.
+                unsafe { submitter.push_multiple([link(nop()), link(nop()), nop()], data) }
+                    .map_err(SubmitError::from)?;
+                Ok(())
+            })
+            .on_completion(move |_, data: Tracked<u32>, _| {
+                log.push(*data);
+                (ControlFlow::Continue, None)
+            });
+        small(script, Script::new(), 4, 1).run().unwrap();
+        assert_eq!(seen.take(), [0, 1, 2, 3, 4, 5]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn a_chain_whose_head_fails_or_falls_short_ends_with_all_its_members() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let (reader, writer) = shared_pipe();
+        File::from(writer.try_clone().unwrap()).write_all(b"xyz").unwrap();
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new().on_completion(move |completion, data: Tracked<Job>, _| {
+            log.push((data.number, outcome(&completion)));
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(8, script);
+        let mut submitter = ring.submitter(Bench::FIRST);
+        let data = [1, 2, 3].map(|number| ledger.issue(Job::new(number, &reader, 1)));
+        let bad = opcode::Fsync::new(types::Fd(-1)).build();
+        // SAFETY: nothing of it points to anything.
+        unsafe { submitter.push_multiple([link(bad), link(nop()), nop()], data) }.unwrap();
+        let mut data = [4, 5].map(|number| ledger.issue(Job::new(number, &reader, 8)));
+        let short = data[0].read_entry();
+        // SAFETY: the read points to the buffer on the heap that its data owns.
+        unsafe { submitter.push_multiple([link(short), nop()], data) }.unwrap();
+        ring.run().unwrap();
+        let mut seen = seen.take();
+        seen.sort();
+        let expected = [(1, Err(libc::EBADF)), (2, CANCELLED), (3, CANCELLED), (4, Ok(3)), (5, CANCELLED)];
+        assert_eq!(seen, expected);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn no_entries_at_all_are_accepted() {
+    watched(|| {
+        let mut ring = Bench::<u8>::with(8, Script::new());
+        // SAFETY: there is nothing that could point anywhere.
+        let keys = unsafe { ring.submitter(Bench::FIRST).push_multiple([], []) }.unwrap();
+        assert_eq!(keys, []);
+        ring.run().unwrap();
+    });
+}
+
+// ---- descriptors ---------------------------------------------------------------------------------------------------
+
+/// A descriptor to close, whose pipe tells when it is.
+struct Closing {
+    descriptor: Option<OwnedFd>,
+    _tracked: Tracked<()>,
+}
+
+impl Closing {
+    fn new(ledger: Ledger, descriptor: OwnedFd) -> Closing {
+        Closing { descriptor: Some(descriptor), _tracked: ledger.issue(()) }
+    }
+
+    fn close(&mut self) -> Request<'_> {
+        request::close(self.descriptor.take().unwrap())
+    }
+}
+
+#[test]
+fn close_neither_loses_nor_doubles_a_descriptor() {
+    in_child(|| {
+        let before = open_descriptors();
+        let ledger = Ledger::new();
+        // Takes the numbers that become free, so that what is closed twice is missed here.
+        let mut watch = Vec::new();
+        let submit = |ring: &mut Bench<Closing>, count| {
+            (0..count)
+                .map(|_| {
+                    let (reader, writer) = pipe();
+                    let data = Closing::new(ledger, writer);
+                    ring.submitter(Bench::FIRST).submit(data, Closing::close).map(drop).ok();
+                    File::from(reader)
+                })
+                .collect::<Vec<_>>()
+        };
+        let mut closed = |readers: Vec<File>| {
+            for mut reader in readers {
+                assert_eq!(reader.read(&mut [0]).unwrap(), 0, "its other end is closed");
+                watch.push(reader);
+                watch.push(File::open("/dev/null").unwrap());
+            }
+        };
+        // Done by the kernel.
+        let mut ring = Bench::with(4, Script::new());
+        let readers = submit(&mut ring, 20);
+        ring.run().unwrap();
+        closed(readers);
+        // Never submitted.
+        let readers = submit(&mut ring, 20);
+        drop(ring);
+        closed(readers);
+        let mut ring = Bench::with(4, Script::new());
+        let readers = submit(&mut ring, 20);
+        drop(ring);
+        closed(readers);
+        // Backlogged at teardown.
+        ring = Bench::with(4, Script::new().on_setup(|_| Err("no such luck".into())));
+        let readers = submit(&mut ring, 20);
+        assert!(matches!(ring.run(), Err(RingError::Setup(_))));
+        closed(readers);
+        drop(ring);
+        // Cancelled.
+        let mut ring = Bench::with(4, Script::new());
+        let readers = submit(&mut ring, 20);
+        assert_eq!(ring.submitter(Bench::FIRST).cancel_all(), 20);
+        ring.run().unwrap();
+        drop(ring);
+        closed(readers);
+        // Refused.
+        let mut ring = small(Script::new(), Script::new(), 1, 1);
+        let readers = submit(&mut ring, 20);
+        drop(ring);
+        closed(readers);
+        // Detached.
+        let mut ring = Bench::with(4, Script::new());
+        let (reader, writer) = pipe();
+        ring.submitter(Bench::FIRST).detach(Closing::new(ledger, writer), Closing::close).unwrap();
+        ring.run().unwrap();
+        assert_eq!(ring.stats().detached_failed, 0);
+        drop(ring);
+        closed(vec![reader.into()]);
+
+        for file in watch.drain(..) {
+            let fd = file.into_raw_fd();
+            // SAFETY: a plain call, whose failure is looked at.
+            assert_eq!(unsafe { libc::close(fd) }, 0, "somebody else has closed {fd}");
+        }
+        drop(watch);
+        assert_eq!(open_descriptors(), before);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn what_a_completion_carries_is_closed_when_nobody_takes_it() {
+    in_child(|| {
+        let before = open_descriptors();
+        let ledger = Ledger::new();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut clients: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let path = CString::new("/dev/null").unwrap();
+        let listener = Arc::new(listener);
+        let script = Script::new().on_completion(|completion, _, _| {
+            assert_eq!(outcome(&completion), Ok(0), "the number comes out owned, or not at all");
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(8, script);
+        let mut submitter = ring.submitter(Bench::FIRST);
+        let data = ledger.issue((Arc::clone(&listener), path.clone()));
+        submitter.submit(data, |it| request::accept(&*it.0)).unwrap();
+        let data = ledger.issue((Arc::clone(&listener), path.clone()));
+        submitter.detach(data, |it| request::accept(&*it.0)).unwrap();
+        let entry =
+            opcode::Accept::new(types::Fd(listener.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut());
+        let data = ledger.issue((Arc::clone(&listener), path.clone()));
+        // SAFETY: it points to nothing, and the data has a share of the listener.
+        unsafe { submitter.push(entry.build(), data) }.unwrap();
+        let data = ledger.issue((Arc::clone(&listener), path));
+        submitter.submit(data, |it| request::openat(&CWD, &it.1, &OpenOptions::new())).unwrap();
+        ring.run().unwrap();
+        for client in &mut clients {
+            assert_eq!(client.read(&mut [0]).unwrap(), 0, "closed by the other side");
+        }
+        drop((ring, clients, listener));
+        assert_eq!(open_descriptors(), before);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+// ---- each kind of request ----------------------------------------------------------------------------------------------
+
+/// Runs one request and returns what came of it.
+fn one<D: Send + 'static>(
+    data: D,
+    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
+) -> (Result<u32, i32>, D) {
+    let seen = Log::new();
+    let log = seen.clone();
+    let script = Script::new().on_completion(move |completion, data, _| {
+        assert!(!completion.more() && !completion.is_message());
+        log.push((outcome(&completion), data));
+        (ControlFlow::Continue, None)
+    });
+    let mut ring = Bench::with(8, script);
+    ring.submitter(Bench::FIRST).submit(data, build).unwrap();
+    ring.run().unwrap();
+    seen.take().pop().unwrap()
+}
+
+/// As [`one`], for a request that yields a descriptor.
+fn one_descriptor<D: Send + 'static>(
+    data: D,
+    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
+) -> std::io::Result<OwnedFd> {
+    let seen = Log::new();
+    let log = seen.clone();
+    let script = Script::new().on_completion(move |completion, _, _| {
+        log.push(completion.into_fd());
+        (ControlFlow::Continue, None)
+    });
+    let mut ring = Bench::with(8, script);
+    ring.submitter(Bench::FIRST).submit(data, build).unwrap();
+    ring.run().unwrap();
+    seen.take().pop().unwrap()
+}
+
+/// A path that no other test uses, in a directory for the purpose.
+fn fresh_path(name: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    std::fs::remove_file(&path).ok();
+    path
+}
+
+#[test]
+fn files_are_opened_written_synced_and_read() {
+    watched(|| {
+        let path = fresh_path("file");
+        let c_path = CString::new(path.to_str().unwrap()).unwrap();
+        let open = |options: OpenOptions| {
+            one_descriptor(c_path.clone(), move |path| request::openat(&CWD, path, &options))
+        };
+        let error = open(OpenOptions::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        let options = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600);
+        let file = Arc::new(open(options.clone()).unwrap());
+        assert_eq!(open(options).unwrap_err().kind(), ErrorKind::AlreadyExists);
+
+        let mut job = Job::new(0, &file, 11);
+        job.buffer.copy_from_slice(b"hello world");
+        let (result, _) = one(job, |job| job.write());
+        assert_eq!(result, Ok(11));
+        let (result, _) = one(Job::new(0, &file, 1), |job| request::write_at(&*job.file, &job.buffer, 0));
+        assert_eq!(result, Ok(1));
+        assert_eq!(one(Arc::clone(&file), |it| request::fsync(&**it)).0, Ok(0));
+        assert_eq!(one(Arc::clone(&file), |it| request::fdatasync(&**it)).0, Ok(0));
+        let (result, job) =
+            one(Job::new(0, &file, 64), |job| request::read_at(&*job.file, &mut job.buffer, 6));
+        assert_eq!((result, &job.buffer[..5]), (Ok(5), &b"world"[..]));
+        // The position is where the first write left it: at the end.
+        assert_eq!(one(Job::new(0, &file, 64), |job| job.read()).0, Ok(0));
+        assert_eq!(std::fs::read(&path).unwrap(), b"\0ello world");
+
+        let appending = Arc::new(open(OpenOptions::new().append(true)).unwrap());
+        assert_eq!(one(Job::new(0, &appending, 2), |job| job.write()).0, Ok(2));
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 13);
+        drop(open(OpenOptions::new().write(true).truncate(true)).unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+        std::fs::remove_file(&path).unwrap();
+    });
+}
+
+#[test]
+fn a_full_disk_is_an_error() {
+    watched(|| {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let (result, _) = one(Job::new(0, &Arc::new(full.into()), 8), |job| job.write());
+        assert_eq!(result, Err(libc::ENOSPC));
+    });
+}
+
+#[test]
+fn sockets_connect_send_receive_and_shut_down() {
+    watched(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = |domain| {
+            // SAFETY: a plain call; the result is checked before it is owned.
+            let fd = unsafe { libc::socket(domain, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+            assert!(fd >= 0);
+            // SAFETY: a descriptor that was just made.
+            Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })
+        };
+        let client = socket(libc::AF_INET);
+        assert_eq!(one(Arc::clone(&client), move |it| request::connect(&**it, address)).0, Ok(0));
+        let mut server = TcpStream::from(one_descriptor(listener, |it| request::accept(it)).unwrap());
+        let mut job = Job::new(0, &client, 5);
+        job.buffer.copy_from_slice(b"hello");
+        assert_eq!(one(job, |job| job.send()).0, Ok(5));
+        let mut bytes = [0; 5];
+        server.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"hello");
+        server.write_all(b"bye").unwrap();
+        let (result, job) = one(Job::new(0, &client, 8), |job| job.recv());
+        assert_eq!((result, &job.buffer[..3]), (Ok(3), &b"bye"[..]));
+        assert_eq!(one(Arc::clone(&client), |it| request::shutdown(&**it, Shutdown::Write)).0, Ok(0));
+        assert_eq!(server.read(&mut bytes).unwrap(), 0);
+        drop(server);
+        assert_eq!(one(Job::new(0, &client, 8), |job| job.recv()).0, Ok(0));
+
+        // Nobody listens there any more.
+        let refused = one(socket(libc::AF_INET), move |it| request::connect(&**it, address)).0;
+        assert_eq!(refused, Err(libc::ECONNREFUSED));
+
+        let listener = TcpListener::bind("[::1]:0").unwrap();
+        let address: SocketAddr = listener.local_addr().unwrap();
+        assert_eq!(one(socket(libc::AF_INET6), move |it| request::connect(&**it, address)).0, Ok(0));
+
+        let path = fresh_path("socket");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let address = std::os::unix::net::SocketAddr::from_pathname(&path).unwrap();
+        assert_eq!(one(socket(libc::AF_UNIX), move |it| request::connect(&**it, &address)).0, Ok(0));
+        std::fs::remove_file(&path).unwrap();
+    });
+}
+
+#[test]
+fn polls_tell_which_events_have_come() {
+    watched(|| {
+        let (reader, writer) = pipe();
+        let (result, writer) = one(writer, |it| request::poll(it, Events::WRITABLE));
+        assert_eq!(Events::from_result(result.unwrap()), Events::WRITABLE);
+        drop(writer);
+        let (result, _) = one(reader, |it| request::poll(it, Events::READABLE));
+        assert!(Events::from_result(result.unwrap()).contains(Events::HANG_UP));
+    });
+}
+
+#[test]
+fn timers_run_their_time_on_each_clock() {
+    watched(|| {
+        let time = Duration::from_millis(20);
+        let took = |build: Box<dyn for<'d> FnOnce(&'d mut ()) -> Request<'d>>| {
+            let began = Instant::now();
+            assert_eq!(one((), build).0, Ok(0));
+            began.elapsed()
+        };
+        assert!(took(Box::new(move |()| request::timeout(time))) >= time);
+        let at = Instant::now() + time;
+        took(Box::new(move |()| request::timeout_at(at)));
+        assert!(Instant::now() >= at);
+        took(Box::new(|()| request::timeout_at_time(SystemTime::now() + Duration::from_millis(20))));
+        // What is over already is over at once.
+        took(Box::new(|()| request::timeout(Duration::ZERO)));
+        took(Box::new(|()| request::timeout_at(Instant::now() - Duration::from_millis(1))));
+        took(Box::new(|()| request::timeout_at_time(SystemTime::UNIX_EPOCH)));
+    });
+}
+
+#[test]
+fn the_last_tick_of_a_counted_timer_is_final() {
+    watched(|| {
+        for (entries, completions) in [(8, 32), (1, 1)] {
+            let seen = Log::new();
+            let log = seen.clone();
+            let script = Script::new()
+                .on_setup_once(|mut submitter| {
+                    submitter.stream((), |()| {
+                        request::timeout_multi_times(Duration::from_millis(1), NonZeroU32::new(5).unwrap())
+                    })?;
+                    Ok(())
+                })
+                .on_completion(move |completion, (), _| {
+                    log.push((outcome(&completion), completion.more()));
+                    (ControlFlow::Continue, completion.more().then_some(()))
+                });
+            let mut ring = Bench::builder(script, Script::new())
+                .entries(NonZeroU32::new(entries).unwrap())
+                .completion_entries(NonZeroU32::new(completions).unwrap())
+                .build()
+                .unwrap();
+            ring.run().unwrap();
+            let ticks = [true, true, true, true, false].map(|more| (Ok(0), more));
+            assert_eq!(seen.take(), ticks);
+            assert_eq!(ring.stats().returned_late, 0);
+        }
+    });
+}
+
+#[test]
+fn times_wait_in_the_backlog_unharmed() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let mut ring = Bench::with(2, logging(&seen));
+        // Each has a time of its own, beside its entry in the queue, which is reused all the while.
+        for number in (0..60).rev() {
+            let time = Duration::from_millis(10 + u64::from(number));
+            let timer = ledger.issue(number);
+            ring.submitter(Bench::FIRST).submit(timer, move |_| request::timeout(time)).unwrap();
+        }
+        ring.run().unwrap();
+        assert_eq!(seen.take(), (0..60).map(|number| (number, Ok(0))).collect::<Vec<_>>());
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn names_of_files_that_do_not_live_in_the_data_may_live_for_ever() {
+    watched(|| {
+        static NULL: &CStr = c"/dev/null";
+        let file = one_descriptor((), |()| request::openat(&CWD, NULL, &OpenOptions::new()));
+        assert!(file.is_ok());
+    });
+}
+
+// ---- completions that nobody asked for ---------------------------------------------------------------------------------------
+
+#[test]
+fn no_forged_message_disturbs_the_accounts() {
+    const MORE: u32 = 1 << 1;
+    const NOTIF: u32 = 1 << 3;
+    const BUFFER: u32 = 1;
+    watched(|| {
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let mut ring = Bench::builder(logging(&seen), logging(&seen)).build().unwrap();
+        for number in 0..3 {
+            let timer = ledger.issue(number);
+            ring.submitter(Bench::FIRST).submit(timer, |_| request::timeout(FOR_EVER)).unwrap();
+        }
+        // One slot of the second operation was used, and is free.
+        ring.submitter(Bench::SECOND).submit(ledger.issue(9), |_| request::nop()).unwrap();
+        while seen.is_empty() {
+            ring.turn().unwrap();
+        }
+        assert_eq!(seen.take(), [(9, Ok(0))]);
+        let mut sender = IoUring::new(8).unwrap();
+        let target = types::Fd(ring.as_raw_fd());
+        let mut strays = Vec::new();
+        for tag in [1_u64, 2, 3, 100, 250, 251, 255] {
+            for (generation, slot) in [(7, 0), (0, 3), (0, 1000), (0xFF_FFFF, 0), (0, u32::MAX), (5, 7)] {
+                strays.push(tag << 56 | generation << 32 | u64::from(slot));
+            }
+        }
+        // The slot that is free, in its past, present and future life.
+        strays.extend([2 << 56, 2 << 56 | 1 << 32, 2 << 56 | 2 << 32]);
+        // Where a free slot would keep its mark, and numbers of the ring's own that it never uses.
+        strays.extend([!0, !1, !2, 3, 4, 0xDEAD_BEEF]);
+        let mut sent = 0;
+        for user_data in strays {
+            for flags in [None, Some(MORE), Some(BUFFER | 5 << 16), Some(NOTIF), Some(MORE | NOTIF | BUFFER)]
+            {
+                for result in [0, 42, -libc::ECANCELED, i32::MAX] {
+                    let message = opcode::MsgRingData::new(target, result, user_data, flags).build();
+                    // SAFETY: it points to nothing.
+                    unsafe { sender.submission().push(&message) }.unwrap();
+                    sender.submit_and_wait(1).unwrap();
+                    assert_eq!(sender.completion().next().unwrap().result(), 0);
+                    sent += 1;
+                }
+            }
+            ring.turn().unwrap();
+        }
+        ring.turn().unwrap();
+        assert_eq!(ring.stats().foreign, sent);
+        assert_eq!(ring.stats().in_flight, 3);
+        assert_eq!(ring.submitter(Bench::FIRST).cancel_all(), 3);
+        ring.run().unwrap();
+        let mut seen = seen.take();
+        seen.sort();
+        assert_eq!(seen, [(0, CANCELLED), (1, CANCELLED), (2, CANCELLED)]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn forged_traffic_of_the_rings_own_kind_neither_wakes_the_dead_nor_deafens_the_living() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let mut ring = Bench::builder(logging(&seen), logging(&seen)).build().unwrap();
+        let handle = ring.handle();
+        let timer = ledger.issue(0);
+        ring.submitter(Bench::FIRST).submit(timer, |_| request::timeout(FOR_EVER)).unwrap();
+        ring.turn().unwrap();
+        let mut sender = IoUring::new(8).unwrap();
+        let target = types::Fd(ring.as_raw_fd());
+        for user_data in [0, 1, 2] {
+            for flags in [None, Some(2)] {
+                for result in [0, 1, -1] {
+                    for _ in 0..5 {
+                        let message = opcode::MsgRingData::new(target, result, user_data, flags).build();
+                        // SAFETY: it points to nothing.
+                        unsafe { sender.submission().push(&message) }.unwrap();
+                        sender.submit_and_wait(1).unwrap();
+                        sender.completion().for_each(drop);
+                    }
+                    ring.turn().unwrap();
+                }
+            }
+        }
+        assert_eq!(ring.stats().in_flight, 1);
+        // It hears still.
+        let sender = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(20));
+            handle.send(Bench::SECOND, ledger.issue(7)).unwrap();
+            thread::sleep(Duration::from_millis(20));
+            handle.stop();
+        });
+        ring.run().unwrap();
+        sender.join().unwrap();
+        assert_eq!(seen.take(), [(7, Ok(0))]);
+        drop(ring);
+        ledger.assert_all_dropped_once();
+    });
+}

@@ -1,0 +1,19 @@
+use std::num::NonZeroU32;
+
+use rummelplatz::{RingOperation, ring};
+
+#[derive(Debug, RingOperation)]
+struct Accept;
+
+#[derive(Debug)]
+#[ring]
+struct Server {
+    accept: Accept,
+}
+
+fn main() {
+    let raw = Server::new_raw_ring(NonZeroU32::MIN).unwrap();
+    let mut server = Server::new(raw, None, Accept);
+    server.run().unwrap();
+    println!("{server:?} {:?}", Server::ACCEPT);
+}
