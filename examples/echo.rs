@@ -27,7 +27,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
-use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -395,7 +394,7 @@ impl Senders {
     ) {
         let sent = match completion.result() {
             Ok(sent) => sent,
-            Err(error) if error.raw_os_error() == Some(Errno::ECANCELED as i32) => 0,
+            Err(_) if completion.is_cancelled() => 0,
             Err(_) => return,
         };
         // Refused when the grace period is over.

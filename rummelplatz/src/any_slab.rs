@@ -16,13 +16,7 @@ use crate::slab::Occupied;
 const HOPELESS: u8 = 4;
 
 /// Goes on with a stream, or ends it, as its handler has decided by returning the data or not.
-pub(crate) fn resume<D>(
-    core: &mut Core,
-    slab: &mut Slab<D>,
-    user_data: u64,
-    data: Option<D>,
-    starved: bool,
-) {
+pub(crate) fn resume<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, data: Option<D>, starved: bool) {
     let Some(mut slot) = slab.find(user_data) else { return };
     let facts = &mut slot.meta().facts;
     let (flags, group) = (facts.flags, facts.pool);

@@ -472,10 +472,7 @@ mod tests {
         .unwrap();
         assert_eq!(pool.shared.lock().tail, 2, "the held one is not offered");
         assert_eq!((pool.group(1), pool.group(2)), (Some(0), None));
-        assert!(matches!(
-            pool.register(2, 0, waker.clone(), |_, _| Ok(())),
-            Err(PoolError::Taken)
-        ));
+        assert!(matches!(pool.register(2, 0, waker.clone(), |_, _| Ok(())), Err(PoolError::Taken)));
         drop(held);
         assert_eq!(pool.shared.lock().tail, 3);
         pool.unregister();

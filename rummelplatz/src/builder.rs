@@ -119,11 +119,7 @@ impl<R: RingParts> fmt::Debug for Builder<R> {
 }
 
 /// `new(raw, backlog_limit, operations…)`.
-pub fn new<R: RingParts>(
-    raw: RawRing,
-    backlog_limit: Option<NonZeroUsize>,
-    operations: R::Operations,
-) -> R {
+pub fn new<R: RingParts>(raw: RawRing, backlog_limit: Option<NonZeroUsize>, operations: R::Operations) -> R {
     let mut options = R::OPTIONS;
     if let Some(limit) = backlog_limit {
         options = options.backlog_limit(limit.get());

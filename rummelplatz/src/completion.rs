@@ -38,6 +38,18 @@ enum Carried {
 }
 
 impl Completion {
+    /// The completion of a request that carries nothing.
+    #[inline]
+    pub(crate) fn plain(facts: &Facts, result: i32, flags: u32) -> Completion {
+        Completion {
+            raw: RawCompletion { result, flags },
+            yields: facts.yields,
+            more: false,
+            message: false,
+            carried: Carried::Nothing,
+        }
+    }
+
     /// Takes over what a completion of such a request carries.
     ///
     /// # Safety
@@ -62,13 +74,7 @@ impl Completion {
                 .map_or(Carried::Nothing, Carried::Buffer),
             _ => Carried::Nothing,
         };
-        Completion {
-            raw: RawCompletion { result, flags },
-            yields: facts.yields,
-            more: false,
-            message: false,
-            carried,
-        }
+        Completion { carried, ..Completion::plain(facts, result, flags) }
     }
 
     /// Marks a completion after which the request goes on.
@@ -173,6 +179,14 @@ impl Completion {
         }
     }
 
+    /// Whether the request was cancelled before it could do anything: [`result`](Self::result) is
+    /// `ECANCELED`.
+    ///
+    /// A request that was asked to end may also have succeeded, or failed, or done a part.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.raw.result, CANCELLED | RESTART_FIRST..=RESTART_LAST)
+    }
+
     /// The descriptor that was accepted or opened.
     ///
     /// # Errors
@@ -207,6 +221,7 @@ impl Completion {
 }
 
 const ETIME: i32 = -libc::ETIME;
+const CANCELLED: i32 = -libc::ECANCELED;
 /// `ERESTARTSYS`, the first of the codes that are the kernel's own (`include/linux/errno.h`).
 const RESTART_LAST: i32 = -512;
 const RESTART_FIRST: i32 = -531;
@@ -254,6 +269,8 @@ mod tests {
         for (code, read) in [(511, 511), (512, 125), (531, 125), (532, 532)] {
             assert_eq!(result_of(Yields::Result, -code), Err(read));
         }
+        let was_cancelled = |code| Completion::plain(&Facts::new(0), -code, 0).is_cancelled();
+        assert!(was_cancelled(125) && was_cancelled(512) && !was_cancelled(4) && !was_cancelled(0));
         assert_eq!(result_of(Yields::Result, i32::MIN), Err(i32::MIN), "and nothing panics");
     }
 

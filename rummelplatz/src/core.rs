@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::ThreadId;
 
 use io_uring::opcode;
 
@@ -15,9 +14,9 @@ use crate::buffers::{BufferPool, PoolError};
 use crate::clock::Stamp;
 use crate::config::{Options, RawRing};
 use crate::error::SubmitError;
+use crate::facts::Flags;
 use crate::inbox::Shared;
 use crate::lifecycle::Phase;
-use crate::facts::Flags;
 use crate::queue::{Cqe, Entered, Kernel, Patience, Uring};
 use crate::request::Placed;
 use crate::user_data::{Control, UserData};
@@ -49,7 +48,7 @@ pub struct Core {
     /// Tells this instance of a ring from all others of the process.
     pub(crate) serial: u64,
     /// The thread that the kernel takes for the owner, once there is one.
-    owner: Option<ThreadId>,
+    owner: Option<u64>,
     /// Whether the kernel takes entries.
     enabled: bool,
     pub(crate) shared: Arc<Shared>,
@@ -75,6 +74,14 @@ pub(crate) struct Counters {
 }
 
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
+
+/// Names this thread, for ever. (`std::thread::current` allocates in threads that it did not make, and
+/// valgrind takes that for a leak.)
+fn this_thread() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    thread_local!(static NAME: u64 = NEXT.fetch_add(1, Ordering::Relaxed));
+    NAME.with(|name| *name)
+}
 
 impl Core {
     pub(crate) fn new(raw: RawRing, options: Options) -> Core {
@@ -113,7 +120,7 @@ impl Core {
 
     /// Whether the kernel takes this thread for the owner, or has none yet.
     pub(crate) fn is_owner(&self) -> bool {
-        self.owner.is_none_or(|owner| owner == std::thread::current().id())
+        self.owner.is_none_or(|owner| owner == this_thread())
     }
 
     /// Whether the kernel may have seen entries of this ring.
@@ -127,7 +134,7 @@ impl Core {
             self.queue.enable()?;
             self.enabled = true;
         }
-        self.owner = Some(std::thread::current().id());
+        self.owner = Some(this_thread());
         Ok(())
     }
 
@@ -154,7 +161,14 @@ impl Core {
     #[inline]
     pub(crate) fn count(&mut self) {
         self.in_flight += 1;
-        self.late += usize::from(!self.mark.is_empty());
+        if !self.mark.is_empty() {
+            self.count_late();
+        }
+    }
+
+    #[cold]
+    fn count_late(&mut self) {
+        self.late += 1;
     }
 
     /// Makes room for `count` requests, or says why not.
@@ -307,9 +321,7 @@ impl Core {
         let adopted = self.queue.adopt(pool, &self.shared.waker);
         let adopted = adopted.map_err(|error| match error {
             PoolError::Taken => SubmitError::PoolInUse,
-            PoolError::Refused(error) => {
-                SubmitError::PoolRefused(error.raw_os_error().unwrap_or(libc::EIO))
-            }
+            PoolError::Refused(error) => SubmitError::PoolRefused(error.raw_os_error().unwrap_or(libc::EIO)),
         })?;
         *group = adopted;
         self.arm_wake();

@@ -70,10 +70,9 @@ impl fmt::Display for BuildError {
                  filter ({source})"
             ),
             BuildErrorKind::Missing => write!(f, "this kernel has no io_uring ({source})"),
-            BuildErrorKind::Limit => write!(
-                f,
-                "a resource limit was reached, see `ulimit -n` and `ulimit -l` ({source})"
-            ),
+            BuildErrorKind::Limit => {
+                write!(f, "a resource limit was reached, see `ulimit -n` and `ulimit -l` ({source})")
+            }
             BuildErrorKind::Other => write!(f, "{source}"),
         }
     }
@@ -247,8 +246,7 @@ mod tests {
 
     #[test]
     fn the_stuck_are_named() {
-        let request =
-            StuckRequest { operation: "reader", opcode: 22, age: Duration::from_secs(7) };
+        let request = StuckRequest { operation: "reader", opcode: 22, age: Duration::from_secs(7) };
         let stuck = Stuck { requests: vec![request; 5], errno: None };
         assert_eq!(
             stuck.to_string(),

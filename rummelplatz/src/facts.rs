@@ -50,6 +50,14 @@ pub(crate) enum Yields {
     Tick,
 }
 
+impl Yields {
+    /// Whether a completion owns something.
+    #[inline]
+    pub(crate) const fn carries(self) -> bool {
+        matches!(self, Yields::Descriptor | Yields::Buffer)
+    }
+}
+
 /// A small set of booleans about a request.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Flags(u8);

@@ -183,11 +183,9 @@ impl Teardown {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { grace: Duration::from_secs(1), deadline: Some(Duration::from_secs(5)) };
+    const LIMITS: Limits = Limits { grace: Duration::from_secs(1), deadline: Some(Duration::from_secs(5)) };
 
-    const QUIET: View =
-        View { elapsed: Duration::ZERO, queued: 0, in_flight: 0, late: 0, cancels: 0 };
+    const QUIET: View = View { elapsed: Duration::ZERO, queued: 0, in_flight: 0, late: 0, cancels: 0 };
 
     fn wait(milliseconds: u64) -> Step {
         Step::Wait(Duration::from_millis(milliseconds))

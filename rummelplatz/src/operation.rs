@@ -1,5 +1,7 @@
 //! What a user implements.
 
+use std::convert::Infallible;
+
 use crate::completion::Completion;
 use crate::shape::Ring;
 use crate::submitter::Submitter;
@@ -161,16 +163,13 @@ pub trait RingOperation<R: Ring>: Sized {
 /// What [`RingOperation::on_completion`] returns: what the ring is to do, and the data of a stream
 /// that shall go on.
 pub type CompletionResult<R, Op> = (
-    ControlFlow<
-        <Op as RingOperation<R>>::ControlFlowWarn,
-        <Op as RingOperation<R>>::ControlFlowError,
-    >,
+    ControlFlow<<Op as RingOperation<R>>::ControlFlowWarn, <Op as RingOperation<R>>::ControlFlowError>,
     Option<<Op as RingOperation<R>>::RingData>,
 );
 
 /// What a ring does after a handler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ControlFlow<Warn, Error> {
+pub enum ControlFlow<Warn = Infallible, Error = Infallible> {
     /// Goes on.
     Continue,
     /// Cancels what is in flight, waits for it, and ends without an error.

@@ -5,7 +5,7 @@ use crate::dispatch::{Delivery, Verdict};
 use crate::runtime::Runtime;
 use crate::shape::Ring;
 
-/// See the [module documentation](self).
+/// How a ring is put together and driven.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a ring",
     note = "a ring is a struct with `#[ring]` on it"

@@ -62,8 +62,7 @@ enum Pass<R: Ring> {
     Ended(Result<(), RingError<R>>),
 }
 
-const PROGRESSED: Progress =
-    Progress { status: Status::Progressed, call_again_in: Some(Duration::ZERO) };
+const PROGRESSED: Progress = Progress { status: Status::Progressed, call_again_in: Some(Duration::ZERO) };
 
 // ---- running ----------------------------------------------------------------------------------
 
@@ -209,9 +208,7 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     let patience = if waits { Patience::Wait } else { Patience::Poll };
     let entered = match core.enter(patience) {
         // Completions make room for entries.
-        Ok(Entered::Busy) if may_wait && !core.is_busy() => {
-            core.enter(Patience::ReapFor(teardown::BUSY))
-        }
+        Ok(Entered::Busy) if may_wait && !core.is_busy() => core.enter(Patience::ReapFor(teardown::BUSY)),
         entered => entered,
     };
     if let Err(error) = entered {
@@ -349,9 +346,7 @@ fn teardown_pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
         teardown::Progress::Waiting(time) => {
             Pass::Went(Progress { status: Status::Waiting, call_again_in: Some(time) })
         }
-        teardown::Progress::Finished | teardown::Progress::Abandoned => {
-            Pass::Ended(conclude(inner(ring)))
-        }
+        teardown::Progress::Finished | teardown::Progress::Abandoned => Pass::Ended(conclude(inner(ring))),
     }
 }
 
@@ -369,17 +364,13 @@ fn conclude<R: Ring>(inner: &mut Inner<R>) -> Result<(), RingError<R>> {
     let teardown = Vec::from(errors);
     let unusable = abandoned.as_ref().is_some_and(|stuck| stuck.errno.is_some());
     Err(match (cause, first, abandoned) {
-        (FirstCause::Setup(error), _, abandoned) => {
-            RingError::Setup(Cause { error, teardown, abandoned })
-        }
+        (FirstCause::Setup(error), _, abandoned) => RingError::Setup(Cause { error, teardown, abandoned }),
         (FirstCause::Completion(error), _, abandoned) => {
             RingError::Completion(Cause { error, teardown, abandoned })
         }
         // That the ring is unusable says the same, and more.
         (FirstCause::Api(_), _, Some(stuck)) if unusable => RingError::Abandoned { stuck },
-        (FirstCause::Api(error), _, abandoned) => {
-            RingError::Api(Cause { error, teardown, abandoned })
-        }
+        (FirstCause::Api(error), _, abandoned) => RingError::Api(Cause { error, teardown, abandoned }),
         (FirstCause::Exit, Some(error), abandoned) => {
             RingError::Teardown(Cause { error, teardown, abandoned })
         }
@@ -391,10 +382,7 @@ fn conclude<R: Ring>(inner: &mut Inner<R>) -> Result<(), RingError<R>> {
 // ---- the rest ---------------------------------------------------------------------------------
 
 /// `submitter(TAG)`: submits from outside a handler.
-pub fn submitter<R: RingParts, Op: RingOperation<R>>(
-    ring: &mut R,
-    tag: Tag<R, Op>,
-) -> Submitter<'_, R, Op> {
+pub fn submitter<R: RingParts, Op: RingOperation<R>>(ring: &mut R, tag: Tag<R, Op>) -> Submitter<'_, R, Op> {
     let inner = inner(ring);
     if inner.core.is_forked() {
         inner.core.close(SubmitError::Forked);

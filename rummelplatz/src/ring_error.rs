@@ -95,9 +95,7 @@ impl<R: Ring> RingError<R> {
             RingError::Api(cause) => ("a call into io_uring failed", Some(&cause.error)),
             RingError::Push(cause) => ("the ring could not queue an entry", Some(&cause.error)),
             RingError::WrongThread => ("the ring belongs to the thread that first ran it", None),
-            RingError::Forked => {
-                ("the ring belongs to the process that this one was forked from", None)
-            }
+            RingError::Forked => ("the ring belongs to the process that this one was forked from", None),
             RingError::Abandoned { .. } => ("requests were abandoned", None),
         }
     }

@@ -14,9 +14,8 @@ use crate::shape::{Ring, RingShape};
 use crate::tag::Tag;
 
 /// Finds the slab of an operation among those of its ring.
-type SlabOf<R, Op> = for<'s> fn(
-    &'s mut <R as RingShape>::Slabs,
-) -> &'s mut Slab<<Op as RingOperation<R>>::RingData>;
+type SlabOf<R, Op> =
+    for<'s> fn(&'s mut <R as RingShape>::Slabs) -> &'s mut Slab<<Op as RingOperation<R>>::RingData>;
 
 impl<R: Ring, Op: RingOperation<R>> Tag<R, Op> {
     #[doc(hidden)]

@@ -6,8 +6,8 @@ use io_uring::cqueue;
 
 use crate::completion::Completion;
 use crate::core::Core;
-use crate::queue::{Cqe, Kernel};
 use crate::facts::{Facts, Flags, Held, Yields};
+use crate::queue::{Cqe, Kernel};
 use crate::request::Slab;
 use crate::slab::State;
 
@@ -21,21 +21,18 @@ pub(crate) enum Settled<D> {
     More(Completion, D),
 }
 
-/// Settles the one completion of an ordinary request; `None` for all others, which are left as they
-/// are for [`settle`].
+/// Settles the one completion of an ordinary request that carries nothing; `None` for all others,
+/// which are left as they are for [`settle`].
 ///
 /// This is the way that nearly all completions go, kept apart so that it can be short.
 #[inline(always)]
-pub(crate) fn settle_ordinary<D>(
-    core: &mut Core,
-    slab: &mut Slab<D>,
-    cqe: &Cqe,
-) -> Option<(Completion, D)> {
+pub(crate) fn settle_ordinary<D>(core: &mut Core, slab: &mut Slab<D>, cqe: &Cqe) -> Option<(Completion, D)> {
     let mut slot = slab.find(cqe.user_data)?;
-    if !slot.meta().facts.flags.is_empty() || cqueue::more(cqe.flags) {
+    let facts = &slot.meta().facts;
+    if !facts.flags.is_empty() || facts.yields.carries() || cqueue::more(cqe.flags) {
         return None;
     }
-    let completion = complete(core, &slot.meta().facts, cqe.result, cqe.flags);
+    let completion = Completion::plain(facts, cqe.result, cqe.flags);
     core.in_flight -= 1;
     Some((completion, slot.take()?))
 }
@@ -131,7 +128,6 @@ fn count_tick(facts: &mut Facts, completion: &Completion) {
 }
 
 /// Takes over what a completion of a request with these facts carries.
-#[inline]
 fn complete(core: &Core, facts: &Facts, result: i32, flags: u32) -> Completion {
     let pool = match facts.yields {
         Yields::Buffer => core.queue.pool(facts.pool),

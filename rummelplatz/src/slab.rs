@@ -535,8 +535,7 @@ mod tests {
         struct Page([u8; 4096]);
 
         let mut slab = unlimited::<Aligned, u8>(1);
-        let placed: Vec<_> =
-            (0..200_u8).map(|number| insert(&mut slab, Aligned(number), number)).collect();
+        let placed: Vec<_> = (0..200_u8).map(|number| insert(&mut slab, Aligned(number), number)).collect();
         for (number, (_, user_data, address)) in placed.into_iter().enumerate() {
             assert!(address.addr().is_multiple_of(128));
             assert_eq!(*slab.find(user_data).unwrap().meta(), number as u8);
@@ -899,8 +898,7 @@ mod tests {
     fn an_insertion_without_a_reservation_is_refused_and_loses_nothing() {
         let (drops, mut slab) = (Drops::default(), unlimited::<Counted, ()>(1));
         let value = drops.issue();
-        let inserted =
-            catch_unwind(AssertUnwindSafe(|| slab.insert_with(value, |_| ((), ())).1)).is_ok();
+        let inserted = catch_unwind(AssertUnwindSafe(|| slab.insert_with(value, |_| ((), ())).1)).is_ok();
         assert!(!inserted && drops.all_once());
         assert_eq!(slab.occupied_slots(), 0);
     }
@@ -924,8 +922,7 @@ mod tests {
         let mut lent = BTreeMap::<u64, Counted>::new();
         let mut old = Vec::<(u64, Identity)>::new();
         for _ in 0..steps {
-            let key = (!model.is_empty())
-                .then(|| *model.keys().nth(random.below(model.len())).unwrap());
+            let key = (!model.is_empty()).then(|| *model.keys().nth(random.below(model.len())).unwrap());
             match (random.below(10), key) {
                 (0..4, _) => {
                     assert_eq!(slab.reserve().is_ok(), (model.len() as u32) < limit);

@@ -260,10 +260,13 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
                 unreachable!("as many entries as data, and room was made for all");
             };
             // SAFETY: the caller's promise is the same.
-            let (identity, placed) =
-                unsafe { request::place_raw(slab, data, core.mark, core.now, entry) };
+            let (identity, placed) = unsafe { request::place_raw(slab, data, core.mark, core.now, entry) };
             core.count();
-            if linked { chain.push(placed) } else { core.push(placed) }
+            if linked {
+                chain.push(placed)
+            } else {
+                core.push(placed)
+            }
             Key::new(core.serial, self.tag.number(), identity)
         });
         core.push_chain(chain.into_iter());

@@ -9,9 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::error::{Stuck, StuckRequest, SubmitError};
+use crate::facts::Flags;
 use crate::lifecycle::{Event, Phase, Step, Teardown, View};
 use crate::queue::{Cqe, Entered, Kernel, Patience};
-use crate::facts::Flags;
 use crate::shape::{Ring, operation_name};
 use crate::state::{Ending, FirstCause, Inner};
 use crate::user_data::UserData;
@@ -139,9 +139,7 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
         Step::Flush => {
             core.move_backlog();
             match core.enter(Patience::Poll) {
-                Ok(Entered::Busy) if may_wait && !core.is_busy() => {
-                    core.enter(Patience::ReapFor(BUSY))
-                }
+                Ok(Entered::Busy) if may_wait && !core.is_busy() => core.enter(Patience::ReapFor(BUSY)),
                 entered => entered,
             }
         }

@@ -1,7 +1,7 @@
 //! A ring inside another event loop: `turn` does not wait, and the ring's descriptor says when there is
 //! something to do.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use rummelplatz::io_uring::IoUring;
 use rummelplatz::request::Request;
@@ -45,8 +46,14 @@ impl Loop {
             Some(time) => EpollTimeout::try_from(time.as_micros().div_ceil(1000) as u32).unwrap(),
         };
         let mut events = [EpollEvent::empty(); 4];
-        let count = self.epoll.wait(&mut events, timeout).unwrap();
-        events[..count].iter().map(EpollEvent::data).collect()
+        loop {
+            match self.epoll.wait(&mut events, timeout) {
+                Ok(count) => return events[..count].iter().map(EpollEvent::data).collect(),
+                // Task work interrupts system calls: that of a ring which was just closed, for one.
+                Err(Errno::EINTR) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     fn is_readable(&self) -> bool {
@@ -397,7 +404,10 @@ fn an_echo_is_served_inside_mio_whose_epoll_tells_of_changes_only() {
         let (mut events, mut done) = (mio::Events::with_capacity(8), false);
         let mut again = Some(Duration::ZERO);
         while !done {
-            poll.poll(&mut events, again).unwrap();
+            match poll.poll(&mut events, again) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                polled => polled.unwrap(),
+            }
             done = events.iter().any(|event| event.token() == Token(1));
             again = ring.turn().unwrap().call_again_in;
         }

@@ -107,9 +107,7 @@ fn build(prepared: Prepared, aside: &mut Aside) -> squeue::Entry {
             let (address, length) = address.raw();
             opcode::Connect::new(Fd(socket), address, length).build()
         }
-        Prepared::ReceiveMulti { socket, group, .. } => {
-            opcode::RecvMulti::new(Fd(socket), group).build()
-        }
+        Prepared::ReceiveMulti { socket, group, .. } => opcode::RecvMulti::new(Fd(socket), group).build(),
     }
 }
 

@@ -94,10 +94,8 @@ impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::V4(v4) => {
-                let address = SocketAddrV4::new(
-                    v4.sin_addr.s_addr.to_ne_bytes().into(),
-                    u16::from_be(v4.sin_port),
-                );
+                let address =
+                    SocketAddrV4::new(v4.sin_addr.s_addr.to_ne_bytes().into(), u16::from_be(v4.sin_port));
                 write!(f, "Address({address})")
             }
             Kind::V6(v6) => {

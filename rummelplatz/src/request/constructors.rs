@@ -238,15 +238,9 @@ const fn current_directory() -> BorrowedFd<'static> {
 /// [`CWD`](crate::request::CWD).
 ///
 /// The file comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec.
-pub fn openat<'d>(
-    directory: &'d impl AsFd,
-    path: &'d CStr,
-    options: &OpenOptions,
-) -> Request<'d> {
-    let entry = opcode::OpenAt::new(fd(directory), path.as_ptr())
-        .flags(options.flags())
-        .mode(options.mode)
-        .build();
+pub fn openat<'d>(directory: &'d impl AsFd, path: &'d CStr, options: &OpenOptions) -> Request<'d> {
+    let entry =
+        opcode::OpenAt::new(fd(directory), path.as_ptr()).flags(options.flags()).mode(options.mode).build();
     Parts::new(entry).yielding(Yields::Descriptor).request()
 }
 
@@ -408,4 +402,3 @@ pub fn poll_multi<'d>(descriptor: &'d impl AsFd, events: Events) -> Stream<'d> {
     let entry = opcode::PollAdd::new(fd(descriptor), events.0).multi(true).build();
     Parts::new(entry).yielding(Yields::Events).stream()
 }
-

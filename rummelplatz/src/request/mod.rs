@@ -28,9 +28,7 @@
 //!
 //! A `Request<'d>` proves that its pointers and descriptors are good for `'d`, and the closure that
 //! builds it must work for *every* `'d`, up to `'static`; so they come from the data or live for
-//! ever. The data stays in its slot, unmoved and unread, until the final completion. [`place`] and
-//! [`arm_again`] are the only ways from a borrowed request to an entry that may be queued, and this
-//! module with [`vouched`](Placed::vouched) the only place where such a [`Placed`] is made.
+//! ever. The data stays in its slot, unmoved and unread, until the final completion.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -83,14 +81,29 @@ struct Parts {
 /// An entry, or what it takes to build one in the moment it is queued.
 pub(crate) enum Prepared {
     Entry(squeue::Entry),
-    Timeout { spec: Timespec, count: u32, flags: TimeoutFlags },
-    Connect { socket: RawFd, address: Address },
+    Timeout {
+        spec: Timespec,
+        count: u32,
+        flags: TimeoutFlags,
+    },
+    Connect {
+        socket: RawFd,
+        address: Address,
+    },
     /// The group is that of the pool in the ring, filled in before it is queued.
-    ReceiveMulti { socket: RawFd, pool: BufferPool, group: u16 },
+    ReceiveMulti {
+        socket: RawFd,
+        pool: BufferPool,
+        group: u16,
+    },
 }
 
 /// A prepared request whose pointers and descriptors stay good until the final completion of its
 /// `user_data`: it may be queued.
+///
+/// Made by [`place`], [`place_stream`] and [`arm_again`], from what the compiler has checked; by
+/// [`place_raw`] and [`vouched`](Placed::vouched), from what somebody answers for; and by
+/// [`control`](Placed::control), for entries that point to nothing.
 pub(crate) struct Placed {
     prepared: Prepared,
     user_data: u64,
@@ -243,8 +256,7 @@ pub(crate) unsafe fn place_raw<D>(
     if sqe::yields_descriptor(&entry) {
         facts.yields = Yields::Descriptor;
     }
-    let (identity, user_data, ()) =
-        slab.insert_with(data, |_| (Record { facts, arm: None }, ()));
+    let (identity, user_data, ()) = slab.insert_with(data, |_| (Record { facts, arm: None }, ()));
     // SAFETY: the caller's promise; the data is dropped after the final completion of `user_data`.
     (identity, unsafe { Placed::vouched(entry, user_data) })
 }
@@ -260,10 +272,7 @@ pub(crate) fn place_message<D>(slab: &mut Slab<D>, data: D, flags: Flags, born: 
 /// Builds a stream anew from the data in its slot, after the kernel has cut it.
 ///
 /// `None` if the slot is not that of a stream whose data is here.
-pub(crate) fn arm_again<D>(
-    slot: &mut Occupied<'_, D, Record<D>>,
-    user_data: u64,
-) -> Option<Placed> {
+pub(crate) fn arm_again<D>(slot: &mut Occupied<'_, D, Record<D>>, user_data: u64) -> Option<Placed> {
     let arm = slot.meta().arm?;
     // SAFETY: only streams have a function to arm them, and no stream points into its data; so even
     // if the kernel still had this one, nothing but Rust would use the data.
