@@ -24,7 +24,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::wake::Waker;
+use crate::waker::Waker;
 
 /// One entry of the ring that the kernel reads (`struct io_uring_buf`).
 #[repr(C)]

@@ -269,7 +269,7 @@ mod tests {
         for (code, read) in [(511, 511), (512, 125), (531, 125), (532, 532)] {
             assert_eq!(result_of(Yields::Result, -code), Err(read));
         }
-        let was_cancelled = |code| Completion::plain(&Facts::new(0), -code, 0).is_cancelled();
+        let was_cancelled = |code: i32| Completion::plain(&Facts::new(0), -code, 0).is_cancelled();
         assert!(was_cancelled(125) && was_cancelled(512) && !was_cancelled(4) && !was_cancelled(0));
         assert_eq!(result_of(Yields::Result, i32::MIN), Err(i32::MIN), "and nothing panics");
     }

@@ -3,14 +3,16 @@
 use std::fmt;
 use std::io;
 use std::num::NonZeroU32;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use io_uring::IoUring;
 
 use crate::error::BuildError;
+use crate::eventfd::Eventfd;
 use crate::lifecycle::Limits;
 use crate::queue::Mapped;
-use crate::wake::Waker;
+use crate::waker::Waker;
 
 /// The kernel's largest submission queue (`IORING_MAX_ENTRIES`).
 const MAX_ENTRIES: u32 = 32768;
@@ -85,6 +87,8 @@ pub struct RawRing {
     /// Whether it must be enabled before it can be used.
     pub(crate) disabled: bool,
     pub(crate) waker: Waker,
+    /// Registered with the ring: signalled when something completes.
+    pub(crate) ready: Eventfd,
 }
 
 impl RawRing {
@@ -122,13 +126,24 @@ impl RawRing {
     ///
     /// # Errors
     ///
-    /// If there is no memory to map its queues, or no descriptor for the eventfd that wakes the ring.
+    /// If there is no memory to map its queues, or no descriptors for what wakes it and tells of it.
     pub unsafe fn from_io_uring(ring: IoUring) -> io::Result<RawRing> {
         RawRing::assemble(ring, false)
     }
 
     fn assemble(ring: IoUring, disabled: bool) -> io::Result<RawRing> {
-        Ok(RawRing { ring: Mapped::new(ring)?, disabled, waker: Waker::new()? })
+        let ready = Eventfd::new()?;
+        ring.submitter().register_eventfd(ready.as_raw_fd())?;
+        let ring = Mapped::new(ring)?;
+        ring.notify(false);
+        Ok(RawRing { ring, disabled, waker: Waker::new()?, ready })
+    }
+}
+
+/// The ring's own descriptor: what `IORING_OP_MSG_RING` of another ring names.
+impl AsRawFd for RawRing {
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
     }
 }
 

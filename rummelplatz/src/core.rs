@@ -14,6 +14,7 @@ use crate::buffers::{BufferPool, PoolError};
 use crate::clock::Stamp;
 use crate::config::{Options, RawRing};
 use crate::error::SubmitError;
+use crate::eventfd::Eventfd;
 use crate::facts::Flags;
 use crate::inbox::Shared;
 use crate::lifecycle::Phase;
@@ -52,6 +53,9 @@ pub struct Core {
     /// Whether the kernel takes entries.
     enabled: bool,
     pub(crate) shared: Arc<Shared>,
+    /// Readable when there is something for a turn to do. (The ring's own descriptor is not enough: no
+    /// sleeper on it is woken when work for a `DEFER_TASKRUN` ring comes.)
+    pub(crate) ready: Eventfd,
     /// A poll on the waker is with the kernel.
     wake_armed: bool,
     pub(crate) options: Options,
@@ -104,6 +108,7 @@ impl Core {
             owner: None,
             enabled: !raw.disabled,
             shared: Shared::new(raw.waker),
+            ready: raw.ready,
             wake_armed: false,
             options,
         };
@@ -390,7 +395,7 @@ impl Core {
         !self.synthetic.is_empty()
             || !self.backlog.is_empty()
             || self.queue.has_completions()
-            || self.queue.overflowing()
+            || self.queue.holds_back()
     }
 
     /// Deals with a completion of tag 0. True if another thread woke the ring.
@@ -435,8 +440,8 @@ impl Core {
             return;
         }
         let events = libc::POLLIN as u32;
-        let eventfd = io_uring::types::Fd(self.shared.waker.as_raw_fd());
-        let entry = opcode::PollAdd::new(eventfd, events).multi(true).build();
+        let waker = io_uring::types::Fd(self.shared.waker.as_raw_fd());
+        let entry = opcode::PollAdd::new(waker, events).multi(true).build();
         self.push_control(Placed::control(entry, Control::Wake as u64));
     }
 }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::wake::Waker;
+use crate::waker::Waker;
 
 /// What a ring and its handles share.
 pub(crate) struct Shared {

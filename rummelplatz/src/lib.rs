@@ -93,6 +93,7 @@ mod config;
 mod core;
 mod dispatch;
 mod error;
+mod eventfd;
 mod facts;
 mod handle;
 #[allow(missing_docs, reason = "for generated code")]
@@ -119,7 +120,8 @@ mod submitter;
 mod tag;
 mod teardown;
 mod user_data;
-mod wake;
+mod waker;
+
 mod warning;
 
 pub use io_uring;

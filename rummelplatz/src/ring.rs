@@ -73,6 +73,7 @@ const PROGRESSED: Progress = Progress { status: Status::Progressed, call_again_i
 /// See [`RingError`].
 pub fn run<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     check(ring)?;
+    inner(ring).core.queue.notify(false);
     guarded(ring, |ring| {
         begin(ring)?;
         loop {
@@ -90,6 +91,7 @@ pub fn run<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
 /// See [`RingError`]; the ring has ended then.
 pub fn turn<R: RingParts>(ring: &mut R) -> Result<Progress, RingError<R>> {
     check(ring)?;
+    inner(ring).core.queue.notify(true);
     guarded(ring, |ring| {
         match inner(ring).core.phase {
             Phase::Idle => begin(ring)?,
@@ -97,7 +99,7 @@ pub fn turn<R: RingParts>(ring: &mut R) -> Result<Progress, RingError<R>> {
             _ => {}
         }
         match pass(ring, false) {
-            Pass::Went(progress) => Ok(progress),
+            Pass::Went(progress) => Ok(before_waiting(ring, progress)),
             Pass::Ended(result) => result.map(|()| FINISHED),
         }
     })
@@ -216,28 +218,28 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     }
     match deliver(ring) {
         Delivered::End(cause) => end(ring, cause),
-        Delivered::Some if may_wait => Pass::Went(PROGRESSED),
-        Delivered::Some => went(ring, Status::Progressed),
-        Delivered::Nothing => went(ring, Status::Waiting),
+        Delivered::Some => Pass::Went(Progress { status: Status::Progressed, call_again_in: None }),
+        Delivered::Nothing => Pass::Went(Progress { status: Status::Waiting, call_again_in: None }),
     }
 }
 
-/// The end of a turn: whoever waits for the ring's descriptor now must not miss anything.
-fn went<R: RingParts>(ring: &mut R, status: Status) -> Pass<R> {
+/// The end of a turn: what its handlers have submitted goes to the kernel, and nothing that happens
+/// from here on is missed by whoever waits for the ring's descriptor.
+fn before_waiting<R: RingParts>(ring: &mut R, progress: Progress) -> Progress {
     let inner = inner(ring);
     unpark(inner);
-    if inner.core.queued() > 0
-        && let Err(error) = inner.core.enter(Patience::Submit)
-    {
-        return fail(ring, error);
-    }
     let core = &mut inner.core;
-    let status = match status {
+    // An error is met again by the next turn.
+    let entered = if core.queued() > 0 { core.enter(Patience::Submit) } else { Ok(Entered::Done) };
+    // In this order: what comes after the reset signals again, what came before it is seen below.
+    core.ready.reset();
+    let status = match progress.status {
         Status::Waiting if core.is_idle() => Status::Idle,
-        _ => status,
+        status => status,
     };
-    let more = core.is_busy() || core.queued() > 0;
-    Pass::Went(Progress { status, call_again_in: more.then_some(Duration::ZERO) })
+    let more = core.is_busy() || core.queued() > 0 || entered.is_err();
+    let call_again_in = if more { Some(Duration::ZERO) } else { progress.call_again_in };
+    Progress { status, call_again_in }
 }
 
 /// Goes on with the streams that waited for a buffer.

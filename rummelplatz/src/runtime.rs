@@ -73,14 +73,15 @@ impl<R: Ring> Drop for Runtime<R> {
     }
 }
 
+/// Readable when there is something for a turn to do.
 impl<R: Ring> AsFd for Runtime<R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inner.core.queue.as_fd()
+        self.inner.core.ready.as_fd()
     }
 }
 
 impl<R: Ring> AsRawFd for Runtime<R> {
     fn as_raw_fd(&self) -> RawFd {
-        self.inner.core.queue.as_raw_fd()
+        self.inner.core.ready.as_raw_fd()
     }
 }

@@ -59,7 +59,7 @@ pub(crate) enum Control {
     Untracked = 0,
     /// An `IORING_OP_ASYNC_CANCEL` of ours.
     Cancel = 1,
-    /// The poll on the eventfd by which other threads wake the ring.
+    /// The poll on the socket by which other threads wake the ring.
     Wake = 2,
 }
 

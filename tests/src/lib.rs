@@ -38,7 +38,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::{Command, Stdio};
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -442,8 +442,11 @@ impl Job {
 
 // ---- signals ------------------------------------------------------------------------------------
 
-/// SIGALRM, a thousand times a second, until it is dropped. For a test in a child.
-pub struct SignalStorm;
+/// SIGALRM to this thread, about a thousand times a second, until it is dropped. For a test in a child.
+pub struct SignalStorm {
+    end: Arc<AtomicBool>,
+    sender: Option<thread::JoinHandle<()>>,
+}
 
 static SIGNALS: AtomicUsize = AtomicUsize::new(0);
 
@@ -461,27 +464,32 @@ impl SignalStorm {
         // SAFETY: the handler does nothing but add to an atomic.
         let result = unsafe { libc::sigaction(libc::SIGALRM, &raw const action, ptr::null_mut()) };
         assert_eq!(result, 0);
-        Self::set_interval(1000);
-        SignalStorm
+        // SAFETY: a plain call.
+        let target = unsafe { libc::gettid() };
+        let end = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&end);
+        let sender = thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                // SAFETY: a plain call; the thread is alive, because it waits for this one in `drop`.
+                unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), target, libc::SIGALRM) };
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        SignalStorm { end, sender: Some(sender) }
     }
 
     /// How many signals have come so far.
     pub fn signals() -> usize {
         SIGNALS.load(Ordering::Relaxed)
     }
-
-    fn set_interval(microseconds: i64) {
-        let interval = libc::timeval { tv_sec: 0, tv_usec: microseconds };
-        let timer = libc::itimerval { it_interval: interval, it_value: interval };
-        // SAFETY: a plain call with a valid argument.
-        let result = unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()) };
-        assert_eq!(result, 0);
-    }
 }
 
 impl Drop for SignalStorm {
     fn drop(&mut self) {
-        Self::set_interval(0);
+        self.end.store(true, Ordering::Relaxed);
+        if let Some(sender) = self.sender.take() {
+            sender.join().ok();
+        }
     }
 }
 
@@ -507,6 +515,14 @@ pub fn tcp_pair() -> (TcpStream, TcpStream) {
     (client, server)
 }
 
+/// A ring of the kernel's, and its descriptor, to which other rings can send messages. It is good as
+/// long as the ring is.
+pub fn addressable(entries: u32) -> (RawRing, types::Fd) {
+    let raw = RawRing::new(entries.try_into().unwrap()).unwrap();
+    let fd = types::Fd(raw.as_raw_fd());
+    (raw, fd)
+}
+
 /// The result of a completion as a number or an `errno`.
 pub fn outcome(completion: &Completion) -> Result<u32, i32> {
     completion.result().map_err(|error| error.raw_os_error().unwrap_or(0))
@@ -514,9 +530,9 @@ pub fn outcome(completion: &Completion) -> Result<u32, i32> {
 
 /// Runs `body` and returns what it panicked with, which must be a text.
 #[track_caller]
-pub fn panic_of(body: impl FnOnce()) -> String {
+pub fn panic_of<T>(body: impl FnOnce() -> T) -> String {
     match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(()) => panic!("no panic came through"),
+        Ok(_) => panic!("no panic came through"),
         Err(panic) => text(&*panic),
     }
 }

@@ -66,7 +66,7 @@ fn ten_and_a_nop(mut submitter: BenchSubmitter<'_, Bomb>, ledger: Ledger, nop: B
 /// new.
 #[track_caller]
 fn panics_and_is_over<D: Send + 'static>(ring: &mut Bench<D>, ledger: Ledger, text: &str) {
-    assert_eq!(panic_of(|| drop(ring.run())), text);
+    assert_eq!(panic_of(|| ring.run()), text);
     assert_eq!((ring.stats().in_flight, ring.stats().backlog), (0, 0));
     ledger.assert_all_dropped_once();
 }
@@ -185,7 +185,7 @@ fn in_a_teardown_that_finish_has_begun() {
             .on_teardown(|_, _, _| panic!("on_teardown_completion"));
         let mut ring = Bench::with(8, script);
         ring.turn().unwrap();
-        assert_eq!(panic_of(|| drop(ring.finish())), "on_teardown_completion");
+        assert_eq!(panic_of(|| ring.finish()), "on_teardown_completion");
         assert_eq!(ring.stats().in_flight, 0);
         ledger.assert_all_dropped_once();
     });
@@ -355,9 +355,9 @@ fn in_the_closure_of_submit_outside_of_a_run() {
         ring.submitter(Bench::FIRST).submit(dud(ledger, 1), |_| request::nop()).unwrap();
         for _ in 0..3 {
             let mut submitter = ring.submitter(Bench::FIRST);
-            assert_eq!(panic_of(|| drop(submitter.submit(dud(ledger, 2), |_| panic!("build")))), "build");
-            assert_eq!(panic_of(|| drop(submitter.detach(dud(ledger, 2), |_| panic!("build")))), "build");
-            assert_eq!(panic_of(|| drop(submitter.stream(dud(ledger, 2), |_| panic!("arm")))), "arm");
+            assert_eq!(panic_of(|| submitter.submit(dud(ledger, 2), |_| panic!("build"))), "build");
+            assert_eq!(panic_of(|| submitter.detach(dud(ledger, 2), |_| panic!("build"))), "build");
+            assert_eq!(panic_of(|| submitter.stream(dud(ledger, 2), |_| panic!("arm"))), "arm");
             assert_eq!(ledger.alive(), 1, "only that which was submitted before");
             assert_eq!(ring.stats().in_flight, 1);
         }
@@ -374,7 +374,7 @@ fn in_the_drop_of_data_whose_closure_panicked_is_no_second_panic() {
         let ledger = Ledger::new();
         let mut ring = Bench::with(8, Script::new());
         let mut submitter = ring.submitter(Bench::FIRST);
-        assert_eq!(panic_of(|| drop(submitter.submit(bomb(ledger, 1), |_| panic!("build")))), "build");
+        assert_eq!(panic_of(|| submitter.submit(bomb(ledger, 1), |_| panic!("build"))), "build");
         ring.run().unwrap();
         ledger.assert_all_dropped_once();
     });
@@ -493,8 +493,8 @@ fn in_the_drop_of_refused_data() {
             .unwrap();
         let mut submitter = ring.submitter(Bench::FIRST);
         submitter.submit(dud(ledger, 1), |_| request::nop()).unwrap();
-        assert_eq!(panic_of(|| drop(submitter.submit(bomb(ledger, 2), |_| request::nop()))), "bomb 2");
-        assert_eq!(panic_of(|| drop(submitter.post(bomb(ledger, 3)))), "bomb 3");
+        assert_eq!(panic_of(|| submitter.submit(bomb(ledger, 2), |_| request::nop())), "bomb 2");
+        assert_eq!(panic_of(|| submitter.post(bomb(ledger, 3))), "bomb 3");
         ring.run().unwrap();
         ledger.assert_all_dropped_once();
     });
@@ -598,7 +598,7 @@ fn canary(end: End) {
     match end {
         End::Exit => ring.run().unwrap(),
         End::Error => drop(ring.run().unwrap_err()),
-        End::Panic => assert_eq!(panic_of(|| drop(ring.run())), "the end"),
+        End::Panic => assert_eq!(panic_of(|| ring.run()), "the end"),
         End::Drop => drop(ring.turn().unwrap()),
     }
     drop(ring);

@@ -19,8 +19,8 @@ use rummelplatz::{
     request, ring,
 };
 use rummelplatz_tests::{
-    Bench, Job, Ledger, Log, Script, SignalStorm, Tracked, in_child, outcome, panic_of, pipe, tcp_pair,
-    watched,
+    Bench, Job, Ledger, Log, Script, SignalStorm, Tracked, addressable, in_child, outcome, panic_of, pipe,
+    tcp_pair, watched,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -531,7 +531,7 @@ fn b16_a_panic_in_a_handler_ends_the_requests_before_their_data() {
                 .on_teardown(|_, _, _| panic!("no handler is called after a panic")),
         );
         for _ in 0..2 {
-            assert_eq!(panic_of(|| drop(ring.run())), "out of luck");
+            assert_eq!(panic_of(|| ring.run()), "out of luck");
             assert_eq!(ring.stats().in_flight, 0);
         }
         ledger.assert_all_dropped_once();
@@ -626,21 +626,19 @@ fn b23_completions_that_nobody_asked_for_are_counted_and_dropped() {
     watched(|| {
         let ledger = Ledger::new();
         let (reader, writer) = shared_pipe();
-        let mut ring = Bench::with(
-            8,
-            Script::new()
-                .on_setup_once(move |mut submitter| {
-                    submitter.submit(ledger.issue(Job::new(0, &reader, 8)), |it| it.read())?;
-                    Ok(())
-                })
-                .on_completion(|completion, _, _| {
-                    assert_eq!(outcome(&completion), Ok(1));
-                    (ControlFlow::Continue, None)
-                }),
-        );
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.submit(ledger.issue(Job::new(0, &reader, 8)), |it| it.read())?;
+                Ok(())
+            })
+            .on_completion(|completion, _, _| {
+                assert_eq!(outcome(&completion), Ok(1));
+                (ControlFlow::Continue, None)
+            });
+        let (raw, target) = addressable(8);
+        let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
         assert!(!ring.turn().unwrap().is_finished());
         let mut sender = IoUring::new(8).unwrap();
-        let target = types::Fd(ring.as_raw_fd());
         // No such tag, no such slot, no such generation, and what used to be a pointer.
         let strays = [u64::MAX, 1 << 56 | 1, 1 << 56 | 7 << 32, 2 << 56, 200 << 56, 0x5555_5555_5550, 3];
         for user_data in strays {
@@ -740,12 +738,14 @@ fn b28_all_teardown_errors_are_kept_beside_the_first_cause() {
 /// A kernel that knows no cancel at all stands for one that does not know the kind that was asked for.
 #[test]
 fn b29_a_teardown_whose_cancels_are_refused_waits_and_does_not_spin() {
+    const IORING_REGISTER_EVENTFD: u8 = 4;
     watched(|| {
         let ring = || {
             let uring = IoUring::builder().setup_r_disabled().build(8).unwrap();
             let allowed = [
                 register::Restriction::sqe_op(opcode::Nop::CODE),
                 register::Restriction::sqe_op(opcode::Timeout::CODE),
+                register::Restriction::register_op(IORING_REGISTER_EVENTFD),
             ];
             uring.submitter().register_restrictions(&mut { allowed }).unwrap();
             uring.submitter().register_enable_rings().unwrap();

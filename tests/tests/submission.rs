@@ -17,8 +17,8 @@ use rummelplatz::io_uring::{IoUring, opcode, squeue, types};
 use rummelplatz::request::{CWD, Events, OpenOptions};
 use rummelplatz::{ControlFlow, Key, Refused, Request, RingError, SubmitError, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome, pipe,
-    tcp_pair, watched,
+    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, addressable, in_child, open_descriptors,
+    outcome, pipe, tcp_pair, watched,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -1113,7 +1113,8 @@ fn no_forged_message_disturbs_the_accounts() {
     watched(|| {
         let ledger = Ledger::new();
         let seen = Log::new();
-        let mut ring = Bench::builder(logging(&seen), logging(&seen)).build().unwrap();
+        let (raw, target) = addressable(8);
+        let mut ring = Bench::builder(logging(&seen), logging(&seen)).raw_ring(raw).build().unwrap();
         for number in 0..3 {
             let timer = ledger.issue(number);
             ring.submitter(Bench::FIRST).submit(timer, |_| request::timeout(FOR_EVER)).unwrap();
@@ -1125,7 +1126,6 @@ fn no_forged_message_disturbs_the_accounts() {
         }
         assert_eq!(seen.take(), [(9, Ok(0))]);
         let mut sender = IoUring::new(8).unwrap();
-        let target = types::Fd(ring.as_raw_fd());
         let mut strays = Vec::new();
         for tag in [1_u64, 2, 3, 100, 250, 251, 255] {
             for (generation, slot) in [(7, 0), (0, 3), (0, 1000), (0xFF_FFFF, 0), (0, u32::MAX), (5, 7)] {
@@ -1168,13 +1168,13 @@ fn forged_traffic_of_the_rings_own_kind_neither_wakes_the_dead_nor_deafens_the_l
     watched(|| {
         let ledger = Ledger::new();
         let seen = Log::new();
-        let mut ring = Bench::builder(logging(&seen), logging(&seen)).build().unwrap();
+        let (raw, target) = addressable(8);
+        let mut ring = Bench::builder(logging(&seen), logging(&seen)).raw_ring(raw).build().unwrap();
         let handle = ring.handle();
         let timer = ledger.issue(0);
         ring.submitter(Bench::FIRST).submit(timer, |_| request::timeout(FOR_EVER)).unwrap();
         ring.turn().unwrap();
         let mut sender = IoUring::new(8).unwrap();
-        let target = types::Fd(ring.as_raw_fd());
         for user_data in [0, 1, 2] {
             for flags in [None, Some(2)] {
                 for result in [0, 1, -1] {

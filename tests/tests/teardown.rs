@@ -5,17 +5,20 @@ use std::io::{ErrorKind, Read, Write};
 use std::mem;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rummelplatz::io_uring::{IoUring, opcode, squeue, types};
 use rummelplatz::request::Events;
-use rummelplatz::{BufferPool, ControlFlow, Refused, RingError, Status, Stream, SubmitError, request};
+use rummelplatz::{
+    BufferPool, ControlFlow, Key, RawRing, Refused, RingError, Status, Stream, SubmitError, request,
+};
 use rummelplatz_tests::{
-    Bench, Job, Ledger, Log, Script, SignalStorm, Tracked, in_child, open_descriptors, outcome, pipe,
-    tcp_pair, watched,
+    Bench, BenchSubmitter, Job, Ledger, Log, Script, SignalStorm, Tracked, addressable, in_child,
+    open_descriptors, outcome, pipe, tcp_pair, watched,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -343,7 +346,7 @@ fn a_hard_chain_of_five_blocked_reads_ends_member_by_member() {
 
 #[test]
 fn a_request_that_is_armed_after_the_first_cancel_is_cancelled_too() {
-    static EXPIRED: types::Timespec = types::Timespec::new().nsec(1);
+    static SHORT: types::Timespec = types::Timespec::new().nsec(1_000_000);
     watched(|| {
         let ledger = Ledger::new();
         let (reader, _writer) = shared_pipe();
@@ -353,7 +356,7 @@ fn a_request_that_is_armed_after_the_first_cancel_is_cancelled_too() {
         let late = Script::new()
             .on_setup_once(move |mut submitter| {
                 let mut data = [0, 1].map(|it| ledger.issue(Job::new(it, &reader, 8)));
-                let timeout = opcode::Timeout::new(&raw const EXPIRED)
+                let timeout = opcode::Timeout::new(&raw const SHORT)
                     .flags(types::TimeoutFlags::ETIME_SUCCESS)
                     .build()
                     .flags(squeue::Flags::IO_LINK);
@@ -368,7 +371,7 @@ fn a_request_that_is_armed_after_the_first_cancel_is_cancelled_too() {
                 Ok(())
             });
         let other = exit(nothing).on_completion(|_, _, _| {
-            // By now the timer has expired, and its task work waits for the next enter.
+            // The timer expires now, and its task work waits for the next enter: that of the cancels.
             thread::sleep(Duration::from_millis(5));
             (ControlFlow::Exit, None)
         });
@@ -526,6 +529,52 @@ fn a_zero_copy_send_ends_when_the_peer_has_read_and_keeps_its_first_result() {
 }
 
 #[test]
+fn a_zero_copy_send_that_fails_at_once_ends_with_its_error_when_the_memory_is_free() {
+    watched(|| {
+        for in_teardown in [false, true] {
+            let ledger = Ledger::new();
+            let (client, server) = tcp_pair();
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            let file = Arc::new(OwnedFd::from(client));
+            let ended = Log::new();
+            let (log, late_log) = (ended.clone(), ended.clone());
+            let nothing = ledger.issue(Job::new(9, &file, 0));
+            let sender = Script::new()
+                .on_setup_once(move |mut submitter| {
+                    for _ in 0..3 {
+                        let mut data = ledger.issue(Job::new(0, &file, 4096));
+                        let entry = data.send_zc_entry();
+                        // SAFETY: the entry points to the buffer on the heap that `data` owns.
+                        unsafe { submitter.push(entry, data) }?;
+                    }
+                    Ok(())
+                })
+                .on_completion(move |completion, _, _| {
+                    log.push(outcome(&completion));
+                    (ControlFlow::Continue, None)
+                })
+                .on_teardown(move |completion, _, _| {
+                    late_log.push(outcome(&completion));
+                    Ok(())
+                });
+            let other = if in_teardown {
+                exit(nothing)
+            } else {
+                drop(nothing);
+                Script::new()
+            };
+            let mut ring = Bench::builder(sender, other).build().unwrap();
+            ring.run().unwrap();
+            // The error comes first and announces more; the notification is the end.
+            assert_eq!(ended.take(), [Err(libc::EPIPE); 3]);
+            assert_eq!(ring.stats().foreign, 0);
+            drop((ring, server));
+            ledger.assert_all_dropped_once();
+        }
+    });
+}
+
+#[test]
 fn what_is_abandoned_at_the_deadline_is_named_and_its_memory_stays_as_it_is() {
     in_child(|| {
         const SIZE: usize = 4 << 20;
@@ -557,7 +606,7 @@ fn what_is_abandoned_at_the_deadline_is_named_and_its_memory_stays_as_it_is() {
         assert!(matches!(ring.run(), Err(RingError::Abandoned { stuck: again }) if again == *stuck));
         assert!(matches!(ring.turn(), Err(RingError::Abandoned { .. })));
         assert!(matches!(ring.finish(), Err(RingError::Abandoned { .. })));
-        let other = Arc::new(OwnedFd::from(pipe().0));
+        let other = Arc::new(pipe().0);
         let data = ledger.issue(Job::new(1, &other, 0));
         let refused = ring.submitter(Bench::FIRST).try_submit(data, |_| request::nop());
         assert!(matches!(refused, Err(Refused { error: SubmitError::Closed, .. })));
@@ -636,7 +685,7 @@ fn late_requests_are_awaited_for_the_grace_then_cancelled_then_refused() {
 /// A ring whose teardown handler calls `submit` for each completion.
 fn never_satisfied(
     ledger: Ledger,
-    mut submit: impl FnMut(rummelplatz_tests::BenchSubmitter<'_, Tracked<u32>>, u32) + Send + 'static,
+    mut submit: impl FnMut(BenchSubmitter<'_, Tracked<u32>>, u32) + Send + 'static,
 ) {
     let script = Script::new()
         .on_setup_once(move |mut submitter| {
@@ -863,8 +912,7 @@ fn messages_of_other_rings_that_arrive_in_teardown_are_counted_and_dropped() {
         let ledger = Ledger::new();
         let (reader, _writer) = shared_pipe();
         let nothing = ledger.issue(Job::new(9, &reader, 0));
-        let target = Log::new();
-        let fd = target.clone();
+        let (raw, target) = addressable(64);
         let mut sender = IoUring::new(64).unwrap();
         let mut sent = 0;
         let reads = Script::new()
@@ -875,8 +923,6 @@ fn messages_of_other_rings_that_arrive_in_teardown_are_counted_and_dropped() {
                 Ok(())
             })
             .on_teardown(move |_, _, _| {
-                let target: types::Fd = fd.take()[0];
-                fd.push(target);
                 for user_data in [1 << 56 | 0xFFFF, 77 << 56, u64::MAX, 9] {
                     let message = opcode::MsgRingData::new(target, 0, user_data, None).build();
                     // SAFETY: it points to nothing.
@@ -888,8 +934,7 @@ fn messages_of_other_rings_that_arrive_in_teardown_are_counted_and_dropped() {
                 assert!(sent <= 200);
                 Ok(())
             });
-        let mut ring = Bench::builder(reads, exit(nothing)).build().unwrap();
-        target.push(types::Fd(ring.as_raw_fd()));
+        let mut ring = Bench::builder(reads, exit(nothing)).raw_ring(raw).build().unwrap();
         ring.run().unwrap();
         // What was sent by the handlers of the last round may come when nobody looks any more.
         assert!(ring.stats().foreign <= 200);
@@ -916,7 +961,7 @@ fn a_ring_that_is_dropped_before_it_ran_does_nothing_and_frees_all() {
         drop(writer);
         drop(ring);
         ledger.assert_all_dropped_once();
-        assert_eq!(read_all(reader), []);
+        assert!(read_all(reader).is_empty());
     });
 }
 
@@ -1139,5 +1184,383 @@ fn an_untracked_entry_of_the_last_handler_does_not_keep_the_ring_waiting() {
         drop(ring);
         drop((reader, writer));
         ledger.assert_all_dropped_once();
+    });
+}
+
+// ---- rings of other kinds ---------------------------------------------------------------------------
+
+#[test]
+fn a_ring_of_any_kind_runs_and_is_torn_down() {
+    watched(|| {
+        for kind in 0..6 {
+            let mut builder = IoUring::builder();
+            match kind {
+                0 => &mut builder,
+                1 => builder.setup_coop_taskrun(),
+                2 => builder.setup_single_issuer(),
+                3 => builder.setup_single_issuer().setup_defer_taskrun(),
+                4 => builder.setup_sqpoll(1),
+                _ => builder.setup_sqpoll(1000).setup_single_issuer(),
+            };
+            for end in [ControlFlow::<(), ()>::Exit, ControlFlow::Error(()), ControlFlow::Continue] {
+                let uring = builder.build(4).unwrap();
+                // SAFETY: it is new.
+                let raw = unsafe { RawRing::from_io_uring(uring) }.unwrap();
+                let ledger = Ledger::new();
+                let (reader, writer) = shared_pipe();
+                let ended = Log::new();
+                let log = ended.clone();
+                let script = Script::new()
+                    .on_setup_once(move |mut submitter| {
+                        for number in 0..20 {
+                            submitter.submit(ledger.issue(Job::new(number, &reader, 1)), |it| it.read())?;
+                            let timer = ledger.issue(Job::new(50, &reader, 0));
+                            submitter.submit(timer, |_| request::timeout(Duration::ZERO))?;
+                        }
+                        let mut writer = ledger.issue(Job::new(60, &writer, 3));
+                        writer.buffer.fill(1);
+                        submitter.submit(writer, |it| it.write())?;
+                        let timer = ledger.issue(Job::new(99, &reader, 0));
+                        submitter.submit(timer, |_| request::timeout(Duration::from_millis(20)))?;
+                        Ok(())
+                    })
+                    .on_completion(move |completion, data, mut submitter| {
+                        assert!(completion.result().is_ok() || data.number < 20);
+                        if data.number != 99 {
+                            return (ControlFlow::Continue, None);
+                        }
+                        if end == ControlFlow::Continue {
+                            assert_eq!(submitter.cancel_all(), 17);
+                        }
+                        let end = match end {
+                            ControlFlow::Error(()) => ControlFlow::Error("the end".into()),
+                            ControlFlow::Exit => ControlFlow::Exit,
+                            _ => ControlFlow::Continue,
+                        };
+                        (end, None)
+                    })
+                    .on_teardown(move |completion, _, _| {
+                        log.push(outcome(&completion));
+                        Ok(())
+                    });
+                let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
+                assert_eq!(ring.run().is_err(), end == ControlFlow::Error(()));
+                let expected = if end == ControlFlow::Continue { 0 } else { 17 };
+                assert_eq!(ended.take(), vec![CANCELLED; expected], "kind {kind}");
+                ledger.assert_all_dropped_once();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_ring_within_the_data_of_another_ends_with_it() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let (reader, _writer) = shared_pipe();
+        let mut inner = Bench::with(8, Script::new());
+        for number in 0..10 {
+            let data = ledger.issue(Job::new(number, &reader, 1));
+            inner.submitter(Bench::FIRST).submit(data, |it| it.read()).unwrap();
+        }
+        inner.turn().unwrap();
+        let outer = Script::new().on_setup_once(move |mut submitter| {
+            submitter.submit(Some(inner), |_| request::timeout(FOR_EVER))?;
+            Ok(())
+        });
+        Bench::builder(outer, exit(None)).build().unwrap().run().unwrap();
+        ledger.assert_all_dropped_once();
+    });
+}
+
+// ---- the end of a batch -----------------------------------------------------------------------------
+
+#[test]
+fn what_completed_in_the_same_batch_as_the_last_word_is_handed_to_the_teardown_handler() {
+    in_child(|| {
+        let before = open_descriptors();
+        let ledger = Ledger::new();
+        let ended = Log::new();
+        let log = ended.clone();
+        let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                for number in 0..5 {
+                    let data = ledger.issue((number, Arc::clone(&listener)));
+                    submitter.submit(data, |_| request::nop())?;
+                }
+                submitter.submit(ledger.issue((5, listener)), |it| request::accept(&*it.value.1))?;
+                Ok(())
+            })
+            .on_completion(|_, _, _| (ControlFlow::Exit, None))
+            .on_teardown(move |completion, data, _| {
+                let number = data.value.0;
+                let result = outcome(&completion);
+                if number == 5 {
+                    assert!(completion.into_fd().unwrap().as_raw_fd() > 2);
+                }
+                log.push((number, result));
+                Ok(())
+            });
+        let mut ring = Bench::with(8, script);
+        ring.run().unwrap();
+        assert_eq!(ended.take(), [1, 2, 3, 4, 5].map(|number| (number, Ok(0))));
+        drop((ring, client));
+        assert_eq!(open_descriptors(), before);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn without_a_grace_period_teardown_handlers_can_submit_nothing() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.submit(ledger.issue(0), |_| request::timeout(FOR_EVER))?;
+                Ok(())
+            })
+            .on_teardown(move |_, _, mut submitter| {
+                let refused = submitter.submit(ledger.issue(1), |_| request::nop());
+                assert_eq!(refused, Err(SubmitError::Closed));
+                Ok(())
+            });
+        let mut ring = Bench::builder(script, exit(ledger.issue(2))).grace(Duration::ZERO).build().unwrap();
+        ring.run().unwrap();
+        // For the next run it is open again.
+        ring.submitter(Bench::FIRST).submit(ledger.issue(3), |_| request::nop()).unwrap();
+        ring.run().unwrap();
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn the_longest_of_times_are_no_trouble() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let ended = Log::new();
+        let log = ended.clone();
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.submit(ledger.issue(0), |_| request::timeout(Duration::MAX))?;
+                submitter.stream(ledger.issue(1), |_| request::timeout_multi(Duration::MAX))?;
+                let far = Instant::now() + Duration::from_secs(1 << 40);
+                submitter.submit(ledger.issue(2), move |_| request::timeout_at(far))?;
+                let far = std::time::SystemTime::now() + Duration::from_secs(1 << 40);
+                submitter.submit(ledger.issue(3), move |_| request::timeout_at_time(far))?;
+                let data = ledger.issue(99);
+                submitter.submit(data, |_| request::timeout(Duration::from_millis(20)))?;
+                Ok(())
+            })
+            .on_completion(|_, data: Tracked<u32>, _| {
+                assert_eq!(*data, 99);
+                (ControlFlow::Exit, None)
+            })
+            .on_teardown(move |completion, data, _| {
+                log.push((*data, outcome(&completion)));
+                Ok(())
+            });
+        let mut ring = Bench::builder(script, Script::new())
+            .grace(Duration::MAX)
+            .deadline(Duration::MAX)
+            .build()
+            .unwrap();
+        ring.run().unwrap();
+        let mut ended = ended.take();
+        ended.sort();
+        assert_eq!(ended, [0, 1, 2, 3].map(|number| (number, CANCELLED)));
+        ledger.assert_all_dropped_once();
+    });
+}
+
+// ---- random programs ----------------------------------------------------------------------------------
+
+struct XorShift(u64);
+
+impl XorShift {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// What the handlers of a random program share.
+struct Chaos {
+    random: XorShift,
+    ledger: Ledger,
+    reader: Arc<OwnedFd>,
+    writer: Arc<OwnedFd>,
+    keys: Vec<Key<Script<Tracked<Job>>>>,
+    /// How many more requests may be submitted.
+    budget: u32,
+}
+
+impl Chaos {
+    fn act(&mut self, mut submitter: BenchSubmitter<'_, Tracked<Job>>) {
+        self.budget -= 1;
+        let tag = if self.random.below(2) == 0 { Bench::FIRST } else { Bench::SECOND };
+        let mut submitter = submitter.to(tag);
+        let read = self.ledger.issue(Job::new(0, &self.reader, 2));
+        let write = self.ledger.issue(Job::new(0, &self.writer, 1));
+        let short = Duration::from_micros(self.random.below(300));
+        let every = |_: &mut Tracked<Job>| request::timeout_multi(Duration::from_micros(300));
+        let key = match self.random.below(16) {
+            0 => submitter.submit(read, |_| request::nop()).ok(),
+            1 => submitter.submit(read, move |_| request::timeout(short)).ok(),
+            2 => submitter.submit(read, |_| request::timeout(FOR_EVER)).ok(),
+            3 => submitter.submit(write, |it| it.write()).ok(),
+            4 | 5 => submitter.submit(read, |it| it.read()).ok(),
+            6 => submitter.submit(read, |it| request::poll(&*it.file, Events::READABLE)).ok(),
+            7 => submitter.stream(read, every).ok(),
+            8 => submitter.stream(read, |it| request::poll_multi(&*it.file, Events::READABLE)).ok(),
+            9 => submitter.detach(read, |it| it.read()).ok().and(None),
+            10 => submitter.detach(write, |it| it.write()).ok().and(None),
+            11 => submitter.post(read).ok().and(None),
+            12 => {
+                let index = self.random.below(self.keys.len() as u64 + 1) as usize;
+                self.keys.get(index).is_some_and(|key| submitter.cancel(*key));
+                None
+            }
+            13 if self.random.below(4) == 0 => {
+                submitter.cancel_all();
+                None
+            }
+            kind => {
+                let flags = if kind == 14 { squeue::Flags::IO_HARDLINK } else { squeue::Flags::IO_LINK };
+                let mut data = [read, write, self.ledger.issue(Job::new(0, &self.reader, 2))];
+                let nop = opcode::Nop::new().build();
+                let entries = match self.random.below(3) {
+                    0 => [data[0].read_entry(), data[1].write_entry(), data[2].read_entry()],
+                    1 => [nop.clone(), data[1].write_entry(), nop],
+                    _ => [data[0].read_entry(), nop, data[2].read_entry()],
+                };
+                let [first, second, third] = entries;
+                let entries = [first.flags(flags), second.flags(flags), third];
+                // SAFETY: each entry points to the buffer on the heap that its data owns.
+                unsafe { submitter.push_multiple(entries, data) }.ok().map(|keys| keys[0])
+            }
+        };
+        self.keys.extend(key);
+    }
+}
+
+fn random_program(seed: u64) {
+    let ledger = Ledger::new();
+    let (reader, writer) = shared_pipe();
+    // So that no write blocks for want of a reader.
+    let mut random = XorShift(seed);
+    (0..8).for_each(|_| drop(random.below(2)));
+    let entries = 1 << random.below(5);
+    let completions = entries << random.below(3);
+    let last_word = random.below(5);
+    let turns = if last_word == 4 { Some(random.below(8)) } else { None };
+    let budget = 5 + random.below(60) as u32;
+    let chaos = Chaos { random, ledger, reader, writer, keys: Vec::new(), budget };
+    let chaos = Arc::new(Mutex::new(chaos));
+    let script = || {
+        let [in_setup, in_handler, in_teardown] = [(); 3].map(|()| Arc::clone(&chaos));
+        Script::new()
+            .on_setup(move |mut submitter| {
+                let mut chaos = in_setup.lock().unwrap();
+                for _ in 0..chaos.random.below(12) {
+                    if chaos.budget > 0 {
+                        chaos.act(submitter.reborrow());
+                    }
+                }
+                match chaos.random.below(20) {
+                    0 => Err("setup".into()),
+                    _ => Ok(()),
+                }
+            })
+            .on_completion(move |_, data: Tracked<Job>, mut submitter| {
+                let mut chaos = in_handler.lock().unwrap();
+                for _ in 0..chaos.random.below(3) {
+                    if chaos.budget > 0 {
+                        chaos.act(submitter.reborrow());
+                    }
+                }
+                let flow = match chaos.random.below(40) {
+                    0 => ControlFlow::Exit,
+                    1 => ControlFlow::Error("handler".into()),
+                    2 if last_word == 0 => {
+                        drop(chaos);
+                        panic!("handler")
+                    }
+                    3..8 => ControlFlow::Warn("handler"),
+                    // Streams and reads of a pipe that nobody writes to never end by themselves.
+                    _ if chaos.budget == 0 => ControlFlow::Exit,
+                    _ => ControlFlow::Continue,
+                };
+                (flow, (chaos.random.below(3) > 0).then_some(data))
+            })
+            .on_teardown(move |_, _, mut submitter| {
+                let mut chaos = in_teardown.lock().unwrap();
+                if chaos.budget > 0 && chaos.random.below(3) == 0 {
+                    chaos.act(submitter.reborrow());
+                }
+                match chaos.random.below(20) {
+                    0 => Err("teardown".into()),
+                    1 if last_word == 1 => {
+                        drop(chaos);
+                        panic!("teardown")
+                    }
+                    _ => Ok(()),
+                }
+            })
+    };
+    // Something that always comes, so that it ends.
+    let tick = Arc::clone(&chaos);
+    let first = script();
+    let mut ring = Bench::builder(first, script())
+        .entries(entries.try_into().unwrap())
+        .completion_entries(completions.try_into().unwrap())
+        .backlog_limit(20.try_into().unwrap())
+        .grace(Duration::from_millis(3))
+        .build()
+        .unwrap();
+    let ran = catch_unwind(AssertUnwindSafe(|| match turns {
+        Some(turns) => (0..turns).for_each(|_| drop(ring.turn())),
+        None => {
+            let data = ledger.issue(Job::new(0, &tick.lock().unwrap().reader, 0));
+            let every = |_: &mut Tracked<Job>| request::timeout_multi(Duration::from_micros(500));
+            ring.submitter(Bench::SECOND).stream(data, every).unwrap();
+            let handle = ring.handle().downgrade();
+            let stopper = thread::spawn(move || {
+                thread::sleep(Duration::from_millis(30));
+                handle.stop();
+            });
+            drop(ring.run());
+            drop(stopper);
+        }
+    }));
+    if ran.is_ok() && turns.is_none() {
+        assert_eq!(ring.stats().in_flight, 0, "seed {seed}");
+    }
+    assert_eq!(ring.stats().foreign, 0, "seed {seed}");
+    drop(ring);
+    let drops = catch_unwind(|| ledger.assert_all_dropped_once());
+    assert!(drops.is_ok(), "seed {seed}");
+}
+
+#[test]
+fn random_programs_leave_nothing_behind() {
+    watched(|| {
+        std::panic::set_hook(Box::new(|info| {
+            let text = info.to_string();
+            if !text.contains("\nhandler") && !text.contains("\nteardown") {
+                eprintln!("{text}");
+            }
+        }));
+        if let Ok(seed) = std::env::var("RUMMEL_SEED") {
+            return random_program(seed.parse().unwrap());
+        }
+        let count = std::env::var("RUMMEL_PROGRAMS").map_or(200, |count| count.parse().unwrap());
+        let base = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+        for number in 0..count {
+            random_program((base + number) | 1);
+        }
     });
 }

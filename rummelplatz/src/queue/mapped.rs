@@ -91,6 +91,8 @@ const IORING_OFF_SQ_RING: i64 = 0;
 const IORING_OFF_SQES: i64 = 0x1000_0000;
 const IORING_SQ_NEED_WAKEUP: u32 = 1;
 const IORING_SQ_CQ_OVERFLOW: u32 = 1 << 1;
+const IORING_SQ_TASKRUN: u32 = 1 << 2;
+const IORING_CQ_EVENTFD_DISABLED: u32 = 1;
 
 impl Mapped {
     /// Maps the queues of a ring.
@@ -170,10 +172,20 @@ impl Mapped {
         self.shared(self.parameters.sq.flags).load(Ordering::Relaxed) & IORING_SQ_NEED_WAKEUP != 0
     }
 
-    /// Whether completions wait in the kernel for room in the queue.
+    /// Whether completions wait in the kernel, for room in the queue or for this thread to enter.
     #[inline]
-    pub(crate) fn overflows(&self) -> bool {
-        self.shared(self.parameters.sq.flags).load(Ordering::Acquire) & IORING_SQ_CQ_OVERFLOW != 0
+    pub(crate) fn holds_back(&self) -> bool {
+        let flags = self.shared(self.parameters.sq.flags).load(Ordering::Acquire);
+        flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN) != 0
+    }
+
+    /// Whether the registered eventfd is signalled when something completes (since 5.8; before, it
+    /// always is).
+    pub(crate) fn notify(&self, on: bool) {
+        if self.parameters.cq.flags != 0 {
+            let flags = if on { 0 } else { IORING_CQ_EVENTFD_DISABLED };
+            self.shared(self.parameters.cq.flags).store(flags, Ordering::Release);
+        }
     }
 
     /// Up to where completions were posted.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::buffers::{BufferPool, PoolError};
 use crate::request::Placed;
-use crate::wake::Waker;
+use crate::waker::Waker;
 
 mod mapped;
 mod uring;
@@ -75,8 +75,8 @@ pub(crate) trait Kernel {
     fn pop(&mut self) -> Option<Cqe>;
     /// Whether [`pop`](Self::pop) has something, without asking the kernel.
     fn has_completions(&mut self) -> bool;
-    /// Whether the kernel holds back completions for want of space, which the next enter brings.
-    fn overflowing(&mut self) -> bool;
+    /// Whether the kernel holds back completions, which the next enter brings.
+    fn holds_back(&mut self) -> bool;
     /// The group of a pool in this ring, which it is registered with if it was not.
     ///
     /// # Errors

@@ -12,7 +12,6 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, opcode, squeue};
@@ -20,7 +19,7 @@ use io_uring::{EnterFlags, opcode, squeue};
 use super::{Cqe, Entered, Kernel, Mapped, Patience};
 use crate::buffers::{BufferPool, PoolError};
 use crate::request::{Address, Placed, Prepared};
-use crate::wake::Waker;
+use crate::waker::Waker;
 
 /// A real ring.
 pub(crate) struct Uring {
@@ -69,6 +68,11 @@ impl Uring {
     /// (`IORING_REGISTER_ENABLE_RINGS`, since 5.10).
     pub(crate) fn enable(&self) -> io::Result<()> {
         self.ring.submitter().register_enable_rings()
+    }
+
+    /// Whether the registered eventfd tells of completions.
+    pub(crate) fn notify(&self, on: bool) {
+        self.ring.notify(on);
     }
 
     /// Whether this process was forked off the one that made the ring.
@@ -204,8 +208,8 @@ impl Kernel for Uring {
         self.next != self.end || self.ring.completions_posted() != self.next
     }
 
-    fn overflowing(&mut self) -> bool {
-        self.ring.overflows()
+    fn holds_back(&mut self) -> bool {
+        self.ring.holds_back()
     }
 
     fn adopt(&mut self, pool: &BufferPool, waker: &Waker) -> Result<u16, PoolError> {
@@ -243,18 +247,5 @@ impl Kernel for Uring {
 impl Drop for Uring {
     fn drop(&mut self) {
         self.release_pools();
-    }
-}
-
-impl AsFd for Uring {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is open as long as the ring that owns it is borrowed.
-        unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
-    }
-}
-
-impl AsRawFd for Uring {
-    fn as_raw_fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
     }
 }

@@ -1,0 +1,522 @@
+//! Handles: how other threads send to a ring, keep it waiting, and stop it.
+
+use std::num::NonZeroU32;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rummelplatz::{ControlFlow, RingHandle, SendError, request};
+use rummelplatz_tests::{
+    Bench, BenchSubmitter, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome, watched,
+};
+
+const LONG: Duration = Duration::from_secs(1000);
+
+/// Long enough for a ring to fall asleep.
+fn pause() {
+    thread::sleep(Duration::from_millis(20));
+}
+
+/// Logs what arrives.
+fn logging<D: Send + Clone>(log: &Log<(bool, D)>) -> Script<D> {
+    let log = log.clone();
+    Script::new().on_completion(move |completion, data, _| {
+        assert!(!completion.more());
+        assert_eq!(outcome(&completion), Ok(0));
+        log.push((completion.is_message(), data));
+        (ControlFlow::Continue, None)
+    })
+}
+
+// ---- sending ----------------------------------------------------------------------------------
+
+#[test]
+fn a_ring_that_waits_is_woken_by_what_another_thread_sends() {
+    watched(|| {
+        let log = Log::new();
+        let mut ring = Bench::with(8, logging(&log));
+        let handle = ring.handle();
+        let other = thread::spawn(move || {
+            for word in ["one", "two", "three"] {
+                pause();
+                handle.send(Bench::FIRST, word.to_owned()).unwrap();
+            }
+        });
+        ring.run().unwrap();
+        other.join().unwrap();
+        let expected = ["one", "two", "three"].map(|word| (true, word.to_owned()));
+        assert_eq!(log.take(), expected);
+        assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
+    });
+}
+
+#[test]
+fn no_wake_up_is_lost_between_two_threads_that_take_turns() {
+    watched(|| {
+        let (answer, answers) = mpsc::channel();
+        let script = Script::new().on_completion(move |_, data: u32, _| {
+            answer.send(data).unwrap();
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(8, script);
+        let handle = ring.handle();
+        let other = thread::spawn(move || {
+            for round in 0..5_000 {
+                handle.send(Bench::FIRST, round).unwrap();
+                assert_eq!(answers.recv().unwrap(), round);
+            }
+        });
+        ring.run().unwrap();
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn thousands_from_several_threads_arrive_in_the_order_of_each() {
+    watched(|| {
+        const SENDERS: usize = 8;
+        const EACH: usize = 4_000;
+        let log = Log::new();
+        let mut ring = Bench::with(8, logging(&log));
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|sender| {
+                let handle = ring.handle();
+                thread::spawn(move || {
+                    for number in 0..EACH {
+                        handle.send(Bench::FIRST, (sender, number)).unwrap();
+                        if number % 500 == sender {
+                            thread::yield_now();
+                        }
+                    }
+                })
+            })
+            .collect();
+        ring.run().unwrap();
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        let mut next = [0; SENDERS];
+        for (is_message, (sender, number)) in log.take() {
+            assert!(is_message);
+            assert_eq!(number, next[sender], "from sender {sender}");
+            next[sender] += 1;
+        }
+        assert_eq!(next, [EACH; SENDERS]);
+        assert_eq!((ring.stats().in_flight, ring.stats().undelivered), (0, 0));
+    });
+}
+
+#[test]
+fn each_operation_gets_what_is_sent_to_it() {
+    watched(|| {
+        let (first, second) = (Log::new(), Log::new());
+        let mut ring = Bench::builder(logging(&first), logging(&second)).build().unwrap();
+        let handle = ring.handle();
+        for number in 0..10 {
+            let tag = if number % 3 == 0 { Bench::FIRST } else { Bench::SECOND };
+            handle.send(tag, number).unwrap();
+        }
+        drop(handle);
+        ring.run().unwrap();
+        assert_eq!(first.take(), [0, 3, 6, 9].map(|number| (true, number)));
+        assert_eq!(second.take(), [1, 2, 4, 5, 7, 8].map(|number| (true, number)));
+    });
+}
+
+#[test]
+fn what_is_sent_before_a_ring_runs_is_kept_until_it_does() {
+    watched(|| {
+        let (ledger, log) = (Ledger::new(), Log::new());
+        let seen = log.clone();
+        let script = Script::new().on_completion(move |completion, data: Tracked<u32>, _| {
+            seen.push((completion.is_message(), *data));
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(8, script);
+        let handle = ring.handle().downgrade();
+        for number in 0..3 {
+            handle.send(Bench::FIRST, ledger.issue(number)).unwrap();
+        }
+        assert_eq!((log.len(), ledger.alive()), (0, 3));
+        thread::spawn(move || {
+            ring.run().unwrap();
+        })
+        .join()
+        .unwrap();
+        assert_eq!(log.take(), [(true, 0), (true, 1), (true, 2)]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn what_is_sent_to_a_ring_that_has_ended_comes_back() {
+    watched(|| {
+        let log = Log::new();
+        let mut ring = Bench::with(8, logging(&log));
+        let handle = ring.handle().downgrade();
+        ring.run().unwrap();
+        let SendError(data) = handle.send(Bench::FIRST, vec![1, 2, 3]).unwrap_err();
+        assert_eq!(data, [1, 2, 3]);
+        ring.finish().unwrap();
+        assert!(handle.send(Bench::FIRST, vec![]).is_err());
+        drop(ring);
+        let SendError(data) = handle.send(Bench::FIRST, vec![4]).unwrap_err();
+        assert_eq!(data, [4]);
+        handle.stop();
+        drop(handle.clone());
+        assert_eq!(log.take(), []);
+    });
+}
+
+#[test]
+fn a_handle_is_good_for_the_next_run() {
+    watched(|| {
+        let log = Log::new();
+        let mut ring = Bench::with(8, logging(&log));
+        let handle = ring.handle();
+        for round in 0..5 {
+            let sender = handle.clone();
+            let other = thread::spawn(move || {
+                // The run may not have begun.
+                while sender.send(Bench::FIRST, round).is_err() {
+                    thread::yield_now();
+                }
+                pause();
+                sender.stop();
+            });
+            ring.run().unwrap();
+            other.join().unwrap();
+            assert_eq!(log.take(), [(true, round)]);
+        }
+    });
+}
+
+#[test]
+fn a_handler_may_send_to_its_own_ring() {
+    watched(|| {
+        let log = Log::new();
+        let seen = log.clone();
+        let script = Script::new()
+            .on_setup(|mut submitter: BenchSubmitter<'_, u32>| {
+                submitter.handle().send(Bench::FIRST, 0)?;
+                Ok(())
+            })
+            .on_completion(move |completion, number, mut submitter| {
+                assert!(completion.is_message());
+                seen.push(number);
+                if number < 100 {
+                    let tag = submitter.tag();
+                    submitter.handle().send(tag, number + 1).unwrap();
+                }
+                (ControlFlow::Continue, None)
+            });
+        Bench::with(8, script).run().unwrap();
+        assert_eq!(log.take(), (0..=100).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn what_does_not_fit_the_limit_is_dropped_and_counted() {
+    watched(|| {
+        let (ledger, log) = (Ledger::new(), Log::new());
+        let seen = log.clone();
+        let script = Script::new().on_completion(move |_, data: Tracked<u32>, _| {
+            seen.push(*data);
+            (ControlFlow::Continue, None)
+        });
+        let mut ring =
+            Bench::builder(script, Script::new()).request_limit(NonZeroU32::new(2).unwrap()).build().unwrap();
+        let handle = ring.handle();
+        for number in 0..5 {
+            handle.send(Bench::FIRST, ledger.issue(number)).unwrap();
+        }
+        drop(handle);
+        ring.run().unwrap();
+        assert_eq!(log.take(), [0, 1]);
+        assert_eq!((ring.stats().undelivered, ring.stats().in_flight), (3, 0));
+        ledger.assert_all_dropped_once();
+    });
+}
+
+// ---- keeping a ring waiting -------------------------------------------------------------------
+
+#[test]
+fn a_strong_handle_keeps_a_ring_waiting_until_the_last_is_dropped() {
+    watched(|| {
+        let log = Log::new();
+        let mut ring = Bench::with(8, logging(&log));
+        let (first, second) = (ring.handle(), ring.handle());
+        let third = second.clone();
+        let order = Log::new();
+        let dropped = order.clone();
+        let other = thread::spawn(move || {
+            for (number, handle) in [first, third, second].into_iter().enumerate() {
+                pause();
+                handle.send(Bench::FIRST, number).expect("the ring still runs");
+                dropped.push(number);
+            }
+        });
+        ring.run().unwrap();
+        assert_eq!(order.take(), [0, 1, 2], "not one of them was too many");
+        other.join().unwrap();
+        assert_eq!(log.take(), [(true, 0), (true, 1), (true, 2)]);
+    });
+}
+
+#[test]
+fn a_weak_handle_does_not_keep_a_ring_waiting() {
+    watched(|| {
+        let kept = Log::<RingHandle<Bench<u32>>>::new();
+        let keep = kept.clone();
+        let script = Script::new().on_setup(move |mut submitter| {
+            keep.push(submitter.handle());
+            Ok(())
+        });
+        let mut ring = Bench::with(8, script);
+        let weak = ring.handle().downgrade();
+        let also_weak = weak.clone();
+        ring.run().unwrap();
+        for handle in [weak, also_weak, kept.take().pop().unwrap()] {
+            assert!(handle.send(Bench::FIRST, 1).is_err());
+        }
+    });
+}
+
+#[test]
+fn a_handle_that_is_dropped_while_requests_are_in_flight_ends_nothing() {
+    watched(|| {
+        let log = Log::new();
+        let script = logging(&log).on_setup(|mut submitter| {
+            submitter.submit(1, |_| request::timeout(Duration::from_millis(40)))?;
+            Ok(())
+        });
+        let mut ring = Bench::with(8, script);
+        let handle = ring.handle();
+        let other = thread::spawn(move || {
+            pause();
+            drop(handle);
+        });
+        ring.run().unwrap();
+        other.join().unwrap();
+        assert_eq!(log.take(), [(false, 1)]);
+    });
+}
+
+// ---- stopping ---------------------------------------------------------------------------------
+
+#[test]
+fn another_thread_can_stop_a_ring() {
+    watched(|| {
+        let ended = Log::new();
+        let log = ended.clone();
+        let script = Script::new()
+            .on_setup(|mut submitter| {
+                submitter.submit(7, |_| request::timeout(LONG))?;
+                Ok(())
+            })
+            .on_teardown(move |completion, data, _| {
+                log.push((data, outcome(&completion)));
+                Ok(())
+            });
+        let mut ring = Bench::with(8, script);
+        let handle = ring.handle();
+        let other = thread::spawn(move || {
+            pause();
+            handle.stop();
+            handle
+        });
+        ring.run().unwrap();
+        assert_eq!(ended.take(), [(7, Err(libc::ECANCELED))]);
+        let handle = other.join().unwrap();
+        assert!(handle.send(Bench::FIRST, 1).is_err());
+    });
+}
+
+#[test]
+fn a_weak_handle_can_stop_a_ring_too() {
+    watched(|| {
+        let script = Script::new().on_setup(|mut submitter| {
+            submitter.submit((), |_| request::timeout(LONG))?;
+            Ok(())
+        });
+        let mut ring = Bench::with(8, script);
+        let handle = ring.handle().downgrade();
+        let other = thread::spawn(move || {
+            pause();
+            handle.stop();
+        });
+        ring.run().unwrap();
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_ring_that_was_stopped_before_it_runs_stops_when_it_does() {
+    watched(|| {
+        let ended = Log::new();
+        let log = ended.clone();
+        let script = Script::new()
+            .on_setup(|mut submitter| {
+                submitter.submit((), |_| request::timeout(LONG))?;
+                Ok(())
+            })
+            .on_teardown(move |_, (), _| {
+                log.push(());
+                Ok(())
+            });
+        let mut ring = Bench::with(8, script);
+        ring.handle().stop();
+        ring.run().unwrap();
+        assert_eq!(ended.len(), 1, "it was set up, and torn down");
+    });
+}
+
+#[test]
+fn a_stop_in_the_middle_of_messages_hands_the_rest_to_the_teardown() {
+    watched(|| {
+        let (ledger, seen) = (Ledger::new(), Log::new());
+        let (log, teardown) = (seen.clone(), seen.clone());
+        let script = Script::new()
+            .on_completion(move |completion, data: Tracked<u32>, mut submitter| {
+                log.push((true, completion.is_message(), *data));
+                if *data == 1 {
+                    let handle = submitter.handle();
+                    for number in 10..13 {
+                        handle.send(Bench::FIRST, ledger.issue(number)).unwrap();
+                    }
+                    handle.stop();
+                }
+                (ControlFlow::Continue, None)
+            })
+            .on_teardown(move |completion, data, mut submitter| {
+                teardown.push((false, completion.is_message(), *data));
+                let refused = submitter.handle().send(Bench::FIRST, ledger.issue(99));
+                assert!(refused.is_err(), "the ring takes no more");
+                Ok(())
+            });
+        let mut ring = Bench::with(8, script);
+        let handle = ring.handle();
+        handle.send(Bench::FIRST, ledger.issue(1)).unwrap();
+        ring.run().unwrap();
+        let seen = seen.take();
+        assert_eq!(seen[0], (true, true, 1));
+        let late: Vec<_> = seen[1..].iter().map(|(_, is_message, data)| (*is_message, *data)).collect();
+        assert_eq!(late, [(true, 10), (true, 11), (true, 12)], "each of them, one way or the other");
+        assert_eq!(ring.stats().in_flight, 0);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn all_that_was_accepted_is_delivered_however_the_end_and_the_sending_meet() {
+    watched(|| {
+        for round in 0..100_u32 {
+            let (ledger, seen, late) = (Ledger::new(), Log::new(), Log::new());
+            let (log, teardown) = (seen.clone(), late.clone());
+            let script = Script::new()
+                .on_completion(move |_, data: Tracked<u32>, _| {
+                    log.push(*data);
+                    let exit = log.len() > round as usize;
+                    (if exit { ControlFlow::Exit } else { ControlFlow::Continue }, None)
+                })
+                .on_teardown(move |completion, data, _| {
+                    assert!(completion.is_message());
+                    teardown.push(*data);
+                    Ok(())
+                });
+            let mut ring = Bench::with(8, script);
+            let handle = ring.handle();
+            let other = thread::spawn(move || {
+                let accepted = |number: &u32| handle.send(Bench::FIRST, ledger.issue(*number)).is_ok();
+                (0..).take_while(accepted).count()
+            });
+            ring.run().unwrap();
+            let accepted = other.join().unwrap();
+            let delivered: Vec<_> = [seen.take(), late.take()].concat();
+            assert_eq!(delivered.len(), accepted, "in round {round}");
+            assert!(delivered.into_iter().eq(0..accepted as u32), "in order, too");
+            ledger.assert_all_dropped_once();
+        }
+    });
+}
+
+// ---- the end of the ring itself ---------------------------------------------------------------
+
+#[test]
+fn parcels_are_dropped_once_with_a_ring_that_never_ran() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let mut ring = Bench::<Tracked<u32>>::with(8, Script::new());
+        let handle = ring.handle();
+        for number in 0..3 {
+            handle.send(Bench::FIRST, ledger.issue(number)).unwrap();
+        }
+        drop(ring);
+        ledger.assert_all_dropped_once();
+        assert!(handle.send(Bench::FIRST, ledger.issue(3)).is_err());
+    });
+}
+
+#[test]
+fn parcels_are_dropped_once_with_a_ring_that_was_idle_or_busy() {
+    watched(|| {
+        for busy in [false, true] {
+            let (ledger, called) = (Ledger::new(), Log::new());
+            let (log, teardown) = (called.clone(), called.clone());
+            let script = Script::new()
+                .on_completion(move |_, data: Tracked<u32>, _| {
+                    log.push(*data);
+                    (ControlFlow::Continue, None)
+                })
+                .on_teardown(move |_, data, _| {
+                    teardown.push(*data);
+                    Ok(())
+                });
+            let mut ring = Bench::with(8, script);
+            let handle = ring.handle();
+            ring.turn().unwrap();
+            if busy {
+                let data = ledger.issue(100);
+                ring.submitter(Bench::FIRST).submit(data, |_| request::timeout(LONG)).unwrap();
+                ring.turn().unwrap();
+            }
+            for number in 0..3 {
+                handle.send(Bench::FIRST, ledger.issue(number)).unwrap();
+            }
+            drop(ring);
+            assert_eq!(called.take(), [], "a drop calls nobody");
+            ledger.assert_all_dropped_once();
+            assert!(handle.send(Bench::FIRST, ledger.issue(3)).is_err());
+        }
+    });
+}
+
+#[test]
+fn a_handle_holds_no_descriptor_of_the_ring_but_the_one_to_wake_it() {
+    in_child(|| {
+        let before = open_descriptors();
+        let mut ring = Bench::<u32>::with(8, Script::new());
+        let handle = ring.handle();
+        ring.turn().unwrap();
+        drop(ring);
+        assert!(open_descriptors() <= before + 2, "the ring's own is closed");
+        handle.stop();
+        assert!(handle.send(Bench::FIRST, 1).is_err());
+        drop(handle);
+        assert_eq!(open_descriptors(), before);
+    });
+}
+
+#[test]
+fn a_handle_can_be_shared_and_shown() {
+    fn is_shared<T: Send + Sync + Clone + 'static>(_: &T) {}
+    watched(|| {
+        let mut ring = Bench::<u32>::with(8, Script::new());
+        let handle = ring.handle();
+        is_shared(&handle);
+        assert_eq!(format!("{handle:?}"), "RingHandle { ring: \"Bench\", strong: true }");
+        assert!(format!("{:?}", handle.downgrade()).contains("strong: false"));
+        let error = SendError(std::cell::Cell::new(1));
+        assert_eq!(error.to_string(), "the ring has ended and takes no more data");
+        let boxed: Box<dyn std::error::Error> = Box::new(error);
+        assert!(boxed.source().is_none());
+    });
+}

@@ -1,0 +1,413 @@
+//! Rings and threads: built here, run there; one thread to a ring; many rings at once.
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::num::NonZeroU32;
+use std::thread;
+use std::time::Duration;
+
+use rummelplatz::{
+    BufferPool, Completion, CompletionResult, ControlFlow, Ring, RingError, RingOperation, Submitter,
+    request, ring,
+};
+use rummelplatz_tests::{
+    Bench, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome, tcp_pair, watched,
+};
+
+const LONG: Duration = Duration::from_secs(1000);
+
+fn elsewhere<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+    thread::spawn(body).join().unwrap()
+}
+
+#[test]
+fn a_ring_is_built_in_one_thread_fed_in_another_and_run_in_a_third() {
+    watched(|| {
+        let (ledger, log) = (Ledger::new(), Log::new());
+        let seen = log.clone();
+        let ring = elsewhere(move || {
+            let script = Script::new()
+                .on_setup_once(move |mut submitter| {
+                    submitter.submit(ledger.issue(2), |_| request::nop())?;
+                    Ok(())
+                })
+                .on_completion(move |_, data: Tracked<u32>, _| {
+                    seen.push((*data, thread::current().id()));
+                    (ControlFlow::Continue, None)
+                });
+            Bench::with(8, script)
+        });
+        let mut ring = elsewhere(move || {
+            let mut ring = ring;
+            ring.submitter(Bench::FIRST).submit(ledger.issue(1), |_| request::nop()).unwrap();
+            ring
+        });
+        ring.run().unwrap();
+        let here = thread::current().id();
+        assert_eq!(log.take(), [(1, here), (2, here)]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn a_pool_may_be_registered_in_another_thread_than_the_ring_runs_in() {
+    watched(|| {
+        let pool = BufferPool::new(2, 16).unwrap();
+        let (mut client, server) = tcp_pair();
+        client.write_all(b"hello").unwrap();
+        drop(client);
+        let (log, in_ring) = (Log::new(), pool.clone());
+        let seen = log.clone();
+        let script = Script::new().on_completion(move |completion, data, _| {
+            let more = completion.more();
+            seen.push(completion.into_buffer().unwrap().to_vec());
+            (ControlFlow::Continue, more.then_some(data))
+        });
+        let mut ring = Bench::with(8, script);
+        ring.submitter(Bench::FIRST)
+            .stream((server, in_ring), |(socket, pool)| request::recv_multi(socket, pool))
+            .unwrap();
+        elsewhere(move || ring.run().unwrap());
+        assert_eq!(log.take(), [&b"hello"[..], b""]);
+        assert_eq!(pool.available(), 2);
+    });
+}
+
+#[test]
+fn a_ring_that_runs_again_starts_afresh() {
+    watched(|| {
+        let (ledger, log) = (Ledger::new(), Log::new());
+        let (seen, ended) = (log.clone(), log.clone());
+        let script = Script::new()
+            .on_setup(move |mut submitter| {
+                submitter.submit(ledger.issue(0), |_| request::timeout(LONG))?;
+                submitter.submit(ledger.issue(1), |_| request::nop())?;
+                Ok(())
+            })
+            .on_completion(move |completion, data: Tracked<u32>, _| {
+                seen.push((*data, outcome(&completion)));
+                (ControlFlow::Exit, None)
+            })
+            .on_teardown(move |completion, data, mut submitter| {
+                ended.push((*data, outcome(&completion)));
+                if *data == 0 {
+                    submitter.submit(ledger.issue(2), |_| request::nop())?;
+                }
+                Ok(())
+            });
+        let mut ring = Bench::with(8, script);
+        for _ in 0..5 {
+            ring.run().unwrap();
+            let expected = [(1, Ok(0)), (0, Err(libc::ECANCELED)), (2, Ok(0))];
+            assert_eq!(log.take(), expected, "the same each time");
+            assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
+            ledger.assert_all_dropped_once();
+        }
+    });
+}
+
+#[test]
+fn a_run_that_failed_can_be_followed_by_one_that_does_not() {
+    watched(|| {
+        let mut fails = true;
+        let script = Script::new()
+            .on_setup(|mut submitter| {
+                submitter.submit((), |_| request::nop())?;
+                Ok(())
+            })
+            .on_completion(move |_, (), _| match std::mem::take(&mut fails) {
+                true => (ControlFlow::Error("once".into()), None),
+                false => (ControlFlow::Exit, None),
+            });
+        let mut ring = Bench::with(8, script);
+        assert!(matches!(ring.run(), Err(RingError::Completion(_))));
+        ring.run().unwrap();
+    });
+}
+
+#[test]
+fn a_second_thread_is_told_that_it_is_the_wrong_one_and_nothing_changes() {
+    watched(|| {
+        let (ledger, log) = (Ledger::new(), Log::new());
+        let (setups, seen) = (log.clone(), log.clone());
+        let script = Script::new()
+            .on_setup(move |_| {
+                setups.push("setup");
+                Ok(())
+            })
+            .on_completion(move |_, data: Tracked<&'static str>, _| {
+                seen.push(*data);
+                (ControlFlow::Continue, None)
+            });
+        let mut ring = Bench::with(8, script);
+        ring.run().unwrap();
+        assert_eq!(log.take(), ["setup"]);
+        ring.submitter(Bench::FIRST).submit(ledger.issue("nop"), |_| request::nop()).unwrap();
+        let before = ring.stats();
+
+        let mut ring = elsewhere(move || {
+            assert!(matches!(ring.run(), Err(RingError::WrongThread)));
+            assert!(matches!(ring.turn(), Err(RingError::WrongThread)));
+            assert!(matches!(ring.finish(), Err(RingError::WrongThread)));
+            let text = ring.run().unwrap_err().to_string();
+            assert!(text.contains("thread"), "{text}");
+            ring
+        });
+        assert_eq!((log.len(), ledger.alive()), (0, 1));
+        assert_eq!(ring.stats(), before);
+        ring.run().unwrap();
+        assert_eq!(log.take(), ["setup", "nop"]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn a_ring_in_the_middle_of_turns_survives_a_visit_to_another_thread() {
+    watched(|| {
+        let (ledger, log) = (Ledger::new(), Log::new());
+        let (seen, ended) = (log.clone(), log.clone());
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.submit(ledger.issue(0), |_| request::timeout(LONG))?;
+                Ok(())
+            })
+            .on_completion(move |_, data: Tracked<u32>, _| {
+                seen.push(*data);
+                (ControlFlow::Continue, None)
+            })
+            .on_teardown(move |_, data, _| {
+                ended.push(*data + 1000);
+                Ok(())
+            });
+        let mut ring = Bench::with(4, script);
+        ring.turn().unwrap();
+        let mut ring = elsewhere(move || {
+            assert!(matches!(ring.turn(), Err(RingError::WrongThread)));
+            // More than the submission queue holds: it can't be flushed from here.
+            for number in 1..20 {
+                let data = ledger.issue(number);
+                ring.submitter(Bench::FIRST).submit(data, |_| request::nop()).unwrap();
+            }
+            assert!(matches!(ring.finish(), Err(RingError::WrongThread)));
+            ring
+        });
+        assert_eq!(ring.stats().in_flight, 20);
+        while ring.stats().in_flight > 1 {
+            ring.turn().unwrap();
+        }
+        assert_eq!(log.take(), (1..20).collect::<Vec<_>>());
+        ring.finish().unwrap();
+        assert_eq!(log.take(), [1000]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn a_finished_ring_may_be_dropped_in_any_thread() {
+    in_child(|| {
+        let before = open_descriptors();
+        let ledger = Ledger::new();
+        let data = ledger.issue(1);
+        let script = Script::new().on_setup_once(move |mut submitter| {
+            submitter.submit(data, |_| request::nop())?;
+            Ok(())
+        });
+        let mut ring = Bench::<Tracked<u32>>::with(8, script);
+        ring.run().unwrap();
+        ledger.assert_all_dropped_once();
+        elsewhere(move || drop(ring));
+        assert_eq!(open_descriptors(), before);
+    });
+}
+
+#[test]
+fn a_ring_that_never_ran_may_be_dropped_in_any_thread() {
+    in_child(|| {
+        let before = open_descriptors();
+        let ledger = Ledger::new();
+        let mut ring = Bench::<Tracked<u32>>::with(4, Script::new());
+        for number in 0..20 {
+            let data = ledger.issue(number);
+            ring.submitter(Bench::FIRST).submit(data, |_| request::timeout(LONG)).unwrap();
+        }
+        ring.submitter(Bench::FIRST).post(ledger.issue(20)).unwrap();
+        elsewhere(move || drop(ring));
+        ledger.assert_all_dropped_once();
+        assert_eq!(open_descriptors(), before);
+    });
+}
+
+#[test]
+fn many_rings_run_at_once_each_in_its_thread() {
+    watched(|| {
+        let threads: Vec<_> = (0..16_u32)
+            .map(|number| {
+                thread::spawn(move || {
+                    let (ledger, log) = (Ledger::new(), Log::new());
+                    let seen = log.clone();
+                    let script = Script::new()
+                        .on_setup_once(move |mut submitter| {
+                            for step in 0..50 {
+                                let data = ledger.issue((number, step));
+                                submitter.submit(data, |_| request::nop())?;
+                            }
+                            let data = ledger.issue((number, 1000));
+                            submitter.submit(data, |_| request::timeout(LONG))?;
+                            Ok(())
+                        })
+                        .on_completion(move |_, mut data: Tracked<(u32, u32)>, mut submitter| {
+                            assert_eq!(data.0, number, "that of another ring");
+                            seen.push(data.1);
+                            data.1 += 100;
+                            match data.1 {
+                                900.. if seen.len() == 450 => return (ControlFlow::Exit, None),
+                                900.. => {}
+                                _ => {
+                                    let short = Duration::from_micros(200);
+                                    submitter.submit(data, move |_| request::timeout(short)).unwrap();
+                                }
+                            }
+                            (ControlFlow::Continue, None)
+                        });
+                    let mut ring = Bench::with(16, script);
+                    ring.run().unwrap();
+                    assert_eq!(log.len(), 450);
+                    assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
+                    ledger.assert_all_dropped_once();
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+#[test]
+fn two_rings_in_one_thread_do_not_disturb_each_other() {
+    watched(|| {
+        let log = Log::new();
+        let make = |name: &'static str| {
+            let log = log.clone();
+            let script = Script::new().on_completion(move |_, data: u32, _| {
+                log.push((name, data));
+                (ControlFlow::Continue, None)
+            });
+            Bench::with(8, script)
+        };
+        let (mut one, mut two) = (make("one"), make("two"));
+        let key = one.submitter(Bench::FIRST).submit(1, |_| request::timeout(LONG)).unwrap();
+        let other_key = two.submitter(Bench::FIRST).submit(2, |_| request::timeout(LONG)).unwrap();
+        assert_ne!(key, other_key, "the same slot, the same generation, and yet");
+        one.turn().unwrap();
+        two.turn().unwrap();
+        assert!(!two.submitter(Bench::FIRST).cancel(key), "a key of another ring");
+        assert!(one.submitter(Bench::FIRST).cancel(key));
+        one.run().unwrap();
+        assert_eq!(log.take(), [("one", 1)]);
+        assert_eq!(two.stats().in_flight, 1);
+        two.finish().unwrap();
+    });
+}
+
+// ---- operations after the run -----------------------------------------------------------------
+
+#[derive(Default)]
+struct Counter {
+    count: u32,
+    names: Vec<String>,
+}
+
+struct Silent;
+
+impl<R: Ring> RingOperation<R> for Counter {
+    type RingData = String;
+    type SetupError = rummelplatz::SubmitError;
+    type TeardownError = Infallible;
+    type ControlFlowWarn = Infallible;
+    type ControlFlowError = Infallible;
+
+    fn setup(&mut self, mut submitter: Submitter<'_, R, Self>) -> Result<(), Self::SetupError> {
+        for name in ["one", "two"] {
+            submitter.submit(name.to_owned(), |_| request::nop())?;
+        }
+        Ok(())
+    }
+
+    fn on_completion(
+        &mut self,
+        _: Completion,
+        name: String,
+        _: Submitter<'_, R, Self>,
+    ) -> CompletionResult<R, Self> {
+        self.count += 1;
+        self.names.push(name);
+        (ControlFlow::Continue, None)
+    }
+}
+
+impl<R: Ring> RingOperation<R> for Silent {
+    type RingData = ();
+    type SetupError = Infallible;
+    type TeardownError = Infallible;
+    type ControlFlowWarn = Infallible;
+    type ControlFlowError = Infallible;
+
+    fn on_completion(
+        &mut self,
+        _: Completion,
+        (): (),
+        _: Submitter<'_, R, Self>,
+    ) -> CompletionResult<R, Self> {
+        (ControlFlow::Continue, None)
+    }
+}
+
+#[ring]
+struct Counting {
+    counter: Counter,
+    silent: Silent,
+}
+
+fn counting() -> Counting {
+    let raw = Counting::new_raw_ring(NonZeroU32::new(8).unwrap()).unwrap();
+    Counting::new(raw, None, Counter::default(), Silent)
+}
+
+#[test]
+fn the_operations_can_be_read_after_the_run_and_between_runs() {
+    watched(|| {
+        let mut ring = counting();
+        assert_eq!(ring.counter.count, 0);
+        ring.run().unwrap();
+        assert_eq!(ring.counter.names, ["one", "two"]);
+        ring.counter.names.clear();
+        ring.run().unwrap();
+        assert_eq!((ring.counter.count, ring.counter.names.len()), (4, 2));
+    });
+}
+
+/// What is not moved out of the ring is dropped here.
+fn into_counter(ring: Counting) -> Counter {
+    let Counting { counter, silent: Silent, .. } = ring;
+    counter
+}
+
+#[test]
+fn the_operations_can_be_moved_out_of_the_ring() {
+    in_child(|| {
+        let before = open_descriptors();
+        let mut ring = counting();
+        ring.run().unwrap();
+        let counter = into_counter(ring);
+        assert_eq!(counter.names, ["one", "two"]);
+        assert_eq!(open_descriptors(), before, "what was left of the ring is gone");
+
+        // Even with requests in flight: those end first.
+        let mut ring = counting();
+        ring.submitter(Counting::COUNTER).submit("late".into(), |_| request::timeout(LONG)).unwrap();
+        ring.turn().unwrap();
+        assert_eq!(ring.stats().operation(Counting::COUNTER).in_flight, 1);
+        let counter = into_counter(ring);
+        assert_eq!(counter.count, 2);
+        assert_eq!(open_descriptors(), before);
+    });
+}
