@@ -31,6 +31,7 @@ pub struct Options {
     pub(crate) completions: Option<u32>,
     pub(crate) backlog_limit: Option<usize>,
     pub(crate) request_limit: Option<u32>,
+    pub(crate) defer_taskrun: bool,
     pub(crate) limits: Limits,
 }
 
@@ -48,6 +49,7 @@ impl Options {
             completions: None,
             backlog_limit: None,
             request_limit: None,
+            defer_taskrun: true,
             limits: Limits { grace: Duration::from_secs(1), deadline: None },
         }
     }
@@ -103,16 +105,18 @@ impl RawRing {
     ///
     /// See [`BuildErrorKind`](crate::BuildErrorKind).
     pub fn new(entries: NonZeroU32) -> Result<RawRing, BuildError> {
-        Self::with_sizes(entries.get(), None)
+        Self::with_options(&Options::new().entries(entries.get()))
     }
 
-    pub(crate) fn with_sizes(entries: u32, completions: Option<u32>) -> Result<RawRing, BuildError> {
+    pub(crate) fn with_options(options: &Options) -> Result<RawRing, BuildError> {
+        let Options { entries, completions, defer_taskrun, .. } = *options;
         if entries == 0 || entries > MAX_ENTRIES {
             return Err(BuildError::too_large(entries));
         }
         let completions = completions.unwrap_or(entries * COMPLETIONS_PER_ENTRY);
         let completions = completions.clamp(entries, MAX_COMPLETIONS);
-        let ring = negotiate(|features| build(entries, completions, features));
+        let wanted = |feature: &Feature| defer_taskrun || *feature != Feature::DeferTaskrun;
+        let ring = negotiate(|features| build(entries, completions, features.iter().copied().filter(wanted)));
         let raw = ring.and_then(|ring| RawRing::assemble(ring, true));
         raw.map_err(|error| BuildError::new(entries, error))
     }
@@ -191,7 +195,7 @@ fn negotiate<T>(mut build: impl FnMut(&[Feature]) -> io::Result<T>) -> io::Resul
     }
 }
 
-fn build(entries: u32, completions: u32, features: &[Feature]) -> io::Result<IoUring> {
+fn build(entries: u32, completions: u32, features: impl Iterator<Item = Feature>) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder.setup_r_disabled().setup_cqsize(completions).dontfork();
     for feature in features {

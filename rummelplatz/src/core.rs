@@ -90,6 +90,7 @@ fn this_thread() -> u64 {
 impl Core {
     pub(crate) fn new(raw: RawRing, options: Options) -> Core {
         let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
+        let closed = raw.ring.is_forked().then_some(SubmitError::Forked);
         let mut core = Core {
             queue: Uring::new(raw.ring, serial),
             backlog: Backlog::new(options.backlog_limit),
@@ -98,7 +99,7 @@ impl Core {
             parked: Vec::new(),
             phase: Phase::Idle,
             mark: Flags::EMPTY,
-            closed: None,
+            closed,
             in_flight: 0,
             late: 0,
             cancels: 0,

@@ -170,7 +170,9 @@ pub use io_uring;
 /// `turn()` flushes, reaps and dispatches without blocking, and runs `setup` the first time. It returns
 /// a [`Progress`]: what it did, and when it wants to be called again at the latest. Between turns, the
 /// ring's descriptor becomes readable when there is something to do, so it can be given to `epoll` or
-/// `mio`.
+/// `mio`. (It is an eventfd that the kernel signals: no sleeper on the descriptor of the io_uring itself
+/// is woken if that has `DEFER_TASKRUN`. For the latter, ask the [`RawRing`]. If your requests read or
+/// poll eventfds, see [`Builder::defer_taskrun`].)
 ///
 /// # Threads and processes
 ///

@@ -1208,6 +1208,8 @@ fn a_ring_of_any_kind_runs_and_is_torn_down() {
                 let raw = unsafe { RawRing::from_io_uring(uring) }.unwrap();
                 let ledger = Ledger::new();
                 let (reader, writer) = shared_pipe();
+                // So that the reads don't see the end of the file.
+                let _keep = Arc::clone(&writer);
                 let ended = Log::new();
                 let log = ended.clone();
                 let script = Script::new()

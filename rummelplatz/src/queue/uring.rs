@@ -51,7 +51,11 @@ enum Aside {
 impl Uring {
     /// Takes over a ring whose submission queue is empty.
     pub(crate) fn new(ring: Mapped, serial: u64) -> Uring {
-        let (tail, next) = (ring.entries_taken_in(), ring.completions_seen());
+        // Its memory is not there in a forked child, which finds out before it uses the ring.
+        let (tail, next) = match ring.is_forked() {
+            true => (0, 0),
+            false => (ring.entries_taken_in(), ring.completions_seen()),
+        };
         Uring {
             asides: (0..ring.capacity()).map(|_| Aside::Nothing).collect(),
             tail,
