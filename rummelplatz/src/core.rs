@@ -177,6 +177,19 @@ impl Core {
         self.late += 1;
     }
 
+    /// Whether an entry may be pushed without a further thought.
+    #[inline]
+    pub(crate) fn is_direct(&self) -> bool {
+        self.direct > 0
+    }
+
+    /// Queues an entry when [`is_direct`](Self::is_direct).
+    #[inline(always)]
+    pub(crate) fn push_direct(&mut self, placed: Placed) {
+        self.direct -= 1;
+        self.queue.push(placed);
+    }
+
     /// Makes room for `count` requests, or says why not.
     #[inline]
     pub(crate) fn admit(&mut self, count: usize) -> Result<(), SubmitError> {
@@ -197,20 +210,12 @@ impl Core {
     // ---- entries on their way to the kernel ---------------------------------------------------
 
     /// Queues an admitted request, behind those that came before.
-    #[inline(always)]
     pub(crate) fn push(&mut self, placed: Placed) {
-        if self.direct > 0 {
-            self.direct -= 1;
-            self.queue.push(placed);
+        if self.is_direct() {
+            self.push_direct(placed);
         } else {
-            self.push_back(placed);
+            self.backlog.push(placed, false);
         }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn push_back(&mut self, placed: Placed) {
-        self.backlog.push(placed, false);
     }
 
     /// Queues admitted requests so that no other entry comes between them, nor the end of a submit.

@@ -37,18 +37,18 @@ pub(crate) enum State {
 }
 
 /// A slot's own account of itself; never overlaps the value.
-struct Header<M> {
+struct Header<D, M> {
     /// The `user_data` of the present request, or [`vacant`] while free. So one comparison checks
     /// tag, generation, slot and state.
     user_data: u64,
     generation: u64,
-    next_free: u32,
+    next_free: Option<NonNull<Slot<D, M>>>,
     state: State,
     meta: MaybeUninit<M>,
 }
 
 struct Slot<D, M> {
-    header: Header<M>,
+    header: Header<D, M>,
     value: UnsafeCell<MaybeUninit<D>>,
 }
 
@@ -61,11 +61,17 @@ const fn vacant(index: u32) -> u64 {
     !(index as u64)
 }
 
+/// The index of the free slot that has this for a `user_data`.
+const fn named_by(vacant: u64) -> u32 {
+    !vacant as u32
+}
+
 /// See the [module documentation](self).
 pub struct Slab<D, M: Copy> {
     tag: u8,
-    /// First of the free slots, linked through their headers.
-    free: u32,
+    /// The first of the free slots, which are linked through their headers: the one that was freed
+    /// last, whose memory is still warm.
+    free: Option<NonNull<Slot<D, M>>>,
     /// Slots that were ever handed out; those from here on are uninitialised memory.
     fresh: u32,
     occupied: u32,
@@ -105,7 +111,7 @@ impl<D, M: Copy> Slab<D, M> {
     /// An empty slab whose requests carry `tag`. Allocates nothing, and has no room before
     /// [`set_limit`](Self::set_limit).
     pub const fn new(tag: u8) -> Self {
-        Slab { tag, free: NONE, fresh: 0, occupied: 0, limit: 0, chunks: Vec::new() }
+        Slab { tag, free: None, fresh: 0, occupied: 0, limit: 0, chunks: Vec::new() }
     }
 
     /// The tag that the requests carry.
@@ -125,10 +131,16 @@ impl<D, M: Copy> Slab<D, M> {
         self.occupied as usize
     }
 
+    /// Whether the next [`insert_with`](Self::insert_with) finds a slot.
+    #[inline]
+    pub(crate) fn has_free(&self) -> bool {
+        self.free.is_some()
+    }
+
     /// Makes sure that the next [`insert_with`](Self::insert_with) finds a slot.
     #[inline]
     pub(crate) fn reserve(&mut self) -> Result<(), Full> {
-        if self.free != NONE { Ok(()) } else { self.grow() }
+        if self.has_free() { Ok(()) } else { self.grow() }
     }
 
     /// Whether `count` more slots may be occupied.
@@ -155,7 +167,7 @@ impl<D, M: Copy> Slab<D, M> {
         let header = Header {
             user_data: vacant(index),
             generation: 0,
-            next_free: NONE,
+            next_free: None,
             state: State::Free,
             meta: MaybeUninit::uninit(),
         };
@@ -163,7 +175,7 @@ impl<D, M: Copy> Slab<D, M> {
         // SAFETY: `slot` points into a chunk that was just made sure to exist; its header is
         // uninitialised memory that nothing else refers to.
         unsafe { (&raw mut (*slot.as_ptr()).header).write(header) };
-        self.free = index;
+        self.free = Some(slot);
         Ok(())
     }
 
@@ -177,7 +189,7 @@ impl<D, M: Copy> Slab<D, M> {
 
     /// The header of a slot below `fresh`.
     #[inline]
-    fn header(&self, index: u32) -> &Header<M> {
+    fn header(&self, index: u32) -> &Header<D, M> {
         let slot = self.slot(index);
         // SAFETY: headers below `fresh` are initialised, are only changed through `&mut self`, and
         // do not overlap a value.
@@ -207,11 +219,13 @@ impl<D, M: Copy> Slab<D, M> {
             }
         }
 
-        let index = self.free;
-        assert!(index != NONE, "reserve() comes before insert_with()");
-        let slot = self.slot(index).as_ptr();
+        let Some(slot) = self.free else {
+            panic!("reserve() comes before insert_with()");
+        };
+        let slot = slot.as_ptr();
         // SAFETY: the slot is free, so its header is initialised and its value is not in use.
         let header = unsafe { &mut (*slot).header };
+        let index = named_by(header.user_data);
         self.free = header.next_free;
         self.occupied += 1;
         let user_data = UserData::pack(self.tag, header.generation, index);
@@ -296,7 +310,7 @@ pub(crate) struct Occupied<'s, D, M: Copy> {
 
 impl<D, M: Copy> Occupied<'_, D, M> {
     #[inline]
-    fn header(&mut self) -> &mut Header<M> {
+    fn header(&mut self) -> &mut Header<D, M> {
         // SAFETY: the header is initialised, does not overlap the value, and the slab is borrowed
         // exclusively.
         unsafe { &mut (*self.slot.as_ptr()).header }
@@ -393,7 +407,7 @@ impl<D, M: Copy> Occupied<'_, D, M> {
         header.generation = header.generation.wrapping_add(1);
         header.state = State::Free;
         header.next_free = next_free;
-        self.slab.free = self.index;
+        self.slab.free = Some(self.slot);
         self.slab.occupied -= 1;
     }
 }
@@ -1010,7 +1024,7 @@ mod tests {
 
     impl<D, M: Copy> Slab<D, M> {
         /// The header of a slot that is free.
-        fn find_free(&mut self, index: u32) -> &mut Header<M> {
+        fn find_free(&mut self, index: u32) -> &mut Header<D, M> {
             assert!(index < self.fresh && self.header(index).state == State::Free);
             // SAFETY: headers below `fresh` are initialised, and the slab is borrowed exclusively.
             unsafe { &mut (*self.slot(index).as_ptr()).header }

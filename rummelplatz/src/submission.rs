@@ -348,15 +348,35 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     }
 
     /// Makes room for one request, in the queue and in the slab.
-    #[inline(always)]
     fn make_room(&mut self) -> Result<(), SubmitError> {
         let Inner { core, slabs, .. } = &mut *self.inner;
         core.admit(1)?;
         self.tag.slab(slabs).reserve().map_err(|_| SubmitError::TooManyRequests)
     }
 
+    /// Accepts a request. The way that nearly all go, where there is room for all of it, is kept apart
+    /// from the others so that it can be short.
     #[inline(always)]
     fn accept(
+        &mut self,
+        data: Op::RingData,
+        flags: Flags,
+        build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
+    ) -> Result<Key<Op>, Refused<Op::RingData>> {
+        let Inner { core, slabs, .. } = &mut *self.inner;
+        let slab: &mut Slab<Op::RingData> = self.tag.slab(slabs);
+        if !core.is_direct() || !slab.has_free() {
+            return self.accept_slowly(data, flags, build);
+        }
+        let (identity, placed) = request::place(slab, data, flags | core.mark, core.now, build);
+        core.count();
+        core.push_direct(placed);
+        Ok(Key::new(core.serial, self.tag.number(), identity))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn accept_slowly(
         &mut self,
         data: Op::RingData,
         flags: Flags,
@@ -366,13 +386,12 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
             return Err(Refused { data, error });
         }
         let Inner { core, slabs, .. } = &mut *self.inner;
-        let slab: &mut Slab<Op::RingData> = self.tag.slab(slabs);
+        let slab = self.tag.slab(slabs);
         let (identity, placed) = request::place(slab, data, flags | core.mark, core.now, build);
         Ok(self.commit(identity, placed))
     }
 
     /// Counts a request that is in its slot, and queues it.
-    #[inline(always)]
     fn commit(&mut self, identity: Identity, placed: Placed) -> Key<Op> {
         let core = &mut self.inner.core;
         core.count();

@@ -679,6 +679,32 @@ fn a_chain_keeps_its_order_and_is_never_split_by_a_full_queue() {
 }
 
 #[test]
+fn a_single_request_does_not_overtake_a_chain_that_waits_for_room() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let mut ring = Bench::with(4, logging(&seen));
+        let mut submitter = ring.submitter(Bench::FIRST);
+        for number in 0..2 {
+            submitter.submit(ledger.issue(number), |_| request::nop()).unwrap();
+        }
+        let data = [2, 3, 4].map(|number| ledger.issue(number));
+        // SAFETY: NOPs point to nothing.
+        unsafe { submitter.push_multiple([link(nop()), link(nop()), nop()], data) }.unwrap();
+        // There is room for two, but not before the chain.
+        for number in 5..8 {
+            submitter.submit(ledger.issue(number), |_| request::nop()).unwrap();
+        }
+        ring.run().unwrap();
+        // The kernel begins the rest of a chain when it likes.
+        let begun: Vec<_> =
+            seen.take().into_iter().map(|it| it.0).filter(|it| ![3, 4].contains(it)).collect();
+        assert_eq!(begun, [0, 1, 2, 5, 6, 7]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
 fn a_chain_finds_room_by_a_flush_where_the_backlog_would_not_take_it() {
     watched(|| {
         let ledger = Ledger::new();
@@ -1050,6 +1076,16 @@ fn timers_run_their_time_on_each_clock() {
 fn the_last_tick_of_a_counted_timer_is_final() {
     watched(|| {
         for (entries, completions) in [(8, 32), (1, 1)] {
+            let once = Script::new()
+                .on_setup_once(|mut submitter| {
+                    let once = |_: &mut ()| request::timeout_multi_times(Duration::ZERO, NonZeroU32::MIN);
+                    submitter.stream((), once)?;
+                    Ok(())
+                })
+                .on_completion(|completion, (), _| {
+                    assert!(!completion.more());
+                    (ControlFlow::Continue, None)
+                });
             let seen = Log::new();
             let log = seen.clone();
             let script = Script::new()
@@ -1063,7 +1099,7 @@ fn the_last_tick_of_a_counted_timer_is_final() {
                     log.push((outcome(&completion), completion.more()));
                     (ControlFlow::Continue, completion.more().then_some(()))
                 });
-            let mut ring = Bench::builder(script, Script::new())
+            let mut ring = Bench::builder(script, once)
                 .entries(NonZeroU32::new(entries).unwrap())
                 .completion_entries(NonZeroU32::new(completions).unwrap())
                 .build()

@@ -52,7 +52,10 @@ pub fn close<'d>(descriptor: OwnedFd) -> Request<'d> {
     parts.request()
 }
 
-fn timer(spec: Timespec, count: u32, flags: TimeoutFlags) -> Parts {
+fn timer(time: Duration, count: u32, flags: TimeoutFlags) -> Parts {
+    // The kernel's seconds are signed: more of them would be refused, rather than take for ever.
+    let seconds = time.as_secs().min(i64::MAX as u64);
+    let spec = Timespec::new().sec(seconds).nsec(time.subsec_nanos());
     let mut facts = Facts::new(opcode::Timeout::CODE);
     facts.yields = Yields::Tick;
     facts.ticks = count;
@@ -63,7 +66,7 @@ fn timer(spec: Timespec, count: u32, flags: TimeoutFlags) -> Parts {
 ///
 /// A timer that ran its time has the result `Ok(0)`; one that was cancelled, `ECANCELED`.
 pub fn timeout<'d>(duration: Duration) -> Request<'d> {
-    timer(duration.into(), 0, TimeoutFlags::empty()).request()
+    timer(duration, 0, TimeoutFlags::empty()).request()
 }
 
 /// Completes at `instant`, on the monotonic clock (`IORING_TIMEOUT_ABS`, since 5.4).
@@ -71,7 +74,7 @@ pub fn timeout<'d>(duration: Duration) -> Request<'d> {
 /// An instant in the past completes at once.
 pub fn timeout_at<'d>(instant: Instant) -> Request<'d> {
     let at = clock::monotonic() + instant.saturating_duration_since(Instant::now());
-    timer(at.into(), 0, TimeoutFlags::ABS).request()
+    timer(at, 0, TimeoutFlags::ABS).request()
 }
 
 /// Completes when the system's clock shows `time` (`IORING_TIMEOUT_REALTIME`, since 5.15).
@@ -79,13 +82,13 @@ pub fn timeout_at<'d>(instant: Instant) -> Request<'d> {
 /// Unlike [`timeout_at`], this follows changes of the clock.
 pub fn timeout_at_time<'d>(time: SystemTime) -> Request<'d> {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    timer(since.into(), 0, TimeoutFlags::ABS | TimeoutFlags::REALTIME).request()
+    timer(since, 0, TimeoutFlags::ABS | TimeoutFlags::REALTIME).request()
 }
 
 /// Completes again and again, each time `interval` has passed (`IORING_TIMEOUT_MULTISHOT`, since
 /// 6.4).
 pub fn timeout_multi<'d>(interval: Duration) -> Stream<'d> {
-    timer(interval.into(), 0, TimeoutFlags::MULTISHOT).stream()
+    timer(interval, 0, TimeoutFlags::MULTISHOT).stream()
 }
 
 /// Completes `times` times, each time `interval` has passed (`IORING_TIMEOUT_MULTISHOT`, since
@@ -93,7 +96,7 @@ pub fn timeout_multi<'d>(interval: Duration) -> Stream<'d> {
 ///
 /// The last completion is final: [`more`](crate::Completion::more) is false.
 pub fn timeout_multi_times<'d>(interval: Duration, times: NonZeroU32) -> Stream<'d> {
-    timer(interval.into(), times.get(), TimeoutFlags::MULTISHOT).stream()
+    timer(interval, times.get(), TimeoutFlags::MULTISHOT).stream()
 }
 
 /// Accepts one connection (`IORING_OP_ACCEPT`, since 5.5).
