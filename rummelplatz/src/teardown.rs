@@ -126,10 +126,7 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
             finish(inner);
             return Progress::Finished;
         }
-        Step::Abandon => {
-            abandon(inner, None);
-            return Progress::Abandoned;
-        }
+        Step::Abandon => return give_up(audience, None),
         Step::Wave { late } => {
             core.phase = Phase::Cancelling;
             ending.wait_began = None;
@@ -154,13 +151,8 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
         }
     };
     if let Err(error) = entered {
-        // What is in flight can be neither cancelled nor awaited.
-        if core.in_flight == 0 {
-            finish(inner);
-            return Progress::Finished;
-        }
-        abandon(inner, Some(error));
-        return Progress::Abandoned;
+        // What the kernel has can be neither cancelled nor awaited.
+        return give_up(audience, Some(error));
     }
 
     let (tracked, any) = reap(audience);
@@ -178,6 +170,23 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
         }
     }
     Progress::Moved
+}
+
+/// Leaks what the kernel does not give back; all else ends as always.
+fn give_up<R: Ring>(audience: &mut impl Audience<R>, error: Option<io::Error>) -> Progress {
+    audience.inner().core.close(SubmitError::Closed);
+    // What has come already, and what the kernel never had.
+    reap(audience);
+    while audience.inner().core.synthetic() > 0 {
+        reap(audience);
+    }
+    let inner = audience.inner();
+    if inner.core.in_flight == 0 {
+        finish(inner);
+        return Progress::Finished;
+    }
+    abandon(inner, error);
+    Progress::Abandoned
 }
 
 /// How long to wait for completions when the kernel would not take an entry.

@@ -111,9 +111,11 @@ impl Mapped {
         let queues = parameters.cq.cqes as usize + completions;
         let entries = parameters.sq_entries as usize * size_of::<squeue::Entry>();
         let fd = ring.as_raw_fd();
+        let queues = Map::new(fd, IORING_OFF_SQ_RING, queues)?;
+        let entries = Map::new(fd, IORING_OFF_SQES, entries).inspect_err(|_| queues.unmap())?;
         Ok(Mapped {
-            queues: Map::new(fd, IORING_OFF_SQ_RING, queues)?,
-            entries: Map::new(fd, IORING_OFF_SQES, entries)?,
+            queues,
+            entries,
             ring: ManuallyDrop::new(ring),
             process: std::process::id(),
             parameters,
