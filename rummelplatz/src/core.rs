@@ -298,21 +298,25 @@ impl Core {
 
     /// Takes everything out of the backlog; requests among it are to end as never submitted.
     pub(crate) fn empty_backlog(&mut self) {
+        let mut wake = None;
         while let Some(placed) = self.backlog.pop() {
-            match UserData::tag(placed.user_data()) {
-                0 => self.forget_control(placed.user_data()),
-                _ => self.end_without_kernel(placed.user_data(), -libc::ECANCELED),
+            let user_data = placed.user_data();
+            if UserData::tag(user_data) != 0 {
+                self.end_without_kernel(user_data, -libc::ECANCELED);
+                continue;
+            }
+            match Control::from_bits(user_data) {
+                // Never below zero, whatever a message from another ring has said.
+                Some(Control::Cancel) => self.cancels = self.cancels.saturating_sub(1),
+                // The next run needs it.
+                Some(Control::Wake) => wake = Some(placed),
+                Some(Control::Untracked) | None => {}
             }
         }
-        self.refresh();
-    }
-
-    fn forget_control(&mut self, user_data: u64) {
-        match Control::from_bits(user_data) {
-            Some(Control::Cancel) => self.cancels -= 1,
-            Some(Control::Wake) => self.wake_armed = false,
-            Some(Control::Untracked) | None => {}
+        if let Some(placed) = wake {
+            self.push_control(placed);
         }
+        self.refresh();
     }
 
     /// Enters the kernel, with all that can be submitted.

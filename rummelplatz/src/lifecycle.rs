@@ -17,9 +17,11 @@
 //! 2. A *wave* asks for the end of each live request by its own `user_data`. (`ANY` is quadratic.)
 //! 3. Completions are waited for, a few milliseconds at a time.
 //! 4. A new wave goes out only if the answers to the last one are all in, **and** something moved: a
-//!    completion of a tracked request came, final or not, or a wait was quiet. Without the first half
-//!    cancels pile up faster than they are answered; without the second the ring spins on its own
-//!    cancels.
+//!    completion of a tracked request came, final or not, or a wait was quiet; **and** no request has
+//!    ended since the last look. Without the first third cancels pile up faster than they are answered;
+//!    without the second the ring spins on its own cancels; without the third the teardown of many
+//!    requests is quadratic, because their ends come a few at a time (20 per enter on Linux 6.18) and
+//!    all the others would be cancelled again.
 //! 5. When nothing is in flight, the answers to one's own cancels are waited for, too.
 //!
 //! Requests submitted by teardown handlers are *late*. They are left alone until the grace period is
@@ -93,6 +95,8 @@ pub(crate) enum Step {
     Flush,
     /// Send a cancel for each live request, late ones only if told.
     Wave { late: bool },
+    /// See what has completed, without waiting: more of it may be on the way.
+    Look,
     /// Wait for completions, but not longer than this.
     Wait(Duration),
     /// Nothing is in flight.
@@ -116,6 +120,8 @@ pub(crate) struct Teardown {
     limits: Limits,
     /// Something moved since the last wave; at the beginning, everything has.
     moved: bool,
+    /// How many requests were in flight at the last step.
+    in_flight: usize,
     /// Late requests have been included in a wave.
     grace_over: bool,
     /// How long the next wait may be: grows while nothing moves.
@@ -130,7 +136,7 @@ impl Teardown {
     const LONG: Duration = Duration::from_millis(80);
 
     pub(crate) fn new(limits: Limits) -> Teardown {
-        Teardown { limits, moved: true, grace_over: false, patience: Self::SHORT }
+        Teardown { limits, moved: true, in_flight: 0, grace_over: false, patience: Self::SHORT }
     }
 
     /// Whether handlers may still submit.
@@ -149,6 +155,7 @@ impl Teardown {
     /// Decides the next step.
     pub(crate) fn step(&mut self, view: View) -> Step {
         let View { elapsed, queued, in_flight, late, cancels } = view;
+        let ended = in_flight < std::mem::replace(&mut self.in_flight, in_flight);
         if self.limits.deadline.is_some_and(|deadline| elapsed >= deadline) {
             // Cancels own no memory: they alone are no reason to leak.
             return if in_flight == 0 { Step::Finish } else { Step::Abandon };
@@ -165,6 +172,9 @@ impl Teardown {
         }
         let targets = if self.grace_over { in_flight } else { in_flight - late.min(in_flight) };
         if targets > 0 && cancels == 0 && self.moved {
+            if ended {
+                return Step::Look;
+            }
             self.moved = false;
             return Step::Wave { late: self.grace_over };
         }
@@ -213,6 +223,21 @@ mod tests {
         teardown.observe(Event::Tracked);
         assert_eq!(teardown.step(answers_missing), wait(10));
         assert_eq!(teardown.step(view), Step::Wave { late: false });
+    }
+
+    #[test]
+    fn no_wave_goes_out_while_requests_keep_ending() {
+        let mut teardown = Teardown::new(LIMITS);
+        let view = |in_flight| View { in_flight, ..QUIET };
+        assert_eq!(teardown.step(view(100)), Step::Wave { late: false });
+        for left in [80, 60, 40] {
+            teardown.observe(Event::Tracked);
+            assert_eq!(teardown.step(view(left)), Step::Look);
+        }
+        assert_eq!(teardown.step(view(40)), Step::Wave { late: false }, "the rest was missed");
+        teardown.observe(Event::Tracked);
+        assert_eq!(teardown.step(view(40)), Step::Wave { late: false }, "a stream does not end by ticking");
+        assert_eq!(teardown.step(view(0)), Step::Finish);
     }
 
     #[test]

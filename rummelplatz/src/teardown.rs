@@ -140,6 +140,7 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
                 entered => entered,
             }
         }
+        Step::Look => core.enter(Patience::Poll),
         Step::Wait(time) => {
             core.phase = Phase::Draining;
             let patience = match may_wait && !core.is_busy() {

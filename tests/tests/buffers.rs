@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -864,6 +865,66 @@ fn an_exit_in_the_middle_of_a_burst_loses_no_buffer() {
             ring.run().unwrap();
             assert_eq!(pool.available(), 32);
         }
+    });
+}
+
+/// A stream over a completion queue of four, which cuts it, whose data gets another pool on its way.
+/// Returns the lengths of what was received, and how it ended.
+fn moving(from: &BufferPool, to: &BufferPool) -> (Vec<usize>, Result<u32, i32>) {
+    let (mut client, server) = tcp_pair();
+    client.write_all(&[9; 16 * 40]).unwrap();
+    drop(client);
+    let (receiver, to) = (Receiver::new(server, from), to.clone());
+    let (lengths, ends) = (Log::new(), Log::new());
+    let (log, end) = (lengths.clone(), ends.clone());
+    let script = Script::new()
+        .on_setup_once(|mut submitter| {
+            submitter.stream(receiver, Receiver::receive)?;
+            Ok(())
+        })
+        .on_completion(move |completion, mut receiver, _| {
+            if !completion.more() {
+                end.push(outcome(&completion));
+                return (ControlFlow::Continue, None);
+            }
+            if let Ok(buffer) = completion.into_buffer() {
+                log.push(buffer.len());
+            }
+            receiver.pool = to.clone();
+            (ControlFlow::Continue, Some(receiver))
+        });
+    let four = NonZeroU32::new(4).unwrap();
+    let mut ring =
+        Bench::builder(script, Script::new()).entries(four).completion_entries(four).build().unwrap();
+    ring.run().unwrap();
+    assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
+    (lengths.take(), ends.take().pop().unwrap())
+}
+
+#[test]
+fn a_stream_may_move_to_another_pool_when_it_is_armed_again() {
+    watched(|| {
+        let (small, large) = (BufferPool::new(16, 16).unwrap(), BufferPool::new(16, 32).unwrap());
+        let (lengths, end) = moving(&small, &large);
+        assert_eq!((lengths.iter().sum::<usize>(), end), (16 * 40, Ok(0)));
+        let moved = lengths.iter().position(|length| *length > 16).expect("it never moved");
+        assert!(moved > 0 && lengths[..moved].iter().all(|length| *length == 16), "{lengths:?}");
+        assert_eq!((small.available(), large.available()), (16, 16));
+    });
+}
+
+#[test]
+fn a_stream_that_moves_to_the_pool_of_another_ring_ends() {
+    watched(|| {
+        let (free, taken) = (BufferPool::new(16, 16).unwrap(), BufferPool::new(16, 16).unwrap());
+        let (client, server) = tcp_pair();
+        let mut other = Bench::with(8, Script::new());
+        other.submitter(Bench::FIRST).stream(Receiver::new(server, &taken), Receiver::receive).unwrap();
+        let (lengths, end) = moving(&free, &taken);
+        assert!(!lengths.is_empty() && lengths.len() < 40);
+        assert_eq!(end, Err(libc::EBUSY));
+        drop((other, client));
+        assert_eq!((free.available(), taken.available()), (16, 16));
     });
 }
 

@@ -329,7 +329,9 @@ impl Peer {
 fn echo(count: usize) -> (Bench<Peer>, mpsc::Receiver<()>) {
     let (clients, sockets): (Vec<_>, Vec<_>) = (0..count).map(|_| tcp_pair()).unzip();
     let (tell, served) = mpsc::channel();
+    sockets.iter().for_each(|socket: &TcpStream| socket.set_nodelay(true).unwrap());
     for (number, mut client) in clients.into_iter().enumerate() {
+        client.set_nodelay(true).unwrap();
         let tell = tell.clone();
         thread::spawn(move || {
             for round in 0..50 {

@@ -113,13 +113,7 @@ impl Mapped {
         let fd = ring.as_raw_fd();
         let queues = Map::new(fd, IORING_OFF_SQ_RING, queues)?;
         let entries = Map::new(fd, IORING_OFF_SQES, entries).inspect_err(|_| queues.unmap())?;
-        Ok(Mapped {
-            queues,
-            entries,
-            ring: ManuallyDrop::new(ring),
-            process: std::process::id(),
-            parameters,
-        })
+        Ok(Mapped { queues, entries, ring: ManuallyDrop::new(ring), process: std::process::id(), parameters })
     }
 
     /// Whether this process was forked off the one that made the ring.
