@@ -4,11 +4,13 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::num::NonZeroU32;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use rummelplatz::io_uring::types::Fd;
+use rummelplatz::io_uring::{opcode, squeue};
 use rummelplatz::{Buffer, BufferPool, ControlFlow, Key, Refused, Ring, Stream, SubmitError, request};
 use rummelplatz_tests::{
     Bench, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome, tcp_pair, watched,
@@ -495,6 +497,50 @@ fn streams_whose_buffers_are_dropped_at_once_are_never_taken_for_hopeless() {
         assert!(counts.iter().all(|it| *it == (Ok(0), 1000)), "{counts:?}");
         assert!(starved.len() > STREAMS, "there were enough buffers after all");
         assert_eq!(pool.available(), 2);
+    });
+}
+
+#[test]
+fn a_stream_ends_when_no_buffer_can_ever_come_back() {
+    watched(|| {
+        let ((mut client, server), (mut thief, stolen)) = (tcp_pair(), tcp_pair());
+        thief.write_all(b"loot").unwrap();
+        let pool = BufferPool::new(1, 16).unwrap();
+        let (receiver, second) = (Receiver::new(server, &pool), Receiver::new(stolen, &pool));
+        let seen = Log::new();
+        let log = seen.clone();
+        let first = Script::new()
+            .on_setup_once(|mut submitter| {
+                submitter.stream(receiver, Receiver::receive)?;
+                let descriptor = Fd(second.socket.as_raw_fd());
+                let entry = opcode::Recv::new(descriptor, std::ptr::null_mut(), 16).buf_group(0).build();
+                let entry = entry.flags(squeue::Flags::BUFFER_SELECT);
+                // SAFETY: the socket is owned by the data; the memory is that of the pool, which belongs
+                // to the ring until it has finished. Nobody looks at it: the buffer is lost.
+                unsafe { submitter.to(Bench::SECOND).push(entry, second) }.map_err(|it| it.error)?;
+                Ok(())
+            })
+            .on_completion(move |completion, receiver, _| match completion.more() {
+                true => {
+                    log.push(outcome(&completion));
+                    (ControlFlow::Continue, Some(receiver))
+                }
+                false => {
+                    assert!(log.len() < 10, "it was told too often");
+                    log.push(outcome(&completion));
+                    (ControlFlow::Continue, None)
+                }
+            });
+        let second = Script::new().on_completion(move |completion, _, _| {
+            assert_eq!(outcome(&completion), Ok(4));
+            client.write_all(b"nowhere to put this").unwrap();
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::builder(first, second).build().unwrap();
+        ring.run().unwrap();
+        let seen = seen.take();
+        assert!(!seen.is_empty() && seen.iter().all(|outcome| *outcome == Err(libc::ENOBUFS)), "{seen:?}");
+        assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
     });
 }
 

@@ -83,6 +83,12 @@ fn thirty_two_thousand_polls_in_flight_end() {
     watched(|| poll_many(32_000, 4096));
 }
 
+/// So many that a teardown whose work is quadratic does not end.
+#[test]
+fn a_hundred_thousand_polls_in_flight_end() {
+    watched(|| poll_many(100_000, 4096));
+}
+
 #[test]
 fn ten_thousand_reads_in_flight_end() {
     watched(|| {
