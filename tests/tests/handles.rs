@@ -438,6 +438,52 @@ fn all_that_was_accepted_is_delivered_however_the_end_and_the_sending_meet() {
     });
 }
 
+#[test]
+fn a_stop_during_a_teardown_is_for_the_next_run_and_no_wake_up_is_lost_over_it() {
+    watched(|| {
+        let (runs, log) = (Log::new(), Log::new());
+        let (setups, seen) = (runs.clone(), log.clone());
+        let script = Script::new()
+            .on_setup(move |mut submitter| {
+                setups.push(());
+                if setups.len() == 1 {
+                    submitter.submit(0, |_| request::timeout(LONG))?;
+                    submitter.submit(1, |_| request::nop())?;
+                }
+                Ok(())
+            })
+            .on_completion(move |completion, data, _| {
+                seen.push(data);
+                let exit = !completion.is_message();
+                (if exit { ControlFlow::Exit } else { ControlFlow::Continue }, None)
+            })
+            .on_teardown(|_, data, mut submitter| {
+                if data == 0 {
+                    submitter.handle().stop();
+                    // Long enough for the wake-up to be seen by this teardown.
+                    submitter.submit(2, |_| request::timeout(Duration::from_millis(5)))?;
+                }
+                Ok(())
+            });
+        let mut ring = Bench::with(8, script);
+        let handle = ring.handle();
+        ring.run().unwrap();
+        assert_eq!(log.take(), [1]);
+        ring.run().unwrap();
+        assert_eq!((runs.len(), log.take()), (2, vec![]), "stopped at once");
+        let other = thread::spawn(move || {
+            while handle.send(Bench::FIRST, 7).is_err() {
+                thread::yield_now();
+            }
+            pause();
+            handle.send(Bench::FIRST, 8).unwrap();
+        });
+        ring.run().unwrap();
+        other.join().unwrap();
+        assert_eq!(log.take(), [7, 8]);
+    });
+}
+
 // ---- the end of the ring itself ---------------------------------------------------------------
 
 #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use rummelplatz::io_uring::{IoUring, opcode, squeue, types};
+use rummelplatz::io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rummelplatz::request::{CWD, Events, OpenOptions};
 use rummelplatz::{ControlFlow, Key, Refused, Request, RingError, SubmitError, request};
 use rummelplatz_tests::{
@@ -320,6 +320,42 @@ fn cancel_all_means_the_requests_of_this_operation() {
         expected.push((50, Ok(0)));
         expected.extend((100..120).map(|number| (number, Ok(0))));
         assert_eq!(seen, expected);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn a_stream_that_cancels_itself_when_the_kernel_has_just_cut_it_ends_as_cancelled() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let clients: Vec<_> = (0..12).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.stream(ledger.issue(listener), |it| request::accept_multi(&it.value))?;
+                Ok(())
+            })
+            .on_completion(move |completion, listener, mut submitter| {
+                log.push((outcome(&completion), completion.more()));
+                let cut = completion.more() && !cqueue::more(completion.raw().flags);
+                if cut {
+                    assert_eq!(submitter.cancel_all(), 1);
+                }
+                (ControlFlow::Continue, completion.more().then_some(listener))
+            });
+        let mut ring = Bench::builder(script, Script::new())
+            .entries(4.try_into().unwrap())
+            .completion_entries(4.try_into().unwrap())
+            .build()
+            .unwrap();
+        ring.run().unwrap();
+        let mut seen = seen.take();
+        assert_eq!(seen.pop(), Some((CANCELLED, false)));
+        assert!(!seen.is_empty() && seen.iter().all(|it| *it == (Ok(0), true)), "{seen:?}");
+        drop(clients);
         ledger.assert_all_dropped_once();
     });
 }
