@@ -173,13 +173,15 @@ fn a_handle_is_good_for_the_next_run() {
         let mut ring = Bench::with(8, logging(&log));
         let handle = ring.handle();
         for round in 0..5 {
-            let sender = handle.clone();
+            let (sender, seen) = (handle.clone(), log.clone());
             let other = thread::spawn(move || {
                 // The run may not have begun.
                 while sender.send(Bench::FIRST, round).is_err() {
                     thread::yield_now();
                 }
-                pause();
+                while seen.is_empty() {
+                    thread::yield_now();
+                }
                 sender.stop();
             });
             ring.run().unwrap();
