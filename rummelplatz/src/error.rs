@@ -105,9 +105,39 @@ pub enum SubmitError {
     PoolInUse,
     /// The kernel did not register the [`BufferPool`](crate::BufferPool), with this `errno`.
     PoolRefused(i32),
-    /// The raw entry can't be tracked; the text says why.
-    Invalid(&'static str),
+    /// The raw entry can't be tracked.
+    Invalid(InvalidEntry),
 }
+
+/// What a raw entry may not do, because the ring could not keep its promises then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum InvalidEntry {
+    /// `IOSQE_CQE_SKIP_SUCCESS` on a tracked request: its end would never be told.
+    SkipsSuccess,
+    /// `IOSQE_IO_DRAIN`: all later entries would wait behind it, cancels included.
+    Drains,
+    /// A link on the last entry: it would join whatever entry comes next.
+    LinksOn,
+    /// A chain that is longer than the submission queue, which could not be submitted whole.
+    ChainTooLong,
+    /// `IORING_POLL_UPDATE_USER_DATA`: it would change the `user_data` of another request.
+    ChangesUserData,
+}
+
+impl fmt::Display for InvalidEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            InvalidEntry::SkipsSuccess => "CQE_SKIP_SUCCESS would hide its end",
+            InvalidEntry::Drains => "IO_DRAIN holds up all later entries, cancels included",
+            InvalidEntry::LinksOn => "its link would join whatever entry comes next",
+            InvalidEntry::ChainTooLong => "the chain is longer than the submission queue",
+            InvalidEntry::ChangesUserData => "it would change the user_data of another request",
+        })
+    }
+}
+
+const _: () = assert!(size_of::<SubmitError>() <= 8, "small: it is returned by every submit");
 
 impl fmt::Display for SubmitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

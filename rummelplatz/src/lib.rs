@@ -255,7 +255,7 @@ pub use crate::buffers::{Buffer, BufferPool};
 pub use crate::builder::Builder;
 pub use crate::completion::{Completion, RawCompletion};
 pub use crate::config::RawRing;
-pub use crate::error::{BuildError, BuildErrorKind, Refused, Stuck, StuckRequest, SubmitError};
+pub use crate::error::{BuildError, BuildErrorKind, InvalidEntry, Refused, Stuck, StuckRequest, SubmitError};
 pub use crate::handle::{RingHandle, SendError};
 pub use crate::handler::ResultExt;
 pub use crate::operation::{CompletionResult, ControlFlow, RingOperation};

@@ -3,7 +3,7 @@
 use io_uring::squeue;
 
 use crate::core::Core;
-use crate::error::{Refused, SubmitError};
+use crate::error::{InvalidEntry, Refused, SubmitError};
 use crate::facts::{Facts, Flags};
 use crate::handle::RingHandle;
 use crate::operation::RingOperation;
@@ -242,7 +242,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         let linked = entries.iter().any(|entry| sqe::flags(entry).intersects(LINKS));
         let admitted = check_tracked(&entries)
             .and_then(|()| match linked && N > core.queue.capacity() {
-                true => Err(SubmitError::Invalid("the chain is longer than the submission queue")),
+                true => Err(SubmitError::Invalid(InvalidEntry::ChainTooLong)),
                 false => core.admit(N),
             })
             .and_then(|()| match slab.has_room(N) {
@@ -405,17 +405,17 @@ const LINKS: squeue::Flags = squeue::Flags::IO_LINK.union(squeue::Flags::IO_HARD
 /// What no entry may do to the requests of others.
 fn check_raw(entry: &squeue::Entry) -> Result<(), SubmitError> {
     if sqe::flags(entry).contains(squeue::Flags::IO_DRAIN) {
-        return Err(SubmitError::Invalid("IO_DRAIN holds up all later entries, cancels included"));
+        return Err(SubmitError::Invalid(InvalidEntry::Drains));
     }
     if sqe::updates_user_data(entry) {
-        return Err(SubmitError::Invalid("it would change the user_data of another request"));
+        return Err(SubmitError::Invalid(InvalidEntry::ChangesUserData));
     }
     Ok(())
 }
 
 fn check_last(entry: &squeue::Entry) -> Result<(), SubmitError> {
     match sqe::flags(entry).intersects(LINKS) {
-        true => Err(SubmitError::Invalid("its link would join whatever entry comes next")),
+        true => Err(SubmitError::Invalid(InvalidEntry::LinksOn)),
         false => Ok(()),
     }
 }
@@ -424,7 +424,7 @@ fn check_tracked(entries: &[squeue::Entry]) -> Result<(), SubmitError> {
     for entry in entries {
         check_raw(entry)?;
         if sqe::flags(entry).contains(squeue::Flags::SKIP_SUCCESS) {
-            return Err(SubmitError::Invalid("CQE_SKIP_SUCCESS would hide its end"));
+            return Err(SubmitError::Invalid(InvalidEntry::SkipsSuccess));
         }
     }
     entries.last().map_or(Ok(()), check_last)

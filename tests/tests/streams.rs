@@ -902,6 +902,86 @@ fn a_stream_that_its_handler_cancels_at_the_moment_it_is_cut_is_not_armed_again(
     });
 }
 
+/// How a stream is told to end.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum End {
+    Abandon,
+    Cancel,
+    CancelAll,
+    Exit,
+}
+
+/// A timer whose handler takes longer than its interval: whenever a cancel reaches the kernel, the next
+/// tick is on its way already, and the kernel does not find the timer.
+fn end_a_timer_that_is_too_fast(interval: Duration, end: End) {
+    let (ledger, seen) = (Ledger::new(), Log::new());
+    let (data, log, teardown) = (ledger.issue(0), seen.clone(), seen.clone());
+    let (tell, told) = mpsc::channel();
+    let mut key = None;
+    let first = Script::new()
+        .on_setup_once(move |mut submitter| {
+            tell.send(
+                submitter.stream((data, interval), |(_, interval)| request::timeout_multi(*interval))?,
+            )?;
+            Ok(())
+        })
+        .on_completion(move |completion, mut data: (Tracked<u32>, Duration), mut submitter| {
+            let key = *key.get_or_insert_with(|| told.recv().unwrap());
+            if !completion.more() {
+                log.push(outcome(&completion));
+                return (ControlFlow::Continue, None);
+            }
+            thread::sleep(2 * interval);
+            *data.0 += 1;
+            if *data.0 != 3 {
+                return (ControlFlow::Continue, Some(data));
+            }
+            match end {
+                End::Abandon => return (ControlFlow::Continue, None),
+                End::Cancel => assert!(submitter.cancel(key)),
+                End::CancelAll => assert_eq!(submitter.cancel_all(), 1),
+                End::Exit => return (ControlFlow::Exit, Some(data)),
+            }
+            (ControlFlow::Continue, Some(data))
+        })
+        .on_teardown(move |completion, _, _| {
+            teardown.push(outcome(&completion));
+            Ok(())
+        });
+    let mut ring = Bench::with(8, first);
+    ring.run().unwrap();
+    assert_eq!(seen.len(), usize::from(end != End::Abandon), "{end:?}");
+    assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
+    ledger.assert_all_dropped_once();
+}
+
+#[test]
+fn a_timer_that_is_faster_than_its_handler_ends_when_it_is_abandoned() {
+    watched(|| end_a_timer_that_is_too_fast(Duration::from_millis(1), End::Abandon));
+}
+
+#[test]
+fn a_timer_that_is_faster_than_its_handler_ends_when_it_is_cancelled() {
+    watched(|| {
+        end_a_timer_that_is_too_fast(Duration::from_millis(1), End::Cancel);
+        end_a_timer_that_is_too_fast(Duration::from_millis(1), End::CancelAll);
+    });
+}
+
+#[test]
+fn a_timer_that_is_faster_than_its_handler_ends_with_its_ring() {
+    watched(|| end_a_timer_that_is_too_fast(Duration::from_millis(1), End::Exit));
+}
+
+#[test]
+fn a_timer_that_is_as_fast_as_can_be_ends_with_its_ring() {
+    watched(|| {
+        for nanoseconds in [100_000, 20_000, 5_000, 1_000, 1] {
+            end_a_timer_that_is_too_fast(Duration::from_nanos(nanoseconds), End::Exit);
+        }
+    });
+}
+
 #[test]
 fn an_exit_in_the_middle_of_a_burst_closes_what_was_accepted_after_it() {
     in_child(|| {

@@ -203,7 +203,7 @@ fn refusals_become_errors_of_the_kind_that_says_what_to_do() {
     assert_eq!(kind(SubmitError::Full), ErrorKind::WouldBlock);
     assert_eq!(kind(SubmitError::TooManyRequests), ErrorKind::WouldBlock);
     assert_eq!(kind(SubmitError::Closed), ErrorKind::BrokenPipe);
-    assert_eq!(kind(SubmitError::Invalid("so")), ErrorKind::InvalidInput);
+    assert_eq!(kind(SubmitError::Invalid(rummelplatz::InvalidEntry::Drains)), ErrorKind::InvalidInput);
 }
 
 #[test]
