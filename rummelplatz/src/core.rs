@@ -33,6 +33,8 @@ pub struct Core {
     synthetic: VecDeque<Cqe>,
     /// Streams that wait for a buffer to come back.
     parked: Vec<Parked>,
+    /// Streams that went on after they were to end.
+    insistent: Vec<u64>,
     pub(crate) phase: Phase,
     /// What every request that is accepted now is marked with: whether it is late.
     pub(crate) mark: Flags,
@@ -97,6 +99,7 @@ impl Core {
             direct: 0,
             synthetic: VecDeque::new(),
             parked: Vec::new(),
+            insistent: Vec::new(),
             phase: Phase::Idle,
             mark: Flags::EMPTY,
             closed,
@@ -367,8 +370,10 @@ impl Core {
         ready
     }
 
+    /// Forgets what a teardown takes over.
     pub(crate) fn forget_parked(&mut self) {
         self.parked.clear();
+        self.insistent.clear();
     }
 
     // ---- completions --------------------------------------------------------------------------
@@ -442,6 +447,35 @@ impl Core {
         let entry = opcode::AsyncCancel::new(user_data).build();
         self.cancels += 1;
         self.push_control(Placed::control(entry, Control::Cancel as u64));
+    }
+
+    /// Notes that a stream went on after it was to end, so that its end is asked for again.
+    ///
+    /// A timer that has fired is not found by a cancel before its task work has armed it again; an
+    /// enter submits first and runs task work then. So if the interval is shorter than a pass of the
+    /// loop, only a cancel that comes right after an enter can hit.
+    #[cold]
+    pub(crate) fn insist_on(&mut self, user_data: u64) {
+        if !self.insistent.contains(&user_data) {
+            self.insistent.push(user_data);
+        }
+    }
+
+    /// Asks again for the end of streams that went on, right after an enter.
+    #[inline]
+    pub(crate) fn insist(&mut self) {
+        if !self.insistent.is_empty() {
+            self.cancel_again();
+        }
+    }
+
+    #[cold]
+    fn cancel_again(&mut self) {
+        for user_data in std::mem::take(&mut self.insistent) {
+            self.cancel(user_data);
+        }
+        // An error is met again, and dealt with, by the loop.
+        self.enter(Patience::Submit).ok();
     }
 
     /// Sees to it that the ring notices when it is woken.

@@ -216,6 +216,7 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     if let Err(error) = entered {
         return fail(ring, error);
     }
+    inner(ring).core.insist();
     match deliver(ring) {
         Delivered::End(cause) => end(ring, cause),
         Delivered::Some => Pass::Went(Progress { status: Status::Progressed, call_again_in: None }),

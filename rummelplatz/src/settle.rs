@@ -60,6 +60,9 @@ pub(crate) fn settle<D>(core: &mut Core, slab: &mut Slab<D>, cqe: Cqe) -> Settle
             return Settled::Silent;
         }
         let completion = complete(core, facts, cqe.result, cqe.flags);
+        if facts.flags.contains(Flags::CANCELLED) && !core.phase.is_teardown() {
+            core.insist_on(cqe.user_data);
+        }
         if !is_stream || state != State::Live || core.phase.is_teardown() {
             return Settled::Silent;
         }

@@ -72,6 +72,46 @@ fn no_wake_up_is_lost_between_two_threads_that_take_turns() {
 }
 
 #[test]
+fn a_wake_up_that_finds_the_completion_queue_full_is_not_the_last() {
+    watched(|| {
+        let (answer, answers) = mpsc::channel();
+        let log = Log::new();
+        let (messages, counted) = (log.clone(), log.clone());
+        let first = Script::new().on_completion(move |_, data: u32, _| {
+            messages.push(());
+            answer.send(data).unwrap();
+            (ControlFlow::Continue, None)
+        });
+        // Keeps the queue full for the first half of the messages.
+        let second = Script::new()
+            .on_setup(|mut submitter| {
+                for _ in 0..8 {
+                    submitter.submit(0, |_| request::nop())?;
+                }
+                Ok(())
+            })
+            .on_completion(move |_, data, mut submitter| {
+                if counted.len() < 100 {
+                    submitter.submit(data, |_| request::nop()).unwrap();
+                }
+                (ControlFlow::Continue, None)
+            });
+        let four = NonZeroU32::new(4).unwrap();
+        let mut ring = Bench::builder(first, second).entries(four).completion_entries(four).build().unwrap();
+        let handle = ring.handle();
+        let other = thread::spawn(move || {
+            for number in 0..200 {
+                handle.send(Bench::FIRST, number).unwrap();
+                assert_eq!(answers.recv().unwrap(), number);
+            }
+        });
+        ring.run().unwrap();
+        other.join().unwrap();
+        assert_eq!(ring.stats().foreign, 0);
+    });
+}
+
+#[test]
 fn thousands_from_several_threads_arrive_in_the_order_of_each() {
     watched(|| {
         const SENDERS: usize = 8;

@@ -1,8 +1,9 @@
 //! One test for each fault of the earlier library that can be expressed here, named by its number.
 //!
-//! Those that the type system answers are compile-fail cases under `tests/ui`: 17 (`push` is `unsafe`),
-//! 18 (`push_multiple` takes as many data as entries), 30 (no `user_data` can be turned into data).
-//! 24 to 26 (hygiene, names and shapes of fields, hidden bounds) are compile-pass cases there.
+//! Those that the type system answers are compile-fail cases under `tests/ui/types`: 17 is
+//! `raw_entry_without_unsafe.rs`, 18 is `fewer_data_than_entries.rs`; of 30 (data made from `user_data`) nothing
+//! is left that could be called. 24 to 26 (hygiene, names and shapes of fields, hidden bounds) are programs that
+//! must compile, under `tests/pass` and `tests/renamed`.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

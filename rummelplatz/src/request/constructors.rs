@@ -85,18 +85,26 @@ pub fn timeout_at_time<'d>(time: SystemTime) -> Request<'d> {
     timer(since, 0, TimeoutFlags::ABS | TimeoutFlags::REALTIME).request()
 }
 
+/// The shortest interval of a multishot timer. The kernel can cancel one only between the moment that
+/// its task work has armed it again and the next time that it fires: with a shorter interval, a cancel
+/// does not get there in between, and the timer could never be ended.
+const SHORTEST_INTERVAL: Duration = Duration::from_micros(50);
+
 /// Completes again and again, each time `interval` has passed (`IORING_TIMEOUT_MULTISHOT`, since
 /// 6.4).
+///
+/// An interval of less than 50 microseconds counts as that: the kernel could not cancel a faster timer.
 pub fn timeout_multi<'d>(interval: Duration) -> Stream<'d> {
-    timer(interval, 0, TimeoutFlags::MULTISHOT).stream()
+    timer(interval.max(SHORTEST_INTERVAL), 0, TimeoutFlags::MULTISHOT).stream()
 }
 
 /// Completes `times` times, each time `interval` has passed (`IORING_TIMEOUT_MULTISHOT`, since
 /// 6.4).
 ///
-/// The last completion is final: [`more`](crate::Completion::more) is false.
+/// The last completion is final: [`more`](crate::Completion::more) is false. The shortest interval is
+/// that of [`timeout_multi`].
 pub fn timeout_multi_times<'d>(interval: Duration, times: NonZeroU32) -> Stream<'d> {
-    timer(interval, times.get(), TimeoutFlags::MULTISHOT).stream()
+    timer(interval.max(SHORTEST_INTERVAL), times.get(), TimeoutFlags::MULTISHOT).stream()
 }
 
 /// Accepts one connection (`IORING_OP_ACCEPT`, since 5.5).
