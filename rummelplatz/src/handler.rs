@@ -185,14 +185,15 @@ impl<F, G> Origin for Pair<F, G> {
 }
 
 /// A trait whose absence says which handler was named, but not written.
+#[rustfmt::skip] // It indents the attribute further each time.
 macro_rules! must_be_written {
     ($Name:ident, $message:literal, $note:literal) => {
         #[diagnostic::on_unimplemented(
-                                    message = $message,
-                                    label = "named here, but written nowhere in sight",
-                                    note = $note,
-                                    note = "or remove the word: an operation need not handle everything"
-                                )]
+            message = $message,
+            label = "named here, but written nowhere in sight",
+            note = $note,
+            note = "or remove the word: an operation need not handle everything"
+        )]
         /// Holds for what the user wrote.
         pub trait $Name<Op> {
             /// Does nothing; where it cannot be called, the handler is missing.
