@@ -271,6 +271,14 @@ impl Core {
     /// Moves what waits into the submission queue, as far as there is room.
     #[inline]
     pub(crate) fn move_backlog(&mut self) {
+        if !self.backlog.is_empty() {
+            self.move_chains();
+        }
+        self.refresh();
+    }
+
+    #[cold]
+    fn move_chains(&mut self) {
         while let Some(chain) = self.backlog.first_chain()
             && self.queue.room() >= chain
         {
@@ -280,7 +288,6 @@ impl Core {
                 }
             }
         }
-        self.refresh();
     }
 
     #[inline]

@@ -168,6 +168,19 @@ impl Mapped {
         self.shared(self.parameters.sq.flags).load(Ordering::Relaxed) & IORING_SQ_NEED_WAKEUP != 0
     }
 
+    /// Forgets that there is work for this thread to enter for, because it is about to.
+    ///
+    /// Who adds work from another CPU sets the flag after that: if the work was done in between, the
+    /// flag stays for ever, because an enter that finds none does not look at it. The kernel sets it
+    /// again for what it leaves undone.
+    #[inline]
+    pub(crate) fn forget_work(&self) {
+        let flags = self.shared(self.parameters.sq.flags);
+        if flags.load(Ordering::Relaxed) & IORING_SQ_TASKRUN != 0 {
+            flags.fetch_and(!IORING_SQ_TASKRUN, Ordering::AcqRel);
+        }
+    }
+
     /// Whether completions wait in the kernel, for room in the queue or for this thread to enter.
     #[inline]
     pub(crate) fn holds_back(&self) -> bool {

@@ -163,6 +163,9 @@ impl Kernel for Uring {
         };
         self.ring.publish_entries(self.tail);
         self.ring.set_completions_seen(self.next);
+        if flags.contains(EnterFlags::GETEVENTS) {
+            self.ring.forget_work();
+        }
         let queued = match patience {
             Patience::ReapFor(_) => 0,
             _ => self.queued() as u32,
