@@ -4,7 +4,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use rummelplatz::io_uring::IoUring;
+use rummelplatz::io_uring::types::Fd;
+use rummelplatz::io_uring::{IoUring, opcode};
 use rummelplatz::request::Request;
 use rummelplatz::{Buffer, BufferPool, Completion, ControlFlow, RawRing, RingError, Status, Stream, request};
 use rummelplatz_tests::{
@@ -526,13 +527,14 @@ fn a_raw_entry_that_nobody_tracks_leaves_the_descriptor_quiet() {
     watched(|| {
         let mut ring = Bench::<()>::with(8, Script::new());
         let outside = Loop::new(&ring);
-        static AT: rummelplatz::io_uring::types::Timespec =
-            rummelplatz::io_uring::types::Timespec::new().nsec(1_000_000);
-        let entry = rummelplatz::io_uring::opcode::Timeout::new(&raw const AT).build();
-        // SAFETY: the time lives for ever, and nothing changes it.
+        let (reader, writer) = pipe();
+        let descriptor = Fd(reader.into_raw_fd());
+        let entry = opcode::PollAdd::new(descriptor, libc::POLLIN as u32).build();
+        // SAFETY: it points to nothing, and its descriptor is never closed.
         unsafe { ring.submitter(Bench::FIRST).push_raw(entry) }.unwrap();
         outside.calm(&mut ring);
-        assert_eq!(outside.wait(None), [RING], "the time is up");
+        std::fs::File::from(writer).write_all(b"x").unwrap();
+        assert_eq!(outside.wait(None), [RING]);
         assert_eq!(outside.calm(&mut ring), Status::Idle);
         assert_eq!(ring.stats().foreign, 0);
     });
