@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Stuck, StuckRequest, SubmitError};
 use crate::facts::Flags;
-use crate::lifecycle::{Event, Phase, Step, Teardown, View};
+use crate::lifecycle::{Event, Limits, Phase, Step, Teardown, View};
 use crate::queue::{Cqe, Entered, Kernel, Patience};
 use crate::shape::{Ring, operation_name};
 use crate::state::{Ending, FirstCause, Inner};
@@ -62,6 +62,11 @@ pub(crate) enum Progress {
 
 /// Begins to end the present run.
 pub(crate) fn begin<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>) {
+    let limits = inner.core.options.limits;
+    begin_within(inner, cause, limits);
+}
+
+fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Limits) {
     let core = &mut inner.core;
     core.phase = Phase::Cancelling;
     core.mark = Flags::LATE;
@@ -86,7 +91,7 @@ pub(crate) fn begin<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>) {
     inner.ending = Some(Ending {
         cause,
         errors: Default::default(),
-        teardown: Teardown::new(inner.core.options.limits),
+        teardown: Teardown::new(limits),
         began: Instant::now(),
         wait_began: None,
     });
@@ -273,7 +278,9 @@ pub(crate) fn abandon<R: Ring>(inner: &mut Inner<R>, error: Option<io::Error>) {
 ///
 /// Afterwards the ring is finished or abandoned.
 pub(crate) fn end_silently<R: Ring>(inner: &mut Inner<R>) -> Option<Box<dyn Any + Send>> {
-    begin(inner, FirstCause::Exit);
+    // Nobody is told of the end of late requests, so nobody need wait for it.
+    let limits = Limits { grace: Duration::ZERO, ..inner.core.options.limits };
+    begin_within(inner, FirstCause::Exit, limits);
     let mut nobody = Nobody { inner, panic: None };
     while !matches!(advance(&mut nobody, true), Progress::Finished | Progress::Abandoned) {}
     let Nobody { inner, panic } = nobody;
