@@ -1263,10 +1263,12 @@ fn forged_traffic_of_the_rings_own_kind_neither_wakes_the_dead_nor_deafens_the_l
         }
         assert_eq!(ring.stats().in_flight, 1);
         // It hears still.
+        let heard = seen.clone();
         let sender = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(20));
             handle.send(Bench::SECOND, ledger.issue(7)).unwrap();
-            thread::sleep(Duration::from_millis(20));
+            while heard.len() == 0 {
+                thread::sleep(Duration::from_millis(1));
+            }
             handle.stop();
         });
         ring.run().unwrap();

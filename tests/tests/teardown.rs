@@ -869,7 +869,7 @@ fn storm(restart: bool) {
         ring.run().unwrap();
         assert_eq!(ended.take().len(), 3001);
     }
-    assert!(SignalStorm::signals() > 50, "{}", SignalStorm::signals());
+    assert!(SignalStorm::signals() > 0, "there was no storm");
     drop((ring, storm));
     ledger.assert_all_dropped_once();
 }
