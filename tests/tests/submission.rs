@@ -1272,7 +1272,7 @@ fn forged_traffic_of_the_rings_own_kind_neither_wakes_the_dead_nor_deafens_the_l
         let heard = seen.clone();
         let sender = thread::spawn(move || {
             handle.send(Bench::SECOND, ledger.issue(7)).unwrap();
-            while heard.len() == 0 {
+            while heard.is_empty() {
                 thread::sleep(Duration::from_millis(1));
             }
             handle.stop();
