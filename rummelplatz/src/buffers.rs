@@ -45,7 +45,7 @@ const _: () = assert!(size_of::<Offer>() == 16 && offset_of!(Offer, tail) == 14)
 ///
 /// ```
 /// # use rummelplatz::BufferPool;
-/// // 256 buffers of 2 KiB. Make them as large as a typical message: see `docs/performance.md`.
+/// // 256 buffers of 2 KiB. Make them as large as a typical message, which then comes in one piece.
 /// let pool = BufferPool::new(256, 2048)?;
 /// assert_eq!(pool.available(), 256);
 /// # std::io::Result::Ok(())

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::error::{Stuck, StuckRequest, SubmitError};
-use crate::facts::Flags;
+use crate::facts::{Facts, Flags};
 use crate::lifecycle::{Event, Limits, Phase, Step, Teardown, View};
 use crate::queue::{Cqe, Entered, Kernel, Patience};
 use crate::shape::{Ring, operation_name};
@@ -78,15 +78,11 @@ fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Lim
     core.forget_parked();
     let ending = core.ending();
     let Inner { core, slabs, .. } = inner;
-    for (tag, _) in R::OPERATIONS {
-        if let Some(slab) = R::slab(slabs, *tag) {
-            slab.visit(&mut |user_data, facts| {
-                if facts.flags.contains(Flags::PARKED) && !ending.contains(&user_data) {
-                    core.end_without_kernel(user_data, -libc::ECANCELED);
-                }
-            });
+    visit_all::<R>(slabs, |_, user_data, facts| {
+        if facts.flags.contains(Flags::PARKED) && !ending.contains(&user_data) {
+            core.end_without_kernel(user_data, -libc::ECANCELED);
         }
-    }
+    });
     core.empty_backlog();
     inner.ending = Some(Ending {
         cause,
@@ -228,15 +224,20 @@ fn reap<R: Ring>(audience: &mut impl Audience<R>) -> (bool, bool) {
 /// Asks for the end of each request in flight, or of those that are not late.
 fn send_wave<R: Ring>(inner: &mut Inner<R>, late: bool) {
     let Inner { core, slabs, .. } = inner;
+    visit_all::<R>(slabs, |_, user_data, facts| {
+        let unknown_to_kernel = facts.flags.contains(Flags::MESSAGE | Flags::PARKED);
+        let spared = !late && facts.flags.contains(Flags::LATE);
+        if !unknown_to_kernel && !spared {
+            core.cancel(user_data);
+        }
+    });
+}
+
+/// Calls `visit` with the tag, `user_data` and facts of each request in flight.
+fn visit_all<R: Ring>(slabs: &R::Slabs, mut visit: impl FnMut(u8, u64, &Facts)) {
     for (tag, _) in R::OPERATIONS {
-        if let Some(slab) = R::slab(slabs, *tag) {
-            slab.visit(&mut |user_data, facts| {
-                let unknown_to_kernel = facts.flags.contains(Flags::MESSAGE | Flags::PARKED);
-                let spared = !late && facts.flags.contains(Flags::LATE);
-                if !unknown_to_kernel && !spared {
-                    core.cancel(user_data);
-                }
-            });
+        if let Some(slab) = R::slab_ref(slabs, *tag) {
+            slab.visit(&mut |user_data, facts| visit(*tag, user_data, facts));
         }
     }
 }
@@ -258,17 +259,13 @@ pub(crate) fn abandon<R: Ring>(inner: &mut Inner<R>, error: Option<io::Error>) {
     core.close(SubmitError::Closed);
     core.shared.set_open(false);
     let mut requests = Vec::with_capacity(core.in_flight);
-    for (tag, _) in R::OPERATIONS {
-        if let Some(slab) = R::slab(&mut inner.slabs, *tag) {
-            slab.visit(&mut |_, facts| {
-                requests.push(StuckRequest {
-                    operation: operation_name::<R>(*tag),
-                    opcode: facts.opcode,
-                    age: inner.core.now.since(facts.born),
-                });
-            });
-        }
-    }
+    visit_all::<R>(&inner.slabs, |tag, _, facts| {
+        requests.push(StuckRequest {
+            operation: operation_name::<R>(tag),
+            opcode: facts.opcode,
+            age: core.now.since(facts.born),
+        });
+    });
     let errno = error.and_then(|error| error.raw_os_error());
     inner.stuck = Some(Stuck { requests, errno });
 }
@@ -319,11 +316,7 @@ fn end_requests<R: Ring>(inner: &mut Inner<R>) -> Option<Box<dyn Any + Send>> {
 /// Ends the requests of a ring that the kernel was never told of.
 fn discard_all<R: Ring>(inner: &mut Inner<R>) -> Option<Box<dyn Any + Send>> {
     let mut requests = Vec::with_capacity(inner.core.in_flight);
-    for (tag, _) in R::OPERATIONS {
-        if let Some(slab) = R::slab(&mut inner.slabs, *tag) {
-            slab.visit(&mut |user_data, _| requests.push(user_data));
-        }
-    }
+    visit_all::<R>(&inner.slabs, |_, user_data, _| requests.push(user_data));
     inner.core.phase = Phase::Draining;
     let mut nobody = Nobody { inner, panic: None };
     for user_data in requests {
