@@ -6,7 +6,7 @@ pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 pub use crate::any_slab::AnySlab;
 pub use crate::builder::{builder, new, new_raw_ring};
 pub use crate::config::Options;
-pub use crate::dispatch::{Delivery, Glue, Verdict, deliver, foreign, setup};
+pub use crate::dispatch::{Delivery, Glue, Verdict, deliver, setup, unclaimed};
 pub use crate::parts::RingParts;
 pub use crate::request::Slab;
 pub use crate::ring::{finish, fmt, handle, run, stats, submitter, turn};

@@ -16,9 +16,10 @@ use crate::slab::Occupied;
 const HOPELESS: u8 = 4;
 
 /// Goes on with a stream, or ends it, as its handler has decided by returning the data or not.
-pub(crate) fn resume<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, data: Option<D>, starved: bool) {
+pub(crate) fn resume<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, result: i32, data: Option<D>) {
     let Some(mut slot) = slab.find(user_data) else { return };
     let facts = &mut slot.meta().facts;
+    let starved = facts.lacks_buffers(result);
     let (flags, group) = (facts.flags, facts.pool);
     let with_kernel = !flags.contains(Flags::PARKED);
     match data {
@@ -91,6 +92,10 @@ pub trait AnySlab {
     fn adopt(&mut self, core: &Core, tag: u8, limit: u32);
     /// Calls `visit` with the `user_data` and facts of each request.
     fn visit(&self, visit: &mut dyn FnMut(u64, &Facts));
+    /// Has all completions from here on be settled by [`settle`].
+    fn look_at_all(&mut self);
+    /// Finds what slots a panic has lost, when no request is in flight.
+    fn tidy(&mut self);
     /// Settles a completion without telling anybody. The data is dropped here, which may panic.
     fn discard(&mut self, core: &mut Core, cqe: Cqe);
     /// Goes on with a stream that waited for a buffer.
@@ -114,14 +119,22 @@ impl<D: 'static> AnySlab for Slab<D> {
         self.for_each(|user_data, record| visit(user_data, &record.facts));
     }
 
+    fn look_at_all(&mut self) {
+        Slab::look_at_all(self);
+    }
+
+    fn tidy(&mut self) {
+        Slab::tidy(self);
+    }
+
     fn discard(&mut self, core: &mut Core, cqe: Cqe) {
-        match settle(core, self, cqe) {
+        match settle(core, self, cqe.user_data, cqe.result, cqe.flags) {
             Settled::Silent => {}
-            Settled::Final(completion, data) => drop((completion, data)),
             // Not while the ring is being torn down, which is when this is called.
-            Settled::More(completion, data) => {
-                resume(core, self, cqe.user_data, Some(data), completion.lacks_buffers());
+            Settled::Told(completion, data) if completion.more() => {
+                resume(core, self, cqe.user_data, cqe.result, Some(data));
             }
+            Settled::Told(completion, data) => drop((completion, data)),
         }
     }
 
@@ -138,7 +151,7 @@ impl<D: 'static> AnySlab for Slab<D> {
         if self.reserve().is_err() {
             return false;
         }
-        let (_, user_data) = request::place_message(self, *data, core.mark, core.now);
+        let user_data = request::place_message(self, *data, core.mark, core.now);
         core.count();
         core.end_without_kernel(user_data, 0);
         true

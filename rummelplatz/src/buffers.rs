@@ -215,7 +215,7 @@ impl BufferPool {
         state.hold(id);
         drop(state);
         let length = length.min(self.shared.size);
-        Some(Buffer { pool: Some(Arc::clone(&self.shared)), id, length })
+        Some(Buffer { pool: Some(Arc::clone(&self.shared)), length, id, spare: false })
     }
 
     /// How many buffers were ever taken, if nobody holds one now.
@@ -331,14 +331,20 @@ impl Drop for Shared {
 pub struct Buffer {
     /// `None` for the empty buffer that takes no memory of a pool.
     pool: Option<Arc<Shared>>,
-    id: u16,
     length: u32,
+    id: u16,
+    /// A byte with values to spare, where an enum that has a buffer keeps its tag. So what a completion
+    /// carries fits into two registers.
+    #[expect(dead_code, reason = "only its type is of use")]
+    spare: bool,
 }
+
+const _: () = assert!(size_of::<Buffer>() == 16 && size_of::<Result<Buffer, u32>>() == 16);
 
 impl Buffer {
     /// A buffer without bytes and without a pool.
     pub const fn empty() -> Buffer {
-        Buffer { pool: None, id: 0, length: 0 }
+        Buffer { pool: None, length: 0, id: 0, spare: false }
     }
 
     fn bytes(&self) -> NonNull<[u8]> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem::{self, ManuallyDrop};
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use io_uring::cqueue;
@@ -19,7 +20,7 @@ pub struct Completion {
     yields: Yields,
     more: bool,
     message: bool,
-    carried: Carried,
+    cargo: Cargo,
 }
 
 /// `res` and `flags` of the completion queue entry, as the kernel posted them.
@@ -37,16 +38,47 @@ enum Carried {
     Buffer(Buffer),
 }
 
+/// Something carried, or nothing; released by its own `Drop`, out of line, so that to drop a completion
+/// is so short that the compiler does it in place, and keeps completions in registers.
+struct Cargo(ManuallyDrop<Carried>);
+
+impl Cargo {
+    #[inline(always)]
+    const fn new(carried: Carried) -> Cargo {
+        Cargo(ManuallyDrop::new(carried))
+    }
+
+    #[inline(always)]
+    fn unload(&mut self) -> Carried {
+        mem::replace(&mut *self.0, Carried::Nothing)
+    }
+}
+
+impl Drop for Cargo {
+    #[inline(always)]
+    fn drop(&mut self) {
+        #[cold]
+        #[inline(never)]
+        fn release(carried: Carried) {
+            drop(carried);
+        }
+        match self.unload() {
+            Carried::Nothing => {}
+            carried => release(carried),
+        }
+    }
+}
+
 impl Completion {
-    /// The completion of a request that carries nothing.
-    #[inline]
-    pub(crate) fn plain(facts: &Facts, result: i32, flags: u32) -> Completion {
+    /// The completion of a request that yields its result and nothing else.
+    #[inline(always)]
+    pub(crate) fn plain(result: i32, flags: u32) -> Completion {
         Completion {
             raw: RawCompletion { result, flags },
-            yields: facts.yields,
+            yields: Yields::Result,
             more: false,
             message: false,
-            carried: Carried::Nothing,
+            cargo: Cargo::new(Carried::Nothing),
         }
     }
 
@@ -74,7 +106,7 @@ impl Completion {
                 .map_or(Carried::Nothing, Carried::Buffer),
             _ => Carried::Nothing,
         };
-        Completion { carried, ..Completion::plain(facts, result, flags) }
+        Completion { yields: facts.yields, cargo: Cargo::new(carried), ..Completion::plain(result, flags) }
     }
 
     /// Marks a completion after which the request goes on.
@@ -88,19 +120,14 @@ impl Completion {
         self
     }
 
-    /// Whether a stream ended because its pool was empty.
-    pub(crate) fn lacks_buffers(&self) -> bool {
-        self.yields == Yields::Buffer && self.raw.result == -libc::ENOBUFS
-    }
-
     /// Whether it carries a descriptor, a buffer, events or a tick: more than the news that a
     /// stream has ended.
     pub(crate) fn has_payload(&self) -> bool {
         match self.yields {
             Yields::Result => false,
-            Yields::Descriptor => matches!(self.carried, Carried::Descriptor(_)),
+            Yields::Descriptor => matches!(*self.cargo.0, Carried::Descriptor(_)),
             // No bytes are the end of the file.
-            Yields::Buffer => matches!(self.carried, Carried::Buffer(_)) && self.raw.result > 0,
+            Yields::Buffer => matches!(*self.cargo.0, Carried::Buffer(_)) && self.raw.result > 0,
             Yields::Events => self.raw.result > 0,
             Yields::Tick => self.raw.result == -libc::ETIME,
         }
@@ -115,20 +142,14 @@ impl Completion {
             Ok(result) => i32::try_from(result).unwrap_or(i32::MAX),
             Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
         };
-        Completion {
-            raw: RawCompletion { result, flags: 0 },
-            yields: Yields::Result,
-            more: false,
-            message: false,
-            carried: Carried::Nothing,
-        }
+        Completion::plain(result, 0)
     }
 
     /// A completion that carries a descriptor, for tests of one's own operations.
     pub fn from_fd(descriptor: OwnedFd) -> Completion {
         Completion {
             yields: Yields::Descriptor,
-            carried: Carried::Descriptor(descriptor),
+            cargo: Cargo::new(Carried::Descriptor(descriptor)),
             ..Completion::from_result(Ok(0))
         }
     }
@@ -146,6 +167,7 @@ impl Completion {
     }
 
     /// Whether the request goes on: more completions will come, if the handler returns the data.
+    #[inline]
     pub fn more(&self) -> bool {
         self.more
     }
@@ -194,7 +216,8 @@ impl Completion {
     /// What the operation failed with, or `InvalidInput` if it is not one that yields a descriptor.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         self.result()?;
-        match self.carried {
+        let Completion { mut cargo, .. } = self;
+        match cargo.unload() {
             Carried::Descriptor(descriptor) => Ok(descriptor),
             _ => Err(carries_no("descriptor")),
         }
@@ -207,7 +230,8 @@ impl Completion {
     /// What the operation failed with, or `InvalidInput` if it is not one that receives from a pool.
     pub fn into_buffer(self) -> io::Result<Buffer> {
         self.result()?;
-        match (self.carried, self.yields) {
+        let Completion { mut cargo, yields, .. } = self;
+        match (cargo.unload(), yields) {
             (Carried::Buffer(buffer), _) => Ok(buffer),
             (_, Yields::Buffer) => Ok(Buffer::empty()),
             _ => Err(carries_no("buffer")),
@@ -238,7 +262,7 @@ impl fmt::Debug for Completion {
         if self.message {
             debug.field("message", &true);
         }
-        match &self.carried {
+        match &*self.cargo.0 {
             Carried::Nothing => debug.finish(),
             Carried::Descriptor(descriptor) => debug.field("carries", descriptor).finish(),
             Carried::Buffer(buffer) => debug.field("carries", buffer).finish(),
@@ -269,7 +293,7 @@ mod tests {
         for (code, read) in [(511, 511), (512, 125), (531, 125), (532, 532)] {
             assert_eq!(result_of(Yields::Result, -code), Err(read));
         }
-        let was_cancelled = |code: i32| Completion::plain(&Facts::new(0), -code, 0).is_cancelled();
+        let was_cancelled = |code: i32| Completion::plain(-code, 0).is_cancelled();
         assert!(was_cancelled(125) && was_cancelled(512) && !was_cancelled(4) && !was_cancelled(0));
         assert_eq!(result_of(Yields::Result, i32::MIN), Err(i32::MIN), "and nothing panics");
     }

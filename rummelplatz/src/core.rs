@@ -11,7 +11,7 @@ use io_uring::opcode;
 
 use crate::backlog::Backlog;
 use crate::buffers::{BufferPool, PoolError};
-use crate::clock::Stamp;
+use crate::clock::{Clock, Stamp};
 use crate::config::{Options, RawRing};
 use crate::error::SubmitError;
 use crate::eventfd::Eventfd;
@@ -26,11 +26,12 @@ use crate::user_data::{Control, UserData};
 pub struct Core {
     pub(crate) queue: Uring,
     backlog: Backlog,
-    /// How many entries may be pushed without a further thought: there is room in the submission
-    /// queue, nothing waits for it, and the ring accepts requests. Zero otherwise.
-    direct: usize,
     /// Completions that the kernel does not post: messages, and requests that end without it.
     synthetic: VecDeque<Cqe>,
+    /// How many of them come before the next one of the kernel.
+    due: usize,
+    /// They have come.
+    kernel_is_next: bool,
     /// Streams that wait for a buffer to come back.
     parked: Vec<Parked>,
     /// Streams that went on after they were to end.
@@ -43,11 +44,17 @@ pub struct Core {
     pub(crate) in_flight: usize,
     /// How many of those in flight were submitted during teardown.
     pub(crate) late: usize,
+    /// Whether the last round has delivered something; in a teardown, whether there was anything.
+    pub(crate) delivered: bool,
+    /// Whether a completion was that of a request in flight, since this was last reset by the teardown,
+    /// which asks for it.
+    pub(crate) settled: bool,
     /// Cancels that were not answered yet.
     pub(crate) cancels: usize,
     pub(crate) counters: Counters,
     /// When the loop last looked at the clock.
     pub(crate) now: Stamp,
+    pub(crate) clock: Clock,
     /// Tells this instance of a ring from all others of the process.
     pub(crate) serial: u64,
     /// The thread that the kernel takes for the owner, once there is one.
@@ -96,8 +103,9 @@ impl Core {
         let mut core = Core {
             queue: Uring::new(raw.ring, serial),
             backlog: Backlog::new(options.backlog_limit),
-            direct: 0,
             synthetic: VecDeque::new(),
+            due: 0,
+            kernel_is_next: false,
             parked: Vec::new(),
             insistent: Vec::new(),
             phase: Phase::Idle,
@@ -105,9 +113,12 @@ impl Core {
             closed,
             in_flight: 0,
             late: 0,
+            delivered: false,
+            settled: false,
             cancels: 0,
             counters: Counters::default(),
             now: Stamp::now(),
+            clock: Clock::new(),
             serial,
             owner: None,
             enabled: !raw.disabled,
@@ -171,32 +182,14 @@ impl Core {
     pub(crate) fn count(&mut self) {
         self.in_flight += 1;
         if !self.mark.is_empty() {
-            self.count_late();
+            self.late += 1;
         }
-    }
-
-    #[cold]
-    fn count_late(&mut self) {
-        self.late += 1;
-    }
-
-    /// Whether an entry may be pushed without a further thought.
-    #[inline]
-    pub(crate) fn is_direct(&self) -> bool {
-        self.direct > 0
-    }
-
-    /// Queues an entry when [`is_direct`](Self::is_direct).
-    #[inline(always)]
-    pub(crate) fn push_direct(&mut self, placed: Placed) {
-        self.direct -= 1;
-        self.queue.push(placed);
     }
 
     /// Makes room for `count` requests, or says why not.
     #[inline]
     pub(crate) fn admit(&mut self, count: usize) -> Result<(), SubmitError> {
-        if self.direct >= count { Ok(()) } else { self.admit_slowly(count) }
+        if self.queue.open_places() >= count { Ok(()) } else { self.admit_slowly(count) }
     }
 
     #[cold]
@@ -204,7 +197,7 @@ impl Core {
     fn admit_slowly(&mut self, count: usize) -> Result<(), SubmitError> {
         self.accepts()?;
         self.flush(count);
-        if self.direct >= count || self.backlog.admits(count) {
+        if self.has_room(count) || self.backlog.admits(count) {
             return Ok(());
         }
         Err(SubmitError::Full)
@@ -212,22 +205,28 @@ impl Core {
 
     // ---- entries on their way to the kernel ---------------------------------------------------
 
+    /// Whether `count` entries can be queued now, behind those that came before.
+    fn has_room(&mut self, count: usize) -> bool {
+        self.backlog.is_empty() && self.queue.room() >= count
+    }
+
     /// Queues an admitted request, behind those that came before.
     pub(crate) fn push(&mut self, placed: Placed) {
-        if self.is_direct() {
-            self.push_direct(placed);
+        if self.has_room(1) {
+            self.queue.push(placed);
         } else {
             self.backlog.push(placed, false);
+            self.refresh();
         }
     }
 
     /// Queues admitted requests so that no other entry comes between them, nor the end of a submit.
     pub(crate) fn push_chain(&mut self, chain: impl ExactSizeIterator<Item = Placed>) {
-        let direct = self.direct >= chain.len();
+        let fits = self.has_room(chain.len());
         let last = chain.len().saturating_sub(1);
         for (index, placed) in chain.enumerate() {
-            if direct {
-                self.push(placed);
+            if fits {
+                self.queue.push(placed);
             } else {
                 self.backlog.push(placed, index < last);
             }
@@ -237,25 +236,36 @@ impl Core {
 
     /// Queues an entry of the ring's own, which needs no admission.
     fn push_control(&mut self, placed: Placed) {
-        if self.backlog.is_empty() && self.queue.room() > 0 {
+        if self.has_room(1) {
             self.queue.push(placed);
-            self.direct = self.direct.saturating_sub(1);
         } else {
             self.backlog.push_control(placed);
+            self.refresh();
         }
     }
 
     /// Moves what waits into the submission queue, and that to the kernel, as far as it goes or until
     /// there is room for `count` more.
     pub(crate) fn flush(&mut self, count: usize) {
-        if self.direct >= count && self.backlog.is_empty() {
-            return;
+        if self.queue.open_places() < count {
+            self.flush_slowly(count);
         }
+    }
+
+    /// Moves on what waits for room in the submission queue, if anything does.
+    #[inline]
+    pub(crate) fn move_backlog_on(&mut self) {
+        if !self.backlog.is_empty() {
+            self.flush_slowly(1);
+        }
+    }
+
+    #[cold]
+    fn flush_slowly(&mut self, count: usize) {
         let count = count.min(self.queue.capacity());
         loop {
             self.move_backlog();
-            let enough = self.backlog.is_empty() && self.queue.room() >= count;
-            if enough || !self.enabled {
+            if self.has_room(count) || !self.enabled {
                 break;
             }
             let queued = self.queue.queued();
@@ -290,10 +300,17 @@ impl Core {
         }
     }
 
+    /// Opens the queue for requests that need no further thought: nothing waits, and they are neither
+    /// refused nor marked.
     #[inline]
     fn refresh(&mut self) {
-        let direct = self.closed.is_none() && self.backlog.is_empty();
-        self.direct = if direct { self.queue.room() } else { 0 };
+        self.queue.set_open(self.closed.is_none() && self.backlog.is_empty() && self.mark.is_empty());
+    }
+
+    /// Marks all requests that are accepted from here on.
+    pub(crate) fn set_mark(&mut self, mark: Flags) {
+        self.mark = mark;
+        self.refresh();
     }
 
     /// Entries that the kernel has not taken in.
@@ -330,6 +347,7 @@ impl Core {
     }
 
     /// Enters the kernel, with all that can be submitted.
+    #[inline]
     pub(crate) fn enter(&mut self, patience: Patience) -> io::Result<Entered> {
         let entered = self.queue.enter(patience);
         self.now = Stamp::now();
@@ -388,6 +406,7 @@ impl Core {
     /// Ends a request that the kernel does not have, as if it had posted this result.
     pub(crate) fn end_without_kernel(&mut self, user_data: u64, result: i32) {
         self.synthetic.push_back(Cqe { user_data, result, flags: 0 });
+        self.queue.look_again();
     }
 
     /// The requests whose end was given to [`end_without_kernel`](Self::end_without_kernel) and not
@@ -396,13 +415,46 @@ impl Core {
         self.synthetic.iter().map(|cqe| cqe.user_data).collect()
     }
 
-    /// The next completion that is the ring's own making.
-    #[inline]
-    pub(crate) fn pop_synthetic(&mut self) -> Option<Cqe> {
-        self.synthetic.pop_front()
+    /// The next completion, if one is visible: the kernel's, and after each of those all that the ring
+    /// has made itself by then. `None` also ends a round: operations that post to each other don't keep
+    /// the kernel waiting.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Option<Cqe> {
+        if self.queue.knows_none() && !self.look() {
+            return None;
+        }
+        self.queue.pop_known()
     }
 
-    #[inline]
+    /// Finds out which completion is next. False if there is none.
+    #[inline(never)]
+    fn look(&mut self) -> bool {
+        if self.synthetic.is_empty() {
+            self.kernel_is_next = false;
+            return self.queue.look(u32::MAX);
+        }
+        self.look_at_both()
+    }
+
+    #[cold]
+    fn look_at_both(&mut self) -> bool {
+        if self.due == 0 && !self.kernel_is_next {
+            self.due = self.synthetic.len();
+        }
+        if let Some(rest) = self.due.checked_sub(1)
+            && let Some(cqe) = self.synthetic.pop_front()
+        {
+            self.due = rest;
+            self.kernel_is_next = true;
+            self.queue.put_first(cqe);
+            return true;
+        }
+        self.kernel_is_next = false;
+        // After that one, those that were made meanwhile.
+        self.queue.look(1)
+    }
+
+    /// How many completions of the ring's own making wait to be delivered.
     pub(crate) fn synthetic(&self) -> usize {
         self.synthetic.len()
     }
@@ -420,8 +472,9 @@ impl Core {
             || self.queue.holds_back()
     }
 
-    /// Deals with a completion of tag 0. True if another thread woke the ring.
-    pub(crate) fn control(&mut self, cqe: Cqe) -> bool {
+    /// Deals with a completion that no operation claims. True if another thread woke the ring.
+    #[cold]
+    pub(crate) fn unclaimed(&mut self, cqe: Cqe) -> bool {
         match Control::from_bits(cqe.user_data) {
             Some(Control::Cancel) => {
                 // A message from another ring could say the same: never below zero.

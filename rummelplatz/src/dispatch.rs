@@ -9,11 +9,12 @@ use crate::completion::Completion;
 use crate::operation::{ControlFlow, RingOperation};
 use crate::queue::Cqe;
 use crate::runtime::Runtime;
-use crate::settle::{Settled, settle, settle_ordinary};
+use crate::settle::{Settled, settle, settle_plain};
 use crate::shape::Ring;
-use crate::state::Inner;
+use crate::state::{FirstCause, Inner};
 use crate::submitter::Submitter;
 use crate::tag::Tag;
+use crate::teardown;
 use crate::user_data::UserData;
 
 /// A completion on its way to the operation that its tag names.
@@ -22,7 +23,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(cqe: Cqe) -> Self {
         Delivery { cqe }
     }
@@ -57,22 +58,31 @@ impl<W> fmt::Display for Shown<'_, W> {
 }
 
 /// What the ring is to do after a delivery.
-pub enum Verdict<R: Ring> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
     /// Go on.
     Continue,
-    /// End.
-    Exit,
-    /// End, with this error.
-    Error(R::CompletionError),
-    /// Keep this error, and go on tearing down.
-    Teardown(R::TeardownError),
+    /// End, if there is a cause in [`Inner`]; if not, no operation was concerned.
+    Look,
 }
 
-/// A delivery for a tag that the ring does not have.
+/// A delivery for a tag that no operation has: the ring's own traffic, or a stranger's.
+#[inline(always)]
+pub fn unclaimed<R: Ring>(delivery: Delivery, runtime: &mut Runtime<R>) -> Verdict {
+    let Delivery { cqe } = delivery;
+    belongs_to_nobody(runtime.inner_mut(), cqe.user_data, cqe.result, cqe.flags)
+}
+
+// The parts of a completion, not a reference to it: so that it is never put together in memory.
 #[cold]
-pub fn foreign<R: Ring>(runtime: &mut Runtime<R>) -> Verdict<R> {
-    runtime.inner_mut().core.counters.foreign += 1;
-    Verdict::Continue
+#[inline(never)]
+fn belongs_to_nobody<R: Ring>(inner: &mut Inner<R>, user_data: u64, result: i32, flags: u32) -> Verdict {
+    let woken = inner.core.unclaimed(Cqe { user_data, result, flags });
+    if woken && !inner.core.phase.is_teardown() && teardown::collect_parcels(inner) {
+        inner.cause = Some(FirstCause::Exit);
+    }
+    Verdict::Look
 }
 
 /// Calls an operation's `setup`.
@@ -89,6 +99,9 @@ pub fn setup<R: Ring, Op: RingOperation<R>>(
 }
 
 /// Settles a completion and calls the handler, if one is to know.
+///
+/// There is one call of `on_completion` for all kinds of requests, so that the compiler makes it a part
+/// of the loop however long it is.
 #[inline(always)]
 pub fn deliver<R: Ring, Op: RingOperation<R>>(
     delivery: Delivery,
@@ -96,61 +109,69 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
     operation: &mut Op,
     tag: Tag<R, Op>,
     glue: Glue<R, Op>,
-) -> Verdict<R> {
+) -> Verdict {
+    let Delivery { cqe } = delivery;
     let inner = runtime.inner_mut();
-    let ordinary = settle_ordinary(&mut inner.core, tag.slab(&mut inner.slabs), &delivery.cqe);
-    if let Some((completion, data)) = ordinary {
-        return finish(inner, operation, tag, glue, completion, data);
+    let slab = tag.slab(&mut inner.slabs);
+    let plain = settle_plain(&mut inner.core, slab, &cqe);
+    let (completion, data, mut vacancy) = match plain {
+        Some((completion, data, vacancy)) => (completion, data, Some(vacancy)),
+        None => match settle(&mut inner.core, slab, cqe.user_data, cqe.result, cqe.flags) {
+            Settled::Silent => return Verdict::Continue,
+            // No request is plain any more when this begins.
+            Settled::Told(completion, data) if inner.core.phase.is_teardown() => {
+                return tear_down(inner, operation, tag, glue, completion, data);
+            }
+            Settled::Told(completion, data) => (completion, data, None),
+        },
+    };
+    let more = completion.more();
+    // SAFETY: if there is a vacancy, it was made in the slab of this tag.
+    let submitter = unsafe { Submitter::with_vacancy(inner, tag, &mut vacancy) };
+    let (flow, data) = operation.on_completion(completion, data, submitter);
+    if let Some(vacancy) = vacancy {
+        // SAFETY: as above.
+        unsafe { tag.slab(&mut inner.slabs).release(vacancy) };
     }
-    deliver_unusual(delivery, inner, operation, tag, glue)
+    if more || data.is_some() {
+        take_back(inner, tag, cqe.user_data, cqe.result, more, data);
+    }
+    follow(inner, tag, flow, glue)
 }
 
-/// Tells an operation of the end of a request.
-#[inline(always)]
-fn finish<R: Ring, Op: RingOperation<R>>(
+/// Deals with the data of a stream, or with data that comes too late.
+#[inline(never)]
+fn take_back<R: Ring, Op: RingOperation<R>>(
+    inner: &mut Inner<R>,
+    tag: Tag<R, Op>,
+    user_data: u64,
+    result: i32,
+    more: bool,
+    data: Option<Op::RingData>,
+) {
+    if more {
+        resume(&mut inner.core, tag.slab(&mut inner.slabs), user_data, result, data);
+    } else {
+        inner.returned_late(tag.number());
+    }
+}
+
+/// Tells an operation of the end of a request that the teardown has caught.
+#[cold]
+#[inline(never)]
+fn tear_down<R: Ring, Op: RingOperation<R>>(
     inner: &mut Inner<R>,
     operation: &mut Op,
     tag: Tag<R, Op>,
     glue: Glue<R, Op>,
     completion: Completion,
     data: Op::RingData,
-) -> Verdict<R> {
-    let is_teardown = inner.core.phase.is_teardown();
-    let submitter = Submitter::new(inner, tag);
-    if is_teardown {
-        return match operation.on_teardown_completion(completion, data, submitter) {
-            Ok(()) => Verdict::Continue,
-            Err(error) => Verdict::Teardown((glue.teardown_error)(error)),
-        };
+) -> Verdict {
+    let result = operation.on_teardown_completion(completion, data, Submitter::new(inner, tag));
+    if let (Err(error), Some(ending)) = (result, &mut inner.ending) {
+        ending.errors.push_back((glue.teardown_error)(error));
     }
-    let (flow, late) = operation.on_completion(completion, data, submitter);
-    if late.is_some() {
-        inner.returned_late(tag.number());
-    }
-    follow(inner, tag, flow, glue)
-}
-
-/// Settles all that is not the one completion of an ordinary request.
-#[inline(never)]
-fn deliver_unusual<R: Ring, Op: RingOperation<R>>(
-    delivery: Delivery,
-    inner: &mut Inner<R>,
-    operation: &mut Op,
-    tag: Tag<R, Op>,
-    glue: Glue<R, Op>,
-) -> Verdict<R> {
-    let user_data = delivery.cqe.user_data;
-    match settle(&mut inner.core, tag.slab(&mut inner.slabs), delivery.cqe) {
-        Settled::Silent => Verdict::Continue,
-        Settled::Final(completion, data) => finish(inner, operation, tag, glue, completion, data),
-        Settled::More(completion, data) => {
-            let starved = completion.lacks_buffers();
-            let submitter = Submitter::new(inner, tag);
-            let (flow, data) = operation.on_completion(completion, data, submitter);
-            resume(&mut inner.core, tag.slab(&mut inner.slabs), user_data, data, starved);
-            follow(inner, tag, flow, glue)
-        }
-    }
+    Verdict::Continue
 }
 
 /// Turns what a handler returned into what the ring is to do.
@@ -160,16 +181,33 @@ fn follow<R: Ring, Op: RingOperation<R>>(
     tag: Tag<R, Op>,
     flow: ControlFlow<Op::ControlFlowWarn, Op::ControlFlowError>,
     glue: Glue<R, Op>,
-) -> Verdict<R> {
+) -> Verdict {
     match flow {
         ControlFlow::Continue => Verdict::Continue,
-        ControlFlow::Exit => Verdict::Exit,
+        flow => deviate(inner, tag, flow, glue),
+    }
+}
+
+/// The ring does not just go on.
+#[cold]
+#[inline(never)]
+fn deviate<R: Ring, Op: RingOperation<R>>(
+    inner: &mut Inner<R>,
+    tag: Tag<R, Op>,
+    flow: ControlFlow<Op::ControlFlowWarn, Op::ControlFlowError>,
+    glue: Glue<R, Op>,
+) -> Verdict {
+    let cause = match flow {
+        ControlFlow::Continue => return Verdict::Continue,
         ControlFlow::Warn(warn) => {
             inner.warn(tag.number(), &Shown { warn: &warn, show: glue.warn });
-            Verdict::Continue
+            return Verdict::Continue;
         }
-        ControlFlow::Error(error) => Verdict::Error((glue.completion_error)(error)),
-    }
+        ControlFlow::Exit => FirstCause::Exit,
+        ControlFlow::Error(error) => FirstCause::Completion((glue.completion_error)(error)),
+    };
+    inner.cause = Some(cause);
+    Verdict::Look
 }
 
 const _: () = assert!(size_of::<Option<Completion>>() <= 64, "completions are handed over by value");

@@ -19,7 +19,7 @@ pub struct Facts {
     pub(crate) starved: u8,
     /// How many buffers had ever been taken from the pool by then; wraps.
     pub(crate) taken: u16,
-    /// The descriptor that this `close` owns, or -1.
+    /// The descriptor that this `close` owns, if [`Flags::CLOSES`] says so.
     pub(crate) closes: i32,
     /// How often a counted timer still ticks; 0 for all others.
     pub(crate) ticks: u32,
@@ -27,6 +27,14 @@ pub struct Facts {
     pub(crate) born: Stamp,
     /// The first result of a request that announced more (`F_MORE`) without being a stream.
     pub(crate) held: Held,
+}
+
+/// As much as is remembered of a request that has nothing else to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Brief {
+    pub(crate) opcode: u8,
+    pub(crate) yields: Yields,
+    pub(crate) born: Stamp,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,10 +59,10 @@ pub(crate) enum Yields {
 }
 
 impl Yields {
-    /// Whether a completion owns something.
+    /// Whether a completion is just its result, and owns nothing.
     #[inline]
-    pub(crate) const fn carries(self) -> bool {
-        matches!(self, Yields::Descriptor | Yields::Buffer)
+    pub(crate) const fn is_plain(self) -> bool {
+        matches!(self, Yields::Result | Yields::Events)
     }
 }
 
@@ -121,6 +129,20 @@ impl fmt::Debug for Flags {
 }
 
 impl Facts {
+    /// Whether this result says that the pool is empty.
+    pub(crate) fn lacks_buffers(&self, result: i32) -> bool {
+        self.yields == Yields::Buffer && result == -libc::ENOBUFS
+    }
+
+    /// If its completion is just its result, and nothing else is known of it.
+    #[inline(always)]
+    pub(crate) const fn brief(&self) -> Option<Brief> {
+        match self.flags.is_empty() && self.yields.is_plain() {
+            true => Some(Brief { opcode: self.opcode, yields: self.yields, born: self.born }),
+            false => None,
+        }
+    }
+
     #[inline]
     pub(crate) const fn new(opcode: u8) -> Facts {
         Facts {
@@ -130,7 +152,7 @@ impl Facts {
             pool: 0,
             starved: 0,
             taken: 0,
-            closes: -1,
+            closes: 0,
             ticks: 0,
             born: Stamp(0),
             held: Held { result: 0, flags: 0 },

@@ -169,6 +169,8 @@ pub type CompletionResult<R, Op> = (
 
 /// What a ring does after a handler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+// So that to continue is told by one comparison, whatever the types of warning and error.
+#[repr(u8)]
 pub enum ControlFlow<Warn = Infallible, Error = Infallible> {
     /// Goes on.
     Continue,

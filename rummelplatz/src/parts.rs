@@ -27,5 +27,5 @@ pub trait RingParts: Ring {
     /// The first that an operation fails with.
     fn setup(&mut self) -> Result<(), Self::SetupError>;
     /// Delivers a completion to the operation of its tag.
-    fn dispatch(&mut self, delivery: Delivery) -> Verdict<Self>;
+    fn dispatch(&mut self, delivery: Delivery) -> Verdict;
 }

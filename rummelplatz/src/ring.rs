@@ -11,7 +11,7 @@ use crate::handle::RingHandle;
 use crate::lifecycle::Phase;
 use crate::operation::RingOperation;
 use crate::parts::RingParts;
-use crate::queue::{Cqe, Entered, Kernel, Patience};
+use crate::queue::{Entered, Patience};
 use crate::ring_error::{Cause, RingError};
 use crate::shape::Ring;
 use crate::state::{Ending, FirstCause, Inner};
@@ -76,11 +76,14 @@ pub fn run<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     inner(ring).core.queue.notify(false);
     guarded(ring, |ring| {
         begin(ring)?;
-        loop {
+        inner(ring).core.queue.register();
+        let result = loop {
             if let Pass::Ended(result) = pass(ring, true) {
-                return result;
+                break result;
             }
-        }
+        };
+        inner(ring).core.queue.unregister();
+        result
     })
 }
 
@@ -153,6 +156,7 @@ fn guarded<R: RingParts, T>(ring: &mut R, work: impl FnOnce(&mut R) -> T) -> T {
         Err(panic) => {
             // A second panic, of a `Drop`, is less of a cause than the first.
             drop(teardown::end_silently(inner(ring)));
+            inner(ring).core.queue.unregister();
             resume_unwind(panic)
         }
     }
@@ -198,7 +202,7 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
         return teardown_pass(ring, may_wait);
     }
     let this = inner(ring);
-    this.core.flush(1);
+    this.core.move_backlog_on();
     unpark(this);
     let core = &mut this.core;
     if core.in_flight == 0 && may_wait && core.is_idle() && !core.shared.may_be_woken() {
@@ -217,11 +221,12 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
         return fail(ring, error);
     }
     inner(ring).core.insist();
-    match deliver(ring) {
-        Delivered::End(cause) => end(ring, cause),
-        Delivered::Some => Pass::Went(Progress { status: Status::Progressed, call_again_in: None }),
-        Delivered::Nothing => Pass::Went(Progress { status: Status::Waiting, call_again_in: None }),
+    if let Some(cause) = deliver(ring) {
+        return end(ring, cause);
     }
+    let delivered = inner(ring).core.delivered;
+    let status = if delivered { Status::Progressed } else { Status::Waiting };
+    Pass::Went(Progress { status, call_again_in: None })
 }
 
 /// The end of a turn: what its handlers have submitted goes to the kernel, and nothing that happens
@@ -279,49 +284,25 @@ fn fail<R: RingParts>(ring: &mut R, error: std::io::Error) -> Pass<R> {
     end(ring, FirstCause::Api(error))
 }
 
-/// What a round of deliveries has come to.
-enum Delivered<R: Ring> {
-    Nothing,
-    Some,
-    End(FirstCause<R>),
-}
-
-/// Delivers all completions that are visible, and after each what its handler has posted.
-#[inline]
-fn deliver<R: RingParts>(ring: &mut R) -> Delivered<R> {
-    let mut delivered = Delivered::Nothing;
-    loop {
-        // Only what is here now: operations that post to each other don't keep the kernel waiting.
-        for _ in 0..inner(ring).core.synthetic() {
-            let Some(cqe) = inner(ring).core.pop_synthetic() else { break };
-            delivered = Delivered::Some;
-            if let Some(cause) = dispatch(ring, Delivery::new(cqe)) {
-                return Delivered::End(cause);
-            }
-        }
-        let core = &mut inner(ring).core;
-        let Some(cqe) = core.queue.pop() else { return delivered };
-        if UserData::tag(cqe.user_data) == 0 {
-            let woken = core.control(cqe);
-            if woken && teardown::collect_parcels(inner(ring)) {
-                return Delivered::End(FirstCause::Exit);
-            }
+/// Delivers all completions that are visible, and after each what its handler has posted. Returns why
+/// the run is to end, if it is.
+///
+/// The only place from which operations are called, so that all of it can become one function.
+#[inline(never)]
+fn deliver<R: RingParts>(ring: &mut R) -> Option<FirstCause<R>> {
+    inner(ring).core.delivered = false;
+    while let Some(cqe) = inner(ring).core.next() {
+        if ring.dispatch(Delivery::new(cqe)) == Verdict::Continue {
+            inner(ring).core.delivered = true;
             continue;
         }
-        delivered = Delivered::Some;
-        if let Some(cause) = dispatch(ring, Delivery::new(cqe)) {
-            return Delivered::End(cause);
+        let inner = inner(ring);
+        if let Some(cause) = inner.cause.take() {
+            return Some(cause);
         }
+        inner.core.delivered |= inner.core.phase.is_teardown();
     }
-}
-
-#[inline]
-fn dispatch<R: RingParts>(ring: &mut R, delivery: Delivery) -> Option<FirstCause<R>> {
-    match ring.dispatch(delivery) {
-        Verdict::Continue | Verdict::Teardown(_) => None,
-        Verdict::Exit => Some(FirstCause::Exit),
-        Verdict::Error(error) => Some(FirstCause::Completion(error)),
-    }
+    None
 }
 
 /// The operations of the ring.
@@ -332,12 +313,10 @@ impl<R: RingParts> Audience<R> for Operations<'_, R> {
         self.0.runtime_mut().inner_mut()
     }
 
-    fn deliver(&mut self, cqe: Cqe) {
-        if let Verdict::Teardown(error) = self.0.dispatch(Delivery::new(cqe))
-            && let Some(ending) = &mut self.inner().ending
-        {
-            ending.errors.push_back(error);
-        }
+    fn reap(&mut self) -> bool {
+        // Nothing is a cause any more.
+        deliver(self.0);
+        self.inner().core.delivered
     }
 }
 

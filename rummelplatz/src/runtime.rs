@@ -32,7 +32,8 @@ impl<R: Ring> Runtime<R> {
                 last = *tag;
             }
         }
-        let inner = Inner { core, slabs: ManuallyDrop::new(slabs), on_warn, ending: None, stuck: None };
+        let inner =
+            Inner { core, slabs: ManuallyDrop::new(slabs), on_warn, cause: None, ending: None, stuck: None };
         Runtime { inner: ManuallyDrop::new(Box::new(inner)) }
     }
 

@@ -9,32 +9,33 @@ use crate::core::Core;
 use crate::facts::{Facts, Flags, Held, Yields};
 use crate::queue::{Cqe, Kernel};
 use crate::request::Slab;
-use crate::slab::State;
+use crate::slab::{State, Vacancy};
 
 /// What is to be told to the operation.
 pub(crate) enum Settled<D> {
     /// Nothing: it was no completion of a request in flight, or nobody is to know.
     Silent,
-    /// The request is over and its slot free.
-    Final(Completion, D),
-    /// The stream goes on, if its data is returned; until then the data is lent.
-    More(Completion, D),
+    /// If there is [`more`](Completion::more) to come, the stream goes on if its data is returned;
+    /// until then the data is lent. If not, the request is over and its slot free.
+    Told(Completion, D),
 }
 
-/// Settles the one completion of an ordinary request that carries nothing; `None` for all others,
-/// which are left as they are for [`settle`].
+/// Settles the one completion of a plain request; `None` for all others, which are left as they are for
+/// [`settle`].
 ///
 /// This is the way that nearly all completions go, kept apart so that it can be short.
 #[inline(always)]
-pub(crate) fn settle_ordinary<D>(core: &mut Core, slab: &mut Slab<D>, cqe: &Cqe) -> Option<(Completion, D)> {
-    let mut slot = slab.find(cqe.user_data)?;
-    let facts = &slot.meta().facts;
-    if !facts.flags.is_empty() || facts.yields.carries() || cqueue::more(cqe.flags) {
+pub(crate) fn settle_plain<D>(
+    core: &mut Core,
+    slab: &mut Slab<D>,
+    cqe: &Cqe,
+) -> Option<(Completion, D, Vacancy)> {
+    if cqueue::more(cqe.flags) {
         return None;
     }
-    let completion = Completion::plain(facts, cqe.result, cqe.flags);
+    let (data, vacancy) = slab.find_plain(cqe.user_data)?.take();
     core.in_flight -= 1;
-    Some((completion, slot.take()?))
+    Some((Completion::plain(cqe.result, cqe.flags), data, vacancy))
 }
 
 /// Finds the slot that a completion names, and changes it accordingly.
@@ -42,11 +43,19 @@ pub(crate) fn settle_ordinary<D>(core: &mut Core, slab: &mut Slab<D>, cqe: &Cqe)
 /// Accounting is by slot: a completion that names no request in flight is counted as foreign and
 /// dropped; one that names a request is believed.
 #[inline(never)]
-pub(crate) fn settle<D>(core: &mut Core, slab: &mut Slab<D>, cqe: Cqe) -> Settled<D> {
+pub(crate) fn settle<D>(
+    core: &mut Core,
+    slab: &mut Slab<D>,
+    user_data: u64,
+    result: i32,
+    flags: u32,
+) -> Settled<D> {
+    let cqe = Cqe { user_data, result, flags };
     let Some(mut slot) = slab.find(cqe.user_data) else {
         core.counters.foreign += 1;
         return Settled::Silent;
     };
+    core.settled = true;
     let state = slot.state();
     let facts = &mut slot.meta().facts;
     let is_stream = facts.flags.contains(Flags::STREAM);
@@ -68,7 +77,7 @@ pub(crate) fn settle<D>(core: &mut Core, slab: &mut Slab<D>, cqe: Cqe) -> Settle
         }
         count_tick(facts, &completion);
         return match slot.lend() {
-            Some(data) => Settled::More(completion.announcing_more(), data),
+            Some(data) => Settled::Told(completion.announcing_more(), data),
             None => Settled::Silent,
         };
     }
@@ -81,7 +90,7 @@ pub(crate) fn settle<D>(core: &mut Core, slab: &mut Slab<D>, cqe: Cqe) -> Settle
         // The kernel does not have it any more; its data decides whether it is armed again.
         facts.flags.insert(Flags::PARKED);
         return match slot.lend() {
-            Some(data) => Settled::More(completion.announcing_more(), data),
+            Some(data) => Settled::Told(completion.announcing_more(), data),
             None => Settled::Silent,
         };
     }
@@ -106,7 +115,7 @@ pub(crate) fn settle<D>(core: &mut Core, slab: &mut Slab<D>, cqe: Cqe) -> Settle
         }
         return Settled::Silent;
     }
-    Settled::Final(completion, data)
+    Settled::Told(completion, data)
 }
 
 /// Whether a final completion is not the end of a stream: the kernel ran out of space for completions
@@ -120,7 +129,7 @@ fn was_cut(facts: &mut Facts, completion: &Completion) -> bool {
     if counted && facts.ticks == 0 {
         return false;
     }
-    completion.has_payload() || completion.lacks_buffers()
+    completion.has_payload() || facts.lacks_buffers(completion.raw().result)
 }
 
 /// Counts down a timer that ticks a limited number of times.

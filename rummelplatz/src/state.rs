@@ -17,6 +17,8 @@ pub(crate) struct Inner<R: Ring> {
     pub(crate) core: Core,
     pub(crate) slabs: ManuallyDrop<R::Slabs>,
     pub(crate) on_warn: Option<OnWarn>,
+    /// Why the present run is to end, from the handler that says so to the loop.
+    pub(crate) cause: Option<FirstCause<R>>,
     /// How the present run is ending, from the first cause on.
     pub(crate) ending: Option<Ending<R>>,
     /// What was abandoned, for good.

@@ -14,6 +14,7 @@ use crate::slab::{Identity, Occupied, State};
 use crate::state::Inner;
 use crate::submitter::SubmissionQueueSubmitter;
 use crate::tag::{Key, Tag};
+use crate::user_data::UserData;
 
 impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// Submits a request: puts `data` into a slot, where it stays until the request is over, and
@@ -133,7 +134,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         data: Op::RingData,
         arm: for<'d> fn(&'d mut Op::RingData) -> Stream<'d>,
     ) -> Result<Key<Op>, Refused<Op::RingData>> {
-        if let Err(error) = self.make_room() {
+        if let Err(error) = make_room(self.inner, self.tag) {
             return Err(Refused { data, error });
         }
         let Inner { core, slabs, .. } = &mut *self.inner;
@@ -144,7 +145,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         match (bound, slot) {
             (Ok(group), Some(mut slot)) => {
                 slot.meta().facts.pool = group;
-                Ok(self.commit(identity, placed))
+                Ok(commit(core, identity, placed))
             }
             (Err(error), Some(slot)) => match slot.take() {
                 Some(data) => Err(Refused { data, error }),
@@ -184,7 +185,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         if let Err(error) = core.accepts().and_then(reserve) {
             return Err(Refused { data, error });
         }
-        let (_, user_data) = request::place_message(slab, data, core.mark, core.now);
+        let user_data = request::place_message(slab, data, core.mark, core.now);
         core.count();
         core.end_without_kernel(user_data, 0);
         Ok(())
@@ -267,7 +268,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
             } else {
                 core.push(placed)
             }
-            Key::new(core.serial, self.tag.number(), identity)
+            Key::new(core.serial, identity)
         });
         core.push_chain(chain.into_iter());
         Ok(keys)
@@ -301,7 +302,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// False if the request is over. A key never matches another request.
     pub fn cancel(&mut self, key: Key<Op>) -> bool {
         let Inner { core, slabs, .. } = &mut *self.inner;
-        if (key.ring, key.tag) != (core.serial, self.tag.number()) {
+        if key.ring != core.serial || UserData::tag(key.identity.user_data) != self.tag.number() {
             return false;
         }
         let slot = self.tag.slab(slabs).find_identity(key.identity);
@@ -347,13 +348,6 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         RingHandle::new(&core.shared, false)
     }
 
-    /// Makes room for one request, in the queue and in the slab.
-    fn make_room(&mut self) -> Result<(), SubmitError> {
-        let Inner { core, slabs, .. } = &mut *self.inner;
-        core.admit(1)?;
-        self.tag.slab(slabs).reserve().map_err(|_| SubmitError::TooManyRequests)
-    }
-
     /// Accepts a request. The way that nearly all go, where there is room for all of it, is kept apart
     /// from the others so that it can be short.
     #[inline(always)]
@@ -365,39 +359,56 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     ) -> Result<Key<Op>, Refused<Op::RingData>> {
         let Inner { core, slabs, .. } = &mut *self.inner;
         let slab: &mut Slab<Op::RingData> = self.tag.slab(slabs);
-        if !core.is_direct() || !slab.has_free() {
-            return self.accept_slowly(data, flags, build);
-        }
-        let (identity, placed) = request::place(slab, data, flags | core.mark, core.now, build);
-        core.count();
-        core.push_direct(placed);
-        Ok(Key::new(core.serial, self.tag.number(), identity))
+        // While the queue is open, nothing is marked.
+        let born = core.now;
+        let Some(place) = core.queue.place() else {
+            return accept_slowly(self.inner, self.tag, data, flags, build);
+        };
+        let warm = self.vacancy.as_mut().and_then(|it| it.take());
+        let Some(vacancy) = warm.or_else(|| slab.vacancy()) else {
+            return accept_slowly(self.inner, self.tag, data, flags, build);
+        };
+        // SAFETY: it is of this slab, or whoever has made this submitter has promised that it is.
+        let (identity, placed) = unsafe { request::place_into(vacancy, slab, data, flags, born, build) };
+        place.fill(placed);
+        core.in_flight += 1;
+        Ok(Key::new(core.serial, identity))
     }
+}
 
-    #[cold]
-    #[inline(never)]
-    fn accept_slowly(
-        &mut self,
-        data: Op::RingData,
-        flags: Flags,
-        build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
-    ) -> Result<Key<Op>, Refused<Op::RingData>> {
-        if let Err(error) = self.make_room() {
-            return Err(Refused { data, error });
-        }
-        let Inner { core, slabs, .. } = &mut *self.inner;
-        let slab = self.tag.slab(slabs);
-        let (identity, placed) = request::place(slab, data, flags | core.mark, core.now, build);
-        Ok(self.commit(identity, placed))
+/// Accepts a request for which room must be made.
+#[cold]
+#[inline(never)]
+fn accept_slowly<R: Ring, Op: RingOperation<R>>(
+    inner: &mut Inner<R>,
+    tag: Tag<R, Op>,
+    data: Op::RingData,
+    flags: Flags,
+    build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
+) -> Result<Key<Op>, Refused<Op::RingData>> {
+    if let Err(error) = make_room(inner, tag) {
+        return Err(Refused { data, error });
     }
+    let Inner { core, slabs, .. } = &mut *inner;
+    let (identity, placed) = request::place(tag.slab(slabs), data, flags | core.mark, core.now, build);
+    Ok(commit(core, identity, placed))
+}
 
-    /// Counts a request that is in its slot, and queues it.
-    fn commit(&mut self, identity: Identity, placed: Placed) -> Key<Op> {
-        let core = &mut self.inner.core;
-        core.count();
-        core.push(placed);
-        Key::new(core.serial, self.tag.number(), identity)
-    }
+/// Makes room for one request, in the queue and in the slab.
+fn make_room<R: Ring, Op: RingOperation<R>>(
+    inner: &mut Inner<R>,
+    tag: Tag<R, Op>,
+) -> Result<(), SubmitError> {
+    let Inner { core, slabs, .. } = inner;
+    core.admit(1)?;
+    tag.slab(slabs).reserve().map_err(|_| SubmitError::TooManyRequests)
+}
+
+/// Counts a request that is in its slot, and queues it.
+fn commit<Op>(core: &mut Core, identity: Identity, placed: Placed) -> Key<Op> {
+    core.count();
+    core.push(placed);
+    Key::new(core.serial, identity)
 }
 
 const LINKS: squeue::Flags = squeue::Flags::IO_LINK.union(squeue::Flags::IO_HARDLINK);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use crate::shape::Ring;
+use crate::slab::Vacancy;
 use crate::state::Inner;
 use crate::tag::Tag;
 
@@ -14,6 +15,8 @@ use crate::tag::Tag;
 pub struct SubmissionQueueSubmitter<'a, R: Ring, Op> {
     pub(crate) inner: &'a mut Inner<R>,
     pub(crate) tag: Tag<R, Op>,
+    /// In the handler of a plain request: its slot, still warm, for the next request of the operation.
+    pub(crate) vacancy: Option<&'a mut Option<Vacancy>>,
     not_send: PhantomData<*mut ()>,
 }
 
@@ -23,7 +26,21 @@ pub type Submitter<'a, R, Op> = SubmissionQueueSubmitter<'a, R, Op>;
 impl<'a, R: Ring, Op> SubmissionQueueSubmitter<'a, R, Op> {
     #[inline]
     pub(crate) fn new(inner: &'a mut Inner<R>, tag: Tag<R, Op>) -> Self {
-        SubmissionQueueSubmitter { inner, tag, not_send: PhantomData }
+        SubmissionQueueSubmitter { inner, tag, vacancy: None, not_send: PhantomData }
+    }
+
+    /// A submitter whose first request goes into the vacancy.
+    ///
+    /// # Safety
+    ///
+    /// The vacancy is of the slab of `tag` in `inner`.
+    #[inline(always)]
+    pub(crate) unsafe fn with_vacancy(
+        inner: &'a mut Inner<R>,
+        tag: Tag<R, Op>,
+        vacancy: &'a mut Option<Vacancy>,
+    ) -> Self {
+        SubmissionQueueSubmitter { inner, tag, vacancy: Some(vacancy), not_send: PhantomData }
     }
 }
 

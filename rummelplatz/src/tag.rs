@@ -70,15 +70,14 @@ pub struct Key<Op> {
     /// Which instance of a ring, in this process.
     pub(crate) ring: u64,
     pub(crate) identity: Identity,
-    pub(crate) tag: u8,
     /// As in [`Tag`].
     invariant: Invariant<Op>,
 }
 
 impl<Op> Key<Op> {
     #[inline]
-    pub(crate) fn new(ring: u64, tag: u8, identity: Identity) -> Self {
-        Key { ring, identity, tag, invariant: PhantomData }
+    pub(crate) fn new(ring: u64, identity: Identity) -> Self {
+        Key { ring, identity, invariant: PhantomData }
     }
 }
 
@@ -92,7 +91,7 @@ impl<Op> Copy for Key<Op> {}
 
 impl<Op> PartialEq for Key<Op> {
     fn eq(&self, other: &Self) -> bool {
-        (self.ring, self.tag, self.identity) == (other.ring, other.tag, other.identity)
+        (self.ring, self.identity) == (other.ring, other.identity)
     }
 }
 
@@ -100,13 +99,13 @@ impl<Op> Eq for Key<Op> {}
 
 impl<Op> std::hash::Hash for Key<Op> {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        (self.ring, self.tag, self.identity.generation, self.identity.slot).hash(state);
+        (self.ring, self.identity).hash(state);
     }
 }
 
 impl<Op> fmt::Debug for Key<Op> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Key { ring, identity: Identity { generation, slot }, tag, .. } = self;
-        write!(f, "Key(ring {ring}, tag {tag}, slot {slot}, generation {generation})")
+        let Key { ring, identity, .. } = self;
+        write!(f, "Key(ring {ring}, {identity})")
     }
 }

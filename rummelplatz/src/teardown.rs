@@ -8,6 +8,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use crate::any_slab::AnySlab;
 use crate::error::{Stuck, StuckRequest, SubmitError};
 use crate::facts::{Facts, Flags};
 use crate::lifecycle::{Event, Limits, Phase, Step, Teardown, View};
@@ -19,7 +20,8 @@ use crate::user_data::UserData;
 /// Whom completions go to.
 pub(crate) trait Audience<R: Ring> {
     fn inner(&mut self) -> &mut Inner<R>;
-    fn deliver(&mut self, cqe: Cqe);
+    /// Delivers all completions that are here. Whether there was any.
+    fn reap(&mut self) -> bool;
 }
 
 /// Nobody: data is dropped. The first panic of a `Drop` is kept.
@@ -33,10 +35,22 @@ impl<R: Ring> Audience<R> for Nobody<'_, R> {
         self.inner
     }
 
-    fn deliver(&mut self, cqe: Cqe) {
+    fn reap(&mut self) -> bool {
+        let mut any = false;
+        while let Some(cqe) = self.inner.core.next() {
+            any = true;
+            self.discard(cqe);
+        }
+        any
+    }
+}
+
+impl<R: Ring> Nobody<'_, R> {
+    fn discard(&mut self, cqe: Cqe) {
         let Inner { core, slabs, .. } = &mut *self.inner;
-        let Some(slab) = R::slab(slabs, UserData::tag(cqe.user_data)) else {
-            core.counters.foreign += 1;
+        let tag = UserData::tag(cqe.user_data);
+        let Some(slab) = R::slab(slabs, tag) else {
+            core.unclaimed(cqe);
             return;
         };
         // The slot is settled before the data is dropped, so a panic leaves nothing half done.
@@ -69,7 +83,10 @@ pub(crate) fn begin<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>) {
 fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Limits) {
     let core = &mut inner.core;
     core.phase = Phase::Cancelling;
-    core.mark = Flags::LATE;
+    core.set_mark(Flags::LATE);
+    // Teardown handlers are called from where not only results are looked at.
+    for_each_slab::<R>(&mut inner.slabs, |slab| slab.look_at_all());
+    let core = &mut inner.core;
     // In this order, so that nothing is sent in between and lost.
     core.shared.set_open(false);
     collect_parcels(inner);
@@ -197,28 +214,9 @@ pub(crate) const BUSY: Duration = Duration::from_millis(10);
 /// Delivers all completions there are. Says whether one was that of a request in flight, and whether
 /// there was any.
 fn reap<R: Ring>(audience: &mut impl Audience<R>) -> (bool, bool) {
-    let (mut tracked, mut any) = (false, false);
-    // Only what is here now: handlers that post to each other don't keep the teardown from going on.
-    let mut synthetic = audience.inner().core.synthetic();
-    loop {
-        let core = &mut audience.inner().core;
-        let next = match synthetic.checked_sub(1) {
-            Some(rest) => {
-                synthetic = rest;
-                core.pop_synthetic()
-            }
-            None => core.queue.pop(),
-        };
-        let Some(cqe) = next else { return (tracked, any) };
-        any = true;
-        if UserData::tag(cqe.user_data) == 0 {
-            core.control(cqe);
-            continue;
-        }
-        let foreign = core.counters.foreign;
-        audience.deliver(cqe);
-        tracked |= audience.inner().core.counters.foreign == foreign;
-    }
+    audience.inner().core.settled = false;
+    let any = audience.reap();
+    (audience.inner().core.settled, any)
 }
 
 /// Asks for the end of each request in flight, or of those that are not late.
@@ -242,14 +240,24 @@ fn visit_all<R: Ring>(slabs: &R::Slabs, mut visit: impl FnMut(u8, u64, &Facts)) 
     }
 }
 
+/// Calls `visit` with the slab of each operation.
+fn for_each_slab<R: Ring>(slabs: &mut R::Slabs, mut visit: impl FnMut(&mut dyn AnySlab)) {
+    for (tag, _) in R::OPERATIONS {
+        if let Some(slab) = R::slab(slabs, *tag) {
+            visit(slab);
+        }
+    }
+}
+
 /// Nothing is in flight: what the kernel knew is given back.
 fn finish<R: Ring>(inner: &mut Inner<R>) {
     let core = &mut inner.core;
     core.phase = Phase::Finished;
-    core.mark = Flags::EMPTY;
+    core.set_mark(Flags::EMPTY);
     core.late = 0;
     core.queue.release_pools();
     core.open();
+    for_each_slab::<R>(&mut inner.slabs, |slab| slab.tidy());
 }
 
 /// Something stays in flight for ever.
@@ -263,7 +271,7 @@ pub(crate) fn abandon<R: Ring>(inner: &mut Inner<R>, error: Option<io::Error>) {
         requests.push(StuckRequest {
             operation: operation_name::<R>(tag),
             opcode: facts.opcode,
-            age: core.now.since(facts.born),
+            age: core.clock.between(facts.born, core.now),
         });
     });
     let errno = error.and_then(|error| error.raw_os_error());
@@ -320,7 +328,7 @@ fn discard_all<R: Ring>(inner: &mut Inner<R>) -> Option<Box<dyn Any + Send>> {
     inner.core.phase = Phase::Draining;
     let mut nobody = Nobody { inner, panic: None };
     for user_data in requests {
-        nobody.deliver(Cqe { user_data, result: -libc::ECANCELED, flags: 0 });
+        nobody.discard(Cqe { user_data, result: -libc::ECANCELED, flags: 0 });
     }
     let Nobody { inner, panic } = nobody;
     finish(inner);

@@ -1253,7 +1253,7 @@ fn forged_traffic_of_the_rings_own_kind_neither_wakes_the_dead_nor_deafens_the_l
         ring.submitter(Bench::FIRST).submit(timer, |_| request::timeout(FOR_EVER)).unwrap();
         ring.turn().unwrap();
         let mut sender = IoUring::new(8).unwrap();
-        for user_data in [0, 1, 2] {
+        for user_data in [0, 1 << 8, 2 << 8] {
             for flags in [None, Some(2)] {
                 for result in [0, 1, -1] {
                     for _ in 0..5 {

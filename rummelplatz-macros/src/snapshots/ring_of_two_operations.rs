@@ -306,7 +306,8 @@ const _: () = {
                 .map_err(EchoServerSetupError::Connections)?;
             ::core::result::Result::Ok(())
         }
-        fn dispatch(&mut self, __delivery: __rt::Delivery) -> __rt::Verdict<Self> {
+        #[inline]
+        fn dispatch(&mut self, __delivery: __rt::Delivery) -> __rt::Verdict {
             match __delivery.tag() {
                 1u8 => {
                     __rt::deliver::<
@@ -346,7 +347,7 @@ const _: () = {
                         },
                     )
                 }
-                _ => __rt::foreign(&mut self.__rummelplatz_runtime),
+                _ => __rt::unclaimed(__delivery, &mut self.__rummelplatz_runtime),
             }
         }
     }

@@ -421,7 +421,8 @@ const _: () = {
                 .map_err(MatchSetupError::_1)?;
             ::core::result::Result::Ok(())
         }
-        fn dispatch(&mut self, __delivery: __rt::Delivery) -> __rt::Verdict<Self> {
+        #[inline]
+        fn dispatch(&mut self, __delivery: __rt::Delivery) -> __rt::Verdict {
             match __delivery.tag() {
                 1u8 => {
                     __rt::deliver::<
@@ -499,7 +500,7 @@ const _: () = {
                         },
                     )
                 }
-                _ => __rt::foreign(&mut self.__rummelplatz_runtime),
+                _ => __rt::unclaimed(__delivery, &mut self.__rummelplatz_runtime),
             }
         }
     }

@@ -398,7 +398,8 @@ const _: () = {
                 .map_err(ServerSetupError::Both)?;
             ::core::result::Result::Ok(())
         }
-        fn dispatch(&mut self, __delivery: __rt::Delivery) -> __rt::Verdict<Self> {
+        #[inline]
+        fn dispatch(&mut self, __delivery: __rt::Delivery) -> __rt::Verdict {
             match __delivery.tag() {
                 #[cfg(unix)]
                 1u8 => {
@@ -459,7 +460,7 @@ const _: () = {
                         },
                     )
                 }
-                _ => __rt::foreign(&mut self.__rummelplatz_runtime),
+                _ => __rt::unclaimed(__delivery, &mut self.__rummelplatz_runtime),
             }
         }
     }

@@ -16,7 +16,7 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
@@ -32,7 +32,18 @@ pub(crate) struct Mapped {
     queues: Map,
     /// The entries.
     entries: Map,
-    parameters: Params,
+    /// Where in the maps things are.
+    entry: NonNull<squeue::Entry>,
+    entry_capacity: u32,
+    cqe: NonNull<Cqe>,
+    cqe_capacity: u32,
+    entries_head: NonNull<AtomicU32>,
+    entries_tail: NonNull<AtomicU32>,
+    entries_flags: NonNull<AtomicU32>,
+    completions_head: NonNull<AtomicU32>,
+    completions_tail: NonNull<AtomicU32>,
+    /// Since 5.8.
+    completions_flags: Option<NonNull<AtomicU32>>,
 }
 
 // SAFETY: the maps are owned, and used from one thread at a time (`&mut self`) or as atomics.
@@ -113,7 +124,25 @@ impl Mapped {
         let fd = ring.as_raw_fd();
         let queues = Map::new(fd, IORING_OFF_SQ_RING, queues)?;
         let entries = Map::new(fd, IORING_OFF_SQES, entries).inspect_err(|_| queues.unmap())?;
-        Ok(Mapped { queues, entries, ring: ManuallyDrop::new(ring), process: std::process::id(), parameters })
+        let Params { sq, cq, .. } = parameters;
+        // SAFETY: the kernel's offsets lie in the map.
+        let at = |offset: u32| unsafe { queues.start.byte_add(offset as usize) };
+        Ok(Mapped {
+            entry: entries.start.cast(),
+            entry_capacity: parameters.sq_entries,
+            cqe: at(cq.cqes).cast(),
+            cqe_capacity: parameters.cq_entries,
+            entries_head: at(sq.head).cast(),
+            entries_tail: at(sq.tail).cast(),
+            entries_flags: at(sq.flags).cast(),
+            completions_head: at(cq.head).cast(),
+            completions_tail: at(cq.tail).cast(),
+            completions_flags: (cq.flags != 0).then(|| at(cq.flags).cast()),
+            queues,
+            entries,
+            ring: ManuallyDrop::new(ring),
+            process: std::process::id(),
+        })
     }
 
     /// Whether this process was forked off the one that made the ring.
@@ -124,40 +153,31 @@ impl Mapped {
     /// How many entries the submission queue has: a power of two.
     #[inline]
     pub(crate) fn capacity(&self) -> u32 {
-        self.parameters.sq_entries
+        self.entry_capacity
     }
 
-    /// The `u32` at an offset that the kernel gave.
+    /// One of the shared numbers of this ring.
     #[inline]
-    fn shared(&self, offset: u32) -> &AtomicU32 {
-        // SAFETY: the kernel's offsets lie in the map, aligned.
-        unsafe { self.queues.start.byte_add(offset as usize).cast().as_ref() }
+    fn shared(&self, place: NonNull<AtomicU32>) -> &AtomicU32 {
+        // SAFETY: the places lie in the map, aligned, and the map lives as long as this.
+        unsafe { place.as_ref() }
     }
 
     /// Up to where the kernel has taken entries in.
     #[inline]
     pub(crate) fn entries_taken_in(&self) -> u32 {
-        self.shared(self.parameters.sq.head).load(Ordering::Acquire)
+        self.shared(self.entries_head).load(Ordering::Acquire)
     }
 
     /// Shows the kernel all entries before `tail`.
     #[inline]
     pub(crate) fn publish_entries(&self, tail: u32) {
-        self.shared(self.parameters.sq.tail).store(tail, Ordering::Release);
+        self.shared(self.entries_tail).store(tail, Ordering::Release);
     }
 
-    /// Writes the entry at `tail`.
-    ///
-    /// # Safety
-    ///
-    /// The kernel does not read at this place of the queue now; when it does, what the entry points to
-    /// must be good.
-    #[inline]
-    pub(crate) unsafe fn write(&mut self, tail: u32, entry: squeue::Entry) {
-        let index = (tail & (self.parameters.sq_entries - 1)) as usize;
-        // SAFETY: the index is below the number of entries that are mapped; the rest is the caller's
-        // promise.
-        unsafe { self.entries.start.cast::<squeue::Entry>().add(index).write(entry) };
+    /// Where the entries are.
+    pub(crate) fn entries(&self) -> NonNull<squeue::Entry> {
+        self.entry
     }
 
     /// Whether the kernel's polling thread sleeps (`IORING_SETUP_SQPOLL`).
@@ -165,7 +185,7 @@ impl Mapped {
         // The tail must be visible before the flag is read: the thread sets the flag, then looks at
         // the tail a last time.
         fence(Ordering::SeqCst);
-        self.shared(self.parameters.sq.flags).load(Ordering::Relaxed) & IORING_SQ_NEED_WAKEUP != 0
+        self.shared(self.entries_flags).load(Ordering::Relaxed) & IORING_SQ_NEED_WAKEUP != 0
     }
 
     /// Forgets that there is work for this thread to enter for, because it is about to.
@@ -175,7 +195,7 @@ impl Mapped {
     /// again for what it leaves undone.
     #[inline]
     pub(crate) fn forget_work(&self) {
-        let flags = self.shared(self.parameters.sq.flags);
+        let flags = self.shared(self.entries_flags);
         if flags.load(Ordering::Relaxed) & IORING_SQ_TASKRUN != 0 {
             flags.fetch_and(!IORING_SQ_TASKRUN, Ordering::AcqRel);
         }
@@ -184,49 +204,46 @@ impl Mapped {
     /// Whether completions wait in the kernel, for room in the queue or for this thread to enter.
     #[inline]
     pub(crate) fn holds_back(&self) -> bool {
-        let flags = self.shared(self.parameters.sq.flags).load(Ordering::Acquire);
+        let flags = self.shared(self.entries_flags).load(Ordering::Acquire);
         flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN) != 0
     }
 
     /// Whether the registered eventfd is signalled when something completes (since 5.8; before, it
     /// always is).
     pub(crate) fn notify(&self, on: bool) {
-        if self.parameters.cq.flags != 0 {
-            let flags = if on { 0 } else { IORING_CQ_EVENTFD_DISABLED };
-            self.shared(self.parameters.cq.flags).store(flags, Ordering::Release);
+        if let Some(flags) = self.completions_flags {
+            let value = if on { 0 } else { IORING_CQ_EVENTFD_DISABLED };
+            self.shared(flags).store(value, Ordering::Release);
         }
     }
 
     /// Up to where completions were posted.
     #[inline]
     pub(crate) fn completions_posted(&self) -> u32 {
-        self.shared(self.parameters.cq.tail).load(Ordering::Acquire)
+        self.shared(self.completions_tail).load(Ordering::Acquire)
     }
 
     /// Up to where the kernel thinks that completions were seen.
     pub(crate) fn completions_seen(&self) -> u32 {
-        self.shared(self.parameters.cq.head).load(Ordering::Acquire)
+        self.shared(self.completions_head).load(Ordering::Acquire)
     }
 
     /// Gives the kernel back the places of all completions before `head`.
     #[inline]
     pub(crate) fn set_completions_seen(&self, head: u32) {
-        self.shared(self.parameters.cq.head).store(head, Ordering::Release);
+        self.shared(self.completions_head).store(head, Ordering::Release);
     }
 
-    /// Reads the completion at `head`.
-    ///
-    /// # Safety
-    ///
-    /// It was posted, and its place has not been given back.
-    #[inline]
-    pub(crate) unsafe fn read(&self, head: u32) -> Cqe {
-        let index = (head & (self.parameters.cq_entries - 1)) as usize;
-        // SAFETY: the kernel's offset lies in the map.
-        let cqes = unsafe { self.queues.start.byte_add(self.parameters.cq.cqes as usize) };
-        // SAFETY: the index is below the number of completions that are mapped; that this one does
-        // not change now is the caller's promise.
-        unsafe { cqes.cast::<Cqe>().add(index).read() }
+    /// Where the completions are, and how many places there are.
+    pub(crate) fn completions(&self) -> (NonNull<Cqe>, u32) {
+        (self.cqe, self.cqe_capacity)
+    }
+}
+
+impl AsFd for Mapped {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring's descriptor is open as long as the ring is.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
 }
 

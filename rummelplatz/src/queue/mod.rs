@@ -10,6 +10,8 @@ use crate::buffers::{BufferPool, PoolError};
 use crate::request::Placed;
 use crate::waker::Waker;
 
+mod completions;
+mod entries;
 mod mapped;
 mod uring;
 
@@ -71,8 +73,6 @@ pub(crate) trait Kernel {
     /// What neither waiting nor repeating would mend. `EINTR`, `ETIME`, `EAGAIN` and `EBUSY` are no
     /// errors.
     fn enter(&mut self, patience: Patience) -> io::Result<Entered>;
-    /// The next completion that is visible.
-    fn pop(&mut self) -> Option<Cqe>;
     /// Whether [`pop`](Self::pop) has something, without asking the kernel.
     fn has_completions(&mut self) -> bool;
     /// Whether the kernel holds back completions, which the next enter brings.

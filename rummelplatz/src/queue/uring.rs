@@ -7,45 +7,61 @@
 //! * What the kernel reads only while it takes an entry in (a time, an address) lies in `asides`, one
 //!   place per entry of the submission queue, at the entry's own index. It is overwritten only when
 //!   the entry at that index is, which is when the kernel has taken that in.
-//! * `taken_in ≤ tail ≤ taken_in + capacity` and `next ≤ end`, with wrap-around: all entries are
-//!   written in the part of the queue that is ours, all completions read in the part that is posted.
+//! * Which parts of the queues are ours is for [`Entries`] and [`Completions`] to know.
 
 use std::io;
 use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
-use io_uring::{EnterFlags, opcode, squeue};
+use io_uring::{opcode, squeue};
+use rustix::io_uring::{IoringEnterFlags, IoringRegisterOp, io_uring_enter, io_uring_register};
 
+use super::completions::Completions;
+use super::entries::{self, Entries};
 use super::{Cqe, Entered, Kernel, Mapped, Patience};
 use crate::buffers::{BufferPool, PoolError};
 use crate::request::{Address, Placed, Prepared};
 use crate::waker::Waker;
+
+/// `struct io_uring_rsrc_update`, in which a ring is registered.
+#[repr(C)]
+struct Files {
+    offset: u32,
+    reserved: u32,
+    data: u64,
+}
 
 /// A real ring.
 pub(crate) struct Uring {
     ring: Mapped,
     /// Beside each entry of the submission queue, what it points to.
     asides: Box<[Aside]>,
-    /// Where the next entry goes. The kernel learns of it when it is entered.
-    tail: u32,
+    /// The kernel learns of new entries when it is entered.
+    entries: Entries,
     /// Where the kernel was in the submission queue when that was last looked at.
     taken_in: u32,
-    /// The completion to be looked at next. The kernel learns of it when there are no more, and when
-    /// it is entered.
-    next: u32,
-    /// The end of the completions that are known of.
-    end: u32,
+    /// The kernel learns of what was seen when no more is known of, and when it is entered.
+    completions: Completions,
+    /// The place of this ring in the table of the thread that runs it.
+    registered: Option<u32>,
+    /// A thread of the kernel looks for entries (`IORING_SETUP_SQPOLL`).
+    has_poller: bool,
     /// The pools that are registered, by group. One that could not be unregistered is never dropped.
     pools: Vec<BufferPool>,
     /// Tells this ring from all others of this process.
     serial: u64,
 }
 
-/// What the kernel reads only while it takes an entry in.
-enum Aside {
-    Nothing,
-    Time(Timespec),
-    Address(Address),
+/// Whether an error of `io_uring_enter` is one.
+#[cold]
+fn judge(error: io::Error) -> io::Result<Entered> {
+    match error.raw_os_error() {
+        Some(libc::EINTR | libc::ETIME) => Ok(Entered::Done),
+        Some(libc::EAGAIN | libc::EBUSY) => Ok(Entered::Busy),
+        _ => Err(error),
+    }
 }
 
 impl Uring {
@@ -56,12 +72,19 @@ impl Uring {
             true => (0, 0),
             false => (ring.entries_taken_in(), ring.completions_seen()),
         };
+        // SAFETY: the ring's memory lives as long as the ring, which is in the same struct; and nobody
+        // uses it in a process that was forked off.
+        let entries = unsafe { Entries::new(ring.entries(), ring.capacity(), tail) };
+        let (start, capacity) = ring.completions();
+        // SAFETY: as above.
+        let completions = unsafe { Completions::new(start, capacity, next) };
         Uring {
             asides: (0..ring.capacity()).map(|_| Aside::Nothing).collect(),
-            tail,
+            entries,
             taken_in: tail,
-            next,
-            end: next,
+            completions,
+            registered: None,
+            has_poller: ring.params().is_setup_sqpoll(),
             ring,
             pools: Vec::new(),
             serial,
@@ -72,6 +95,56 @@ impl Uring {
     /// (`IORING_REGISTER_ENABLE_RINGS`, since 5.10).
     pub(crate) fn enable(&self) -> io::Result<()> {
         self.ring.submitter().register_enable_rings()
+    }
+
+    /// What an enter must also say when a thread of the kernel looks for entries
+    /// (`IORING_SETUP_SQPOLL`).
+    #[cold]
+    fn wake_poller(&self, patience: Patience, queued: u32) -> IoringEnterFlags {
+        let mut flags = IoringEnterFlags::empty();
+        if self.ring.needs_wakeup() {
+            flags |= IoringEnterFlags::SQ_WAKEUP;
+        }
+        if patience == Patience::Submit && queued as usize == self.capacity() {
+            flags |= IoringEnterFlags::SQ_WAIT;
+        }
+        flags
+    }
+
+    fn enter_for(&self, time: Duration, queued: u32, want: u32, flags: IoringEnterFlags) -> io::Result<u32> {
+        let time = Timespec::from(time);
+        let arguments = SubmitArgs::new().timespec(&time);
+        let flags = (flags | IoringEnterFlags::EXT_ARG).bits();
+        // SAFETY: the argument is of the kind that EXT_ARG announces, and good for the call.
+        let entered = unsafe { self.ring.submitter().enter(queued, want, flags, Some(&arguments)) };
+        entered.map(|count| count as u32)
+    }
+
+    /// Has this thread enter the ring without a look into its table of descriptors
+    /// (`IORING_REGISTER_RING_FDS`, since 5.18), until [`unregister`](Self::unregister) by the same
+    /// thread. It is no matter if the kernel can't: a thread has 16 places for rings.
+    pub(crate) fn register(&mut self) {
+        let mut update = Files { offset: u32::MAX, reserved: 0, data: self.ring.as_raw_fd() as u64 };
+        // SAFETY: the argument is what this operation reads and writes, and there is one of it.
+        let registered = unsafe {
+            let update = (&raw mut update).cast();
+            io_uring_register(self.ring.as_fd(), IoringRegisterOp::RegisterRingFds, update, 1)
+        };
+        if registered == Ok(1) {
+            self.registered = Some(update.offset);
+        }
+    }
+
+    /// Undoes [`register`](Self::register).
+    pub(crate) fn unregister(&mut self) {
+        let Some(offset) = self.registered.take() else { return };
+        let mut update = Files { offset, reserved: 0, data: 0 };
+        // SAFETY: as in `register`.
+        let unregistered = unsafe {
+            let update = (&raw mut update).cast();
+            io_uring_register(self.ring.as_fd(), IoringRegisterOp::UnregisterRingFds, update, 1)
+        };
+        debug_assert_eq!(unregistered, Ok(1));
     }
 
     /// Whether the registered eventfd tells of completions.
@@ -90,13 +163,89 @@ impl Uring {
         mem::forget(mem::take(&mut self.asides));
     }
 
-    /// Looks for more completions. False if there are none.
+    /// Lets entries be queued without a further thought, as long as there is room; or not.
     #[inline]
-    fn look(&mut self) -> bool {
-        self.ring.set_completions_seen(self.next);
-        self.end = self.ring.completions_posted();
-        self.next != self.end
+    pub(crate) fn set_open(&mut self, open: bool) {
+        if open {
+            self.taken_in = self.ring.entries_taken_in();
+            // SAFETY: the kernel says so.
+            unsafe { self.entries.open(self.taken_in) };
+        } else {
+            self.entries.close();
+        }
     }
+
+    /// How many entries may be queued by [`place`](Self::place).
+    #[inline]
+    pub(crate) fn open_places(&self) -> usize {
+        self.entries.open_places()
+    }
+
+    /// A place for an entry, if one may be queued without a further thought.
+    #[inline(always)]
+    pub(crate) fn place(&mut self) -> Option<Place<'_>> {
+        let place = self.entries.place()?;
+        Some(Place { place, asides: &mut self.asides })
+    }
+
+    /// Whether no completion is known of.
+    #[inline(always)]
+    pub(crate) fn knows_none(&self) -> bool {
+        self.completions.is_empty()
+    }
+
+    /// The next completion of those that are known of.
+    #[inline(always)]
+    pub(crate) fn pop_known(&mut self) -> Option<Cqe> {
+        self.completions.pop()
+    }
+
+    /// Forgets which completions are known of, so that the next look is for others as well.
+    pub(crate) fn look_again(&mut self) {
+        self.completions.forget();
+    }
+
+    /// Puts a completion before those that are known of.
+    pub(crate) fn put_first(&mut self, cqe: Cqe) {
+        self.completions.put(cqe);
+    }
+
+    /// Looks for more completions, at most so many, when none is known of. False if there are none.
+    #[inline]
+    pub(crate) fn look(&mut self, most: u32) -> bool {
+        self.ring.set_completions_seen(self.completions.all_seen());
+        // SAFETY: the kernel has just been told what was seen, and says what was posted.
+        unsafe { self.completions.learn(self.ring.completions_posted(), most) }
+    }
+}
+
+/// A place for one entry.
+pub(crate) struct Place<'q> {
+    place: entries::Place<'q>,
+    asides: &'q mut [Aside],
+}
+
+impl Place<'_> {
+    /// Queues an entry.
+    #[inline(always)]
+    pub(crate) fn fill(self, placed: Placed) {
+        let user_data = placed.user_data();
+        let entry = match placed.into_prepared() {
+            Prepared::Entry(entry) => entry,
+            // What was at this index has been taken in, and so its aside is free.
+            prepared => build(prepared, &mut self.asides[self.place.index()]),
+        };
+        // SAFETY: a `Placed` proves that what it points to is good until its final completion, and the
+        // aside stays as it is until the entry is taken in.
+        unsafe { self.place.fill(entry.user_data(user_data)) };
+    }
+}
+
+/// What the kernel reads only while it takes an entry in.
+enum Aside {
+    Nothing,
+    Time(Timespec),
+    Address(Address),
 }
 
 /// Builds the entry, with pointers to `aside` where it needs one.
@@ -126,93 +275,73 @@ impl Kernel for Uring {
 
     #[inline]
     fn room(&mut self) -> usize {
-        self.capacity() - self.queued()
+        self.queued();
+        self.entries.room(self.taken_in) as usize
     }
 
     #[inline]
     fn queued(&mut self) -> usize {
         self.taken_in = self.ring.entries_taken_in();
-        self.tail.wrapping_sub(self.taken_in) as usize
+        self.entries.tail().wrapping_sub(self.taken_in) as usize
     }
 
-    #[inline(always)]
     fn push(&mut self, placed: Placed) {
-        let user_data = placed.user_data();
-        // What was at this index has been taken in, and so its aside is free.
-        let waiting = self.tail.wrapping_sub(self.taken_in) as usize;
-        assert!(waiting < self.asides.len(), "room() comes before push()");
-        let entry = match placed.into_prepared() {
-            Prepared::Entry(entry) => entry,
-            prepared => {
-                let index = self.tail as usize & (self.asides.len() - 1);
-                build(prepared, &mut self.asides[index])
-            }
-        };
-        // SAFETY: there is room, so the kernel does not read at this index before the new tail is
-        // published. A `Placed` proves that what it points to is good until its final completion, and
-        // the aside stays as it is until the entry is taken in.
-        unsafe { self.ring.write(self.tail, entry.user_data(user_data)) };
-        self.tail = self.tail.wrapping_add(1);
+        let closed = self.open_places() == 0;
+        self.set_open(true);
+        match self.place() {
+            Some(place) => place.fill(placed),
+            None => panic!("room() comes before push()"),
+        }
+        if closed {
+            self.entries.close();
+        }
     }
 
+    #[inline]
     fn enter(&mut self, patience: Patience) -> io::Result<Entered> {
         let (want, mut flags) = match patience {
-            Patience::Submit => (0, EnterFlags::empty()),
-            Patience::Poll => (0, EnterFlags::GETEVENTS),
-            Patience::Wait | Patience::WaitFor(_) | Patience::ReapFor(_) => (1, EnterFlags::GETEVENTS),
+            Patience::Submit => (0, IoringEnterFlags::empty()),
+            Patience::Poll => (0, IoringEnterFlags::GETEVENTS),
+            Patience::Wait | Patience::WaitFor(_) | Patience::ReapFor(_) => (1, IoringEnterFlags::GETEVENTS),
         };
-        self.ring.publish_entries(self.tail);
-        self.ring.set_completions_seen(self.next);
-        if flags.contains(EnterFlags::GETEVENTS) {
+        let tail = self.entries.tail();
+        self.ring.publish_entries(tail);
+        self.ring.set_completions_seen(self.completions.seen());
+        if flags.contains(IoringEnterFlags::GETEVENTS) {
             self.ring.forget_work();
         }
         let queued = match patience {
             Patience::ReapFor(_) => 0,
-            _ => self.queued() as u32,
+            _ => tail.wrapping_sub(self.ring.entries_taken_in()),
         };
-        if self.ring.params().is_setup_sqpoll() {
-            if self.ring.needs_wakeup() {
-                flags |= EnterFlags::SQ_WAKEUP;
-            }
-            if patience == Patience::Submit && queued as usize == self.capacity() {
-                flags |= EnterFlags::SQ_WAIT;
-            }
+        if self.has_poller {
+            flags |= self.wake_poller(patience, queued);
         }
-        let submitter = self.ring.submitter();
         let entered = match patience {
-            Patience::WaitFor(time) | Patience::ReapFor(time) => {
-                let time = Timespec::from(time);
-                let arguments = SubmitArgs::new().timespec(&time);
-                let flags = (flags | EnterFlags::EXT_ARG).bits();
-                // SAFETY: the argument is of the kind that EXT_ARG announces, and good for the call.
-                unsafe { submitter.enter(queued, want, flags, Some(&arguments)) }
+            Patience::WaitFor(time) | Patience::ReapFor(time) => self.enter_for(time, queued, want, flags),
+            _ => {
+                let (ring, registered) = match &self.registered {
+                    // SAFETY: with this flag the number is that of a registered ring, which this one is until
+                    // it is unregistered.
+                    Some(index) => (
+                        unsafe { BorrowedFd::borrow_raw(*index as RawFd) },
+                        IoringEnterFlags::REGISTERED_RING,
+                    ),
+                    None => (self.ring.as_fd(), IoringEnterFlags::empty()),
+                };
+                // SAFETY: what queued entries point to is good, see the module documentation; there is no
+                // argument to be wrong about.
+                unsafe { io_uring_enter(ring, queued, want, flags | registered) }.map_err(io::Error::from)
             }
-            // SAFETY: without an argument there is nothing to be wrong about.
-            _ => unsafe { submitter.enter::<libc::sigset_t>(queued, want, flags.bits(), None) },
         };
         match entered {
             Ok(_) => Ok(Entered::Done),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EINTR | libc::ETIME) => Ok(Entered::Done),
-                Some(libc::EAGAIN | libc::EBUSY) => Ok(Entered::Busy),
-                _ => Err(error),
-            },
+            Err(error) => judge(error),
         }
-    }
-
-    #[inline(always)]
-    fn pop(&mut self) -> Option<Cqe> {
-        if self.next == self.end && !self.look() {
-            return None;
-        }
-        // SAFETY: it lies between what was seen and what was posted.
-        let cqe = unsafe { self.ring.read(self.next) };
-        self.next = self.next.wrapping_add(1);
-        Some(cqe)
     }
 
     fn has_completions(&mut self) -> bool {
-        self.next != self.end || self.ring.completions_posted() != self.next
+        !self.knows_none() || self.ring.completions_posted() != self.completions.seen()
     }
 
     fn holds_back(&mut self) -> bool {

@@ -39,8 +39,8 @@ use io_uring::types::{TimeoutFlags, Timespec};
 
 use crate::buffers::BufferPool;
 use crate::clock::Stamp;
-use crate::facts::{Facts, Flags, Yields};
-use crate::slab::{self, Identity, Occupied};
+use crate::facts::{Brief, Facts, Flags, Yields};
+use crate::slab::{self, Identity, Meta, Occupied, Remember, Vacancy};
 
 mod address;
 mod constructors;
@@ -203,6 +203,24 @@ impl<D> Clone for Record<D> {
 
 impl<D> Copy for Record<D> {}
 
+impl<D> Meta for Record<D> {
+    type Brief = Brief;
+
+    fn of_plain(brief: Brief) -> Self {
+        let facts = Facts { yields: brief.yields, born: brief.born, ..Facts::new(brief.opcode) };
+        Record { facts, arm: None }
+    }
+}
+
+/// What a slot is to remember of a request that is no stream.
+#[inline(always)]
+fn remember<D>(facts: Facts) -> Remember<Record<D>> {
+    match facts.brief() {
+        Some(brief) => Remember::Plain(brief),
+        None => Remember::All(Record { facts, arm: None }),
+    }
+}
+
 /// The slab of an operation: its `RingData`, and a [`Record`] beside each.
 pub type Slab<D> = slab::Slab<D, Record<D>>;
 
@@ -215,13 +233,42 @@ pub(crate) fn place<D>(
     born: Stamp,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
 ) -> (Identity, Placed) {
-    let (identity, user_data, prepared) = slab.insert_with(data, |data| {
-        let (facts, prepared) = build(data).parts.place(flags, born);
-        (Record { facts, arm: None }, prepared)
-    });
+    let (identity, prepared) = slab.insert_with(data, building(flags, born, build));
     // The pointers in `prepared` were good for every lifetime that the data could have, and the data
     // now stays where it is until the completion of `user_data` is dispatched.
-    (identity, Placed { prepared, user_data })
+    (identity, Placed { prepared, user_data: identity.user_data })
+}
+
+/// As [`place`], into a vacancy.
+///
+/// # Safety
+///
+/// The vacancy is of this slab.
+#[inline(always)]
+pub(crate) unsafe fn place_into<D>(
+    vacancy: Vacancy,
+    slab: &mut Slab<D>,
+    data: D,
+    flags: Flags,
+    born: Stamp,
+    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
+) -> (Identity, Placed) {
+    // SAFETY: the caller's promise is the same.
+    let (identity, prepared) = unsafe { slab.fill(vacancy, data, building(flags, born, build)) };
+    (identity, Placed { prepared, user_data: identity.user_data })
+}
+
+/// What is done with the data in its slot.
+#[inline(always)]
+fn building<D>(
+    flags: Flags,
+    born: Stamp,
+    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
+) -> impl FnOnce(&mut D) -> (Remember<Record<D>>, Prepared) {
+    move |data| {
+        let (facts, prepared) = build(data).parts.place(flags, born);
+        (remember(facts), prepared)
+    }
 }
 
 /// As [`place`], for a stream, whose function is kept.
@@ -232,11 +279,11 @@ pub(crate) fn place_stream<D>(
     born: Stamp,
     arm: Arm<D>,
 ) -> (Identity, Placed) {
-    let (identity, user_data, prepared) = slab.insert_with(data, |data| {
+    let (identity, prepared) = slab.insert_with(data, |data| {
         let (facts, prepared) = arm(data).parts.place(flags, born);
-        (Record { facts, arm: Some(arm) }, prepared)
+        (Remember::All(Record { facts, arm: Some(arm) }), prepared)
     });
-    (identity, Placed { prepared, user_data })
+    (identity, Placed { prepared, user_data: identity.user_data })
 }
 
 /// As [`place`], for an entry that somebody else answers for.
@@ -256,17 +303,19 @@ pub(crate) unsafe fn place_raw<D>(
     if sqe::yields_descriptor(&entry) {
         facts.yields = Yields::Descriptor;
     }
-    let (identity, user_data, ()) = slab.insert_with(data, |_| (Record { facts, arm: None }, ()));
+    let (identity, ()) = slab.insert_with(data, |_| (remember(facts), ()));
     // SAFETY: the caller's promise; the data is dropped after the final completion of `user_data`.
-    (identity, unsafe { Placed::vouched(entry, user_data) })
+    (identity, unsafe { Placed::vouched(entry, identity.user_data) })
 }
 
 /// Puts `data` into a slot that the kernel knows nothing of.
-pub(crate) fn place_message<D>(slab: &mut Slab<D>, data: D, flags: Flags, born: Stamp) -> (Identity, u64) {
+///
+/// Returns the `user_data` that it would have.
+pub(crate) fn place_message<D>(slab: &mut Slab<D>, data: D, flags: Flags, born: Stamp) -> u64 {
     let nop = io_uring::opcode::Nop::CODE;
     let facts = Facts { flags: flags | Flags::MESSAGE, born, ..Facts::new(nop) };
-    let (identity, user_data, ()) = slab.insert_with(data, |_| (Record { facts, arm: None }, ()));
-    (identity, user_data)
+    let (identity, ()) = slab.insert_with(data, |_| (remember(facts), ()));
+    identity.user_data
 }
 
 /// Builds a stream anew from the data in its slot, after the kernel has cut it.

@@ -128,10 +128,11 @@ impl Printer<'_> {
                     #setups
                     ::core::result::Result::Ok(())
                 }
-                fn dispatch(&mut self, __delivery: __rt::Delivery) -> __rt::Verdict<Self> {
+                #[inline]
+                fn dispatch(&mut self, __delivery: __rt::Delivery) -> __rt::Verdict {
                     match __delivery.tag() {
                         #dispatch_arms
-                        _ => __rt::foreign(&mut self.#runtime),
+                        _ => __rt::unclaimed(__delivery, &mut self.#runtime),
                     }
                 }
             }
@@ -175,7 +176,7 @@ impl Printer<'_> {
                 fn setup(&mut self) -> ::core::result::Result<(), ::core::convert::Infallible> {
                     loop {}
                 }
-                fn dispatch(&mut self, _: __rt::Delivery) -> __rt::Verdict<Self> {
+                fn dispatch(&mut self, _: __rt::Delivery) -> __rt::Verdict {
                     loop {}
                 }
             }

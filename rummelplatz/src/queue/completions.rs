@@ -1,0 +1,176 @@
+//! Our end of the completion queue: which completion is next, of those that are known of.
+//!
+//! # How the unsafe code stays right
+//!
+//! `next ≤ end`, and the completions from one to the other are there: the kernel has posted them and
+//! has not been told that they were seen; or they are `own`.
+
+use std::ptr::NonNull;
+
+use super::Cqe;
+
+/// See the [module documentation](self).
+pub(crate) struct Completions {
+    next: NonNull<Cqe>,
+    end: NonNull<Cqe>,
+    start: NonNull<Cqe>,
+    capacity: u32,
+    /// The kernel's count up to `end`.
+    known: u32,
+    /// A completion that the kernel did not post. (A pointer, because this may be moved.)
+    own: NonNull<Cqe>,
+}
+
+// SAFETY: the memory is that of one ring, whose owner has this, too, and sends both; `own` is owned.
+unsafe impl Send for Completions {}
+
+impl Completions {
+    /// The queue at `start`, of `capacity` completions, a power of two, which were seen up to `seen`.
+    ///
+    /// # Safety
+    ///
+    /// The memory is there for as long as this is used.
+    pub(crate) unsafe fn new(start: NonNull<Cqe>, capacity: u32, seen: u32) -> Completions {
+        let own = NonNull::from(Box::leak(Box::new(Cqe { user_data: 0, result: 0, flags: 0 })));
+        Completions { next: start, end: start, start, capacity, known: seen, own }
+    }
+
+    /// Whether no completion is known of.
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.next == self.end
+    }
+
+    /// The next completion that is known of.
+    #[inline(always)]
+    pub(crate) fn pop(&mut self) -> Option<Cqe> {
+        if self.is_empty() {
+            return None;
+        }
+        // SAFETY: it is there, because it lies before `end`.
+        let Cqe { user_data, result, flags } = unsafe { self.next.as_ref() };
+        // Field by field, so that it is never put together in memory.
+        let cqe = Cqe { user_data: *user_data, result: *result, flags: *flags };
+        // SAFETY: as above; so this is `end` at most.
+        self.next = unsafe { self.next.add(1) };
+        Some(cqe)
+    }
+
+    /// Up to where completions were seen, as the kernel counts.
+    #[inline]
+    pub(crate) fn seen(&self) -> u32 {
+        if self.is_empty() || self.end == self.own_end() {
+            return self.known;
+        }
+        // SAFETY: both lie in the queue, in this order.
+        self.known.wrapping_sub(unsafe { self.end.offset_from_unsigned(self.next) } as u32)
+    }
+
+    #[inline]
+    fn own_end(&self) -> NonNull<Cqe> {
+        // SAFETY: the end of what `own` points to.
+        unsafe { self.own.add(1) }
+    }
+
+    /// Up to where completions were seen, when none is known of any more.
+    #[inline]
+    pub(crate) fn all_seen(&self) -> u32 {
+        debug_assert!(self.is_empty());
+        self.known
+    }
+
+    /// Knows of the next completions in a row, at most so many, when all up to `posted` are there and none
+    /// was known of any more. False if there are none.
+    ///
+    /// # Safety
+    ///
+    /// They are, and the kernel has not been told that more than [`all_seen`](Self::all_seen) were seen.
+    #[inline]
+    pub(crate) unsafe fn learn(&mut self, posted: u32, most: u32) -> bool {
+        let seen = self.all_seen();
+        if posted == seen {
+            return false;
+        }
+        let index = seen & (self.capacity - 1);
+        let count = posted.wrapping_sub(seen).min(self.capacity - index).min(most);
+        self.known = seen.wrapping_add(count);
+        // SAFETY: the index is below the capacity.
+        self.next = unsafe { self.start.add(index as usize) };
+        // SAFETY: the sum is the capacity at most.
+        self.end = unsafe { self.next.add(count as usize) };
+        true
+    }
+
+    /// Forgets what is known of, so that it must be asked for again.
+    pub(crate) fn forget(&mut self) {
+        if self.end != self.own_end() {
+            self.known = self.seen();
+            self.end = self.next;
+        }
+    }
+
+    /// Knows of this completion, which is not the kernel's, and of no other.
+    pub(crate) fn put(&mut self, own: Cqe) {
+        self.known = self.seen();
+        // SAFETY: `own` is owned, and only read through `next`, by this.
+        unsafe { self.own.write(own) };
+        self.next = self.own;
+        self.end = self.own_end();
+    }
+}
+
+impl Drop for Completions {
+    fn drop(&mut self) {
+        // SAFETY: leaked by `new`, taken back once.
+        drop(unsafe { Box::from_raw(self.own.as_ptr()) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(user_data: u64) -> Cqe {
+        Cqe { user_data, result: 0, flags: 0 }
+    }
+
+    fn popped(completions: &mut Completions) -> Vec<u64> {
+        std::iter::from_fn(|| completions.pop()).map(|cqe| cqe.user_data).collect()
+    }
+
+    #[test]
+    fn completions_come_in_order_and_own_ones_between_them() {
+        for first in [0, 3, u32::MAX - 1] {
+            let mut memory = vec![number(0); 4];
+            let mut posted = first;
+            let start = NonNull::new(memory.as_mut_ptr()).unwrap();
+            // SAFETY: the memory outlives it.
+            let mut completions = unsafe { Completions::new(start, 4, first) };
+            assert!(completions.is_empty());
+            let mut next = 0;
+            for count in [1, 4, 2, 3, 4] {
+                for user_data in next..next + count {
+                    // SAFETY: the index is below four.
+                    unsafe { start.add((posted & 3) as usize).write(number(user_data)) };
+                    posted = posted.wrapping_add(1);
+                }
+                // SAFETY: they were posted, here and below.
+                assert!(unsafe { completions.learn(posted, 1) });
+                assert_eq!(popped(&mut completions), [next]);
+                completions.put(number(77));
+                assert_eq!(completions.seen(), posted.wrapping_sub(count as u32 - 1));
+                assert_eq!(popped(&mut completions), [77]);
+                let mut rest = Vec::new();
+                while completions.seen() != posted {
+                    // SAFETY: as above.
+                    assert!(unsafe { completions.learn(posted, u32::MAX) });
+                    rest.extend(completions.pop().map(|cqe| cqe.user_data));
+                    completions.forget();
+                    assert!(completions.is_empty(), "forgotten, but not seen");
+                }
+                assert!(rest.into_iter().eq(next + 1..next + count));
+                next += count;
+            }
+        }
+    }
+}

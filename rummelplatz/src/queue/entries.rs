@@ -1,0 +1,182 @@
+//! Our end of the submission queue: where the next entry goes, and up to where entries may go without a
+//! further thought.
+//!
+//! Both are pointers into the queue, so that the common case is one comparison, the entry itself, and
+//! one addition. A place that is open lies before the end of the memory; to go round is a further
+//! thought.
+//!
+//! # How the unsafe code stays right
+//!
+//! `start ≤ next ≤ open_until ≤ start + capacity`, and the places from `next` to `open_until` are ours:
+//! the kernel has taken in what was there, and has not been told of what will be.
+
+use std::ptr::NonNull;
+
+use io_uring::squeue::Entry;
+
+/// See the [module documentation](self).
+pub(crate) struct Entries {
+    next: NonNull<Entry>,
+    open_until: NonNull<Entry>,
+    start: NonNull<Entry>,
+    capacity: u32,
+    /// The tail when `next` was `start`.
+    lap: u32,
+}
+
+// SAFETY: the memory is that of one ring, whose owner has this, too, and sends both.
+unsafe impl Send for Entries {}
+
+impl Entries {
+    /// The queue at `start`, of `capacity` entries, a power of two, whose tail is `tail`.
+    ///
+    /// # Safety
+    ///
+    /// The memory is there, and nobody else of this process writes to it, for as long as this is used.
+    pub(crate) unsafe fn new(start: NonNull<Entry>, capacity: u32, tail: u32) -> Entries {
+        let index = tail & (capacity - 1);
+        // SAFETY: the index is below the capacity.
+        let next = unsafe { start.add(index as usize) };
+        Entries { next, open_until: next, start, capacity, lap: tail.wrapping_sub(index) }
+    }
+
+    /// Where the next entry goes: from the first, to the capacity after the last.
+    #[inline]
+    fn index(&self) -> u32 {
+        // SAFETY: both lie in the queue.
+        unsafe { self.next.offset_from_unsigned(self.start) as u32 }
+    }
+
+    /// The end of the entries, as the kernel counts.
+    #[inline]
+    pub(crate) fn tail(&self) -> u32 {
+        self.lap.wrapping_add(self.index())
+    }
+
+    /// How many entries can be written when the kernel has taken in all up to `taken_in`.
+    #[inline]
+    pub(crate) fn room(&self, taken_in: u32) -> u32 {
+        self.capacity - self.tail().wrapping_sub(taken_in)
+    }
+
+    /// Opens as many places in a row as there are when the kernel has taken in all up to `taken_in`.
+    ///
+    /// # Safety
+    ///
+    /// It has.
+    #[inline]
+    pub(crate) unsafe fn open(&mut self, taken_in: u32) {
+        let mut index = self.index();
+        if index == self.capacity {
+            self.next = self.start;
+            self.lap = self.lap.wrapping_add(self.capacity);
+            index = 0;
+        }
+        let places = self.room(taken_in).min(self.capacity - index);
+        // SAFETY: the end lies in the queue, or right after it.
+        self.open_until = unsafe { self.next.add(places as usize) };
+    }
+
+    /// Closes all places.
+    #[inline]
+    pub(crate) fn close(&mut self) {
+        self.open_until = self.next;
+    }
+
+    /// How many places are open.
+    #[inline]
+    pub(crate) fn open_places(&self) -> usize {
+        // SAFETY: both lie in the queue, in this order.
+        unsafe { self.open_until.offset_from_unsigned(self.next) }
+    }
+
+    /// An open place, and its index.
+    #[inline(always)]
+    pub(crate) fn place(&mut self) -> Option<Place<'_>> {
+        (self.next != self.open_until).then_some(Place { next: self.next, entries: self })
+    }
+}
+
+/// An open place for one entry.
+pub(crate) struct Place<'e> {
+    next: NonNull<Entry>,
+    entries: &'e mut Entries,
+}
+
+impl Place<'_> {
+    /// Which of the queue's places it is.
+    pub(crate) fn index(&self) -> usize {
+        self.entries.index() as usize
+    }
+
+    /// Writes the entry, which the kernel will see when it is told of the new tail.
+    ///
+    /// # Safety
+    ///
+    /// What the entry points to is good until its final completion, or, if the kernel reads it only
+    /// when it takes the entry in, until then.
+    #[inline(always)]
+    pub(crate) unsafe fn fill(self, entry: Entry) {
+        let next = self.next;
+        // SAFETY: `Entries::place` made this because the place is open: it is in the queue, and ours.
+        unsafe { next.write(entry) };
+        // SAFETY: it was open, so it is not the end.
+        self.entries.next = unsafe { next.add(1) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use io_uring::opcode;
+
+    /// Fills all open places with numbered entries.
+    fn fill(entries: &mut Entries, number: &mut u64) -> usize {
+        let mut filled = 0;
+        while let Some(place) = entries.place() {
+            // SAFETY: it points to nothing.
+            unsafe { place.fill(opcode::Nop::new().build().user_data(*number)) };
+            *number += 1;
+            filled += 1;
+        }
+        filled
+    }
+
+    #[test]
+    fn places_are_used_in_order_and_round_and_round() {
+        for first in [0, 3, u32::MAX - 2] {
+            let mut memory: Vec<Entry> = vec![opcode::Nop::new().build(); 4];
+            // SAFETY: the memory outlives it, and is only read when it does not write.
+            let mut entries = unsafe { Entries::new(NonNull::new(memory.as_mut_ptr()).unwrap(), 4, first) };
+            assert!(entries.place().is_none(), "closed at first");
+            let (mut taken_in, mut number) = (first, 0);
+            for taken in [4, 1, 2, 3, 4, 4, 1, 1, 1, 1, 2] {
+                // At most two rows of places: up to the end of the memory, and from its beginning.
+                for _ in 0..2 {
+                    // SAFETY: the one who takes them in is this test.
+                    unsafe { entries.open(taken_in) };
+                    fill(&mut entries, &mut number);
+                }
+                assert_eq!((entries.room(taken_in), entries.open_places()), (0, 0));
+                assert_eq!(entries.tail(), taken_in.wrapping_add(4));
+                let mut present: Vec<_> = memory.iter().map(Entry::get_user_data).collect();
+                present.sort_unstable();
+                assert!(present.into_iter().eq(number - 4..number), "none is overwritten before its time");
+                taken_in = taken_in.wrapping_add(taken);
+            }
+        }
+    }
+
+    #[test]
+    fn a_closed_queue_has_no_place() {
+        let mut memory: Vec<Entry> = vec![opcode::Nop::new().build(); 8];
+        // SAFETY: as above.
+        let mut entries = unsafe { Entries::new(NonNull::new(memory.as_mut_ptr()).unwrap(), 8, 6) };
+        // SAFETY: as above.
+        unsafe { entries.open(6) };
+        assert_eq!((entries.room(6), entries.open_places()), (8, 2), "up to the end of the memory");
+        entries.close();
+        assert!(entries.place().is_none());
+        assert_eq!(entries.room(6), 8);
+    }
+}
