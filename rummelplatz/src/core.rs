@@ -351,7 +351,10 @@ impl Core {
     pub(crate) fn enter(&mut self, patience: Patience) -> io::Result<Entered> {
         let entered = self.queue.enter(patience);
         self.now = Stamp::now();
-        self.move_backlog();
+        match self.backlog.is_empty() {
+            true => self.queue.reopen(),
+            false => self.move_backlog(),
+        }
         entered
     }
 

@@ -40,12 +40,16 @@ pub(crate) struct Uring {
     asides: Box<[Aside]>,
     /// The kernel learns of new entries when it is entered.
     entries: Entries,
+    /// Whether entries need no further thought but for room.
+    is_open: bool,
     /// Where the kernel was in the submission queue when that was last looked at.
     taken_in: u32,
     /// The kernel learns of what was seen when no more is known of, and when it is entered.
     completions: Completions,
-    /// The place of this ring in the table of the thread that runs it.
-    registered: Option<u32>,
+    /// What to enter: the ring's descriptor or, with a flag, its place in the table of the thread that
+    /// runs it.
+    entrance: RawFd,
+    entrance_flags: IoringEnterFlags,
     /// A thread of the kernel looks for entries (`IORING_SETUP_SQPOLL`).
     has_poller: bool,
     /// The pools that are registered, by group. One that could not be unregistered is never dropped.
@@ -81,9 +85,11 @@ impl Uring {
         Uring {
             asides: (0..ring.capacity()).map(|_| Aside::Nothing).collect(),
             entries,
+            is_open: false,
             taken_in: tail,
             completions,
-            registered: None,
+            entrance: ring.as_raw_fd(),
+            entrance_flags: IoringEnterFlags::empty(),
             has_poller: ring.params().is_setup_sqpoll(),
             ring,
             pools: Vec::new(),
@@ -97,27 +103,49 @@ impl Uring {
         self.ring.submitter().register_enable_rings()
     }
 
-    /// What an enter must also say when a thread of the kernel looks for entries
-    /// (`IORING_SETUP_SQPOLL`).
+    #[inline]
+    fn enter_now(&mut self, queued: u32, want: u32, mut flags: IoringEnterFlags) -> io::Result<u32> {
+        if want > 0 || flags.contains(IoringEnterFlags::GETEVENTS) {
+            self.ring.forget_work();
+        }
+        if self.has_poller {
+            flags |= self.wake_poller(queued, flags.is_empty());
+        }
+        // SAFETY: the number is that of the ring, or of its place in the table of this thread, as the
+        // flags say.
+        let ring = unsafe { BorrowedFd::borrow_raw(self.entrance) };
+        // SAFETY: what queued entries point to is good, see the module documentation; there is no argument
+        // to be wrong about.
+        let entered = unsafe { io_uring_enter(ring, queued, want, flags | self.entrance_flags) };
+        entered.map_err(io::Error::from)
+    }
+
     #[cold]
-    fn wake_poller(&self, patience: Patience, queued: u32) -> IoringEnterFlags {
+    fn enter_for(&mut self, time: Duration, queued: u32) -> io::Result<u32> {
+        self.ring.forget_work();
+        let mut flags = IoringEnterFlags::GETEVENTS | IoringEnterFlags::EXT_ARG;
+        if self.has_poller {
+            flags |= self.wake_poller(queued, false);
+        }
+        let time = Timespec::from(time);
+        let arguments = SubmitArgs::new().timespec(&time);
+        // SAFETY: the argument is of the kind that EXT_ARG announces, and good for the call.
+        let entered = unsafe { self.ring.submitter().enter(queued, 1, flags.bits(), Some(&arguments)) };
+        entered.map(|count| count as u32)
+    }
+
+    /// What an enter must also say when a thread of the kernel looks for entries
+    /// (`IORING_SETUP_SQPOLL`): to wake it and, if that is all the enter is for, to wait for room.
+    #[cold]
+    fn wake_poller(&self, queued: u32, submits_only: bool) -> IoringEnterFlags {
         let mut flags = IoringEnterFlags::empty();
         if self.ring.needs_wakeup() {
             flags |= IoringEnterFlags::SQ_WAKEUP;
         }
-        if patience == Patience::Submit && queued as usize == self.capacity() {
+        if submits_only && queued as usize == self.capacity() {
             flags |= IoringEnterFlags::SQ_WAIT;
         }
         flags
-    }
-
-    fn enter_for(&self, time: Duration, queued: u32, want: u32, flags: IoringEnterFlags) -> io::Result<u32> {
-        let time = Timespec::from(time);
-        let arguments = SubmitArgs::new().timespec(&time);
-        let flags = (flags | IoringEnterFlags::EXT_ARG).bits();
-        // SAFETY: the argument is of the kind that EXT_ARG announces, and good for the call.
-        let entered = unsafe { self.ring.submitter().enter(queued, want, flags, Some(&arguments)) };
-        entered.map(|count| count as u32)
     }
 
     /// Has this thread enter the ring without a look into its table of descriptors
@@ -131,13 +159,18 @@ impl Uring {
             io_uring_register(self.ring.as_fd(), IoringRegisterOp::RegisterRingFds, update, 1)
         };
         if registered == Ok(1) {
-            self.registered = Some(update.offset);
+            self.entrance = update.offset as RawFd;
+            self.entrance_flags = IoringEnterFlags::REGISTERED_RING;
         }
     }
 
     /// Undoes [`register`](Self::register).
     pub(crate) fn unregister(&mut self) {
-        let Some(offset) = self.registered.take() else { return };
+        if self.entrance_flags.is_empty() {
+            return;
+        }
+        self.entrance_flags = IoringEnterFlags::empty();
+        let offset = mem::replace(&mut self.entrance, self.ring.as_raw_fd()) as u32;
         let mut update = Files { offset, reserved: 0, data: 0 };
         // SAFETY: as in `register`.
         let unregistered = unsafe {
@@ -166,7 +199,14 @@ impl Uring {
     /// Lets entries be queued without a further thought, as long as there is room; or not.
     #[inline]
     pub(crate) fn set_open(&mut self, open: bool) {
-        if open {
+        self.is_open = open;
+        self.reopen();
+    }
+
+    /// Opens what has become room, if it is to be.
+    #[inline]
+    pub(crate) fn reopen(&mut self) {
+        if self.is_open {
             self.taken_in = self.ring.entries_taken_in();
             // SAFETY: the kernel says so.
             unsafe { self.entries.open(self.taken_in) };
@@ -286,53 +326,29 @@ impl Kernel for Uring {
     }
 
     fn push(&mut self, placed: Placed) {
-        let closed = self.open_places() == 0;
+        let is_open = self.is_open;
         self.set_open(true);
         match self.place() {
             Some(place) => place.fill(placed),
             None => panic!("room() comes before push()"),
         }
-        if closed {
-            self.entries.close();
-        }
+        self.set_open(is_open);
     }
 
     #[inline]
     fn enter(&mut self, patience: Patience) -> io::Result<Entered> {
-        let (want, mut flags) = match patience {
-            Patience::Submit => (0, IoringEnterFlags::empty()),
-            Patience::Poll => (0, IoringEnterFlags::GETEVENTS),
-            Patience::Wait | Patience::WaitFor(_) | Patience::ReapFor(_) => (1, IoringEnterFlags::GETEVENTS),
-        };
         let tail = self.entries.tail();
         self.ring.publish_entries(tail);
-        self.ring.set_completions_seen(self.completions.seen());
-        if flags.contains(IoringEnterFlags::GETEVENTS) {
-            self.ring.forget_work();
+        if !self.completions.is_empty() {
+            self.ring.set_completions_seen(self.completions.seen());
         }
-        let queued = match patience {
-            Patience::ReapFor(_) => 0,
-            _ => tail.wrapping_sub(self.ring.entries_taken_in()),
-        };
-        if self.has_poller {
-            flags |= self.wake_poller(patience, queued);
-        }
+        let queued = tail.wrapping_sub(self.ring.entries_taken_in());
         let entered = match patience {
-            Patience::WaitFor(time) | Patience::ReapFor(time) => self.enter_for(time, queued, want, flags),
-            _ => {
-                let (ring, registered) = match &self.registered {
-                    // SAFETY: with this flag the number is that of a registered ring, which this one is until
-                    // it is unregistered.
-                    Some(index) => (
-                        unsafe { BorrowedFd::borrow_raw(*index as RawFd) },
-                        IoringEnterFlags::REGISTERED_RING,
-                    ),
-                    None => (self.ring.as_fd(), IoringEnterFlags::empty()),
-                };
-                // SAFETY: what queued entries point to is good, see the module documentation; there is no
-                // argument to be wrong about.
-                unsafe { io_uring_enter(ring, queued, want, flags | registered) }.map_err(io::Error::from)
-            }
+            Patience::Submit => self.enter_now(queued, 0, IoringEnterFlags::empty()),
+            Patience::Poll => self.enter_now(queued, 0, IoringEnterFlags::GETEVENTS),
+            Patience::Wait => self.enter_now(queued, 1, IoringEnterFlags::GETEVENTS),
+            Patience::WaitFor(time) => self.enter_for(time, queued),
+            Patience::ReapFor(time) => self.enter_for(time, 0),
         };
         match entered {
             Ok(_) => Ok(Entered::Done),
