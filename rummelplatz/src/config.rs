@@ -89,7 +89,7 @@ pub struct RawRing {
     /// Whether it must be enabled before it can be used.
     pub(crate) disabled: bool,
     pub(crate) waker: Waker,
-    /// Registered with the ring: signalled when something completes.
+    /// Signalled when something completes, while the ring is turned.
     pub(crate) ready: Eventfd,
 }
 
@@ -136,11 +136,7 @@ impl RawRing {
     }
 
     fn assemble(ring: IoUring, disabled: bool) -> io::Result<RawRing> {
-        let ready = Eventfd::new()?;
-        ring.submitter().register_eventfd(ready.as_raw_fd())?;
-        let ring = Mapped::new(ring)?;
-        ring.notify(false);
-        Ok(RawRing { ring, disabled, waker: Waker::new()?, ready })
+        Ok(RawRing { ring: Mapped::new(ring)?, disabled, waker: Waker::new()?, ready: Eventfd::new()? })
     }
 }
 

@@ -158,6 +158,11 @@ impl Core {
         Ok(())
     }
 
+    /// Has the kernel signal [`ready`](Self::ready) for each completion, or not.
+    pub(crate) fn notify(&mut self, on: bool) -> io::Result<()> {
+        self.queue.notify(on.then_some(&self.ready))
+    }
+
     // ---- whether requests are accepted --------------------------------------------------------
 
     /// Accepts requests again.
@@ -467,12 +472,15 @@ impl Core {
         self.in_flight == 0 && self.queued() == 0 && !self.is_busy()
     }
 
+    /// Whether there is something to do that the kernel knows nothing of.
+    #[inline]
+    pub(crate) fn has_own_work(&self) -> bool {
+        !self.synthetic.is_empty() || !self.backlog.is_empty()
+    }
+
     /// Whether there is something to do without waiting.
     pub(crate) fn is_busy(&mut self) -> bool {
-        !self.synthetic.is_empty()
-            || !self.backlog.is_empty()
-            || self.queue.has_completions()
-            || self.queue.holds_back()
+        self.has_own_work() || self.queue.has_completions() || self.queue.holds_back()
     }
 
     /// Deals with a completion that no operation claims. True if another thread woke the ring.

@@ -73,7 +73,7 @@ const PROGRESSED: Progress = Progress { status: Status::Progressed, call_again_i
 /// See [`RingError`].
 pub fn run<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     check(ring)?;
-    inner(ring).core.queue.notify(false);
+    notify(ring, false)?;
     guarded(ring, |ring| {
         begin(ring)?;
         inner(ring).core.queue.register();
@@ -94,7 +94,7 @@ pub fn run<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
 /// See [`RingError`]; the ring has ended then.
 pub fn turn<R: RingParts>(ring: &mut R) -> Result<Progress, RingError<R>> {
     check(ring)?;
-    inner(ring).core.queue.notify(true);
+    notify(ring, true)?;
     guarded(ring, |ring| {
         match inner(ring).core.phase {
             Phase::Idle => begin(ring)?,
@@ -166,10 +166,18 @@ fn inner<R: RingParts>(ring: &mut R) -> &mut Inner<R> {
     ring.runtime_mut().inner_mut()
 }
 
+/// Has completions be told of by the descriptor that the ring shows, which costs something for each.
+fn notify<R: RingParts>(ring: &mut R, on: bool) -> Result<(), RingError<R>> {
+    inner(ring).core.notify(on).map_err(api_error)
+}
+
+fn api_error<R: Ring>(error: std::io::Error) -> RingError<R> {
+    RingError::Api(Cause { error, teardown: Vec::new(), abandoned: None })
+}
+
 /// Lets the kernel take entries of this thread.
 fn enable<R: Ring>(inner: &mut Inner<R>) -> Result<(), RingError<R>> {
-    let enabled = inner.core.enable();
-    enabled.map_err(|error| RingError::Api(Cause { error, teardown: Vec::new(), abandoned: None }))
+    inner.core.enable().map_err(api_error)
 }
 
 /// Begins a run.
@@ -210,7 +218,8 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     }
     // An entry of the ring's own, or an untracked one, is no reason to wait.
     let wakes = core.in_flight > 0 || core.shared.may_be_woken();
-    let waits = may_wait && wakes && !core.is_busy();
+    // What is visible, or held back, ends the wait at once.
+    let waits = may_wait && wakes && !core.has_own_work();
     let patience = if waits { Patience::Wait } else { Patience::Poll };
     let entered = match core.enter(patience) {
         // Completions make room for entries.

@@ -42,8 +42,6 @@ pub(crate) struct Mapped {
     entries_flags: NonNull<AtomicU32>,
     completions_head: NonNull<AtomicU32>,
     completions_tail: NonNull<AtomicU32>,
-    /// Since 5.8.
-    completions_flags: Option<NonNull<AtomicU32>>,
 }
 
 // SAFETY: the maps are owned, and used from one thread at a time (`&mut self`) or as atomics.
@@ -103,7 +101,6 @@ const IORING_OFF_SQES: i64 = 0x1000_0000;
 const IORING_SQ_NEED_WAKEUP: u32 = 1;
 const IORING_SQ_CQ_OVERFLOW: u32 = 1 << 1;
 const IORING_SQ_TASKRUN: u32 = 1 << 2;
-const IORING_CQ_EVENTFD_DISABLED: u32 = 1;
 
 impl Mapped {
     /// Maps the queues of a ring.
@@ -137,7 +134,6 @@ impl Mapped {
             entries_flags: at(sq.flags).cast(),
             completions_head: at(cq.head).cast(),
             completions_tail: at(cq.tail).cast(),
-            completions_flags: (cq.flags != 0).then(|| at(cq.flags).cast()),
             queues,
             entries,
             ring: ManuallyDrop::new(ring),
@@ -206,15 +202,6 @@ impl Mapped {
     pub(crate) fn holds_back(&self) -> bool {
         let flags = self.shared(self.entries_flags).load(Ordering::Acquire);
         flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN) != 0
-    }
-
-    /// Whether the registered eventfd is signalled when something completes (since 5.8; before, it
-    /// always is).
-    pub(crate) fn notify(&self, on: bool) {
-        if let Some(flags) = self.completions_flags {
-            let value = if on { 0 } else { IORING_CQ_EVENTFD_DISABLED };
-            self.shared(flags).store(value, Ordering::Release);
-        }
     }
 
     /// Up to where completions were posted.

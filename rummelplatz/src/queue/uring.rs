@@ -22,6 +22,7 @@ use super::completions::Completions;
 use super::entries::{self, Entries};
 use super::{Cqe, Entered, Kernel, Mapped, Patience};
 use crate::buffers::{BufferPool, PoolError};
+use crate::eventfd::Eventfd;
 use crate::request::{Address, Placed, Prepared};
 use crate::waker::Waker;
 
@@ -50,6 +51,8 @@ pub(crate) struct Uring {
     /// runs it.
     entrance: RawFd,
     entrance_flags: IoringEnterFlags,
+    /// An eventfd is registered.
+    notifies: bool,
     /// A thread of the kernel looks for entries (`IORING_SETUP_SQPOLL`).
     has_poller: bool,
     /// The pools that are registered, by group. One that could not be unregistered is never dropped.
@@ -90,6 +93,7 @@ impl Uring {
             completions,
             entrance: ring.as_raw_fd(),
             entrance_flags: IoringEnterFlags::empty(),
+            notifies: false,
             has_poller: ring.params().is_setup_sqpoll(),
             ring,
             pools: Vec::new(),
@@ -180,9 +184,17 @@ impl Uring {
         debug_assert_eq!(unregistered, Ok(1));
     }
 
-    /// Whether the registered eventfd tells of completions.
-    pub(crate) fn notify(&self, on: bool) {
-        self.ring.notify(on);
+    /// Has an eventfd be signalled for each completion (`IORING_REGISTER_EVENTFD`, since 5.2), or none.
+    pub(crate) fn notify(&mut self, eventfd: Option<&Eventfd>) -> io::Result<()> {
+        if self.notifies == eventfd.is_some() {
+            return Ok(());
+        }
+        match eventfd {
+            Some(eventfd) => self.ring.submitter().register_eventfd(eventfd.as_raw_fd())?,
+            None => self.ring.submitter().unregister_eventfd()?,
+        }
+        self.notifies = eventfd.is_some();
+        Ok(())
     }
 
     /// Whether this process was forked off the one that made the ring.
