@@ -110,6 +110,7 @@ impl Completion {
     }
 
     /// Marks a completion after which the request goes on.
+    #[inline(always)]
     pub(crate) fn announcing_more(mut self) -> Self {
         self.more = true;
         self

@@ -9,7 +9,7 @@ use crate::completion::Completion;
 use crate::operation::{ControlFlow, RingOperation};
 use crate::queue::Cqe;
 use crate::runtime::Runtime;
-use crate::settle::{Settled, settle, settle_plain};
+use crate::settle::{Settled, settle, settle_going_on, settle_plain};
 use crate::shape::Ring;
 use crate::state::{FirstCause, Inner};
 use crate::submitter::Submitter;
@@ -113,16 +113,18 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
     let Delivery { cqe } = delivery;
     let inner = runtime.inner_mut();
     let slab = tag.slab(&mut inner.slabs);
-    let plain = settle_plain(&mut inner.core, slab, &cqe);
-    let (completion, data, mut vacancy) = match plain {
-        Some((completion, data, vacancy)) => (completion, data, Some(vacancy)),
-        None => match settle(&mut inner.core, slab, cqe.user_data, cqe.result, cqe.flags) {
-            Settled::Silent => return Verdict::Continue,
-            // No request is plain any more when this begins.
-            Settled::Told(completion, data) if inner.core.phase.is_teardown() => {
-                return tear_down(inner, operation, tag, glue, completion, data);
-            }
-            Settled::Told(completion, data) => (completion, data, None),
+    let (completion, data, mut vacancy, lent) = match settle_plain(&mut inner.core, slab, &cqe) {
+        Some((completion, data, vacancy)) => (completion, data, Some(vacancy), None),
+        None => match settle_going_on(&mut inner.core, slab, &cqe) {
+            Some((completion, data, lent)) => (completion, data, None, Some(lent)),
+            None => match settle(&mut inner.core, slab, cqe.user_data, cqe.result, cqe.flags) {
+                Settled::Silent => return Verdict::Continue,
+                // No request is plain any more when this begins.
+                Settled::Told(completion, data) if inner.core.phase.is_teardown() => {
+                    return tear_down(inner, operation, tag, glue, completion, data);
+                }
+                Settled::Told(completion, data) => (completion, data, None, None),
+            },
         },
     };
     let more = completion.more();
@@ -133,8 +135,14 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
         // SAFETY: as above.
         unsafe { tag.slab(&mut inner.slabs).release(vacancy) };
     }
-    if more || data.is_some() {
-        take_back(inner, tag, cqe.user_data, cqe.result, more, data);
+    match (lent, data) {
+        (None, None) if !more => {}
+        (Some(lent), Some(data)) => {
+            // SAFETY: it was lent by the slab of this tag; and a lent slot stays so until the loop goes
+            // on.
+            unsafe { tag.slab(&mut inner.slabs).take_back(lent, data) };
+        }
+        (_, data) => take_back(inner, tag, cqe.user_data, cqe.result, more, data),
     }
     follow(inner, tag, flow, glue)
 }

@@ -9,7 +9,7 @@ use crate::core::Core;
 use crate::facts::{Facts, Flags, Held, Yields};
 use crate::queue::{Cqe, Kernel};
 use crate::request::Slab;
-use crate::slab::{State, Vacancy};
+use crate::slab::{Lent, State, Vacancy};
 
 /// What is to be told to the operation.
 pub(crate) enum Settled<D> {
@@ -36,6 +36,33 @@ pub(crate) fn settle_plain<D>(
     let (data, vacancy) = slab.find_plain(cqe.user_data)?.take();
     core.in_flight -= 1;
     Some((Completion::plain(cqe.result, cqe.flags), data, vacancy))
+}
+
+/// Settles a completion of a stream that just goes on; `None` for all others, which are left as they are
+/// for [`settle`].
+#[inline(always)]
+pub(crate) fn settle_going_on<D>(
+    core: &mut Core,
+    slab: &mut Slab<D>,
+    cqe: &Cqe,
+) -> Option<(Completion, D, Lent)> {
+    if !cqueue::more(cqe.flags) || core.phase.is_teardown() {
+        return None;
+    }
+    let mut slot = slab.find(cqe.user_data)?;
+    let facts = &mut slot.meta().facts;
+    if facts.flags != Flags::STREAM {
+        return None;
+    }
+    let facts = *facts;
+    let (data, lent) = slot.lend_for_a_while()?;
+    let completion = complete(core, &facts, cqe.result, cqe.flags);
+    if facts.ticks > 0
+        && let Some(mut slot) = slab.find(cqe.user_data)
+    {
+        count_tick(&mut slot.meta().facts, &completion);
+    }
+    Some((completion.announcing_more(), data, lent))
 }
 
 /// Finds the slot that a completion names, and changes it accordingly.

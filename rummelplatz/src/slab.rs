@@ -382,6 +382,22 @@ impl<D, M: Meta> Slab<D, M> {
         is_here.then_some(occupied)
     }
 
+    /// Takes a value back that was lent by [`Occupied::lend_for_a_while`].
+    ///
+    /// # Safety
+    ///
+    /// It was lent by this slab, and the slot is still lent.
+    #[inline(always)]
+    pub(crate) unsafe fn take_back(&mut self, lent: Lent, value: D) {
+        let slot = lent.slot.cast::<Slot<D, M>>().as_ptr();
+        // SAFETY: chunks don't move, so the slot is where it was; it is lent, so the place holds no value
+        // that would be overwritten.
+        unsafe { (*slot).value.get().cast::<D>().write(value) };
+        // SAFETY: the header is initialised, does not overlap the value, and the slab is borrowed
+        // exclusively.
+        unsafe { (*slot).header.state = State::Live };
+    }
+
     /// The slot of the request with this identity, if it is still there.
     pub(crate) fn find_identity(&mut self, identity: Identity) -> Option<Occupied<'_, D, M>> {
         let mut occupied = self.find(identity.user_data)?;
@@ -484,6 +500,12 @@ pub(crate) struct Vacancy {
 // SAFETY: it only says where a slot is; who uses it there answers for that.
 unsafe impl Send for Vacancy {}
 
+/// A slot whose value is with a handler.
+#[must_use]
+pub(crate) struct Lent {
+    slot: NonNull<()>,
+}
+
 /// The slot of a plain request.
 pub(crate) struct Plain<'s, D, M: Meta> {
     slab: PhantomData<&'s mut Slab<D, M>>,
@@ -580,6 +602,24 @@ impl<D, M: Meta> Occupied<'_, D, M> {
         // SAFETY: the state was Live, so the value is initialised; it is Lent now, so nobody reads
         // the value again.
         Some(unsafe { (*self.slot.as_ptr()).value.get().cast::<D>().read() })
+    }
+
+    /// As [`lend`](Self::lend), from a slot that is live and not plain, with a name for it by which the
+    /// value comes back without a look-up.
+    #[inline(always)]
+    pub(crate) fn lend_for_a_while(self) -> Option<(D, Lent)> {
+        let slot = self.slot.as_ptr();
+        // SAFETY: the header is initialised, does not overlap the value, and the slab is borrowed
+        // exclusively.
+        let header = unsafe { &mut (*slot).header };
+        if header.name == self.user_data || header.state != State::Live {
+            return None;
+        }
+        header.state = State::Lent;
+        // SAFETY: the state was Live, so the value is initialised; it is Lent now, so nobody reads
+        // the value again.
+        let value = unsafe { (*slot).value.get().cast::<D>().read() };
+        Some((value, Lent { slot: self.slot.cast() }))
     }
 
     /// Takes a lent value back, at the same address.
