@@ -1,0 +1,114 @@
+//! The echo server with one request at a time for each connection, which has a buffer.
+
+use std::convert::Infallible;
+use std::net::TcpListener;
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+
+use kit::Error;
+use kit::echo::{Shape, echoed};
+use rummelplatz::{
+    Completion, CompletionResult, ControlFlow, Request, RingOperation, SubmitError, Submitter, request, ring,
+};
+
+struct Acceptor {
+    listener: Option<TcpListener>,
+    buffer: usize,
+}
+
+struct Connections;
+
+#[ring]
+struct Server {
+    connections: Connections,
+    acceptor: Acceptor,
+}
+
+/// A connection, and what it does: it receives while nothing of the buffer is to be sent.
+struct Connection {
+    socket: OwnedFd,
+    buffer: Box<[u8]>,
+    length: u32,
+    sent: u32,
+}
+
+impl Connection {
+    #[inline]
+    fn request(&mut self) -> Request<'_> {
+        match self.sent < self.length {
+            true => request::send(&self.socket, &self.buffer[self.sent as usize..self.length as usize]),
+            false => request::recv(&self.socket, &mut self.buffer),
+        }
+    }
+}
+
+impl RingOperation<Server> for Acceptor {
+    type RingData = TcpListener;
+    type SetupError = SubmitError;
+    type TeardownError = Infallible;
+    type ControlFlowWarn = Infallible;
+    type ControlFlowError = Error;
+
+    fn setup(&mut self, mut submitter: Submitter<'_, Server, Self>) -> Result<(), SubmitError> {
+        let Some(listener) = self.listener.take() else { return Ok(()) };
+        submitter.submit(listener, |listener| request::accept(listener)).map(drop)
+    }
+
+    fn on_completion(
+        &mut self,
+        completion: Completion,
+        listener: TcpListener,
+        mut submitter: Submitter<'_, Server, Self>,
+    ) -> CompletionResult<Server, Self> {
+        let buffer = vec![0; self.buffer].into_boxed_slice();
+        let accepted = completion.into_fd().and_then(|socket| {
+            let connection = Connection { socket, buffer, length: 0, sent: 0 };
+            submitter.to(Server::CONNECTIONS).submit(connection, Connection::request)?;
+            submitter.submit(listener, |listener| request::accept(listener))?;
+            Ok(())
+        });
+        match accepted {
+            Ok(()) => (ControlFlow::Continue, None),
+            Err(error) => (ControlFlow::Error(error.into()), None),
+        }
+    }
+}
+
+impl RingOperation<Server> for Connections {
+    type RingData = Connection;
+    type SetupError = Infallible;
+    type TeardownError = Infallible;
+    type ControlFlowWarn = Infallible;
+    type ControlFlowError = SubmitError;
+
+    fn on_completion(
+        &mut self,
+        completion: Completion,
+        mut connection: Connection,
+        mut submitter: Submitter<'_, Server, Self>,
+    ) -> CompletionResult<Server, Self> {
+        let Ok(count) = completion.result() else { return (ControlFlow::Continue, None) };
+        if connection.sent < connection.length {
+            connection.sent += count;
+            if connection.sent == connection.length && echoed(connection.length as usize) {
+                return (ControlFlow::Exit, None);
+            }
+        } else if count == 0 {
+            // The end: the connection is closed.
+            return (ControlFlow::Continue, None);
+        } else {
+            (connection.length, connection.sent) = (count, 0);
+        }
+        match submitter.submit(connection, Connection::request) {
+            Ok(_) => (ControlFlow::Continue, None),
+            Err(error) => (ControlFlow::Error(error), None),
+        }
+    }
+}
+
+/// Serves until all is over.
+pub(crate) fn run(listener: TcpListener, shape: Shape) -> Result<(), Error> {
+    let entries = NonZeroU32::new(super::entries(shape.conns)).ok_or("conns=0")?;
+    let acceptor = Acceptor { listener: Some(listener), buffer: shape.buffer };
+    Ok(Server::builder(Connections, acceptor).entries(entries).build()?.run()?)
+}

@@ -1,0 +1,43 @@
+//! The end of a ring with much in flight.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use io_uring::{opcode, types};
+
+use super::{Completion, Ring};
+use crate::{Args, Outcome, Window, skip};
+
+/// The `user_data` of the cancel.
+const CANCEL: u64 = u64::MAX;
+
+/// Arms requests on a pipe that stays empty, then cancels all with one entry and takes the completions.
+pub(super) fn teardown<R: Ring>(args: &Args) -> Outcome {
+    let requests: usize = args.number("requests", 10_000)?;
+    let (reader, _writer) = io::pipe()?;
+    let fd = types::Fd(reader.as_raw_fd());
+    let mut bytes = vec![0u8; requests];
+    let memory = bytes.as_mut_ptr();
+    let entry = |slot: usize| match args.text("kind", "read") {
+        "read" => Ok(opcode::Read::new(fd, memory.wrapping_add(slot), 1).offset(u64::MAX).build()),
+        "poll" => Ok(opcode::PollAdd::new(fd, libc::POLLIN as u32).build()),
+        other => Err(skip(format!("no requests of kind `{other}`"))),
+    };
+    let entries = (0..requests).map(|slot| Ok(entry(slot)?.user_data(slot as u64)));
+    let entries = entries.collect::<Result<Vec<_>, crate::Error>>()?;
+    let mut ring = R::build(args, 4096)?;
+    // The NOP is the last: when it has completed, all that came before it is armed.
+    let all = entries.into_iter().chain([opcode::Nop::new().build().user_data(CANCEL)]);
+    // SAFETY: each read has a byte of its own, which outlives the ring, as does the pipe.
+    unsafe { ring.run(all, |_, completion| Ok(completion.user_data == CANCEL)) }?;
+    let window = Window::open();
+    let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build().user_data(CANCEL);
+    let mut check = 0;
+    let complete = |_: &mut R::Queue<'_>, completion: Completion| {
+        check += u64::from(completion.user_data != CANCEL && completion.result == -libc::ECANCELED);
+        Ok(check == requests as u64)
+    };
+    // SAFETY: a cancel points to nothing.
+    unsafe { ring.run([cancel], complete) }?;
+    Ok(window.close(requests as u64, check))
+}

@@ -1,0 +1,178 @@
+//! The client of the deterministic mode.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{LEFT, Shape, listen};
+use crate::{Args, Error, Outcome, Report, Window, clock};
+
+/// Batches before the window opens: in these, connections are accepted and all memory is touched.
+const WARM: usize = 8;
+
+static CLIENT: Mutex<Option<Client>> = Mutex::new(None);
+
+struct Client {
+    sockets: Vec<TcpStream>,
+    size: usize,
+    /// How many batches there will be, without the warm ones.
+    batches: usize,
+    /// How many batches came back.
+    done: usize,
+    /// Messages that came back as they were sent, in the window.
+    verified: u64,
+    /// What messages are pieces of: each begins elsewhere, so that no two neighbours are the same.
+    pattern: Vec<u8>,
+    received: Vec<u8>,
+    window: Option<Window>,
+    /// When the server got the batch.
+    handed_over: u64,
+    /// For each batch, how long the server took, and how long server and client took.
+    server_ns: Vec<u64>,
+    total_ns: Vec<u64>,
+    /// Kept as text, which any thread may own, as must be of what is static.
+    end: Option<Result<Report, String>>,
+}
+
+/// Listens, connects the clients and sends the first batch.
+///
+/// # Errors
+///
+/// If the arguments make no sense, or the system refuses.
+pub fn start(args: &Args) -> Result<(TcpListener, Shape), Error> {
+    let shape = Shape::from_args(args)?;
+    let batches = args.number("batches", 250)?;
+    let listener = listen()?;
+    let address = listener.local_addr()?;
+    let connect = |_| {
+        let socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
+        Ok(socket)
+    };
+    let sockets = (0..shape.conns).map(connect).collect::<Result<Vec<_>, Error>>()?;
+    let mut client = Client {
+        sockets,
+        size: shape.size,
+        batches,
+        done: 0,
+        verified: 0,
+        pattern: (0..shape.size + OFFSETS).map(|at| (at * 31 + at / 256 * 7) as u8).collect(),
+        received: vec![0; shape.size],
+        window: None,
+        handed_over: 0,
+        server_ns: Vec::with_capacity(batches + WARM),
+        total_ns: Vec::with_capacity(batches + WARM),
+        end: None,
+    };
+    client.send()?;
+    *lock() = Some(client);
+    Ok((listener, shape))
+}
+
+/// What the server cost: wall and CPU time are those of both halves, `batch_ns_*` of the server alone.
+///
+/// # Errors
+///
+/// If bytes came back changed, or not all of them.
+pub fn finish() -> Outcome {
+    let client = lock().take().ok_or("no client was started")?;
+    let early = || Err(format!("the server ended after {} batches", client.done));
+    Ok(client.end.unwrap_or_else(early)?)
+}
+
+/// The next batch. It has a name of its own so that callgrind can leave it out:
+/// `--toggle-collect=bench_client_batch --collect-atstart=yes`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(super) extern "C" fn bench_client_batch() -> bool {
+    lock().as_mut().is_none_or(Client::batch)
+}
+
+fn lock() -> MutexGuard<'static, Option<Client>> {
+    CLIENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many places in the pattern a message may begin at.
+const OFFSETS: usize = 8191;
+
+/// Where the message of a connection in a batch begins.
+fn place(batch: usize, connection: usize) -> usize {
+    (batch * 61 + connection * 127) % OFFSETS
+}
+
+impl Client {
+    /// Takes what was echoed, and sends the next batch. True when there is none.
+    fn batch(&mut self) -> bool {
+        let came_back = clock::wall();
+        self.server_ns.push(came_back - self.handed_over);
+        let before = self.handed_over;
+        if let Err(error) = self.receive() {
+            return self.end(Err(error.to_string()));
+        }
+        self.done += 1;
+        if self.done == WARM {
+            self.window = Some(Window::open());
+            self.verified = 0;
+        }
+        if self.done == WARM + self.batches {
+            return self.close();
+        }
+        if let Err(error) = self.send() {
+            return self.end(Err(error.to_string()));
+        }
+        self.total_ns.push(self.handed_over - before);
+        false
+    }
+
+    fn receive(&mut self) -> Result<(), Error> {
+        for (connection, socket) in self.sockets.iter_mut().enumerate() {
+            socket.read_exact(&mut self.received)?;
+            let begin = place(self.done, connection);
+            if self.received != self.pattern[begin..begin + self.size] {
+                return Err(format!("connection {connection}: batch {} came back changed", self.done).into());
+            }
+            self.verified += 1;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) -> Result<(), Error> {
+        for (connection, socket) in self.sockets.iter_mut().enumerate() {
+            let begin = place(self.done, connection);
+            socket.write_all(&self.pattern[begin..begin + self.size])?;
+        }
+        LEFT.store((self.sockets.len() * self.size) as u64, Relaxed);
+        self.handed_over = clock::wall();
+        Ok(())
+    }
+
+    fn close(&mut self) -> bool {
+        let n = (self.sockets.len() * self.batches) as u64;
+        let report = self.window.take().map(|window| window.close(n, self.verified));
+        let (server, total) = (&mut self.server_ns[WARM..], &mut self.total_ns[WARM..]);
+        let spread = |report: Report| {
+            report
+                .with("batch_ns_p10", quantile(server, 10))
+                .with("batch_ns_p50", quantile(server, 50))
+                .with("total_ns_p10", quantile(total, 10))
+                .with("total_ns_p50", quantile(total, 50))
+        };
+        let end = report.map(spread).ok_or_else(|| "there was no batch".to_owned());
+        self.end(end)
+    }
+
+    /// Closes the connections, and has the server end.
+    fn end(&mut self, end: Result<Report, String>) -> bool {
+        self.end = Some(end);
+        self.sockets.clear();
+        LEFT.store(u64::MAX, Relaxed);
+        true
+    }
+}
+
+/// One of the hundred parts, in order of size.
+fn quantile(times: &mut [u64], percent: usize) -> f64 {
+    times.sort_unstable();
+    times.get(times.len() * percent / 100).map_or(0.0, |time| *time as f64)
+}

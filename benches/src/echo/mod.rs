@@ -1,0 +1,97 @@
+//! The other end of an echo server: a client in the same thread, or one in another process.
+//!
+//! A server is written once for both. It takes the listener that [`start`] or [`serve`] returns, and
+//! calls [`echoed`] after each send that has finished; when that returns true, it is over.
+//!
+//! * [`start`]: the deterministic mode, for gates. When a whole batch (one message on each connection)
+//!   has been echoed, `echoed` calls the client: it receives and verifies every byte, sends the next
+//!   batch and returns. The kernel's half of all that is the same for everyone, so what is left is the
+//!   server. [`finish`] says what it cost.
+//! * [`serve`]: the client is `load`, on the other core. Nothing ends a server but the end of its
+//!   standard input.
+
+mod client;
+mod serving;
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::contest::check;
+use crate::{Args, Error};
+
+pub use client::{finish, start};
+pub use serving::{Served, serve};
+
+/// Bytes of the batch that are still to be echoed.
+static LEFT: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// What is served, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// Multishot accept and receive with provided buffers, rather than one request at a time with a
+    /// buffer for each connection.
+    pub multishot: bool,
+    /// How many connections there will be (of `serve`, at most).
+    pub conns: usize,
+    /// The size of a message.
+    pub size: usize,
+    /// The size of a buffer: with `multishot` of each provided one, otherwise of each connection's.
+    pub buffer: usize,
+    /// How many provided buffers there are, a power of two.
+    pub buffers: usize,
+}
+
+impl Shape {
+    /// Reads `shape`, `conns`, `size`, `buffer` and `buffers`.
+    ///
+    /// # Errors
+    ///
+    /// For values that make no sense.
+    pub fn from_args(args: &Args) -> Result<Shape, Error> {
+        let multishot = match args.text("shape", "multishot") {
+            "multishot" => true,
+            "oneshot" => false,
+            other => return Err(format!("`shape={other}` is neither multishot nor oneshot").into()),
+        };
+        let conns: usize = args.number("conns", 64)?;
+        let size: usize = args.number("size", 1024)?;
+        let buffer: usize = args.number("buffer", if multishot { 2048 } else { 4096 })?;
+        // A message of each connection is with the server at the same time, perhaps in pieces.
+        let enough = (2 * conns * size.div_ceil(buffer)).next_power_of_two().clamp(64, 4096);
+        let buffers: usize = args.number("buffers", enough)?;
+        if conns == 0 || size == 0 || buffer == 0 || !buffers.is_power_of_two() || buffers > 32768 {
+            return Err("conns, size and buffer are positive; buffers is a power of two up to 32768".into());
+        }
+        Ok(Shape { multishot, conns, size, buffer, buffers })
+    }
+}
+
+/// To be called when `bytes` were sent. True when all is over: end the server then.
+#[inline(always)]
+pub fn echoed(bytes: usize) -> bool {
+    let left = LEFT.load(Relaxed).wrapping_sub(bytes as u64);
+    LEFT.store(left, Relaxed);
+    left == 0 && client::bench_client_batch()
+}
+
+/// Listens on a free port of the loopback; what is accepted has `TCP_NODELAY`.
+fn listen() -> io::Result<TcpListener> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let (fd, yes): (_, libc::c_int) = (listener.as_raw_fd(), 1);
+    // SAFETY: the socket is open; `yes` is an int to read, and its size is given.
+    check(unsafe {
+        libc::setsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            libc::TCP_NODELAY,
+            (&raw const yes).cast(),
+            size_of_val(&yes) as libc::socklen_t,
+        )
+    })?;
+    // More than std's 128 may wait to be accepted: in the deterministic mode, all do.
+    // SAFETY: the socket is open, and no memory is involved.
+    check(unsafe { libc::listen(fd, 4096) })?;
+    Ok(listener)
+}
