@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
@@ -338,6 +339,26 @@ fn in_the_closure_of_submit_within_a_handler() {
             });
         let mut ring = Bench::with(8, script);
         panics_and_is_over(&mut ring, ledger, "build");
+    });
+}
+
+#[test]
+fn in_a_handler_that_has_the_only_slot_and_the_slot_is_there_again() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new()
+            .on_setup(move |mut submitter| {
+                submitter.submit(dud(ledger, 1), |_| request::nop())?;
+                Ok(())
+            })
+            .on_completion(move |_, _, _| panic!("with the slot of its request"));
+        let builder = Bench::builder(script, Script::new());
+        let mut ring = builder.request_limit(NonZeroU32::new(1).unwrap()).build().unwrap();
+        for _ in 0..3 {
+            assert_eq!(panic_of(|| ring.run()), "with the slot of its request");
+            assert_eq!((ring.stats().in_flight, ledger.alive()), (0, 0));
+        }
+        ledger.assert_all_dropped_once();
     });
 }
 

@@ -6,12 +6,14 @@ use std::num::NonZeroU32;
 use std::thread;
 use std::time::Duration;
 
+use rummelplatz::io_uring::IoUring;
 use rummelplatz::{
     BufferPool, Completion, CompletionResult, ControlFlow, Ring, RingError, RingOperation, Submitter,
     request, ring,
 };
 use rummelplatz_tests::{
-    Bench, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome, tcp_pair, watched,
+    Bench, BenchSubmitter, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome, panic_of,
+    tcp_pair, watched,
 };
 
 const LONG: Duration = Duration::from_secs(1000);
@@ -409,5 +411,35 @@ fn the_operations_can_be_moved_out_of_the_ring() {
         let counter = into_counter(ring);
         assert_eq!(counter.count, 2);
         assert_eq!(open_descriptors(), before);
+    });
+}
+
+/// A thread has 16 places (`IO_RINGFD_REG_MAX`); who finds none enters by the descriptor.
+#[test]
+fn a_run_leaves_no_place_taken_in_its_threads_table_of_rings() {
+    watched(|| {
+        let begin = |mut submitter: BenchSubmitter<'_, ()>| {
+            submitter.submit((), |()| request::nop())?;
+            Ok(())
+        };
+        for fails in [false, true] {
+            for _ in 0..20 {
+                let script = Script::new().on_setup(begin).on_completion(move |_, (), _| match fails {
+                    true => panic!("in a run"),
+                    false => (ControlFlow::Exit, None),
+                });
+                let mut ring = Bench::with(8, script);
+                match fails {
+                    true => assert_eq!(panic_of(|| ring.run()), "in a run"),
+                    false => ring.run().unwrap(),
+                }
+            }
+        }
+        let others: Vec<_> = (0..16).map(|_| IoUring::new(2).unwrap()).collect();
+        for other in &others {
+            other.submitter().register_ring_fd().unwrap();
+        }
+        // Nor does it need one.
+        Bench::with(8, Script::new().on_setup(begin)).run().unwrap();
     });
 }

@@ -37,11 +37,24 @@ pub(crate) struct Mapped {
     entry_capacity: u32,
     cqe: NonNull<Cqe>,
     cqe_capacity: u32,
-    entries_head: NonNull<AtomicU32>,
-    entries_tail: NonNull<AtomicU32>,
-    entries_flags: NonNull<AtomicU32>,
-    completions_head: NonNull<AtomicU32>,
-    completions_tail: NonNull<AtomicU32>,
+    entries_head: Shared,
+    entries_tail: Shared,
+    entries_flags: Shared,
+    completions_head: Shared,
+    completions_tail: Shared,
+}
+
+/// A number that the kernel reads or writes, too. Made by [`Mapped::new`] alone, and never taken out of
+/// the `Mapped` whose maps it lies in.
+struct Shared(NonNull<AtomicU32>);
+
+impl Shared {
+    #[inline(always)]
+    fn get(&self) -> &AtomicU32 {
+        // SAFETY: the place lies in a map, aligned, as the kernel says; and the map lives as long as the
+        // `Mapped` that has this.
+        unsafe { self.0.as_ref() }
+    }
 }
 
 // SAFETY: the maps are owned, and used from one thread at a time (`&mut self`) or as atomics.
@@ -129,11 +142,11 @@ impl Mapped {
             entry_capacity: parameters.sq_entries,
             cqe: at(cq.cqes).cast(),
             cqe_capacity: parameters.cq_entries,
-            entries_head: at(sq.head).cast(),
-            entries_tail: at(sq.tail).cast(),
-            entries_flags: at(sq.flags).cast(),
-            completions_head: at(cq.head).cast(),
-            completions_tail: at(cq.tail).cast(),
+            entries_head: Shared(at(sq.head).cast()),
+            entries_tail: Shared(at(sq.tail).cast()),
+            entries_flags: Shared(at(sq.flags).cast()),
+            completions_head: Shared(at(cq.head).cast()),
+            completions_tail: Shared(at(cq.tail).cast()),
             queues,
             entries,
             ring: ManuallyDrop::new(ring),
@@ -152,23 +165,16 @@ impl Mapped {
         self.entry_capacity
     }
 
-    /// One of the shared numbers of this ring.
-    #[inline]
-    fn shared(&self, place: NonNull<AtomicU32>) -> &AtomicU32 {
-        // SAFETY: the places lie in the map, aligned, and the map lives as long as this.
-        unsafe { place.as_ref() }
-    }
-
     /// Up to where the kernel has taken entries in.
     #[inline]
     pub(crate) fn entries_taken_in(&self) -> u32 {
-        self.shared(self.entries_head).load(Ordering::Acquire)
+        self.entries_head.get().load(Ordering::Acquire)
     }
 
     /// Shows the kernel all entries before `tail`.
     #[inline]
     pub(crate) fn publish_entries(&self, tail: u32) {
-        self.shared(self.entries_tail).store(tail, Ordering::Release);
+        self.entries_tail.get().store(tail, Ordering::Release);
     }
 
     /// Where the entries are.
@@ -181,7 +187,7 @@ impl Mapped {
         // The tail must be visible before the flag is read: the thread sets the flag, then looks at
         // the tail a last time.
         fence(Ordering::SeqCst);
-        self.shared(self.entries_flags).load(Ordering::Relaxed) & IORING_SQ_NEED_WAKEUP != 0
+        self.entries_flags.get().load(Ordering::Relaxed) & IORING_SQ_NEED_WAKEUP != 0
     }
 
     /// Forgets that there is work for this thread to enter for, because it is about to.
@@ -191,7 +197,7 @@ impl Mapped {
     /// again for what it leaves undone.
     #[inline]
     pub(crate) fn forget_work(&self) {
-        let flags = self.shared(self.entries_flags);
+        let flags = self.entries_flags.get();
         if flags.load(Ordering::Relaxed) & IORING_SQ_TASKRUN != 0 {
             flags.fetch_and(!IORING_SQ_TASKRUN, Ordering::AcqRel);
         }
@@ -200,25 +206,25 @@ impl Mapped {
     /// Whether completions wait in the kernel, for room in the queue or for this thread to enter.
     #[inline]
     pub(crate) fn holds_back(&self) -> bool {
-        let flags = self.shared(self.entries_flags).load(Ordering::Acquire);
+        let flags = self.entries_flags.get().load(Ordering::Acquire);
         flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN) != 0
     }
 
     /// Up to where completions were posted.
     #[inline]
     pub(crate) fn completions_posted(&self) -> u32 {
-        self.shared(self.completions_tail).load(Ordering::Acquire)
+        self.completions_tail.get().load(Ordering::Acquire)
     }
 
     /// Up to where the kernel thinks that completions were seen.
     pub(crate) fn completions_seen(&self) -> u32 {
-        self.shared(self.completions_head).load(Ordering::Acquire)
+        self.completions_head.get().load(Ordering::Acquire)
     }
 
     /// Gives the kernel back the places of all completions before `head`.
     #[inline]
     pub(crate) fn set_completions_seen(&self, head: u32) {
-        self.shared(self.completions_head).store(head, Ordering::Release);
+        self.completions_head.get().store(head, Ordering::Release);
     }
 
     /// Where the completions are, and how many places there are.

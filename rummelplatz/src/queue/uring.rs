@@ -351,9 +351,7 @@ impl Kernel for Uring {
     fn enter(&mut self, patience: Patience) -> io::Result<Entered> {
         let tail = self.entries.tail();
         self.ring.publish_entries(tail);
-        if !self.completions.is_empty() {
-            self.ring.set_completions_seen(self.completions.seen());
-        }
+        self.ring.set_completions_seen(self.completions.seen());
         let queued = tail.wrapping_sub(self.ring.entries_taken_in());
         let entered = match patience {
             Patience::Submit => self.enter_now(queued, 0, IoringEnterFlags::empty()),
