@@ -92,9 +92,9 @@ pub trait AnySlab {
     fn adopt(&mut self, core: &Core, tag: u8, limit: u32);
     /// Calls `visit` with the `user_data` and facts of each request.
     fn visit(&self, visit: &mut dyn FnMut(u64, &Facts));
-    /// Has all completions from here on be settled by [`settle`].
+    /// Has all completions from here on be looked at closely: no request is plain any more.
     fn look_at_all(&mut self);
-    /// Finds what slots a panic has lost, when no request is in flight.
+    /// Finds the slots that a panic has lost, when no request is in flight.
     fn tidy(&mut self);
     /// Settles a completion without telling anybody. The data is dropped here, which may panic.
     fn discard(&mut self, core: &mut Core, cqe: Cqe);

@@ -63,7 +63,7 @@ impl<W> fmt::Display for Shown<'_, W> {
 pub enum Verdict {
     /// Go on.
     Continue,
-    /// End, if there is a cause in [`Inner`]; if not, no operation was concerned.
+    /// End, if the runtime has a cause; if not, no operation was concerned.
     Look,
 }
 
