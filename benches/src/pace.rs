@@ -93,18 +93,23 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     #[test]
     fn as_many_as_were_asked_for_and_the_warm_ones_before() {
         let args = Args::parse(["n=5".to_owned()]).unwrap();
         let pace = Pace::from_args(&args, 3, 0).unwrap();
-        let mut counters = vec![0; 3];
-        while !pace.is_over() {
-            counters = counters.into_iter().map(|it| if pace.again() { it + 1 } else { it }).collect();
+        let (mut in_flight, mut total) = (VecDeque::from([0; 3]), 0);
+        while let Some(counter) = in_flight.pop_front() {
+            match pace.again() {
+                true => in_flight.push_back(counter + 1),
+                false => total += counter + 1,
+            }
         }
-        // Each request that was not submitted again had completed as well.
-        let report = pace.finish(counters.iter().sum::<u64>() + 3).unwrap();
+        assert!(pace.is_over());
+        let report = pace.finish(total).unwrap();
         assert_eq!((report.n, report.check), (5, 5));
     }
 }
