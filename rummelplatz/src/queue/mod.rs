@@ -1,7 +1,7 @@
 //! The two queues: the only module that talks to io_uring. Entries go in, completions come out.
 //!
-//! [`Kernel`] is all that the rest of the runtime knows of it, so that it can be simulated; [`Uring`]
-//! is the real thing.
+//! [`Uring`] is a real ring. The short way of plain requests is inherent to it, so that it can be a part of
+//! the loop; all else that the runtime asks of it is in [`Kernel`].
 
 use std::io;
 use std::time::Duration;
@@ -52,7 +52,8 @@ pub(crate) enum Entered {
     Busy,
 }
 
-/// What the runtime needs of an io_uring.
+/// What the runtime needs of an io_uring, beside the short way of plain requests, which is inherent to
+/// [`Uring`].
 pub(crate) trait Kernel {
     /// How many entries fit the submission queue.
     fn capacity(&self) -> usize;
@@ -73,7 +74,7 @@ pub(crate) trait Kernel {
     /// What neither waiting nor repeating would mend. `EINTR`, `ETIME`, `EAGAIN` and `EBUSY` are no
     /// errors.
     fn enter(&mut self, patience: Patience) -> io::Result<Entered>;
-    /// Whether [`pop`](Self::pop) has something, without asking the kernel.
+    /// Whether a completion is visible, without asking the kernel.
     fn has_completions(&mut self) -> bool;
     /// Whether the kernel holds back completions, which the next enter brings.
     fn holds_back(&mut self) -> bool;
