@@ -59,14 +59,18 @@ impl Completions {
     /// Up to where completions were seen, as the kernel counts.
     #[inline]
     pub(crate) fn seen(&self) -> u32 {
-        if self.is_empty() || self.end == self.own_end() {
+        if self.is_empty() { self.known } else { self.seen_of_known() }
+    }
+
+    #[cold]
+    fn seen_of_known(&self) -> u32 {
+        if self.end == self.own_end() {
             return self.known;
         }
         // SAFETY: both lie in the queue, in this order.
         self.known.wrapping_sub(unsafe { self.end.offset_from_unsigned(self.next) } as u32)
     }
 
-    #[inline]
     fn own_end(&self) -> NonNull<Cqe> {
         // SAFETY: the end of what `own` points to.
         unsafe { self.own.add(1) }
