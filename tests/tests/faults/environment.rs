@@ -1,0 +1,1 @@
+//! What surrounds a ring: limits, sandboxes, forks, threads.

@@ -1,0 +1,1 @@
+//! What the loop must take: signals, overflow, streams that are cut.

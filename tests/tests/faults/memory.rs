@@ -1,0 +1,1 @@
+//! Canaries: the kernel writes where no sanitizer sees it.

@@ -1,0 +1,1 @@
+//! Entries that the kernel, or the ring, refuses.

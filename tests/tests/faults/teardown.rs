@@ -1,0 +1,1 @@
+//! The end of a ring, whatever is in flight.
