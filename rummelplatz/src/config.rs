@@ -11,7 +11,7 @@ use io_uring::IoUring;
 use crate::error::BuildError;
 use crate::eventfd::Eventfd;
 use crate::lifecycle::Limits;
-use crate::queue::Mapped;
+use crate::queue::{Host, Kernel, Real};
 use crate::waker::Waker;
 
 /// The kernel's largest submission queue (`IORING_MAX_ENTRIES`).
@@ -85,7 +85,7 @@ impl Options {
 /// disabled (`IORING_SETUP_R_DISABLED`, since 5.10) and enabled by the thread that runs it, so it can
 /// be built anywhere and sent.
 pub struct RawRing {
-    pub(crate) ring: Mapped,
+    pub(crate) kernel: Host,
     /// Whether it must be enabled before it can be used.
     pub(crate) disabled: bool,
     pub(crate) waker: Waker,
@@ -117,7 +117,7 @@ impl RawRing {
         let completions = completions.clamp(entries, MAX_COMPLETIONS);
         let wanted = |feature: &Feature| defer_taskrun || *feature != Feature::DeferTaskrun;
         let ring = negotiate(|features| build(entries, completions, features.iter().copied().filter(wanted)));
-        let raw = ring.and_then(|ring| RawRing::assemble(ring, true));
+        let raw = ring.and_then(|ring| RawRing::assemble(Host::Real(Real::new(ring)?), true));
         raw.map_err(|error| BuildError::new(entries, error))
     }
 
@@ -132,27 +132,27 @@ impl RawRing {
     ///
     /// If there is no memory to map its queues, or no descriptors for what wakes it and tells of it.
     pub unsafe fn from_io_uring(ring: IoUring) -> io::Result<RawRing> {
-        RawRing::assemble(ring, false)
+        RawRing::assemble(Host::Real(Real::new(ring)?), false)
     }
 
-    fn assemble(ring: IoUring, disabled: bool) -> io::Result<RawRing> {
-        Ok(RawRing { ring: Mapped::new(ring)?, disabled, waker: Waker::new()?, ready: Eventfd::new()? })
+    pub(crate) fn assemble(kernel: Host, disabled: bool) -> io::Result<RawRing> {
+        Ok(RawRing { kernel, disabled, waker: Waker::new()?, ready: Eventfd::new()? })
     }
 }
 
 /// The ring's own descriptor: what `IORING_OP_MSG_RING` of another ring names.
 impl AsRawFd for RawRing {
     fn as_raw_fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
+        self.kernel.descriptor()
     }
 }
 
 impl fmt::Debug for RawRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let params = self.ring.params();
+        let queues = self.kernel.queues();
         f.debug_struct("RawRing")
-            .field("submission_entries", &params.sq_entries())
-            .field("completion_entries", &params.cq_entries())
+            .field("submission_entries", &queues.capacity())
+            .field("completion_entries", &queues.completions().1)
             .finish()
     }
 }

@@ -18,7 +18,7 @@ use crate::eventfd::Eventfd;
 use crate::facts::Flags;
 use crate::inbox::Shared;
 use crate::lifecycle::Phase;
-use crate::queue::{Cqe, Entered, Kernel, Patience, Uring};
+use crate::queue::{Cqe, Entered, Kernel as _, Patience, Uring};
 use crate::request::Placed;
 use crate::user_data::{Control, UserData};
 
@@ -99,9 +99,9 @@ fn this_thread() -> u64 {
 impl Core {
     pub(crate) fn new(raw: RawRing, options: Options) -> Core {
         let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
-        let closed = raw.ring.is_forked().then_some(SubmitError::Forked);
+        let closed = raw.kernel.is_forked().then_some(SubmitError::Forked);
         let mut core = Core {
-            queue: Uring::new(raw.ring, serial),
+            queue: Uring::new(raw.kernel, serial),
             backlog: Backlog::new(options.backlog_limit),
             synthetic: VecDeque::new(),
             due: 0,

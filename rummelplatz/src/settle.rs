@@ -7,7 +7,7 @@ use io_uring::cqueue;
 use crate::completion::Completion;
 use crate::core::Core;
 use crate::facts::{Facts, Flags, Held, Yields};
-use crate::queue::{Cqe, Kernel};
+use crate::queue::Cqe;
 use crate::request::Slab;
 use crate::slab::{Lent, State, Vacancy};
 

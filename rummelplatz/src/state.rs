@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::core::Core;
 use crate::error::Stuck;
@@ -31,7 +31,8 @@ pub(crate) struct Ending<R: Ring> {
     /// What went wrong in teardown handlers, in order.
     pub(crate) errors: VecDeque<R::TeardownError>,
     pub(crate) teardown: Teardown,
-    pub(crate) began: Instant,
+    /// By the clock of the kernel.
+    pub(crate) began: Duration,
     /// When the present wait began, since `began`.
     pub(crate) wait_began: Option<Duration>,
 }

@@ -7,7 +7,6 @@ use crate::error::{InvalidEntry, Refused, SubmitError};
 use crate::facts::{Facts, Flags};
 use crate::handle::RingHandle;
 use crate::operation::RingOperation;
-use crate::queue::Kernel;
 use crate::request::{self, Placed, Record, Request, Slab, Stream, sqe};
 use crate::shape::Ring;
 use crate::slab::{Identity, Occupied, State};

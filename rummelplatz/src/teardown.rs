@@ -6,13 +6,13 @@
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::any_slab::AnySlab;
 use crate::error::{Stuck, StuckRequest, SubmitError};
 use crate::facts::{Facts, Flags};
 use crate::lifecycle::{Event, Limits, Phase, Step, Teardown, View};
-use crate::queue::{Cqe, Entered, Kernel, Patience};
+use crate::queue::{Cqe, Entered, Patience};
 use crate::shape::{Ring, operation_name};
 use crate::state::{Ending, FirstCause, Inner};
 use crate::user_data::UserData;
@@ -105,7 +105,7 @@ fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Lim
         cause,
         errors: Default::default(),
         teardown: Teardown::new(limits),
-        began: Instant::now(),
+        began: core.queue.now(),
         wait_began: None,
     });
 }
@@ -129,7 +129,7 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
     let inner = audience.inner();
     let Inner { core, ending: Some(ending), .. } = inner else { return Progress::Finished };
     let view = View {
-        elapsed: ending.began.elapsed(),
+        elapsed: core.queue.now().saturating_sub(ending.began),
         queued: core.queued(),
         in_flight: core.in_flight,
         late: core.late,
@@ -175,12 +175,13 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
     }
 
     let (tracked, any) = reap(audience);
-    let Some(ending) = &mut audience.inner().ending else { return Progress::Finished };
+    let Inner { core, ending: Some(ending), .. } = audience.inner() else { return Progress::Finished };
     if tracked {
         ending.wait_began = None;
         ending.teardown.observe(Event::Tracked);
     } else if let (Step::Wait(time), Some(wait_began)) = (step, ending.wait_began) {
-        let waited = ending.began.elapsed().saturating_sub(wait_began);
+        let elapsed = core.queue.now().saturating_sub(ending.began);
+        let waited = elapsed.saturating_sub(wait_began);
         if waited >= time {
             ending.wait_began = None;
             ending.teardown.observe(Event::Quiet);

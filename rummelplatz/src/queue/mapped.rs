@@ -1,15 +1,12 @@
-//! The memory that is shared with the kernel.
+//! The queues of a real ring, in memory that is shared with the kernel.
 //!
 //! The `io-uring` crate maps it, too, but lends it only a queue at a time, and looks at both ends for
-//! every entry. Here each end is looked at when the caller wants to know, and moved when the caller
-//! says so.
+//! every entry.
 //!
 //! # How the unsafe code stays right
 //!
 //! * The pointers lead into the two maps, at offsets that the kernel gave (`struct io_uring_params`),
-//!   and the maps live as long as [`Mapped`]; the heads, tails and flags are only used as atomics.
-//! * The ends of the queues follow the kernel's rules (`io_uring(7)`): what is read is acquired, what
-//!   is written is released.
+//!   and the maps live as long as [`Mapped`].
 //! * In a process that was forked off, nothing is mapped (`MADV_DONTFORK`), and something else may be
 //!   in its place; so nothing is unmapped there.
 
@@ -18,11 +15,11 @@ use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use io_uring::{IoUring, Parameters, cqueue, squeue};
 
 use super::Cqe;
+use super::memory::{Queues, Shared};
 
 /// An io_uring and its memory.
 pub(crate) struct Mapped {
@@ -33,28 +30,7 @@ pub(crate) struct Mapped {
     /// The entries.
     entries: Map,
     /// Where in the maps things are.
-    entry: NonNull<squeue::Entry>,
-    entry_capacity: u32,
-    cqe: NonNull<Cqe>,
-    cqe_capacity: u32,
-    entries_head: Shared,
-    entries_tail: Shared,
-    entries_flags: Shared,
-    completions_head: Shared,
-    completions_tail: Shared,
-}
-
-/// A number that the kernel reads or writes, too. Made by [`Mapped::new`] alone, and never taken out of
-/// the `Mapped` whose maps it lies in.
-struct Shared(NonNull<AtomicU32>);
-
-impl Shared {
-    #[inline(always)]
-    fn get(&self) -> &AtomicU32 {
-        // SAFETY: the place lies in a map, aligned, as the kernel says; and the map lives as long as the
-        // `Mapped` that has this.
-        unsafe { self.0.as_ref() }
-    }
+    places: Queues,
 }
 
 // SAFETY: the maps are owned, and used from one thread at a time (`&mut self`) or as atomics.
@@ -111,9 +87,6 @@ const _: () = assert!(size_of::<Cqe>() == size_of::<cqueue::Entry>());
 
 const IORING_OFF_SQ_RING: i64 = 0;
 const IORING_OFF_SQES: i64 = 0x1000_0000;
-const IORING_SQ_NEED_WAKEUP: u32 = 1;
-const IORING_SQ_CQ_OVERFLOW: u32 = 1 << 1;
-const IORING_SQ_TASKRUN: u32 = 1 << 2;
 
 impl Mapped {
     /// Maps the queues of a ring.
@@ -137,99 +110,32 @@ impl Mapped {
         let Params { sq, cq, .. } = parameters;
         // SAFETY: the kernel's offsets lie in the map.
         let at = |offset: u32| unsafe { queues.start.byte_add(offset as usize) };
-        Ok(Mapped {
+        // SAFETY: numbers lie where the kernel says, aligned; and the map lives as long as what is made
+        // here, which has the places.
+        let shared = |offset: u32| unsafe { Shared::new(at(offset).cast()) };
+        let places = Queues {
             entry: entries.start.cast(),
             entry_capacity: parameters.sq_entries,
             cqe: at(cq.cqes).cast(),
             cqe_capacity: parameters.cq_entries,
-            entries_head: Shared(at(sq.head).cast()),
-            entries_tail: Shared(at(sq.tail).cast()),
-            entries_flags: Shared(at(sq.flags).cast()),
-            completions_head: Shared(at(cq.head).cast()),
-            completions_tail: Shared(at(cq.tail).cast()),
-            queues,
-            entries,
-            ring: ManuallyDrop::new(ring),
-            process: std::process::id(),
-        })
+            entries_head: shared(sq.head),
+            entries_tail: shared(sq.tail),
+            entries_flags: shared(sq.flags),
+            completions_head: shared(cq.head),
+            completions_tail: shared(cq.tail),
+        };
+        let process = std::process::id();
+        Ok(Mapped { places, queues, entries, ring: ManuallyDrop::new(ring), process })
+    }
+
+    /// Where the queues are, for as long as this lives.
+    pub(crate) fn places(&self) -> Queues {
+        self.places
     }
 
     /// Whether this process was forked off the one that made the ring.
     pub(crate) fn is_forked(&self) -> bool {
         self.process != std::process::id()
-    }
-
-    /// How many entries the submission queue has: a power of two.
-    #[inline]
-    pub(crate) fn capacity(&self) -> u32 {
-        self.entry_capacity
-    }
-
-    /// Up to where the kernel has taken entries in.
-    #[inline]
-    pub(crate) fn entries_taken_in(&self) -> u32 {
-        self.entries_head.get().load(Ordering::Acquire)
-    }
-
-    /// Shows the kernel all entries before `tail`.
-    #[inline]
-    pub(crate) fn publish_entries(&self, tail: u32) {
-        self.entries_tail.get().store(tail, Ordering::Release);
-    }
-
-    /// Where the entries are.
-    pub(crate) fn entries(&self) -> NonNull<squeue::Entry> {
-        self.entry
-    }
-
-    /// Whether the kernel's polling thread sleeps (`IORING_SETUP_SQPOLL`).
-    pub(crate) fn needs_wakeup(&self) -> bool {
-        // The tail must be visible before the flag is read: the thread sets the flag, then looks at
-        // the tail a last time.
-        fence(Ordering::SeqCst);
-        self.entries_flags.get().load(Ordering::Relaxed) & IORING_SQ_NEED_WAKEUP != 0
-    }
-
-    /// Forgets that there is work for this thread to enter for, because it is about to.
-    ///
-    /// Who adds work from another CPU sets the flag after that: if the work was done in between, the
-    /// flag stays for ever, because an enter that finds none does not look at it. The kernel sets it
-    /// again for what it leaves undone.
-    #[inline]
-    pub(crate) fn forget_work(&self) {
-        let flags = self.entries_flags.get();
-        if flags.load(Ordering::Relaxed) & IORING_SQ_TASKRUN != 0 {
-            flags.fetch_and(!IORING_SQ_TASKRUN, Ordering::AcqRel);
-        }
-    }
-
-    /// Whether completions wait in the kernel, for room in the queue or for this thread to enter.
-    #[inline]
-    pub(crate) fn holds_back(&self) -> bool {
-        let flags = self.entries_flags.get().load(Ordering::Acquire);
-        flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN) != 0
-    }
-
-    /// Up to where completions were posted.
-    #[inline]
-    pub(crate) fn completions_posted(&self) -> u32 {
-        self.completions_tail.get().load(Ordering::Acquire)
-    }
-
-    /// Up to where the kernel thinks that completions were seen.
-    pub(crate) fn completions_seen(&self) -> u32 {
-        self.completions_head.get().load(Ordering::Acquire)
-    }
-
-    /// Gives the kernel back the places of all completions before `head`.
-    #[inline]
-    pub(crate) fn set_completions_seen(&self, head: u32) {
-        self.completions_head.get().store(head, Ordering::Release);
-    }
-
-    /// Where the completions are, and how many places there are.
-    pub(crate) fn completions(&self) -> (NonNull<Cqe>, u32) {
-        (self.cqe, self.cqe_capacity)
     }
 }
 

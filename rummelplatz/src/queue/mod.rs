@@ -1,21 +1,26 @@
 //! The two queues: the only module that talks to io_uring. Entries go in, completions come out.
 //!
-//! [`Uring`] is a real ring. The short way of plain requests is inherent to it, so that it can be a part of
-//! the loop; all else that the runtime asks of it is in [`Kernel`].
+//! [`Uring`] is our end: it fills entries, sees completions, and knows when to enter. What is at the
+//! other end is a [`Kernel`]: the real one ([`Real`]), or a simulated one (feature `sim`). The line
+//! between them is the system call, so all that ships runs under the simulation, the shared memory
+//! included, and nothing on the way of a request asks which of the two there is.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
-use crate::buffers::{BufferPool, PoolError};
-use crate::request::Placed;
-use crate::waker::Waker;
+use crate::eventfd::Eventfd;
 
 mod completions;
 mod entries;
 mod mapped;
+mod memory;
+mod real;
 mod uring;
 
-pub(crate) use mapped::Mapped;
+#[cfg(feature = "sim")]
+pub(crate) use memory::{Own, Queues};
+pub(crate) use real::Real;
 pub(crate) use uring::Uring;
 
 /// A completion as the kernel posted it (`struct io_uring_cqe`).
@@ -42,8 +47,7 @@ pub(crate) enum Patience {
     ReapFor(Duration),
 }
 
-/// What came of an [`enter`](Kernel::enter) that did not fail. It says nothing about completions:
-/// look at the queues.
+/// What came of an enter that did not fail. It says nothing about completions: look at the queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entered {
     /// The call went through, or was interrupted.
@@ -52,40 +56,106 @@ pub(crate) enum Entered {
     Busy,
 }
 
-/// What the runtime needs of an io_uring, beside the short way of plain requests, which is inherent to
-/// [`Uring`].
+/// What is at the other end of the queues.
 pub(crate) trait Kernel {
-    /// How many entries fit the submission queue.
-    fn capacity(&self) -> usize;
-    /// How many entries can be pushed now.
-    fn room(&mut self) -> usize;
-    /// How many entries the kernel has not taken in.
-    fn queued(&mut self) -> usize;
-    /// Queues an entry.
-    ///
-    /// # Panics
-    ///
-    /// If there is no [`room`](Self::room).
-    fn push(&mut self, placed: Placed);
-    /// Gives the kernel a turn: entries are taken in, completions posted.
+    /// Where the queues are, for as long as this lives, wherever it is moved.
+    fn queues(&self) -> memory::Queues;
+    /// The ring's own descriptor.
+    fn descriptor(&self) -> RawFd;
+    /// Whether this process was forked off the one that made the ring.
+    fn is_forked(&self) -> bool;
+    /// Lets a ring that was created disabled begin, with this thread as its owner
+    /// (`IORING_REGISTER_ENABLE_RINGS`, since 5.10).
+    fn enable(&mut self) -> io::Result<()>;
+    /// Gives the kernel a turn: entries are taken in, `queued` of them if it can, and completions posted
+    /// (`io_uring_enter(2)`).
     ///
     /// # Errors
     ///
-    /// What neither waiting nor repeating would mend. `EINTR`, `ETIME`, `EAGAIN` and `EBUSY` are no
-    /// errors.
-    fn enter(&mut self, patience: Patience) -> io::Result<Entered>;
-    /// Whether a completion is visible, without asking the kernel.
-    fn has_completions(&mut self) -> bool;
-    /// Whether the kernel holds back completions, which the next enter brings.
-    fn holds_back(&mut self) -> bool;
-    /// The group of a pool in this ring, which it is registered with if it was not.
+    /// Those of the system call, unjudged.
+    fn enter(&mut self, queued: u32, patience: Patience) -> io::Result<()>;
+    /// Has this thread enter the ring without a look into its table of descriptors
+    /// (`IORING_REGISTER_RING_FDS`, since 5.18), until [`unregister`](Self::unregister) by the same
+    /// thread. It is no matter if the kernel can't.
+    fn register(&mut self);
+    /// Undoes [`register`](Self::register).
+    fn unregister(&mut self);
+    /// Has an eventfd be signalled for each completion (`IORING_REGISTER_EVENTFD`, since 5.2), or none.
+    fn notify(&mut self, eventfd: Option<&Eventfd>) -> io::Result<()>;
+    /// Registers a ring of provided buffers (`IORING_REGISTER_PBUF_RING`, since 5.19).
     ///
-    /// # Errors
+    /// # Safety
     ///
-    /// If it is registered elsewhere, or the kernel refuses.
-    fn adopt(&mut self, pool: &BufferPool, waker: &Waker) -> Result<u16, PoolError>;
-    /// The pool of a group.
-    fn pool(&self, group: u16) -> Option<&BufferPool>;
-    /// Gives all pools back, when no request is in flight.
-    fn release_pools(&mut self);
+    /// The ring and its buffers are there until they are unregistered, or for ever.
+    unsafe fn register_buffers(&mut self, address: u64, entries: u16, group: u16) -> io::Result<()>;
+    /// Undoes [`register_buffers`](Self::register_buffers).
+    fn unregister_buffers(&mut self, group: u16) -> io::Result<()>;
+    /// The time, as timeouts count it.
+    fn now(&self) -> Duration;
+}
+
+/// Which kernel it is.
+pub(crate) enum Host {
+    Real(Real),
+    #[cfg(feature = "sim")]
+    Simulated(Box<dyn Kernel + Send>),
+}
+
+/// Calls a method of whichever kernel it is.
+macro_rules! on {
+    ($host:expr, $kernel:ident => $call:expr) => {
+        match $host {
+            Host::Real($kernel) => $call,
+            #[cfg(feature = "sim")]
+            Host::Simulated($kernel) => $call,
+        }
+    };
+}
+
+impl Kernel for Host {
+    fn queues(&self) -> memory::Queues {
+        on!(self, kernel => kernel.queues())
+    }
+
+    fn descriptor(&self) -> RawFd {
+        on!(self, kernel => kernel.descriptor())
+    }
+
+    fn is_forked(&self) -> bool {
+        on!(self, kernel => kernel.is_forked())
+    }
+
+    fn enable(&mut self) -> io::Result<()> {
+        on!(self, kernel => kernel.enable())
+    }
+
+    #[inline(always)]
+    fn enter(&mut self, queued: u32, patience: Patience) -> io::Result<()> {
+        on!(self, kernel => kernel.enter(queued, patience))
+    }
+
+    fn register(&mut self) {
+        on!(self, kernel => kernel.register());
+    }
+
+    fn unregister(&mut self) {
+        on!(self, kernel => kernel.unregister());
+    }
+
+    fn notify(&mut self, eventfd: Option<&Eventfd>) -> io::Result<()> {
+        on!(self, kernel => kernel.notify(eventfd))
+    }
+
+    unsafe fn register_buffers(&mut self, address: u64, entries: u16, group: u16) -> io::Result<()> {
+        // SAFETY: the caller's promise is the same.
+        on!(self, kernel => unsafe { kernel.register_buffers(address, entries, group) })
+    }
+
+    fn unregister_buffers(&mut self, group: u16) -> io::Result<()> {
+        on!(self, kernel => kernel.unregister_buffers(group))
+    }
+
+    fn now(&self) -> Duration {
+        on!(self, kernel => kernel.now())
+    }
 }

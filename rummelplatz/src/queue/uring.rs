@@ -1,4 +1,4 @@
-//! The real ring.
+//! Our end of a ring.
 //!
 //! # How the unsafe code stays right
 //!
@@ -11,32 +11,24 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::types::{Fd, Timespec};
 use io_uring::{opcode, squeue};
-use rustix::io_uring::{IoringEnterFlags, IoringRegisterOp, io_uring_enter, io_uring_register};
 
 use super::completions::Completions;
 use super::entries::{self, Entries};
-use super::{Cqe, Entered, Kernel, Mapped, Patience};
+use super::memory::Queues;
+use super::{Cqe, Entered, Host, Kernel, Patience};
 use crate::buffers::{BufferPool, PoolError};
 use crate::eventfd::Eventfd;
 use crate::request::{Address, Placed, Prepared};
 use crate::waker::Waker;
 
-/// `struct io_uring_rsrc_update`, in which a ring is registered.
-#[repr(C)]
-struct Files {
-    offset: u32,
-    reserved: u32,
-    data: u64,
-}
-
-/// A real ring.
+/// Our end of a ring.
 pub(crate) struct Uring {
-    ring: Mapped,
+    queues: Queues,
+    kernel: Host,
     /// Beside each entry of the submission queue, what it points to.
     asides: Box<[Aside]>,
     /// The kernel learns of new entries when it is entered.
@@ -47,14 +39,8 @@ pub(crate) struct Uring {
     taken_in: u32,
     /// The kernel learns of what was seen when no more is known of, and when it is entered.
     completions: Completions,
-    /// What to enter: the ring's descriptor or, with a flag, its place in the table of the thread that
-    /// runs it.
-    entrance: RawFd,
-    entrance_flags: IoringEnterFlags,
     /// An eventfd is registered.
     notifies: bool,
-    /// A thread of the kernel looks for entries (`IORING_SETUP_SQPOLL`).
-    has_poller: bool,
     /// The pools that are registered, by group. One that could not be unregistered is never dropped.
     pools: Vec<BufferPool>,
     /// Tells this ring from all others of this process.
@@ -73,133 +59,65 @@ fn judge(error: io::Error) -> io::Result<Entered> {
 
 impl Uring {
     /// Takes over a ring whose submission queue is empty.
-    pub(crate) fn new(ring: Mapped, serial: u64) -> Uring {
+    pub(crate) fn new(kernel: Host, serial: u64) -> Uring {
+        let queues = kernel.queues();
         // Its memory is not there in a forked child, which finds out before it uses the ring.
-        let (tail, next) = match ring.is_forked() {
+        let (tail, next) = match kernel.is_forked() {
             true => (0, 0),
-            false => (ring.entries_taken_in(), ring.completions_seen()),
+            false => (queues.entries_taken_in(), queues.completions_seen()),
         };
-        // SAFETY: the ring's memory lives as long as the ring, which is in the same struct; and nobody
-        // uses it in a process that was forked off.
-        let entries = unsafe { Entries::new(ring.entries(), ring.capacity(), tail) };
-        let (start, capacity) = ring.completions();
+        // SAFETY: the queues live as long as the kernel, which is in the same struct; and nobody uses
+        // them in a process that was forked off.
+        let entries = unsafe { Entries::new(queues.entries(), queues.capacity(), tail) };
+        let (start, capacity) = queues.completions();
         // SAFETY: as above.
         let completions = unsafe { Completions::new(start, capacity, next) };
         Uring {
-            asides: (0..ring.capacity()).map(|_| Aside::Nothing).collect(),
+            asides: (0..queues.capacity()).map(|_| Aside::Nothing).collect(),
             entries,
             is_open: false,
             taken_in: tail,
             completions,
-            entrance: ring.as_raw_fd(),
-            entrance_flags: IoringEnterFlags::empty(),
             notifies: false,
-            has_poller: ring.params().is_setup_sqpoll(),
-            ring,
+            queues,
+            kernel,
             pools: Vec::new(),
             serial,
         }
     }
 
-    /// Lets a ring that was created disabled begin, with this thread as its owner
-    /// (`IORING_REGISTER_ENABLE_RINGS`, since 5.10).
-    pub(crate) fn enable(&self) -> io::Result<()> {
-        self.ring.submitter().register_enable_rings()
+    /// See [`Kernel::enable`].
+    pub(crate) fn enable(&mut self) -> io::Result<()> {
+        self.kernel.enable()
     }
 
-    #[inline]
-    fn enter_now(&mut self, queued: u32, want: u32, mut flags: IoringEnterFlags) -> io::Result<u32> {
-        if want > 0 || flags.contains(IoringEnterFlags::GETEVENTS) {
-            self.ring.forget_work();
-        }
-        if self.has_poller {
-            flags |= self.wake_poller(queued, flags.is_empty());
-        }
-        // SAFETY: the number is that of the ring, or of its place in the table of this thread, as the
-        // flags say.
-        let ring = unsafe { BorrowedFd::borrow_raw(self.entrance) };
-        // SAFETY: what queued entries point to is good, see the module documentation; there is no argument
-        // to be wrong about.
-        let entered = unsafe { io_uring_enter(ring, queued, want, flags | self.entrance_flags) };
-        entered.map_err(io::Error::from)
-    }
-
-    #[cold]
-    fn enter_for(&mut self, time: Duration, queued: u32) -> io::Result<u32> {
-        self.ring.forget_work();
-        let mut flags = IoringEnterFlags::GETEVENTS | IoringEnterFlags::EXT_ARG;
-        if self.has_poller {
-            flags |= self.wake_poller(queued, false);
-        }
-        let time = Timespec::from(time);
-        let arguments = SubmitArgs::new().timespec(&time);
-        // SAFETY: the argument is of the kind that EXT_ARG announces, and good for the call.
-        let entered = unsafe { self.ring.submitter().enter(queued, 1, flags.bits(), Some(&arguments)) };
-        entered.map(|count| count as u32)
-    }
-
-    /// What an enter must also say when a thread of the kernel looks for entries
-    /// (`IORING_SETUP_SQPOLL`): to wake it and, if that is all the enter is for, to wait for room.
-    #[cold]
-    fn wake_poller(&self, queued: u32, submits_only: bool) -> IoringEnterFlags {
-        let mut flags = IoringEnterFlags::empty();
-        if self.ring.needs_wakeup() {
-            flags |= IoringEnterFlags::SQ_WAKEUP;
-        }
-        if submits_only && queued as usize == self.capacity() {
-            flags |= IoringEnterFlags::SQ_WAIT;
-        }
-        flags
-    }
-
-    /// Has this thread enter the ring without a look into its table of descriptors
-    /// (`IORING_REGISTER_RING_FDS`, since 5.18), until [`unregister`](Self::unregister) by the same
-    /// thread. It is no matter if the kernel can't: a thread has 16 places for rings.
+    /// See [`Kernel::register`].
     pub(crate) fn register(&mut self) {
-        let mut update = Files { offset: u32::MAX, reserved: 0, data: self.ring.as_raw_fd() as u64 };
-        // SAFETY: the argument is what this operation reads and writes, and there is one of it.
-        let registered = unsafe {
-            let update = (&raw mut update).cast();
-            io_uring_register(self.ring.as_fd(), IoringRegisterOp::RegisterRingFds, update, 1)
-        };
-        if registered == Ok(1) {
-            self.entrance = update.offset as RawFd;
-            self.entrance_flags = IoringEnterFlags::REGISTERED_RING;
-        }
+        self.kernel.register();
     }
 
-    /// Undoes [`register`](Self::register).
+    /// See [`Kernel::unregister`].
     pub(crate) fn unregister(&mut self) {
-        if self.entrance_flags.is_empty() {
-            return;
-        }
-        self.entrance_flags = IoringEnterFlags::empty();
-        let offset = mem::replace(&mut self.entrance, self.ring.as_raw_fd()) as u32;
-        let mut update = Files { offset, reserved: 0, data: 0 };
-        // SAFETY: as in `register`.
-        let unregistered = unsafe {
-            let update = (&raw mut update).cast();
-            io_uring_register(self.ring.as_fd(), IoringRegisterOp::UnregisterRingFds, update, 1)
-        };
-        debug_assert_eq!(unregistered, Ok(1));
+        self.kernel.unregister();
     }
 
-    /// Has an eventfd be signalled for each completion (`IORING_REGISTER_EVENTFD`, since 5.2), or none.
+    /// See [`Kernel::now`].
+    pub(crate) fn now(&self) -> Duration {
+        self.kernel.now()
+    }
+
+    /// See [`Kernel::notify`].
     pub(crate) fn notify(&mut self, eventfd: Option<&Eventfd>) -> io::Result<()> {
-        if self.notifies == eventfd.is_some() {
-            return Ok(());
+        if self.notifies != eventfd.is_some() {
+            self.kernel.notify(eventfd)?;
+            self.notifies = eventfd.is_some();
         }
-        match eventfd {
-            Some(eventfd) => self.ring.submitter().register_eventfd(eventfd.as_raw_fd())?,
-            None => self.ring.submitter().unregister_eventfd()?,
-        }
-        self.notifies = eventfd.is_some();
         Ok(())
     }
 
     /// Whether this process was forked off the one that made the ring.
     pub(crate) fn is_forked(&self) -> bool {
-        self.ring.is_forked()
+        self.kernel.is_forked()
     }
 
     /// Keeps for ever what the kernel may still use: the pools and the asides.
@@ -207,6 +125,8 @@ impl Uring {
         mem::forget(mem::take(&mut self.pools));
         mem::forget(mem::take(&mut self.asides));
     }
+
+    // ---- entries ------------------------------------------------------------------------------
 
     /// Lets entries be queued without a further thought, as long as there is room; or not.
     #[inline]
@@ -219,7 +139,7 @@ impl Uring {
     #[inline]
     pub(crate) fn reopen(&mut self) {
         if self.is_open {
-            self.taken_in = self.ring.entries_taken_in();
+            self.taken_in = self.queues.entries_taken_in();
             // SAFETY: the kernel says so.
             unsafe { self.entries.open(self.taken_in) };
         } else {
@@ -238,6 +158,73 @@ impl Uring {
     pub(crate) fn place(&mut self) -> Option<Place<'_>> {
         let place = self.entries.place()?;
         Some(Place { place, asides: &mut self.asides })
+    }
+
+    /// How many entries fit the submission queue.
+    pub(crate) fn capacity(&self) -> usize {
+        self.asides.len()
+    }
+
+    /// How many entries can be pushed now.
+    #[inline]
+    pub(crate) fn room(&mut self) -> usize {
+        self.queued();
+        self.entries.room(self.taken_in) as usize
+    }
+
+    /// How many entries the kernel has not taken in.
+    #[inline]
+    pub(crate) fn queued(&mut self) -> usize {
+        self.taken_in = self.queues.entries_taken_in();
+        self.entries.tail().wrapping_sub(self.taken_in) as usize
+    }
+
+    /// Queues an entry.
+    ///
+    /// # Panics
+    ///
+    /// If there is no [`room`](Self::room).
+    pub(crate) fn push(&mut self, placed: Placed) {
+        let is_open = self.is_open;
+        self.set_open(true);
+        match self.place() {
+            Some(place) => place.fill(placed),
+            None => panic!("room() comes before push()"),
+        }
+        self.set_open(is_open);
+    }
+
+    /// Gives the kernel a turn: entries are taken in, completions posted.
+    ///
+    /// # Errors
+    ///
+    /// What neither waiting nor repeating would mend. `EINTR`, `ETIME`, `EAGAIN` and `EBUSY` are no
+    /// errors.
+    #[inline]
+    pub(crate) fn enter(&mut self, patience: Patience) -> io::Result<Entered> {
+        let tail = self.entries.tail();
+        self.queues.publish_entries(tail);
+        self.queues.set_completions_seen(self.completions.seen());
+        let queued = tail.wrapping_sub(self.queues.entries_taken_in());
+        if patience != Patience::Submit {
+            self.queues.forget_work();
+        }
+        match self.kernel.enter(queued, patience) {
+            Ok(()) => Ok(Entered::Done),
+            Err(error) => judge(error),
+        }
+    }
+
+    // ---- completions --------------------------------------------------------------------------
+
+    /// Whether a completion is visible, without asking the kernel.
+    pub(crate) fn has_completions(&mut self) -> bool {
+        !self.knows_none() || self.queues.completions_posted() != self.completions.seen()
+    }
+
+    /// Whether the kernel holds back completions, which the next enter brings.
+    pub(crate) fn holds_back(&mut self) -> bool {
+        self.queues.holds_back()
     }
 
     /// Whether no completion is known of.
@@ -265,9 +252,48 @@ impl Uring {
     /// Looks for more completions, at most so many, when none is known of. False if there are none.
     #[inline]
     pub(crate) fn look(&mut self, most: u32) -> bool {
-        self.ring.set_completions_seen(self.completions.all_seen());
+        self.queues.set_completions_seen(self.completions.all_seen());
         // SAFETY: the kernel has just been told what was seen, and says what was posted.
-        unsafe { self.completions.learn(self.ring.completions_posted(), most) }
+        unsafe { self.completions.learn(self.queues.completions_posted(), most) }
+    }
+
+    // ---- pools --------------------------------------------------------------------------------
+
+    /// The group of a pool in this ring, which it is registered with if it was not.
+    ///
+    /// # Errors
+    ///
+    /// If it is registered elsewhere, or the kernel refuses.
+    pub(crate) fn adopt(&mut self, pool: &BufferPool, waker: &Waker) -> Result<u16, PoolError> {
+        if let Some(group) = pool.group(self.serial) {
+            return Ok(group);
+        }
+        let group = u16::try_from(self.pools.len())
+            .map_err(|_| PoolError::Refused(io::Error::from_raw_os_error(libc::ENOSPC)))?;
+        pool.register(self.serial, group, waker.clone(), |address, entries| {
+            // SAFETY: the pool says where its ring of buffers is, and that stays there for as long as
+            // the pool is in `pools`: until the kernel has forgotten it, or for ever.
+            unsafe { self.kernel.register_buffers(address, entries, group) }
+        })?;
+        self.pools.push(pool.clone());
+        Ok(group)
+    }
+
+    /// The pool of a group.
+    #[inline]
+    pub(crate) fn pool(&self, group: u16) -> Option<&BufferPool> {
+        self.pools.get(usize::from(group))
+    }
+
+    /// Gives all pools back, when no request is in flight.
+    pub(crate) fn release_pools(&mut self) {
+        for (group, pool) in self.pools.drain(..).enumerate() {
+            match self.kernel.unregister_buffers(group as u16) {
+                Ok(()) => pool.unregister(),
+                // The kernel keeps it, so it is kept.
+                Err(_) => mem::forget(pool),
+            }
+        }
     }
 }
 
@@ -317,92 +343,6 @@ fn build(prepared: Prepared, aside: &mut Aside) -> squeue::Entry {
             opcode::Connect::new(Fd(socket), address, length).build()
         }
         Prepared::ReceiveMulti { socket, group, .. } => opcode::RecvMulti::new(Fd(socket), group).build(),
-    }
-}
-
-impl Kernel for Uring {
-    fn capacity(&self) -> usize {
-        self.asides.len()
-    }
-
-    #[inline]
-    fn room(&mut self) -> usize {
-        self.queued();
-        self.entries.room(self.taken_in) as usize
-    }
-
-    #[inline]
-    fn queued(&mut self) -> usize {
-        self.taken_in = self.ring.entries_taken_in();
-        self.entries.tail().wrapping_sub(self.taken_in) as usize
-    }
-
-    fn push(&mut self, placed: Placed) {
-        let is_open = self.is_open;
-        self.set_open(true);
-        match self.place() {
-            Some(place) => place.fill(placed),
-            None => panic!("room() comes before push()"),
-        }
-        self.set_open(is_open);
-    }
-
-    #[inline]
-    fn enter(&mut self, patience: Patience) -> io::Result<Entered> {
-        let tail = self.entries.tail();
-        self.ring.publish_entries(tail);
-        self.ring.set_completions_seen(self.completions.seen());
-        let queued = tail.wrapping_sub(self.ring.entries_taken_in());
-        let entered = match patience {
-            Patience::Submit => self.enter_now(queued, 0, IoringEnterFlags::empty()),
-            Patience::Poll => self.enter_now(queued, 0, IoringEnterFlags::GETEVENTS),
-            Patience::Wait => self.enter_now(queued, 1, IoringEnterFlags::GETEVENTS),
-            Patience::WaitFor(time) => self.enter_for(time, queued),
-            Patience::ReapFor(time) => self.enter_for(time, 0),
-        };
-        match entered {
-            Ok(_) => Ok(Entered::Done),
-            Err(error) => judge(error),
-        }
-    }
-
-    fn has_completions(&mut self) -> bool {
-        !self.knows_none() || self.ring.completions_posted() != self.completions.seen()
-    }
-
-    fn holds_back(&mut self) -> bool {
-        self.ring.holds_back()
-    }
-
-    fn adopt(&mut self, pool: &BufferPool, waker: &Waker) -> Result<u16, PoolError> {
-        if let Some(group) = pool.group(self.serial) {
-            return Ok(group);
-        }
-        let group = u16::try_from(self.pools.len())
-            .map_err(|_| PoolError::Refused(io::Error::from_raw_os_error(libc::ENOSPC)))?;
-        pool.register(self.serial, group, waker.clone(), |address, entries| {
-            let submitter = self.ring.submitter();
-            // SAFETY: the pool says where its ring of buffers is, and that stays there for as long as
-            // the pool is in `pools`: until the kernel has forgotten it, or for ever.
-            unsafe { submitter.register_buf_ring_with_flags(address, entries, group, 0) }
-        })?;
-        self.pools.push(pool.clone());
-        Ok(group)
-    }
-
-    #[inline]
-    fn pool(&self, group: u16) -> Option<&BufferPool> {
-        self.pools.get(usize::from(group))
-    }
-
-    fn release_pools(&mut self) {
-        for (group, pool) in self.pools.drain(..).enumerate() {
-            match self.ring.submitter().unregister_buf_ring(group as u16) {
-                Ok(()) => pool.unregister(),
-                // The kernel keeps it, so it is kept.
-                Err(_) => mem::forget(pool),
-            }
-        }
     }
 }
 

@@ -1,0 +1,171 @@
+//! The real kernel: system calls.
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use io_uring::IoUring;
+use io_uring::types::{SubmitArgs, Timespec};
+use rustix::io_uring::{IoringEnterFlags, IoringRegisterOp, io_uring_enter, io_uring_register};
+
+use super::mapped::Mapped;
+use super::memory::Queues;
+use super::{Kernel, Patience};
+use crate::clock;
+use crate::eventfd::Eventfd;
+
+/// An io_uring of the kernel.
+pub(crate) struct Real {
+    ring: Mapped,
+    /// What to enter: the ring's descriptor or, with a flag, its place in the table of the thread that
+    /// runs it.
+    entrance: RawFd,
+    entrance_flags: IoringEnterFlags,
+    /// A thread of the kernel looks for entries (`IORING_SETUP_SQPOLL`).
+    has_poller: bool,
+}
+
+/// `struct io_uring_rsrc_update`, in which a ring is registered.
+#[repr(C)]
+struct Files {
+    offset: u32,
+    reserved: u32,
+    data: u64,
+}
+
+impl Real {
+    /// Takes over a ring whose submission queue is empty.
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory to map its queues, or the kernel is older than 5.4.
+    pub(crate) fn new(ring: IoUring) -> io::Result<Real> {
+        let ring = Mapped::new(ring)?;
+        let has_poller = ring.params().is_setup_sqpoll();
+        Ok(Real { entrance: ring.as_raw_fd(), entrance_flags: IoringEnterFlags::empty(), has_poller, ring })
+    }
+
+    #[inline]
+    fn enter_now(&mut self, queued: u32, want: u32, mut flags: IoringEnterFlags) -> io::Result<()> {
+        if self.has_poller {
+            flags |= self.wake_poller(queued, flags.is_empty());
+        }
+        // SAFETY: the number is that of the ring, or of its place in the table of this thread, as the
+        // flags say.
+        let ring = unsafe { BorrowedFd::borrow_raw(self.entrance) };
+        // SAFETY: what queued entries point to is good, see `uring`; there is no argument to be wrong
+        // about.
+        let entered = unsafe { io_uring_enter(ring, queued, want, flags | self.entrance_flags) };
+        match entered {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    #[cold]
+    fn enter_for(&mut self, time: Duration, queued: u32) -> io::Result<()> {
+        let mut flags = IoringEnterFlags::GETEVENTS | IoringEnterFlags::EXT_ARG;
+        if self.has_poller {
+            flags |= self.wake_poller(queued, false);
+        }
+        let time = Timespec::from(time);
+        let arguments = SubmitArgs::new().timespec(&time);
+        // SAFETY: the argument is of the kind that EXT_ARG announces, and good for the call.
+        let entered = unsafe { self.ring.submitter().enter(queued, 1, flags.bits(), Some(&arguments)) };
+        entered.map(|_| ())
+    }
+
+    /// What an enter must also say when a thread of the kernel looks for entries
+    /// (`IORING_SETUP_SQPOLL`): to wake it and, if that is all the enter is for, to wait for room.
+    #[cold]
+    fn wake_poller(&self, queued: u32, submits_only: bool) -> IoringEnterFlags {
+        let queues = self.ring.places();
+        let mut flags = IoringEnterFlags::empty();
+        if queues.needs_wakeup() {
+            flags |= IoringEnterFlags::SQ_WAKEUP;
+        }
+        if submits_only && queued == queues.capacity() {
+            flags |= IoringEnterFlags::SQ_WAIT;
+        }
+        flags
+    }
+}
+
+impl Kernel for Real {
+    fn queues(&self) -> Queues {
+        self.ring.places()
+    }
+
+    fn descriptor(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+
+    fn is_forked(&self) -> bool {
+        self.ring.is_forked()
+    }
+
+    fn enable(&mut self) -> io::Result<()> {
+        self.ring.submitter().register_enable_rings()
+    }
+
+    #[inline]
+    fn enter(&mut self, queued: u32, patience: Patience) -> io::Result<()> {
+        match patience {
+            Patience::Submit => self.enter_now(queued, 0, IoringEnterFlags::empty()),
+            Patience::Poll => self.enter_now(queued, 0, IoringEnterFlags::GETEVENTS),
+            Patience::Wait => self.enter_now(queued, 1, IoringEnterFlags::GETEVENTS),
+            Patience::WaitFor(time) => self.enter_for(time, queued),
+            Patience::ReapFor(time) => self.enter_for(time, 0),
+        }
+    }
+
+    /// A thread has 16 places for rings.
+    fn register(&mut self) {
+        let mut update = Files { offset: u32::MAX, reserved: 0, data: self.ring.as_raw_fd() as u64 };
+        // SAFETY: the argument is what this operation reads and writes, and there is one of it.
+        let registered = unsafe {
+            let update = (&raw mut update).cast();
+            io_uring_register(self.ring.as_fd(), IoringRegisterOp::RegisterRingFds, update, 1)
+        };
+        if registered == Ok(1) {
+            self.entrance = update.offset as RawFd;
+            self.entrance_flags = IoringEnterFlags::REGISTERED_RING;
+        }
+    }
+
+    fn unregister(&mut self) {
+        if self.entrance_flags.is_empty() {
+            return;
+        }
+        self.entrance_flags = IoringEnterFlags::empty();
+        let offset = mem::replace(&mut self.entrance, self.ring.as_raw_fd()) as u32;
+        let mut update = Files { offset, reserved: 0, data: 0 };
+        // SAFETY: as in `register`.
+        let unregistered = unsafe {
+            let update = (&raw mut update).cast();
+            io_uring_register(self.ring.as_fd(), IoringRegisterOp::UnregisterRingFds, update, 1)
+        };
+        debug_assert_eq!(unregistered, Ok(1));
+    }
+
+    fn notify(&mut self, eventfd: Option<&Eventfd>) -> io::Result<()> {
+        match eventfd {
+            Some(eventfd) => self.ring.submitter().register_eventfd(eventfd.as_raw_fd()),
+            None => self.ring.submitter().unregister_eventfd(),
+        }
+    }
+
+    unsafe fn register_buffers(&mut self, address: u64, entries: u16, group: u16) -> io::Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.submitter().register_buf_ring_with_flags(address, entries, group, 0) }
+    }
+
+    fn unregister_buffers(&mut self, group: u16) -> io::Result<()> {
+        self.ring.submitter().unregister_buf_ring(group)
+    }
+
+    fn now(&self) -> Duration {
+        clock::monotonic()
+    }
+}
