@@ -496,8 +496,9 @@ impl Core {
                 self.shared.waker.reset();
                 if !io_uring::cqueue::more(cqe.flags) {
                     self.wake_armed = false;
-                    // A poll that fails would fail again.
-                    if cqe.result > 0 {
+                    // A poll that fails would fail again; but a raw entry that cancels everything has
+                    // cancelled this as well.
+                    if cqe.result > 0 || cqe.result == -libc::ECANCELED {
                         self.arm_wake();
                     }
                 }

@@ -112,6 +112,8 @@ mod route;
 mod runtime;
 mod settle;
 mod shape;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod slab;
 mod state;
 mod stats;

@@ -284,13 +284,14 @@ fn end<R: RingParts>(ring: &mut R, cause: FirstCause<R>) -> Pass<R> {
 /// A call into the kernel failed for good.
 #[cold]
 fn fail<R: RingParts>(ring: &mut R, error: std::io::Error) -> Pass<R> {
-    if error.raw_os_error() == Some(libc::EBADR) {
-        // The kernel has lost a completion: the accounts are void.
-        let inner = inner(ring);
-        teardown::abandon(inner, Some(error));
-        return Pass::Ended(conclude(inner));
+    if error.raw_os_error() != Some(libc::EBADR) {
+        return end(ring, FirstCause::Api(error));
     }
-    end(ring, FirstCause::Api(error))
+    // The kernel has lost a completion, so the accounts are void, and nothing is worth waiting for.
+    let again = std::io::Error::from_raw_os_error(libc::EBADR);
+    teardown::begin(inner(ring), FirstCause::Api(error));
+    teardown::give_up(&mut Operations(ring), Some(again));
+    Pass::Ended(conclude(inner(ring)))
 }
 
 /// Delivers all completions that are visible, and after each what its handler has posted. Returns why

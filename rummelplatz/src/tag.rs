@@ -81,6 +81,15 @@ impl<Op> Key<Op> {
     }
 }
 
+impl<Op> Key<Op> {
+    /// What the request and its completions are named by in the kernel, and in its tracepoints
+    /// (`io_uring:io_uring_complete`): tag, slot and generation. It names one request at a time, not for
+    /// ever.
+    pub fn user_data(&self) -> u64 {
+        self.identity.user_data
+    }
+}
+
 impl<Op> Clone for Key<Op> {
     fn clone(&self) -> Self {
         *self

@@ -193,7 +193,7 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
 }
 
 /// Leaks what the kernel does not give back; all else ends as always.
-fn give_up<R: Ring>(audience: &mut impl Audience<R>, error: Option<io::Error>) -> Progress {
+pub(crate) fn give_up<R: Ring>(audience: &mut impl Audience<R>, error: Option<io::Error>) -> Progress {
     audience.inner().core.close(SubmitError::Closed);
     // What has come already, and what the kernel never had.
     reap(audience);

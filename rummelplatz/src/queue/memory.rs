@@ -132,3 +132,119 @@ impl Queues {
         (self.cqe, self.cqe_capacity)
     }
 }
+
+/// Queues that no kernel has: memory of this process, and what the kernel's end of it does.
+#[cfg(feature = "sim")]
+pub(crate) struct Own {
+    queues: Queues,
+    /// Given back when this is dropped; the queues lead into them.
+    entries: *mut [squeue::Entry],
+    completions: *mut [Cqe],
+    numbers: *mut [AtomicU32; 5],
+    posted: u32,
+}
+
+// SAFETY: the memory is owned, and used from one thread at a time or as atomics.
+#[cfg(feature = "sim")]
+unsafe impl Send for Own {}
+
+#[cfg(feature = "sim")]
+impl Own {
+    /// Queues of these sizes, which are powers of two.
+    pub(crate) fn new(entries: u32, completions: u32) -> Own {
+        let nop = || io_uring::opcode::Nop::new().build();
+        let entries: Box<[squeue::Entry]> = (0..entries).map(|_| nop()).collect();
+        let none = Cqe { user_data: 0, result: 0, flags: 0 };
+        let completions = vec![none; completions as usize].into_boxed_slice();
+        let (entry_capacity, cqe_capacity) = (entries.len() as u32, completions.len() as u32);
+        let entries = Box::leak(entries);
+        let completions = Box::leak(completions);
+        let numbers: &mut [AtomicU32; 5] = Box::leak(Box::default());
+        // SAFETY: the numbers stay where they are until this is dropped.
+        let [entries_head, entries_tail, entries_flags, completions_head, completions_tail] =
+            numbers.each_ref().map(|number| unsafe { Shared::new(NonNull::from(number)) });
+        let queues = Queues {
+            entry: NonNull::from(&mut *entries).cast(),
+            entry_capacity,
+            cqe: NonNull::from(&mut *completions).cast(),
+            cqe_capacity,
+            entries_head,
+            entries_tail,
+            entries_flags,
+            completions_head,
+            completions_tail,
+        };
+        Own { queues, entries, completions, numbers, posted: 0 }
+    }
+
+    /// Where the queues are, for as long as this lives.
+    pub(crate) fn queues(&self) -> Queues {
+        self.queues
+    }
+
+    /// How many entries are there to be taken in.
+    pub(crate) fn shown(&self) -> u32 {
+        let tail = self.queues.entries_tail.get().load(Ordering::Acquire);
+        tail.wrapping_sub(self.queues.entries_taken_in())
+    }
+
+    /// Takes the next entry in, if there is one: its 64 bytes.
+    pub(crate) fn take_in(&mut self) -> Option<[u64; 8]> {
+        if self.shown() == 0 {
+            return None;
+        }
+        let head = self.queues.entries_taken_in();
+        let index = head & (self.queues.entry_capacity - 1);
+        // SAFETY: the index is below the capacity; the other end has written the entry and shown it, and
+        // writes no other in its place before it was taken in; its 64 bytes are initialised.
+        let entry = unsafe { self.queues.entry.add(index as usize).cast::<[u64; 8]>().read() };
+        self.queues.entries_head.get().store(head.wrapping_add(1), Ordering::Release);
+        Some(entry)
+    }
+
+    /// How many completions can be posted.
+    pub(crate) fn room(&self) -> u32 {
+        self.queues.cqe_capacity - self.unseen()
+    }
+
+    /// How many completions were posted and not seen.
+    pub(crate) fn unseen(&self) -> u32 {
+        self.posted.wrapping_sub(self.queues.completions_seen())
+    }
+
+    /// Posts a completion.
+    ///
+    /// # Panics
+    ///
+    /// If there is no [`room`](Self::room).
+    pub(crate) fn post(&mut self, cqe: Cqe) {
+        assert!(self.room() > 0, "the other end has seen more completions than there were");
+        let index = self.posted & (self.queues.cqe_capacity - 1);
+        // SAFETY: the index is below the capacity; the other end has seen what was there, and does not
+        // look again before it is told.
+        unsafe { self.queues.cqe.add(index as usize).write(cqe) };
+        self.posted = self.posted.wrapping_add(1);
+        self.queues.completions_tail.get().store(self.posted, Ordering::Release);
+    }
+
+    /// Tells whether completions wait for room.
+    pub(crate) fn set_overflow(&self, overflow: bool) {
+        let flags = self.queues.entries_flags.get();
+        match overflow {
+            true => flags.fetch_or(CQ_OVERFLOW, Ordering::AcqRel),
+            false => flags.fetch_and(!CQ_OVERFLOW, Ordering::AcqRel),
+        };
+    }
+}
+
+#[cfg(feature = "sim")]
+impl Drop for Own {
+    fn drop(&mut self) {
+        // SAFETY: leaked by `new`, given back once; who has the queues is gone, or goes with this.
+        drop(unsafe { Box::from_raw(self.entries) });
+        // SAFETY: as above.
+        drop(unsafe { Box::from_raw(self.completions) });
+        // SAFETY: as above.
+        drop(unsafe { Box::from_raw(self.numbers) });
+    }
+}

@@ -95,6 +95,7 @@ pub(crate) trait Kernel {
 }
 
 /// Which kernel it is.
+#[cfg_attr(feature = "sim", expect(clippy::large_enum_variant, reason = "the real one is in place"))]
 pub(crate) enum Host {
     Real(Real),
     #[cfg(feature = "sim")]

@@ -1,0 +1,253 @@
+//! What an entry asks for.
+
+use std::fmt;
+use std::os::fd::RawFd;
+use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use io_uring::opcode;
+
+use crate::request::sqe;
+
+/// What the kernel was asked to do: an entry of the submission queue (`struct io_uring_sqe`).
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Asked {
+    /// `IORING_OP_*`.
+    pub opcode: u8,
+    /// The descriptor that it is about, or what else `sqe->fd` means.
+    pub descriptor: RawFd,
+    /// Where its memory is, as a number; 0 if it has none.
+    pub address: u64,
+    /// How many bytes that are, or what else `sqe->len` means.
+    pub length: u32,
+    /// `sqe->off`: the offset in a file, or what else it means.
+    pub offset: u64,
+    /// What its completions will be named by.
+    pub user_data: u64,
+    pub(super) flags: u8,
+    pub(super) ioprio: u16,
+    pub(super) op_flags: u32,
+    pub(super) group: u16,
+    /// What the kernel reads while it takes the entry in, and never again.
+    kept: Kept,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Kept {
+    Nothing,
+    Time(Duration),
+    Address(Arc<[u8]>),
+}
+
+const IOSQE_IO_DRAIN: u8 = 1 << 1;
+const IOSQE_IO_LINK: u8 = 1 << 2;
+const IOSQE_IO_HARDLINK: u8 = 1 << 3;
+const IOSQE_ASYNC: u8 = 1 << 4;
+const IOSQE_BUFFER_SELECT: u8 = 1 << 5;
+const IOSQE_CQE_SKIP_SUCCESS: u8 = 1 << 6;
+
+const IORING_POLL_ADD_MULTI: u32 = 1;
+const IORING_ACCEPT_MULTISHOT: u16 = 1;
+const IORING_RECV_MULTISHOT: u16 = 1 << 1;
+const IORING_TIMEOUT_ABS: u32 = 1;
+const IORING_TIMEOUT_REALTIME: u32 = 1 << 3;
+const IORING_TIMEOUT_MULTISHOT: u32 = 1 << 6;
+const IORING_TIMEOUT_ETIME_SUCCESS: u32 = 1 << 5;
+
+impl Asked {
+    /// Reads an entry, and what it points to that is there only now.
+    ///
+    /// # Safety
+    ///
+    /// The entry was queued by whoever vouches for it: what it points to is there.
+    pub(super) unsafe fn parse(entry: [u64; 8]) -> Asked {
+        let [head, offset, address, sizes, user_data, group, ..] = entry;
+        let [opcode, flags, ioprio_low, ioprio_high, fd @ ..] = head.to_ne_bytes();
+        let mut asked = Asked {
+            opcode,
+            flags,
+            ioprio: u16::from_ne_bytes([ioprio_low, ioprio_high]),
+            descriptor: i32::from_ne_bytes(fd),
+            offset,
+            address,
+            length: sizes as u32,
+            op_flags: (sizes >> 32) as u32,
+            user_data,
+            group: group as u16,
+            kept: Kept::Nothing,
+        };
+        let place = ptr::with_exposed_provenance::<u8>(address as usize);
+        match opcode {
+            opcode::Timeout::CODE | opcode::LinkTimeout::CODE => {
+                // SAFETY: it points to a `struct __kernel_timespec`, two numbers of 64 bits.
+                let [seconds, nanoseconds] = unsafe { place.cast::<[i64; 2]>().read_unaligned() };
+                let seconds = seconds.max(0).unsigned_abs();
+                asked.kept = Kept::Time(Duration::new(seconds, nanoseconds.clamp(0, 999_999_999) as u32));
+            }
+            opcode::Connect::CODE => {
+                let length = offset.min(size_of::<libc::sockaddr_storage>() as u64) as usize;
+                // SAFETY: it points to an address of this length.
+                asked.kept = Kept::Address(unsafe { std::slice::from_raw_parts(place, length) }.into());
+            }
+            _ => {}
+        }
+        asked
+    }
+
+    /// The kernel's name of the operation, without its `IORING_OP_`.
+    pub fn name(&self) -> &'static str {
+        sqe::name(self.opcode)
+    }
+
+    /// Whether it announces more completions after the first (`IORING_CQE_F_MORE`).
+    pub fn is_multishot(&self) -> bool {
+        match self.opcode {
+            opcode::PollAdd::CODE => self.length & IORING_POLL_ADD_MULTI != 0,
+            opcode::Accept::CODE => self.ioprio & IORING_ACCEPT_MULTISHOT != 0,
+            opcode::Recv::CODE => self.ioprio & IORING_RECV_MULTISHOT != 0,
+            opcode::Timeout::CODE => self.op_flags & IORING_TIMEOUT_MULTISHOT != 0,
+            opcode::ReadMulti::CODE => true,
+            _ => false,
+        }
+    }
+
+    /// Whether its memory is in use until a second completion says so (`IORING_CQE_F_NOTIF`).
+    pub fn is_zero_copy(&self) -> bool {
+        matches!(self.opcode, opcode::SendZc::CODE | opcode::SendMsgZc::CODE)
+    }
+
+    /// Whether the kernel picks a buffer of a pool for it.
+    pub fn takes_buffers(&self) -> bool {
+        self.flags & IOSQE_BUFFER_SELECT != 0
+    }
+
+    /// Whether a result that is no error is a new descriptor.
+    pub fn yields_descriptor(&self) -> bool {
+        let opens = [opcode::Accept::CODE, opcode::OpenAt::CODE, opcode::OpenAt2::CODE, opcode::Socket::CODE];
+        opens.contains(&self.opcode)
+    }
+
+    /// Whether it is left to a worker (`IOSQE_ASYNC`).
+    pub(super) fn is_for_a_worker(&self) -> bool {
+        self.flags & IOSQE_ASYNC != 0
+    }
+
+    /// Whether nobody is told of its success (`IOSQE_CQE_SKIP_SUCCESS`).
+    pub(super) fn skips_success(&self) -> bool {
+        self.flags & IOSQE_CQE_SKIP_SUCCESS != 0
+    }
+
+    /// The `errno` with which the kernel refuses to take it in, if it does.
+    pub(super) fn refusal(&self) -> Option<i32> {
+        // Of what comes after it, the simulation knows nothing.
+        let unknown = self.opcode > opcode::Pipe::CODE;
+        // The runtime refuses drains itself: they hold up cancels.
+        (unknown || self.flags & (1 << 7 | IOSQE_IO_DRAIN) != 0).then_some(libc::EINVAL)
+    }
+
+    pub(super) fn is_cancel(&self) -> bool {
+        self.opcode == opcode::AsyncCancel::CODE
+    }
+
+    /// What a poll is for.
+    pub(super) fn poll_events(&self) -> i16 {
+        self.op_flags as i16
+    }
+
+    /// Whether it goes on once it has begun, whoever cancels it: work on files.
+    pub(super) fn works_on_files(&self) -> bool {
+        matches!(self.opcode, opcode::Read::CODE | opcode::Write::CODE | opcode::Fsync::CODE)
+    }
+
+    /// Whether it moves bytes over a connection.
+    pub(super) fn is_transfer(&self) -> bool {
+        matches!(self.opcode, opcode::Recv::CODE | opcode::Send::CODE | opcode::SendZc::CODE)
+    }
+
+    /// Flags of a transfer, of an accept or of an open.
+    pub(super) fn op_flags(&self) -> u32 {
+        self.op_flags
+    }
+
+    /// Whether a result that is positive is a number of bytes out of `length`.
+    pub(super) fn moves_bytes(&self) -> bool {
+        let moves = [
+            opcode::Read::CODE,
+            opcode::Write::CODE,
+            opcode::Recv::CODE,
+            opcode::Send::CODE,
+            opcode::SendZc::CODE,
+            opcode::ReadMulti::CODE,
+        ];
+        moves.contains(&self.opcode)
+    }
+
+    /// Whether less than all breaks the chain that it is a part of: reads and writes, and transfers that
+    /// are to be whole.
+    pub(super) fn must_be_whole(&self) -> bool {
+        match self.opcode {
+            opcode::Read::CODE | opcode::Write::CODE => true,
+            opcode::Recv::CODE | opcode::Send::CODE => self.waits_for_all(),
+            _ => false,
+        }
+    }
+
+    /// `MSG_WAITALL`.
+    pub(super) fn waits_for_all(&self) -> bool {
+        matches!(self.opcode, opcode::Recv::CODE | opcode::Send::CODE | opcode::SendZc::CODE)
+            && self.op_flags & libc::MSG_WAITALL as u32 != 0
+    }
+
+    /// `IORING_ASYNC_CANCEL_*`, of a cancel.
+    pub(super) fn cancel_flags(&self) -> u32 {
+        self.op_flags
+    }
+
+    pub(super) fn is_linked(&self) -> bool {
+        self.flags & (IOSQE_IO_LINK | IOSQE_IO_HARDLINK) != 0
+    }
+
+    pub(super) fn is_hard_linked(&self) -> bool {
+        self.flags & IOSQE_IO_HARDLINK != 0
+    }
+
+    /// When a timer that is set at `now` is due; the clock was 0 so long after 1970 as `epoch` says.
+    pub(super) fn due(&self, now: Duration, epoch: Duration) -> Duration {
+        let Kept::Time(time) = self.kept else { return now };
+        match (self.op_flags & IORING_TIMEOUT_ABS != 0, self.op_flags & IORING_TIMEOUT_REALTIME != 0) {
+            (false, _) => now.saturating_add(time),
+            (true, false) => time,
+            (true, true) => time.saturating_sub(epoch),
+        }
+    }
+
+    /// How much time there is between the ticks of a timer that goes on.
+    pub(super) fn interval(&self) -> Duration {
+        match self.kept {
+            Kept::Time(time) => time.max(Duration::from_nanos(1)),
+            _ => Duration::MAX,
+        }
+    }
+
+    /// Where to connect to (`struct sockaddr`).
+    pub(super) fn peer(&self) -> &[u8] {
+        match &self.kept {
+            Kept::Address(address) => address,
+            _ => &[],
+        }
+    }
+
+    /// Whether the end of its time counts as a success, to those that are linked to it.
+    pub(super) fn etime_is_success(&self) -> bool {
+        self.op_flags & IORING_TIMEOUT_ETIME_SUCCESS != 0
+    }
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Asked { descriptor, length, user_data, .. } = self;
+        write!(f, "{}(fd {descriptor}, {length} bytes, user_data {user_data:#x})", self.name())
+    }
+}

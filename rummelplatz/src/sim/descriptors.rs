@@ -1,0 +1,159 @@
+//! Does what was asked, without waiting: system calls on descriptors of this process.
+
+use std::mem;
+use std::os::fd::RawFd;
+use std::ptr;
+
+use io_uring::opcode;
+
+use super::asked::Asked;
+
+/// Where the bytes of a transfer are, or are to go.
+#[derive(Clone, Copy)]
+pub(super) struct Work {
+    pub(super) address: u64,
+    pub(super) length: u32,
+}
+
+/// `sqe->off` of a read or write at the file's own position.
+const CURRENT_POSITION: u64 = u64::MAX;
+
+/// The result of a call as the kernel puts it, or `None` if it would have to wait.
+fn result(returned: libc::c_long) -> Option<i32> {
+    if returned >= 0 {
+        return Some(i32::try_from(returned).unwrap_or(i32::MAX));
+    }
+    match std::io::Error::last_os_error().raw_os_error() {
+        Some(libc::EAGAIN | libc::EINPROGRESS | libc::EALREADY) => None,
+        Some(errno) => Some(-errno),
+        None => Some(-libc::EIO),
+    }
+}
+
+/// The events of `wanted` that are there, and errors.
+pub(super) fn poll(descriptor: RawFd, wanted: i16) -> i32 {
+    let mut poll = libc::pollfd { fd: descriptor, events: wanted, revents: 0 };
+    // SAFETY: there is one of it.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    if ready < 0 || poll.revents & libc::POLLNVAL != 0 {
+        return -libc::EBADF;
+    }
+    i32::from(poll.revents)
+}
+
+pub(super) fn is_readable(descriptor: RawFd) -> bool {
+    poll(descriptor, libc::POLLIN) != 0
+}
+
+/// Breaks a connection, so that both of its ends see it.
+pub(super) fn reset(socket: RawFd) {
+    // SAFETY: a plain call, which does nothing to what is no socket.
+    unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+}
+
+/// Signals an eventfd.
+pub(super) fn signal(eventfd: RawFd) {
+    let one = 1_u64;
+    // SAFETY: eight bytes are read, which are there; a full counter is as good as a signal.
+    unsafe { libc::write(eventfd, (&raw const one).cast(), size_of_val(&one)) };
+}
+
+/// Does what was asked, with `work` for its bytes; `None` if it would have to wait.
+///
+/// # Safety
+///
+/// What the request points to, and `work`, is there, and the kernel may use it.
+pub(super) unsafe fn perform(asked: &Asked, work: Work) -> Option<i32> {
+    let fd = asked.descriptor;
+    let length = work.length as usize;
+    let flags = asked.op_flags() as libc::c_int;
+    let bytes = ptr::with_exposed_provenance_mut::<u8>(work.address as usize);
+    let returned = match asked.opcode {
+        opcode::Nop::CODE => 0,
+        opcode::Read::CODE | opcode::ReadMulti::CODE => {
+            if poll(fd, libc::POLLIN) == 0 {
+                return None;
+            }
+            match asked.offset {
+                // SAFETY: the caller's promise; it is there to be read, so this does not wait.
+                CURRENT_POSITION => unsafe { libc::read(fd, bytes.cast(), length) as libc::c_long },
+                // SAFETY: as above.
+                offset => unsafe {
+                    libc::pread(fd, bytes.cast(), length, offset as libc::off_t) as libc::c_long
+                },
+            }
+        }
+        opcode::Write::CODE => {
+            if poll(fd, libc::POLLOUT) == 0 {
+                return None;
+            }
+            match asked.offset {
+                // SAFETY: as above. A pipe that can be written to takes this much.
+                CURRENT_POSITION => unsafe {
+                    libc::write(fd, bytes.cast_const().cast(), length.min(libc::PIPE_BUF)) as libc::c_long
+                },
+                // SAFETY: as above.
+                offset => unsafe {
+                    libc::pwrite(fd, bytes.cast_const().cast(), length, offset as libc::off_t) as libc::c_long
+                },
+            }
+        }
+        opcode::Recv::CODE => {
+            let flags = flags & !libc::MSG_WAITALL | libc::MSG_DONTWAIT;
+            // SAFETY: as above.
+            unsafe { libc::recv(fd, bytes.cast(), length, flags) as libc::c_long }
+        }
+        opcode::Send::CODE | opcode::SendZc::CODE => {
+            let flags = flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            // SAFETY: as above.
+            unsafe { libc::send(fd, bytes.cast_const().cast(), length, flags) as libc::c_long }
+        }
+        opcode::Accept::CODE => {
+            if poll(fd, libc::POLLIN) == 0 {
+                return None;
+            }
+            let (address, size) = (bytes.cast(), asked.offset);
+            let size = ptr::with_exposed_provenance_mut(size as usize);
+            // SAFETY: as above; there is a connection, so this does not wait.
+            unsafe { libc::accept4(fd, address, size, flags).into() }
+        }
+        opcode::Connect::CODE => return connect(fd, asked.peer()),
+        // SAFETY: as above.
+        opcode::OpenAt::CODE => unsafe {
+            libc::openat(fd, bytes.cast_const().cast(), flags, asked.length).into()
+        },
+        // SAFETY: the descriptor was given away for this.
+        opcode::Close::CODE => unsafe { libc::close(fd).into() },
+        // SAFETY: a plain call.
+        opcode::Shutdown::CODE => unsafe { libc::shutdown(fd, asked.length as libc::c_int).into() },
+        // SAFETY: a plain call.
+        opcode::Fsync::CODE => unsafe { libc::fsync(fd).into() },
+        _ => return Some(-libc::EINVAL),
+    };
+    result(returned)
+}
+
+/// Connects, or finds out what has become of it.
+fn connect(socket: RawFd, address: &[u8]) -> Option<i32> {
+    // SAFETY: a plain call.
+    let flags = unsafe { libc::fcntl(socket, libc::F_GETFL) };
+    if flags < 0 {
+        return result(-1);
+    }
+    // SAFETY: plain calls; the address is there for the one that reads it.
+    let returned = unsafe {
+        libc::fcntl(socket, libc::F_SETFL, flags | libc::O_NONBLOCK);
+        let returned = libc::connect(socket, address.as_ptr().cast(), address.len() as libc::socklen_t);
+        let errno = *libc::__errno_location();
+        libc::fcntl(socket, libc::F_SETFL, flags);
+        *libc::__errno_location() = errno;
+        returned
+    };
+    match result(returned.into()) {
+        // An earlier attempt went through.
+        Some(errno) if errno == -libc::EISCONN => Some(0),
+        other => other,
+    }
+}
+
+const _: () = assert!(mem::size_of::<libc::off_t>() == 8, "offsets are of 64 bits");

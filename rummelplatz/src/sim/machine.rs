@@ -1,0 +1,900 @@
+//! The simulated kernel: what becomes of an entry between the queues.
+//!
+//! It follows the rules that the real one was seen to follow: entries are taken in one after the other,
+//! and perhaps not all; a request is issued at once, or late, and a cancel sees only what was issued; a
+//! chain goes on, or breaks; a full completion queue ends streams; and so on. Where the real kernel has a
+//! choice, or where it is a race, chance decides, in proportion to [`Faults`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::mem;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use io_uring::opcode;
+
+use super::asked::Asked;
+use super::descriptors::{self, Work};
+use super::pool::Pool;
+use super::rng::Rng;
+use super::{Answer, Event, Faults, Figures};
+use crate::queue::{Cqe, Own, Patience};
+
+/// `IORING_CQE_F_BUFFER`, with the number of the buffer from this bit on.
+const F_BUFFER: u32 = 1;
+const BUFFER_SHIFT: u32 = 16;
+/// `IORING_CQE_F_MORE`.
+const F_MORE: u32 = 1 << 1;
+/// `IORING_CQE_F_NOTIF`.
+const F_NOTIF: u32 = 1 << 3;
+/// `ERESTARTSYS`, which a cancelled splice ends with.
+const ERESTARTSYS: i32 = 512;
+
+/// How soon a poll that goes on tells again of what was not dealt with.
+const REMINDER: Duration = Duration::from_millis(1);
+/// How often one request may be cancelled with nothing else going on: whoever does it more often spins.
+const MOST_CANCELS: u32 = 64;
+/// How long the ring may wait with nothing going on.
+const LONGEST: Duration = Duration::from_secs(3600);
+/// How often in a row the kernel may be short of something.
+const MOST_BUSY: u32 = 3;
+/// The least that a turn of the kernel takes, and what is added by chance.
+const TURN: Duration = Duration::from_nanos(500);
+
+/// How the simulation answers for the kernel in place of doing what was asked.
+pub(super) type AnswerHook = Box<dyn FnMut(&Asked) -> Answer + Send>;
+
+/// A request that the kernel has.
+struct Pending {
+    id: u64,
+    asked: Asked,
+    stage: Stage,
+    /// What is linked to it, in order.
+    chain: VecDeque<Asked>,
+    /// How often it has announced more.
+    told: u32,
+    /// What a poll has told of, and when it tells of that again.
+    seen: i32,
+    reminder: Duration,
+    /// How often it was cancelled since anything else went on.
+    cancels: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Taken in; no cancel finds it before it is issued, at this time.
+    Late(Duration),
+    /// Issued, and waiting for what it is about.
+    Armed,
+    /// Worked on until this time: no cancel ends it.
+    Running(Duration),
+    /// Done, though it is told only at this time.
+    Done {
+        at: Duration,
+        result: i32,
+        flags: u32,
+    },
+    /// All of it was taken from its memory, but is still being sent from there; nothing ends that.
+    Notify(Duration),
+    Timer(Duration),
+    /// Ends the request of this number if that is not done by then.
+    LinkTimeout {
+        at: Duration,
+        of: u64,
+    },
+}
+
+/// What came of trying a request.
+enum Tried {
+    NotYet,
+    Ends { result: i32, flags: u32 },
+    GoesOn { result: i32, flags: u32 },
+}
+
+/// What an enter comes to next.
+pub(super) enum Step {
+    /// It is over.
+    Return(io::Result<()>),
+    /// Nothing goes on by itself: does the other side do something?
+    Idle,
+}
+
+/// An enter on its way.
+pub(super) struct Entering {
+    took: u32,
+    waits: bool,
+    /// When it stops waiting.
+    until: Option<Duration>,
+}
+
+pub(super) struct Machine {
+    memory: Own,
+    rng: Rng,
+    faults: Faults,
+    now: Duration,
+    /// How long after 1970 the clock was 0.
+    epoch: Duration,
+    pending: Vec<Pending>,
+    next_id: u64,
+    overflow: VecDeque<Cqe>,
+    pools: BTreeMap<u16, Pool>,
+    eventfd: Option<RawFd>,
+    /// Some of the `user_data` that were in use, for strangers to name.
+    former: VecDeque<u64>,
+    busy: u32,
+    /// When anything last went on.
+    moved: Duration,
+    answer: Option<AnswerHook>,
+    figures: Figures,
+    log: Option<Vec<Event>>,
+}
+
+impl Machine {
+    pub(super) fn new(
+        memory: Own,
+        seed: u64,
+        faults: Faults,
+        answer: Option<AnswerHook>,
+        start: Start,
+    ) -> Machine {
+        Machine {
+            memory,
+            rng: Rng::new(seed),
+            faults,
+            now: start.now,
+            epoch: start.since_1970.saturating_sub(start.now),
+            pending: Vec::new(),
+            next_id: 0,
+            overflow: VecDeque::new(),
+            pools: BTreeMap::new(),
+            eventfd: None,
+            former: VecDeque::new(),
+            busy: 0,
+            moved: start.now,
+            answer,
+            figures: Figures::default(),
+            log: None,
+        }
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.now
+    }
+
+    pub(super) fn figures(&self) -> Figures {
+        self.figures
+    }
+
+    /// Begins to keep a log, if there is none; what was in it so far.
+    pub(super) fn take_log(&mut self) -> Vec<Event> {
+        self.log.replace(Vec::new()).unwrap_or_default()
+    }
+
+    fn record(&mut self, event: impl FnOnce() -> Event) {
+        if let Some(log) = &mut self.log {
+            log.push(event());
+        }
+    }
+
+    pub(super) fn set_faults(&mut self, faults: Faults) {
+        self.faults = faults;
+    }
+
+    pub(super) fn set_eventfd(&mut self, eventfd: Option<RawFd>) {
+        self.eventfd = eventfd;
+    }
+
+    /// # Safety
+    ///
+    /// As of [`Pool::new`], until it is unregistered.
+    pub(super) unsafe fn register_buffers(
+        &mut self,
+        address: u64,
+        entries: u16,
+        group: u16,
+    ) -> io::Result<()> {
+        if self.pools.contains_key(&group) {
+            return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        }
+        // SAFETY: the caller's promise.
+        self.pools.insert(group, unsafe { Pool::new(address, entries) });
+        Ok(())
+    }
+
+    pub(super) fn unregister_buffers(&mut self, group: u16) -> io::Result<()> {
+        match self.pools.remove(&group) {
+            Some(_) => Ok(()),
+            None => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+        }
+    }
+
+    /// How many requests the kernel has, those in chains included.
+    pub(super) fn owned(&self) -> usize {
+        self.pending.iter().map(|pending| 1 + pending.chain.len()).sum()
+    }
+
+    /// Whether the kernel has a request of this name.
+    pub(super) fn has(&self, user_data: u64) -> bool {
+        let named = |asked: &Asked| asked.user_data == user_data;
+        self.pending.iter().any(|pending| named(&pending.asked) || pending.chain.iter().any(named))
+    }
+
+    /// Whether a request that the kernel has uses the byte at this address.
+    pub(super) fn uses(&self, address: u64) -> bool {
+        let within = |asked: &Asked| {
+            let end = asked.address.saturating_add(u64::from(asked.length.max(1)));
+            asked.address != 0 && (asked.address..end).contains(&address)
+        };
+        self.pending.iter().any(|pending| within(&pending.asked) || pending.chain.iter().any(within))
+    }
+
+    // ---- entering ---------------------------------------------------------------------------------
+
+    /// Begins an enter; `Err` with its result if it is over already.
+    pub(super) fn begin(&mut self, queued: u32, patience: Patience) -> Result<Entering, io::Result<()>> {
+        self.figures.enters += 1;
+        self.record(|| Event::Entered);
+        self.now += TURN + Duration::from_nanos(self.rng.below(1_000));
+        // The kernel says so once, and only to those who look for completions.
+        if patience != Patience::Submit && self.rng.roll(self.faults.lost) {
+            self.lose();
+            return Err(Err(io::Error::from_raw_os_error(libc::EBADR)));
+        }
+        if queued > 0 && self.busy < MOST_BUSY && self.rng.roll(self.faults.busy) {
+            self.busy += 1;
+            return Err(Err(io::Error::from_raw_os_error(self.rng.pick(&[libc::EAGAIN, libc::EBUSY]))));
+        }
+        self.busy = 0;
+        let queued = match patience {
+            Patience::ReapFor(_) => 0,
+            _ => queued.min(self.memory.shown()),
+        };
+        let partly = queued > 1 && self.rng.roll(self.faults.partial);
+        let wanted = if partly { 1 + self.rng.below(u64::from(queued) - 1) as u32 } else { queued };
+        let took = self.take_in(wanted);
+        if patience == Patience::Submit {
+            return Err(Ok(()));
+        }
+        if self.rng.roll(self.faults.foreign) {
+            self.post_a_strangers();
+        }
+        self.flush_overflow();
+        self.progress();
+        // What stops the submission also skips the wait.
+        if took < queued {
+            return Err(Ok(()));
+        }
+        // A call that has submitted something says so, rather than that a signal came.
+        if self.rng.roll(self.faults.interrupt) {
+            let interrupted = io::Error::from_raw_os_error(libc::EINTR);
+            return Err(if took > 0 { Ok(()) } else { Err(interrupted) });
+        }
+        let (waits, time) = match patience {
+            Patience::Submit | Patience::Poll => (false, None),
+            Patience::Wait => (true, None),
+            Patience::WaitFor(time) | Patience::ReapFor(time) => (true, Some(time)),
+        };
+        if waits && self.rng.roll(self.faults.silent) {
+            return Err(Ok(()));
+        }
+        Ok(Entering { took, waits, until: time.map(|time| self.now.saturating_add(time)) })
+    }
+
+    /// Goes on with an enter. `said` is what the other side has answered, if it was asked whether it does
+    /// something.
+    pub(super) fn go_on(&mut self, entering: &Entering, said: Option<bool>) -> Step {
+        let mut nobody_else = match said {
+            Some(true) => {
+                self.moved = self.now;
+                self.progress();
+                false
+            }
+            Some(false) => true,
+            None => false,
+        };
+        loop {
+            self.flush_overflow();
+            if self.memory.unseen() > 0 {
+                return Step::Return(Ok(()));
+            }
+            if self.progress() {
+                continue;
+            }
+            if !mem::take(&mut nobody_else) {
+                return Step::Idle;
+            }
+            if !entering.waits {
+                // Whoever polls takes a little time each time, and so things happen after all.
+                let soon = self.now + Duration::from_micros(50);
+                self.now = self.next_event().map_or(soon, |next| next.clamp(self.now, soon));
+                self.progress();
+                return Step::Return(Ok(()));
+            }
+            let next = match (self.next_event(), entering.until) {
+                (Some(next), Some(until)) => next.min(until),
+                (Some(one), None) | (None, Some(one)) => one,
+                (None, None) => return Step::Return(Err(deadlock())),
+            };
+            self.now = next.max(self.now + Duration::from_nanos(1));
+            if !self.progress() && entering.until.is_some_and(|until| self.now >= until) {
+                return Step::Return(self.time_out(entering));
+            }
+        }
+    }
+
+    /// A wait went by in which nothing happened.
+    fn time_out(&mut self, entering: &Entering) -> io::Result<()> {
+        self.forgive_cancels();
+        if self.now.saturating_sub(self.moved) > LONGEST {
+            return Err(deadlock());
+        }
+        match entering.took {
+            0 => Err(io::Error::from_raw_os_error(libc::ETIME)),
+            _ => Ok(()),
+        }
+    }
+
+    /// When something happens by itself.
+    fn next_event(&self) -> Option<Duration> {
+        let times = self.pending.iter().filter_map(|pending| match pending.stage {
+            Stage::Notify(Duration::MAX) => None,
+            Stage::Late(at)
+            | Stage::Running(at)
+            | Stage::Done { at, .. }
+            | Stage::Notify(at)
+            | Stage::Timer(at)
+            | Stage::LinkTimeout { at, .. } => Some(at),
+            Stage::Armed => (pending.seen != 0).then_some(pending.reminder),
+        });
+        times.min()
+    }
+
+    // ---- taking in --------------------------------------------------------------------------------
+
+    /// Takes in up to so many entries. Returns how many.
+    fn take_in(&mut self, wanted: u32) -> u32 {
+        let mut took = 0;
+        let mut chain = VecDeque::new();
+        while took < wanted
+            && let Some(entry) = self.memory.take_in()
+        {
+            took += 1;
+            self.figures.taken_in += 1;
+            // SAFETY: `Uring` queues only what is vouched for, and what an entry points to is there.
+            let asked = unsafe { Asked::parse(entry) };
+            if !asked.is_cancel() {
+                self.moved = self.now;
+            }
+            self.record(|| Event::TakenIn(asked.clone()));
+            let (linked, refused) = (asked.is_linked(), asked.refusal().is_some());
+            chain.push_back(asked);
+            if !linked {
+                self.issue_chain(mem::take(&mut chain));
+            }
+            // Without IORING_SETUP_SUBMIT_ALL, an entry that is refused is the last of its submit.
+            if refused && self.rng.roll(self.faults.partial) {
+                break;
+            }
+        }
+        // The end of a submit is the end of a chain, even if its last entry has a link.
+        self.issue_chain(chain);
+        took
+    }
+
+    /// Issues the first of a chain. One that is refused fails them all.
+    fn issue_chain(&mut self, mut chain: VecDeque<Asked>) {
+        if chain.iter().any(|asked| asked.refusal().is_some()) {
+            for asked in chain {
+                self.post_final(&asked, -asked.refusal().unwrap_or(libc::ECANCELED), 0);
+            }
+        } else if let Some(head) = chain.pop_front() {
+            self.issue(head, chain, false);
+        }
+    }
+
+    /// Issues a request, with what is linked to it.
+    fn issue(&mut self, asked: Asked, mut chain: VecDeque<Asked>, in_chain: bool) {
+        if asked.is_cancel() {
+            let result = self.cancel(&asked);
+            self.post_final(&asked, result, 0);
+            return self.follow(&asked, result >= 0, chain);
+        }
+        self.next_id += 1;
+        let id = self.next_id;
+        // A timeout that is linked to it runs from now on.
+        if chain.front().is_some_and(|next| next.opcode == opcode::LinkTimeout::CODE)
+            && let Some(timeout) = chain.pop_front()
+        {
+            let at = timeout.due(self.now, self.epoch);
+            self.next_id += 1;
+            self.add(self.next_id, timeout, Stage::LinkTimeout { at, of: id }, VecDeque::new());
+        }
+        let for_a_worker = asked.is_for_a_worker();
+        // A stream that stands alone is issued as it is taken in.
+        let may_be_late = for_a_worker || in_chain || !asked.is_multishot();
+        let late = may_be_late && self.rng.roll(self.faults.late);
+        let stage = if late { Stage::Late(self.soon()) } else { self.first_stage(&asked) };
+        let index = self.add(id, asked, stage, chain);
+        // The kernel tries at once, unless it is to leave that to a worker.
+        if !late && !for_a_worker {
+            self.advance(index);
+        }
+    }
+
+    fn add(&mut self, id: u64, asked: Asked, stage: Stage, chain: VecDeque<Asked>) -> usize {
+        let reminder = Duration::ZERO;
+        self.pending.push(Pending { id, asked, stage, chain, told: 0, seen: 0, reminder, cancels: 0 });
+        self.pending.len() - 1
+    }
+
+    fn first_stage(&mut self, asked: &Asked) -> Stage {
+        match asked.opcode {
+            opcode::Timeout::CODE => Stage::Timer(asked.due(self.now, self.epoch)),
+            _ if asked.works_on_files() && self.rng.roll(self.faults.running) => Stage::Running(self.soon()),
+            _ => Stage::Armed,
+        }
+    }
+
+    /// Some time, up to a few milliseconds from now.
+    fn soon(&mut self) -> Duration {
+        self.now + Duration::from_micros(1 + self.rng.below(3_000))
+    }
+
+    // ---- going on ---------------------------------------------------------------------------------
+
+    fn position(&self, id: u64) -> Option<usize> {
+        self.pending.iter().position(|pending| pending.id == id)
+    }
+
+    /// Goes on with all requests that can. Whether anything has happened.
+    fn progress(&mut self) -> bool {
+        let mut order: Vec<u64> = self.pending.iter().map(|pending| pending.id).collect();
+        if self.faults.reorder {
+            for index in (1..order.len()).rev() {
+                order.swap(index, self.rng.below(index as u64 + 1) as usize);
+            }
+        }
+        let mut any = false;
+        for id in order {
+            if let Some(index) = self.position(id) {
+                any |= self.advance(index);
+            }
+        }
+        any
+    }
+
+    /// Goes on with a request, if that can. Whether anything has happened.
+    fn advance(&mut self, index: usize) -> bool {
+        let now = self.now;
+        match self.pending[index].stage {
+            Stage::Late(at) if now >= at => {
+                let asked = self.pending[index].asked.clone();
+                self.pending[index].stage = self.first_stage(&asked);
+                self.advance(index);
+            }
+            Stage::Armed => match self.attempt(index) {
+                Tried::NotYet => return false,
+                Tried::Ends { result, flags } => self.conclude(index, result, flags),
+                Tried::GoesOn { result, flags } => self.tell_more(index, result, flags),
+            },
+            Stage::Running(at) if now >= at => {
+                self.pending[index].stage = Stage::Armed;
+                self.advance(index);
+            }
+            Stage::Done { at, result, flags } if now >= at => self.end(index, result, flags),
+            Stage::Notify(at) if now >= at => self.finish(index, 0, F_NOTIF),
+            Stage::Timer(at) if now >= at => self.tick(index, at),
+            Stage::LinkTimeout { at, of } if now >= at => {
+                self.finish(index, -libc::ETIME, 0);
+                if let Some(index) = self.position(of) {
+                    self.cancel_one(index).ok();
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// A timer is due.
+    fn tick(&mut self, index: usize, at: Duration) {
+        let Pending { asked, told, stage, .. } = &mut self.pending[index];
+        // The number of ticks, 0 for no end.
+        let last = asked.offset == u64::from(*told) + 1;
+        if asked.is_multishot() && !last {
+            *stage = Stage::Timer(at.saturating_add(asked.interval()).max(self.now));
+            self.tell_more(index, -libc::ETIME, 0);
+        } else {
+            self.finish(index, -libc::ETIME, 0);
+        }
+    }
+
+    /// Tries to do what was asked.
+    fn attempt(&mut self, index: usize) -> Tried {
+        let asked = &self.pending[index].asked;
+        if !asked.works_on_files() && self.rng.roll(self.faults.cancelled) {
+            // A close that is interrupted has closed; a poll never is.
+            let errno = match asked.opcode {
+                opcode::Close::CODE | opcode::PollAdd::CODE => libc::ECANCELED,
+                _ => self.rng.pick(&[libc::ECANCELED, libc::EINTR]),
+            };
+            return Tried::Ends { result: -errno, flags: 0 };
+        }
+        let answer = match &mut self.answer {
+            Some(answer) => answer(asked),
+            None => Answer::Perform,
+        };
+        let tried = match answer {
+            Answer::Wait => Tried::NotYet,
+            Answer::Finish(result) => self.carry(index, result, true),
+            Answer::More(result) => {
+                let ends = !self.pending[index].asked.is_multishot();
+                self.carry(index, result, ends)
+            }
+            Answer::Perform => self.perform(index),
+        };
+        match tried {
+            Tried::GoesOn { result, flags } if self.rng.roll(self.faults.cut) => {
+                Tried::Ends { result, flags }
+            }
+            tried => tried,
+        }
+    }
+
+    /// Gives a result that was not worked for the buffer that it needs.
+    fn carry(&mut self, index: usize, result: i32, ends: bool) -> Tried {
+        let asked = &self.pending[index].asked;
+        let mut flags = 0;
+        let mut result = result;
+        if asked.takes_buffers() && result > 0 {
+            let pool = self.pools.get_mut(&asked.group);
+            match pool.and_then(|pool| Some((pool.next()?, pool))) {
+                Some((offered, pool)) => {
+                    pool.take();
+                    flags = F_BUFFER | u32::from(offered.id) << BUFFER_SHIFT;
+                    result = result.min(offered.length as i32);
+                }
+                None => return Tried::Ends { result: -libc::ENOBUFS, flags: 0 },
+            }
+        }
+        if ends { Tried::Ends { result, flags } } else { Tried::GoesOn { result, flags } }
+    }
+
+    /// Does what was asked, on the descriptors of this process.
+    fn perform(&mut self, index: usize) -> Tried {
+        let asked = &self.pending[index].asked;
+        let mut work = Work { address: asked.address, length: asked.length };
+        let mut offered = None;
+        if asked.takes_buffers() {
+            offered = self.pools.get(&asked.group).and_then(Pool::next);
+            let starved = offered.is_none() || self.rng.roll(self.faults.no_buffers);
+            if starved {
+                return match descriptors::is_readable(asked.descriptor) {
+                    true => Tried::Ends { result: -libc::ENOBUFS, flags: 0 },
+                    false => Tried::NotYet,
+                };
+            }
+        }
+        if let Some(offered) = offered {
+            work = Work { address: offered.address, length: offered.length };
+        }
+        if work.length > 1
+            && !asked.waits_for_all()
+            && asked.moves_bytes()
+            && self.rng.roll(self.faults.short)
+        {
+            work.length = 1 + self.rng.below(u64::from(work.length) - 1) as u32;
+        }
+        if asked.is_transfer() && self.rng.roll(self.faults.reset) {
+            descriptors::reset(asked.descriptor);
+            return Tried::Ends { result: -libc::ECONNRESET, flags: 0 };
+        }
+        if asked.opcode == opcode::PollAdd::CODE {
+            return self.poll(index);
+        }
+        // SAFETY: the entry was vouched for, so what it points to is there; a buffer that is offered is
+        // as well, and is nobody else's.
+        let Some(result) = (unsafe { descriptors::perform(asked, work) }) else { return Tried::NotYet };
+        let goes_on = asked.is_multishot() && if asked.takes_buffers() { result > 0 } else { result >= 0 };
+        let mut flags = 0;
+        if let Some(offered) = offered
+            && result > 0
+        {
+            let group = asked.group;
+            if let Some(pool) = self.pools.get_mut(&group) {
+                pool.take();
+            }
+            flags = F_BUFFER | u32::from(offered.id) << BUFFER_SHIFT;
+        }
+        if goes_on { Tried::GoesOn { result, flags } } else { Tried::Ends { result, flags } }
+    }
+
+    fn poll(&mut self, index: usize) -> Tried {
+        let now = self.now;
+        let Pending { asked, seen, reminder, .. } = &mut self.pending[index];
+        let result = descriptors::poll(asked.descriptor, asked.poll_events());
+        let news = result != *seen || now >= *reminder;
+        *seen = result;
+        if result == 0 || !news {
+            return Tried::NotYet;
+        }
+        *reminder = now + REMINDER;
+        match asked.is_multishot() && result > 0 {
+            true => Tried::GoesOn { result, flags: 0 },
+            false => Tried::Ends { result, flags: 0 },
+        }
+    }
+
+    // ---- ending -----------------------------------------------------------------------------------
+
+    /// A request is done, but that may be told only later.
+    fn conclude(&mut self, index: usize, result: i32, flags: u32) {
+        if self.rng.roll(self.faults.delay) {
+            let at = self.soon();
+            self.pending[index].stage = Stage::Done { at, result, flags };
+        } else {
+            self.end(index, result, flags);
+        }
+    }
+
+    /// A request is done, and that is told. If it was a zero-copy send, its memory is still in use.
+    fn end(&mut self, index: usize, result: i32, flags: u32) {
+        let asked = &self.pending[index].asked;
+        if asked.is_zero_copy() {
+            let user_data = asked.user_data;
+            let at = if self.rng.roll(self.faults.never) { Duration::MAX } else { self.soon() };
+            self.pending[index].stage = Stage::Notify(at);
+            self.post(user_data, result, flags | F_MORE);
+        } else {
+            self.finish(index, result, flags);
+        }
+    }
+
+    /// Tells of a part of a stream. If there is no room to tell, the stream ends with it.
+    fn tell_more(&mut self, index: usize, result: i32, flags: u32) {
+        if self.memory.room() == 0 || !self.overflow.is_empty() {
+            return self.finish(index, result, flags);
+        }
+        let Pending { asked, told, .. } = &mut self.pending[index];
+        *told += 1;
+        let user_data = asked.user_data;
+        self.went_on();
+        self.post(user_data, result, flags | F_MORE);
+    }
+
+    /// Something went on: whoever cancels again now does not spin.
+    fn went_on(&mut self) {
+        self.moved = self.now;
+        self.forgive_cancels();
+    }
+
+    fn forgive_cancels(&mut self) {
+        for pending in &mut self.pending {
+            pending.cancels = 0;
+        }
+    }
+
+    /// A request is over; what is linked to it is next.
+    fn finish(&mut self, index: usize, result: i32, flags: u32) {
+        let Pending { id, asked, chain, .. } = self.pending.remove(index);
+        let whole = !asked.must_be_whole() || i64::from(result) == i64::from(asked.length);
+        let succeeded = result >= 0 && whole || result == -libc::ETIME && asked.etime_is_success();
+        self.post_final(&asked, result, flags);
+        let watches = |pending: &Pending| matches!(pending.stage, Stage::LinkTimeout { of, .. } if of == id);
+        if let Some(index) = self.pending.iter().position(watches) {
+            self.finish(index, -libc::ECANCELED, 0);
+        }
+        self.follow(&asked, succeeded, chain);
+    }
+
+    /// Goes on with what was linked to a request that is over.
+    fn follow(&mut self, before: &Asked, succeeded: bool, mut chain: VecDeque<Asked>) {
+        if succeeded || before.is_hard_linked() {
+            if let Some(next) = chain.pop_front() {
+                self.issue(next, chain, true);
+            }
+        } else {
+            for asked in chain {
+                self.post_final(&asked, -libc::ECANCELED, 0);
+            }
+        }
+    }
+
+    // ---- cancelling -------------------------------------------------------------------------------
+
+    /// Does what a cancel asks for. Its result: how many it has found, or one of the usual errors.
+    fn cancel(&mut self, cancel: &Asked) -> i32 {
+        const ALL: u32 = 1;
+        const FD: u32 = 1 << 1;
+        const ANY: u32 = 1 << 2;
+        self.figures.cancels += 1;
+        let flags = cancel.cancel_flags();
+        let meant = |pending: &&Pending| {
+            let asked = &pending.asked;
+            let is_meant = match flags {
+                flags if flags & ANY != 0 => true,
+                flags if flags & FD != 0 => asked.descriptor == cancel.descriptor,
+                _ => asked.user_data == cancel.address,
+            };
+            // What was not issued yet is not found; nor is the timeout of another request.
+            is_meant && !matches!(pending.stage, Stage::Late(_) | Stage::LinkTimeout { .. })
+        };
+        let mut found: Vec<u64> = self.pending.iter().filter(meant).map(|pending| pending.id).collect();
+        let several = flags & (ALL | ANY) != 0;
+        if !several {
+            found.truncate(1);
+        }
+        let mut result = Err(libc::ENOENT);
+        let mut count = 0;
+        for id in found {
+            if let Some(index) = self.position(id) {
+                result = self.cancel_one(index);
+                count += i32::from(result.is_ok());
+            }
+        }
+        match result {
+            // What it counts is not what has ended.
+            _ if several => self.rng.pick(&[count, 0, count + 1]),
+            Ok(()) => 0,
+            Err(errno) => -errno,
+        }
+    }
+
+    /// Cancels a request, if that is possible; or says why not.
+    fn cancel_one(&mut self, index: usize) -> Result<(), i32> {
+        let pending = &mut self.pending[index];
+        pending.cancels += 1;
+        assert!(
+            pending.cancels <= MOST_CANCELS,
+            "{:?} was cancelled {MOST_CANCELS} times with nothing else going on: the loop spins",
+            pending.asked
+        );
+        match pending.stage {
+            Stage::Armed | Stage::Timer(_) => {}
+            Stage::Notify(_) => return Err(libc::ENOENT),
+            _ => return Err(libc::EALREADY),
+        }
+        if self.rng.roll(self.faults.lost_race) {
+            return Err(self.outrun(index));
+        }
+        self.end_cancelled(index);
+        Ok(())
+    }
+
+    /// A cancel finds that a request is being worked on, and what it says then.
+    fn outrun(&mut self, index: usize) -> i32 {
+        let Pending { asked, stage, .. } = &self.pending[index];
+        if let Stage::Timer(at) = *stage {
+            // One that has just fired is not found before it is set again.
+            if asked.is_multishot() {
+                return libc::ENOENT;
+            }
+            if at <= self.now {
+                return libc::EALREADY;
+            }
+        }
+        self.end_cancelled(index);
+        libc::EALREADY
+    }
+
+    /// Ends a request that was cancelled, with whatever such a request may end with.
+    fn end_cancelled(&mut self, index: usize) {
+        if !self.rng.roll(self.faults.odd_ends) {
+            return self.conclude(index, -libc::ECANCELED, 0);
+        }
+        let scripted = self.answer.is_some();
+        let Pending { id, asked, stage, .. } = &self.pending[index];
+        let (id, armed) = (*id, *stage == Stage::Armed);
+        let some_bytes = asked.moves_bytes() && !asked.takes_buffers() && asked.length > 1;
+        let (result, flags) = match self.rng.below(4) {
+            0 => (-libc::EINTR, 0),
+            1 => (-ERESTARTSYS, 0),
+            // A part of it was done: only a script can say so when it was not.
+            2 if scripted && some_bytes => {
+                let most = u64::from(self.pending[index].asked.length) - 1;
+                (1 + self.rng.below(most) as i32, 0)
+            }
+            // A buffer that was picked beforehand comes with the error.
+            2 if self.pending[index].asked.takes_buffers() => match self.carry(index, 1, true) {
+                Tried::Ends { flags, .. } => (-libc::ECANCELED, flags),
+                _ => (-libc::ECANCELED, 0),
+            },
+            // It was done after all.
+            _ if armed => match self.attempt(index) {
+                Tried::Ends { result, flags } => (result, flags),
+                Tried::GoesOn { result, flags } => {
+                    self.tell_more(index, result, flags);
+                    (-libc::ECANCELED, 0)
+                }
+                Tried::NotYet => (-libc::ECANCELED, 0),
+            },
+            _ => (-libc::ECANCELED, 0),
+        };
+        // What was told of may have been the end of it.
+        if let Some(index) = self.position(id) {
+            self.conclude(index, result, flags);
+        }
+    }
+
+    // ---- posting ----------------------------------------------------------------------------------
+
+    fn post_final(&mut self, asked: &Asked, result: i32, flags: u32) {
+        if !asked.is_cancel() {
+            self.figures.ended += 1;
+            self.went_on();
+        }
+        if asked.skips_success() && result >= 0 {
+            return;
+        }
+        // Those of streams come again, when they are armed again.
+        if !asked.is_multishot() {
+            self.former.push_back(asked.user_data);
+            if self.former.len() > 8 {
+                self.former.pop_front();
+            }
+        }
+        self.post(asked.user_data, result, flags);
+    }
+
+    fn post(&mut self, user_data: u64, result: i32, flags: u32) {
+        self.record(|| Event::Posted { user_data, result, flags });
+        let cqe = Cqe { user_data, result, flags };
+        if self.overflow.is_empty() && self.memory.room() > 0 {
+            self.post_now(cqe);
+        } else {
+            self.overflow.push_back(cqe);
+            self.memory.set_overflow(true);
+        }
+    }
+
+    fn post_now(&mut self, cqe: Cqe) {
+        self.memory.post(cqe);
+        self.figures.posted += 1;
+        if let Some(eventfd) = self.eventfd {
+            descriptors::signal(eventfd);
+        }
+    }
+
+    /// Posts what waits for room.
+    fn flush_overflow(&mut self) {
+        while self.memory.room() > 0
+            && let Some(cqe) = self.overflow.pop_front()
+        {
+            self.post_now(cqe);
+        }
+        self.memory.set_overflow(!self.overflow.is_empty());
+    }
+
+    /// Another ring sends a message with a `user_data` of its own invention.
+    fn post_a_strangers(&mut self) {
+        let former = self.former.iter().copied();
+        // Nobody forges a request that is in flight: it would be believed.
+        let former = former.filter(|it| self.pending.iter().all(|pending| pending.asked.user_data != *it));
+        let mut names: Vec<u64> = former.collect();
+        names.extend([0, 1 << 8, 2 << 8, u64::MAX, self.rng.next()]);
+        let user_data = self.rng.pick(&names);
+        let result = self.rng.pick(&[0, 1, -1, i32::MIN, i32::MAX, -libc::ECANCELED]);
+        let flags = self.rng.pick(&[0, F_MORE, F_NOTIF, F_BUFFER, F_BUFFER | F_MORE | 5 << BUFFER_SHIFT]);
+        self.post(user_data, result, flags);
+    }
+
+    /// Loses a completion, for want of memory.
+    fn lose(&mut self) {
+        let armed = self.pending.iter().position(|pending| pending.stage == Stage::Armed);
+        if let Some(index) = armed {
+            self.pending.remove(index);
+        }
+    }
+}
+
+/// When a simulation begins.
+#[derive(Clone, Copy)]
+pub(super) struct Start {
+    /// By the clock that timeouts count by.
+    pub(super) now: Duration,
+    pub(super) since_1970: Duration,
+}
+
+/// The ring waits for what never comes.
+fn deadlock() -> io::Error {
+    io::Error::from_raw_os_error(libc::EDEADLK)
+}

@@ -1,0 +1,56 @@
+//! The kernel's end of a ring of provided buffers.
+
+use std::ptr;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// A ring of provided buffers that was registered.
+pub(super) struct Pool {
+    address: u64,
+    entries: u16,
+    head: u16,
+}
+
+/// A buffer that is offered.
+#[derive(Clone, Copy)]
+pub(super) struct Offered {
+    pub(super) address: u64,
+    pub(super) length: u32,
+    pub(super) id: u16,
+}
+
+/// Where the tail is: in the first entry (`struct io_uring_buf_ring`).
+const TAIL: usize = 14;
+
+impl Pool {
+    /// # Safety
+    ///
+    /// There are so many entries at the address, a power of two, and what they offer is there, for as long
+    /// as this is used.
+    pub(super) unsafe fn new(address: u64, entries: u16) -> Pool {
+        Pool { address, entries, head: 0 }
+    }
+
+    /// The next buffer, if one is offered. It stays so until it is [`take`](Self::take)n.
+    pub(super) fn next(&self) -> Option<Offered> {
+        let ring = ptr::with_exposed_provenance::<u8>(self.address as usize);
+        // SAFETY: the tail is there, aligned, and the other end uses it as an atomic, too.
+        let tail = unsafe { &*ring.add(TAIL).cast::<AtomicU16>() }.load(Ordering::Acquire);
+        if tail == self.head {
+            return None;
+        }
+        let index = usize::from(self.head & (self.entries - 1));
+        // SAFETY: the index is below the number of entries, of 16 bytes each; it was written before the
+        // tail that was read was.
+        let entry = unsafe { ring.add(index * 16) };
+        // SAFETY: as above; the fields are those of `struct io_uring_buf`.
+        let (address, length) = unsafe { (entry.cast::<u64>().read(), entry.add(8).cast::<u32>().read()) };
+        // SAFETY: as above.
+        let id = unsafe { entry.add(12).cast::<u16>().read() };
+        Some(Offered { address, length, id })
+    }
+
+    /// Takes the next buffer, which is in the hands of a completion from then on.
+    pub(super) fn take(&mut self) {
+        self.head = self.head.wrapping_add(1);
+    }
+}

@@ -1,0 +1,24 @@
+//! Random programs on a ring, and what must hold of every one of them, whatever the kernel does.
+//!
+//! A [`Program`] is made from a seed: sizes of the queues, faults, what is submitted and cancelled when,
+//! how handlers react, and how it ends. [`simulate`] runs one under the simulated kernel. It fails if
+//!
+//! * an accepted request ends other than exactly once, or a handler hears of one that is over;
+//! * a handler is told anything but what the kernel has posted for that very request, in that order;
+//! * data is dropped other than once, or while the kernel has its request, or lies elsewhere than where
+//!   the kernel was told that it lies;
+//! * the kernel is given a request whose data is gone;
+//! * a chain is torn apart, or overtaken by what came later;
+//! * after the end the ring's accounts, the backlog, a pool, or a descriptor is left over;
+//! * the ring waits for what never comes, or turns round and round.
+//!
+//! [`explore`] runs many; one that fails is made smaller, as long as it still fails, and printed with its
+//! seed. `RUMMEL_SEED=N` runs that one alone.
+
+mod program;
+mod ring;
+mod run;
+mod world;
+
+pub use program::{Action, End, Kind, Mode, Program};
+pub use run::{Figures, explore, programs, simulate};

@@ -1,0 +1,283 @@
+//! What a program is, and how it is made from a seed.
+
+use std::fmt;
+
+use rummelplatz::sim::Faults;
+
+/// A stream of numbers (SplitMix64): the same for the same seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    pub(crate) fn new(seed: u64) -> Chance {
+        Chance(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Nop,
+    /// A millisecond.
+    Timeout,
+    /// So long that only a cancel ends it.
+    Never,
+    /// Of a file: no cancel ends it once it has begun.
+    Read,
+    Receive,
+    Send,
+    /// Whose memory is in use until it is notified of.
+    SendZeroCopy,
+    Poll,
+    Accept,
+    Close,
+    AcceptMulti,
+    ReceiveMulti,
+    PollMulti,
+    TimeoutMulti,
+    /// That ends by itself, after three times.
+    TimeoutThrice,
+}
+
+impl Kind {
+    /// What can be submitted by itself.
+    pub const ALL: [Kind; 15] = [
+        Kind::Nop,
+        Kind::Timeout,
+        Kind::Never,
+        Kind::Read,
+        Kind::Receive,
+        Kind::Send,
+        Kind::SendZeroCopy,
+        Kind::Poll,
+        Kind::Accept,
+        Kind::Close,
+        Kind::AcceptMulti,
+        Kind::ReceiveMulti,
+        Kind::PollMulti,
+        Kind::TimeoutMulti,
+        Kind::TimeoutThrice,
+    ];
+
+    /// What can be a part of a chain.
+    pub const LINKED: [Kind; 4] = [Kind::Nop, Kind::Read, Kind::Receive, Kind::Send];
+
+    pub(crate) fn is_stream(self) -> bool {
+        matches!(
+            self,
+            Kind::AcceptMulti
+                | Kind::ReceiveMulti
+                | Kind::PollMulti
+                | Kind::TimeoutMulti
+                | Kind::TimeoutThrice
+        )
+    }
+
+    pub(crate) fn is_raw(self) -> bool {
+        matches!(self, Kind::SendZeroCopy)
+    }
+}
+
+/// A part of a chain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Link {
+    pub kind: Kind,
+    /// What comes next is issued even if this fails.
+    pub hard: bool,
+    /// Left to a worker of the kernel.
+    pub worker: bool,
+}
+
+/// Something that a program does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    Submit {
+        second: bool,
+        kind: Kind,
+    },
+    Detach {
+        second: bool,
+        kind: Kind,
+    },
+    Chain {
+        second: bool,
+        links: Vec<Link>,
+    },
+    Post {
+        second: bool,
+    },
+    /// Cancels a request that was submitted, over or not.
+    Cancel {
+        which: u8,
+    },
+    CancelAll {
+        second: bool,
+    },
+    /// What was held back by the other side comes.
+    External,
+    /// Gives the ring a turn.
+    Step,
+}
+
+/// How the ring is driven.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    Run,
+    Turns,
+}
+
+/// How the program ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// When nothing is left to do.
+    Idle,
+    /// A handler says so, at its so many-th call.
+    Exit(u8),
+    /// A handler fails.
+    Error(u8),
+    /// A handler panics.
+    Panic(u8),
+    /// A handle says so.
+    Stop(u8),
+    /// `finish()`, in the middle.
+    Finish,
+    /// The ring is dropped, in the middle.
+    Drop,
+    /// `setup` fails.
+    SetupError,
+    /// `setup` panics.
+    SetupPanic,
+}
+
+/// A program.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Program {
+    pub seed: u64,
+    pub entries: u32,
+    pub completions: u32,
+    pub backlog_limit: Option<usize>,
+    pub faults: Faults,
+    pub mode: Mode,
+    pub end: End,
+    /// What teardown handlers do, in one of so many: 0 for never.
+    pub late: u8,
+    /// A second run follows.
+    pub twice: bool,
+    /// With a deadline for the teardown.
+    pub deadline: bool,
+    pub actions: Vec<Action>,
+}
+
+impl Program {
+    /// The program of a seed.
+    pub fn new(seed: u64) -> Program {
+        let mut chance = Chance::new(seed);
+        // Most of what goes wrong does so when there is hardly any room.
+        let entries = chance.pick(&[1, 1, 1, 2, 2, 2, 4, 8, 16]);
+        let completions = entries * chance.pick(&[1, 1, 2, 4]);
+        let calls = chance.below(12) as u8;
+        let end = match chance.below(14) {
+            0..=2 => End::Idle,
+            3..=5 => End::Exit(calls),
+            6 => End::Error(calls),
+            7 => End::Panic(calls),
+            8 => End::Stop(calls),
+            9..=10 => End::Finish,
+            11 => End::Drop,
+            12 => End::SetupError,
+            _ => End::SetupPanic,
+        };
+        let mut faults = match chance.below(4) {
+            0 => Faults::none(),
+            1 => Faults { late: 0.5, lost_race: 0.3, ..Faults::usual() },
+            2 => Faults::many(),
+            _ => Faults::usual(),
+        };
+        let mut deadline = false;
+        match chance.below(40) {
+            0 => {
+                faults.never = 0.5;
+                deadline = true;
+            }
+            1 => faults.lost = 0.02,
+            _ => {}
+        }
+        let length = 1 + chance.below(24);
+        let streams = chance.one_in(2);
+        let actions = (0..length).map(|_| action(&mut chance, entries, streams)).collect();
+        Program {
+            seed,
+            entries,
+            completions,
+            backlog_limit: chance.one_in(4).then(|| 1 + chance.below(6) as usize),
+            faults,
+            mode: if chance.one_in(3) { Mode::Turns } else { Mode::Run },
+            end,
+            late: chance.pick(&[0, 0, 1, 3]),
+            twice: chance.one_in(6),
+            deadline,
+            actions,
+        }
+    }
+}
+
+fn action(chance: &mut Chance, entries: u32, streams: bool) -> Action {
+    let second = chance.one_in(3);
+    let kind = |chance: &mut Chance| loop {
+        let kind = chance.pick(&Kind::ALL);
+        if streams || !kind.is_stream() {
+            break kind;
+        }
+    };
+    match chance.below(20) {
+        0..=8 => Action::Submit { second, kind: kind(chance) },
+        9 => {
+            Action::Detach { second, kind: chance.pick(&[Kind::Nop, Kind::Send, Kind::Receive, Kind::Close]) }
+        }
+        10 | 11 => {
+            // One more than fit, now and then.
+            let length = 1 + chance.below(u64::from(entries).min(4) + 1);
+            let link = |chance: &mut Chance| Link {
+                kind: chance.pick(&Kind::LINKED),
+                hard: chance.one_in(3),
+                worker: chance.one_in(6),
+            };
+            Action::Chain { second, links: (0..length).map(|_| link(chance)).collect() }
+        }
+        12 => Action::Post { second },
+        13 | 14 => Action::Cancel { which: chance.next() as u8 },
+        15 if chance.one_in(3) => Action::CancelAll { second },
+        16 => Action::External,
+        _ => Action::Step,
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Program { entries, completions, backlog_limit, mode, end, late, twice, deadline, .. } = self;
+        writeln!(f, "  {entries} entries, {completions} completions, backlog {backlog_limit:?}")?;
+        writeln!(f, "  {mode:?}, {end:?}, late {late}, twice {twice}, deadline {deadline}")?;
+        writeln!(f, "  {:?}", self.faults)?;
+        self.actions.iter().try_for_each(|action| writeln!(f, "  {action:?}"))
+    }
+}

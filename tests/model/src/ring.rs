@@ -1,0 +1,322 @@
+//! The ring of a program, whose handlers do what the program says.
+
+use std::error::Error;
+use std::fmt;
+use std::os::fd::AsRawFd;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rummelplatz::io_uring::types::Fd;
+use rummelplatz::io_uring::{opcode, squeue};
+use rummelplatz::request::{self, Events};
+use rummelplatz::{
+    Completion, CompletionResult, ControlFlow, RingHandle, RingOperation, Stream, SubmitError, Submitter,
+    ring,
+};
+
+use crate::program::{Action, End, Kind, Link, Mode};
+use crate::world::{Data, World};
+
+/// The ring of a program.
+#[ring]
+pub(crate) struct Model {
+    pub(crate) first: Operation,
+    pub(crate) second: Operation,
+}
+
+/// An operation of it; both are the same.
+pub(crate) struct Operation {
+    pub(crate) world: Arc<World>,
+    pub(crate) is_first: bool,
+    pub(crate) handle: Option<RingHandle<Model>>,
+}
+
+/// What a handler panics with when it is to.
+pub(crate) struct Planned;
+
+/// What a handler fails with when it is to.
+#[derive(Debug)]
+pub(crate) struct Failed;
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("as planned")
+    }
+}
+
+impl Error for Failed {}
+
+type Submits<'a> = Submitter<'a, Model, Operation>;
+
+impl RingOperation<Model> for Operation {
+    type RingData = Data;
+    type SetupError = Failed;
+    type TeardownError = Failed;
+    type ControlFlowWarn = Failed;
+    type ControlFlowError = Failed;
+
+    fn setup(&mut self, mut submitter: Submits<'_>) -> Result<(), Failed> {
+        if !self.is_first {
+            return Ok(());
+        }
+        self.act(&mut submitter);
+        let (end, mode) = {
+            let inner = self.world.lock();
+            (inner.program.end, inner.program.mode)
+        };
+        match end {
+            End::SetupError => Err(Failed),
+            End::SetupPanic => self.panic(),
+            _ if mode == Mode::Turns => Ok(()),
+            _ => Ok(()),
+        }
+    }
+
+    fn on_completion(
+        &mut self,
+        completion: Completion,
+        data: Data,
+        mut submitter: Submits<'_>,
+    ) -> CompletionResult<Model, Self> {
+        self.world.delivered(&data, &completion, false);
+        let more = completion.more();
+        let is_stream = data.kind.is_stream();
+        self.take(completion, data.kind);
+        let (end, calls, mode) = {
+            let mut inner = self.world.lock();
+            inner.calls = inner.calls.saturating_add(1);
+            (inner.program.end, inner.calls, inner.program.mode)
+        };
+        if mode == Mode::Run {
+            self.act(&mut submitter);
+        }
+        let (keeps, warns) = {
+            let mut inner = self.world.lock();
+            let keeps = if more { !inner.chance.one_in(6) } else { inner.chance.one_in(16) };
+            (keeps, inner.chance.one_in(16))
+        };
+        let flow = match end {
+            End::Exit(at) if calls == at + 1 => ControlFlow::Exit,
+            End::Error(at) if calls == at + 1 => ControlFlow::Error(Failed),
+            End::Panic(at) if calls == at + 1 => self.panic(),
+            End::Stop(at) if calls == at + 1 => {
+                if let Some(handle) = &self.handle {
+                    handle.stop();
+                }
+                ControlFlow::Continue
+            }
+            _ if warns => ControlFlow::Warn(Failed),
+            _ => ControlFlow::Continue,
+        };
+        if more && !keeps && is_stream {
+            self.world.forgotten(data.id);
+        }
+        (flow, keeps.then_some(data))
+    }
+
+    fn on_teardown_completion(
+        &mut self,
+        completion: Completion,
+        data: Data,
+        mut submitter: Submits<'_>,
+    ) -> Result<(), Failed> {
+        self.world.delivered(&data, &completion, true);
+        self.take(completion, data.kind);
+        let (submits, kind, panics, fails) = {
+            let mut inner = self.world.lock();
+            let late = u64::from(inner.program.late);
+            let submits = late > 0 && inner.late_left > 0 && inner.chance.one_in(late);
+            inner.late_left -= u32::from(submits);
+            let kind = inner.chance.pick(&Kind::ALL);
+            (submits, kind, inner.chance.one_in(60), inner.chance.one_in(10))
+        };
+        if submits {
+            self.submit(&mut submitter, kind, false);
+        }
+        if panics {
+            self.panic();
+        }
+        if fails { Err(Failed) } else { Ok(()) }
+    }
+}
+
+impl Operation {
+    fn panic(&self) -> ! {
+        self.world.lock().silenced = true;
+        // Unlike `panic!`, it says nothing.
+        resume_unwind(Box::new(Planned))
+    }
+
+    /// Takes what a completion carries.
+    fn take(&self, completion: Completion, kind: Kind) {
+        match kind {
+            Kind::Accept | Kind::AcceptMulti => drop(completion.into_fd()),
+            Kind::ReceiveMulti => {
+                if let Ok(buffer) = completion.into_buffer() {
+                    let mut inner = self.world.lock();
+                    let keeps = !buffer.is_empty() && inner.chance.one_in(3);
+                    if keeps {
+                        inner.kept.push(buffer);
+                    } else {
+                        // Not under the lock: this may wake the ring.
+                        drop(inner);
+                        drop(buffer);
+                    }
+                }
+            }
+            _ => drop(completion),
+        }
+    }
+
+    /// Does what the program says up to the next step.
+    pub(crate) fn act(&self, submitter: &mut Submits<'_>) {
+        loop {
+            let action = self.world.lock().actions.pop_front();
+            match action {
+                None | Some(Action::Step) => return,
+                Some(action) => self.perform(action, submitter),
+            }
+        }
+    }
+
+    pub(crate) fn perform(&self, action: Action, submitter: &mut Submits<'_>) {
+        let other = |second: bool| if second { Model::SECOND } else { Model::FIRST };
+        match action {
+            Action::Submit { second, kind } => self.submit(&mut submitter.to(other(second)), kind, second),
+            Action::Detach { second, kind } => self.detach(&mut submitter.to(other(second)), kind),
+            Action::Chain { second, links } => self.chain(&mut submitter.to(other(second)), &links, second),
+            Action::Post { second } => {
+                let data = self.world.issue(Kind::Nop, false);
+                let id = data.id;
+                if submitter.to(other(second)).post(data).is_ok() {
+                    self.world.accepted_message(id);
+                }
+            }
+            Action::Cancel { which } => {
+                if let Some((second, id, key)) = self.world.cancel_is_for(which) {
+                    let found = submitter.to(other(second)).cancel(key);
+                    self.world.cancelled(id, found);
+                }
+            }
+            Action::CancelAll { second } => {
+                submitter.to(other(second)).cancel_all();
+            }
+            Action::External => {
+                self.world.release();
+            }
+            Action::Step => {}
+        }
+    }
+
+    fn submit(&self, submitter: &mut Submits<'_>, kind: Kind, second: bool) {
+        let mut data = self.world.issue(kind, kind.is_raw());
+        let id = data.id;
+        let key = if kind.is_stream() {
+            submitter.stream(data, arm)
+        } else if kind == Kind::SendZeroCopy {
+            let entry = zero_copy(&mut data);
+            // SAFETY: what it points to is on the heap, owned by the data.
+            unsafe { submitter.push(entry, data) }.map_err(SubmitError::from)
+        } else {
+            submitter.submit(data, build)
+        };
+        if let Ok(key) = key {
+            self.world.accepted(id, Some((second, key)));
+        }
+    }
+
+    fn detach(&self, submitter: &mut Submits<'_>, kind: Kind) {
+        let data = self.world.issue(kind, false);
+        let id = data.id;
+        // Before it is known: the kernel may see it at once.
+        if submitter.detach(data, build).is_ok() {
+            self.world.accepted_silently(id);
+        }
+    }
+
+    fn chain(&self, submitter: &mut Submits<'_>, links: &[Link], second: bool) {
+        match links.len() {
+            1 => self.chain_of::<1>(submitter, links, second),
+            2 => self.chain_of::<2>(submitter, links, second),
+            3 => self.chain_of::<3>(submitter, links, second),
+            4 => self.chain_of::<4>(submitter, links, second),
+            _ => self.chain_of::<5>(submitter, &links[..links.len().min(5)], second),
+        }
+    }
+
+    fn chain_of<const N: usize>(&self, submitter: &mut Submits<'_>, links: &[Link], second: bool) {
+        let Ok(links): Result<&[Link; N], _> = links.try_into() else { return };
+        let mut data = links.map(|link| self.world.issue(link.kind, true));
+        let first = data[0].id;
+        let ids = data.each_ref().map(|data| data.id);
+        let mut index = 0;
+        let entries = data.each_mut().map(|data| {
+            let Link { hard, worker, .. } = links[index];
+            index += 1;
+            let mut flags = squeue::Flags::empty();
+            flags.set(squeue::Flags::ASYNC, worker);
+            if index < N {
+                flags |= if hard { squeue::Flags::IO_HARDLINK } else { squeue::Flags::IO_LINK };
+            }
+            raw(data).flags(flags)
+        });
+        // SAFETY: what the entries point to is on the heap, owned by the data.
+        if let Ok(keys) = unsafe { submitter.push_multiple(entries, data) } {
+            for (id, key) in ids.into_iter().zip(keys) {
+                self.world.accepted(id, Some((second, key)));
+            }
+            self.world.accepted_chain(first, N);
+        }
+    }
+}
+
+/// A request of the data's kind.
+fn build(data: &mut Data) -> request::Request<'_> {
+    data.note_place();
+    let fd = &*data.fd;
+    match data.kind {
+        Kind::Timeout => request::timeout(Duration::from_millis(1)),
+        Kind::Never => request::timeout(Duration::from_secs(1800)),
+        Kind::Read => request::read_at(fd, &mut data.place, 0),
+        Kind::Receive => request::recv(fd, &mut data.place),
+        Kind::Send => request::send(fd, &data.place),
+        Kind::Poll => request::poll(fd, Events::READABLE),
+        Kind::Accept => request::accept(fd),
+        Kind::Close => match data.closes.take() {
+            Some(descriptor) => request::close(descriptor),
+            None => request::nop(),
+        },
+        _ => request::nop(),
+    }
+}
+
+/// A stream of the data's kind.
+fn arm(data: &mut Data) -> Stream<'_> {
+    let fd = &*data.fd;
+    const THREE: std::num::NonZeroU32 = std::num::NonZeroU32::new(3).unwrap();
+    match (data.kind, &data.pool) {
+        (Kind::AcceptMulti, _) => request::accept_multi(fd),
+        (Kind::ReceiveMulti, Some(pool)) => request::recv_multi(fd, pool),
+        (Kind::TimeoutMulti, _) => request::timeout_multi(Duration::from_micros(300)),
+        (Kind::TimeoutThrice, _) => request::timeout_multi_times(Duration::from_micros(300), THREE),
+        _ => request::poll_multi(fd, Events::READABLE),
+    }
+}
+
+fn zero_copy(data: &mut Data) -> squeue::Entry {
+    let fd = Fd(data.fd.as_raw_fd());
+    opcode::SendZc::new(fd, data.heap.as_ptr(), data.heap.len() as u32).build()
+}
+
+/// A raw entry of the data's kind.
+fn raw(data: &mut Data) -> squeue::Entry {
+    let fd = Fd(data.fd.as_raw_fd());
+    let length = data.heap.len() as u32;
+    match data.kind {
+        Kind::Read => opcode::Read::new(fd, data.heap.as_mut_ptr(), length).build(),
+        Kind::Receive => opcode::Recv::new(fd, data.heap.as_mut_ptr(), length).build(),
+        Kind::Send => opcode::Send::new(fd, data.heap.as_ptr(), length).build(),
+        _ => opcode::Nop::new().build(),
+    }
+}

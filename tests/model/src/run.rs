@@ -1,0 +1,333 @@
+//! Running programs.
+
+use std::num::NonZeroU32;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rummelplatz::RingError;
+use rummelplatz::sim::{self, Faults, Simulation};
+
+use crate::program::{Action, End, Mode, Program};
+use crate::ring::{Model, Operation, Planned};
+use crate::world::World;
+
+/// What programs have come to.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Figures {
+    pub programs: u64,
+    pub requests: u64,
+    pub enters: u64,
+    pub most_enters: u64,
+    pub abandoned: u64,
+    pub panics: u64,
+    pub errors: u64,
+}
+
+impl Figures {
+    fn add(&mut self, other: Figures) {
+        self.programs += other.programs;
+        self.requests += other.requests;
+        self.enters += other.enters;
+        self.most_enters = self.most_enters.max(other.most_enters);
+        self.abandoned += other.abandoned;
+        self.panics += other.panics;
+        self.errors += other.errors;
+    }
+}
+
+/// After how many enters a program is taken for one that has no end.
+const MOST_ENTERS: u64 = 4_000;
+
+/// Runs a program under the simulated kernel.
+///
+/// # Errors
+///
+/// What is wrong.
+pub fn simulate(program: &Program) -> Result<Figures, Vec<String>> {
+    let simulation = Simulation::new(program.seed);
+    simulation.set_faults(program.faults);
+    let world = World::new(program, simulation.clone());
+    let (answers, idle) = (Arc::downgrade(&world), Arc::downgrade(&world));
+    simulation.on_request(move |asked| match answers.upgrade() {
+        Some(world) => world.answer(asked),
+        None => sim::Answer::Wait,
+    });
+    simulation.on_idle(move || idle.upgrade().is_some_and(|world| world.release()));
+    let mut figures = Figures { programs: 1, ..Figures::default() };
+    let mut ring = match build(program, &world) {
+        Ok(ring) => ring,
+        Err(error) => return Err(vec![format!("no ring: {error}")]),
+    };
+    simulation.take_log();
+    let mut leaked = None;
+    // A run that panics, and a ring that is dropped, say nothing of what they leak.
+    let may_leak = program.faults.lost > 0.0 || program.faults.never > 0.0;
+    let runs = if program.twice { 2 } else { 1 };
+    for _ in 0..runs {
+        match catch_unwind(AssertUnwindSafe(|| drive(program, &world, &mut ring))) {
+            Ok(Ok(())) => {}
+            Ok(Err(RingError::Api(cause)))
+                if cause.error.raw_os_error() == Some(libc::EDEADLK) && program.faults.never == 0.0 =>
+            {
+                world.violation("the ring waits for what never comes".to_owned());
+            }
+            Ok(Err(error)) => {
+                figures.errors += 1;
+                if let Some(stuck) = abandoned(&error) {
+                    leaked = Some(stuck);
+                    figures.abandoned += 1;
+                    break;
+                }
+            }
+            Err(panic) if panic.is::<Planned>() => figures.panics += 1,
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+                world.violation(format!("a panic: {}", text.unwrap_or_default()));
+            }
+        }
+        let stats = ring.stats();
+        if stats.in_flight > 0 && leaked.is_none() && !may_leak && program.end != End::Drop {
+            world.violation(format!("after the run: {stats:?}"));
+        }
+        if !world.is_sound() {
+            break;
+        }
+    }
+    let made = simulation.figures();
+    if ring.stats().in_flight > 0 {
+        world.lock().silenced = true;
+    }
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop_ring(ring)))
+        && !panic.is::<Planned>()
+    {
+        world.violation("the drop panicked".to_owned());
+    }
+    figures.requests = world.accepted_requests() as u64;
+    figures.enters = made.enters;
+    figures.most_enters = made.enters;
+    if made.enters > MOST_ENTERS {
+        world.violation(format!("{} enters", made.enters));
+    }
+    let leaked = match leaked {
+        None if may_leak => Some(world.missing()),
+        leaked => leaked,
+    };
+    let wrong = world.check_end(leaked);
+    if wrong.is_empty() { Ok(figures) } else { Err(wrong) }
+}
+
+fn drop_ring(ring: Model) {
+    let Model { first, second, .. } = ring;
+    drop((first, second));
+}
+
+/// How many requests a run has abandoned.
+fn abandoned(error: &RingError<Model>) -> Option<usize> {
+    error.abandoned().map(|stuck| stuck.requests.len())
+}
+
+fn build(program: &Program, world: &Arc<World>) -> Result<Model, Box<dyn std::error::Error>> {
+    let entries = NonZeroU32::new(program.entries).ok_or("no entries")?;
+    let completions = NonZeroU32::new(program.completions).ok_or("no completions")?;
+    let raw = world.simulation.raw_ring_with(entries, completions)?;
+    let operation = |is_first| Operation { world: Arc::clone(world), is_first, handle: None };
+    let mut builder = Model::builder(operation(true), operation(false)).raw_ring(raw);
+    builder = builder.grace(Duration::from_millis(20));
+    if let Some(limit) = program.backlog_limit.and_then(NonZeroUsize::new) {
+        builder = builder.backlog_limit(limit);
+    }
+    if program.deadline {
+        builder = builder.deadline(Duration::from_millis(500));
+    }
+    let mut ring = builder.build()?;
+    if matches!(program.end, End::Stop(_)) {
+        let handle = ring.handle().downgrade();
+        ring.first.handle = Some(handle.clone());
+        ring.second.handle = Some(handle);
+    }
+    Ok(ring)
+}
+
+/// Runs the ring as the program says.
+fn drive(program: &Program, world: &Arc<World>, ring: &mut Model) -> Result<(), RingError<Model>> {
+    match (program.mode, program.end) {
+        (Mode::Run, End::Finish | End::Drop) | (Mode::Turns, _) => turn(program, world, ring),
+        (Mode::Run, _) => ring.run(),
+    }
+}
+
+/// How many turns a program is given after all was done that it does.
+const TURNS: u32 = 40;
+
+fn turn(program: &Program, world: &Arc<World>, ring: &mut Model) -> Result<(), RingError<Model>> {
+    let outside = Operation { world: Arc::clone(world), is_first: false, handle: None };
+    let mut left = TURNS;
+    while left > 0 {
+        let progress = ring.turn()?;
+        if progress.is_finished() {
+            return Ok(());
+        }
+        let acted = !world.lock().actions.is_empty();
+        outside.act(&mut ring.submitter(Model::FIRST));
+        if !acted && (progress.is_idle() || matches!(program.end, End::Drop | End::Finish)) {
+            break;
+        }
+        left -= u32::from(!acted);
+    }
+    match program.end {
+        End::Drop => Ok(()),
+        _ => ring.finish(),
+    }
+}
+
+/// How many programs to run, as `RUMMEL_PROGRAMS` says.
+pub fn programs(usually: u64) -> u64 {
+    std::env::var("RUMMEL_PROGRAMS").ok().and_then(|number| number.parse().ok()).unwrap_or(usually)
+}
+
+/// Runs so many programs, in as many threads as there are processors, or the one of `RUMMEL_SEED`.
+///
+/// # Errors
+///
+/// The first program that fails, made smaller, and what is wrong with it.
+pub fn explore(from: u64, count: u64) -> Result<Figures, String> {
+    if let Some(seed) = std::env::var("RUMMEL_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        let program = Program::new(seed);
+        return simulate(&program).map_err(|wrong| report(&program, &wrong));
+    }
+    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let next = AtomicU64::new(from);
+    let failed = AtomicBool::new(false);
+    let all = Mutex::new((Figures::default(), None));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut figures = Figures::default();
+                while !failed.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + count {
+                        break;
+                    }
+                    let program = Program::new(seed);
+                    match watched(seed, || simulate(&program)) {
+                        Ok(one) => figures.add(one),
+                        Err(wrong) => {
+                            failed.store(true, Ordering::Relaxed);
+                            let (program, wrong) = shrink(program, wrong);
+                            all.lock().unwrap_or_else(|it| it.into_inner()).1 =
+                                Some(report(&program, &wrong));
+                        }
+                    }
+                }
+                all.lock().unwrap_or_else(|it| it.into_inner()).0.add(figures);
+            });
+        }
+    });
+    let (figures, report) = all.into_inner().unwrap_or_else(|it| it.into_inner());
+    match report {
+        None => Ok(figures),
+        Some(report) => Err(report),
+    }
+}
+
+/// Ends the process if `work` does not end.
+fn watched<T>(seed: u64, work: impl FnOnce() -> T) -> T {
+    thread_local!(static WATCH: Arc<Watch> = Watch::begin());
+    WATCH.with(|watch| {
+        watch.seed.store(seed, Ordering::Relaxed);
+        watch.count.fetch_add(1, Ordering::Relaxed);
+        let result = catch_unwind(AssertUnwindSafe(work));
+        watch.count.fetch_add(1, Ordering::Relaxed);
+        result.unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
+struct Watch {
+    seed: AtomicU64,
+    /// Odd while a program runs.
+    count: AtomicU64,
+}
+
+impl Watch {
+    fn begin() -> Arc<Watch> {
+        let watch = Arc::new(Watch { seed: AtomicU64::new(0), count: AtomicU64::new(0) });
+        let watched = Arc::clone(&watch);
+        std::thread::spawn(move || {
+            let mut last = 0;
+            loop {
+                std::thread::sleep(Duration::from_secs(20));
+                let count = watched.count.load(Ordering::Relaxed);
+                if count % 2 == 1 && count == last {
+                    let seed = watched.seed.load(Ordering::Relaxed);
+                    eprintln!("the program of seed {seed} hangs: RUMMEL_SEED={seed}");
+                    std::process::abort();
+                }
+                last = count;
+            }
+        });
+        watch
+    }
+}
+
+/// Leaves out as much of a program as it can without making it right.
+fn shrink(mut program: Program, mut wrong: Vec<String>) -> (Program, Vec<String>) {
+    let mut smaller = |program: &mut Program, candidate: Program| match simulate(&candidate) {
+        Ok(_) => false,
+        Err(still) => {
+            (*program, wrong) = (candidate, still);
+            true
+        }
+    };
+    loop {
+        let before = program.clone();
+        for index in (0..program.actions.len()).rev() {
+            let mut candidate = program.clone();
+            candidate.actions.remove(index);
+            smaller(&mut program, candidate);
+        }
+        for index in 0..program.actions.len() {
+            if let Action::Chain { links, .. } = &program.actions[index]
+                && links.len() > 1
+            {
+                let mut candidate = program.clone();
+                if let Action::Chain { links, .. } = &mut candidate.actions[index] {
+                    links.pop();
+                }
+                smaller(&mut program, candidate);
+            }
+        }
+        let same = program.faults;
+        let candidates = [
+            Program { twice: false, ..program.clone() },
+            Program { late: 0, ..program.clone() },
+            Program { backlog_limit: None, ..program.clone() },
+            Program { faults: Faults::none(), ..program.clone() },
+            Program { faults: Faults { late: 0.0, lost_race: 0.0, ..same }, ..program.clone() },
+            Program {
+                faults: Faults { delay: 0.0, reorder: false, odd_ends: 0.0, ..same },
+                ..program.clone()
+            },
+            Program { faults: Faults { cut: 0.0, no_buffers: 0.0, running: 0.0, ..same }, ..program.clone() },
+            Program { faults: Faults { interrupt: 0.0, silent: 0.0, ..same }, ..program.clone() },
+            Program { faults: Faults { busy: 0.0, partial: 0.0, foreign: 0.0, ..same }, ..program.clone() },
+        ];
+        for candidate in candidates {
+            if candidate != program {
+                smaller(&mut program, candidate);
+            }
+        }
+        if program == before {
+            return (program, wrong);
+        }
+    }
+}
+
+fn report(program: &Program, wrong: &[String]) -> String {
+    let seed = program.seed;
+    format!("RUMMEL_SEED={seed} fails:\n  {}\nmade smaller:\n{program}", wrong.join("\n  "))
+}

@@ -1,0 +1,614 @@
+//! What is around the ring of a program: the accounts of what was accepted, delivered and dropped, and
+//! the answers of the kernel.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rummelplatz::sim::{Answer, Asked, Event, Simulation};
+use rummelplatz::{Buffer, BufferPool, Completion, Key, RawCompletion};
+
+use crate::program::{Action, Chance, Kind, Program};
+use crate::ring::Operation;
+
+const F_MORE: u32 = 1 << 1;
+
+/// How often a stream goes on before it ends by itself.
+const LONGEST_STREAM: u32 = 5;
+
+/// The data of a request.
+pub(crate) struct Data {
+    pub(crate) id: usize,
+    pub(crate) kind: Kind,
+    /// Where the kernel reads and writes: the id, and what was written last. In the slot.
+    pub(crate) place: [u8; 16],
+    /// As `place`, for raw entries: at an address of its own.
+    pub(crate) heap: Box<[u8; 16]>,
+    pub(crate) fd: Arc<OwnedFd>,
+    pub(crate) closes: Option<OwnedFd>,
+    pub(crate) pool: Option<BufferPool>,
+    pub(crate) world: Arc<World>,
+}
+
+impl Data {
+    /// Notes where the kernel is told that the bytes are.
+    pub(crate) fn note_place(&self) {
+        self.world.lock().requests[self.id].place = self.place.as_ptr().expose_provenance() as u64;
+    }
+}
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        self.world.dropped(self.id);
+    }
+}
+
+/// What is known of a request.
+struct Request {
+    kind: Kind,
+    /// It is in a chain, or was submitted raw.
+    raw: bool,
+    name: Option<u64>,
+    place: u64,
+    /// What the kernel has written last.
+    written: u64,
+    accepted: bool,
+    is_message: bool,
+    /// Nobody is told of its end.
+    silent: bool,
+    /// The other side holds it up.
+    blocked: bool,
+    told: u32,
+    finals: u32,
+    drops: u32,
+    taken_in: bool,
+}
+
+/// What is around a ring.
+pub(crate) struct World {
+    pub(crate) simulation: Simulation,
+    inner: Mutex<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) chance: Chance,
+    kernel: Chance,
+    pub(crate) program: Program,
+    pub(crate) actions: VecDeque<Action>,
+    /// Calls of `on_completion` so far.
+    pub(crate) calls: u8,
+    /// Requests that teardown handlers may still submit.
+    pub(crate) late_left: u32,
+    requests: Vec<Request>,
+    by_name: HashMap<u64, usize>,
+    pub(crate) keys: Vec<(bool, usize, Key<Operation>)>,
+    /// What was posted and not delivered, by name.
+    posted: HashMap<u64, VecDeque<RawCompletion>>,
+    /// What the kernel has: taken in, and no final completion posted.
+    owned: HashSet<u64>,
+    enters: u64,
+    last_taken: Option<usize>,
+    /// Chains by their first id: how long they are, and what of them was taken in.
+    chains: Vec<Chain>,
+    pub(crate) kept: Vec<Buffer>,
+    pool: Option<BufferPool>,
+    fd: Arc<OwnedFd>,
+    /// Whose writing end is in the hands of all descriptors that the kernel makes.
+    pipe: Option<(OwnedFd, OwnedFd)>,
+    /// What is wrong.
+    violations: Vec<String>,
+    /// The kernel has lost a completion, or gives one never: leaks are to be expected.
+    pub(crate) silenced: bool,
+}
+
+struct Chain {
+    first: usize,
+    length: usize,
+    taken: usize,
+    enter: u64,
+}
+
+thread_local! {
+    /// A descriptor that nothing happens on: one will do for all.
+    static NOTHING: Arc<OwnedFd> = Arc::new({
+        // SAFETY: a plain call.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        assert!(fd >= 0);
+        // SAFETY: just made, and nobody else's.
+        unsafe { OwnedFd::from_raw_fd(fd) }
+    });
+}
+
+impl World {
+    pub(crate) fn new(program: &Program, simulation: Simulation) -> Arc<World> {
+        Arc::new(World {
+            simulation,
+            inner: Mutex::new(Inner {
+                chance: Chance::new(program.seed ^ 0x1111),
+                kernel: Chance::new(program.seed ^ 0x2222),
+                actions: program.actions.clone().into(),
+                program: program.clone(),
+                calls: 0,
+                late_left: 20,
+                requests: Vec::new(),
+                by_name: HashMap::new(),
+                keys: Vec::new(),
+                posted: HashMap::new(),
+                owned: HashSet::new(),
+                enters: 0,
+                last_taken: None,
+                chains: Vec::new(),
+                kept: Vec::new(),
+                pool: None,
+                fd: NOTHING.with(Arc::clone),
+                pipe: None,
+                violations: Vec::new(),
+                silenced: false,
+            }),
+        })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads what the kernel has done since the last time.
+    fn look(&self) -> MutexGuard<'_, Inner> {
+        let log = self.simulation.take_log();
+        let mut inner = self.lock();
+        for event in log {
+            inner.note(event);
+        }
+        inner
+    }
+
+    /// Something is wrong.
+    pub(crate) fn violation(&self, what: String) {
+        self.lock().violation(what);
+    }
+
+    // ---- what the ring does -------------------------------------------------------------------------
+
+    /// Data for a new request.
+    pub(crate) fn issue(self: &Arc<Self>, kind: Kind, raw: bool) -> Data {
+        let mut inner = self.lock();
+        let id = inner.requests.len();
+        let blocked = inner.chance.one_in(3);
+        inner.requests.push(Request {
+            kind,
+            raw,
+            name: None,
+            place: 0,
+            written: 0,
+            accepted: false,
+            is_message: false,
+            silent: false,
+            blocked,
+            told: 0,
+            finals: 0,
+            drops: 0,
+            taken_in: false,
+        });
+        let mut place = [0; 16];
+        place[..8].copy_from_slice(&(id as u64).to_ne_bytes());
+        let heap = Box::new(place);
+        if raw {
+            inner.requests[id].place = heap.as_ptr().expose_provenance() as u64;
+        }
+        let pool = (kind == Kind::ReceiveMulti).then(|| inner.pool());
+        let closes = (kind == Kind::Close).then(|| inner.descriptor());
+        let fd = Arc::clone(&inner.fd);
+        Data { id, kind, place, heap, fd, closes, pool, world: Arc::clone(self) }
+    }
+
+    /// A request was accepted.
+    pub(crate) fn accepted(&self, id: usize, key: Option<(bool, Key<Operation>)>) {
+        let mut inner = self.lock();
+        inner.requests[id].accepted = true;
+        if let Some((second, key)) = key {
+            let name = key.user_data();
+            if inner.owned.contains(&name) {
+                inner.violation(format!("#{id} is named {name:#x}, as a request is that the kernel has"));
+            }
+            inner.requests[id].name = Some(name);
+            inner.by_name.insert(name, id);
+            inner.posted.remove(&name);
+            inner.keys.push((second, id, key));
+        }
+    }
+
+    pub(crate) fn accepted_silently(&self, id: usize) {
+        let mut inner = self.lock();
+        inner.requests[id].accepted = true;
+        inner.requests[id].silent = true;
+    }
+
+    pub(crate) fn accepted_message(&self, id: usize) {
+        let mut inner = self.lock();
+        inner.requests[id].accepted = true;
+        inner.requests[id].is_message = true;
+    }
+
+    pub(crate) fn accepted_chain(&self, first: usize, length: usize) {
+        self.lock().chains.push(Chain { first, length, taken: 0, enter: 0 });
+    }
+
+    /// A stream was given up: nobody is told of the rest of it.
+    pub(crate) fn forgotten(&self, id: usize) {
+        self.lock().requests[id].silent = true;
+    }
+
+    /// Whether a cancel of this request found it.
+    pub(crate) fn cancelled(&self, id: usize, found: bool) {
+        let mut inner = self.lock();
+        if found && inner.requests[id].finals > 0 {
+            inner.violation(format!("a cancel of #{id} found something, though it is over"));
+        }
+    }
+
+    /// A handler is called.
+    pub(crate) fn delivered(&self, data: &Data, completion: &Completion, teardown: bool) {
+        let mut inner = self.look();
+        let id = data.id;
+        let raw = completion.raw();
+        let (more, message) = (completion.more(), completion.is_message());
+        let Request { kind, raw: is_raw, name, written, accepted, finals, is_message, silent, .. } =
+            inner.requests[id];
+        let mut wrong = |what: &str| inner.violations.push(format!("#{id} ({kind:?}): {what}; {raw:?}"));
+        if !accepted {
+            wrong("delivered, but it was refused");
+        }
+        if finals > 0 {
+            wrong("delivered after its end");
+        }
+        if silent {
+            wrong("delivered, though nobody was to be told");
+        }
+        if message != is_message {
+            wrong("a message is no completion");
+        }
+        if more && teardown {
+            wrong("a stream does not go on in a teardown");
+        }
+        if more && !kind.is_stream() {
+            wrong("more is announced, but it is no stream");
+        }
+        let place = if is_raw { &*data.heap } else { &data.place };
+        let number = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
+        if number(&place[..8]) != id as u64 {
+            wrong("its memory is that of another request");
+        }
+        if number(&place[8..]) != written {
+            wrong("what the kernel has written is not there");
+        }
+        let expected = match name {
+            Some(name) => inner.expected(name, kind, more, teardown),
+            None => Ok(()),
+        };
+        if let Err(why) = expected.and_then(|()| inner.compare(name, kind, raw, more)) {
+            inner.violation(format!("#{id} ({kind:?}): {why}; {raw:?}"));
+        }
+        if !more {
+            inner.requests[id].finals += 1;
+        }
+    }
+
+    fn dropped(&self, id: usize) {
+        let mut inner = self.look();
+        let request = &mut inner.requests[id];
+        request.drops += 1;
+        let (drops, name, finals, accepted) = (request.drops, request.name, request.finals, request.accepted);
+        if drops > 1 {
+            inner.violation(format!("#{id} was dropped {drops} times"));
+        }
+        // What was delivered is the handler's own; before, the kernel must be done with it.
+        if let Some(name) = name
+            && finals == 0
+            && accepted
+            && inner.by_name.get(&name) == Some(&id)
+            && inner.owned.contains(&name)
+            && !inner.requests[id].kind.is_stream()
+        {
+            inner.violation(format!("#{id} was dropped while the kernel has its request"));
+        }
+    }
+
+    // ---- what the kernel does -------------------------------------------------------------------------
+
+    /// Answers for the kernel.
+    pub(crate) fn answer(&self, asked: &Asked) -> Answer {
+        self.lock().answer(asked)
+    }
+
+    /// What was held up goes on. Whether anything was.
+    pub(crate) fn release(&self) -> bool {
+        let mut inner = self.lock();
+        let kept = std::mem::take(&mut inner.kept);
+        let mut any = !kept.is_empty();
+        for request in inner.requests.iter_mut().filter(|request| request.drops == 0) {
+            any |= std::mem::take(&mut request.blocked);
+        }
+        // Not under the lock: this may wake the ring.
+        drop(inner);
+        drop(kept);
+        any
+    }
+
+    // ---- in the end -----------------------------------------------------------------------------------
+
+    /// After a run: `leaked` is how many requests were abandoned.
+    pub(crate) fn check_end(&self, leaked: Option<usize>) -> Vec<String> {
+        let mut inner = self.look();
+        let kept = std::mem::take(&mut inner.kept);
+        drop(inner);
+        drop(kept);
+        let mut inner = self.lock();
+        let silenced = inner.silenced;
+        let mut missing = 0;
+        let mut wrong = Vec::new();
+        for (id, request) in inner.requests.iter().enumerate() {
+            let Request { kind, accepted, silent, finals, drops, .. } = request;
+            missing += usize::from(*drops == 0);
+            if *drops != 1 && (leaked.is_none() || *drops > 1) {
+                wrong.push(format!("#{id} ({kind:?}) was dropped {drops} times"));
+            }
+            if *accepted && *finals != 1 && !silent && !silenced && leaked.is_none() {
+                wrong.push(format!("#{id} ({kind:?}) has ended {finals} times"));
+            }
+        }
+        // A stream that was given up, or whose handler panicked, has no data any more.
+        let gone = |it: &&Request| it.kind.is_stream() && it.finals == 0 && it.drops == 1;
+        let given_up = inner.requests.iter().filter(gone).count();
+        if let Some(leaked) = leaked
+            && !(missing..=missing + given_up).contains(&leaked)
+        {
+            wrong.push(format!("{leaked} requests were said to be abandoned, and {missing} were"));
+        }
+        if leaked.is_none() {
+            if !inner.owned.is_empty() {
+                let names = format!("{:x?}", inner.owned);
+                wrong.push(format!("the kernel still has {names}"));
+            }
+            if let Some(pool) = &inner.pool
+                && pool.available() != pool.capacity()
+            {
+                wrong.push(format!(
+                    "{} of {} buffers are lost",
+                    pool.capacity() - pool.available(),
+                    pool.capacity()
+                ));
+            }
+            if let Some((reader, writer)) = inner.pipe.take() {
+                drop(writer);
+                if !is_hung_up(&reader) {
+                    wrong.push("a descriptor was not closed".to_owned());
+                }
+            }
+        }
+        inner.violations.append(&mut wrong);
+        std::mem::take(&mut inner.violations)
+    }
+
+    pub(crate) fn is_sound(&self) -> bool {
+        self.lock().violations.is_empty()
+    }
+
+    /// How much data was never dropped.
+    pub(crate) fn missing(&self) -> usize {
+        self.lock().requests.iter().filter(|request| request.drops == 0).count()
+    }
+
+    pub(crate) fn accepted_requests(&self) -> usize {
+        self.lock().requests.iter().filter(|request| request.accepted).count()
+    }
+
+    pub(crate) fn cancel_is_for(&self, which: u8) -> Option<(bool, usize, Key<Operation>)> {
+        let inner = self.lock();
+        let count = inner.keys.len();
+        (count > 0).then(|| inner.keys[usize::from(which) % count])
+    }
+}
+
+/// Whether nobody has the other end of a pipe any more.
+fn is_hung_up(reader: &OwnedFd) -> bool {
+    let mut poll = libc::pollfd { fd: reader.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: there is one of it.
+    unsafe { libc::poll(&raw mut poll, 1, 0) };
+    poll.revents & libc::POLLHUP != 0
+}
+
+impl Inner {
+    fn violation(&mut self, what: String) {
+        self.violations.push(what);
+    }
+
+    fn pool(&mut self) -> BufferPool {
+        self.pool.get_or_insert_with(|| BufferPool::new(2, 64).expect("there is memory for it")).clone()
+    }
+
+    /// A descriptor that is missed if it is not closed.
+    fn descriptor(&mut self) -> OwnedFd {
+        let pipe = || std::io::pipe().map(|(reader, writer)| (reader.into(), writer.into()));
+        let (_, writer) = self.pipe.get_or_insert_with(|| pipe().expect("there are descriptors for it"));
+        writer.try_clone().expect("there are descriptors for it")
+    }
+
+    fn note(&mut self, event: Event) {
+        match event {
+            Event::Entered => self.enters += 1,
+            // The ring's own have tag 0.
+            Event::TakenIn(asked) if asked.user_data as u8 != 0 => self.taken_in(&asked),
+            Event::Posted { user_data, result, flags } => {
+                let of_ours = user_data as u8 != 0 && self.owned.contains(&user_data);
+                if of_ours {
+                    if flags & F_MORE == 0 {
+                        self.owned.remove(&user_data);
+                    }
+                    self.posted.entry(user_data).or_default().push_back(RawCompletion { result, flags });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn taken_in(&mut self, asked: &Asked) {
+        if !self.owned.insert(asked.user_data) {
+            self.violation(format!("{asked:?} has the name of a request that the kernel has"));
+        }
+        let Some(id) = self.find(asked) else { return };
+        if std::mem::replace(&mut self.requests[id].taken_in, true) {
+            // A stream that is armed again.
+            return;
+        }
+        if self.last_taken.is_some_and(|last| last > id) {
+            self.violation(format!("#{id} was overtaken by #{}", self.last_taken.unwrap_or_default()));
+        }
+        self.last_taken = Some(id);
+        let enters = self.enters;
+        let whole = self.program.faults.partial == 0.0;
+        let mut torn = false;
+        for chain in &mut self.chains {
+            if (chain.first..chain.first + chain.length).contains(&id) {
+                torn |= id != chain.first + chain.taken;
+                torn |= whole && chain.taken > 0 && chain.enter != enters;
+                chain.taken += 1;
+                chain.enter = enters;
+            } else if (1..chain.length).contains(&chain.taken) {
+                torn = true;
+            }
+        }
+        if torn {
+            self.violation(format!("a chain was torn apart at #{id}"));
+        }
+    }
+
+    /// Which request an entry is.
+    fn find(&mut self, asked: &Asked) -> Option<usize> {
+        let named = self.by_name.get(&asked.user_data).copied();
+        named.or_else(|| {
+            let at = |request: &Request| request.accepted && request.place == asked.address;
+            self.requests.iter().rposition(|request| asked.address != 0 && at(request))
+        })
+    }
+
+    fn answer(&mut self, asked: &Asked) -> Answer {
+        // The poll by which the ring is woken is a real one.
+        if asked.user_data as u8 == 0 {
+            return Answer::Perform;
+        }
+        let Some(id) = self.find(asked) else {
+            // Detached, and without memory.
+            return Answer::Perform;
+        };
+        let Request { kind, place, drops, blocked, told, .. } = self.requests[id];
+        if drops > 0 && !kind.is_stream() {
+            self.violation(format!("the kernel works on #{id} ({kind:?}), whose data is gone"));
+            return Answer::Finish(-libc::EFAULT);
+        }
+        if matches!(kind, Kind::Read | Kind::Receive | Kind::Send | Kind::SendZeroCopy) {
+            if asked.address != place {
+                self.violation(format!("the kernel was told of a wrong place for #{id}"));
+                return Answer::Finish(-libc::EFAULT);
+            }
+            self.touch(id, asked);
+        }
+        if blocked && kind != Kind::Close && kind != Kind::Read {
+            return Answer::Wait;
+        }
+        let some = 1 + self.kernel.below(u64::from(asked.length).max(1)) as i32;
+        if kind.is_stream() {
+            self.requests[id].told += 1;
+            if told >= LONGEST_STREAM {
+                return Answer::Finish(-libc::ECONNRESET);
+            }
+            self.requests[id].blocked = self.kernel.one_in(2);
+        }
+        let fails = self.kernel.one_in(8);
+        match kind {
+            Kind::Nop | Kind::Timeout | Kind::Never | Kind::TimeoutMulti | Kind::TimeoutThrice => {
+                Answer::Finish(0)
+            }
+            Kind::Close => Answer::Perform,
+            Kind::Read => Answer::Finish(some),
+            Kind::Receive | Kind::Send | Kind::SendZeroCopy if fails => Answer::Finish(-libc::ECONNRESET),
+            Kind::Receive | Kind::Send | Kind::SendZeroCopy => Answer::Finish(some),
+            Kind::Poll => Answer::Finish(libc::POLLIN.into()),
+            Kind::Accept | Kind::AcceptMulti if fails => Answer::Finish(-libc::EMFILE),
+            Kind::Accept | Kind::AcceptMulti => Answer::More(self.descriptor().into_raw_fd()),
+            Kind::ReceiveMulti if fails => Answer::Finish(self.kernel.pick(&[0, -libc::ECONNRESET])),
+            Kind::ReceiveMulti => Answer::More(1 + self.kernel.below(64) as i32),
+            Kind::PollMulti => Answer::More(libc::POLLIN.into()),
+        }
+    }
+
+    /// The kernel looks at the memory of a request and, if it receives, writes to it.
+    fn touch(&mut self, id: usize, asked: &Asked) {
+        let place = std::ptr::with_exposed_provenance_mut::<[u64; 2]>(asked.address as usize);
+        // SAFETY: it is where the data of the request is, which was not dropped. (That this holds is what
+        // is tested here.)
+        let [found, _] = unsafe { place.read_unaligned() };
+        if found != id as u64 {
+            return self.violation(format!("the memory of #{id} has become that of #{found}"));
+        }
+        if matches!(self.requests[id].kind, Kind::Read | Kind::Receive) {
+            let written = self.kernel.next();
+            self.requests[id].written = written;
+            // SAFETY: as above.
+            unsafe { place.write_unaligned([found, written]) };
+        }
+    }
+
+    /// Takes from what was posted what nobody is to be told of, so that what is next is what is delivered.
+    fn expected(&mut self, name: u64, kind: Kind, more: bool, teardown: bool) -> Result<(), String> {
+        let Some(posted) = self.posted.get_mut(&name) else { return Ok(()) };
+        if kind == Kind::SendZeroCopy && posted.len() == 2 {
+            // What is told is the first, when the second has come.
+            if posted[0].flags & F_MORE == 0 || posted[1].flags & F_MORE != 0 {
+                return Err(format!("the kernel has posted {posted:?}"));
+            }
+            posted.pop_back();
+            posted[0].flags &= !F_MORE;
+        } else if kind.is_stream() && teardown && !more {
+            // Parts of a stream are not told in a teardown.
+            while posted.len() > 1 {
+                posted.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares what a handler is told with what the kernel has posted.
+    fn compare(
+        &mut self,
+        name: Option<u64>,
+        kind: Kind,
+        raw: RawCompletion,
+        more: bool,
+    ) -> Result<(), String> {
+        let next = name.and_then(|name| self.posted.get_mut(&name)?.pop_front());
+        match next {
+            Some(posted) => {
+                let told = RawCompletion { flags: raw.flags & !F_MORE, ..raw };
+                let announced = posted.flags & F_MORE != 0;
+                if (told.result, told.flags) != (posted.result, posted.flags & !F_MORE) {
+                    return Err(format!("the kernel has posted {posted:?}"));
+                }
+                if announced && !more {
+                    return Err("it ends, but the kernel goes on".to_owned());
+                }
+                let cut = kind.is_stream()
+                    && (raw.result > 0
+                        || raw.result == -libc::ENOBUFS
+                        || raw.result == -libc::ETIME
+                        || kind == Kind::AcceptMulti && raw.result == 0);
+                if more && !announced && !cut {
+                    return Err("it goes on, but the kernel has ended it".to_owned());
+                }
+                Ok(())
+            }
+            // The ring ends it itself.
+            None if matches!(-raw.result, 0 | libc::ECANCELED | libc::ENOBUFS) && !more => Ok(()),
+            None => Err("the kernel has posted nothing".to_owned()),
+        }
+    }
+}
