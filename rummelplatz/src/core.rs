@@ -18,6 +18,7 @@ use crate::eventfd::Eventfd;
 use crate::facts::Flags;
 use crate::inbox::Shared;
 use crate::lifecycle::Phase;
+use crate::mutant;
 use crate::queue::{Cqe, Entered, Kernel as _, Patience, Uring};
 use crate::request::Placed;
 use crate::user_data::{Control, UserData};
@@ -228,6 +229,9 @@ impl Core {
     /// Queues admitted requests so that no other entry comes between them, nor the end of a submit.
     pub(crate) fn push_chain(&mut self, chain: impl ExactSizeIterator<Item = Placed>) {
         let fits = self.has_room(chain.len());
+        if mutant::is("chains are torn") {
+            return chain.for_each(|placed| self.push(placed));
+        }
         let last = chain.len().saturating_sub(1);
         for (index, placed) in chain.enumerate() {
             if fits {
@@ -243,7 +247,7 @@ impl Core {
     fn push_control(&mut self, placed: Placed) {
         if self.has_room(1) {
             self.queue.push(placed);
-        } else {
+        } else if !mutant::is("a cancel needs room") {
             self.backlog.push_control(placed);
             self.refresh();
         }
@@ -333,7 +337,7 @@ impl Core {
         let mut wake = None;
         while let Some(placed) = self.backlog.pop() {
             let user_data = placed.user_data();
-            if UserData::tag(user_data) != 0 {
+            if UserData::tag(user_data) != 0 && !mutant::is("the backlog is forgotten") {
                 self.end_without_kernel(user_data, -libc::ECANCELED);
                 continue;
             }
@@ -519,6 +523,14 @@ impl Core {
         let entry = opcode::AsyncCancel::new(user_data).build();
         self.cancels += 1;
         self.push_control(Placed::control(entry, Control::Cancel as u64));
+    }
+
+    /// Has an entry wait for all that came before it, as if that were the end of it.
+    #[cfg(mutant)]
+    pub(crate) fn drain(&mut self) {
+        let drain = opcode::Nop::new().build().flags(io_uring::squeue::Flags::IO_DRAIN);
+        self.cancels += 1;
+        self.push_control(Placed::control(drain, Control::Cancel as u64));
     }
 
     /// Notes that a stream went on after it was to end, so that its end is asked for again.

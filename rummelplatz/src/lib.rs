@@ -100,6 +100,7 @@ mod handle;
 mod handler;
 mod inbox;
 mod lifecycle;
+mod mutant;
 mod operation;
 mod parts;
 #[allow(missing_docs, reason = "for generated code")]

@@ -33,6 +33,8 @@
 
 use std::time::Duration;
 
+use crate::mutant;
+
 /// See the [module documentation](self).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
@@ -145,7 +147,7 @@ impl Teardown {
     }
 
     pub(crate) fn observe(&mut self, event: Event) {
-        self.moved = true;
+        self.moved = !mutant::is("one wave");
         self.patience = match event {
             Event::Tracked => Self::SHORT,
             Event::Quiet => (self.patience * 2).min(Self::LONG),
@@ -160,6 +162,11 @@ impl Teardown {
             // Cancels own no memory: they alone are no reason to leak.
             return if in_flight == 0 { Step::Finish } else { Step::Abandon };
         }
+        // Once cancelled, everything is over.
+        let answered = !self.moved && cancels == 0 && queued == 0;
+        if answered && (mutant::is("the answers count") || mutant::is("a drain is a barrier")) {
+            return Step::Finish;
+        }
         if in_flight == 0 && cancels == 0 && queued == 0 {
             return Step::Finish;
         }
@@ -171,8 +178,9 @@ impl Teardown {
             return Step::Flush;
         }
         let targets = if self.grace_over { in_flight } else { in_flight - late.min(in_flight) };
-        if targets > 0 && cancels == 0 && self.moved {
-            if ended {
+        let answered = cancels == 0 || mutant::is("waves without bound");
+        if targets > 0 && answered && self.moved {
+            if ended && !mutant::is("waves without bound") {
                 return Step::Look;
             }
             self.moved = false;

@@ -7,6 +7,7 @@ use io_uring::cqueue;
 use crate::completion::Completion;
 use crate::core::Core;
 use crate::facts::{Facts, Flags, Held, Yields};
+use crate::mutant;
 use crate::queue::Cqe;
 use crate::request::Slab;
 use crate::slab::{Lent, State, Vacancy};
@@ -82,12 +83,13 @@ pub(crate) fn settle<D>(
         core.counters.foreign += 1;
         return Settled::Silent;
     };
-    core.settled = true;
+    core.settled = !mutant::is("only ends move") || !cqueue::more(cqe.flags);
     let state = slot.state();
     let facts = &mut slot.meta().facts;
     let is_stream = facts.flags.contains(Flags::STREAM);
 
-    if cqueue::more(cqe.flags) {
+    let is_final = mutant::is("F_MORE means nothing") || mutant::is("errors are final") && cqe.result < 0;
+    if cqueue::more(cqe.flags) && !is_final {
         if !is_stream && !facts.flags.contains(Flags::HELD) {
             // A zero-copy send, or a raw entry: the kernel still uses the memory. What the result
             // carries is taken over with the final completion.

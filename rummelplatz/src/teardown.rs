@@ -12,6 +12,7 @@ use crate::any_slab::AnySlab;
 use crate::error::{Stuck, StuckRequest, SubmitError};
 use crate::facts::{Facts, Flags};
 use crate::lifecycle::{Event, Limits, Phase, Step, Teardown, View};
+use crate::mutant;
 use crate::queue::{Cqe, Entered, Patience};
 use crate::shape::{Ring, operation_name};
 use crate::state::{Ending, FirstCause, Inner};
@@ -169,6 +170,10 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
             core.enter(patience)
         }
     };
+    if mutant::is("all but EINTR ends it") && matches!(entered, Ok(Entered::Busy)) {
+        finish(inner);
+        return Progress::Finished;
+    }
     if let Err(error) = entered {
         // What the kernel has can be neither cancelled nor awaited.
         return give_up(audience, Some(error));
@@ -176,6 +181,7 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
 
     let (tracked, any) = reap(audience);
     let Inner { core, ending: Some(ending), .. } = audience.inner() else { return Progress::Finished };
+    let tracked = tracked || mutant::is("a cancel's answer moves") && any;
     if tracked {
         ending.wait_began = None;
         ending.teardown.observe(Event::Tracked);
@@ -228,8 +234,15 @@ fn send_wave<R: Ring>(inner: &mut Inner<R>, late: bool) {
         let spared = !late && facts.flags.contains(Flags::LATE);
         if !unknown_to_kernel && !spared {
             core.cancel(user_data);
+            if mutant::is("cancelled is over") {
+                core.end_without_kernel(user_data, -libc::ECANCELED);
+            }
         }
     });
+    #[cfg(mutant)]
+    if mutant::is("a drain is a barrier") {
+        core.drain();
+    }
 }
 
 /// Calls `visit` with the tag, `user_data` and facts of each request in flight.

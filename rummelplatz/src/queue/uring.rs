@@ -22,6 +22,7 @@ use super::memory::Queues;
 use super::{Cqe, Entered, Host, Kernel, Patience};
 use crate::buffers::{BufferPool, PoolError};
 use crate::eventfd::Eventfd;
+use crate::mutant;
 use crate::request::{Address, Placed, Prepared};
 use crate::waker::Waker;
 
@@ -51,6 +52,7 @@ pub(crate) struct Uring {
 #[cold]
 fn judge(error: io::Error) -> io::Result<Entered> {
     match error.raw_os_error() {
+        Some(libc::EINTR) if mutant::is("a signal ends it") => Err(error),
         Some(libc::EINTR | libc::ETIME) => Ok(Entered::Done),
         Some(libc::EAGAIN | libc::EBUSY) => Ok(Entered::Busy),
         _ => Err(error),

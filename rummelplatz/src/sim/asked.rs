@@ -143,8 +143,12 @@ impl Asked {
     pub(super) fn refusal(&self) -> Option<i32> {
         // Of what comes after it, the simulation knows nothing.
         let unknown = self.opcode > opcode::Pipe::CODE;
-        // The runtime refuses drains itself: they hold up cancels.
-        (unknown || self.flags & (1 << 7 | IOSQE_IO_DRAIN) != 0).then_some(libc::EINVAL)
+        (unknown || self.flags & 1 << 7 != 0).then_some(libc::EINVAL)
+    }
+
+    /// Whether it waits for all that came before it, and all that comes later for it (`IOSQE_IO_DRAIN`).
+    pub(super) fn drains(&self) -> bool {
+        self.flags & IOSQE_IO_DRAIN != 0
     }
 
     pub(super) fn is_cancel(&self) -> bool {

@@ -116,6 +116,8 @@ pub(super) struct Machine {
     epoch: Duration,
     pending: Vec<Pending>,
     next_id: u64,
+    /// Chains that wait for what came before a drain, or for that.
+    held_up: VecDeque<VecDeque<Asked>>,
     overflow: VecDeque<Cqe>,
     pools: BTreeMap<u16, Pool>,
     eventfd: Option<RawFd>,
@@ -126,6 +128,7 @@ pub(super) struct Machine {
     moved: Duration,
     answer: Option<AnswerHook>,
     figures: Figures,
+    most_enters: u64,
     log: Option<Vec<Event>>,
 }
 
@@ -145,6 +148,7 @@ impl Machine {
             epoch: start.since_1970.saturating_sub(start.now),
             pending: Vec::new(),
             next_id: 0,
+            held_up: VecDeque::new(),
             overflow: VecDeque::new(),
             pools: BTreeMap::new(),
             eventfd: None,
@@ -153,6 +157,7 @@ impl Machine {
             moved: start.now,
             answer,
             figures: Figures::default(),
+            most_enters: u64::MAX,
             log: None,
         }
     }
@@ -174,6 +179,10 @@ impl Machine {
         if let Some(log) = &mut self.log {
             log.push(event());
         }
+    }
+
+    pub(super) fn limit_enters(&mut self, most: u64) {
+        self.most_enters = most;
     }
 
     pub(super) fn set_faults(&mut self, faults: Faults) {
@@ -210,13 +219,20 @@ impl Machine {
 
     /// How many requests the kernel has, those in chains included.
     pub(super) fn owned(&self) -> usize {
-        self.pending.iter().map(|pending| 1 + pending.chain.len()).sum()
+        self.all().count()
+    }
+
+    /// All that the kernel was asked for and has not done.
+    fn all(&self) -> impl Iterator<Item = &Asked> {
+        let issued =
+            self.pending.iter().flat_map(|pending| std::iter::once(&pending.asked).chain(&pending.chain));
+        issued.chain(self.held_up.iter().flatten())
     }
 
     /// Whether the kernel has a request of this name.
     pub(super) fn has(&self, user_data: u64) -> bool {
         let named = |asked: &Asked| asked.user_data == user_data;
-        self.pending.iter().any(|pending| named(&pending.asked) || pending.chain.iter().any(named))
+        self.all().any(named)
     }
 
     /// Whether a request that the kernel has uses the byte at this address.
@@ -225,7 +241,7 @@ impl Machine {
             let end = asked.address.saturating_add(u64::from(asked.length.max(1)));
             asked.address != 0 && (asked.address..end).contains(&address)
         };
-        self.pending.iter().any(|pending| within(&pending.asked) || pending.chain.iter().any(within))
+        self.all().any(within)
     }
 
     // ---- entering ---------------------------------------------------------------------------------
@@ -233,6 +249,11 @@ impl Machine {
     /// Begins an enter; `Err` with its result if it is over already.
     pub(super) fn begin(&mut self, queued: u32, patience: Patience) -> Result<Entering, io::Result<()>> {
         self.figures.enters += 1;
+        let enters = self.figures.enters;
+        assert!(
+            enters <= self.most_enters,
+            "the ring has entered the kernel {enters} times: see `limit_enters`"
+        );
         self.record(|| Event::Entered);
         self.now += TURN + Duration::from_nanos(self.rng.below(1_000));
         // The kernel says so once, and only to those who look for completions.
@@ -381,8 +402,31 @@ impl Machine {
         took
     }
 
+    /// Issues the first of a chain, unless a drain holds it up.
+    fn issue_chain(&mut self, chain: VecDeque<Asked>) {
+        let waits = |asked: &Asked| asked.drains() && !self.pending.is_empty();
+        if !self.held_up.is_empty() || chain.iter().any(waits) {
+            self.held_up.push_back(chain);
+        } else {
+            self.issue_now(chain);
+        }
+    }
+
+    /// Issues what a drain has held up, if all that came before has ended.
+    fn let_go(&mut self) -> bool {
+        let mut any = false;
+        while let Some(chain) = self.held_up.front()
+            && (self.pending.is_empty() || !chain.iter().any(Asked::drains))
+            && let Some(chain) = self.held_up.pop_front()
+        {
+            any = true;
+            self.issue_now(chain);
+        }
+        any
+    }
+
     /// Issues the first of a chain. One that is refused fails them all.
-    fn issue_chain(&mut self, mut chain: VecDeque<Asked>) {
+    fn issue_now(&mut self, mut chain: VecDeque<Asked>) {
         if chain.iter().any(|asked| asked.refusal().is_some()) {
             for asked in chain {
                 self.post_final(&asked, -asked.refusal().unwrap_or(libc::ECANCELED), 0);
@@ -460,7 +504,7 @@ impl Machine {
                 any |= self.advance(index);
             }
         }
-        any
+        any | self.let_go()
     }
 
     /// Goes on with a request, if that can. Whether anything has happened.
@@ -842,6 +886,7 @@ impl Machine {
             self.post_now(cqe);
         } else {
             self.overflow.push_back(cqe);
+            self.figures.most_waiting = self.figures.most_waiting.max(self.overflow.len() as u64);
             self.memory.set_overflow(true);
         }
     }

@@ -151,6 +151,8 @@ pub struct Figures {
     pub ended: u64,
     /// Completions that were posted.
     pub posted: u64,
+    /// The most completions that ever waited for room in the queue.
+    pub most_waiting: u64,
 }
 
 /// Something that has happened between a ring and its simulated kernel.
@@ -190,6 +192,7 @@ struct Shared {
 }
 
 struct Setup {
+    most_enters: u64,
     faults: Faults,
     answer: Option<machine::AnswerHook>,
 }
@@ -201,7 +204,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Simulation {
     /// A kernel that does what the seed says.
     pub fn new(seed: u64) -> Simulation {
-        let setup = Setup { faults: Faults::usual(), answer: None };
+        let setup = Setup { most_enters: u64::MAX, faults: Faults::usual(), answer: None };
         let shared = Shared {
             seed,
             machine: Mutex::default(),
@@ -222,6 +225,15 @@ impl Simulation {
         lock(&self.shared.setup).faults = faults;
         if let Some(machine) = &mut *lock(&self.shared.machine) {
             machine.set_faults(faults);
+        }
+    }
+
+    /// Panics when the ring has entered the kernel more often than this: for programs that must have an
+    /// end.
+    pub fn limit_enters(&self, most: u64) {
+        lock(&self.shared.setup).most_enters = most;
+        if let Some(machine) = &mut *lock(&self.shared.machine) {
+            machine.limit_enters(most);
         }
     }
 
@@ -256,7 +268,8 @@ impl Simulation {
             now: clock::monotonic(),
             since_1970: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),
         };
-        let machine = Machine::new(memory, self.shared.seed, setup.faults, setup.answer.take(), start);
+        let mut machine = Machine::new(memory, self.shared.seed, setup.faults, setup.answer.take(), start);
+        machine.limit_enters(setup.most_enters);
         *ring = Some(machine);
         drop(ring);
         let kernel = Simulated { shared: Arc::clone(&self.shared), queues, process: std::process::id() };

@@ -80,7 +80,7 @@ impl Kind {
     ];
 
     /// What can be a part of a chain.
-    pub const LINKED: [Kind; 4] = [Kind::Nop, Kind::Read, Kind::Receive, Kind::Send];
+    pub const LINKED: [Kind; 5] = [Kind::Nop, Kind::Read, Kind::Receive, Kind::Send, Kind::TimeoutMulti];
 
     pub(crate) fn is_stream(self) -> bool {
         matches!(
@@ -222,6 +222,9 @@ impl Program {
             1 => faults.lost = 0.02,
             _ => {}
         }
+        if chance.one_in(20) {
+            return Program::of_late_streams(seed, entries, completions, &mut chance);
+        }
         let length = 1 + chance.below(24);
         let streams = chance.one_in(2);
         let actions = (0..length).map(|_| action(&mut chance, entries, streams)).collect();
@@ -269,6 +272,45 @@ fn action(chance: &mut Chance, entries: u32, streams: bool) -> Action {
         15 if chance.one_in(3) => Action::CancelAll { second },
         16 => Action::External,
         _ => Action::Step,
+    }
+}
+
+impl Program {
+    /// A program whose streams begin late, so that the first cancel misses them: they go on telling until
+    /// they are cancelled again, and nothing else does.
+    fn of_late_streams(seed: u64, entries: u32, completions: u32, chance: &mut Chance) -> Program {
+        let late = Link { kind: Kind::TimeoutMulti, hard: false, worker: true };
+        let actions = (0..1 + chance.below(8)).map(|_| match chance.below(3) {
+            0 => Action::Submit { second: chance.one_in(2), kind: Kind::TimeoutMulti },
+            _ => Action::Chain { second: chance.one_in(2), links: vec![late] },
+        });
+        Program {
+            seed,
+            entries,
+            completions,
+            backlog_limit: None,
+            faults: Faults { late: 0.7, ..Faults::none() },
+            mode: Mode::Turns,
+            end: End::Finish,
+            late: 0,
+            twice: false,
+            deadline: false,
+            actions: actions.collect(),
+        }
+    }
+
+    /// Whether it is one [`of_late_streams`](Self::of_late_streams).
+    pub(crate) fn is_of_late_streams(&self) -> bool {
+        let ticks = |action: &Action| match action {
+            Action::Submit { kind, .. } => *kind == Kind::TimeoutMulti,
+            Action::Chain { links, .. } => links.len() == 1 && links[0].kind == Kind::TimeoutMulti,
+            _ => false,
+        };
+        let faults = Faults { late: 0.0, ..self.faults };
+        faults == Faults::none()
+            && self.end == End::Finish
+            && self.late == 0
+            && self.actions.iter().all(ticks)
     }
 }
 

@@ -7,7 +7,7 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rummelplatz::io_uring::types::Fd;
+use rummelplatz::io_uring::types::{Fd, TimeoutFlags, Timespec};
 use rummelplatz::io_uring::{opcode, squeue};
 use rummelplatz::request::{self, Events};
 use rummelplatz::{
@@ -317,6 +317,13 @@ fn raw(data: &mut Data) -> squeue::Entry {
         Kind::Read => opcode::Read::new(fd, data.heap.as_mut_ptr(), length).build(),
         Kind::Receive => opcode::Recv::new(fd, data.heap.as_mut_ptr(), length).build(),
         Kind::Send => opcode::Send::new(fd, data.heap.as_ptr(), length).build(),
+        Kind::TimeoutMulti => {
+            data.heap[..8].copy_from_slice(&0_i64.to_ne_bytes());
+            data.heap[8..].copy_from_slice(&300_000_i64.to_ne_bytes());
+            // A `struct __kernel_timespec` is two such numbers.
+            let interval = data.heap.as_ptr().cast::<Timespec>();
+            opcode::Timeout::new(interval).count(60).flags(TimeoutFlags::MULTISHOT).build()
+        }
         _ => opcode::Nop::new().build(),
     }
 }

@@ -270,10 +270,12 @@ impl World {
         if more && teardown {
             wrong("a stream does not go on in a teardown");
         }
-        if more && !kind.is_stream() {
+        let is_stream = kind.is_stream() && !is_raw;
+        if more && !is_stream {
             wrong("more is announced, but it is no stream");
         }
-        let place = if is_raw { &*data.heap } else { &data.place };
+        let in_place = !is_raw || kind.is_stream();
+        let place = if in_place { &data.place } else { &*data.heap };
         let number = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
         if number(&place[..8]) != id as u64 {
             wrong("its memory is that of another request");
@@ -282,10 +284,10 @@ impl World {
             wrong("what the kernel has written is not there");
         }
         let expected = match name {
-            Some(name) => inner.expected(name, kind, more, teardown),
+            Some(name) => inner.expected(name, is_raw, is_stream, more, teardown),
             None => Ok(()),
         };
-        if let Err(why) = expected.and_then(|()| inner.compare(name, kind, raw, more)) {
+        if let Err(why) = expected.and_then(|()| inner.compare(name, kind, is_stream, raw, more)) {
             inner.violation(format!("#{id} ({kind:?}): {why}; {raw:?}"));
         }
         if !more {
@@ -559,16 +561,24 @@ impl Inner {
     }
 
     /// Takes from what was posted what nobody is to be told of, so that what is next is what is delivered.
-    fn expected(&mut self, name: u64, kind: Kind, more: bool, teardown: bool) -> Result<(), String> {
+    fn expected(
+        &mut self,
+        name: u64,
+        is_raw: bool,
+        is_stream: bool,
+        more: bool,
+        teardown: bool,
+    ) -> Result<(), String> {
         let Some(posted) = self.posted.get_mut(&name) else { return Ok(()) };
-        if kind == Kind::SendZeroCopy && posted.len() == 2 {
-            // What is told is the first, when the second has come.
-            if posted[0].flags & F_MORE == 0 || posted[1].flags & F_MORE != 0 {
+        if is_raw && posted.len() > 1 {
+            // What is told is the first, when the last has come.
+            let last = posted.len() - 1;
+            if posted.iter().enumerate().any(|(index, it)| (it.flags & F_MORE == 0) != (index == last)) {
                 return Err(format!("the kernel has posted {posted:?}"));
             }
-            posted.pop_back();
+            posted.truncate(1);
             posted[0].flags &= !F_MORE;
-        } else if kind.is_stream() && teardown && !more {
+        } else if is_stream && teardown && !more {
             // Parts of a stream are not told in a teardown.
             while posted.len() > 1 {
                 posted.pop_front();
@@ -582,6 +592,7 @@ impl Inner {
         &mut self,
         name: Option<u64>,
         kind: Kind,
+        is_stream: bool,
         raw: RawCompletion,
         more: bool,
     ) -> Result<(), String> {
@@ -596,7 +607,7 @@ impl Inner {
                 if announced && !more {
                     return Err("it ends, but the kernel goes on".to_owned());
                 }
-                let cut = kind.is_stream()
+                let cut = is_stream
                     && (raw.result > 0
                         || raw.result == -libc::ENOBUFS
                         || raw.result == -libc::ETIME

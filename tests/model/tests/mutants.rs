@@ -1,0 +1,67 @@
+//! A harness is worth what it catches: each of these faults in the core must be found by the random
+//! programs. `RUSTFLAGS="--cfg mutant" cargo test --release -p rummelplatz-model --test mutants`
+#![cfg(mutant)]
+
+use std::process::{Command, Stdio};
+
+use rummelplatz_model::explore;
+
+/// Within so many programs.
+const PROGRAMS: u64 = 20_000;
+
+/// Each is a place in the core where `mutant::is` asks for its name.
+const MUTANTS: &[&str] = &[
+    "one wave",
+    "a drain is a barrier",
+    "errors are final",
+    "F_MORE means nothing",
+    "the answers count",
+    "cancelled is over",
+    "a cancel needs room",
+    "the backlog is forgotten",
+    "all but EINTR ends it",
+    "a signal ends it",
+    "no generation",
+    "chains are torn",
+    "waves without bound",
+    "only ends move",
+    "a cancel's answer moves",
+];
+
+const CHOSEN: &str = "RUMMEL_MUTANT";
+
+#[test]
+fn the_programs_find_what_is_wrong() {
+    if std::env::var_os(CHOSEN).is_some() {
+        return;
+    }
+    let mut survivors = Vec::new();
+    for mutant in MUTANTS {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["explores", "--exact", "--nocapture"])
+            .env(CHOSEN, mutant)
+            .env("RUMMEL_PATIENCE", "3")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text =
+            String::from_utf8_lossy(&child.stdout).into_owned() + &String::from_utf8_lossy(&child.stderr);
+        // Whether by what is checked, by a hang, or by a fault of the memory.
+        let caught = !child.status.success();
+        let how = text.lines().find(|line| line.contains("RUMMEL_SEED="));
+        let how = how.map_or(child.status.to_string(), str::to_owned);
+        println!("{} {mutant}: {how}", if caught { "caught  " } else { "SURVIVED" });
+        if !caught {
+            survivors.push(mutant);
+        }
+    }
+    assert!(survivors.is_empty(), "not found within {PROGRAMS} programs: {survivors:?}");
+}
+
+/// What a child does.
+#[test]
+fn explores() {
+    if std::env::var_os(CHOSEN).is_some() {
+        explore(0, PROGRAMS).unwrap_or_else(|report| panic!("{report}"));
+    }
+}
