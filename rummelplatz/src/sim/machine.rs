@@ -119,6 +119,8 @@ pub(super) struct Machine {
     /// Chains that wait for what came before a drain, or for that.
     held_up: VecDeque<VecDeque<Asked>>,
     overflow: VecDeque<Cqe>,
+    /// Whose cancels are answered by those that wait for room, in order.
+    unanswered: VecDeque<(u64, u64)>,
     pools: BTreeMap<u16, Pool>,
     eventfd: Option<RawFd>,
     /// Some of the `user_data` that were in use, for strangers to name.
@@ -150,6 +152,7 @@ impl Machine {
             next_id: 0,
             held_up: VecDeque::new(),
             overflow: VecDeque::new(),
+            unanswered: VecDeque::new(),
             pools: BTreeMap::new(),
             eventfd: None,
             former: VecDeque::new(),
@@ -254,7 +257,8 @@ impl Machine {
             enters <= self.most_enters,
             "the ring has entered the kernel {enters} times: see `limit_enters`"
         );
-        self.record(|| Event::Entered);
+        let shown = self.memory.shown();
+        self.record(|| Event::Entered { shown });
         self.now += TURN + Duration::from_nanos(self.rng.below(1_000));
         // The kernel says so once, and only to those who look for completions.
         if patience != Patience::Submit && self.rng.roll(self.faults.lost) {
@@ -439,8 +443,14 @@ impl Machine {
     /// Issues a request, with what is linked to it.
     fn issue(&mut self, asked: Asked, mut chain: VecDeque<Asked>, in_chain: bool) {
         if asked.is_cancel() {
+            let same = self.unanswered.iter().filter(|(_, target)| *target == asked.address).count();
+            self.figures.most_unanswered = self.figures.most_unanswered.max(same as u64 + 1);
             let result = self.cancel(&asked);
+            let waiting = self.overflow.len();
             self.post_final(&asked, result, 0);
+            if self.overflow.len() > waiting {
+                self.unanswered.push_back((asked.user_data, asked.address));
+            }
             return self.follow(&asked, result >= 0, chain);
         }
         self.next_id += 1;
@@ -886,7 +896,6 @@ impl Machine {
             self.post_now(cqe);
         } else {
             self.overflow.push_back(cqe);
-            self.figures.most_waiting = self.figures.most_waiting.max(self.overflow.len() as u64);
             self.memory.set_overflow(true);
         }
     }
@@ -904,6 +913,9 @@ impl Machine {
         while self.memory.room() > 0
             && let Some(cqe) = self.overflow.pop_front()
         {
+            if self.unanswered.front().is_some_and(|(user_data, _)| *user_data == cqe.user_data) {
+                self.unanswered.pop_front();
+            }
             self.post_now(cqe);
         }
         self.memory.set_overflow(!self.overflow.is_empty());

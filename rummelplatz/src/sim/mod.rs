@@ -151,16 +151,20 @@ pub struct Figures {
     pub ended: u64,
     /// Completions that were posted.
     pub posted: u64,
-    /// The most completions that ever waited for room in the queue.
-    pub most_waiting: u64,
+    /// The most cancels of one request that were ever sent without the answer to one having been seen,
+    /// because it waited for room in the completion queue.
+    pub most_unanswered: u64,
 }
 
 /// Something that has happened between a ring and its simulated kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// The ring has entered the kernel.
-    Entered,
+    /// The ring has entered the kernel, with so many entries to be taken in.
+    Entered {
+        /// How many entries there are.
+        shown: u32,
+    },
     /// An entry was taken in.
     TakenIn(Asked),
     /// A completion was posted, if only to wait for room.

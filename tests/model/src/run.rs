@@ -22,6 +22,7 @@ pub struct Figures {
     pub requests: u64,
     pub enters: u64,
     pub most_enters: u64,
+    pub most_unanswered: u64,
     pub abandoned: u64,
     pub panics: u64,
     pub errors: u64,
@@ -33,6 +34,7 @@ impl Figures {
         self.requests += other.requests;
         self.enters += other.enters;
         self.most_enters = self.most_enters.max(other.most_enters);
+        self.most_unanswered = self.most_unanswered.max(other.most_unanswered);
         self.abandoned += other.abandoned;
         self.panics += other.panics;
         self.errors += other.errors;
@@ -111,11 +113,13 @@ pub fn simulate(program: &Program) -> Result<Figures, Vec<String>> {
     figures.requests = world.accepted_requests() as u64;
     figures.enters = made.enters;
     figures.most_enters = made.enters;
-    // Answers to cancels don't pile up.
-    let most_waiting = 3 * figures.requests + program.actions.len() as u64 + 16;
-    if made.most_waiting > most_waiting {
-        world.violation(format!("{} completions were waiting for room", made.most_waiting));
+    // No wave of cancels goes out before the last one is answered.
+    let cancels = |action: &&Action| matches!(action, Action::Cancel { .. } | Action::CancelAll { .. });
+    let most = 2 + program.actions.iter().filter(cancels).count() as u64;
+    if made.most_unanswered > most {
+        world.violation(format!("a request was cancelled {} times without an answer", made.most_unanswered));
     }
+    figures.most_unanswered = made.most_unanswered;
     let leaked = match leaked {
         None if may_leak => Some(world.missing()),
         leaked => leaked,

@@ -86,7 +86,8 @@ pub(crate) struct Inner {
     posted: HashMap<u64, VecDeque<RawCompletion>>,
     /// What the kernel has: taken in, and no final completion posted.
     owned: HashSet<u64>,
-    enters: u64,
+    /// Entries that the kernel has been shown and has not taken in.
+    shown: u32,
     last_taken: Option<usize>,
     /// Chains by their first id: how long they are, and what of them was taken in.
     chains: Vec<Chain>,
@@ -105,7 +106,13 @@ struct Chain {
     first: usize,
     length: usize,
     taken: usize,
-    enter: u64,
+}
+
+impl Chain {
+    /// Whether only a part of it was taken in.
+    fn is_torn(&self) -> bool {
+        (1..self.length).contains(&self.taken)
+    }
 }
 
 thread_local! {
@@ -135,7 +142,7 @@ impl World {
                 keys: Vec::new(),
                 posted: HashMap::new(),
                 owned: HashSet::new(),
-                enters: 0,
+                shown: 0,
                 last_taken: None,
                 chains: Vec::new(),
                 kept: Vec::new(),
@@ -230,7 +237,7 @@ impl World {
     }
 
     pub(crate) fn accepted_chain(&self, first: usize, length: usize) {
-        self.lock().chains.push(Chain { first, length, taken: 0, enter: 0 });
+        self.lock().chains.push(Chain { first, length, taken: 0 });
     }
 
     /// A stream was given up: nobody is told of the rest of it.
@@ -437,9 +444,26 @@ impl Inner {
 
     fn note(&mut self, event: Event) {
         match event {
-            Event::Entered => self.enters += 1,
-            // The ring's own have tag 0.
-            Event::TakenIn(asked) if asked.user_data as u8 != 0 => self.taken_in(&asked),
+            Event::Entered { shown } => {
+                // What the kernel leaves is its own doing.
+                let all_taken = std::mem::replace(&mut self.shown, shown) == 0;
+                if all_taken && let Some(torn) = self.chains.iter_mut().find(|chain| chain.is_torn()) {
+                    torn.taken = torn.length;
+                    let first = torn.first;
+                    self.violation(format!("the chain of #{first} was torn apart"));
+                }
+            }
+            Event::TakenIn(_) if self.shown == 0 => {
+                self.violation("more was taken in than was shown".to_owned());
+            }
+            Event::TakenIn(asked) => {
+                self.shown -= 1;
+                // The ring's own have tag 0.
+                let is_ours = asked.user_data as u8 != 0;
+                if is_ours {
+                    self.taken_in(&asked);
+                }
+            }
             Event::Posted { user_data, result, flags } => {
                 let of_ours = user_data as u8 != 0 && self.owned.contains(&user_data);
                 if of_ours {
@@ -466,17 +490,13 @@ impl Inner {
             self.violation(format!("#{id} was overtaken by #{}", self.last_taken.unwrap_or_default()));
         }
         self.last_taken = Some(id);
-        let enters = self.enters;
-        let whole = self.program.faults.partial == 0.0;
         let mut torn = false;
         for chain in &mut self.chains {
             if (chain.first..chain.first + chain.length).contains(&id) {
                 torn |= id != chain.first + chain.taken;
-                torn |= whole && chain.taken > 0 && chain.enter != enters;
                 chain.taken += 1;
-                chain.enter = enters;
-            } else if (1..chain.length).contains(&chain.taken) {
-                torn = true;
+            } else {
+                torn |= chain.is_torn();
             }
         }
         if torn {
