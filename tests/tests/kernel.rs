@@ -42,7 +42,7 @@ macro_rules! rule {
 }
 
 /// Whether the kernel is as new as this; says "skipped" if not.
-fn since(major: u32, minor: u32) -> bool {
+fn is_linux(major: u32, minor: u32) -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(|it: char| !it.is_ascii_digit()).map(|it| it.parse().unwrap_or(0));
     let is = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
@@ -50,6 +50,13 @@ fn since(major: u32, minor: u32) -> bool {
         eprintln!("skipped: needs Linux {major}.{minor}, this is {}", release.trim());
     }
     is >= (major, minor)
+}
+
+/// Tests a rule that can be told from this version on: mostly 6.1, the first with rings that defer.
+fn on_linux(major: u32, minor: u32, test: impl FnOnce() + Send + 'static) {
+    if is_linux(major, minor) {
+        watched(test);
+    }
 }
 
 /// A completion: `user_data`, `res`, `flags`.
@@ -230,7 +237,7 @@ fn sorted(mut seen: Vec<Cqe>) -> Vec<Cqe> {
 
 #[test]
 fn a2_a_multishot_that_is_cancelled_has_one_final_completion() {
-    watched(|| {
+    on_linux(6, 4, || {
         for (kind, mut ring) in kinds(16) {
             let (reader, _writer) = pipe();
             let listener = listener();
@@ -257,7 +264,7 @@ fn a2_a_multishot_that_is_cancelled_has_one_final_completion() {
 
 #[test]
 fn a3_a_blocked_read_can_be_cancelled_also_in_a_worker() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (reader, _writer) = pipe();
             for flags in [squeue::Flags::empty(), squeue::Flags::ASYNC] {
@@ -275,7 +282,7 @@ fn a3_a_blocked_read_can_be_cancelled_also_in_a_worker() {
 
 #[test]
 fn a3b_an_error_can_carry_a_buffer() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (reader, _writer) = pipe();
             let _buffers = ProvidedBuffers::register(&ring.0.submitter(), 7, 1, 8, 0).unwrap();
@@ -298,7 +305,7 @@ fn a3b_an_error_can_carry_a_buffer() {
 #[test]
 fn a5_file_io_that_runs_is_not_cancelled_and_succeeds() {
     const SIZE: usize = 96 << 20;
-    watched(|| {
+    on_linux(6, 1, || {
         let path = format!("/dev/shm/rummelplatz-kernel-{}", std::process::id());
         let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
@@ -331,7 +338,7 @@ fn a5_file_io_that_runs_is_not_cancelled_and_succeeds() {
 
 #[test]
 fn a7_a_splice_that_is_cancelled_ends_with_a_number_of_the_kernels_own() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (from, _writer) = pipe();
             let (_reader, to) = pipe();
@@ -349,7 +356,7 @@ fn a7_a_splice_that_is_cancelled_ends_with_a_number_of_the_kernels_own() {
 
 #[test]
 fn a8_a_cancel_sees_only_what_was_submitted_before_it() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             ring.push(1, opcode::AsyncCancel::new(2).build());
             ring.push(2, never());
@@ -362,7 +369,7 @@ fn a8_a_cancel_sees_only_what_was_submitted_before_it() {
 
 #[test]
 fn a11_a_late_link_is_missed_by_the_first_cancel() {
-    watched(|| {
+    on_linux(6, 1, || {
         let mut ring = Bare::defer(8);
         let (reader, _writer) = pipe();
         let head = opcode::Timeout::new(time(Duration::from_millis(1))).flags(TimeoutFlags::ETIME_SUCCESS);
@@ -383,7 +390,7 @@ fn a11_a_late_link_is_missed_by_the_first_cancel() {
 
 #[test]
 fn a12_closing_a_descriptor_ends_no_request_on_it() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (mut client, server) = tcp_pair();
             ring.push(1, opcode::Recv::new(raw(&server), memory(8), 8).build());
@@ -400,7 +407,7 @@ fn a12_closing_a_descriptor_ends_no_request_on_it() {
 
 #[test]
 fn a13_a_cancel_by_user_data_hits_one_request() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             for _ in 0..3 {
                 ring.push(1, never());
@@ -421,7 +428,7 @@ fn a13_a_cancel_by_user_data_hits_one_request() {
 
 #[test]
 fn m1_what_a_cancelled_request_has_done_is_its_result() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (mut client, server) = tcp_pair();
             client.write_all(b"12345").unwrap();
@@ -436,7 +443,7 @@ fn m1_what_a_cancelled_request_has_done_is_its_result() {
 
 #[test]
 fn m4_what_is_read_at_submit_may_be_overwritten_after_it() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (reader, writer) = pipe();
             let spec = Box::leak(Box::new(Timespec::from(Duration::from_millis(5))));
@@ -466,7 +473,7 @@ fn m4_what_is_read_at_submit_may_be_overwritten_after_it() {
 
 #[test]
 fn b1_what_a_chain_has_not_begun_is_reached_through_its_head_alone() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (reader, _writer) = pipe();
             ring.push(1, read(&reader).flags(LINK));
@@ -485,7 +492,7 @@ fn b1_what_a_chain_has_not_begun_is_reached_through_its_head_alone() {
 
 #[test]
 fn b2_each_cancel_peels_one_member_off_a_hard_chain() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (reader, _writer) = pipe();
             let hard = squeue::Flags::IO_HARDLINK;
@@ -505,7 +512,7 @@ fn b2_each_cancel_peels_one_member_off_a_hard_chain() {
 
 #[test]
 fn b3_a_linked_timeout_has_a_completion_of_its_own_in_either_order() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (reader, writer) = pipe();
             let chain = |ring: &mut Bare, duration| {
@@ -536,7 +543,7 @@ fn b3_a_linked_timeout_has_a_completion_of_its_own_in_either_order() {
 
 #[test]
 fn b4_a_head_that_fails_or_falls_short_breaks_its_chain() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             ring.push(1, opcode::Fsync::new(Fd(-1)).build().flags(LINK));
             ring.push(2, nop().flags(LINK));
@@ -557,7 +564,7 @@ fn b4_a_head_that_fails_or_falls_short_breaks_its_chain() {
 #[test]
 fn b5_an_entry_that_skips_its_success_hides_it_and_the_rest_of_its_chain() {
     let skip = squeue::Flags::SKIP_SUCCESS;
-    watched(move || {
+    on_linux(6, 1, move || {
         for (kind, mut ring) in kinds(8) {
             ring.push(1, nop().flags(skip));
             let seen = ring.strays();
@@ -577,7 +584,7 @@ fn b5_an_entry_that_skips_its_success_hides_it_and_the_rest_of_its_chain() {
 
 #[test]
 fn b6_a_chain_ends_with_its_submit() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (reader, _writer) = pipe();
             ring.push(1, read(&reader).flags(LINK));
@@ -596,7 +603,7 @@ fn b6_a_chain_ends_with_its_submit() {
 
 #[test]
 fn n1_a_link_on_the_last_entry_swallows_the_cancel_behind_it() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (reader, writer) = pipe();
             ring.push(1, never());
@@ -638,7 +645,7 @@ fn sends(ring: &mut Bare, socket: &TcpStream) -> bool {
 
 #[test]
 fn c1_a_zero_copy_send_is_over_with_its_notification() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (client, mut server) = tcp_pair();
             ring.push(1, send_zc(&client, SENT));
@@ -655,7 +662,7 @@ fn c1_a_zero_copy_send_is_over_with_its_notification() {
 
 #[test]
 fn c6_an_error_of_a_zero_copy_send_is_not_final_if_it_announces_more() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (client, _server) = tcp_pair();
             client.shutdown(Shutdown::Write).unwrap();
@@ -677,7 +684,7 @@ fn c6_an_error_of_a_zero_copy_send_is_not_final_if_it_announces_more() {
 
 #[test]
 fn c9_a_notification_can_be_neither_cancelled_nor_hurried() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let stays_away = (0..ATTEMPTS).any(|_| {
                 let (client, server) = tcp_pair();
@@ -702,7 +709,7 @@ fn c9_a_notification_can_be_neither_cancelled_nor_hurried() {
 
 #[test]
 fn c11_a_reset_brings_the_notification() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let brought = (0..ATTEMPTS).any(|_| {
                 let (client, _server) = tcp_pair();
@@ -727,7 +734,7 @@ fn c11_a_reset_brings_the_notification() {
 
 #[test]
 fn d1_a_message_arrives_as_it_was_sent_flags_included() {
-    watched(|| {
+    on_linux(6, 3, || {
         for (kind, mut ring) in kinds(8) {
             let mut sender = Bare::plain(8);
             let flags = [None, Some(F_MORE), Some(F_NOTIF), Some(0x100), Some(F_BUFFER | 5 << 16)];
@@ -745,7 +752,7 @@ fn d1_a_message_arrives_as_it_was_sent_flags_included() {
 
 #[test]
 fn d4_a_message_to_what_is_no_ring_or_is_not_enabled_is_refused() {
-    watched(|| {
+    on_linux(6, 1, || {
         let mut sender = Bare::plain(8);
         let mut message = |target: Fd| sender.one(opcode::MsgRingData::new(target, 0, 0, None).build()).0;
         let disabled = Bare::new(8, |builder| {
@@ -758,7 +765,7 @@ fn d4_a_message_to_what_is_no_ring_or_is_not_enabled_is_refused() {
 
 #[test]
 fn d5_no_message_is_lost_on_a_full_queue() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in cramped() {
             let mut sender = Bare::plain(8);
             for number in 0..20 {
@@ -774,10 +781,7 @@ fn d5_no_message_is_lost_on_a_full_queue() {
 
 #[test]
 fn d9_a_message_needs_no_ring_to_be_sent_from() {
-    watched(|| {
-        if !since(6, 13) {
-            return;
-        }
+    on_linux(6, 13, || {
         for (kind, mut ring) in kinds(8) {
             let sent = forge_without_a_ring(raw(&ring.0), 5, 6, Some(F_MORE));
             rule!("D9", sent.is_ok(), "{kind}: {sent:?}");
@@ -791,7 +795,7 @@ fn d9_a_message_needs_no_ring_to_be_sent_from() {
 
 #[test]
 fn e3_all_that_is_submitted_after_a_drain_waits_behind_it_cancels_included() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (reader, _writer) = pipe();
             ring.push(1, poll_multi(&reader));
@@ -814,7 +818,7 @@ fn e3_all_that_is_submitted_after_a_drain_waits_behind_it_cancels_included() {
 
 #[test]
 fn f1_what_does_not_fit_the_completion_queue_is_kept_in_order_and_comes_with_the_next_enter() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in cramped() {
             for number in 0..10 {
                 ring.push(number, nop());
@@ -866,7 +870,7 @@ fn over_a_full_queue(
 
 #[test]
 fn f2_a_full_queue_ends_a_multishot_poll_with_its_events() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in cramped() {
             let (reader, writer) = pipe();
             let seen = over_a_full_queue(&mut ring, poll_multi(&reader), || put(&writer, b"x"), 1);
@@ -877,7 +881,7 @@ fn f2_a_full_queue_ends_a_multishot_poll_with_its_events() {
 
 #[test]
 fn f3_a_full_queue_ends_a_multishot_receive_with_its_bytes() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in cramped() {
             let (mut client, server) = tcp_pair();
             let _buffers = ProvidedBuffers::register(&ring.0.submitter(), 7, 2, 8, 0).unwrap();
@@ -891,7 +895,7 @@ fn f3_a_full_queue_ends_a_multishot_receive_with_its_bytes() {
 
 #[test]
 fn f4_a_full_queue_ends_a_multishot_accept_with_its_socket() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in cramped() {
             let listener = listener();
             let mut clients = Vec::new();
@@ -908,7 +912,7 @@ fn f4_a_full_queue_ends_a_multishot_accept_with_its_socket() {
 
 #[test]
 fn f5_a_full_queue_ends_a_multishot_timer_with_its_tick() {
-    watched(|| {
+    on_linux(6, 4, || {
         for (kind, mut ring) in cramped() {
             let tick = opcode::Timeout::new(time(Duration::from_millis(3))).flags(TimeoutFlags::MULTISHOT);
             let pause = || thread::sleep(Duration::from_millis(10));
@@ -922,7 +926,7 @@ fn f5_a_full_queue_ends_a_multishot_timer_with_its_tick() {
 
 #[test]
 fn f6_a_small_queue_loses_nothing() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in cramped() {
             let mut seen = Vec::new();
             for number in 0..64 {
@@ -944,7 +948,7 @@ fn f6_a_small_queue_loses_nothing() {
 
 #[test]
 fn f7_a_ring_that_defers_shows_nothing_to_who_does_not_look() {
-    watched(|| {
+    on_linux(6, 1, || {
         let mut ring = Bare::defer(8);
         let (reader, writer) = pipe();
         ring.push(1, poll(&reader));
@@ -966,6 +970,9 @@ fn f7_a_ring_that_defers_shows_nothing_to_who_does_not_look() {
 #[test]
 fn g1_a_signal_ends_a_wait_and_says_nothing_if_something_was_submitted() {
     in_child(|| {
+        if !is_linux(6, 1) {
+            return;
+        }
         for restart in [false, true] {
             for (kind, mut ring) in kinds(8) {
                 let storm = SignalStorm::begin(restart);
@@ -986,6 +993,9 @@ fn g1_a_signal_ends_a_wait_and_says_nothing_if_something_was_submitted() {
 #[test]
 fn g2_a_process_that_was_stopped_and_goes_on_has_its_wait_interrupted() {
     in_child(|| {
+        if !is_linux(6, 1) {
+            return;
+        }
         for (kind, mut ring) in kinds(8) {
             let pid = std::process::id();
             let commands = format!("sleep 0.05; kill -STOP {pid}; sleep 0.05; kill -CONT {pid}");
@@ -1002,7 +1012,7 @@ fn g2_a_process_that_was_stopped_and_goes_on_has_its_wait_interrupted() {
 
 #[test]
 fn g5_a_wait_with_a_limit_says_so_unless_something_was_submitted() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let limit = Timespec::from(Duration::from_millis(2));
             let arguments = SubmitArgs::new().timespec(&limit);
@@ -1020,7 +1030,7 @@ fn g5_a_wait_with_a_limit_says_so_unless_something_was_submitted() {
 
 #[test]
 fn h1_a_bad_entry_ends_the_submit_and_the_wait_unless_all_are_to_be_submitted() {
-    watched(|| {
+    on_linux(6, 1, || {
         for all in [false, true] {
             let mut ring = Bare::new(8, |builder| {
                 if all {
@@ -1046,7 +1056,7 @@ fn h1_a_bad_entry_ends_the_submit_and_the_wait_unless_all_are_to_be_submitted() 
 
 #[test]
 fn h2_what_fails_when_it_is_begun_does_not_end_the_submit() {
-    watched(|| {
+    on_linux(6, 1, || {
         let mut ring = Bare::plain(8);
         ring.push(1, opcode::Fsync::new(Fd(-1)).build());
         ring.push(
@@ -1064,7 +1074,7 @@ fn h2_what_fails_when_it_is_begun_does_not_end_the_submit() {
 
 #[test]
 fn h3_a_bad_entry_in_a_chain_ends_all_of_it_with_a_completion_each() {
-    watched(|| {
+    on_linux(6, 1, || {
         for bad in 0..3 {
             for (kind, mut ring) in kinds(8) {
                 for place in 0..3 {
@@ -1084,7 +1094,7 @@ fn h3_a_bad_entry_in_a_chain_ends_all_of_it_with_a_completion_each() {
 
 #[test]
 fn h5_flags_that_a_kernel_does_not_know_are_einval() {
-    watched(|| {
+    on_linux(6, 1, || {
         // SAFETY: zeroes are valid parameters, and large enough for any kernel's.
         let mut parameters = [0_u32; 64];
         parameters[2] = 1 << 31;
@@ -1102,7 +1112,7 @@ fn h5_flags_that_a_kernel_does_not_know_are_einval() {
 
 #[test]
 fn h6_what_a_restricted_ring_does_not_allow_is_eacces() {
-    watched(|| {
+    on_linux(6, 1, || {
         let mut ring = Bare::new(8, |builder| {
             builder.setup_r_disabled();
         });
@@ -1125,7 +1135,7 @@ fn errno<T>(result: io::Result<T>) -> Option<i32> {
 
 #[test]
 fn i1_a_ring_is_its_owners_and_what_another_thread_has_queued_waits_for_it() {
-    watched(|| {
+    on_linux(6, 1, || {
         let mut ring = Bare::defer(8);
         thread::scope(|scope| {
             let ring = &mut ring;
@@ -1148,7 +1158,7 @@ fn i1_a_ring_is_its_owners_and_what_another_thread_has_queued_waits_for_it() {
 
 #[test]
 fn i4_a_ring_that_was_made_disabled_belongs_to_the_thread_that_enables_it() {
-    watched(|| {
+    on_linux(6, 1, || {
         let mut ring = Bare::new(8, |builder| {
             builder.setup_r_disabled().setup_single_issuer().setup_defer_taskrun();
         });
@@ -1173,7 +1183,7 @@ fn i4_a_ring_that_was_made_disabled_belongs_to_the_thread_that_enables_it() {
 
 #[test]
 fn i5_a_deferring_ring_whose_thread_is_gone_ends_nothing() {
-    watched(|| {
+    on_linux(6, 1, || {
         let (reader, writer) = pipe();
         let ring = thread::spawn(move || {
             let mut ring = Bare::defer(8);
@@ -1209,7 +1219,7 @@ fn is_written(byte: *const u8, time: Duration) -> bool {
 
 #[test]
 fn i6_a_copy_of_the_descriptor_keeps_requests_alive_when_the_ring_is_closed() {
-    watched(|| {
+    on_linux(6, 1, || {
         for copied in [true, false] {
             let mut ring = Bare::plain(8);
             let (reader, writer) = pipe();
@@ -1238,7 +1248,7 @@ fn i6_a_copy_of_the_descriptor_keeps_requests_alive_when_the_ring_is_closed() {
 #[test]
 fn j1_closing_a_ring_waits_for_nothing_that_runs() {
     const SIZE: usize = 96 << 20;
-    watched(|| {
+    on_linux(6, 1, || {
         let path = format!("/dev/shm/rummelplatz-kernel-close-{}", std::process::id());
         let mut file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
@@ -1274,7 +1284,7 @@ fn j1_closing_a_ring_waits_for_nothing_that_runs() {
 
 #[test]
 fn k1_a_lack_of_buffers_ends_a_multishot_receive() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (mut client, server) = tcp_pair();
             let _buffers = ProvidedBuffers::register(&ring.0.submitter(), 7, 1, 4, 0).unwrap();
@@ -1294,7 +1304,7 @@ fn k1_a_lack_of_buffers_ends_a_multishot_receive() {
 
 #[test]
 fn k2_the_end_of_a_file_and_a_reset_end_a_multishot_receive() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             for (reset, result) in [(false, 0), (true, -libc::ECONNRESET)] {
                 let (client, server) = tcp_pair();
@@ -1319,6 +1329,9 @@ fn k2_the_end_of_a_file_and_a_reset_end_a_multishot_receive() {
 #[test]
 fn k3c_a_lack_of_descriptors_ends_a_multishot_accept_and_loses_no_connection() {
     in_child(|| {
+        if !is_linux(6, 1) {
+            return;
+        }
         let listener = listener();
         let clients = connect(&listener, 8);
         let mut ring = Bare::defer(16);
@@ -1345,7 +1358,7 @@ fn k3c_a_lack_of_descriptors_ends_a_multishot_accept_and_loses_no_connection() {
 
 #[test]
 fn k3d_descriptors_arrive_before_the_end_of_a_multishot_accept_that_is_cancelled() {
-    watched(|| {
+    on_linux(6, 1, || {
         let listener = listener();
         let mut ring = Bare::defer(16);
         ring.push(1, opcode::AcceptMulti::new(raw(&*listener)).build());
@@ -1371,7 +1384,7 @@ fn k3d_descriptors_arrive_before_the_end_of_a_multishot_accept_that_is_cancelled
 
 #[test]
 fn k4_a_hang_up_does_not_end_a_multishot_poll() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (reader, writer) = pipe();
             ring.push(1, poll_multi(&reader));
@@ -1393,7 +1406,7 @@ fn k8_an_update_of_a_poll_can_change_its_user_data() {
     const LEN: usize = 24;
     const OFF: usize = 8;
     const IORING_POLL_UPDATE_USER_DATA: u8 = 1 << 2;
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (reader, writer) = pipe();
             ring.push(1, poll(&reader));
@@ -1410,7 +1423,7 @@ fn k8_an_update_of_a_poll_can_change_its_user_data() {
 
 #[test]
 fn k9_buffers_can_be_unregistered_under_a_multishot_receive() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             let (mut client, server) = tcp_pair();
             let buffers = ProvidedBuffers::register(&ring.0.submitter(), 7, 2, 4, 0).unwrap();
@@ -1428,10 +1441,7 @@ fn k9_buffers_can_be_unregistered_under_a_multishot_receive() {
 
 #[test]
 fn k10_a_buffer_that_is_used_up_bit_by_bit_says_whether_there_is_more_of_it() {
-    watched(|| {
-        if !since(6, 12) {
-            return;
-        }
+    on_linux(6, 12, || {
         for (kind, mut ring) in kinds(8) {
             let (mut client, server) = tcp_pair();
             let incremental = ProvidedBuffers::INCREMENTAL;
@@ -1456,6 +1466,9 @@ fn k10_a_buffer_that_is_used_up_bit_by_bit_says_whether_there_is_more_of_it() {
 #[test]
 fn l1_a_lack_of_descriptors_is_emfile() {
     in_child(|| {
+        if !is_linux(6, 1) {
+            return;
+        }
         set_limit(libc::RLIMIT_NOFILE, 0);
         let made = errno::<IoUring>(IoUring::new(8));
         rule!("L1", made == Some(libc::EMFILE), "{made:?}");
@@ -1465,6 +1478,9 @@ fn l1_a_lack_of_descriptors_is_emfile() {
 #[test]
 fn l5_work_that_no_thread_can_be_had_for_ends_as_cancelled_at_worst() {
     in_child(|| {
+        if !is_linux(6, 1) {
+            return;
+        }
         become_nobody();
         set_limit(libc::RLIMIT_NPROC, 0);
         let Ok(ring) = IoUring::builder().build(8) else {
@@ -1479,7 +1495,7 @@ fn l5_work_that_no_thread_can_be_had_for_ends_as_cancelled_at_worst() {
 
 #[test]
 fn l6_no_user_data_is_special() {
-    watched(|| {
+    on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             for user_data in [0, u64::MAX] {
                 ring.push(user_data, nop());
@@ -1541,7 +1557,7 @@ fn wakes_a_sleeper(fd: RawFd, event: impl FnOnce()) -> bool {
 
 #[test]
 fn w1_work_for_a_deferring_ring_wakes_no_sleeper_on_its_descriptor_but_signals_its_eventfd() {
-    watched(|| {
+    on_linux(6, 1, || {
         let mut ring = Bare::defer(8);
         let (reader, writer) = pipe();
         let signal = eventfd();
@@ -1556,7 +1572,7 @@ fn w1_work_for_a_deferring_ring_wakes_no_sleeper_on_its_descriptor_but_signals_i
 
 #[test]
 fn w2_an_eventfd_is_signalled_out_of_the_write_to_another_only_once() {
-    watched(|| {
+    on_linux(6, 1, || {
         let mut ring = Bare::defer(8);
         let (signal, source) = (eventfd(), eventfd());
         ring.0.submitter().register_eventfd(signal.as_raw_fd()).unwrap();
@@ -1579,7 +1595,7 @@ fn w2_an_eventfd_is_signalled_out_of_the_write_to_another_only_once() {
 #[test]
 fn w3_an_enter_runs_twenty_pieces_of_task_work() {
     const POLLS: u64 = 100;
-    watched(|| {
+    on_linux(6, 13, || {
         let mut ring = Bare::defer(128);
         let (reader, writer) = pipe();
         for number in 0..POLLS {
@@ -1597,7 +1613,7 @@ fn w3_an_enter_runs_twenty_pieces_of_task_work() {
 
 #[test]
 fn w4_a_multishot_timer_that_has_fired_is_not_found_before_its_task_work_has_run() {
-    watched(|| {
+    on_linux(6, 4, || {
         let mut ring = Bare::defer(8);
         let tick = opcode::Timeout::new(time(Duration::from_millis(20))).flags(TimeoutFlags::MULTISHOT);
         ring.push(1, tick.build());
@@ -1616,7 +1632,7 @@ fn w4_a_multishot_timer_that_has_fired_is_not_found_before_its_task_work_has_run
 
 #[test]
 fn w5_the_seconds_of_a_timeout_are_signed() {
-    watched(|| {
+    on_linux(6, 1, || {
         let mut ring = Bare::plain(8);
         let spec = Box::leak(Box::new(Timespec::new().sec(u64::MAX)));
         let (result, _) = ring.one(opcode::Timeout::new(&raw const *spec).build());
@@ -1630,7 +1646,7 @@ fn w5_the_seconds_of_a_timeout_are_signed() {
 
 #[test]
 fn j6_the_descriptors_of_a_deferring_ring_are_let_go_when_its_requests_have_ended() {
-    watched(|| {
+    on_linux(6, 1, || {
         let mut address = "127.0.0.1:0".parse().unwrap();
         for _ in 0..10 {
             let listener = TcpListener::bind(address).unwrap();
