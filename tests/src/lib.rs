@@ -46,6 +46,14 @@ use std::time::{Duration, Instant};
 use rummelplatz::io_uring::{opcode, squeue, types};
 use rummelplatz::{Completion, ControlFlow, RawRing, Request, RingOperation, Submitter, request, ring};
 
+mod bare;
+mod streams;
+mod surroundings;
+
+pub use bare::*;
+pub use streams::*;
+pub use surroundings::*;
+
 // ---- watchdogs ----------------------------------------------------------------------------------
 
 /// After this time a test is taken for hung.

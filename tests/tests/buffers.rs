@@ -284,27 +284,6 @@ fn two_pools_in_one_ring_are_kept_apart() {
 // ---- no buffer left ---------------------------------------------------------------------------
 
 #[test]
-fn a_stream_without_buffers_neither_spins_nor_ends() {
-    watched(|| {
-        let (mut ring, client, pool, held, seen) = starved();
-        for _ in 0..100 {
-            ring.turn().unwrap();
-            assert_eq!(ring.stats().in_flight, 1);
-        }
-        assert_eq!(seen.take(), [], "it was told once");
-
-        drop(held.take().pop());
-        turn_until!(ring, seen.len() == 1);
-        assert_eq!(seen.take(), [Seen::Bytes(1)], "and it goes on where it was");
-        drop(client);
-        drop(held.take());
-        ring.run().unwrap();
-        assert_eq!(seen.take(), [Seen::End(Ok(0))]);
-        assert_eq!(pool.available(), 2);
-    });
-}
-
-#[test]
 fn a_buffer_that_another_thread_drops_wakes_the_ring() {
     watched(|| {
         let (mut ring, client, pool, held, seen) = starved();

@@ -1,59 +1,20 @@
 //! Multishot requests: what keeps them going, and every way in which they end.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::num::NonZeroU32;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
-use rummelplatz::io_uring::cqueue;
 use rummelplatz::request::Events;
-use rummelplatz::{BufferPool, Completion, ControlFlow, Key, Stream, request};
+use rummelplatz::{BufferPool, ControlFlow, Key, request};
 use rummelplatz_tests::{
-    Bench, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome, pipe, tcp_pair, watched,
+    Acceptor, Bench, Ledger, Log, Receiver, Script, Tracked, connect, cramped, in_child, is_cut, listener,
+    open_descriptors, outcome, pipe, receive_all, tcp_pair, watched,
 };
-
-/// A ring whose completion queue has room for four: it cuts every stream that is a little busy.
-fn cramped<D: Send>(first: Script<D>, second: Script<D>) -> Bench<D> {
-    let four = NonZeroU32::new(4).unwrap();
-    Bench::builder(first, second).entries(four).completion_entries(four).build().unwrap()
-}
-
-/// Whether the kernel has ended the stream with this completion, whatever `more()` says.
-fn is_cut(completion: &Completion) -> bool {
-    !cqueue::more(completion.raw().flags)
-}
-
-struct Acceptor {
-    listener: Arc<TcpListener>,
-    /// How often the stream was armed.
-    arms: u32,
-}
-
-impl Acceptor {
-    fn new(listener: &Arc<TcpListener>) -> Acceptor {
-        Acceptor { listener: Arc::clone(listener), arms: 0 }
-    }
-
-    fn accept(&mut self) -> Stream<'_> {
-        self.arms += 1;
-        request::accept_multi(&self.listener)
-    }
-}
-
-fn listener() -> Arc<TcpListener> {
-    Arc::new(TcpListener::bind("127.0.0.1:0").unwrap())
-}
-
-fn connect(listener: &TcpListener, count: usize) -> Vec<TcpStream> {
-    let address = listener.local_addr().unwrap();
-    (0..count).map(|_| TcpStream::connect(address).unwrap()).collect()
-}
 
 /// Fails unless the other end is closed and has sent nothing.
 fn assert_closed_by_peer(client: &mut TcpStream) {
@@ -65,72 +26,6 @@ fn assert_closed_by_peer(client: &mut TcpStream) {
 }
 
 // ---- accepting --------------------------------------------------------------------------------
-
-#[test]
-fn a_completion_queue_of_four_loses_no_socket_and_the_acceptor_is_never_deaf() {
-    in_child(|| {
-        const FIRST: usize = 100;
-        const LATER: usize = 200;
-        let before = open_descriptors();
-        {
-            let (ledger, ended) = (Ledger::new(), Log::new());
-            let listener = listener();
-            let acceptor = ledger.issue(Acceptor::new(&listener));
-            let waiting = connect(&listener, FIRST);
-            let (half_way, go_on) = mpsc::channel();
-            let others = thread::spawn(move || {
-                go_on.recv().unwrap();
-                let clients = (0..LATER / 4).flat_map(|_| connect(&listener, 4));
-                clients.collect::<Vec<_>>()
-            });
-
-            let accepted = Log::<TcpStream>::new();
-            let (sockets, end) = (accepted.clone(), ended.clone());
-            let mut cuts = 0;
-            let first = Script::new()
-                .on_setup_once(|mut submitter| {
-                    submitter.stream(acceptor, |acceptor| acceptor.accept())?;
-                    Ok(())
-                })
-                .on_completion(move |completion, acceptor: Tracked<Acceptor>, _| {
-                    assert!(completion.more());
-                    cuts += u32::from(is_cut(&completion));
-                    assert!(acceptor.arms == cuts || acceptor.arms == cuts + 1, "armed once per cut");
-                    sockets.push(completion.into_fd().unwrap().into());
-                    if sockets.len() == FIRST {
-                        half_way.send(()).unwrap();
-                    }
-                    let flow = match sockets.len() {
-                        n if n == FIRST + LATER => ControlFlow::Exit,
-                        _ => ControlFlow::Continue,
-                    };
-                    (flow, Some(acceptor))
-                })
-                .on_teardown(move |completion, acceptor, _| {
-                    end.push((outcome(&completion), acceptor.arms));
-                    Ok(())
-                });
-            let mut ring = cramped(first, Script::new());
-            ring.run().unwrap();
-
-            let mut clients = waiting;
-            clients.extend(others.join().unwrap());
-            let mut theirs: Vec<SocketAddr> =
-                clients.iter().map(|client| client.local_addr().unwrap()).collect();
-            let sockets = accepted.take();
-            let mut ours: Vec<SocketAddr> =
-                sockets.iter().map(|socket| socket.peer_addr().unwrap()).collect();
-            theirs.sort();
-            ours.sort();
-            assert_eq!(ours, theirs, "each connection was accepted once");
-            let [(Err(libc::ECANCELED), arms)] = ended.take()[..] else { panic!("ended otherwise") };
-            assert!(arms > 10, "armed only {arms} times: the queue was not small enough to matter");
-            assert_eq!(ring.stats().in_flight, 0);
-            ledger.assert_all_dropped_once();
-        }
-        assert_eq!(open_descriptors(), before);
-    });
-}
 
 #[test]
 fn an_acceptor_hands_its_sockets_to_another_operation_by_tag() {
@@ -174,45 +69,6 @@ fn an_acceptor_hands_its_sockets_to_another_operation_by_tag() {
             assert_eq!(greeting, "hello");
         }
         assert_eq!(ring.stats().operations()[1].in_flight, 0);
-    });
-}
-
-#[test]
-fn no_descriptor_left_ends_the_acceptor_and_loses_no_connection() {
-    in_child(|| {
-        const CLIENTS: usize = 20;
-        let listener = listener();
-        let clients = connect(&listener, CLIENTS);
-        let accepted = Log::<OwnedFd>::new();
-        let errors = Log::new();
-        let (sockets, ends, again) = (accepted.clone(), errors.clone(), Arc::clone(&listener));
-        let first = Script::new()
-            .on_setup(move |mut submitter| {
-                submitter.stream(Acceptor::new(&again), Acceptor::accept)?;
-                Ok(())
-            })
-            .on_completion(move |completion, acceptor, _| {
-                if !completion.more() {
-                    assert_eq!(acceptor.arms, 1);
-                    ends.push(outcome(&completion));
-                    return (ControlFlow::Continue, None);
-                }
-                sockets.push(completion.into_fd().unwrap());
-                (ControlFlow::Continue, (sockets.len() < CLIENTS).then_some(acceptor))
-            });
-        let mut ring = Bench::with(8, first);
-
-        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        setrlimit(Resource::RLIMIT_NOFILE, open_descriptors() as u64 + 6, hard).unwrap();
-        ring.run().unwrap();
-        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
-        let some = accepted.len();
-        assert!(some > 0 && some < CLIENTS, "{some} of {CLIENTS} before the limit");
-        assert_eq!(errors.take(), [Err(libc::EMFILE)]);
-
-        ring.run().unwrap();
-        assert_eq!((accepted.len(), clients.len()), (CLIENTS, CLIENTS), "the others had to wait");
-        assert_eq!(errors.take(), []);
     });
 }
 
@@ -347,62 +203,6 @@ fn other_data_may_be_returned_than_was_handed_over() {
 
 // ---- receiving --------------------------------------------------------------------------------
 
-struct Receiver {
-    socket: TcpStream,
-    pool: BufferPool,
-    arms: u32,
-}
-
-impl Receiver {
-    fn receive(&mut self) -> Stream<'_> {
-        self.arms += 1;
-        request::recv_multi(&self.socket, &self.pool)
-    }
-}
-
-/// The ring receives all of a connection; returns the bytes, how the stream ended and how often it was
-/// armed.
-fn receive_all(socket: TcpStream, pool: &BufferPool) -> (Vec<u8>, Result<u32, i32>, u32) {
-    let receiver = Receiver { socket, pool: pool.clone(), arms: 0 };
-    let (bytes, ends) = (Log::new(), Log::new());
-    let (received, end) = (bytes.clone(), ends.clone());
-    let first = Script::new()
-        .on_setup_once(|mut submitter| {
-            submitter.stream(receiver, Receiver::receive)?;
-            Ok(())
-        })
-        .on_completion(move |completion, receiver, _| {
-            if !completion.more() {
-                end.push((outcome(&completion), receiver.arms));
-                return (ControlFlow::Continue, None);
-            }
-            match completion.into_buffer() {
-                Ok(buffer) => received.push(buffer.to_vec()),
-                Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS)),
-            }
-            (ControlFlow::Continue, Some(receiver))
-        });
-    cramped(first, Script::new()).run().unwrap();
-    assert_eq!(pool.available(), pool.capacity());
-    let [(end, arms)] = ends.take()[..] else { panic!("a stream has one end") };
-    (bytes.take().concat(), end, arms)
-}
-
-#[test]
-fn a_receiver_with_a_completion_queue_of_four_loses_no_byte() {
-    watched(|| {
-        let (mut client, server) = tcp_pair();
-        let sent: Vec<u8> = (0..20_000_u32).map(|number| (number % 251) as u8).collect();
-        client.write_all(&sent).unwrap();
-        drop(client);
-        let pool = BufferPool::new(64, 32).unwrap();
-        let (received, end, arms) = receive_all(server, &pool);
-        assert!(received == sent, "{} bytes of {}", received.len(), sent.len());
-        assert_eq!(end, Ok(0), "the end of the file is the end of the stream");
-        assert!(arms > 10, "armed only {arms} times: the queue was not small enough to matter");
-    });
-}
-
 #[test]
 fn the_end_of_the_file_is_final_and_carries_an_empty_buffer() {
     watched(|| {
@@ -496,83 +296,6 @@ fn a_poll_tells_of_each_change_and_a_hang_up_does_not_end_it() {
     });
 }
 
-/// Two operations: the first has the stream under test, the second keeps the completion queue of a
-/// [`cramped`] ring full by submitting no-ops, until the first has had half of its completions.
-mod crowded {
-    use super::*;
-
-    pub(crate) struct Data<S> {
-        /// `None` for a no-op.
-        pub(crate) stream: Option<S>,
-        pub(crate) arms: u32,
-    }
-
-    pub(crate) fn run<S: Send + 'static>(
-        stream: S,
-        completions: usize,
-        arm: for<'d> fn(&'d mut Data<S>) -> Stream<'d>,
-        mut handler: impl FnMut(&Completion, &mut S) -> bool + Send + 'static,
-    ) -> u32 {
-        let (ended, seen) = (Log::new(), Log::new());
-        let (over, count, counted) = (ended.clone(), seen.clone(), seen);
-        let first = Script::new()
-            .on_setup_once(move |mut submitter| {
-                submitter.stream(Data { stream: Some(stream), arms: 0 }, arm)?;
-                for _ in 0..8 {
-                    submitter.to(Bench::SECOND).submit(Data { stream: None, arms: 0 }, |_| request::nop())?;
-                }
-                Ok(())
-            })
-            .on_completion(move |completion, mut data: Data<S>, _| {
-                count.push(());
-                let goes_on = handler(&completion, data.stream.as_mut().unwrap()) && completion.more();
-                if !goes_on {
-                    over.push(data.arms);
-                    return (ControlFlow::Continue, None);
-                }
-                (ControlFlow::Continue, Some(data))
-            });
-        let second = Script::new().on_completion(move |_, data, mut submitter| {
-            if counted.len() < completions / 2 {
-                submitter.submit(data, |_| request::nop()).unwrap();
-            }
-            (ControlFlow::Continue, None)
-        });
-        let mut ring = cramped(first, second);
-        ring.run().unwrap();
-        assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
-        let [arms] = ended.take()[..] else { panic!("the stream has one end") };
-        arms
-    }
-}
-
-#[test]
-fn a_poll_that_is_cut_is_armed_again() {
-    watched(|| {
-        let (reader, writer) = pipe();
-        let (mut reader, mut writer) = (std::fs::File::from(reader), std::fs::File::from(writer));
-        writer.write_all(b"x").unwrap();
-        let mut left = 50;
-        let poll_reader = reader.try_clone().unwrap();
-        let arms = crowded::run(
-            poll_reader,
-            50,
-            |data| {
-                data.arms += 1;
-                request::poll_multi(data.stream.as_ref().unwrap(), Events::READABLE)
-            },
-            move |completion, _| {
-                assert!(Events::from_result(completion.result().unwrap()).contains(Events::READABLE));
-                reader.read_exact(&mut [0]).unwrap();
-                left -= 1;
-                writer.write_all(b"x").unwrap();
-                left > 0
-            },
-        );
-        assert!(arms > 1, "the kernel never cut it");
-    });
-}
-
 #[test]
 fn a_poll_of_what_is_always_ready_says_so_until_it_is_ended_and_starves_nobody() {
     watched(|| {
@@ -660,35 +383,6 @@ fn a_counted_timer_ticks_that_often_and_its_last_tick_is_final() {
             }
             assert_eq!((ring.stats().returned_late, ring.stats().foreign), (0, 0));
         }
-    });
-}
-
-#[test]
-fn a_counted_timer_that_is_cut_goes_on_counting_where_it_was() {
-    watched(|| {
-        const TIMES: u32 = 40;
-        let seen = Log::new();
-        let log = seen.clone();
-        let arms = crowded::run(
-            (),
-            TIMES as usize,
-            |data| {
-                data.arms += 1;
-                let times = NonZeroU32::new(TIMES).unwrap();
-                request::timeout_multi_times(Duration::from_micros(200), times)
-            },
-            move |completion, ()| {
-                log.push((completion.more(), outcome(completion)));
-                true
-            },
-        );
-        let seen = seen.take();
-        assert_eq!(seen.len(), TIMES as usize, "neither less nor more");
-        assert!(seen.iter().all(|(_, outcome)| *outcome == Ok(0)));
-        let finals = seen.iter().filter(|(more, _)| !more).count();
-        assert_eq!((finals, seen.last()), (1, Some(&(false, Ok(0)))));
-        assert!(arms > 1, "the kernel never cut it");
-        assert!(arms <= TIMES / 2 + 1, "it went on cutting it");
     });
 }
 

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use rummelplatz::io_uring::{IoUring, cqueue, opcode, squeue, types};
+use rummelplatz::io_uring::{cqueue, opcode, squeue, types};
 use rummelplatz::request::{CWD, Events, OpenOptions};
-use rummelplatz::{ControlFlow, Key, Refused, Request, RingError, SubmitError, request};
+use rummelplatz::{ControlFlow, Refused, Request, RingError, SubmitError, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, addressable, in_child, open_descriptors,
-    outcome, pipe, tcp_pair, watched,
+    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome, pipe,
+    tcp_pair, watched,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -228,42 +228,6 @@ fn cancels_are_accepted_when_nothing_else_is() {
 }
 
 // ---- keys -----------------------------------------------------------------------------------------------
-
-#[test]
-fn a_stale_key_never_cancels_the_request_that_has_its_slot_now() {
-    watched(|| {
-        let ledger = Ledger::new();
-        let seen = Log::new();
-        let log = seen.clone();
-        let keys = Log::<Key<Script<Tracked<u32>>>>::new();
-        let script = Script::new()
-            .on_setup_once({
-                let keys = keys.clone();
-                move |mut submitter| {
-                    keys.push(submitter.submit(ledger.issue(0), |_| request::nop())?);
-                    Ok(())
-                }
-            })
-            .on_completion(move |completion, data: Tracked<u32>, mut submitter| {
-                log.push((*data, outcome(&completion)));
-                let old = keys.take();
-                for key in &old {
-                    assert!(!submitter.cancel(*key), "its request is over");
-                    keys.push(*key);
-                }
-                if *data < 100 {
-                    let next = ledger.issue(*data + 1);
-                    let key = submitter.submit(next, |_| request::timeout(Duration::ZERO)).unwrap();
-                    assert!(old.iter().all(|old| *old != key && !submitter.cancel(*old)));
-                    keys.push(key);
-                }
-                (ControlFlow::Continue, None)
-            });
-        Bench::with(8, script).run().unwrap();
-        assert_eq!(seen.take(), (0..=100).map(|number| (number, Ok(0))).collect::<Vec<_>>());
-        ledger.assert_all_dropped_once();
-    });
-}
 
 #[test]
 fn a_key_is_good_for_one_request_of_one_ring_alone() {
@@ -519,66 +483,6 @@ fn operations_that_post_to_each_other_do_not_keep_the_kernel_waiting() {
 
 // ---- raw entries ------------------------------------------------------------------------------------------------
 
-/// `IORING_OP_POLL_REMOVE` with `IORING_POLL_UPDATE_USER_DATA`, which the `io-uring` crate has no
-/// constructor for.
-fn poll_update_user_data() -> squeue::Entry {
-    const LEN: usize = 24;
-    const IORING_POLL_UPDATE_USER_DATA: u32 = 1 << 2;
-    let mut entry = opcode::PollRemove::new(1).build();
-    // SAFETY: `sqe->len` lies at this offset of the 64 bytes of the entry, aligned.
-    unsafe { (&raw mut entry).cast::<u8>().add(LEN).cast::<u32>().write(IORING_POLL_UPDATE_USER_DATA) };
-    entry
-}
-
-#[test]
-fn entries_that_would_break_the_accounts_are_refused_with_their_data() {
-    watched(|| {
-        let ledger = Ledger::new();
-        let seen = Log::new();
-        let mut ring = Bench::with(8, logging(&seen));
-        let mut submitter = ring.submitter(Bench::FIRST);
-        let flags = squeue::Flags::IO_LINK;
-        let bad = [
-            nop().flags(squeue::Flags::SKIP_SUCCESS),
-            nop().flags(squeue::Flags::IO_DRAIN),
-            nop().flags(flags),
-            nop().flags(squeue::Flags::IO_HARDLINK),
-            poll_update_user_data(),
-        ];
-        for entry in bad {
-            // SAFETY: it points to nothing.
-            let refused = unsafe { submitter.push(entry.clone(), ledger.issue(7)) }.unwrap_err();
-            assert!(matches!(refused.error, SubmitError::Invalid(_)), "{entry:?}");
-            assert_eq!(*refused.data, 7);
-            // Among good ones.
-            let entries = [link(nop()), entry.clone().flags(flags), nop()];
-            if !refused.to_string().contains("link") {
-                // SAFETY: they point to nothing.
-                let refused =
-                    unsafe { submitter.push_multiple(entries, [1, 2, 3].map(|it| ledger.issue(it))) };
-                let refused = refused.unwrap_err();
-                assert!(matches!(refused.error, SubmitError::Invalid(_)), "{entry:?}");
-                assert_eq!(refused.data.map(|it| *it), [1, 2, 3]);
-            }
-        }
-        for entry in [
-            nop().flags(squeue::Flags::IO_DRAIN),
-            nop().flags(squeue::Flags::IO_LINK),
-            nop().flags(squeue::Flags::IO_HARDLINK),
-            poll_update_user_data(),
-        ] {
-            // SAFETY: it points to nothing.
-            let refused = unsafe { submitter.push_raw(entry) };
-            assert!(matches!(refused, Err(SubmitError::Invalid(_))));
-        }
-        assert_eq!(ring.stats().in_flight, 0);
-        assert_eq!(ledger.alive(), 0);
-        ring.run().unwrap();
-        assert!(seen.is_empty());
-        ledger.assert_all_dropped_once();
-    });
-}
-
 #[test]
 fn the_user_data_of_a_raw_entry_is_replaced() {
     watched(|| {
@@ -596,58 +500,6 @@ fn the_user_data_of_a_raw_entry_is_replaced() {
         ring.run().unwrap();
         assert_eq!(seen.take(), [(0, Ok(0)), (1, Ok(0)), (2, Ok(0))]);
         assert_eq!(ring.stats().foreign, 0);
-        ledger.assert_all_dropped_once();
-    });
-}
-
-#[test]
-fn an_entry_that_the_kernel_does_not_know_ends_with_its_error_and_stops_no_other() {
-    watched(|| {
-        let ledger = Ledger::new();
-        let seen = Log::new();
-        let mut ring = Bench::with(8, logging(&seen));
-        let mut submitter = ring.submitter(Bench::FIRST);
-        for number in 0..6 {
-            let mut entry = nop();
-            if number % 2 == 0 {
-                // SAFETY: the opcode is the first byte of an entry.
-                unsafe { (&raw mut entry).cast::<u8>().write(0xF0) };
-            }
-            // SAFETY: neither points to anything.
-            unsafe { submitter.push(entry, ledger.issue(number)) }.unwrap();
-        }
-        ring.run().unwrap();
-        let mut seen = seen.take();
-        seen.sort();
-        let expected = [0, 1, 2, 3, 4, 5].map(|it| (it, if it % 2 == 0 { Err(libc::EINVAL) } else { Ok(0) }));
-        assert_eq!(seen, expected);
-        ledger.assert_all_dropped_once();
-    });
-}
-
-#[test]
-fn bad_descriptors_and_bad_memory_are_ordinary_errors() {
-    watched(|| {
-        let ledger = Ledger::new();
-        let seen = Log::new();
-        let mut ring = Bench::with(8, logging(&seen));
-        let mut submitter = ring.submitter(Bench::FIRST);
-        let zero = File::open("/dev/zero").unwrap();
-        let bad_fd = opcode::Fsync::new(types::Fd(-1)).build();
-        let null = opcode::Read::new(types::Fd(zero.as_raw_fd()), std::ptr::null_mut(), 64).build();
-        let group = opcode::Read::new(types::Fd(zero.as_raw_fd()), std::ptr::null_mut(), 64)
-            .buf_group(77)
-            .build()
-            .flags(squeue::Flags::BUFFER_SELECT);
-        for (number, entry) in (0..).zip([bad_fd, null, group]) {
-            // SAFETY: what they point to is nothing that the kernel could write to.
-            unsafe { submitter.push(entry, ledger.issue(number)) }.unwrap();
-        }
-        ring.run().unwrap();
-        let mut seen = seen.take();
-        seen.sort();
-        assert_eq!(seen, [(0, Err(libc::EBADF)), (1, Err(libc::EFAULT)), (2, Err(libc::ENOBUFS))]);
-        drop(zero);
         ledger.assert_all_dropped_once();
     });
 }
@@ -763,37 +615,6 @@ fn a_chain_finds_room_by_a_flush_where_the_backlog_would_not_take_it() {
             });
         small(script, Script::new(), 4, 1).run().unwrap();
         assert_eq!(seen.take(), [0, 1, 2, 3, 4, 5]);
-        ledger.assert_all_dropped_once();
-    });
-}
-
-#[test]
-fn a_chain_whose_head_fails_or_falls_short_ends_with_all_its_members() {
-    watched(|| {
-        let ledger = Ledger::new();
-        let (reader, writer) = shared_pipe();
-        File::from(writer.try_clone().unwrap()).write_all(b"xyz").unwrap();
-        let seen = Log::new();
-        let log = seen.clone();
-        let script = Script::new().on_completion(move |completion, data: Tracked<Job>, _| {
-            log.push((data.number, outcome(&completion)));
-            (ControlFlow::Continue, None)
-        });
-        let mut ring = Bench::with(8, script);
-        let mut submitter = ring.submitter(Bench::FIRST);
-        let data = [1, 2, 3].map(|number| ledger.issue(Job::new(number, &reader, 1)));
-        let bad = opcode::Fsync::new(types::Fd(-1)).build();
-        // SAFETY: nothing of it points to anything.
-        unsafe { submitter.push_multiple([link(bad), link(nop()), nop()], data) }.unwrap();
-        let mut data = [4, 5].map(|number| ledger.issue(Job::new(number, &reader, 8)));
-        let short = data[0].read_entry();
-        // SAFETY: the read points to the buffer on the heap that its data owns.
-        unsafe { submitter.push_multiple([link(short), nop()], data) }.unwrap();
-        ring.run().unwrap();
-        let mut seen = seen.take();
-        seen.sort();
-        let expected = [(1, Err(libc::EBADF)), (2, CANCELLED), (3, CANCELLED), (4, Ok(3)), (5, CANCELLED)];
-        assert_eq!(seen, expected);
         ledger.assert_all_dropped_once();
     });
 }
@@ -1178,109 +999,5 @@ fn names_of_files_that_do_not_live_in_the_data_may_live_for_ever() {
         static NULL: &CStr = c"/dev/null";
         let file = one_descriptor((), |()| request::openat(&CWD, NULL, &OpenOptions::new()));
         assert!(file.is_ok());
-    });
-}
-
-// ---- completions that nobody asked for ---------------------------------------------------------------------------------------
-
-#[test]
-fn no_forged_message_disturbs_the_accounts() {
-    const MORE: u32 = 1 << 1;
-    const NOTIF: u32 = 1 << 3;
-    const BUFFER: u32 = 1;
-    watched(|| {
-        let ledger = Ledger::new();
-        let seen = Log::new();
-        let (raw, target) = addressable(8);
-        let mut ring = Bench::builder(logging(&seen), logging(&seen)).raw_ring(raw).build().unwrap();
-        for number in 0..3 {
-            let timer = ledger.issue(number);
-            ring.submitter(Bench::FIRST).submit(timer, |_| request::timeout(FOR_EVER)).unwrap();
-        }
-        // One slot of the second operation was used, and is free.
-        ring.submitter(Bench::SECOND).submit(ledger.issue(9), |_| request::nop()).unwrap();
-        while seen.is_empty() {
-            ring.turn().unwrap();
-        }
-        assert_eq!(seen.take(), [(9, Ok(0))]);
-        let mut sender = IoUring::new(8).unwrap();
-        let mut strays = Vec::new();
-        for tag in [1_u64, 2, 3, 100, 250, 251, 255] {
-            for (generation, slot) in [(7, 0), (0, 3), (0, 1000), (0xFF_FFFF, 0), (0, u32::MAX), (5, 7)] {
-                strays.push(tag << 56 | generation << 32 | u64::from(slot));
-            }
-        }
-        // The slot that is free, in its past, present and future life.
-        strays.extend([2 << 56, 2 << 56 | 1 << 32, 2 << 56 | 2 << 32]);
-        // Where a free slot would keep its mark, and numbers of the ring's own that it never uses.
-        strays.extend([!0, !1, !2, 3, 4, 0xDEAD_BEEF]);
-        let mut sent = 0;
-        for user_data in strays {
-            for flags in [None, Some(MORE), Some(BUFFER | 5 << 16), Some(NOTIF), Some(MORE | NOTIF | BUFFER)]
-            {
-                for result in [0, 42, -libc::ECANCELED, i32::MAX] {
-                    let message = opcode::MsgRingData::new(target, result, user_data, flags).build();
-                    // SAFETY: it points to nothing.
-                    unsafe { sender.submission().push(&message) }.unwrap();
-                    sender.submit_and_wait(1).unwrap();
-                    assert_eq!(sender.completion().next().unwrap().result(), 0);
-                    sent += 1;
-                }
-            }
-            ring.turn().unwrap();
-        }
-        ring.turn().unwrap();
-        assert_eq!(ring.stats().foreign, sent);
-        assert_eq!(ring.stats().in_flight, 3);
-        assert_eq!(ring.submitter(Bench::FIRST).cancel_all(), 3);
-        ring.run().unwrap();
-        let mut seen = seen.take();
-        seen.sort();
-        assert_eq!(seen, [(0, CANCELLED), (1, CANCELLED), (2, CANCELLED)]);
-        ledger.assert_all_dropped_once();
-    });
-}
-
-#[test]
-fn forged_traffic_of_the_rings_own_kind_neither_wakes_the_dead_nor_deafens_the_living() {
-    watched(|| {
-        let ledger = Ledger::new();
-        let seen = Log::new();
-        let (raw, target) = addressable(8);
-        let mut ring = Bench::builder(logging(&seen), logging(&seen)).raw_ring(raw).build().unwrap();
-        let handle = ring.handle();
-        let timer = ledger.issue(0);
-        ring.submitter(Bench::FIRST).submit(timer, |_| request::timeout(FOR_EVER)).unwrap();
-        ring.turn().unwrap();
-        let mut sender = IoUring::new(8).unwrap();
-        for user_data in [0, 1 << 8, 2 << 8] {
-            for flags in [None, Some(2)] {
-                for result in [0, 1, -1] {
-                    for _ in 0..5 {
-                        let message = opcode::MsgRingData::new(target, result, user_data, flags).build();
-                        // SAFETY: it points to nothing.
-                        unsafe { sender.submission().push(&message) }.unwrap();
-                        sender.submit_and_wait(1).unwrap();
-                        sender.completion().for_each(drop);
-                    }
-                    ring.turn().unwrap();
-                }
-            }
-        }
-        assert_eq!(ring.stats().in_flight, 1);
-        // It hears still.
-        let heard = seen.clone();
-        let sender = thread::spawn(move || {
-            handle.send(Bench::SECOND, ledger.issue(7)).unwrap();
-            while heard.is_empty() {
-                thread::sleep(Duration::from_millis(1));
-            }
-            handle.stop();
-        });
-        ring.run().unwrap();
-        sender.join().unwrap();
-        assert_eq!(seen.take(), [(7, Ok(0))]);
-        drop(ring);
-        ledger.assert_all_dropped_once();
     });
 }
