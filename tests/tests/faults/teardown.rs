@@ -587,83 +587,90 @@ fn t11_a_chain_longer_than_the_queue() {
     });
 }
 
-/// A chain of a read that blocks and two writes, pushed behind `before` others into a queue of four by
-/// the handler whose last word follows.
+/// A chain of a read that blocks and two writes, pushed behind `before` others into a queue of four, in a
+/// handler or before the run. Then the ring ends, or the read does.
+fn chain_behind(before: usize, in_handler: bool, end: bool, ledger: Ledger) {
+    let (blocked, trigger) = shared_pipe();
+    let (reader, writer) = shared_pipe();
+    let (ran, ended) = (Log::new(), Log::new());
+    let (running, tearing_down) = (ran.clone(), ended.clone());
+    let nothing = ledger.issue(Job::new(100, &blocked, 0));
+    let push = move |mut submitter: BenchSubmitter<'_, Tracked<Job>>| {
+        for _ in 0..before {
+            let timer = ledger.issue(Job::new(0, &blocked, 0));
+            submitter.submit(timer, |_| request::timeout(FOR_EVER)).unwrap();
+        }
+        let mut data = [(1, &blocked), (2, &writer), (3, &writer)]
+            .map(|(number, file)| ledger.issue(Job::new(number, file, 1)));
+        let [read, write, last] = data.each_mut();
+        (write.buffer[0], last.buffer[0]) = (b'a', b'b');
+        let chain = [linked(read.read_entry()), linked(write.write_entry()), last.write_entry()];
+        // SAFETY: each entry points to the buffer on the heap that its data owns.
+        unsafe { submitter.push_multiple(chain, data) }.unwrap();
+        if !end {
+            let timer = ledger.issue(Job::new(101, &blocked, 0));
+            submitter.submit(timer, |_| request::timeout(Duration::from_millis(5))).unwrap();
+        }
+    };
+    let mut push = Some(push);
+    let mut push_later = if in_handler { push.take() } else { None };
+    let mut trigger = File::from(trigger.try_clone().unwrap());
+    let script = Script::new()
+        .on_completion(move |completion, data: Tracked<Job>, submitter| {
+            if let Some(push) = push_later.take() {
+                push(submitter);
+            } else {
+                running.push((data.number, outcome(&completion)));
+            }
+            match data.number {
+                100 if end => return (ControlFlow::Exit, None),
+                101 => trigger.write_all(b"x").unwrap(),
+                3 => return (ControlFlow::Exit, None),
+                _ => {}
+            }
+            (ControlFlow::Continue, None)
+        })
+        .on_teardown(move |completion, data, _| {
+            tearing_down.push((data.number, outcome(&completion)));
+            Ok(())
+        });
+    let mut ring = Bench::with(4, script);
+    match push {
+        Some(push) => {
+            drop(nothing);
+            push(ring.submitter(Bench::FIRST));
+        }
+        None => drop(ring.submitter(Bench::FIRST).submit(nothing, |_| request::nop()).unwrap()),
+    }
+    if end && !in_handler {
+        ring.finish().unwrap();
+    } else {
+        ring.run().unwrap();
+    }
+    drop(ring);
+    let mut ended = ended.take();
+    ended.sort();
+    let timers = std::iter::repeat_n((0, CANCELLED), before);
+    if end {
+        assert_eq!(ran.take(), []);
+        let expected = timers.chain([1, 2, 3].map(|number| (number, CANCELLED)));
+        assert_eq!(ended, expected.collect::<Vec<_>>());
+        assert!(read_all(reader).is_empty(), "a tail ran without its head");
+    } else {
+        assert_eq!(ran.take(), [(101, Ok(0)), (1, Ok(1)), (2, Ok(1)), (3, Ok(1))]);
+        assert_eq!(ended, timers.collect::<Vec<_>>());
+        assert_eq!(read_all(reader), b"ab");
+    }
+}
+
 #[test]
 fn t12_a_chain_into_an_almost_full_queue() {
     in_child(|| {
-        for (before, end) in (0..=4).flat_map(|before| [(before, true), (before, false)]) {
-            leaving_nothing(|ledger| {
-                let (blocked, trigger) = shared_pipe();
-                let (reader, writer) = shared_pipe();
-                let (ran, ended) = (Log::new(), Log::new());
-                let (running, tearing_down) = (ran.clone(), ended.clone());
-                let mut trigger = File::from(trigger.try_clone().unwrap());
-                let script = Script::new()
-                    .on_setup_once({
-                        let data = ledger.issue(Job::new(100, &blocked, 0));
-                        move |mut submitter| {
-                            submitter.submit(data, |_| request::nop())?;
-                            Ok(())
-                        }
-                    })
-                    .on_completion(move |completion, data: Tracked<Job>, mut submitter| {
-                        running.push((data.number, outcome(&completion)));
-                        match data.number {
-                            100 => {
-                                for _ in 0..before {
-                                    let timer = ledger.issue(Job::new(0, &blocked, 0));
-                                    submitter.submit(timer, |_| request::timeout(FOR_EVER)).unwrap();
-                                }
-                                let files = [&blocked, &writer, &writer];
-                                let mut number = 0;
-                                let mut data = files.map(|file| {
-                                    number += 1;
-                                    ledger.issue(Job::new(number, file, 1))
-                                });
-                                data[1].buffer[0] = b'a';
-                                data[2].buffer[0] = b'b';
-                                let entries = [data[0].read_entry(), data[1].write_entry()].map(linked);
-                                let [read, write] = entries;
-                                let last = data[2].write_entry();
-                                // SAFETY: each entry points to the buffer on the heap that its data owns.
-                                unsafe { submitter.push_multiple([read, write, last], data) }.unwrap();
-                                if end {
-                                    return (ControlFlow::Exit, None);
-                                }
-                                let timer = ledger.issue(Job::new(101, &blocked, 0));
-                                submitter
-                                    .submit(timer, |_| request::timeout(Duration::from_millis(5)))
-                                    .unwrap();
-                            }
-                            101 => trigger.write_all(b"x").unwrap(),
-                            3 => return (ControlFlow::Exit, None),
-                            _ => {}
-                        }
-                        (ControlFlow::Continue, None)
-                    })
-                    .on_teardown(move |completion, data, _| {
-                        tearing_down.push((data.number, outcome(&completion)));
-                        Ok(())
-                    });
-                let mut ring = Bench::with(4, script);
-                ring.run().unwrap();
-                drop(ring);
-                let (ran, mut ended) = (ran.take(), ended.take());
-                ended.sort();
-                let timers = std::iter::repeat_n((0, CANCELLED), before);
-                if end {
-                    assert_eq!(ran, [(100, Ok(0))]);
-                    let expected = timers.chain([1, 2, 3].map(|number| (number, CANCELLED)));
-                    assert_eq!(ended, expected.collect::<Vec<_>>(), "behind {before}");
-                    assert!(read_all(reader).is_empty(), "a tail ran without its head");
-                } else {
-                    let expected = [(100, Ok(0)), (101, Ok(0)), (1, Ok(1)), (2, Ok(1)), (3, Ok(1))];
-                    assert_eq!(ran, expected, "behind {before}");
-                    assert_eq!(ended, timers.collect::<Vec<_>>());
-                    assert_eq!(read_all(reader), b"ab");
-                }
-            });
+        for before in 0..=4 {
+            for (in_handler, end) in [(false, false), (false, true), (true, false), (true, true)] {
+                eprintln!("behind {before}, in a handler: {in_handler}, then the end: {end}");
+                leaving_nothing(|ledger| chain_behind(before, in_handler, end, ledger));
+            }
         }
     });
 }
@@ -1092,6 +1099,20 @@ fn t19_each_end_in_each_handler() {
     });
 }
 
+/// Pushes timers that are linked so that each must be cancelled by itself.
+fn push_hard_chain(
+    submitter: &mut BenchSubmitter<'_, Tracked<&'static str>>,
+    ledger: Ledger,
+) -> Result<(), SubmitError> {
+    static LONG: types::Timespec = types::Timespec::new().sec(100_000);
+    let timer = opcode::Timeout::new(&raw const LONG).build();
+    let hard = timer.clone().flags(squeue::Flags::IO_HARDLINK);
+    let data = [(); 5].map(|()| ledger.issue("chain"));
+    // SAFETY: the time lives for ever.
+    unsafe { submitter.push_multiple([hard.clone(), hard.clone(), hard.clone(), hard, timer], data) }?;
+    Ok(())
+}
+
 #[test]
 fn t20_requests_of_teardown_handlers() {
     in_child(|| {
@@ -1101,6 +1122,8 @@ fn t20_requests_of_teardown_handlers() {
             let script = Script::new()
                 .on_setup(move |mut submitter| {
                     submitter.submit(ledger.issue("first"), |_| request::timeout(FOR_EVER))?;
+                    // So that cancels go out while the late ones are awaited.
+                    push_hard_chain(&mut submitter, ledger)?;
                     submitter.submit(ledger.issue("exit"), |_| request::nop())?;
                     Ok(())
                 })
@@ -1131,8 +1154,41 @@ fn t20_requests_of_teardown_handlers() {
             let mut ring = Bench::builder(script, Script::new()).grace(grace).build().unwrap();
             for _ in 0..2 {
                 ring.run().unwrap();
-                assert_eq!(ended.take(), [("first", CANCELLED), ("quick", Ok(0)), ("slow", CANCELLED)]);
+                let (chain, others): (Vec<_>, Vec<_>) =
+                    ended.take().into_iter().partition(|it| it.0 == "chain");
+                assert_eq!(chain, [("chain", CANCELLED); 5]);
+                assert_eq!(others, [("first", CANCELLED), ("quick", Ok(0)), ("slow", CANCELLED)]);
             }
+        });
+    });
+}
+
+#[test]
+fn t20_late_requests_that_are_over() {
+    in_child(|| {
+        leaving_nothing(|ledger| {
+            let ended = Log::new();
+            let log = ended.clone();
+            let script = Script::new()
+                .on_setup_once(move |mut submitter| {
+                    push_hard_chain(&mut submitter, ledger)?;
+                    submitter.submit(ledger.issue("exit"), |_| request::nop())?;
+                    Ok(())
+                })
+                .on_completion(|_, _, _| (ControlFlow::Exit, None))
+                .on_teardown(move |completion, data, mut submitter| {
+                    log.push((*data, outcome(&completion)));
+                    if *data == "chain" {
+                        submitter.submit(ledger.issue("late"), |_| request::nop())?;
+                    }
+                    Ok(())
+                });
+            // Were they counted for longer than they last, the rest of the chain would have to wait for this.
+            let grace = Duration::from_secs(1000);
+            Bench::builder(script, Script::new()).grace(grace).build().unwrap().run().unwrap();
+            let mut ended = ended.take();
+            ended.sort();
+            assert_eq!(ended, [[("chain", CANCELLED); 5], [("late", Ok(0)); 5]].concat());
         });
     });
 }
