@@ -601,7 +601,7 @@ pub fn open_descriptors() -> usize {
 
 /// Runs `body`, which must leave as many descriptors open as it has found, and have dropped each value of
 /// its ledger exactly once. For a test in a child.
-pub fn leaving_nothing(body: impl FnOnce(Ledger)) {
+pub fn leaves_nothing(body: impl FnOnce(Ledger)) {
     let before = open_descriptors();
     let ledger = Ledger::new();
     body(ledger);

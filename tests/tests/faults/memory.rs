@@ -16,7 +16,7 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 use rummelplatz::{ControlFlow, RingError, request};
 use rummelplatz_tests::{
-    Bench, Job, Ledger, Log, Outcome, PATIENCE, Script, Tracked, in_child, leaving_nothing, open_descriptors,
+    Bench, Job, Ledger, Log, Outcome, PATIENCE, Script, Tracked, in_child, leaves_nothing, open_descriptors,
     outcome, panic_of, pipe, tcp_pair,
 };
 
@@ -91,7 +91,7 @@ fn direct_reads(end: End) {
 
     let in_flight = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&in_flight);
-    leaving_nothing(|ledger| {
+    leaves_nothing(|ledger| {
         let file = Arc::new(OwnedFd::from(file.try_clone().unwrap()));
         let nothing = ledger.issue(Job::new(0, &file, 0));
         let reads = Script::new().on_setup_once(move |mut submitter| {
@@ -245,7 +245,7 @@ fn forked(end: End, defer: bool) {
     const READS: usize = 200;
     const SIZE: usize = 4096;
     static CHILD: AtomicI32 = AtomicI32::new(0);
-    leaving_nothing(|ledger| {
+    leaves_nothing(|ledger| {
         let (reader, writer) = pipe();
         // SAFETY: a plain call.
         assert!(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 1 << 20) } >= 1 << 20);

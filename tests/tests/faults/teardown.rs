@@ -19,7 +19,7 @@ use rummelplatz::{
 };
 use rummelplatz_tests::{
     Bench, BenchSubmitter, Enters, Failure, Job, Ledger, Log, PATIENCE, Script, SignalStorm, Tracked,
-    addressable, count_enters, exit, in_child, leaving_nothing, open_descriptors, outcome, panic_of, pipe,
+    addressable, count_enters, exit, in_child, leaves_nothing, open_descriptors, outcome, panic_of, pipe,
     tcp_pair,
 };
 
@@ -50,10 +50,10 @@ fn linked(entry: squeue::Entry) -> squeue::Entry {
 #[test]
 fn t01_nothing_in_flight() {
     in_child(|| {
-        let enters = count_enters(|| leaving_nothing(|_| Bench::<()>::with(8, Script::new()).run().unwrap()));
+        let enters = count_enters(|| leaves_nothing(|_| Bench::<()>::with(8, Script::new()).run().unwrap()));
         assert_eq!(enters.calls, 0);
         let enters = count_enters(|| {
-            leaving_nothing(|ledger| Bench::with(8, exit(ledger.issue(()))).run().unwrap());
+            leaves_nothing(|ledger| Bench::with(8, exit(ledger.issue(()))).run().unwrap());
         });
         assert_eq!(enters.calls, 1, "that which completes the NOP; the teardown needs none");
     });
@@ -62,7 +62,7 @@ fn t01_nothing_in_flight() {
 /// So many polls in flight, in a ring of so many entries.
 fn polls(count: usize, entries: u32) {
     let Enters { calls, entries: taken_in, .. } = count_enters(|| {
-        leaving_nothing(|ledger| {
+        leaves_nothing(|ledger| {
             let (reader, _writer) = shared_pipe();
             let ended = Log::new();
             let log = ended.clone();
@@ -238,7 +238,7 @@ fn streams(defer: bool, ledger: Ledger) {
 fn t03_streams_of_each_kind() {
     in_child(|| {
         for defer in [true, false] {
-            leaving_nothing(|ledger| streams(defer, ledger));
+            leaves_nothing(|ledger| streams(defer, ledger));
         }
     });
 }
@@ -247,7 +247,7 @@ fn t03_streams_of_each_kind() {
 fn t04_descriptors_that_arrive_in_teardown() {
     in_child(|| {
         for (raw, defer) in [(false, true), (true, true), (false, false), (true, false)] {
-            leaving_nothing(|ledger| {
+            leaves_nothing(|ledger| {
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
                 let address = listener.local_addr().unwrap();
                 let acceptor = Script::new()
@@ -296,7 +296,7 @@ fn t05_a_file_read_that_has_begun() {
             // but the kernel has access to it.
             unsafe { BUFFER.load(Ordering::Relaxed).add(index).read_volatile() }
         }
-        leaving_nothing(|ledger| {
+        leaves_nothing(|ledger| {
             let path = format!("{}/t05-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
             let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
             std::fs::remove_file(&path).unwrap();
@@ -335,7 +335,7 @@ fn t05_a_file_read_that_has_begun() {
 #[test]
 fn t06_a_blocked_splice() {
     in_child(|| {
-        leaving_nothing(|ledger| {
+        leaves_nothing(|ledger| {
             let (reader, _keep_writer) = pipe();
             let (_keep_reader, writer) = pipe();
             let ended = Log::new();
@@ -370,7 +370,7 @@ fn t06_a_blocked_splice() {
 fn t07_hard_chain_of_five() {
     in_child(|| {
         let enters = count_enters(|| {
-            leaving_nothing(|ledger| {
+            leaves_nothing(|ledger| {
                 let (reader, _writer) = shared_pipe();
                 let ended = Log::new();
                 let log = ended.clone();
@@ -403,7 +403,7 @@ fn t07_hard_chain_of_five() {
 fn t08_a_late_link() {
     static SHORT: types::Timespec = types::Timespec::new().nsec(1_000_000);
     in_child(|| {
-        leaving_nothing(|ledger| {
+        leaves_nothing(|ledger| {
             let (reader, _writer) = shared_pipe();
             let ended = Log::new();
             let log = ended.clone();
@@ -448,7 +448,7 @@ fn read_with_linked_timeout(
 ) -> (Vec<(u64, Result<u32, i32>)>, Vec<(u64, Result<u32, i32>)>) {
     let (ran, torn_down) = (Log::new(), Log::new());
     let (running, tearing_down) = (ran.clone(), torn_down.clone());
-    leaving_nothing(|ledger| {
+    leaves_nothing(|ledger| {
         let (reader, writer) = shared_pipe();
         if ready {
             File::from(writer.try_clone().unwrap()).write_all(b"x").unwrap();
@@ -515,7 +515,7 @@ const CHAIN_TOO_LONG: SubmitError = SubmitError::Invalid(InvalidEntry::ChainTooL
 #[test]
 fn t10_a_dangling_link() {
     in_child(|| {
-        leaving_nothing(|ledger| {
+        leaves_nothing(|ledger| {
             let ended = Log::new();
             let log = ended.clone();
             let second = Script::new()
@@ -553,7 +553,7 @@ fn t10_a_dangling_link() {
 #[test]
 fn t11_a_chain_longer_than_the_queue() {
     in_child(|| {
-        leaving_nothing(|ledger| {
+        leaves_nothing(|ledger| {
             let done = Log::new();
             let log = done.clone();
             let script = Script::new().on_completion(move |_, data: Tracked<i32>, _| {
@@ -669,7 +669,7 @@ fn t12_a_chain_into_an_almost_full_queue() {
         for before in 0..=4 {
             for (in_handler, end) in [(false, false), (false, true), (true, false), (true, true)] {
                 eprintln!("behind {before}, in a handler: {in_handler}, then the end: {end}");
-                leaving_nothing(|ledger| chain_behind(before, in_handler, end, ledger));
+                leaves_nothing(|ledger| chain_behind(before, in_handler, end, ledger));
             }
         }
     });
@@ -689,7 +689,7 @@ fn t13_the_backlog() {
     in_child(|| {
         use Unentered::*;
         for end in [SetupError, SetupPanic, Finish, Drop] {
-            leaving_nothing(|ledger| {
+            leaves_nothing(|ledger| {
                 let (reader, writer) = shared_pipe();
                 let ended = Log::new();
                 let log = ended.clone();
@@ -736,7 +736,7 @@ fn t13_the_backlog() {
 fn t14_a_full_queue_at_the_exit() {
     in_child(|| {
         for pushed in 1..=9 {
-            leaving_nothing(|ledger| {
+            leaves_nothing(|ledger| {
                 let ended = Log::new();
                 let log = ended.clone();
                 let script = Script::new()
@@ -766,7 +766,7 @@ fn t14_a_full_queue_at_the_exit() {
 #[test]
 fn t15_a_completion_queue_of_four_with_sixty_four_requests() {
     in_child(|| {
-        leaving_nothing(|ledger| {
+        leaves_nothing(|ledger| {
             let (ran, ended) = (Log::new(), Log::new());
             let (running, log) = (ran.clone(), ended.clone());
             let script = Script::new()
@@ -847,7 +847,7 @@ fn turn_until_stuck<D: Send + 'static>(ring: &mut Bench<D>) {
 #[test]
 fn t16_a_blocked_zero_copy_send() {
     in_child(|| {
-        leaving_nothing(|ledger| {
+        leaves_nothing(|ledger| {
             let (client, mut server) = narrow_pair();
             let file = Arc::new(OwnedFd::from(client));
             let ended = Log::new();
@@ -923,7 +923,7 @@ fn all_that_is_sent(socket: &mut TcpStream) -> Vec<u8> {
 #[test]
 fn t18_a_reset_gives_the_memory_of_a_zero_copy_send_back() {
     in_child(|| {
-        leaving_nothing(|ledger| {
+        leaves_nothing(|ledger| {
             let (client, mut server) = narrow_pair();
             let fd = types::Fd(client.as_raw_fd());
             let other = Arc::new(pipe().0);
@@ -1093,7 +1093,7 @@ fn t19_each_end_in_each_handler() {
     in_child(|| {
         for place in [Place::Setup, Place::Completion, Place::Teardown] {
             for end in [End::Exit, End::Error, End::Panic] {
-                leaving_nothing(|ledger| end_in_a_handler(place, end, ledger));
+                leaves_nothing(|ledger| end_in_a_handler(place, end, ledger));
             }
         }
     });
@@ -1116,7 +1116,7 @@ fn push_hard_chain(
 #[test]
 fn t20_requests_of_teardown_handlers() {
     in_child(|| {
-        leaving_nothing(|ledger| {
+        leaves_nothing(|ledger| {
             let ended = Log::new();
             let log = ended.clone();
             let script = Script::new()
@@ -1166,7 +1166,7 @@ fn t20_requests_of_teardown_handlers() {
 #[test]
 fn t20_late_requests_that_are_over() {
     in_child(|| {
-        leaving_nothing(|ledger| {
+        leaves_nothing(|ledger| {
             let ended = Log::new();
             let log = ended.clone();
             let script = Script::new()
@@ -1195,7 +1195,7 @@ fn t20_late_requests_that_are_over() {
 
 /// A ring whose teardown handler calls `submit` for each completion.
 fn never_satisfied(submit: fn(BenchSubmitter<'_, Tracked<u32>>, u32, Ledger)) {
-    leaving_nothing(|ledger| {
+    leaves_nothing(|ledger| {
         let script = Script::new()
             .on_setup_once(move |mut submitter| {
                 submitter.submit(ledger.issue(0), |_| request::timeout(FOR_EVER))?;
@@ -1343,7 +1343,7 @@ fn t21_a_storm_of_signals() {
         for restart in [false, true] {
             let before = SignalStorm::signals();
             let signals = SignalStorm::begin(restart);
-            leaving_nothing(storm);
+            leaves_nothing(storm);
             drop(signals);
             let signals = SignalStorm::signals() - before;
             assert!(signals > 100, "{signals} are no storm");
@@ -1354,7 +1354,7 @@ fn t21_a_storm_of_signals() {
 #[test]
 fn t22_stopping_and_continuing_the_process() {
     in_child(|| {
-        leaving_nothing(|ledger| {
+        leaves_nothing(|ledger| {
             let ended = Log::new();
             let log = ended.clone();
             let script = Script::new()
@@ -1393,7 +1393,7 @@ fn t22_stopping_and_continuing_the_process() {
 #[test]
 fn t23_drop_without_a_run() {
     in_child(|| {
-        leaving_nothing(|ledger| {
+        leaves_nothing(|ledger| {
             let (reader, writer) = shared_pipe();
             let mut ring = Bench::with(2, Script::new().on_teardown(|_, _, _| panic!("it never ran")));
             let mut submitter = ring.submitter(Bench::FIRST);
@@ -1414,7 +1414,7 @@ fn t23_drop_without_a_run() {
 fn t23_drop_after_an_error_of_the_run() {
     in_child(|| {
         // An error that left nothing in flight.
-        leaving_nothing(|ledger| {
+        leaves_nothing(|ledger| {
             let script = Script::new()
                 .on_setup(move |mut submitter| {
                     submitter.submit(ledger.issue(0), |_| request::timeout(FOR_EVER))?;
@@ -1486,7 +1486,7 @@ fn t23_drop_in_another_thread() {
 #[test]
 fn t24_messages_of_another_ring_during_the_teardown() {
     in_child(|| {
-        leaving_nothing(|ledger| {
+        leaves_nothing(|ledger| {
             let (reader, _writer) = shared_pipe();
             let nothing = ledger.issue(Job::new(9, &reader, 0));
             let (raw, target) = addressable(64);
@@ -1536,7 +1536,7 @@ fn t24_messages_of_another_ring_during_the_teardown() {
 #[test]
 fn t25_a_run_after_a_run() {
     in_child(|| {
-        leaving_nothing(|ledger| {
+        leaves_nothing(|ledger| {
             let (ran, ended) = (Log::new(), Log::new());
             let (running, tearing_down) = (ran.clone(), ended.clone());
             let script = Script::new()
