@@ -14,6 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
+use rummelplatz::io_uring::{opcode, types};
 use rummelplatz::{ControlFlow, RingError, request};
 use rummelplatz_tests::{
     Bench, Job, Ledger, Log, Outcome, PATIENCE, Script, Tracked, in_child, leaves_nothing, open_descriptors,
@@ -78,6 +79,9 @@ fn direct_reads(end: End) {
     const READS: usize = 200;
     const SIZE: usize = 64 << 10;
     const ALIGNMENT: usize = 4096;
+    const BALLAST: usize = 1 << 20;
+    // Other reads keep the disk busy first, into memory that is never freed.
+    let ballast: &'static mut [u8] = Box::leak(vec![0; BALLAST + ALIGNMENT].into());
     keep_freed_memory();
     let path = format!("{}/canary-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
     File::create_new(&path).unwrap().write_all(&vec![0xCC; READS * SIZE]).unwrap();
@@ -95,6 +99,14 @@ fn direct_reads(end: End) {
         let file = Arc::new(OwnedFd::from(file.try_clone().unwrap()));
         let nothing = ledger.issue(Job::new(0, &file, 0));
         let reads = Script::new().on_setup_once(move |mut submitter| {
+            let start = ballast.as_ptr().align_offset(ALIGNMENT);
+            for _ in 0..100 {
+                let target = ballast[start..].as_mut_ptr();
+                let fd = types::Fd(file.as_raw_fd());
+                let entry = opcode::Read::new(fd, target, BALLAST as u32).build();
+                // SAFETY: the memory was leaked, and the kernel has the file from when it takes this in.
+                unsafe { submitter.push_raw(entry) }?;
+            }
             for number in 0..READS {
                 let job = ledger.issue(Job::new(number as u64, &file, SIZE + ALIGNMENT));
                 submitter.submit(job, |job| {
@@ -148,12 +160,12 @@ fn m01_direct_reads_after_a_drop() {
 /// A zero-copy send that the kernel has taken in whole, but its peer has not read, when the ring ends. It
 /// can't be cancelled: if the peer is slow, it is abandoned at the deadline.
 fn zero_copy_send(end: End, slow: bool) {
-    const SIZE: usize = 512 << 10;
+    const SIZE: usize = 256 << 10;
     let before = open_descriptors();
     let ledger = Ledger::new();
     let (client, mut server) = tcp_pair();
     // More than the peer's buffer holds, into which all else would be copied.
-    setsockopt(&client, sockopt::SndBuf, &(2 << 20)).unwrap();
+    setsockopt(&client, sockopt::SndBuf, &(1 << 20)).unwrap();
     setsockopt(&server, sockopt::RcvBuf, &(64 << 10)).unwrap();
     let file = Arc::new(OwnedFd::from(client));
     let ended = Log::new();

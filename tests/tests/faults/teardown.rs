@@ -1491,6 +1491,7 @@ fn t24_messages_of_another_ring_during_the_teardown() {
             let nothing = ledger.issue(Job::new(9, &reader, 0));
             let (raw, target) = addressable(64);
             let mut sender = IoUring::new(64).unwrap();
+            let mut ends = 0;
             let ended = Log::new();
             let log = ended.clone();
             let reads = Script::new()
@@ -1505,12 +1506,7 @@ fn t24_messages_of_another_ring_during_the_teardown() {
                     if data.number == 100 {
                         return Ok(());
                     }
-                    if data.number == 0 {
-                        // Late enough for all messages to come before.
-                        let data = ledger.issue(Job::new(100, &data.file, 0));
-                        submitter.submit(data, |_| request::timeout(Duration::from_millis(100)))?;
-                    }
-                    // No such slot, no such tag, and one that a slot must not be found for.
+                    // No such slot, no such tag, twice, and nothing of the ring's own.
                     for user_data in [1 << 56 | 0xFFFF, 77 << 56, u64::MAX, 9] {
                         let message = opcode::MsgRingData::new(target, 0, user_data, None).build();
                         // SAFETY: it points to nothing.
@@ -1518,6 +1514,12 @@ fn t24_messages_of_another_ring_during_the_teardown() {
                     }
                     sender.submit_and_wait(4)?;
                     assert!(sender.completion().all(|cqe| cqe.result() == 0));
+                    ends += 1;
+                    if ends == 50 {
+                        // All messages come before it.
+                        let data = ledger.issue(Job::new(100, &data.file, 0));
+                        submitter.submit(data, |_| request::timeout(Duration::from_millis(10)))?;
+                    }
                     Ok(())
                 });
             let mut ring =
