@@ -54,25 +54,6 @@ fn ten_thousand_reads_in_flight_end() {
     });
 }
 
-#[test]
-fn a_port_can_be_bound_again_right_after_the_run() {
-    watched(|| {
-        let ledger = Ledger::new();
-        let mut address = "127.0.0.1:0".parse().unwrap();
-        for _ in 0..20 {
-            let listener = TcpListener::bind(address).unwrap();
-            address = listener.local_addr().unwrap();
-            let acceptor = Script::new().on_setup_once(move |mut submitter| {
-                submitter
-                    .stream(ledger.issue(Some(listener)), |it| request::accept_multi(it.as_ref().unwrap()))?;
-                Ok(())
-            });
-            Bench::builder(acceptor, exit(ledger.issue(None))).build().unwrap().run().unwrap();
-        }
-        ledger.assert_all_dropped_once();
-    });
-}
-
 // ---- zero-copy sends ------------------------------------------------------------------------------
 
 #[test]
