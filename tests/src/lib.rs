@@ -38,7 +38,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::{Command, Stdio};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -154,6 +154,80 @@ pub fn ring_or_skip() -> bool {
             assert!(may_skip, "not to be skipped: {error}");
             eprintln!("skipped: {error}");
             false
+        }
+    }
+}
+
+// ---- counting system calls ----------------------------------------------------------------------
+
+/// The calls of `io_uring_enter` that a process has made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Enters {
+    pub calls: usize,
+    /// Those that took entries in.
+    pub submitting: usize,
+    /// How many entries those were.
+    pub entries: usize,
+}
+
+/// Runs `body` in a fork of this process, and counts what it asks of io_uring. It must not panic. For a
+/// test in a child.
+pub fn count_enters(body: impl FnOnce()) -> Enters {
+    // SAFETY: the only other thread of a test in a child is the harness's, which waits and holds no lock.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        // SAFETY: a plain call.
+        unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };
+        // SAFETY: a plain call: this process stops until its parent is ready.
+        unsafe { libc::raise(libc::SIGSTOP) };
+        let failed = catch_unwind(AssertUnwindSafe(body)).is_err();
+        // SAFETY: ends the process without running what belongs to the parent.
+        unsafe { libc::_exit(i32::from(failed)) };
+    }
+    let wait = || {
+        let mut status = 0;
+        // SAFETY: the status outlives the call.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        status
+    };
+    assert!(libc::WIFSTOPPED(wait()));
+    let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
+    // SAFETY: a plain call.
+    let result = unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, child, 0, options) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+
+    let mut enters = Enters::default();
+    let (mut entering, mut signal) = (false, 0);
+    loop {
+        // SAFETY: a plain call.
+        assert_eq!(unsafe { libc::ptrace(libc::PTRACE_SYSCALL, child, 0, signal) }, 0);
+        let status = wait();
+        if !libc::WIFSTOPPED(status) {
+            assert!(libc::WIFEXITED(status), "killed by signal {}", libc::WTERMSIG(status));
+            assert_eq!(libc::WEXITSTATUS(status), 0, "see above");
+            return enters;
+        }
+        if libc::WSTOPSIG(status) != libc::SIGTRAP | 0x80 {
+            signal = libc::WSTOPSIG(status);
+            continue;
+        }
+        signal = 0;
+        // SAFETY: all zeroes is a valid value.
+        let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
+        let request = libc::PTRACE_GET_SYSCALL_INFO;
+        // SAFETY: it writes at most as many bytes as there are.
+        let size = unsafe { libc::ptrace(request, child, size_of_val(&info), &raw mut info) };
+        assert!(size > 0);
+        if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
+            // SAFETY: it is that variant.
+            entering = unsafe { info.u.entry.nr } == libc::SYS_io_uring_enter as u64;
+            enters.calls += usize::from(entering);
+        } else if std::mem::take(&mut entering) {
+            // SAFETY: it is the other variant.
+            let result = unsafe { info.u.exit.sval };
+            enters.submitting += usize::from(result > 0);
+            enters.entries += result.max(0) as usize;
         }
     }
 }
@@ -306,6 +380,16 @@ impl<D: Send + 'static> Bench<D> {
         let builder = Bench::builder(first, Script::new()).grace(PATIENCE);
         builder.entries(entries.try_into().unwrap()).build().unwrap()
     }
+}
+
+/// An operation that ends the ring as soon as it runs.
+pub fn exit<D: Send + 'static>(data: D) -> Script<D> {
+    Script::new()
+        .on_setup_once(move |mut submitter| {
+            submitter.submit(data, |_| request::nop())?;
+            Ok(())
+        })
+        .on_completion(|_, _, _| (ControlFlow::Exit, None))
 }
 
 /// What the operations of a [`Bench`] fail with.
@@ -462,10 +546,11 @@ impl Job {
 
 // ---- signals ------------------------------------------------------------------------------------
 
-/// SIGALRM to this thread, about a thousand times a second, until it is dropped. For a test in a child.
+/// SIGALRM to this thread, a thousand times a second, until it is dropped. For a test in a child.
+///
+/// (`setitimer` would do the same to the process, and the harness's thread would get it all.)
 pub struct SignalStorm {
-    end: Arc<AtomicBool>,
-    sender: Option<thread::JoinHandle<()>>,
+    timer: libc::timer_t,
 }
 
 static SIGNALS: AtomicUsize = AtomicUsize::new(0);
@@ -484,18 +569,21 @@ impl SignalStorm {
         // SAFETY: the handler does nothing but add to an atomic.
         let result = unsafe { libc::sigaction(libc::SIGALRM, &raw const action, ptr::null_mut()) };
         assert_eq!(result, 0);
+        // SAFETY: all zeroes is a valid `sigevent`.
+        let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_signo = libc::SIGALRM;
         // SAFETY: a plain call.
-        let target = unsafe { libc::gettid() };
-        let end = Arc::new(AtomicBool::new(false));
-        let ended = Arc::clone(&end);
-        let sender = thread::spawn(move || {
-            while !ended.load(Ordering::Relaxed) {
-                // SAFETY: a plain call; the thread is alive, because it waits for this one in `drop`.
-                unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), target, libc::SIGALRM) };
-                thread::sleep(Duration::from_millis(1));
-            }
-        });
-        SignalStorm { end, sender: Some(sender) }
+        event.sigev_notify_thread_id = unsafe { libc::gettid() };
+        let mut timer = ptr::null_mut();
+        // SAFETY: both arguments outlive the call.
+        let result = unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) };
+        assert_eq!(result, 0);
+        let every = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        let times = libc::itimerspec { it_interval: every, it_value: every };
+        // SAFETY: the timer was just made, and the times outlive the call.
+        assert_eq!(unsafe { libc::timer_settime(timer, 0, &raw const times, ptr::null_mut()) }, 0);
+        SignalStorm { timer }
     }
 
     /// How many signals have come so far.
@@ -506,10 +594,8 @@ impl SignalStorm {
 
 impl Drop for SignalStorm {
     fn drop(&mut self) {
-        self.end.store(true, Ordering::Relaxed);
-        if let Some(sender) = self.sender.take() {
-            sender.join().ok();
-        }
+        // SAFETY: it was made by `begin`.
+        unsafe { libc::timer_delete(self.timer) };
     }
 }
 
@@ -519,6 +605,16 @@ impl Drop for SignalStorm {
 pub fn open_descriptors() -> usize {
     // One is that of the directory being read.
     std::fs::read_dir("/proc/self/fd").unwrap().count() - 1
+}
+
+/// Runs `body`, which must leave as many descriptors open as it has found, and have dropped each value of
+/// its ledger exactly once. For a test in a child.
+pub fn leaves_nothing(body: impl FnOnce(Ledger)) {
+    let before = open_descriptors();
+    let ledger = Ledger::new();
+    body(ledger);
+    assert_eq!(open_descriptors(), before, "open descriptors");
+    ledger.assert_all_dropped_once();
 }
 
 /// The reading and the writing end of a pipe.

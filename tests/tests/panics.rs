@@ -1,14 +1,13 @@
 //! A panic anywhere is memory-safe: what is in flight is cancelled and awaited before its data is
 //! dropped, each data is dropped exactly once, and the panic goes on to whoever called the ring.
+//!
+//! For a panic in each handler see `t19` of the catalogue in `faults/teardown.rs`.
 
-use std::fs::File;
-use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -16,8 +15,7 @@ use rummelplatz::io_uring::{cqueue, opcode, squeue, types};
 use rummelplatz::request::Events;
 use rummelplatz::{Completion, ControlFlow, Request, Stream, SubmitError, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Failure, Job, Ledger, Log, Outcome, Script, Tracked, in_child, outcome, panic_of,
-    pipe, watched,
+    Bench, BenchSubmitter, Failure, Ledger, Log, Outcome, Script, Tracked, outcome, panic_of, pipe, watched,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -75,40 +73,6 @@ fn panics_and_is_over<D: Send + 'static>(ring: &mut Bench<D>, ledger: Ledger, te
 // ---- handlers -------------------------------------------------------------------------------------
 
 #[test]
-fn in_setup() {
-    watched(|| {
-        let ledger = Ledger::new();
-        let first = Script::new()
-            .on_setup(move |submitter| ten_and_a_nop(submitter, ledger, dud(ledger, 99)))
-            .on_completion(|_, _, _| panic!("not to be called"))
-            .on_teardown(|_, _, _| panic!("not to be called"));
-        let second = Script::new().on_setup(|_| panic!("setup"));
-        let mut ring = Bench::builder(first, second).build().unwrap();
-        panics_and_is_over(&mut ring, ledger, "setup");
-        panics_and_is_over(&mut ring, ledger, "setup");
-    });
-}
-
-#[test]
-fn in_on_completion() {
-    watched(|| {
-        let ledger = Ledger::new();
-        let script = Script::new()
-            .on_setup(move |submitter| ten_and_a_nop(submitter, ledger, dud(ledger, 99)))
-            .on_completion(move |_, _, mut submitter| {
-                submitter.post(dud(ledger, 1)).unwrap();
-                submitter.submit(dud(ledger, 2), |_| request::nop()).unwrap();
-                panic!("on_completion")
-            })
-            .on_teardown(|_, _, _| panic!("not to be called"));
-        // Small, so that the queue and the backlog are in use.
-        let mut ring = Bench::with(2, script);
-        panics_and_is_over(&mut ring, ledger, "on_completion");
-        panics_and_is_over(&mut ring, ledger, "on_completion");
-    });
-}
-
-#[test]
 fn in_on_completion_of_a_message() {
     watched(|| {
         let ledger = Ledger::new();
@@ -139,24 +103,6 @@ fn in_on_completion_of_a_stream_that_goes_on() {
             });
         let mut ring = Bench::with(8, script);
         panics_and_is_over(&mut ring, ledger, "on_completion");
-    });
-}
-
-#[test]
-fn in_on_teardown_completion() {
-    watched(|| {
-        let ledger = Ledger::new();
-        let script = Script::new()
-            .on_setup(move |submitter| ten_and_a_nop(submitter, ledger, dud(ledger, 99)))
-            .on_completion(|_, _, _| (ControlFlow::Exit, None))
-            .on_teardown(move |_, _, mut submitter| {
-                submitter.submit(dud(ledger, 2), sleep).unwrap();
-                submitter.post(dud(ledger, 1)).unwrap();
-                panic!("on_teardown_completion")
-            });
-        let mut ring = Bench::with(2, script);
-        panics_and_is_over(&mut ring, ledger, "on_teardown_completion");
-        panics_and_is_over(&mut ring, ledger, "on_teardown_completion");
     });
 }
 
@@ -548,108 +494,7 @@ fn in_the_drop_of_data_of_a_hard_chain_while_the_ring_ends() {
     });
 }
 
-// ---- canaries -----------------------------------------------------------------------------------------
-
-/// How the run of [`canary`] ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum End {
-    Exit,
-    Error,
-    Panic,
-    Drop,
-}
-
-/// Two hundred reads past the page cache are with the disk when the ring ends. Were their buffers freed
-/// before the disk is done, the memory that is allocated next would change under its owner's hands.
-fn canary(end: End) {
-    const READS: usize = 200;
-    const SIZE: usize = 64 << 10;
-    const ALIGNMENT: usize = 4096;
-    // Freed memory stays with the process, and is what is allocated next.
-    for (option, value) in [(libc::M_MMAP_MAX, 0), (libc::M_TRIM_THRESHOLD, i32::MAX)] {
-        // SAFETY: a plain call; no other thread is in the allocator's set-up.
-        assert_eq!(unsafe { libc::mallopt(option, value) }, 1);
-    }
-    let path = format!("{}/canary-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
-    File::create_new(&path).unwrap().write_all(&vec![0xCC; READS * SIZE]).unwrap();
-    let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(&path);
-    std::fs::remove_file(&path).unwrap();
-    let Ok(file) = file else {
-        eprintln!("skipped: no O_DIRECT in {}", env!("CARGO_TARGET_TMPDIR"));
-        return;
-    };
-    file.sync_all().unwrap();
-
-    let ledger = Ledger::new();
-    let file = Arc::new(OwnedFd::from(file));
-    let in_flight = Arc::new(AtomicUsize::new(0));
-    let reads = {
-        let file = Arc::clone(&file);
-        Script::new().on_setup_once(move |mut submitter| {
-            for number in 0..READS {
-                let job = ledger.issue(Job::new(number as u64, &file, SIZE + ALIGNMENT));
-                submitter.submit(job, |job| {
-                    let job = &mut job.value;
-                    let start = job.buffer.as_ptr().align_offset(ALIGNMENT);
-                    let offset = job.number * SIZE as u64;
-                    request::read_at(&*job.file, &mut job.buffer[start..start + SIZE], offset)
-                })?;
-            }
-            Ok(())
-        })
-    };
-    let other = {
-        let in_flight = Arc::clone(&in_flight);
-        Script::new()
-            .on_setup_once(move |mut submitter| {
-                submitter.submit(ledger.issue(Job::new(0, &file, 0)), |_| request::nop())?;
-                Ok(())
-            })
-            .on_completion(move |_, _, _| {
-                in_flight.store(ledger.alive(), Ordering::Relaxed);
-                match end {
-                    End::Exit => (ControlFlow::Exit, None),
-                    End::Error => (ControlFlow::Error("the end".into()), None),
-                    End::Panic => panic!("the end"),
-                    End::Drop => (ControlFlow::Continue, None),
-                }
-            })
-    };
-    let mut ring = Bench::builder(reads, other).entries(512.try_into().unwrap()).build().unwrap();
-    match end {
-        End::Exit => ring.run().unwrap(),
-        End::Error => drop(ring.run().unwrap_err()),
-        End::Panic => assert_eq!(panic_of(|| ring.run()), "the end"),
-        End::Drop => drop(ring.turn().unwrap()),
-    }
-    drop(ring);
-    let memory: Vec<_> = (0..READS).map(|_| vec![0_u8; SIZE + ALIGNMENT]).collect();
-    ledger.assert_all_dropped_once();
-    thread::sleep(Duration::from_millis(50));
-    let changed = memory.iter().filter(|bytes| bytes.iter().any(|byte| *byte != 0)).count();
-    assert_eq!(changed, 0, "buffers written to after they were freed, by reads of {end:?}");
-    assert!(in_flight.load(Ordering::Relaxed) > 100, "the disk was too fast for this test");
-}
-
-#[test]
-fn no_read_writes_to_freed_memory_after_exit() {
-    in_child(|| canary(End::Exit));
-}
-
-#[test]
-fn no_read_writes_to_freed_memory_after_an_error() {
-    in_child(|| canary(End::Error));
-}
-
-#[test]
-fn no_read_writes_to_freed_memory_after_a_panic() {
-    in_child(|| canary(End::Panic));
-}
-
-#[test]
-fn no_read_writes_to_freed_memory_after_a_drop() {
-    in_child(|| canary(End::Drop));
-}
+// ---- threads ------------------------------------------------------------------------------------------
 
 #[test]
 fn a_panic_in_a_thread_that_owns_a_ring_is_reported_by_its_join() {

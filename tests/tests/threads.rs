@@ -12,8 +12,8 @@ use rummelplatz::{
     request, ring,
 };
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome, panic_of,
-    tcp_pair, watched,
+    Bench, BenchSubmitter, Ledger, Log, Script, Tracked, in_child, open_descriptors, panic_of, tcp_pair,
+    watched,
 };
 
 const LONG: Duration = Duration::from_secs(1000);
@@ -72,39 +72,6 @@ fn a_pool_may_be_registered_in_another_thread_than_the_ring_runs_in() {
         elsewhere(move || ring.run().unwrap());
         assert_eq!(log.take(), [&b"hello"[..], b""]);
         assert_eq!(pool.available(), 2);
-    });
-}
-
-#[test]
-fn a_ring_that_runs_again_starts_afresh() {
-    watched(|| {
-        let (ledger, log) = (Ledger::new(), Log::new());
-        let (seen, ended) = (log.clone(), log.clone());
-        let script = Script::new()
-            .on_setup(move |mut submitter| {
-                submitter.submit(ledger.issue(0), |_| request::timeout(LONG))?;
-                submitter.submit(ledger.issue(1), |_| request::nop())?;
-                Ok(())
-            })
-            .on_completion(move |completion, data: Tracked<u32>, _| {
-                seen.push((*data, outcome(&completion)));
-                (ControlFlow::Exit, None)
-            })
-            .on_teardown(move |completion, data, mut submitter| {
-                ended.push((*data, outcome(&completion)));
-                if *data == 0 {
-                    submitter.submit(ledger.issue(2), |_| request::nop())?;
-                }
-                Ok(())
-            });
-        let mut ring = Bench::with(8, script);
-        for _ in 0..5 {
-            ring.run().unwrap();
-            let expected = [(1, Ok(0)), (0, Err(libc::ECANCELED)), (2, Ok(0))];
-            assert_eq!(log.take(), expected, "the same each time");
-            assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
-            ledger.assert_all_dropped_once();
-        }
     });
 }
 
