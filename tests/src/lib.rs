@@ -607,16 +607,6 @@ pub fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count() - 1
 }
 
-/// Runs `body`, which must leave as many descriptors open as it has found, and have dropped each value of
-/// its ledger exactly once. For a test in a child.
-pub fn leaves_nothing(body: impl FnOnce(Ledger)) {
-    let before = open_descriptors();
-    let ledger = Ledger::new();
-    body(ledger);
-    assert_eq!(open_descriptors(), before, "open descriptors");
-    ledger.assert_all_dropped_once();
-}
-
 /// The reading and the writing end of a pipe.
 pub fn pipe() -> (OwnedFd, OwnedFd) {
     let (reader, writer) = io::pipe().unwrap();

@@ -496,9 +496,12 @@ fn b23_completions_that_nobody_asked_for_are_counted_and_dropped() {
     watched(|| {
         let ledger = Ledger::new();
         let (reader, writer) = shared_pipe();
+        let names = Log::new();
+        let log = names.clone();
         let script = Script::new()
             .on_setup_once(move |mut submitter| {
-                submitter.submit(ledger.issue(Job::new(0, &reader, 8)), |it| it.read())?;
+                let key = submitter.submit(ledger.issue(Job::new(0, &reader, 8)), |it| it.read())?;
+                log.push(key.user_data());
                 Ok(())
             })
             .on_completion(|completion, _, _| {
@@ -509,8 +512,12 @@ fn b23_completions_that_nobody_asked_for_are_counted_and_dropped() {
         let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
         assert!(!ring.turn().unwrap().is_finished());
         let mut sender = IoUring::new(8).unwrap();
-        // No such tag, no such slot, no such generation, and what used to be a pointer.
-        let strays = [u64::MAX, 1 << 56 | 1, 1 << 56 | 7 << 32, 2 << 56, 200 << 56, 0x5555_5555_5550, 3];
+        let [live] = names.take()[..] else { panic!("one request was submitted") };
+        let (slot, generation) = (1 << 8, 1 << 40);
+        // No such generation, no such slot, none at all of that operation, no such operation, and what used
+        // to be a pointer.
+        let strays =
+            [live ^ generation, live + 7 * slot, live + 1, live + 199, u64::MAX, 0x5555_5555_5551, slot * 9];
         for user_data in strays {
             let message = opcode::MsgRingData::new(target, 42, user_data, None).build();
             // SAFETY: it points to nothing.

@@ -146,7 +146,9 @@ impl Kernel for Real {
             let update = (&raw mut update).cast();
             io_uring_register(self.ring.as_fd(), IoringRegisterOp::UnregisterRingFds, update, 1)
         };
-        debug_assert_eq!(unregistered, Ok(1));
+        // A ring that is restricted to less (IORING_REGISTER_RESTRICTIONS) keeps its place until the
+        // thread ends.
+        unregistered.ok();
     }
 
     fn notify(&mut self, eventfd: Option<&Eventfd>) -> io::Result<()> {
