@@ -18,7 +18,8 @@
 mod program;
 mod ring;
 mod run;
+mod surroundings;
 mod world;
 
 pub use program::{Action, End, Kind, Mode, Program};
-pub use run::{Figures, explore, programs, simulate};
+pub use run::{Figures, explore, explore_for_real, programs, simulate};

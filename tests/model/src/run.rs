@@ -13,6 +13,7 @@ use rummelplatz::sim::{self, Faults, Simulation};
 
 use crate::program::{Action, End, Mode, Program};
 use crate::ring::{Model, Operation, Planned};
+use crate::surroundings::{OtherSide, Surroundings};
 use crate::world::World;
 
 /// What programs have come to.
@@ -53,25 +54,52 @@ pub fn simulate(program: &Program) -> Result<Figures, Vec<String>> {
     let simulation = Simulation::new(program.seed);
     simulation.set_faults(program.faults);
     simulation.limit_enters(MOST_ENTERS);
-    let world = World::new(program, simulation.clone());
+    let world = World::new(program, Some(simulation.clone()), Surroundings::nothing());
     let (answers, idle) = (Arc::downgrade(&world), Arc::downgrade(&world));
     simulation.on_request(move |asked| match answers.upgrade() {
         Some(world) => world.answer(asked),
         None => sim::Answer::Wait,
     });
     simulation.on_idle(move || idle.upgrade().is_some_and(|world| world.release()));
+    simulation.take_log();
+    let mut figures = run(program, &world)?;
+    let made = simulation.figures();
+    figures.enters = made.enters;
+    figures.most_enters = made.enters;
+    figures.most_unanswered = made.most_unanswered;
+    // No wave of cancels goes out before the last one is answered.
+    let cancels = |action: &&Action| matches!(action, Action::Cancel { .. } | Action::CancelAll { .. });
+    let most = 2 + program.actions.iter().filter(cancels).count() as u64;
+    match made.most_unanswered {
+        few if few <= most => Ok(figures),
+        many => Err(vec![format!("a request was cancelled {many} times without an answer")]),
+    }
+}
+
+/// Runs a program on the real kernel, with somebody at the other ends.
+///
+/// # Errors
+///
+/// What is wrong.
+fn run_for_real(program: &Program, other_side: &OtherSide) -> Result<Figures, Vec<String>> {
+    run(program, &World::new(program, None, other_side.surroundings.clone()))
+}
+
+fn run(program: &Program, world: &Arc<World>) -> Result<Figures, Vec<String>> {
     let mut figures = Figures { programs: 1, ..Figures::default() };
-    let mut ring = match build(program, &world) {
+    let mut ring = match build(program, world) {
         Ok(ring) => ring,
         Err(error) => return Err(vec![format!("no ring: {error}")]),
     };
-    simulation.take_log();
+    if let Some(simulation) = &world.simulation {
+        simulation.take_log();
+    }
     let mut leaked = None;
     // A run that panics, and a ring that is dropped, say nothing of what they leak.
     let may_leak = program.faults.lost > 0.0 || program.faults.never > 0.0;
     let runs = if program.twice { 2 } else { 1 };
     for _ in 0..runs {
-        match catch_unwind(AssertUnwindSafe(|| drive(program, &world, &mut ring))) {
+        match catch_unwind(AssertUnwindSafe(|| drive(program, world, &mut ring))) {
             Ok(Ok(())) => {}
             Ok(Err(RingError::Api(cause)))
                 if cause.error.raw_os_error() == Some(libc::EDEADLK) && program.faults.never == 0.0 =>
@@ -80,8 +108,8 @@ pub fn simulate(program: &Program) -> Result<Figures, Vec<String>> {
             }
             Ok(Err(error)) => {
                 figures.errors += 1;
-                if let Some(stuck) = abandoned(&error) {
-                    leaked = Some(stuck);
+                if let Some(stuck) = error.abandoned() {
+                    leaked = Some(stuck.requests.len());
                     figures.abandoned += 1;
                     break;
                 }
@@ -101,7 +129,6 @@ pub fn simulate(program: &Program) -> Result<Figures, Vec<String>> {
             break;
         }
     }
-    let made = simulation.figures();
     if ring.stats().in_flight > 0 {
         world.lock().silenced = true;
     }
@@ -111,15 +138,6 @@ pub fn simulate(program: &Program) -> Result<Figures, Vec<String>> {
         world.violation("the drop panicked".to_owned());
     }
     figures.requests = world.accepted_requests() as u64;
-    figures.enters = made.enters;
-    figures.most_enters = made.enters;
-    // No wave of cancels goes out before the last one is answered.
-    let cancels = |action: &&Action| matches!(action, Action::Cancel { .. } | Action::CancelAll { .. });
-    let most = 2 + program.actions.iter().filter(cancels).count() as u64;
-    if made.most_unanswered > most {
-        world.violation(format!("a request was cancelled {} times without an answer", made.most_unanswered));
-    }
-    figures.most_unanswered = made.most_unanswered;
     let leaked = match leaked {
         None if may_leak => Some(world.missing()),
         leaked => leaked,
@@ -133,18 +151,15 @@ fn drop_ring(ring: Model) {
     drop((first, second));
 }
 
-/// How many requests a run has abandoned.
-fn abandoned(error: &RingError<Model>) -> Option<usize> {
-    error.abandoned().map(|stuck| stuck.requests.len())
-}
-
 fn build(program: &Program, world: &Arc<World>) -> Result<Model, Box<dyn std::error::Error>> {
     let entries = NonZeroU32::new(program.entries).ok_or("no entries")?;
     let completions = NonZeroU32::new(program.completions).ok_or("no completions")?;
-    let raw = world.simulation.raw_ring_with(entries, completions)?;
     let operation = |is_first| Operation { world: Arc::clone(world), is_first, handle: None };
-    let mut builder = Model::builder(operation(true), operation(false)).raw_ring(raw);
-    builder = builder.grace(Duration::from_millis(20));
+    let mut builder = Model::builder(operation(true), operation(false)).grace(Duration::from_millis(20));
+    builder = match &world.simulation {
+        Some(simulation) => builder.raw_ring(simulation.raw_ring_with(entries, completions)?),
+        None => builder.entries(entries).completion_entries(completions),
+    };
     if let Some(limit) = program.backlog_limit.and_then(NonZeroUsize::new) {
         builder = builder.backlog_limit(limit);
     }
@@ -193,9 +208,10 @@ fn turn(program: &Program, world: &Arc<World>, ring: &mut Model) -> Result<(), R
     if program.end == End::Drop {
         return Ok(());
     }
-    let began = world.simulation.now();
+    let now = || world.simulation.as_ref().map(Simulation::now).unwrap_or_default();
+    let began = now();
     let result = ring.finish();
-    let took = world.simulation.now() - began;
+    let took = now() - began;
     if program.is_of_late_streams() && took > LONGEST_END {
         world.violation(format!("the teardown took {took:?}"));
     }
@@ -207,15 +223,40 @@ pub fn programs(usually: u64) -> u64 {
     std::env::var("RUMMEL_PROGRAMS").ok().and_then(|number| number.parse().ok()).unwrap_or(usually)
 }
 
-/// Runs so many programs, in as many threads as there are processors, or the one of `RUMMEL_SEED`.
+/// Runs so many programs under the simulated kernel, in as many threads as there are processors, or the one
+/// of `RUMMEL_SEED`.
 ///
 /// # Errors
 ///
 /// The first program that fails, made smaller, and what is wrong with it.
 pub fn explore(from: u64, count: u64) -> Result<Figures, String> {
+    explore_with(from, count, || Ok(simulate))
+}
+
+/// As [`explore`], on the real kernel.
+///
+/// # Errors
+///
+/// As [`explore`]; or that there is no kernel to be had.
+pub fn explore_for_real(from: u64, count: u64) -> Result<Figures, String> {
+    explore_with(from, count, || {
+        let other_side = OtherSide::begin().map_err(|error| format!("no other side: {error}"))?;
+        Ok(move |program: &Program| run_for_real(program, &other_side))
+    })
+}
+
+/// Runs programs with what `prepare` makes for each thread.
+fn explore_with<F>(
+    from: u64,
+    count: u64,
+    prepare: impl Fn() -> Result<F, String> + Sync,
+) -> Result<Figures, String>
+where
+    F: Fn(&Program) -> Result<Figures, Vec<String>>,
+{
     if let Some(seed) = std::env::var("RUMMEL_SEED").ok().and_then(|seed| seed.parse().ok()) {
         let program = Program::new(seed);
-        return simulate(&program).map_err(|wrong| report(&program, &wrong));
+        return prepare()?(&program).map_err(|wrong| report(&program, &wrong));
     }
     let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let next = AtomicU64::new(from);
@@ -225,6 +266,14 @@ pub fn explore(from: u64, count: u64) -> Result<Figures, String> {
         for _ in 0..threads {
             scope.spawn(|| {
                 let mut figures = Figures::default();
+                let simulate = match prepare() {
+                    Ok(simulate) => simulate,
+                    Err(error) => {
+                        failed.store(true, Ordering::Relaxed);
+                        all.lock().unwrap_or_else(|it| it.into_inner()).1 = Some(error);
+                        return;
+                    }
+                };
                 while !failed.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= from + count {
@@ -239,7 +288,7 @@ pub fn explore(from: u64, count: u64) -> Result<Figures, String> {
                             eprintln!("RUMMEL_SEED={seed} fails: {}", wrong.join("; "));
                             let smaller = std::env::var_os("RUMMEL_MUTANT").is_none();
                             let (program, wrong) =
-                                if smaller { shrink(program, wrong) } else { (program, wrong) };
+                                if smaller { shrink(program, wrong, &simulate) } else { (program, wrong) };
                             all.lock().unwrap_or_else(|it| it.into_inner()).1 =
                                 Some(report(&program, &wrong));
                         }
@@ -298,7 +347,11 @@ impl Watch {
 }
 
 /// Leaves out as much of a program as it can without making it right.
-fn shrink(mut program: Program, mut wrong: Vec<String>) -> (Program, Vec<String>) {
+fn shrink(
+    mut program: Program,
+    mut wrong: Vec<String>,
+    simulate: &impl Fn(&Program) -> Result<Figures, Vec<String>>,
+) -> (Program, Vec<String>) {
     let run = |candidate: &Program| watched(candidate.seed, || simulate(candidate));
     let mut smaller = |program: &mut Program, candidate: Program| match run(&candidate) {
         Ok(_) => false,

@@ -2,7 +2,7 @@
 //! the answers of the kernel.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rummelplatz::sim::{Answer, Asked, Event, Simulation};
@@ -10,6 +10,7 @@ use rummelplatz::{Buffer, BufferPool, Completion, Key, RawCompletion};
 
 use crate::program::{Action, Chance, Kind, Program};
 use crate::ring::Operation;
+use crate::surroundings::Surroundings;
 
 const F_MORE: u32 = 1 << 1;
 
@@ -66,7 +67,9 @@ struct Request {
 
 /// What is around a ring.
 pub(crate) struct World {
-    pub(crate) simulation: Simulation,
+    /// `None` on the real kernel, of which is known only what the ring says.
+    pub(crate) simulation: Option<Simulation>,
+    surroundings: Surroundings,
     inner: Mutex<Inner>,
 }
 
@@ -93,7 +96,6 @@ pub(crate) struct Inner {
     chains: Vec<Chain>,
     pub(crate) kept: Vec<Buffer>,
     pool: Option<BufferPool>,
-    fd: Arc<OwnedFd>,
     /// Whose writing end is in the hands of all descriptors that the kernel makes.
     pipe: Option<(OwnedFd, OwnedFd)>,
     /// What is wrong.
@@ -115,21 +117,15 @@ impl Chain {
     }
 }
 
-thread_local! {
-    /// A descriptor that nothing happens on: one will do for all.
-    static NOTHING: Arc<OwnedFd> = Arc::new({
-        // SAFETY: a plain call.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        assert!(fd >= 0);
-        // SAFETY: just made, and nobody else's.
-        unsafe { OwnedFd::from_raw_fd(fd) }
-    });
-}
-
 impl World {
-    pub(crate) fn new(program: &Program, simulation: Simulation) -> Arc<World> {
+    pub(crate) fn new(
+        program: &Program,
+        simulation: Option<Simulation>,
+        surroundings: Surroundings,
+    ) -> Arc<World> {
         Arc::new(World {
             simulation,
+            surroundings,
             inner: Mutex::new(Inner {
                 chance: Chance::new(program.seed ^ 0x1111),
                 kernel: Chance::new(program.seed ^ 0x2222),
@@ -147,7 +143,6 @@ impl World {
                 chains: Vec::new(),
                 kept: Vec::new(),
                 pool: None,
-                fd: NOTHING.with(Arc::clone),
                 pipe: None,
                 violations: Vec::new(),
                 silenced: false,
@@ -161,7 +156,7 @@ impl World {
 
     /// Reads what the kernel has done since the last time.
     fn look(&self) -> MutexGuard<'_, Inner> {
-        let log = self.simulation.take_log();
+        let log = self.simulation.as_ref().map(Simulation::take_log).unwrap_or_default();
         let mut inner = self.lock();
         for event in log {
             inner.note(event);
@@ -204,7 +199,7 @@ impl World {
         }
         let pool = (kind == Kind::ReceiveMulti).then(|| inner.pool());
         let closes = (kind == Kind::Close).then(|| inner.descriptor());
-        let fd = Arc::clone(&inner.fd);
+        let fd = self.surroundings.descriptor(kind);
         Data { id, kind, place, heap, fd, closes, pool, world: Arc::clone(self) }
     }
 
@@ -281,20 +276,29 @@ impl World {
         if more && !is_stream {
             wrong("more is announced, but it is no stream");
         }
+        if !is_possible(kind, raw.result) {
+            wrong("no kernel ends it so");
+        }
         let in_place = !is_raw || kind.is_stream();
         let place = if in_place { &data.place } else { &*data.heap };
         let number = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
-        if number(&place[..8]) != id as u64 {
+        // The real kernel writes what it likes.
+        let is_simulated = self.simulation.is_some();
+        if is_simulated && number(&place[..8]) != id as u64 {
             wrong("its memory is that of another request");
         }
-        if number(&place[8..]) != written {
+        if is_simulated && number(&place[8..]) != written {
             wrong("what the kernel has written is not there");
         }
         let expected = match name {
-            Some(name) => inner.expected(name, is_raw, is_stream, more, teardown),
-            None => Ok(()),
+            Some(name) if is_simulated => inner.expected(name, is_raw, is_stream, more, teardown),
+            _ => Ok(()),
         };
-        if let Err(why) = expected.and_then(|()| inner.compare(name, kind, is_stream, raw, more)) {
+        let compared = |inner: &mut Inner| match is_simulated {
+            true => inner.compare(name, kind, is_stream, raw, more),
+            false => Ok(()),
+        };
+        if let Err(why) = expected.and_then(|()| compared(&mut inner)) {
             inner.violation(format!("#{id} ({kind:?}): {why}; {raw:?}"));
         }
         if !more {
@@ -415,6 +419,34 @@ impl World {
         let inner = self.lock();
         let count = inner.keys.len();
         (count > 0).then(|| inner.keys[usize::from(which) % count])
+    }
+}
+
+/// Whether a request of this kind can have this result, under the real kernel and the simulated one.
+fn is_possible(kind: Kind, result: i32) -> bool {
+    let errno = -result;
+    let interrupted = matches!(errno, libc::ECANCELED | libc::EINTR | 512);
+    match kind {
+        Kind::Nop => result == 0 || interrupted,
+        Kind::Timeout | Kind::Never | Kind::TimeoutMulti | Kind::TimeoutThrice => {
+            // A full queue that cuts a timer in a teardown ends it with 0.
+            matches!(errno, 0 | libc::ETIME) || interrupted
+        }
+        Kind::Read | Kind::Receive | Kind::Send => {
+            (0..=16).contains(&result) || matches!(errno, libc::ECONNRESET | libc::EPIPE) || interrupted
+        }
+        Kind::SendZeroCopy => {
+            let refused = matches!(errno, libc::ECONNRESET | libc::EPIPE | libc::EOPNOTSUPP | libc::ENOMEM);
+            (0..=16).contains(&result) || refused || interrupted
+        }
+        Kind::ReceiveMulti => {
+            (0..=64).contains(&result) || matches!(errno, libc::ECONNRESET | libc::ENOBUFS) || interrupted
+        }
+        Kind::Poll | Kind::PollMulti => result > 0 || errno == libc::ECONNRESET || interrupted,
+        Kind::Accept | Kind::AcceptMulti => {
+            result >= 0 || matches!(errno, libc::EMFILE | libc::ECONNRESET) || interrupted
+        }
+        Kind::Close => matches!(errno, 0 | libc::ECANCELED),
     }
 }
 

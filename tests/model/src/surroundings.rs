@@ -1,0 +1,144 @@
+//! What the requests of a program are about: descriptors, and somebody at the other end of them.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::program::Kind;
+
+/// Descriptors to make requests on.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    file: Arc<OwnedFd>,
+    socket: Arc<OwnedFd>,
+    tcp: Arc<OwnedFd>,
+    listener: Arc<OwnedFd>,
+    pipe: Arc<OwnedFd>,
+}
+
+impl Surroundings {
+    /// One descriptor, on which nothing ever happens: for those whose kernel makes it up.
+    pub(crate) fn nothing() -> Surroundings {
+        thread_local! {
+            static NOTHING: Arc<OwnedFd> = Arc::new({
+                // SAFETY: a plain call.
+                let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+                assert!(fd >= 0);
+                // SAFETY: just made, and nobody else's.
+                unsafe { OwnedFd::from_raw_fd(fd) }
+            });
+        }
+        let nothing = || NOTHING.with(Arc::clone);
+        Surroundings {
+            file: nothing(),
+            socket: nothing(),
+            tcp: nothing(),
+            listener: nothing(),
+            pipe: nothing(),
+        }
+    }
+
+    /// What a request of this kind is about.
+    pub(crate) fn descriptor(&self, kind: Kind) -> Arc<OwnedFd> {
+        Arc::clone(match kind {
+            Kind::Receive | Kind::Send | Kind::ReceiveMulti => &self.socket,
+            Kind::SendZeroCopy => &self.tcp,
+            Kind::Accept | Kind::AcceptMulti => &self.listener,
+            Kind::Poll | Kind::PollMulti => &self.pipe,
+            _ => &self.file,
+        })
+    }
+}
+
+/// Somebody at the other ends, who sends, receives, and connects every now and then.
+pub(crate) struct OtherSide {
+    pub(crate) surroundings: Surroundings,
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl OtherSide {
+    pub(crate) fn begin() -> io::Result<OtherSide> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("rummelplatz-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let address = SocketAddr::from_abstract_name(name)?;
+        let listener = UnixListener::bind_addr(&address)?;
+        let (socket, mut others) = UnixStream::pair()?;
+        let (mut reader, mut writer) = UnixStream::pair()?;
+        reader.set_nonblocking(true)?;
+        let tcp = TcpListener::bind("127.0.0.1:0")?;
+        let sender = TcpStream::connect(tcp.local_addr()?)?;
+        let (mut receiver, _) = tcp.accept()?;
+        others.set_nonblocking(true)?;
+        writer.set_nonblocking(true)?;
+        receiver.set_nonblocking(true)?;
+        let surroundings = Surroundings {
+            file: Arc::new(File::open("/proc/self/exe")?.into()),
+            socket: Arc::new(socket.into()),
+            tcp: Arc::new(sender.into()),
+            listener: Arc::new(listener.into()),
+            pipe: Arc::new(reader.try_clone()?.into()),
+        };
+        let end = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&end);
+        let thread = thread::spawn(move || {
+            // There may be nothing to do, or no room.
+            let maybe = |_: io::Result<usize>| {};
+            let mut bytes = [0; 4096];
+            let mut turn = 0_u32;
+            while !ended.load(Ordering::Relaxed) {
+                maybe(others.write(&bytes[..40]));
+                maybe(others.read(&mut bytes));
+                maybe(receiver.read(&mut bytes));
+                maybe(writer.write(&[1]));
+                if turn.is_multiple_of(2) {
+                    maybe(reader.read(&mut bytes));
+                }
+                connect(&address);
+                turn = turn.wrapping_add(1);
+                thread::sleep(Duration::from_micros(300));
+            }
+        });
+        Ok(OtherSide { surroundings, end, thread: Some(thread) })
+    }
+}
+
+/// Connects to a listener, unless as many wait there as may.
+fn connect(address: &SocketAddr) {
+    // SAFETY: a plain call.
+    let socket = unsafe {
+        libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0)
+    };
+    if socket < 0 {
+        return;
+    }
+    // SAFETY: just made, and nobody else's.
+    let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(socket) });
+    let name = address.as_abstract_name().unwrap_or_default();
+    // SAFETY: all zeroes is an address.
+    let mut raw: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    raw.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    for (to, from) in raw.sun_path[1..].iter_mut().zip(name) {
+        *to = *from as libc::c_char;
+    }
+    let length = std::mem::offset_of!(libc::sockaddr_un, sun_path) + 1 + name.len();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
+    // SAFETY: the address is there, and as long as is said.
+    unsafe { libc::connect(fd, (&raw const raw).cast(), length as libc::socklen_t) };
+}
+
+impl Drop for OtherSide {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}

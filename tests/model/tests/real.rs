@@ -1,0 +1,20 @@
+//! The same programs on the real kernel: what is promised holds there, too, and requests end as the
+//! simulated kernel lets them end.
+
+use std::num::NonZeroU32;
+
+use rummelplatz::RawRing;
+use rummelplatz_model::{explore_for_real, programs};
+
+#[test]
+fn the_real_kernel_does_nothing_else() {
+    if let Err(error) = RawRing::new(NonZeroU32::MIN) {
+        assert!(std::env::var_os("RUMMELPLATZ_NO_SKIP").is_none(), "not to be skipped: {error}");
+        return eprintln!("skipped: {error}");
+    }
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    let figures = explore_for_real(0, programs(500)).unwrap_or_else(|report| panic!("{report}"));
+    println!("{figures:?}");
+    assert_eq!(open(), before, "descriptors");
+}
