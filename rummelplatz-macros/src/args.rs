@@ -1,9 +1,9 @@
-//! What both attributes have in common: a list of `word` and `word = value`.
+//! What both macros read alike: the item, and a list of `word` and `word = value`.
 
-use proc_macro2::{Ident, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use syn::ext::IdentExt;
-use syn::parse::{ParseStream, Parser};
-use syn::{Path, Token};
+use syn::parse::{Parse, ParseStream, Parser};
+use syn::{Path, Token, braced};
 
 use crate::diag::Errors;
 
@@ -31,6 +31,25 @@ impl<T> Once<T> {
     pub(crate) fn get(&self) -> Option<&T> {
         self.first.as_ref()
     }
+}
+
+/// Reads an item. Where it ends too early, its last token is to blame: the parser alone would blame the whole call
+/// of the macro.
+pub(crate) fn item<T: Parse>(tokens: TokenStream) -> syn::Result<T> {
+    let end = match tokens.clone().into_iter().last() {
+        Some(TokenTree::Group(group)) => group.span_close(),
+        Some(token) => token.span(),
+        None => Span::call_site(),
+    };
+    // Inside of a group, what ends too early ends at the closing brace.
+    let mut group = Group::new(Delimiter::Brace, tokens);
+    group.set_span(end);
+    let inside = |input: ParseStream<'_>| {
+        let item;
+        braced!(item in input);
+        item.parse()
+    };
+    inside.parse2(TokenTree::from(group).into())
 }
 
 /// Reads a list of arguments. `one` is called after each word and reads the rest of that argument; where it fails,
