@@ -67,15 +67,15 @@ pub(crate) fn each(
             let read = word.and_then(|word| {
                 one(word, input)?;
                 if input.is_empty() || input.peek(Token![,]) {
-                    Ok(())
+                    input.parse::<Option<Token![,]>>()
                 } else {
                     Err(input.error("unexpected token; separate arguments by `,`"))
                 }
             });
             if let Err(error) = read {
                 errors.push(error);
+                skip_argument(input);
             }
-            skip_argument(input);
         }
         Ok(())
     };

@@ -6,7 +6,7 @@ use std::env;
 use std::fs;
 use std::path::Path;
 
-use proc_macro2::{Group, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use quote::quote;
 
 use crate::mutations::{Choices, Input, find_errors};
@@ -232,6 +232,20 @@ fn a_mistake_in_one_argument_leaves_the_others_alone() {
         ),
     ));
     assert_eq!(found.len(), 2, "{found:#?}");
+}
+
+#[test]
+fn a_comma_in_an_invisible_group_is_a_comma() {
+    let comma = Group::new(Delimiter::None, quote!(,));
+    let found = messages(ring(
+        quote!(entries = 5 #comma bogus),
+        quote!(
+            struct S {
+                a: A,
+            }
+        ),
+    ));
+    assert_eq!(found.len(), 1, "{found:#?}");
 }
 
 #[test]
