@@ -106,7 +106,12 @@ pub(crate) fn value<T>(
 
 /// Reads the value of `crate = path`.
 pub(crate) fn krate(word: &Ident, input: ParseStream<'_>) -> syn::Result<Path> {
-    value(word, input, "the path of the crate, like `crate = my_crate::rummelplatz`", Path::parse_mod_style)
+    const EXPECTED: &str = "the path of the crate, like `crate = my_crate::rummelplatz`";
+    let path = value(word, input, EXPECTED, Path::parse_mod_style)?;
+    match path.segments.iter().find(|segment| segment.ident == "Self") {
+        Some(segment) => Err(syn::Error::new(segment.ident.span(), format!("`{word}` needs {EXPECTED}"))),
+        None => Ok(path),
+    }
 }
 
 /// Skips to behind the next comma that is not part of a type's arguments.
