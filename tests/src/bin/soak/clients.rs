@@ -3,12 +3,11 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
 
-use crate::{PATIENCE, Random, Shared};
+use crate::{PATIENCE, Random, Shared, set};
 
 /// So much is taken by the sockets' buffers: who sends no more need not read in between.
 const TAKEN_AT_ONCE: u64 = 64 << 10;
@@ -55,6 +54,7 @@ fn visit(shared: &Shared, address: SocketAddr, random: &mut Random) -> Result<()
     let socket = failed("connecting", TcpStream::connect(address))?;
     failed("read timeout", socket.set_read_timeout(Some(PATIENCE)))?;
     failed("write timeout", socket.set_write_timeout(Some(PATIENCE)))?;
+    failed("no delay", socket.set_nodelay(true))?;
     shared.connections.fetch_add(1, Relaxed);
     let mut visit = Visit { shared, socket, key: random.next(), written: 0, read: 0 };
     match random.below(10) {
@@ -92,7 +92,7 @@ impl Visit<'_> {
 
     /// Sends what can be sent, does not read for a while; then does, or is gone.
     fn stall(&mut self, random: &mut Random) -> Result<(), Trouble> {
-        failed("a small buffer", set(&self.socket, libc::SO_RCVBUF, &4096))?;
+        failed("a small buffer", set(&self.socket, libc::SOL_SOCKET, libc::SO_RCVBUF, &4096))?;
         failed("no blocking", self.socket.set_nonblocking(true))?;
         let most = random.below(512 << 10);
         while self.written < most {
@@ -105,6 +105,9 @@ impl Visit<'_> {
         }
         failed("blocking", self.socket.set_nonblocking(false))?;
         thread::sleep(Duration::from_millis(random.below(300)));
+        // Or the rest would come in drops.
+        let large = 512 << 10;
+        failed("a large buffer", set(&self.socket, libc::SOL_SOCKET, libc::SO_RCVBUF, &large))?;
         match random.below(3) {
             0 => self.reset(random),
             1 => Ok(()),
@@ -116,7 +119,7 @@ impl Visit<'_> {
     fn reset(&mut self, random: &mut Random) -> Result<(), Trouble> {
         self.write_some(random)?;
         let now = libc::linger { l_onoff: 1, l_linger: 0 };
-        failed("no lingering", set(&self.socket, libc::SO_LINGER, &now))
+        failed("no lingering", set(&self.socket, libc::SOL_SOCKET, libc::SO_LINGER, &now))
     }
 
     /// Ends without reading all, which is a reset when the next answer comes.
@@ -184,14 +187,4 @@ impl Visit<'_> {
 
 fn byte(key: u64, place: u64) -> u8 {
     ((key ^ place).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
-}
-
-fn set<T>(socket: &TcpStream, option: libc::c_int, value: &T) -> io::Result<()> {
-    let length = size_of::<T>() as libc::socklen_t;
-    let value = std::ptr::from_ref(value).cast();
-    // SAFETY: the value is borrowed, and as long as said; the kernel copies it.
-    match unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, length) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
