@@ -249,6 +249,24 @@ fn a_comma_in_an_invisible_group_is_a_comma() {
 }
 
 #[test]
+fn self_is_no_crate() {
+    let item = quote!(
+        struct S {
+            a: A,
+        }
+    );
+    assert_eq!(messages(ring(quote!(crate = Self), item)).len(), 1);
+    assert_eq!(
+        messages(operation(quote!(
+            #[ring_operation(crate = a::Self)]
+            struct Op;
+        )))
+        .len(),
+        1
+    );
+}
+
+#[test]
 fn the_operation_after_the_last_possible_one_is_blamed() {
     let of = |number: usize| {
         let fields = (0..number).map(|index| {
