@@ -1,9 +1,9 @@
-//! What both attributes have in common: a list of `word` and `word = value`.
+//! What both macros read alike: the item, and a list of `word` and `word = value`.
 
-use proc_macro2::{Ident, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use syn::ext::IdentExt;
-use syn::parse::{ParseStream, Parser};
-use syn::{Path, Token};
+use syn::parse::{Parse, ParseStream, Parser};
+use syn::{Path, Token, braced};
 
 use crate::diag::Errors;
 
@@ -33,6 +33,25 @@ impl<T> Once<T> {
     }
 }
 
+/// Reads an item. Where it ends too early, its last token is to blame: the parser alone would blame the whole call
+/// of the macro.
+pub(crate) fn item<T: Parse>(tokens: TokenStream) -> syn::Result<T> {
+    let end = match tokens.clone().into_iter().last() {
+        Some(TokenTree::Group(group)) => group.span_close(),
+        Some(token) => token.span(),
+        None => Span::call_site(),
+    };
+    // Inside of a group, what ends too early ends at the closing brace.
+    let mut group = Group::new(Delimiter::Brace, tokens);
+    group.set_span(end);
+    let inside = |input: ParseStream<'_>| {
+        let item;
+        braced!(item in input);
+        item.parse()
+    };
+    inside.parse2(TokenTree::from(group).into())
+}
+
 /// Reads a list of arguments. `one` is called after each word and reads the rest of that argument; where it fails,
 /// reading goes on behind the next comma.
 pub(crate) fn each(
@@ -48,15 +67,15 @@ pub(crate) fn each(
             let read = word.and_then(|word| {
                 one(word, input)?;
                 if input.is_empty() || input.peek(Token![,]) {
-                    Ok(())
+                    input.parse::<Option<Token![,]>>()
                 } else {
                     Err(input.error("unexpected token; separate arguments by `,`"))
                 }
             });
             if let Err(error) = read {
                 errors.push(error);
+                skip_argument(input);
             }
-            skip_argument(input);
         }
         Ok(())
     };
@@ -87,7 +106,12 @@ pub(crate) fn value<T>(
 
 /// Reads the value of `crate = path`.
 pub(crate) fn krate(word: &Ident, input: ParseStream<'_>) -> syn::Result<Path> {
-    value(word, input, "the path of the crate, like `crate = my_crate::rummelplatz`", Path::parse_mod_style)
+    const EXPECTED: &str = "the path of the crate, like `crate = my_crate::rummelplatz`";
+    let path = value(word, input, EXPECTED, Path::parse_mod_style)?;
+    match path.segments.iter().find(|segment| segment.ident == "Self") {
+        Some(segment) => Err(syn::Error::new(segment.ident.span(), format!("`{word}` needs {EXPECTED}"))),
+        None => Ok(path),
+    }
 }
 
 /// Skips to behind the next comma that is not part of a type's arguments.

@@ -10,6 +10,8 @@ use proc_macro::TokenStream;
 
 mod args;
 mod diag;
+#[cfg(test)]
+mod mutations;
 mod operation;
 mod ring;
 #[cfg(test)]

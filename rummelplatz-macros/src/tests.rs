@@ -9,6 +9,7 @@ use std::path::Path;
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use quote::quote;
 
+use crate::mutations::{Choices, Input, find_errors};
 use crate::operation::operation;
 use crate::ring::ring;
 
@@ -34,22 +35,9 @@ fn assert_snapshot(name: &str, tokens: TokenStream) {
 
 /// The messages of the errors in an expansion, in their order.
 fn messages(tokens: TokenStream) -> Vec<String> {
-    let mut messages = Vec::new();
-    let mut after_compile_error = false;
-    for token in tokens {
-        match token {
-            TokenTree::Ident(ident) => after_compile_error = ident == "compile_error",
-            TokenTree::Group(group) if after_compile_error => {
-                if let Ok(message) = syn::parse2::<syn::LitStr>(group.stream()) {
-                    messages.push(message.value());
-                }
-                after_compile_error = false;
-            }
-            TokenTree::Group(group) => messages.extend(self::messages(group.stream())),
-            _ => {}
-        }
-    }
-    messages
+    let mut errors = Vec::new();
+    find_errors(tokens, &mut errors);
+    errors.into_iter().map(|(message, _)| message).collect()
 }
 
 #[test]
@@ -247,6 +235,38 @@ fn a_mistake_in_one_argument_leaves_the_others_alone() {
 }
 
 #[test]
+fn a_comma_in_an_invisible_group_is_a_comma() {
+    let comma = Group::new(Delimiter::None, quote!(,));
+    let found = messages(ring(
+        quote!(entries = 5 #comma bogus),
+        quote!(
+            struct S {
+                a: A,
+            }
+        ),
+    ));
+    assert_eq!(found.len(), 1, "{found:#?}");
+}
+
+#[test]
+fn self_is_no_crate() {
+    let item = quote!(
+        struct S {
+            a: A,
+        }
+    );
+    assert_eq!(messages(ring(quote!(crate = Self), item)).len(), 1);
+    assert_eq!(
+        messages(operation(quote!(
+            #[ring_operation(crate = a::Self)]
+            struct Op;
+        )))
+        .len(),
+        1
+    );
+}
+
+#[test]
 fn the_operation_after_the_last_possible_one_is_blamed() {
     let of = |number: usize| {
         let fields = (0..number).map(|index| {
@@ -308,54 +328,22 @@ fn half_written_items_make_no_panic() {
     }
 }
 
-/// A small generator, seeded: the same soup on every run.
-struct Cook(u64);
+/// A small generator, seeded: the same inputs on every run.
+struct Seeded(u64);
 
-impl Cook {
+impl Choices for Seeded {
     fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 % (bound as u64)).unwrap_or(0)
     }
-
-    fn soup(&mut self, length: usize, depth: usize) -> TokenStream {
-        const INGREDIENTS: &str = "struct enum union fn pub crate self Self r#type _ a B 'a 'static , ; : :: = => -> < > & # ! \
-                                   cfg cfg_attr derive ring_operation ring data entries on_more setup 0 5u8 \"x\" where const";
-        let mut tokens = TokenStream::new();
-        let ingredients: Vec<&str> = INGREDIENTS.split_whitespace().collect();
-        for _ in 0..self.below(length + 1) {
-            let choice = self.below(ingredients.len() + 6);
-            if let Some(token) = ingredients.get(choice) {
-                tokens.extend(token.parse::<TokenStream>());
-            } else if depth > 0 {
-                let delimiters =
-                    [Delimiter::Parenthesis, Delimiter::Brace, Delimiter::Bracket, Delimiter::None];
-                let delimiter = delimiters[self.below(delimiters.len())];
-                let inner = self.soup(length, depth - 1);
-                tokens.extend([TokenTree::from(Group::new(delimiter, inner))]);
-            }
-        }
-        tokens
-    }
 }
 
 #[test]
-fn token_soup_makes_no_panic() {
-    let mut cook = Cook(0x2545_F491_4F6C_DD1D);
-    for _ in 0..3_000 {
-        let (arguments, item) = (cook.soup(6, 2), cook.soup(12, 3));
-        ring(arguments.clone(), item.clone());
-        operation(item.clone());
-        ring(arguments.clone(), quote!(struct S { #item }));
-        ring(
-            item.clone(),
-            quote!(
-                struct S {
-                    a: A,
-                }
-            ),
-        );
-        operation(quote!(#[ring_operation(#arguments)] struct S { #item }));
+fn mutated_items_and_token_soup_are_expanded_or_blamed() {
+    let mut choices = Seeded(0x2545_F491_4F6C_DD1D);
+    for _ in 0..6_000 {
+        Input::choose(&mut choices).judge();
     }
 }

@@ -14,7 +14,7 @@ const ATTRIBUTE: &str = "ring_operation";
 
 /// Reads the item and its attribute. `None`, and a mistake reported, where nothing is left to build on.
 pub(super) fn operation(item: TokenStream, errors: &mut Errors) -> Option<Operation> {
-    let item = match syn::parse2::<DeriveInput>(item) {
+    let item = match args::item::<DeriveInput>(item) {
         Ok(item) => item,
         Err(error) => {
             errors.push(error);

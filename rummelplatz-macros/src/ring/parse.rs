@@ -13,7 +13,7 @@ use crate::diag::Errors;
 /// Reads the item and the arguments. `None`, and a mistake reported, where nothing is left to build on.
 pub(super) fn ring(args: TokenStream, item: TokenStream, errors: &mut Errors) -> Option<Ring> {
     let (krate, options) = arguments(args, errors);
-    let item = match syn::parse2::<Item>(item) {
+    let item = match args::item::<Item>(item) {
         Ok(item) => item,
         Err(error) => {
             errors.push(error);
