@@ -889,7 +889,7 @@ impl Machine {
         self.post(asked.user_data, result, flags);
     }
 
-    fn post(&mut self, user_data: u64, result: i32, flags: u32) {
+    pub(super) fn post(&mut self, user_data: u64, result: i32, flags: u32) {
         self.record(|| Event::Posted { user_data, result, flags });
         let cqe = Cqe { user_data, result, flags };
         if self.overflow.is_empty() && self.memory.room() > 0 {

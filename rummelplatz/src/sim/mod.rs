@@ -289,6 +289,19 @@ impl Simulation {
         self.with(Machine::owned).unwrap_or(0)
     }
 
+    /// Posts a completion, as another ring can by a message (`IORING_OP_MSG_RING`).
+    ///
+    /// # Safety
+    ///
+    /// A completion that names a request in flight is believed: the memory of that is given back while the
+    /// kernel still uses it, and a result is taken for a descriptor that nobody owns. So nothing may come
+    /// of the request any more, and if it yields a descriptor, the result is an error or such a one.
+    pub unsafe fn post(&self, user_data: u64, result: i32, flags: u32) {
+        if let Some(machine) = &mut *lock(&self.shared.machine) {
+            machine.post(user_data, result, flags);
+        }
+    }
+
     /// Whether the kernel has a request of this name.
     pub fn has(&self, user_data: u64) -> bool {
         self.with(|machine| machine.has(user_data)).unwrap_or(false)

@@ -15,11 +15,13 @@
 //! [`explore`] runs many; one that fails is made smaller, as long as it still fails, and printed with its
 //! seed. `RUMMEL_SEED=N` runs that one alone.
 
+mod forged;
 mod program;
 mod ring;
 mod run;
 mod surroundings;
 mod world;
 
+pub use forged::forge;
 pub use program::{Action, End, Kind, Mode, Program};
 pub use run::{Figures, explore, explore_for_real, programs, simulate};

@@ -4,18 +4,30 @@ use std::fmt;
 
 use rummelplatz::sim::Faults;
 
-/// A stream of numbers (SplitMix64): the same for the same seed.
+/// What chooses: a stream of numbers from a seed (SplitMix64), or the bytes of a fuzzer.
 #[derive(Clone, Debug)]
-pub(crate) struct Chance(u64);
+pub(crate) enum Chance {
+    Seed(u64),
+    /// One byte a choice; after the last, the first is always chosen.
+    Bytes(std::vec::IntoIter<u8>),
+}
 
 impl Chance {
     pub(crate) fn new(seed: u64) -> Chance {
-        Chance(seed)
+        Chance::Seed(seed)
+    }
+
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Chance {
+        Chance::Bytes(Vec::from(bytes).into_iter())
     }
 
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
+        let state = match self {
+            Chance::Seed(state) => state,
+            Chance::Bytes(bytes) => return bytes.next().map_or(0, u64::from),
+        };
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = *state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
@@ -191,7 +203,16 @@ pub struct Program {
 impl Program {
     /// The program of a seed.
     pub fn new(seed: u64) -> Program {
-        let mut chance = Chance::new(seed);
+        Program::choose(seed, Chance::new(seed))
+    }
+
+    /// The program of some bytes: the first is the seed of what happens, the others choose what is done.
+    pub fn from_bytes(bytes: &[u8]) -> Program {
+        let mut chance = Chance::of_bytes(bytes);
+        Program::choose(chance.next(), chance)
+    }
+
+    fn choose(seed: u64, mut chance: Chance) -> Program {
         // Most of what goes wrong does so when there is hardly any room.
         let entries = chance.pick(&[1, 1, 1, 2, 2, 2, 4, 8, 16]);
         let completions = entries * chance.pick(&[1, 1, 2, 4]);
