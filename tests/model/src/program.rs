@@ -207,9 +207,12 @@ impl Program {
     }
 
     /// The program of some bytes: the first is the seed of what happens, the others choose what is done.
+    /// Nothing leaks in it.
     pub fn from_bytes(bytes: &[u8]) -> Program {
         let mut chance = Chance::of_bytes(bytes);
-        Program::choose(chance.next(), chance)
+        let mut program = Program::choose(chance.next(), chance);
+        program.faults = Faults { never: 0.0, lost: 0.0, ..program.faults };
+        program
     }
 
     fn choose(seed: u64, mut chance: Chance) -> Program {
