@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{opcode, squeue};
+use rustix::io::Errno;
 use rustix::io_uring::{IoringEnterFlags, IoringRegisterOp, io_uring_enter, io_uring_register};
 
 use super::completions::Completions;
@@ -43,14 +44,18 @@ pub(crate) struct Uring {
     entries: Entries,
     /// Whether entries need no further thought but for room.
     is_open: bool,
+    /// It is open, and no thread of the kernel looks for entries.
+    is_usual: bool,
     /// Where the kernel was in the submission queue when that was last looked at.
     taken_in: u32,
-    /// The kernel learns of what was seen when no more is known of, and when it is entered.
+    /// The kernel learns of what was seen when it is entered.
     completions: Completions,
     /// What to enter: the ring's descriptor or, with a flag, its place in the table of the thread that
     /// runs it.
-    entrance: RawFd,
+    entrance: BorrowedFd<'static>,
     entrance_flags: IoringEnterFlags,
+    /// What an enter failed with that did not say so.
+    failed: Option<io::Error>,
     /// An eventfd is registered.
     notifies: bool,
     /// A thread of the kernel looks for entries (`IORING_SETUP_SQPOLL`).
@@ -89,10 +94,13 @@ impl Uring {
             asides: (0..ring.capacity()).map(|_| Aside::Nothing).collect(),
             entries,
             is_open: false,
+            is_usual: false,
             taken_in: tail,
             completions,
-            entrance: ring.as_raw_fd(),
+            // SAFETY: the descriptor is open as long as the ring, which is in the same struct.
+            entrance: unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) },
             entrance_flags: IoringEnterFlags::empty(),
+            failed: None,
             notifies: false,
             has_poller: ring.params().is_setup_sqpoll(),
             ring,
@@ -115,12 +123,9 @@ impl Uring {
         if self.has_poller {
             flags |= self.wake_poller(queued, flags.is_empty());
         }
-        // SAFETY: the number is that of the ring, or of its place in the table of this thread, as the
-        // flags say.
-        let ring = unsafe { BorrowedFd::borrow_raw(self.entrance) };
         // SAFETY: what queued entries point to is good, see the module documentation; there is no argument
         // to be wrong about.
-        let entered = unsafe { io_uring_enter(ring, queued, want, flags | self.entrance_flags) };
+        let entered = unsafe { io_uring_enter(self.entrance, queued, want, flags | self.entrance_flags) };
         entered.map_err(io::Error::from)
     }
 
@@ -163,7 +168,9 @@ impl Uring {
             io_uring_register(self.ring.as_fd(), IoringRegisterOp::RegisterRingFds, update, 1)
         };
         if registered == Ok(1) {
-            self.entrance = update.offset as RawFd;
+            // SAFETY: no descriptor, but what the flag makes of it: a place in the table of this thread. It is not
+            // -1, and used with this flag alone.
+            self.entrance = unsafe { BorrowedFd::borrow_raw(update.offset as RawFd) };
             self.entrance_flags = IoringEnterFlags::REGISTERED_RING;
         }
     }
@@ -174,7 +181,9 @@ impl Uring {
             return;
         }
         self.entrance_flags = IoringEnterFlags::empty();
-        let offset = mem::replace(&mut self.entrance, self.ring.as_raw_fd()) as u32;
+        // SAFETY: as in `new`.
+        let entrance = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) };
+        let offset = mem::replace(&mut self.entrance, entrance).as_raw_fd() as u32;
         let mut update = Files { offset, reserved: 0, data: 0 };
         // SAFETY: as in `register`.
         let unregistered = unsafe {
@@ -212,7 +221,48 @@ impl Uring {
     #[inline]
     pub(crate) fn set_open(&mut self, open: bool) {
         self.is_open = open;
+        self.is_usual = open && !self.has_poller;
         self.reopen();
+    }
+
+    /// Whether it may [`wait_as_usual`](Self::wait_as_usual).
+    #[inline(always)]
+    pub(crate) fn is_usual(&self) -> bool {
+        self.is_usual
+    }
+
+    /// As [`enter`](Kernel::enter) with [`Patience::Wait`], when all is usual and no completion is known of.
+    /// False if it failed, in whatever way: the next enter will say what came of this one.
+    #[inline(always)]
+    pub(crate) fn wait_as_usual(&mut self) -> bool {
+        let tail = self.entries.tail();
+        self.ring.publish_entries(tail);
+        self.ring.set_completions_seen(self.completions.all_seen());
+        // At most as many as the kernel finds.
+        let queued = tail.wrapping_sub(self.taken_in);
+        self.ring.forget_work();
+        let flags = IoringEnterFlags::GETEVENTS | self.entrance_flags;
+        // SAFETY: what queued entries point to is good, see the module documentation; there is no argument
+        // to be wrong about.
+        if let Err(error) = unsafe { io_uring_enter(self.entrance, queued, 1, flags) } {
+            return self.fail(error);
+        }
+        self.taken_in = self.ring.entries_taken_in();
+        if self.taken_in == tail {
+            // SAFETY: the kernel says so.
+            unsafe { self.entries.open_all() };
+        } else {
+            self.reopen();
+        }
+        true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fail(&mut self, error: Errno) -> bool {
+        self.failed = Some(error.into());
+        self.reopen();
+        false
     }
 
     /// Opens what has become room, if it is to be.
@@ -263,10 +313,9 @@ impl Uring {
     }
 
     /// Looks for more completions, at most so many, when none is known of. False if there are none.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn look(&mut self, most: u32) -> bool {
-        self.ring.set_completions_seen(self.completions.all_seen());
-        // SAFETY: the kernel has just been told what was seen, and says what was posted.
+        // SAFETY: the kernel says what was posted; it is told of what was seen when it is entered.
         unsafe { self.completions.learn(self.ring.completions_posted(), most) }
     }
 }
@@ -349,6 +398,9 @@ impl Kernel for Uring {
 
     #[inline]
     fn enter(&mut self, patience: Patience) -> io::Result<Entered> {
+        if let Some(error) = self.failed.take() {
+            return judge(error);
+        }
         let tail = self.entries.tail();
         self.ring.publish_entries(tail);
         self.ring.set_completions_seen(self.completions.seen());
