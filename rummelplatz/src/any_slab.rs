@@ -9,17 +9,23 @@ use crate::facts::{Facts, Flags};
 use crate::queue::Cqe;
 use crate::request::{self, Record, Slab};
 use crate::settle::{Settled, settle};
-use crate::slab::Occupied;
+use crate::slab::{Lent, Occupied};
 
 /// After how many times that the pool was empty though nobody holds a buffer of it a stream ends. Once
 /// or twice is possible: completions with buffers may not have been looked at yet.
 const HOPELESS: u8 = 4;
 
 /// Goes on with a stream, or ends it, as its handler has decided by returning the data or not.
-pub(crate) fn resume<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, result: i32, data: Option<D>) {
-    let Some(mut slot) = slab.find(user_data) else { return };
+///
+/// # Safety
+///
+/// The data was lent by this slab, and still is.
+pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent, data: Option<D>) {
+    // SAFETY: the caller's promise is the same.
+    let mut slot = unsafe { slab.find_lent(lent) };
+    let user_data = slot.user_data();
     let facts = &mut slot.meta().facts;
-    let starved = facts.lacks_buffers(result);
+    let starved = facts.lacks_buffers(facts.held.result);
     let (flags, group) = (facts.flags, facts.pool);
     let with_kernel = !flags.contains(Flags::PARKED);
     match data {
@@ -131,10 +137,11 @@ impl<D: 'static> AnySlab for Slab<D> {
         match settle(core, self, cqe.user_data, cqe.result, cqe.flags) {
             Settled::Silent => {}
             // Not while the ring is being torn down, which is when this is called.
-            Settled::Told(completion, data) if completion.more() => {
-                resume(core, self, cqe.user_data, cqe.result, Some(data));
+            Settled::Told(_completion, data, Some(lent)) => {
+                // SAFETY: it was just lent, here.
+                unsafe { resume(core, self, lent, Some(data)) };
             }
-            Settled::Told(completion, data) => drop((completion, data)),
+            Settled::Told(completion, data, None) => drop((completion, data)),
         }
     }
 

@@ -11,18 +11,24 @@
 //!   abandoned keeps its share for ever.
 //! * A buffer's bytes are touched by Rust only through the one [`Buffer`] that holds it. `held` says
 //!   who has it: a number from a completion becomes a `Buffer` only if it was with the kernel, and
-//!   goes back to the kernel only from a `Buffer` that is dropped.
+//!   goes back to the kernel only from a `Buffer` that is dropped. It is changed atomically: of any
+//!   number of threads, one holds a buffer.
 //! * The entries of the ring and its tail are written under the lock, by whoever drops a buffer; the
 //!   kernel only reads them.
+//!
+//! The lock is one of our own: most of what std's would do is about panics, and there are none here.
 
 use std::alloc::{self, Layout};
+use std::cell::UnsafeCell;
 use std::fmt;
 use std::io;
 use std::mem::offset_of;
+use std::num::NonZeroU32;
 use std::ops::{Deref, DerefMut};
+use std::panic::RefUnwindSafe;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
 use crate::waker::Waker;
 
@@ -59,14 +65,19 @@ pub struct BufferPool {
     shared: Arc<Shared>,
 }
 
-struct Shared {
+/// What the holders of a pool and of its buffers share.
+pub(crate) struct Shared {
     count: u16,
+    /// Entries of the ring, a power of two, less one.
+    mask: u16,
     size: u32,
     memory: NonNull<u8>,
     ring: NonNull<Offer>,
-    /// Entries of the ring: a power of two.
-    ring_entries: u16,
-    state: Mutex<State>,
+    /// Which buffers are held as a [`Buffer`].
+    held: Box<[AtomicBool]>,
+    /// How many were ever taken; wraps.
+    taken: AtomicU32,
+    state: Locked<State>,
 }
 
 // SAFETY: the two pointers are owned by `Shared` and used as the module's documentation says: the
@@ -76,15 +87,12 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 struct State {
-    /// Which buffers are held as a [`Buffer`], one bit each.
-    held: Box<[u64]>,
-    held_count: u16,
-    /// How many were ever taken; wraps.
-    taken: u16,
+    /// How many buffers were ever given back; wraps.
+    returned: u32,
     tail: u16,
-    registration: Option<Registration>,
     /// A stream of the ring waits for a buffer.
     awaited: bool,
+    registration: Option<Registration>,
 }
 
 struct Registration {
@@ -135,15 +143,10 @@ impl BufferPool {
                     return Err(io::ErrorKind::OutOfMemory.into());
                 }
             },
-            ring_entries,
-            state: Mutex::new(State {
-                held: vec![0; usize::from(count).div_ceil(64)].into(),
-                held_count: 0,
-                taken: 0,
-                tail: 0,
-                registration: None,
-                awaited: false,
-            }),
+            mask: ring_entries - 1,
+            held: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            taken: AtomicU32::new(0),
+            state: Locked::new(State { returned: 0, tail: 0, awaited: false, registration: None }),
         };
         Ok(BufferPool { shared: Arc::new(shared) })
     }
@@ -160,12 +163,13 @@ impl BufferPool {
 
     /// How many buffers are not held as a [`Buffer`] now.
     pub fn available(&self) -> usize {
-        usize::from(self.shared.count - self.shared.lock().held_count)
+        let held = self.shared.held_count(&self.shared.state.lock());
+        usize::from(self.shared.count).saturating_sub(held as usize)
     }
 
     /// The group of this pool in the instance `ring`, if it is registered there.
     pub(crate) fn group(&self, ring: u64) -> Option<u16> {
-        let state = self.shared.lock();
+        let state = self.shared.state.lock();
         let registration = state.registration.as_ref();
         registration.filter(|registration| registration.ring == ring).map(|this| this.group)
     }
@@ -181,79 +185,61 @@ impl BufferPool {
         waker: Waker,
         register: impl FnOnce(u64, u16) -> io::Result<()>,
     ) -> Result<(), PoolError> {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         if state.registration.is_some() {
             return Err(PoolError::Taken);
         }
         self.shared.start(&mut state);
         for id in 0..self.shared.count {
-            if !state.is_held(id) {
+            if !self.shared.held[usize::from(id)].load(Ordering::Acquire) {
                 self.shared.offer(&mut state, id);
             }
         }
         let address = self.shared.ring.as_ptr().expose_provenance() as u64;
-        register(address, self.shared.ring_entries).map_err(PoolError::Refused)?;
+        register(address, self.shared.mask + 1).map_err(PoolError::Refused)?;
         state.registration = Some(Registration { ring, group, waker });
         Ok(())
     }
 
     /// Forgets the registration, once the kernel has.
     pub(crate) fn unregister(&self) {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         state.registration = None;
         state.awaited = false;
     }
 
-    /// The buffer that a completion names, with the number of bytes in it.
+    /// Holds the buffer that a completion names, for a [`Buffer`] to be made of it.
     ///
     /// `None` if the pool has no such buffer, or the kernel can't have had it.
-    pub(crate) fn take(&self, id: u16, length: u32) -> Option<Buffer> {
-        let mut state = self.shared.lock();
-        if id >= self.shared.count || state.is_held(id) {
+    #[inline(always)]
+    pub(crate) fn hold(&self, id: u16) -> Option<Arc<Shared>> {
+        let held = self.shared.held.get(usize::from(id))?;
+        if held.swap(true, Ordering::Acquire) {
             return None;
         }
-        state.hold(id);
-        drop(state);
-        let length = length.min(self.shared.size);
-        Some(Buffer { pool: Some(Arc::clone(&self.shared)), length, id, spare: false })
+        self.shared.taken.fetch_add(1, Ordering::Relaxed);
+        Some(Arc::clone(&self.shared))
     }
 
-    /// How many buffers were ever taken, if nobody holds one now.
+    /// How many buffers were ever taken, if nobody holds one now; wraps.
     pub(crate) fn untouched(&self) -> Option<u16> {
-        let state = self.shared.lock();
-        (state.held_count == 0).then_some(state.taken)
+        let held = self.shared.held_count(&self.shared.state.lock());
+        (held == 0).then_some(self.shared.taken.load(Ordering::Relaxed) as u16)
     }
 
     /// Whether there is a buffer; if not, the ring is woken when one comes back.
     pub(crate) fn wait(&self) -> bool {
-        let mut state = self.shared.lock();
-        let available = state.held_count < self.shared.count;
+        let mut state = self.shared.state.lock();
+        let available = self.shared.held_count(&state) < u32::from(self.shared.count);
         state.awaited = !available;
         available
     }
 }
 
-impl State {
-    fn is_held(&self, id: u16) -> bool {
-        self.held[usize::from(id) / 64] & (1 << (id % 64)) != 0
-    }
-
-    fn hold(&mut self, id: u16) {
-        self.taken = self.taken.wrapping_add(1);
-        self.held[usize::from(id) / 64] |= 1 << (id % 64);
-        self.held_count += 1;
-    }
-
-    fn release(&mut self, id: u16) {
-        self.held[usize::from(id) / 64] &= !(1 << (id % 64));
-        self.held_count -= 1;
-    }
-}
-
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing under the lock can panic half-way.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How many buffers are held.
+    fn held_count(&self, state: &State) -> u32 {
+        self.taken.load(Ordering::Relaxed).wrapping_sub(state.returned)
     }
 
     /// Where the buffer `id` begins; `id` is below `count`.
@@ -270,7 +256,7 @@ impl Shared {
 
     /// Puts one buffer into the ring and shows it to the kernel.
     fn offer(&self, state: &mut State, id: u16) {
-        let index = state.tail & (self.ring_entries - 1);
+        let index = state.tail & self.mask;
         // SAFETY: the index is below the number of entries; each of them is zeroed memory or was
         // written before, both of which are valid.
         let entry = unsafe { self.ring.add(usize::from(index)) }.as_ptr();
@@ -294,20 +280,130 @@ impl Shared {
     }
 
     /// Takes a buffer back from its holder.
+    ///
+    /// What is unusual comes last, or all of it is done elsewhere: so that nothing needs to be kept for
+    /// after a call.
     #[inline(never)]
     fn give_back(&self, id: u16) {
-        let mut state = self.lock();
-        state.release(id);
+        match self.state.try_lock() {
+            Some(state) => self.give_back_to(state, id),
+            None => self.give_back_later(id),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_back_later(&self, id: u16) {
+        self.give_back_to(self.state.lock(), id);
+    }
+
+    #[inline(always)]
+    fn give_back_to(&self, mut state: Guard<'_, State>, id: u16) {
+        if let Some(held) = self.held.get(usize::from(id)) {
+            held.store(false, Ordering::Release);
+        }
+        state.returned = state.returned.wrapping_add(1);
         if state.registration.is_none() {
             // It is offered when a ring registers the pool.
             return;
         }
         self.offer(&mut state, id);
-        if std::mem::take(&mut state.awaited)
-            && let Some(registration) = &state.registration
-        {
-            registration.waker.wake();
+        if state.awaited {
+            announce(state);
         }
+    }
+}
+
+/// Wakes the ring, one of whose streams waits for a buffer.
+#[cold]
+#[inline(never)]
+fn announce(mut state: Guard<'_, State>) {
+    state.awaited = false;
+    if let Some(registration) = &state.registration {
+        registration.waker.wake();
+    }
+}
+
+/// A value under a lock that is not poisoned: three states, as in "Futexes Are Tricky" (Drepper).
+struct Locked<T> {
+    lock: AtomicU32,
+    value: UnsafeCell<T>,
+}
+
+const FREE: u32 = 0;
+const TAKEN: u32 = 1;
+/// Taken, and somebody may be asleep until it is free.
+const AWAITED: u32 = 2;
+
+// SAFETY: there is one guard at a time; that may be in any thread, or be shared by several.
+unsafe impl<T: Send + Sync> Sync for Locked<T> {}
+
+// No user's code runs under the lock, so no panic leaves anything half done.
+impl<T> RefUnwindSafe for Locked<T> {}
+
+/// The one way to the value of a [`Locked`].
+struct Guard<'l, T>(&'l Locked<T>);
+
+impl<T> Locked<T> {
+    fn new(value: T) -> Locked<T> {
+        Locked { lock: AtomicU32::new(FREE), value: UnsafeCell::new(value) }
+    }
+
+    #[inline(always)]
+    fn try_lock(&self) -> Option<Guard<'_, T>> {
+        let taken = self.lock.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed);
+        // Only then is there a guard, whose drop gives the lock back.
+        taken.is_ok().then(|| Guard(self))
+    }
+
+    fn lock(&self) -> Guard<'_, T> {
+        if let Some(guard) = self.try_lock() {
+            return guard;
+        }
+        while self.lock.swap(AWAITED, Ordering::Acquire) != FREE {
+            futex(&self.lock, libc::FUTEX_WAIT, AWAITED);
+        }
+        Guard(self)
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn wake_one(lock: &AtomicU32) {
+    futex(lock, libc::FUTEX_WAKE, 1);
+}
+
+/// `futex(2)`. What it returns does not matter: who waits looks again, and whom to wake there is none.
+fn futex(lock: &AtomicU32, operation: libc::c_int, value: u32) {
+    let (operation, forever) = (operation | libc::FUTEX_PRIVATE_FLAG, std::ptr::null::<libc::timespec>());
+    // SAFETY: the word is aligned, and there for the time of the call; there is no other memory.
+    unsafe { libc::syscall(libc::SYS_futex, lock.as_ptr(), operation, value, forever) };
+}
+
+impl<T> Drop for Guard<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.0.lock.swap(FREE, Ordering::Release) == AWAITED {
+            wake_one(&self.0.lock);
+        }
+    }
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: there is one guard at a time, and this borrows it.
+        unsafe { &*self.0.value.get() }
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`; it is borrowed exclusively.
+        unsafe { &mut *self.0.value.get() }
     }
 }
 
@@ -317,7 +413,7 @@ impl Drop for Shared {
         // SAFETY: allocated in `new` with this layout.
         unsafe { alloc::dealloc(self.memory.as_ptr(), memory_layout(self.count, self.size)) };
         // SAFETY: as above.
-        unsafe { alloc::dealloc(self.ring.as_ptr().cast(), ring_layout(self.ring_entries)) };
+        unsafe { alloc::dealloc(self.ring.as_ptr().cast(), ring_layout(self.mask + 1)) };
     }
 }
 
@@ -332,11 +428,8 @@ pub struct Buffer {
     /// `None` for the empty buffer that takes no memory of a pool.
     pool: Option<Arc<Shared>>,
     length: u32,
-    id: u16,
-    /// A byte with values to spare, where an enum that has a buffer keeps its tag. So what a completion
-    /// carries fits into two registers.
-    #[expect(dead_code, reason = "only its type is of use")]
-    spare: bool,
+    /// The number, plus one: so there is a value to spare, where an enum that has a buffer keeps its tag.
+    place: NonZeroU32,
 }
 
 const _: () = assert!(size_of::<Buffer>() == 16 && size_of::<Result<Buffer, u32>>() == 16);
@@ -344,12 +437,29 @@ const _: () = assert!(size_of::<Buffer>() == 16 && size_of::<Result<Buffer, u32>
 impl Buffer {
     /// A buffer without bytes and without a pool.
     pub const fn empty() -> Buffer {
-        Buffer { pool: None, length: 0, id: 0, spare: false }
+        Buffer { pool: None, length: 0, place: NonZeroU32::MIN }
     }
 
+    /// The buffer with this number, with so many bytes in it, or as many as there is room for.
+    ///
+    /// # Safety
+    ///
+    /// [`BufferPool::hold`] has returned this pool for it, and this is done once.
+    #[inline(always)]
+    pub(crate) unsafe fn of(pool: Arc<Shared>, id: u16, length: u32) -> Buffer {
+        let length = length.min(pool.size);
+        Buffer { pool: Some(pool), length, place: NonZeroU32::MIN.saturating_add(id.into()) }
+    }
+
+    #[inline(always)]
+    fn id(&self) -> u16 {
+        (self.place.get() - 1) as u16
+    }
+
+    #[inline]
     fn bytes(&self) -> NonNull<[u8]> {
         let start = match &self.pool {
-            Some(pool) => pool.address(self.id),
+            Some(pool) => pool.address(self.id()),
             None => NonNull::dangling(),
         };
         NonNull::slice_from_raw_parts(start, self.length as usize)
@@ -385,14 +495,14 @@ impl Drop for Buffer {
     #[inline]
     fn drop(&mut self) {
         if let Some(pool) = &self.pool {
-            pool.give_back(self.id);
+            pool.give_back(self.id());
         }
     }
 }
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Buffer").field("id", &self.id).field("length", &self.length).finish()
+        f.debug_struct("Buffer").field("id", &self.id()).field("length", &self.length).finish()
     }
 }
 
@@ -438,6 +548,11 @@ fn allocate(layout: Layout) -> Option<NonNull<u8>> {
 mod tests {
     use super::*;
 
+    fn take(pool: &BufferPool, id: u16, length: u32) -> Option<Buffer> {
+        // SAFETY: as it asks for; once.
+        pool.hold(id).map(|pool| unsafe { Buffer::of(pool, id, length) })
+    }
+
     #[test]
     fn sizes_that_make_no_pool_are_refused() {
         assert_eq!(BufferPool::new(0, 64).unwrap_err().kind(), io::ErrorKind::InvalidInput);
@@ -449,38 +564,84 @@ mod tests {
     #[test]
     fn a_number_becomes_a_buffer_once() {
         let pool = BufferPool::new(2, 16).unwrap();
-        let mut buffer = pool.take(1, 100).unwrap();
+        let mut buffer = take(&pool, 1, 100).unwrap();
         assert_eq!(buffer.len(), 16, "no longer than it is");
         buffer.copy_from_slice(&[7; 16]);
-        assert!(pool.take(1, 1).is_none(), "the kernel can't have had it");
-        assert!(pool.take(2, 1).is_none(), "there is no such buffer");
+        assert!(take(&pool, 1, 1).is_none(), "the kernel can't have had it");
+        assert!(take(&pool, 2, 1).is_none(), "there is no such buffer");
         assert_eq!(pool.available(), 1);
         std::thread::spawn(move || assert_eq!(*buffer, [7; 16])).join().unwrap();
         assert_eq!(pool.available(), 2);
-        assert!(pool.take(1, 1).is_some());
+        assert!(take(&pool, 1, 1).is_some());
+    }
+
+    #[test]
+    fn of_many_threads_one_holds_a_buffer() {
+        const ROUNDS: u32 = if cfg!(miri) { 50 } else { 500 };
+        let pool = BufferPool::new(3, 8).unwrap();
+        let work = |seed: u32| {
+            for round in 0..ROUNDS {
+                let id = (seed + round) % 3;
+                let Some(mut buffer) = take(&pool, id as u16, 8) else { continue };
+                let mine = (u64::from(seed) << 32 | u64::from(round)).to_ne_bytes();
+                buffer.copy_from_slice(&mine);
+                std::hint::spin_loop();
+                assert_eq!(*buffer, mine, "nobody else writes to it");
+                assert!(pool.untouched().is_none() && pool.available() < 3);
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|seed| drop(scope.spawn(move || work(seed)))));
+        assert_eq!(pool.available(), 3);
+        let taken = pool.shared.taken.load(Ordering::Relaxed);
+        assert_eq!((pool.untouched(), taken), (Some(taken as u16), pool.shared.state.lock().returned));
+    }
+
+    #[test]
+    fn a_lock_is_waited_for() {
+        const ROUNDS: u64 = if cfg!(miri) { 30 } else { 500 };
+        let count = Locked::new(0);
+        let add = || (0..ROUNDS).for_each(|_| *count.lock() += 1);
+        let guard = count.lock();
+        assert!(count.try_lock().is_none());
+        std::thread::scope(|scope| {
+            (0..4).for_each(|_| drop(scope.spawn(add)));
+            while count.lock.load(Ordering::Relaxed) != AWAITED {
+                std::thread::yield_now();
+            }
+            drop(guard);
+        });
+        assert_eq!(*count.lock(), 4 * ROUNDS);
+    }
+
+    #[test]
+    fn what_holds_a_buffer_may_go_anywhere() {
+        fn goes_anywhere<T: Send + Sync + std::panic::UnwindSafe + RefUnwindSafe>() {}
+        goes_anywhere::<BufferPool>();
+        goes_anywhere::<Buffer>();
+        goes_anywhere::<crate::Completion>();
     }
 
     #[test]
     fn a_buffer_outlives_its_pool() {
-        let buffer = BufferPool::new(1, 8).unwrap().take(0, 8).unwrap();
+        let buffer = take(&BufferPool::new(1, 8).unwrap(), 0, 8).unwrap();
         assert_eq!(*buffer, [0; 8]);
     }
 
     #[test]
     fn only_one_ring_has_a_pool() {
         let pool = BufferPool::new(3, 8).unwrap();
-        let held = pool.take(1, 8);
+        let held = take(&pool, 1, 8);
         let waker = Waker::new().unwrap();
         pool.register(1, 0, waker.clone(), |_, entries| {
             assert_eq!(entries, 4, "a power of two");
             Ok(())
         })
         .unwrap();
-        assert_eq!(pool.shared.lock().tail, 2, "the held one is not offered");
+        assert_eq!(pool.shared.state.lock().tail, 2, "the held one is not offered");
         assert_eq!((pool.group(1), pool.group(2)), (Some(0), None));
         assert!(matches!(pool.register(2, 0, waker.clone(), |_, _| Ok(())), Err(PoolError::Taken)));
         drop(held);
-        assert_eq!(pool.shared.lock().tail, 3);
+        assert_eq!(pool.shared.state.lock().tail, 3);
         pool.unregister();
         pool.register(2, 5, waker, |_, _| Ok(())).unwrap();
         assert_eq!(pool.group(2), Some(5));

@@ -355,6 +355,22 @@ impl Core {
         self.refresh();
     }
 
+    /// Enters the kernel and waits for a completion, when none is known of and a pass has nothing else to do.
+    /// False if it has, or if something came of it that the loop must deal with.
+    #[inline(always)]
+    pub(crate) fn wait_as_usual(&mut self) -> bool {
+        let others = self.parked.len() | self.insistent.len() | self.synthetic.len();
+        if !self.queue.is_open() || others > 0 || self.in_flight == 0 {
+            return false;
+        }
+        // A wait that failed is none: the next enter says more.
+        if !self.queue.wait_as_usual() {
+            return false;
+        }
+        self.now = Stamp::now();
+        true
+    }
+
     /// Enters the kernel, with all that can be submitted.
     #[inline]
     pub(crate) fn enter(&mut self, patience: Patience) -> io::Result<Entered> {
@@ -432,23 +448,28 @@ impl Core {
     /// the kernel waiting.
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Option<Cqe> {
-        if self.queue.knows_none() && !self.look() {
-            return None;
+        loop {
+            if let Some(cqe) = self.queue.pop_known() {
+                return Some(cqe);
+            }
+            if !self.look() {
+                return None;
+            }
         }
-        self.queue.pop_known()
     }
 
     /// Finds out which completion is next. False if there is none.
-    #[inline(never)]
+    #[inline(always)]
     fn look(&mut self) -> bool {
-        if self.synthetic.is_empty() {
-            self.kernel_is_next = false;
-            return self.queue.look(u32::MAX);
+        if !self.synthetic.is_empty() {
+            return self.look_at_both();
         }
-        self.look_at_both()
+        self.kernel_is_next = false;
+        self.queue.look(u32::MAX)
     }
 
     #[cold]
+    #[inline(never)]
     fn look_at_both(&mut self) -> bool {
         if self.due == 0 && !self.kernel_is_next {
             self.due = self.synthetic.len();

@@ -9,9 +9,11 @@ use crate::completion::Completion;
 use crate::operation::{ControlFlow, RingOperation};
 use crate::queue::Cqe;
 use crate::runtime::Runtime;
-use crate::settle::{Settled, settle, settle_going_on, settle_plain};
+use crate::settle::{Found, Settled, find, settle, settle_going_on};
 use crate::shape::Ring;
+use crate::slab::{Lent, Vacancy};
 use crate::state::{FirstCause, Inner};
+use crate::submission::release;
 use crate::submitter::Submitter;
 use crate::tag::Tag;
 use crate::teardown;
@@ -98,6 +100,30 @@ pub fn setup<R: Ring, Op: RingOperation<R>>(
     operation.setup(Submitter::new(runtime.inner_mut(), tag))
 }
 
+/// The vacancy that a handler is called with; released if it unwinds.
+struct Handling<'i, R: Ring, Op: RingOperation<R>> {
+    inner: &'i mut Inner<R>,
+    tag: Tag<R, Op>,
+    /// Of the slab of this tag; its request still counts as in flight.
+    vacancy: Option<Vacancy>,
+}
+
+impl<R: Ring, Op: RingOperation<R>> Drop for Handling<'_, R, Op> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Some(vacancy) = self.vacancy.take() {
+            release_slowly(self.inner, self.tag, vacancy);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn release_slowly<R: Ring, Op: RingOperation<R>>(inner: &mut Inner<R>, tag: Tag<R, Op>, vacancy: Vacancy) {
+    // SAFETY: as [`Handling::vacancy`] says, whose drop alone calls this.
+    unsafe { release(inner, tag, vacancy) };
+}
+
 /// Settles a completion and calls the handler, if one is to know.
 ///
 /// There is one call of `on_completion` for all kinds of requests, so that the compiler makes it a part
@@ -111,57 +137,79 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
     glue: Glue<R, Op>,
 ) -> Verdict {
     let Delivery { cqe } = delivery;
-    let inner = runtime.inner_mut();
-    let slab = tag.slab(&mut inner.slabs);
-    let (completion, data, mut vacancy, lent) = match settle_plain(&mut inner.core, slab, &cqe) {
-        Some((completion, data, vacancy)) => (completion, data, Some(vacancy), None),
-        None => match settle_going_on(&mut inner.core, slab, &cqe) {
-            Some((completion, data, lent)) => (completion, data, None, Some(lent)),
-            None => match settle(&mut inner.core, slab, cqe.user_data, cqe.result, cqe.flags) {
-                Settled::Silent => return Verdict::Continue,
-                // No request is plain any more when this begins.
-                Settled::Told(completion, data) if inner.core.phase.is_teardown() => {
-                    return tear_down(inner, operation, tag, glue, completion, data);
-                }
-                Settled::Told(completion, data) => (completion, data, None, None),
-            },
+    let mut this = Handling { inner: runtime.inner_mut(), tag, vacancy: None };
+    let Inner { core, slabs, .. } = &mut *this.inner;
+    let slab = tag.slab(slabs);
+    let (completion, data, lent) = match find(slab, &cqe) {
+        Found::Plain(plain) => {
+            // SAFETY: `this` releases the vacancy if nobody fills it; until then the slab is used only by a
+            // submitter, which knows of it.
+            let (data, vacancy) = unsafe { plain.take() };
+            this.vacancy = Some(vacancy);
+            (Completion::plain(cqe.result, cqe.flags), data, None)
+        }
+        Found::Calm(calm) => {
+            let (data, record, lent) = calm.lend();
+            (settle_going_on(core, &record.facts, &cqe), data, Some(lent))
+        }
+        Found::Other => match settle(core, slab, cqe.user_data, cqe.result, cqe.flags) {
+            Settled::Silent => return Verdict::Continue,
+            // No request is plain or calm any more when this begins.
+            Settled::Told(completion, data, _) if core.phase.is_teardown() => {
+                return tear_down(this.inner, operation, tag, glue, completion, data);
+            }
+            Settled::Told(completion, data, lent) => (completion, data, lent),
         },
     };
-    let more = completion.more();
-    // SAFETY: if there is a vacancy, it was made in the slab of this tag.
-    let submitter = unsafe { Submitter::with_vacancy(inner, tag, &mut vacancy) };
+    // SAFETY: `vacancy` says so.
+    let submitter = unsafe { Submitter::with_vacancy(this.inner, tag, &mut this.vacancy) };
     let (flow, data) = operation.on_completion(completion, data, submitter);
-    if let Some(vacancy) = vacancy {
-        // SAFETY: as above.
-        unsafe { tag.slab(&mut inner.slabs).release(vacancy) };
+    if let Some(vacancy) = this.vacancy.take() {
+        // SAFETY: `vacancy` says so.
+        unsafe { release(this.inner, tag, vacancy) };
     }
+    let inner = &mut *this.inner;
+    let verdict = follow(inner, tag, flow, glue);
     match (lent, data) {
-        (None, None) if !more => {}
-        (Some(lent), Some(data)) => {
-            // SAFETY: it was lent by the slab of this tag; and a lent slot stays so until the loop goes
-            // on.
-            unsafe { tag.slab(&mut inner.slabs).take_back(lent, data) };
+        (None, None) => {}
+        (Some(lent), data) => go_on(inner, tag, lent, data),
+        (None, Some(data)) => {
+            inner.returned_late(tag.number());
+            drop(data);
         }
-        (_, data) => take_back(inner, tag, cqe.user_data, cqe.result, more, data),
     }
-    follow(inner, tag, flow, glue)
+    verdict
 }
 
-/// Deals with the data of a stream, or with data that comes too late.
-#[inline(never)]
-fn take_back<R: Ring, Op: RingOperation<R>>(
+/// Deals with the data of a stream.
+#[inline(always)]
+fn go_on<R: Ring, Op: RingOperation<R>>(
     inner: &mut Inner<R>,
     tag: Tag<R, Op>,
-    user_data: u64,
-    result: i32,
-    more: bool,
+    lent: Lent,
     data: Option<Op::RingData>,
 ) {
-    if more {
-        resume(&mut inner.core, tag.slab(&mut inner.slabs), user_data, result, data);
-    } else {
-        inner.returned_late(tag.number());
-    }
+    let data = match data {
+        // SAFETY: it was lent by the slab of this tag, and a lent slot stays so until the loop goes on.
+        Some(data) => match unsafe { tag.slab(&mut inner.slabs).take_back(&lent, data) } {
+            Ok(()) => return,
+            Err(data) => Some(data),
+        },
+        None => None,
+    };
+    resume_slowly(inner, tag, lent, data);
+}
+
+#[cold]
+#[inline(never)]
+fn resume_slowly<R: Ring, Op: RingOperation<R>>(
+    inner: &mut Inner<R>,
+    tag: Tag<R, Op>,
+    lent: Lent,
+    data: Option<Op::RingData>,
+) {
+    // SAFETY: as in `go_on`, which alone calls this.
+    unsafe { resume(&mut inner.core, tag.slab(&mut inner.slabs), lent, data) };
 }
 
 /// Tells an operation of the end of a request that the teardown has caught.
@@ -183,6 +231,9 @@ fn tear_down<R: Ring, Op: RingOperation<R>>(
 }
 
 /// Turns what a handler returned into what the ring is to do.
+///
+/// What is cold gets the parts of the flow by value, so that a flow is never put together in memory; and all
+/// but one is cold, so that it takes one comparison to go on.
 #[inline(always)]
 fn follow<R: Ring, Op: RingOperation<R>>(
     inner: &mut Inner<R>,
@@ -192,30 +243,42 @@ fn follow<R: Ring, Op: RingOperation<R>>(
 ) -> Verdict {
     match flow {
         ControlFlow::Continue => Verdict::Continue,
-        flow => deviate(inner, tag, flow, glue),
+        ControlFlow::Warn(warn) => {
+            tell(inner, tag, warn, glue);
+            Verdict::Continue
+        }
+        ControlFlow::Exit => {
+            exit(inner);
+            Verdict::Look
+        }
+        ControlFlow::Error(error) => {
+            fail(inner, error, glue);
+            Verdict::Look
+        }
     }
 }
 
-/// The ring does not just go on.
 #[cold]
 #[inline(never)]
-fn deviate<R: Ring, Op: RingOperation<R>>(
+fn tell<R: Ring, Op: RingOperation<R>>(
     inner: &mut Inner<R>,
     tag: Tag<R, Op>,
-    flow: ControlFlow<Op::ControlFlowWarn, Op::ControlFlowError>,
+    warn: Op::ControlFlowWarn,
     glue: Glue<R, Op>,
-) -> Verdict {
-    let cause = match flow {
-        ControlFlow::Continue => return Verdict::Continue,
-        ControlFlow::Warn(warn) => {
-            inner.warn(tag.number(), &Shown { warn: &warn, show: glue.warn });
-            return Verdict::Continue;
-        }
-        ControlFlow::Exit => FirstCause::Exit,
-        ControlFlow::Error(error) => FirstCause::Completion((glue.completion_error)(error)),
-    };
-    inner.cause = Some(cause);
-    Verdict::Look
+) {
+    inner.warn(tag.number(), &Shown { warn: &warn, show: glue.warn });
+}
+
+#[cold]
+#[inline(never)]
+fn exit<R: Ring>(inner: &mut Inner<R>) {
+    inner.cause = Some(FirstCause::Exit);
+}
+
+#[cold]
+#[inline(never)]
+fn fail<R: Ring, Op: RingOperation<R>>(inner: &mut Inner<R>, error: Op::ControlFlowError, glue: Glue<R, Op>) {
+    inner.cause = Some(FirstCause::Completion((glue.completion_error)(error)));
 }
 
 const _: () = assert!(size_of::<Option<Completion>>() <= 64, "completions are handed over by value");

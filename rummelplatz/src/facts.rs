@@ -25,7 +25,8 @@ pub struct Facts {
     pub(crate) ticks: u32,
     /// When the request was accepted.
     pub(crate) born: Stamp,
-    /// The first result of a request that announced more (`F_MORE`) without being a stream.
+    /// The first result of a request that announced more (`F_MORE`) without being a stream; of a stream,
+    /// the result that it was cut with.
     pub(crate) held: Held,
 }
 
@@ -59,6 +60,8 @@ pub(crate) enum Yields {
 }
 
 impl Yields {
+    pub(crate) const LAST: Yields = Yields::Tick;
+
     /// Whether a completion is just its result, and owns nothing.
     #[inline]
     pub(crate) const fn is_plain(self) -> bool {

@@ -230,7 +230,9 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
         return fail(ring, error);
     }
     inner(ring).core.insist();
-    if let Some(cause) = deliver(ring) {
+    if deliver(ring, may_wait)
+        && let Some(cause) = inner(ring).cause.take()
+    {
         return end(ring, cause);
     }
     let delivered = inner(ring).core.delivered;
@@ -294,25 +296,30 @@ fn fail<R: RingParts>(ring: &mut R, error: std::io::Error) -> Pass<R> {
     Pass::Ended(conclude(inner(ring)))
 }
 
-/// Delivers all completions that are visible, and after each what its handler has posted. Returns why
-/// the run is to end, if it is.
+/// Delivers all completions that are visible, and after each what its handler has posted; then waits for
+/// more and goes on, if it may and that is all there is to a pass. Whether the run is to end, for the cause
+/// that is there.
 ///
 /// The only place from which operations are called, so that all of it can become one function.
 #[inline(never)]
-fn deliver<R: RingParts>(ring: &mut R) -> Option<FirstCause<R>> {
+fn deliver<R: RingParts>(ring: &mut R, may_wait: bool) -> bool {
     inner(ring).core.delivered = false;
-    while let Some(cqe) = inner(ring).core.next() {
-        if ring.dispatch(Delivery::new(cqe)) == Verdict::Continue {
-            inner(ring).core.delivered = true;
-            continue;
+    loop {
+        while let Some(cqe) = inner(ring).core.next() {
+            if ring.dispatch(Delivery::new(cqe)) == Verdict::Continue {
+                inner(ring).core.delivered = true;
+                continue;
+            }
+            let inner = inner(ring);
+            if inner.cause.is_some() {
+                return true;
+            }
+            inner.core.delivered |= inner.core.phase.is_teardown();
         }
-        let inner = inner(ring);
-        if let Some(cause) = inner.cause.take() {
-            return Some(cause);
+        if !may_wait || !inner(ring).core.wait_as_usual() {
+            return false;
         }
-        inner.core.delivered |= inner.core.phase.is_teardown();
     }
-    None
 }
 
 /// The operations of the ring.
@@ -324,8 +331,9 @@ impl<R: RingParts> Audience<R> for Operations<'_, R> {
     }
 
     fn reap(&mut self) -> bool {
+        deliver(self.0, false);
         // Nothing is a cause any more.
-        deliver(self.0);
+        self.inner().cause = None;
         self.inner().core.delivered
     }
 }

@@ -9,61 +9,41 @@ use crate::core::Core;
 use crate::facts::{Facts, Flags, Held, Yields};
 use crate::mutant;
 use crate::queue::Cqe;
-use crate::request::Slab;
-use crate::slab::{Lent, State, Vacancy};
+use crate::request::{Record, Slab};
+use crate::slab::{Calm, Lent, Plain, State};
 
 /// What is to be told to the operation.
 pub(crate) enum Settled<D> {
     /// Nothing: it was no completion of a request in flight, or nobody is to know.
     Silent,
-    /// If there is [`more`](Completion::more) to come, the stream goes on if its data is returned;
-    /// until then the data is lent. If not, the request is over and its slot free.
-    Told(Completion, D),
+    /// If the data is lent, there is [`more`](Completion::more) to come, and the stream goes on if it is
+    /// returned. If not, the request is over and its slot free.
+    Told(Completion, D, Option<Lent>),
 }
 
-/// Settles the one completion of a plain request; `None` for all others, which are left as they are for
-/// [`settle`].
-///
-/// This is the way that nearly all completions go, kept apart so that it can be short.
-#[inline(always)]
-pub(crate) fn settle_plain<D>(
-    core: &mut Core,
-    slab: &mut Slab<D>,
-    cqe: &Cqe,
-) -> Option<(Completion, D, Vacancy)> {
-    if cqueue::more(cqe.flags) {
-        return None;
-    }
-    let (data, vacancy) = slab.find_plain(cqe.user_data)?.take();
-    core.in_flight -= 1;
-    Some((Completion::plain(cqe.result, cqe.flags), data, vacancy))
+/// The request that a completion is of.
+pub(crate) enum Found<'s, D> {
+    /// A plain one, which has ended. It is counted as in flight until its vacancy is released.
+    Plain(Plain<'s, D, Record<D>>),
+    /// A stream that just goes on: see [`settle_going_on`].
+    Calm(Calm<'s, D, Record<D>>),
+    /// Something that [`settle`] is to deal with.
+    Other,
 }
 
-/// Settles a completion of a stream that just goes on; `None` for all others, which are left as they are
-/// for [`settle`].
+/// Finds the ways that nearly all completions go, which are kept apart so that they can be short.
 #[inline(always)]
-pub(crate) fn settle_going_on<D>(
-    core: &mut Core,
-    slab: &mut Slab<D>,
-    cqe: &Cqe,
-) -> Option<(Completion, D, Lent)> {
-    if !cqueue::more(cqe.flags) || core.phase.is_teardown() {
-        return None;
+pub(crate) fn find<'s, D>(slab: &'s mut Slab<D>, cqe: &Cqe) -> Found<'s, D> {
+    match cqueue::more(cqe.flags) {
+        false => slab.find_plain(cqe.user_data).map_or(Found::Other, Found::Plain),
+        true => slab.find_calm(cqe.user_data).map_or(Found::Other, Found::Calm),
     }
-    let mut slot = slab.find(cqe.user_data)?;
-    let facts = &mut slot.meta().facts;
-    if facts.flags != Flags::STREAM {
-        return None;
-    }
-    let facts = *facts;
-    let (data, lent) = slot.lend_for_a_while()?;
-    let completion = complete(core, &facts, cqe.result, cqe.flags);
-    if facts.ticks > 0
-        && let Some(mut slot) = slab.find(cqe.user_data)
-    {
-        count_tick(&mut slot.meta().facts, &completion);
-    }
-    Some((completion.announcing_more(), data, lent))
+}
+
+/// Settles a completion of a stream that just goes on.
+#[inline(always)]
+pub(crate) fn settle_going_on(core: &Core, facts: &Facts, cqe: &Cqe) -> Completion {
+    complete(core, facts, cqe.result, cqe.flags).announcing_more()
 }
 
 /// Finds the slot that a completion names, and changes it accordingly.
@@ -106,7 +86,7 @@ pub(crate) fn settle<D>(
         }
         count_tick(facts, &completion);
         return match slot.lend() {
-            Some(data) => Settled::Told(completion.announcing_more(), data),
+            Some((data, lent)) => Settled::Told(completion.announcing_more(), data, Some(lent)),
             None => Settled::Silent,
         };
     }
@@ -118,8 +98,9 @@ pub(crate) fn settle<D>(
     if is_stream && state == State::Live && !core.phase.is_teardown() && was_cut(facts, &completion) {
         // The kernel does not have it any more; its data decides whether it is armed again.
         facts.flags.insert(Flags::PARKED);
+        facts.held = Held { result: cqe.result, flags: cqe.flags };
         return match slot.lend() {
-            Some(data) => Settled::Told(completion.announcing_more(), data),
+            Some((data, lent)) => Settled::Told(completion.announcing_more(), data, Some(lent)),
             None => Settled::Silent,
         };
     }
@@ -144,7 +125,7 @@ pub(crate) fn settle<D>(
         }
         return Settled::Silent;
     }
-    Settled::Told(completion, data)
+    Settled::Told(completion, data, None)
 }
 
 /// Whether a final completion is not the end of a stream: the kernel ran out of space for completions
@@ -169,6 +150,7 @@ fn count_tick(facts: &mut Facts, completion: &Completion) {
 }
 
 /// Takes over what a completion of a request with these facts carries.
+#[inline(always)]
 fn complete(core: &Core, facts: &Facts, result: i32, flags: u32) -> Completion {
     let pool = match facts.yields {
         Yields::Buffer => core.queue.pool(facts.pool),

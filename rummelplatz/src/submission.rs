@@ -9,7 +9,7 @@ use crate::handle::RingHandle;
 use crate::operation::RingOperation;
 use crate::request::{self, Placed, Record, Request, Slab, Stream, sqe};
 use crate::shape::Ring;
-use crate::slab::{Identity, Occupied, State};
+use crate::slab::{Identity, Occupied, State, Vacancy};
 use crate::state::Inner;
 use crate::submitter::SubmissionQueueSubmitter;
 use crate::tag::{Key, Tag};
@@ -133,11 +133,13 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         data: Op::RingData,
         arm: for<'d> fn(&'d mut Op::RingData) -> Stream<'d>,
     ) -> Result<Key<Op>, Refused<Op::RingData>> {
-        if let Err(error) = make_room(self.inner, self.tag) {
+        let tag = self.tag();
+        let inner = self.inner();
+        if let Err(error) = make_room(inner, tag) {
             return Err(Refused { data, error });
         }
-        let Inner { core, slabs, .. } = &mut *self.inner;
-        let slab = self.tag.slab(slabs);
+        let Inner { core, slabs, .. } = inner;
+        let slab = tag.slab(slabs);
         let (identity, mut placed) = request::place_stream(slab, data, core.mark, core.now, arm);
         let bound = core.bind(&mut placed);
         let slot = slab.find(placed.user_data());
@@ -178,8 +180,9 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     ///
     /// See [`SubmitError`]; never [`Full`](SubmitError::Full).
     pub fn try_post(&mut self, data: Op::RingData) -> Result<(), Refused<Op::RingData>> {
-        let Inner { core, slabs, .. } = &mut *self.inner;
-        let slab = self.tag.slab(slabs);
+        let tag = self.tag();
+        let Inner { core, slabs, .. } = self.inner();
+        let slab = tag.slab(slabs);
         let reserve = |()| slab.reserve().map_err(|_| SubmitError::TooManyRequests);
         if let Err(error) = core.accepts().and_then(reserve) {
             return Err(Refused { data, error });
@@ -237,8 +240,9 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         entries: [squeue::Entry; N],
         data: [Op::RingData; N],
     ) -> Result<[Key<Op>; N], Refused<[Op::RingData; N]>> {
-        let Inner { core, slabs, .. } = &mut *self.inner;
-        let slab = self.tag.slab(slabs);
+        let tag = self.tag();
+        let Inner { core, slabs, .. } = self.inner();
+        let slab = tag.slab(slabs);
         let linked = entries.iter().any(|entry| sqe::flags(entry).intersects(LINKS));
         let admitted = check_tracked(&entries)
             .and_then(|()| match linked && N > core.queue.capacity() {
@@ -288,7 +292,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     pub unsafe fn push_raw(&mut self, entry: squeue::Entry) -> Result<(), SubmitError> {
         check_raw(&entry)?;
         check_last(&entry)?;
-        let core = &mut self.inner.core;
+        let core = &mut self.inner().core;
         core.admit(1)?;
         // SAFETY: the caller's promise is stronger.
         core.push(unsafe { Placed::vouched(entry, 0) });
@@ -300,18 +304,20 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     ///
     /// False if the request is over. A key never matches another request.
     pub fn cancel(&mut self, key: Key<Op>) -> bool {
-        let Inner { core, slabs, .. } = &mut *self.inner;
-        if key.ring != core.serial || UserData::tag(key.identity.user_data) != self.tag.number() {
+        let tag = self.tag();
+        let Inner { core, slabs, .. } = self.inner();
+        if key.ring != core.serial || UserData::tag(key.identity.user_data) != tag.number() {
             return false;
         }
-        let slot = self.tag.slab(slabs).find_identity(key.identity);
+        let slot = tag.slab(slabs).find_identity(key.identity);
         slot.is_some_and(|slot| cancel(core, slot))
     }
 
     /// Asks the kernel to cancel all requests of this operation. Returns how many those are.
     pub fn cancel_all(&mut self) -> usize {
-        let Inner { core, slabs, .. } = &mut *self.inner;
-        let slab = self.tag.slab(slabs);
+        let tag = self.tag();
+        let Inner { core, slabs, .. } = self.inner();
+        let slab = tag.slab(slabs);
         let mut targets = Vec::with_capacity(slab.occupied_slots());
         slab.for_each(|user_data, _| targets.push(user_data));
         targets.retain(|user_data| slab.find(*user_data).is_some_and(|slot| cancel(core, slot)));
@@ -324,27 +330,28 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         &mut self,
         tag: Tag<R, Other>,
     ) -> SubmissionQueueSubmitter<'_, R, Other> {
-        SubmissionQueueSubmitter::new(self.inner, tag)
-    }
-
-    /// The same submitter, for a shorter time: to pass it to a helper and keep it.
-    #[inline]
-    pub fn reborrow(&mut self) -> SubmissionQueueSubmitter<'_, R, Op> {
-        SubmissionQueueSubmitter::new(self.inner, self.tag)
-    }
-
-    /// The tag of the operation that is submitted to.
-    pub fn tag(&self) -> Tag<R, Op> {
-        self.tag
+        SubmissionQueueSubmitter::new(self.inner(), tag)
     }
 
     /// A weak handle to the ring, for other threads.
     pub fn handle(&mut self) -> RingHandle<R> {
-        let core = &mut self.inner.core;
+        let core = &mut self.inner().core;
         if !core.is_forked() {
             core.arm_wake();
         }
         RingHandle::new(&core.shared, false)
+    }
+
+    /// What is behind it, when all is as it looks: for everything but the short way of a request.
+    #[inline(always)]
+    fn inner(&mut self) -> &mut Inner<R> {
+        let tag = self.tag();
+        let (inner, vacancy) = self.open();
+        if let Some(vacancy) = vacancy.and_then(Option::take) {
+            // SAFETY: whoever has made this submitter has promised it.
+            unsafe { release(inner, tag, vacancy) };
+        }
+        inner
     }
 
     /// Accepts a request. The way that nearly all go, where there is room for all of it, is kept apart
@@ -356,23 +363,59 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         flags: Flags,
         build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
     ) -> Result<Key<Op>, Refused<Op::RingData>> {
-        let Inner { core, slabs, .. } = &mut *self.inner;
-        let slab: &mut Slab<Op::RingData> = self.tag.slab(slabs);
+        /// Counts a request off if building it unwinds.
+        struct Counted<'c>(&'c mut usize);
+        impl Drop for Counted<'_> {
+            #[inline(always)]
+            fn drop(&mut self) {
+                *self.0 -= 1;
+            }
+        }
+
+        let tag = self.tag();
+        let (inner, warm) = self.open();
+        let Inner { core, slabs, .. } = inner;
+        let slab: &mut Slab<Op::RingData> = tag.slab(slabs);
         // While the queue is open, nothing is marked.
         let born = core.now;
         let Some(place) = core.queue.place() else {
-            return accept_slowly(self.inner, self.tag, data, flags, build);
+            return accept_slowly(self.inner(), tag, data, flags, build);
         };
-        let warm = self.vacancy.as_mut().and_then(|it| it.take());
-        let Some(vacancy) = warm.or_else(|| slab.vacancy()) else {
-            return accept_slowly(self.inner, self.tag, data, flags, build);
+        let vacancy = match warm.and_then(Option::take) {
+            // Its request is still counted: as this one, from here on.
+            Some(vacancy) => vacancy,
+            None => {
+                let Some(vacancy) = slab.vacancy() else {
+                    return accept_slowly(self.inner(), tag, data, flags, build);
+                };
+                core.in_flight += 1;
+                vacancy
+            }
         };
-        // SAFETY: it is of this slab, or whoever has made this submitter has promised that it is.
-        let (identity, placed) = unsafe { request::place_into(vacancy, slab, data, flags, born, build) };
-        place.fill(placed);
-        core.in_flight += 1;
+        let counted = Counted(&mut core.in_flight);
+        let queue = |placed| place.fill(placed);
+        // SAFETY: it is of this slab, or whoever has made this submitter has promised that it is; and to
+        // write an entry does not unwind.
+        let identity = unsafe { request::place_into(vacancy, slab, data, flags, born, build, queue) };
+        std::mem::forget(counted);
         Ok(Key::new(core.serial, identity))
     }
+}
+
+/// Gives back a slot whose request is over, and counts that off.
+///
+/// # Safety
+///
+/// The vacancy is of the slab of `tag`.
+#[inline(always)]
+pub(crate) unsafe fn release<R: Ring, Op: RingOperation<R>>(
+    inner: &mut Inner<R>,
+    tag: Tag<R, Op>,
+    vacancy: Vacancy,
+) {
+    // SAFETY: the caller's promise is the same.
+    unsafe { tag.slab(&mut inner.slabs).release(vacancy) };
+    inner.core.in_flight -= 1;
 }
 
 /// Accepts a request for which room must be made.

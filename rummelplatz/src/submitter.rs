@@ -13,10 +13,10 @@ use crate::tag::Tag;
 /// Handlers get one, and `ring.submitter(TAG)` is one for use from outside. It can't be kept: a
 /// submitter is good for one call of a handler, and stays in its thread.
 pub struct SubmissionQueueSubmitter<'a, R: Ring, Op> {
-    pub(crate) inner: &'a mut Inner<R>,
-    pub(crate) tag: Tag<R, Op>,
+    inner: &'a mut Inner<R>,
+    tag: Tag<R, Op>,
     /// In the handler of a plain request: its slot, still warm, for the next request of the operation.
-    pub(crate) vacancy: Option<&'a mut Option<Vacancy>>,
+    vacancy: Option<&'a mut Option<Vacancy>>,
     not_send: PhantomData<*mut ()>,
 }
 
@@ -33,7 +33,7 @@ impl<'a, R: Ring, Op> SubmissionQueueSubmitter<'a, R, Op> {
     ///
     /// # Safety
     ///
-    /// The vacancy is of the slab of `tag` in `inner`.
+    /// The vacancy is of the slab of `tag` in `inner`, and its request still counts as in flight.
     #[inline(always)]
     pub(crate) unsafe fn with_vacancy(
         inner: &'a mut Inner<R>,
@@ -41,6 +41,27 @@ impl<'a, R: Ring, Op> SubmissionQueueSubmitter<'a, R, Op> {
         vacancy: &'a mut Option<Vacancy>,
     ) -> Self {
         SubmissionQueueSubmitter { inner, tag, vacancy: Some(vacancy), not_send: PhantomData }
+    }
+
+    /// The same submitter, for a shorter time: to pass it to a helper and keep it.
+    #[inline]
+    pub fn reborrow(&mut self) -> SubmissionQueueSubmitter<'_, R, Op> {
+        let (tag, not_send) = (self.tag, self.not_send);
+        let (inner, vacancy) = self.open();
+        SubmissionQueueSubmitter { inner, tag, vacancy, not_send }
+    }
+
+    /// The tag of the operation that is submitted to.
+    #[inline]
+    pub fn tag(&self) -> Tag<R, Op> {
+        self.tag
+    }
+
+    /// What is behind it, and a vacancy that nobody else knows of: the slab looks as if its request were
+    /// still in flight.
+    #[inline(always)]
+    pub(crate) fn open(&mut self) -> (&mut Inner<R>, Option<&mut Option<Vacancy>>) {
+        (self.inner, self.vacancy.as_deref_mut())
     }
 }
 

@@ -40,13 +40,17 @@ impl UserData {
         bits >> Self::GENERATION_SHIFT
     }
 
-    /// The same tag and slot with the next generation, and whether that has come round.
-    #[inline]
-    pub(crate) fn next(bits: u64) -> (u64, bool) {
+    /// From one generation to the next.
+    pub(crate) const STEP: u64 = 1 << Self::GENERATION_SHIFT;
+
+    /// The same tag and slot with the next generation, [`STEP`](Self::STEP) further on, and whether that has
+    /// come round.
+    #[inline(always)]
+    pub(crate) fn step(bits: u64, step: u64) -> (u64, bool) {
         if crate::mutant::is("no generation") {
             return (bits, false);
         }
-        bits.overflowing_add(1 << Self::GENERATION_SHIFT)
+        bits.overflowing_add(step)
     }
 
     /// The tag of a packed value.
@@ -113,8 +117,11 @@ mod tests {
 
     #[test]
     fn a_generation_that_comes_round_leaves_tag_and_slot_alone() {
-        assert_eq!(UserData::next(UserData::pack(7, 1, 9)), (UserData::pack(7, 2, 9), false));
-        assert_eq!(UserData::next(UserData::pack(7, LAST, 9)), (UserData::pack(7, 0, 9), true));
+        assert_eq!(UserData::step(UserData::pack(7, 1, 9), UserData::STEP), (UserData::pack(7, 2, 9), false));
+        assert_eq!(
+            UserData::step(UserData::pack(7, LAST, 9), UserData::STEP),
+            (UserData::pack(7, 0, 9), true)
+        );
     }
 
     #[test]

@@ -29,7 +29,7 @@ const SHAPES: &[Shape] = &[
         contestants: BOTH,
         size: ("n", 20_000),
         aim: 1.15,
-        held: 2.45,
+        held: 2.07,
     },
     Shape {
         goal: "G1",
@@ -38,7 +38,7 @@ const SHAPES: &[Shape] = &[
         contestants: BOTH,
         size: ("n", 20_000),
         aim: 1.15,
-        held: 2.45,
+        held: 2.02,
     },
     Shape {
         goal: "G1",
@@ -47,7 +47,7 @@ const SHAPES: &[Shape] = &[
         contestants: BOTH,
         size: ("n", 20_000),
         aim: 1.15,
-        held: 2.40,
+        held: 1.40,
     },
     Shape {
         goal: "G2",
@@ -56,7 +56,7 @@ const SHAPES: &[Shape] = &[
         contestants: BY_HAND,
         size: ("batches", 20),
         aim: 1.05,
-        held: 2.80,
+        held: 1.85,
     },
     Shape {
         goal: "G2",
@@ -65,7 +65,7 @@ const SHAPES: &[Shape] = &[
         contestants: BY_HAND,
         size: ("batches", 20),
         aim: 1.05,
-        held: 2.35,
+        held: 1.83,
     },
     Shape {
         goal: "G3",
@@ -74,7 +74,7 @@ const SHAPES: &[Shape] = &[
         contestants: BY_HAND,
         size: ("n", 5_000),
         aim: 1.10,
-        held: 2.15,
+        held: 1.92,
     },
 ];
 

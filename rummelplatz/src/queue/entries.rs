@@ -19,6 +19,8 @@ pub(crate) struct Entries {
     next: NonNull<Entry>,
     open_until: NonNull<Entry>,
     start: NonNull<Entry>,
+    /// `start + capacity`.
+    end: NonNull<Entry>,
     capacity: u32,
     /// The tail when `next` was `start`.
     lap: u32,
@@ -37,7 +39,9 @@ impl Entries {
         let index = tail & (capacity - 1);
         // SAFETY: the index is below the capacity.
         let next = unsafe { start.add(index as usize) };
-        Entries { next, open_until: next, start, capacity, lap: tail.wrapping_sub(index) }
+        // SAFETY: the end of the memory.
+        let end = unsafe { start.add(capacity as usize) };
+        Entries { next, open_until: next, start, end, capacity, lap: tail.wrapping_sub(index) }
     }
 
     /// Where the next entry goes: from the first, to the capacity after the last.
@@ -75,6 +79,20 @@ impl Entries {
         let places = self.room(taken_in).min(self.capacity - index);
         // SAFETY: the end lies in the queue, or right after it.
         self.open_until = unsafe { self.next.add(places as usize) };
+    }
+
+    /// As [`open`](Self::open), when the kernel has taken in all entries.
+    ///
+    /// # Safety
+    ///
+    /// It has.
+    #[inline(always)]
+    pub(crate) unsafe fn open_all(&mut self) {
+        if self.next == self.end {
+            self.next = self.start;
+            self.lap = self.lap.wrapping_add(self.capacity);
+        }
+        self.open_until = self.end;
     }
 
     /// Closes all places.
@@ -153,8 +171,12 @@ mod tests {
             for taken in [4, 1, 2, 3, 4, 4, 1, 1, 1, 1, 2] {
                 // At most two rows of places: up to the end of the memory, and from its beginning.
                 for _ in 0..2 {
-                    // SAFETY: the one who takes them in is this test.
-                    unsafe { entries.open(taken_in) };
+                    match taken_in == entries.tail() {
+                        // SAFETY: the one who takes them in is this test.
+                        true => unsafe { entries.open_all() },
+                        // SAFETY: as above.
+                        false => unsafe { entries.open(taken_in) },
+                    }
                     fill(&mut entries, &mut number);
                 }
                 assert_eq!((entries.room(taken_in), entries.open_places()), (0, 0));

@@ -38,8 +38,10 @@ pub(crate) struct Uring {
     is_open: bool,
     /// Where the kernel was in the submission queue when that was last looked at.
     taken_in: u32,
-    /// The kernel learns of what was seen when no more is known of, and when it is entered.
+    /// The kernel learns of what was seen when it is entered.
     completions: Completions,
+    /// What a wait failed with, for the next enter to say.
+    failed: Option<io::Error>,
     /// An eventfd is registered.
     notifies: bool,
     /// The pools that are registered, by group. One that could not be unregistered is never dropped.
@@ -80,6 +82,7 @@ impl Uring {
             is_open: false,
             taken_in: tail,
             completions,
+            failed: None,
             notifies: false,
             queues,
             kernel,
@@ -135,6 +138,43 @@ impl Uring {
     pub(crate) fn set_open(&mut self, open: bool) {
         self.is_open = open;
         self.reopen();
+    }
+
+    /// Whether it may [`wait_as_usual`](Self::wait_as_usual).
+    #[inline(always)]
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// As [`enter`](Self::enter) with [`Patience::Wait`], when the queue is open and no completion is known of.
+    /// False if it failed, in whatever way: the next enter will say what came of this one.
+    #[inline(always)]
+    pub(crate) fn wait_as_usual(&mut self) -> bool {
+        let tail = self.entries.tail();
+        self.queues.publish_entries(tail);
+        self.queues.set_completions_seen(self.completions.all_seen());
+        // At most as many as the kernel finds.
+        let queued = tail.wrapping_sub(self.taken_in);
+        self.queues.forget_work();
+        if let Err(error) = self.kernel.enter(queued, Patience::Wait) {
+            return self.fail(error);
+        }
+        self.taken_in = self.queues.entries_taken_in();
+        if self.taken_in == tail {
+            // SAFETY: the kernel says so.
+            unsafe { self.entries.open_all() };
+        } else {
+            self.reopen();
+        }
+        true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fail(&mut self, error: io::Error) -> bool {
+        self.failed = Some(error);
+        self.reopen();
+        false
     }
 
     /// Opens what has become room, if it is to be.
@@ -204,6 +244,12 @@ impl Uring {
     /// errors.
     #[inline]
     pub(crate) fn enter(&mut self, patience: Patience) -> io::Result<Entered> {
+        // Some errors are told only once; and nobody listens to one of a mere submit.
+        if patience != Patience::Submit
+            && let Some(error) = self.failed.take()
+        {
+            return judge(error);
+        }
         let tail = self.entries.tail();
         self.queues.publish_entries(tail);
         self.queues.set_completions_seen(self.completions.seen());
@@ -252,10 +298,9 @@ impl Uring {
     }
 
     /// Looks for more completions, at most so many, when none is known of. False if there are none.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn look(&mut self, most: u32) -> bool {
-        self.queues.set_completions_seen(self.completions.all_seen());
-        // SAFETY: the kernel has just been told what was seen, and says what was posted.
+        // SAFETY: the kernel says what was posted; it is told of what was seen when it is entered.
         unsafe { self.completions.learn(self.queues.completions_posted(), most) }
     }
 

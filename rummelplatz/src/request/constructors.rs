@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use io_uring::types::{Fd, FsyncFlags, TimeoutFlags, Timespec};
 use io_uring::{opcode, squeue};
 
-use super::{Address, Parts, Prepared, Request, Stream};
+use super::{Address, Parts, Prepared, Request, Stream, sqe};
 use crate::buffers::BufferPool;
 use crate::clock;
 use crate::facts::{Facts, Yields};
@@ -35,10 +35,24 @@ fn request<'d>(entry: squeue::Entry) -> Request<'d> {
     Parts::new(entry).request()
 }
 
+/// An entry that moves bytes from or to memory.
+#[inline(always)]
+fn transfer<'d, T>(
+    opcode: u8,
+    descriptor: &'d impl AsFd,
+    memory: *const T,
+    bytes: usize,
+    offset: u64,
+    op_flags: u32,
+) -> Request<'d> {
+    let address = memory.expose_provenance() as u64;
+    request(sqe::entry(opcode, fd(descriptor).0, address, length(bytes), offset, op_flags))
+}
+
 /// Does nothing, and completes (`IORING_OP_NOP`, since 5.1).
 #[inline]
 pub fn nop<'d>() -> Request<'d> {
-    request(opcode::Nop::new().build())
+    request(sqe::entry(opcode::Nop::CODE, -1, 0, 0, 0, 0))
 }
 
 /// Closes a descriptor (`IORING_OP_CLOSE`, since 5.6).
@@ -136,15 +150,13 @@ pub fn connect<'d>(socket: &'d impl AsFd, address: impl Into<Address>) -> Reques
 /// 5.6). The result is a number of bytes; 0 is the end of the stream.
 #[inline]
 pub fn recv<'d>(socket: &'d impl AsFd, buffer: &'d mut [u8]) -> Request<'d> {
-    let entry = opcode::Recv::new(fd(socket), buffer.as_mut_ptr(), length(buffer.len()));
-    request(entry.build())
+    transfer(opcode::Recv::CODE, socket, buffer.as_mut_ptr(), buffer.len(), 0, 0)
 }
 
 /// As [`recv`], into memory that need not be initialised.
 #[inline]
 pub fn recv_uninit<'d>(socket: &'d impl AsFd, buffer: &'d mut [MaybeUninit<u8>]) -> Request<'d> {
-    let entry = opcode::Recv::new(fd(socket), buffer.as_mut_ptr().cast(), length(buffer.len()));
-    request(entry.build())
+    transfer(opcode::Recv::CODE, socket, buffer.as_mut_ptr(), buffer.len(), 0, 0)
 }
 
 /// Receives again and again, each time into a buffer of `pool` (`IORING_RECV_MULTISHOT`, since 6.0).
@@ -166,8 +178,7 @@ pub fn recv_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
 /// [`detach`](crate::Submitter::detach), a send goes out whole (`MSG_WAITALL`).
 #[inline]
 pub fn send<'d>(socket: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
-    let entry = opcode::Send::new(fd(socket), buffer.as_ptr(), length(buffer.len()));
-    request(entry.flags(libc::MSG_NOSIGNAL).build())
+    transfer(opcode::Send::CODE, socket, buffer.as_ptr(), buffer.len(), 0, libc::MSG_NOSIGNAL as u32)
 }
 
 /// Shuts down one or both directions of a socket (`IORING_OP_SHUTDOWN`, since 5.11).
@@ -190,8 +201,7 @@ pub fn read<'d>(file: &'d impl AsFd, buffer: &'d mut [u8]) -> Request<'d> {
 /// Reads into `buffer` from `offset`, in bytes, as `pread(2)`.
 #[inline]
 pub fn read_at<'d>(file: &'d impl AsFd, buffer: &'d mut [u8], offset: u64) -> Request<'d> {
-    let entry = opcode::Read::new(fd(file), buffer.as_mut_ptr(), length(buffer.len()));
-    request(entry.offset(offset).build())
+    transfer(opcode::Read::CODE, file, buffer.as_mut_ptr(), buffer.len(), offset, 0)
 }
 
 /// As [`read`], into memory that need not be initialised.
@@ -207,8 +217,7 @@ pub fn read_at_uninit<'d>(
     buffer: &'d mut [MaybeUninit<u8>],
     offset: u64,
 ) -> Request<'d> {
-    let entry = opcode::Read::new(fd(file), buffer.as_mut_ptr().cast(), length(buffer.len()));
-    request(entry.offset(offset).build())
+    transfer(opcode::Read::CODE, file, buffer.as_mut_ptr(), buffer.len(), offset, 0)
 }
 
 /// Writes `buffer` at the current position (`IORING_OP_WRITE`, since 5.6), as `write(2)`. The result
@@ -221,8 +230,7 @@ pub fn write<'d>(file: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
 /// Writes `buffer` at `offset`, in bytes, as `pwrite(2)`.
 #[inline]
 pub fn write_at<'d>(file: &'d impl AsFd, buffer: &'d [u8], offset: u64) -> Request<'d> {
-    let entry = opcode::Write::new(fd(file), buffer.as_ptr(), length(buffer.len()));
-    request(entry.offset(offset).build())
+    transfer(opcode::Write::CODE, file, buffer.as_ptr(), buffer.len(), offset, 0)
 }
 
 /// Brings a file's data and metadata to the disk (`IORING_OP_FSYNC`, since 5.1).

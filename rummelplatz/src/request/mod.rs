@@ -210,6 +210,11 @@ impl<D> Meta for Record<D> {
         let facts = Facts { yields: brief.yields, born: brief.born, ..Facts::new(brief.opcode) };
         Record { facts, arm: None }
     }
+
+    #[inline(always)]
+    fn is_calm(&self) -> bool {
+        self.facts.flags == Flags::STREAM && self.facts.ticks == 0
+    }
 }
 
 /// What a slot is to remember of a request that is no stream.
@@ -239,11 +244,12 @@ pub(crate) fn place<D>(
     (identity, Placed { prepared, user_data: identity.user_data })
 }
 
-/// As [`place`], into a vacancy.
+/// As [`place`], into a vacancy; `queue` is what is done with the prepared request, which is written
+/// where it shall be before all of its slot is, so that it is not kept anywhere in between.
 ///
 /// # Safety
 ///
-/// The vacancy is of this slab.
+/// The vacancy is of this slab, and `queue` does not unwind.
 #[inline(always)]
 pub(crate) unsafe fn place_into<D>(
     vacancy: Vacancy,
@@ -252,10 +258,18 @@ pub(crate) unsafe fn place_into<D>(
     flags: Flags,
     born: Stamp,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
-) -> (Identity, Placed) {
+    queue: impl FnOnce(Placed),
+) -> Identity {
+    let user_data = vacancy.user_data();
+    let build = building(flags, born, build);
+    let build = |data: &mut D| {
+        let (remember, prepared) = build(data);
+        queue(Placed { prepared, user_data });
+        (remember, ())
+    };
     // SAFETY: the caller's promise is the same.
-    let (identity, prepared) = unsafe { slab.fill(vacancy, data, building(flags, born, build)) };
-    (identity, Placed { prepared, user_data: identity.user_data })
+    let (identity, ()) = unsafe { slab.fill(vacancy, data, build) };
+    identity
 }
 
 /// What is done with the data in its slot.

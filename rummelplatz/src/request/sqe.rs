@@ -3,6 +3,9 @@
 //! `squeue::Entry` is `repr(C)` over `struct io_uring_sqe`, whose layout is the kernel's ABI
 //! (`include/uapi/linux/io_uring.h`) and can't change: 64 bytes, of which these are read here.
 
+use std::mem::{self, offset_of};
+use std::os::fd::RawFd;
+
 use io_uring::{opcode, squeue};
 
 const FLAGS: usize = 1;
@@ -23,6 +26,39 @@ fn word_at<const OFFSET: usize>(entry: &squeue::Entry) -> u32 {
     const { assert!(OFFSET <= 60 && OFFSET.is_multiple_of(4)) };
     // SAFETY: as in `byte_at`; the entry is aligned to 4 bytes and so is the offset.
     unsafe { (&raw const *entry).cast::<u8>().add(OFFSET).cast::<u32>().read() }
+}
+
+/// An entry of the usual kind. What the `io-uring` crate builds is put together field by field, and differs in
+/// each opcode's way of leaving fields out; where a program has two kinds of entries for one place, the
+/// compiler makes little of that.
+#[inline(always)]
+pub(crate) fn entry(
+    opcode: u8,
+    descriptor: RawFd,
+    address: u64,
+    length: u32,
+    offset: u64,
+    op_flags: u32,
+) -> squeue::Entry {
+    /// The same in `struct io_uring_sqe`.
+    #[repr(C)]
+    struct Sqe {
+        opcode: u8,
+        flags: u8,
+        ioprio: u16,
+        descriptor: RawFd,
+        offset: u64,
+        address: u64,
+        length: u32,
+        op_flags: u32,
+        rest: [u64; 4],
+    }
+    const _: () = assert!(offset_of!(Sqe, length) == LEN && offset_of!(Sqe, op_flags) == OP_FLAGS);
+
+    let sqe =
+        Sqe { opcode, flags: 0, ioprio: 0, descriptor, offset, address, length, op_flags, rest: [0; 4] };
+    // SAFETY: an entry is `repr(C)` over the system's structure, 64 bytes of numbers, which these are.
+    unsafe { mem::transmute::<Sqe, squeue::Entry>(sqe) }
 }
 
 /// `sqe->flags`.
@@ -153,6 +189,26 @@ mod tests {
         let direct = opcode::Accept::new(Fd(0), null, std::ptr::null_mut()).file_index(Some(slot));
         assert!(!yields_descriptor(&direct.build()));
         assert!(!yields_descriptor(&entry));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
+    fn entries_are_those_of_the_crate() {
+        let bytes = |entry: &squeue::Entry| -> [u8; 64] {
+            // SAFETY: 64 bytes, all of which are initialised.
+            unsafe { (&raw const *entry).cast::<[u8; 64]>().read() }
+        };
+        let (at, length) = (0x1234_5678_9abc as *mut u8, 77);
+        let read = opcode::Read::new(Fd(9), at, length).offset(u64::MAX - 1).build();
+        assert_eq!(bytes(&entry(opcode::Read::CODE, 9, at as u64, length, u64::MAX - 1, 0)), bytes(&read));
+        let write = opcode::Write::new(Fd(9), at, length).offset(3).build();
+        assert_eq!(bytes(&entry(opcode::Write::CODE, 9, at as u64, length, 3, 0)), bytes(&write));
+        let receive = opcode::Recv::new(Fd(9), at, length).build();
+        assert_eq!(bytes(&entry(opcode::Recv::CODE, 9, at as u64, length, 0, 0)), bytes(&receive));
+        let send = opcode::Send::new(Fd(9), at, length).flags(libc::MSG_NOSIGNAL).build();
+        let flags = libc::MSG_NOSIGNAL as u32;
+        assert_eq!(bytes(&entry(opcode::Send::CODE, 9, at as u64, length, 0, flags)), bytes(&send));
+        assert_eq!(bytes(&entry(opcode::Nop::CODE, -1, 0, 0, 0, 0)), bytes(&opcode::Nop::new().build()));
     }
 
     #[test]
