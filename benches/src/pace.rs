@@ -19,8 +19,10 @@ const WARM: u64 = 16;
 /// pace.finish(total)
 /// ```
 #[derive(Debug)]
+#[repr(C)]
 pub struct Pace {
-    /// How many requests are to be submitted until something else is to be done.
+    /// How many requests are to be submitted until something else is to be done. The first field, which
+    /// a contestant in C counts down itself.
     left: Cell<u64>,
     depth: u64,
     n: u64,
@@ -58,10 +60,10 @@ impl Pace {
         }
     }
 
-    /// Opens the window, and lastly closes it.
+    /// What `again` does when nothing is left: opens the window, and lastly closes it.
     #[cold]
     #[inline(never)]
-    fn turn(&self) -> bool {
+    pub fn turn(&self) -> bool {
         let Some(window) = self.window.get() else {
             self.window.set(Some(Window::open()));
             self.left.set(self.n - self.depth);
@@ -85,8 +87,8 @@ impl Pace {
     /// # Errors
     ///
     /// If requests are still in flight.
-    pub fn finish(self, total: u64) -> Outcome {
-        let report = self.report.into_inner().ok_or("it ended before all was done")?;
+    pub fn finish(&self, total: u64) -> Outcome {
+        let report = self.report.take().ok_or("it ended before all was done")?;
         Ok(Report { check: total.wrapping_sub(WARM * self.depth), ..report })
     }
 }
