@@ -28,6 +28,7 @@ pub use client::{finish, start};
 pub use serving::{Served, serve};
 
 /// Bytes of the batch that are still to be echoed.
+#[unsafe(export_name = "bench_left")]
 static LEFT: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// What is served, and how.
