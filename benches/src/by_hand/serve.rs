@@ -13,7 +13,7 @@ pub(super) fn echo<R: Ring>(args: &Args) -> Outcome {
     echo::finish()
 }
 
-/// The server for `load`.
+/// The server for a client on the other core.
 ///
 /// # Errors
 ///

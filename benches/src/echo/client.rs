@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{LEFT, Shape, listen};
+use super::{LEFT, Pattern, Shape, listen};
 use crate::{Args, Error, Outcome, Report, Window, clock};
 
 /// Batches before the window opens: in these, connections are accepted and all memory is touched.
@@ -25,8 +25,7 @@ struct Client {
     done: usize,
     /// Messages that came back as they were sent, in the window.
     verified: u64,
-    /// What messages are pieces of: each begins elsewhere, so that no two neighbours are the same.
-    pattern: Vec<u8>,
+    pattern: Pattern,
     received: Vec<u8>,
     window: Option<Window>,
     /// When the server got the batch.
@@ -56,7 +55,7 @@ pub fn start(args: &Args) -> Result<(TcpListener, Shape), Error> {
         batches,
         done: 0,
         verified: 0,
-        pattern: (0..shape.size + OFFSETS).map(|at| (at * 31 + at / 256 * 7) as u8).collect(),
+        pattern: Pattern::new(shape.size),
         received: vec![0; shape.size],
         window: None,
         handed_over: 0,
@@ -91,14 +90,6 @@ pub(super) extern "C" fn bench_client_batch() -> bool {
 
 fn lock() -> MutexGuard<'static, Option<Client>> {
     CLIENT.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How many places in the pattern a message may begin at.
-const OFFSETS: usize = 8191;
-
-/// Where the message of a connection in a batch begins.
-fn place(batch: usize, connection: usize) -> usize {
-    (batch * 61 + connection * 127) % OFFSETS
 }
 
 impl Client {
@@ -140,8 +131,7 @@ impl Client {
     fn receive(&mut self) -> Result<(), Error> {
         for (connection, socket) in self.sockets.iter_mut().enumerate() {
             read_all(socket, &mut self.received)?;
-            let begin = place(self.done, connection);
-            if self.received != self.pattern[begin..begin + self.size] {
+            if self.received != self.pattern.message(self.done, connection) {
                 return Err(format!("connection {connection}: batch {} came back changed", self.done).into());
             }
             self.verified += 1;
@@ -151,8 +141,7 @@ impl Client {
 
     fn send(&mut self) -> Result<(), Error> {
         for (connection, socket) in self.sockets.iter_mut().enumerate() {
-            let begin = place(self.done, connection);
-            write_all(socket, &self.pattern[begin..begin + self.size])?;
+            write_all(socket, self.pattern.message(self.done, connection))?;
         }
         LEFT.store((self.sockets.len() * self.size) as u64, Relaxed);
         self.handed_over = clock::wall();

@@ -7,10 +7,11 @@
 //!   has been echoed, `echoed` calls the client: it receives and verifies every byte, sends the next
 //!   batch and returns. The kernel's half of all that is the same for everyone, so what is left is the
 //!   server. [`finish`] says what it cost.
-//! * [`serve`]: the client is `load`, on the other core. Nothing ends a server but the end of its
+//! * [`serve`]: the client is the runner, on the other core. Nothing ends a server but the end of its
 //!   standard input.
 
 mod client;
+mod pattern;
 mod serving;
 
 use std::cell::{Cell, RefCell};
@@ -25,6 +26,7 @@ use crate::contest::check;
 use crate::{Args, Error, Outcome, skip};
 
 pub use client::{finish, start};
+pub use pattern::Pattern;
 pub use serving::{Served, serve};
 
 /// Bytes of the batch that are still to be echoed.

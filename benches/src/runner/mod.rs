@@ -2,9 +2,12 @@
 
 pub(crate) mod arena;
 pub(crate) mod chart;
+pub(crate) mod compile;
 pub(crate) mod gate;
+pub(crate) mod load;
 pub(crate) mod report;
 pub(crate) mod stats;
+pub(crate) mod tables;
 
 use arena::{Arena, CONTESTANTS};
 

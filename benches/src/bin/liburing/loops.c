@@ -180,6 +180,8 @@ int loop_read(struct pace *pace, uint32_t depth, uint64_t *counters, int fd, boo
 /* What a completion is about: in the upper half of `user_data`, above the index of the connection. */
 enum { ACCEPT, RECEIVE, SEND, CLOSE };
 
+enum { ALIGN = 16, PAGE = 4096 };
+
 struct chunk {
 	uint32_t length;
 	uint16_t next;
@@ -202,7 +204,7 @@ struct server {
 	int listener;
 	bool multishot;
 	uint32_t buffer;
-	void *(*alloc)(size_t);
+	void *(*alloc)(size_t, size_t);
 	struct connection *connections;
 	uint32_t *free;
 	uint32_t count, capacity, free_count;
@@ -281,7 +283,7 @@ static void close_if_done(struct server *server, uint32_t index)
 
 static void *grown(struct server *server, void *old, size_t size, uint32_t count)
 {
-	void *new = server->alloc(2 * size * count);
+	void *new = server->alloc(2 * size * count, ALIGN);
 
 	if (old && new)
 		memcpy(new, old, size * count);
@@ -313,7 +315,7 @@ static int accepted(struct server *server, struct io_uring_cqe *cqe)
 			server->capacity *= 2;
 		}
 		index = server->count++;
-		if (!server->multishot && !(server->connections[index].buffer = server->alloc(server->buffer)))
+		if (!server->multishot && !(server->connections[index].buffer = server->alloc(server->buffer, ALIGN)))
 			return -ENOMEM;
 	}
 	connection = &server->connections[index];
@@ -431,9 +433,9 @@ static int provide_buffers(struct server *server, uint32_t buffers)
 	struct io_uring_buf_reg registration = { .ring_entries = buffers };
 	int result;
 
-	server->buffers = server->alloc(buffers * sizeof(struct io_uring_buf));
-	server->memory = server->alloc((size_t)buffers * server->buffer);
-	server->chunks = server->alloc(buffers * sizeof(struct chunk));
+	server->buffers = server->alloc(buffers * sizeof(struct io_uring_buf), PAGE);
+	server->memory = server->alloc((size_t)buffers * server->buffer, PAGE);
+	server->chunks = server->alloc(buffers * sizeof(struct chunk), ALIGN);
 	if (!server->buffers || !server->memory || !server->chunks)
 		return -ENOMEM;
 	registration.ring_addr = (uintptr_t)server->buffers;
@@ -447,14 +449,14 @@ static int provide_buffers(struct server *server, uint32_t buffers)
 }
 
 int loop_echo(int listener, bool multishot, uint32_t conns, uint32_t buffer, uint32_t buffers,
-	      void *(*alloc)(size_t))
+	      void *(*alloc)(size_t, size_t))
 {
 	struct server server = {
 		.listener = listener, .multishot = multishot, .buffer = buffer, .alloc = alloc,
 		.capacity = conns,
-		.connections = alloc(conns * sizeof(struct connection)),
-		.free = alloc(conns * sizeof(uint32_t)),
-		.starved = alloc(conns * sizeof(uint32_t)),
+		.connections = alloc(conns * sizeof(struct connection), ALIGN),
+		.free = alloc(conns * sizeof(uint32_t), ALIGN),
+		.starved = alloc(conns * sizeof(uint32_t), ALIGN),
 	};
 	uint32_t entries = 64;
 	int result;

@@ -50,7 +50,7 @@ mod linked {
             conns: u32,
             buffer: u32,
             buffers: u32,
-            alloc: extern "C" fn(usize) -> *mut u8,
+            alloc: extern "C" fn(usize, usize) -> *mut u8,
         ) -> c_int;
     }
 
@@ -61,8 +61,8 @@ mod linked {
     }
 
     /// Zeroed memory that is never freed, from the allocator that counts.
-    extern "C" fn alloc(size: usize) -> *mut u8 {
-        match Layout::from_size_align(size, 4096) {
+    extern "C" fn alloc(size: usize, align: usize) -> *mut u8 {
+        match Layout::from_size_align(size, align) {
             // SAFETY: the size is not zero.
             Ok(layout) if size > 0 => unsafe { alloc_zeroed(layout) },
             _ => std::ptr::null_mut(),

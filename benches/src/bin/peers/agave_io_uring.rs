@@ -98,7 +98,11 @@ impl RingOp<Shared> for Read {
         }
     }
 
-    fn complete(&mut self, ctx: &mut Completion<'_, Shared, Read>, result: io::Result<i32>) -> io::Result<()> {
+    fn complete(
+        &mut self,
+        ctx: &mut Completion<'_, Shared, Read>,
+        result: io::Result<i32>,
+    ) -> io::Result<()> {
         let Read { fd, fixed, ref mut block, offset, counter } = *self;
         let block = block.take();
         if result? as usize != BLOCK || !block.as_ref().is_some_and(|block| block.is_from(offset)) {
@@ -127,7 +131,8 @@ fn read(args: &Args) -> Outcome {
     let mut blocks: Vec<Box<Block>> = (0..depth).map(|_| Box::default()).collect();
     let mut ring = ring(4 * depth, Shared { pace, offsets: Offsets::default(), total: 0 })?;
     if fixed {
-        let iovec = |block: &mut Box<Block>| libc::iovec { iov_base: block.0.as_mut_ptr().cast(), iov_len: BLOCK };
+        let iovec =
+            |block: &mut Box<Block>| libc::iovec { iov_base: block.0.as_mut_ptr().cast(), iov_len: BLOCK };
         let iovecs: Vec<libc::iovec> = blocks.iter_mut().map(iovec).collect();
         // SAFETY: the boxes are freed by the ring's operations, which end before the ring does.
         unsafe { ring.register_buffers(&iovecs) }?;
@@ -220,7 +225,8 @@ impl Server for Agave {
     const SHAPES: &'static [&'static str] = &["oneshot"];
 
     fn run(listener: TcpListener, shape: Shape) -> Result<(), Error> {
-        let entries = (4 * shape.conns).next_power_of_two().clamp(64, 4096);
+        // It has twice as many operations as there are entries, and never more.
+        let entries = (4 * shape.conns).next_power_of_two().clamp(64, 16384);
         let mut ring = ring(entries, Serving { buffer: shape.buffer, over: false })?;
         ring.push(Op::Accept(listener.as_raw_fd()))?;
         run(&mut ring, |serving| serving.over)?;
