@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +15,9 @@ use super::arena::{Arena, Built};
 
 /// The CPU of the client. That of the servers is 0.
 const CPU: usize = 1;
+
+/// No latency is longer than what the client waits for.
+const LONGEST_NS: u64 = 10_000_000_000;
 
 /// What a server is loaded with.
 #[derive(Clone, Copy)]
@@ -173,7 +177,7 @@ pub(crate) fn load(arena: &Arena, built: &Built, args: &[&str], load: Load) -> R
 fn measure(server: &mut Server, Load { conns, size, warm, window }: Load) -> Result<Loaded, Error> {
     let pattern = Pattern::new(size);
     let mut scratch = vec![0; 65536];
-    let mut latencies = Histogram::<u64>::new(3)?;
+    let mut latencies = Histogram::<u64>::new_with_max(LONGEST_NS, 3)?;
     let poll = Poll::new()?;
     let mut clients = Vec::with_capacity(conns);
     for index in 0..conns {
@@ -234,23 +238,30 @@ fn measure(server: &mut Server, Load { conns, size, warm, window }: Load) -> Res
 /// If the server is not able to, or so many descriptors can't be had.
 pub(crate) fn idle(arena: &Arena, built: &Built, args: &[&str], conns: usize) -> Result<Idle, Error> {
     raise_descriptors(conns as u64 + 256)?;
-    let conns_argument = format!("conns={conns}");
+    let conns_argument = format!("conns={}", conns + 1);
     let mut args = args.to_vec();
     args.push(&conns_argument);
     let mut server = Server::start(arena, built, &args)?;
     let pattern = Pattern::new(1024);
     let mut scratch = vec![0; 65536];
     let mut clients = Vec::with_capacity(conns);
-    let before = server.ask()?;
-    for index in 0..conns {
-        let mut client = Client::connect(server.port, index)?;
-        client.socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-        client.send(&pattern)?;
-        if !client.receive(&pattern, &mut scratch)? {
-            return Err(format!("connection {index} is not answered").into());
+    let port = server.port;
+    let mut connect = |range: Range<usize>| -> Result<(), Error> {
+        for index in range {
+            let mut client = Client::connect(port, index)?;
+            client.socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+            client.send(&pattern)?;
+            if !client.receive(&pattern, &mut scratch)? {
+                return Err(format!("connection {index} is not answered").into());
+            }
+            clients.push(client);
         }
-        clients.push(client);
-    }
+        Ok(())
+    };
+    // When one is answered, the server has what it has once.
+    connect(0..1)?;
+    let before = server.ask()?;
+    connect(1..conns + 1)?;
     let after = server.ask()?;
     let each = |before: u64, after: u64| (after as f64 - before as f64) / conns as f64;
     Ok(Idle {

@@ -419,7 +419,7 @@ fn compile_table(arena: &Arena, times: usize, path: &Path) -> Result<String, Err
         let first = first.get_or_insert_with(|| seconds.clone());
         let mut row = vec![operations.to_string()];
         for (((way, _), seconds), first) in compile::WAYS.iter().zip(&seconds).zip(&*first) {
-            row.push(format!("{seconds:.2} (+{:.2})", seconds - first));
+            row.push(format!("{seconds:.2} ({:+.2})", seconds - first));
             bars.push((format!("{operations}, {way}"), *seconds));
         }
         rows.push(row);
@@ -450,10 +450,7 @@ fn circumstances(options: &Options) -> String {
         ("command", format!("`cargo run --release -p rummelplatz-bench -- report {}`", options.command)),
         ("kernel", output("uname -r")),
         ("processor", format!("{}, {cpus} of them", output("sed -n s/model.name.*:.//p /proc/cpuinfo"))),
-        (
-            "mitigations",
-            output("cat /sys/devices/system/cpu/vulnerabilities/spectre_v2"),
-        ),
+        ("mitigations", output("cat /sys/devices/system/cpu/vulnerabilities/spectre_v2")),
         ("compilers", format!("{}; {}", output("rustc --version"), output("gcc --version"))),
         ("flags", "profile `contest`: release, fat LTO, one codegen unit; C with `-O3`".to_owned()),
         ("rings", "`COOP_TASKRUN`, `SINGLE_ISSUER`, `DEFER_TASKRUN`, where they can be had".to_owned()),
