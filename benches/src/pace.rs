@@ -19,10 +19,8 @@ const WARM: u64 = 16;
 /// pace.finish(total)
 /// ```
 #[derive(Debug)]
-#[repr(C)]
 pub struct Pace {
-    /// How many requests are to be submitted until something else is to be done. The first field, which
-    /// a contestant in C counts down itself.
+    /// How many requests are to be submitted until something else is to be done.
     left: Cell<u64>,
     depth: u64,
     n: u64,
@@ -58,6 +56,11 @@ impl Pace {
             }
             None => self.turn(),
         }
+    }
+
+    /// What is left, for a contestant in C: it counts that down itself, and calls `turn` when it is 0.
+    pub fn left(&self) -> *mut u64 {
+        self.left.as_ptr()
     }
 
     /// What `again` does when nothing is left: opens the window, and lastly closes it.

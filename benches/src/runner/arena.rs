@@ -18,7 +18,7 @@ pub(crate) struct Contestant {
     feature: Option<&'static str>,
     /// What it is told beside the work.
     extra: &'static [&'static str],
-    /// If it is only to be in some tables: what their arguments begin with.
+    /// If it is only to be in some tables: an argument of theirs.
     only: Option<&'static str>,
 }
 
@@ -30,12 +30,26 @@ const fn peer(name: &'static str) -> Contestant {
     Contestant { feature: Some(name), ..own(name) }
 }
 
+/// `raw`, which does something otherwise.
+const fn trade(name: &'static str, only: &'static str, extra: &'static [&'static str]) -> Contestant {
+    Contestant { binary: "raw", extra, only: Some(only), ..own(name) }
+}
+
 /// The first is the bar, the second is the same once more: what differs between the two is noise.
 pub(crate) const CONTESTANTS: &[Contestant] = &[
     own("raw"),
     Contestant { binary: "raw", ..own("raw again") },
     Contestant { binary: "raw", extra: &["fast=1"], ..own("raw fast") },
     Contestant { binary: "raw", extra: &["mode=pread"], only: Some("mode=plain"), ..own("pread") },
+    trade("fixed files", "trade=oneshot", &["mode=fixed-files"]),
+    trade("poll first", "trade=oneshot", &["mode=poll-first"]),
+    trade("zero copy", "trade=oneshot", &["mode=zero-copy"]),
+    trade("min wait", "trade=oneshot", &["wait=min-wait"]),
+    trade("sqpoll", "trade=oneshot", &["wait=sqpoll"]),
+    trade("zero copy", "trade=large", &["mode=zero-copy"]),
+    trade("bundles", "trade=bundles", &["mode=bundles"]),
+    trade("buffers of 16 KiB", "trade=bundles", &["buffer=16384"]),
+    trade("sqpoll", "trade=nop", &["wait=sqpoll"]),
     own("floor"),
     peer("liburing"),
     own("boxed"),
@@ -51,6 +65,11 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
 ];
 
 impl Contestant {
+    /// Whether it is more than a variant of another in some tables.
+    pub(crate) fn is_somebody(&self) -> bool {
+        self.only.is_none()
+    }
+
     pub(crate) fn is_peer(&self) -> bool {
         self.feature.is_some()
     }
@@ -68,7 +87,11 @@ pub(crate) struct Built {
 impl Built {
     /// Whether it is to be in a table with these arguments.
     pub(crate) fn is_for(&self, args: &[&str]) -> bool {
-        self.only.is_none_or(|only| args.contains(&only))
+        match self.only {
+            Some(only) => args.contains(&only),
+            // A trade is between `raw` and itself.
+            None => self.name.starts_with("raw") || !args.iter().any(|arg| arg.starts_with("trade=")),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) type Error = Box<dyn std::error::Error>;
 
 /// Prints the contestants and their works.
 pub(crate) fn list(arena: &Arena) -> Result<bool, Error> {
-    for contestant in CONTESTANTS {
+    for contestant in CONTESTANTS.iter().filter(|contestant| contestant.is_somebody()) {
         match arena.build(contestant).and_then(|built| arena.works(&built)) {
             Ok(works) => println!("{}: {}", contestant.name, works.join(" ")),
             Err(error) => println!("{}: {error}", contestant.name),

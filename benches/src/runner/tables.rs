@@ -54,6 +54,7 @@ const ECHO: Table =
 const LOADED: Table = Table { page: "cores", kind: Kind::Loaded, work: "serve", ..BASE };
 const CHURN: Table = Table { page: "churn", timed: 60, instructions: 10, system_calls: 10, ..ECHO };
 const IDLE: Table = Table { page: "idle", kind: Kind::Idle, work: "serve", ..BASE };
+const TRADE: Table = Table { page: "trades", ..ECHO };
 const DATA: Table = Table { page: "data", work: "data", timed: 500_000, instructions: 20_000, ..BASE };
 const NEIGHBOUR: Table =
     Table { page: "neighbour", work: "neighbour", timed: 500_000, instructions: 20_000, ..BASE };
@@ -250,5 +251,45 @@ pub(crate) const TABLES: &[Table] = &[
     },
     Table { name: "1000", title: "1000 reads in flight", args: &["requests=1000"], ..TEARDOWN },
     Table { name: "10000", title: "10 000 reads in flight", args: &["requests=10000"], ..TEARDOWN },
+    Table {
+        name: "oneshot-64x1024",
+        title: "64 connections, 1 KiB, one-shot",
+        args: &["trade=oneshot", "shape=oneshot", "conns=64", "size=1024"],
+        instructions: 20,
+        system_calls: 20,
+        ..TRADE
+    },
+    Table {
+        name: "oneshot-64x16384",
+        title: "64 connections, 16 KiB, one-shot, buffers of 16 KiB",
+        args: &["trade=large", "shape=oneshot", "conns=64", "size=16384", "buffer=16384"],
+        timed: 60,
+        ..TRADE
+    },
+    Table {
+        name: "multishot-64x16384",
+        title: "64 connections, 16 KiB, multishot, buffers of 2 KiB",
+        args: &["trade=bundles", "shape=multishot", "conns=64", "size=16384"],
+        timed: 25,
+        ..TRADE
+    },
+    Table {
+        page: "trades",
+        name: "nop-depth-128",
+        title: "NOP, depth 128",
+        args: &["trade=nop", "depth=128"],
+        timed: 250_000,
+        ..NOP
+    },
+    Table {
+        page: "trades",
+        name: "nop-depth-1",
+        title: "NOP, depth 1",
+        args: &["trade=nop", "depth=1"],
+        timed: 50_000,
+        instructions: 0,
+        system_calls: 0,
+        ..NOP
+    },
     Table { page: "compile", name: "seconds", title: "Seconds to compile", kind: Kind::Compiled, ..BASE },
 ];

@@ -9,19 +9,20 @@
 
 /* Of kit: the pace of a work, and how much of a batch is still to be echoed. */
 struct pace {
-	uint64_t left;
+	uint64_t *left;
+	const void *kit;
 };
-extern bool bench_turn(struct pace *);
+extern bool bench_turn(const void *);
 extern _Atomic uint64_t bench_left;
 extern bool bench_client_batch(void);
 
-static inline bool again(struct pace *pace)
+static inline bool again(const struct pace *pace)
 {
-	if (pace->left) {
-		pace->left--;
+	if (*pace->left) {
+		--*pace->left;
 		return true;
 	}
-	return bench_turn(pace);
+	return bench_turn(pace->kit);
 }
 
 static inline bool echoed(uint32_t bytes)
@@ -65,7 +66,7 @@ static inline void nop(struct io_uring *ring, uint32_t slot)
 	io_uring_sqe_set_data64(sqe, slot);
 }
 
-int loop_nop(struct pace *pace, uint32_t depth, uint64_t *counters)
+int loop_nop(const struct pace *pace, uint32_t depth, uint64_t *counters)
 {
 	struct io_uring ring;
 	uint32_t left = depth;
@@ -127,7 +128,7 @@ static inline void start_read(struct reads *reads, uint32_t slot)
 	io_uring_sqe_set_data64(sqe, slot);
 }
 
-int loop_read(struct pace *pace, uint32_t depth, uint64_t *counters, int fd, bool fixed,
+int loop_read(const struct pace *pace, uint32_t depth, uint64_t *counters, int fd, bool fixed,
 	      char (*blocks)[BLOCK], uint64_t count)
 {
 	uint64_t offsets[depth];

@@ -17,8 +17,9 @@ fn main() -> ExitCode {
 #[cfg(has_liburing)]
 mod linked {
     use std::alloc::{Layout, alloc_zeroed};
-    use std::ffi::c_int;
+    use std::ffi::{c_int, c_void};
     use std::io;
+    use std::marker::PhantomData;
     use std::net::TcpListener;
     use std::os::fd::AsRawFd;
     use std::process::ExitCode;
@@ -27,14 +28,26 @@ mod linked {
     use kit::file::{self, BLOCK, Block, SIZE};
     use kit::{Args, Error, Outcome, Pace, skip};
 
-    // C looks at the first field of a pace only, and hands the rest through.
-    #[allow(improper_ctypes)]
+    /// A pace: what is left of it, and the rest, which is handed to `bench_turn`.
+    #[repr(C)]
+    struct CPace<'a> {
+        left: *mut u64,
+        kit: *const c_void,
+        of: PhantomData<&'a Pace>,
+    }
+
+    impl CPace<'_> {
+        fn of(pace: &Pace) -> CPace<'_> {
+            CPace { left: pace.left(), kit: (&raw const *pace).cast(), of: PhantomData }
+        }
+    }
+
     unsafe extern "C" {
         /// Both keep `depth` requests in flight, count the completions of each in `counters`, and return
         /// 0 or a negative `errno`.
-        fn loop_nop(pace: *const Pace, depth: u32, counters: *mut u64) -> c_int;
+        fn loop_nop(pace: *const CPace<'_>, depth: u32, counters: *mut u64) -> c_int;
         fn loop_read(
-            pace: *const Pace,
+            pace: *const CPace<'_>,
             depth: u32,
             counters: *mut u64,
             fd: c_int,
@@ -56,8 +69,9 @@ mod linked {
 
     /// What the loops call when nothing of the pace is left.
     #[unsafe(no_mangle)]
-    extern "C" fn bench_turn(pace: &Pace) -> bool {
-        pace.turn()
+    extern "C" fn bench_turn(pace: *const c_void) -> bool {
+        // SAFETY: this is the `kit` of a `CPace`, which borrows the pace.
+        unsafe { &*pace.cast::<Pace>() }.turn()
     }
 
     /// Zeroed memory that is never freed, from the allocator that counts.
@@ -78,7 +92,7 @@ mod linked {
         let pace = Pace::from_args(args, depth, 1_500_000)?;
         let mut counters = vec![0; depth];
         // SAFETY: there are `depth` counters.
-        check(unsafe { loop_nop(&pace, depth as u32, counters.as_mut_ptr()) })?;
+        check(unsafe { loop_nop(&CPace::of(&pace), depth as u32, counters.as_mut_ptr()) })?;
         pace.finish(counters.iter().sum())
     }
 
@@ -97,7 +111,7 @@ mod linked {
         // does not, the memory is leaked.
         let result = unsafe {
             let (counters, blocks) = (counters.as_mut_ptr(), blocks.as_mut_ptr());
-            loop_read(&pace, depth as u32, counters, file.as_raw_fd(), fixed, blocks, count)
+            loop_read(&CPace::of(&pace), depth as u32, counters, file.as_raw_fd(), fixed, blocks, count)
         };
         if let Err(error) = check(result) {
             std::mem::forget(blocks);

@@ -1,19 +1,54 @@
 //! The contestant `raw`: loops written by hand on the `io-uring` crate. The bar.
 //!
-//! With `fast=1`, on a ring with a registered descriptor and `NO_SQARRAY`.
+//! With `fast=1`, on a ring with a registered descriptor and `NO_SQARRAY`; with `wait=`, waiting otherwise
+//! than all others do.
 
 mod pread;
 
 use std::io;
+use std::marker::PhantomData;
 use std::process::ExitCode;
 
 use io_uring::squeue::Entry;
-use io_uring::{IoUring, SubmissionQueue, Submitter};
+use io_uring::types::SubmitArgs;
+use io_uring::{Builder, IoUring, SubmissionQueue, Submitter};
 use kit::by_hand::{self, Completion, Queue, Ring};
 use kit::{Args, Error, Outcome};
 
+/// How it is set up, and how it waits.
+trait Wait {
+    fn setup(builder: &mut Builder) {
+        builder.setup_coop_taskrun().setup_single_issuer().setup_defer_taskrun();
+    }
+
+    fn submit_and_wait(submitter: &Submitter<'_>, want: usize) -> io::Result<usize> {
+        submitter.submit_and_wait(want)
+    }
+}
+
+struct Plain;
+/// A thread of the kernel's looks for entries, on the same CPU, as there may be no other.
+struct SqPoll;
+/// A wait is for eight completions, or for what has come after 50 µs.
+struct MinWait;
+
+impl Wait for Plain {}
+
+impl Wait for SqPoll {
+    fn setup(builder: &mut Builder) {
+        builder.setup_sqpoll(1000).setup_sqpoll_cpu(0);
+    }
+}
+
+impl Wait for MinWait {
+    fn submit_and_wait(submitter: &Submitter<'_>, want: usize) -> io::Result<usize> {
+        submitter.submit_with_args(8 * want, &SubmitArgs::new().min_wait_usec(50))
+    }
+}
+
 /// A ring of the `io-uring` crate.
-struct Crate {
+struct Crate<W = Plain> {
+    wait: PhantomData<W>,
     ring: IoUring,
     /// Whether its descriptor shall be registered.
     fast: bool,
@@ -51,17 +86,17 @@ impl Entries<'_> {
     }
 }
 
-impl Ring for Crate {
+impl<W: Wait> Ring for Crate<W> {
     type Queue<'a> = Entries<'a>;
 
-    fn build(args: &Args, entries: u32) -> Result<Crate, Error> {
+    fn build(args: &Args, entries: u32) -> Result<Crate<W>, Error> {
         let fast = args.flag("fast");
         let mut builder = IoUring::builder();
-        builder.setup_coop_taskrun().setup_single_issuer().setup_defer_taskrun();
+        W::setup(&mut builder);
         if fast {
             builder.setup_no_sqarray();
         }
-        Ok(Crate { ring: builder.build(entries)?, fast, backlog: Vec::new() })
+        Ok(Crate { wait: PhantomData, ring: builder.build(entries)?, fast, backlog: Vec::new() })
     }
 
     fn submitter(&self) -> Submitter<'_> {
@@ -85,7 +120,7 @@ impl Ring for Crate {
         loop {
             queue.queue.sync();
             // What waits for room in the queue does not wait for a completion.
-            match submitter.submit_and_wait(usize::from(queue.backlog.is_empty())) {
+            match W::submit_and_wait(&submitter, usize::from(queue.backlog.is_empty())) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
@@ -105,13 +140,28 @@ impl Ring for Crate {
     }
 }
 
+fn nop(args: &Args) -> Outcome {
+    match args.text("wait", "plain") {
+        "sqpoll" => by_hand::nop::<Crate<SqPoll>>(args),
+        _ => by_hand::nop::<Crate>(args),
+    }
+}
+
+fn echo(args: &Args) -> Outcome {
+    match args.text("wait", "plain") {
+        "sqpoll" => by_hand::echo::<Crate<SqPoll>>(args),
+        "min-wait" => by_hand::echo::<Crate<MinWait>>(args),
+        _ => by_hand::echo::<Crate>(args),
+    }
+}
+
 fn serve(args: &Args) -> Outcome {
     by_hand::serve::<Crate>("raw", args)
 }
 
 fn main() -> ExitCode {
     let mut works = by_hand::works::<Crate>();
-    works.retain(|(name, _)| *name != "read");
-    works.extend([("read", pread::read as kit::Work), ("serve", serve)]);
+    works.retain(|(name, _)| !["nop", "read", "echo"].contains(name));
+    works.extend([("nop", nop as kit::Work), ("read", pread::read), ("echo", echo), ("serve", serve)]);
     kit::contest("raw", &works)
 }
