@@ -22,7 +22,7 @@ use crate::{Args, Error, Work};
 pub use buffers::Buffers;
 pub use nop::{no_such_size, nop};
 pub use read::read;
-pub use serve::{echo, serve};
+pub use serve::{echo, serve, trade};
 
 /// A completion queue entry.
 #[derive(Clone, Copy, Debug)]

@@ -132,7 +132,8 @@ impl<'a, const BUNDLES: bool> Server<'a, BUNDLES> {
     /// Appends what is in all buffers of a bundle: those that the kernel had next.
     fn bundle(&mut self, index: u32, mut length: u32, queue: &mut impl Queue) {
         let size = self.buffers.size() as u32;
-        while let (1.., Some(buffer)) = (length, self.order.pop_front()) {
+        while length > 0 {
+            let Some(buffer) = self.order.pop_front() else { return };
             let mut count = 1;
             while u32::from(count) * size < length && self.order.front() == Some(&(buffer + count)) {
                 self.order.pop_front();

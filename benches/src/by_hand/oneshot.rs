@@ -136,6 +136,7 @@ impl<'a, V: Variant> Server<'a, V> {
         accept.build().user_data(connections::user_data(ACCEPT, 0))
     }
 
+    #[inline(always)]
     fn close(&mut self, index: u32, queue: &mut impl Queue) {
         let fd = self.connections.get(index).fd;
         if !V::FIXED_FILES {

@@ -28,18 +28,33 @@ pub fn serve<R: Ring>(name: &'static str, args: &Args) -> Outcome {
     Err("the server has ended by itself".into())
 }
 
+/// As `echo`, in the way that `mode` says.
+///
+/// # Errors
+///
+/// As for `echo`.
+pub fn trade<R: Ring>(args: &Args) -> Outcome {
+    let (listener, shape) = echo::start(args)?;
+    let ring = build(args, shape)?;
+    match args.text("mode", "plain") {
+        "poll-first" => run_oneshot::<R, oneshot::PollFirst>(&listener, shape, ring)?,
+        "zero-copy" => run_oneshot::<R, oneshot::ZeroCopy>(&listener, shape, ring)?,
+        "fixed-files" => run_oneshot::<R, oneshot::FixedFiles>(&listener, shape, ring)?,
+        "bundles" => run_multishot::<R, true>(&listener, shape, ring)?,
+        other => return Err(skip(format!("no mode `{other}`"))),
+    }
+    echo::finish()
+}
+
+fn build<R: Ring>(args: &Args, shape: Shape) -> Result<R, Error> {
+    R::build(args, (4 * shape.conns).next_power_of_two().clamp(64, 4096) as u32)
+}
+
 fn run<R: Ring>(args: &Args, listener: &TcpListener, shape: Shape) -> Result<(), Error> {
-    let entries = (4 * shape.conns).next_power_of_two().clamp(64, 4096) as u32;
-    let ring = R::build(args, entries)?;
-    let mode = args.text("mode", "plain");
-    match (shape.multishot, mode) {
-        (false, "plain") => run_oneshot::<R, oneshot::Plain>(listener, shape, ring),
-        (false, "poll-first") => run_oneshot::<R, oneshot::PollFirst>(listener, shape, ring),
-        (false, "zero-copy") => run_oneshot::<R, oneshot::ZeroCopy>(listener, shape, ring),
-        (false, "fixed-files") => run_oneshot::<R, oneshot::FixedFiles>(listener, shape, ring),
-        (true, "plain") => run_multishot::<R, false>(listener, shape, ring),
-        (true, "bundles") => run_multishot::<R, true>(listener, shape, ring),
-        _ => Err(skip(format!("no mode `{mode}` of this shape"))),
+    let ring = build(args, shape)?;
+    match shape.multishot {
+        false => run_oneshot::<R, oneshot::Plain>(listener, shape, ring),
+        true => run_multishot::<R, false>(listener, shape, ring),
     }
 }
 

@@ -32,7 +32,7 @@ const fn peer(name: &'static str) -> Contestant {
 
 /// `raw`, which does something otherwise.
 const fn trade(name: &'static str, only: &'static str, extra: &'static [&'static str]) -> Contestant {
-    Contestant { binary: "raw", extra, only: Some(only), ..own(name) }
+    Contestant { binary: "trades", extra, only: Some(only), ..own(name) }
 }
 
 /// The first is the bar, the second is the same once more: what differs between the two is noise.
@@ -48,7 +48,7 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
     trade("sqpoll", "trade=oneshot", &["wait=sqpoll"]),
     trade("zero copy", "trade=large", &["mode=zero-copy"]),
     trade("bundles", "trade=bundles", &["mode=bundles"]),
-    trade("buffers of 16 KiB", "trade=bundles", &["buffer=16384"]),
+    Contestant { binary: "raw", ..trade("buffers of 16 KiB", "trade=bundles", &["buffer=16384"]) },
     trade("sqpoll", "trade=nop", &["wait=sqpoll"]),
     own("floor"),
     peer("liburing"),

@@ -145,8 +145,8 @@ enum Round {
 
 /// The value of an argument of the table's.
 fn argument(table: &Table, key: &str) -> Option<f64> {
-    let pairs = table.args.iter().filter_map(|argument| argument.split_once('='));
-    pairs.filter(|(name, _)| *name == key).next_back()?.1.parse().ok()
+    let mut pairs = table.args.iter().filter_map(|argument| argument.split_once('='));
+    pairs.find(|(name, _)| *name == key)?.1.parse().ok()
 }
 
 /// Measures, and writes the pages.
