@@ -51,13 +51,13 @@ impl Options {
         match (self.quick, table.kind) {
             (true, _) => 3,
             (false, Kind::Loaded) => 3,
-            (false, _) => 9,
+            (false, _) => 7,
         }
     }
 }
 
 /// How long it may take until noisy tables are no longer measured again.
-const PATIENCE: Duration = Duration::from_secs(9 * 60);
+const PATIENCE: Duration = Duration::from_secs(6 * 60);
 
 /// How often a noisy table is measured at most.
 const ATTEMPTS: usize = 3;
@@ -254,7 +254,7 @@ fn measure<'a>(
 fn run(arena: &Arena, options: &Options, table: &Table, built: &Built) -> Result<Round, Error> {
     if table.kind == Kind::Loaded {
         let millis = Duration::from_millis;
-        let (warm, window) = if options.quick { (50, 150) } else { (100, 400) };
+        let (warm, window) = if options.quick { (50, 150) } else { (100, 300) };
         let figure = |key| argument(table, key).ok_or("no such argument").map(|figure| figure as usize);
         let (conns, size) = (figure("conns")?, figure("size")?);
         let load = Load { conns, size, warm: millis(warm), window: millis(window) };
@@ -420,10 +420,12 @@ fn compile_table(arena: &Arena, times: usize, path: &Path) -> Result<String, Err
         let mut row = vec![operations.to_string()];
         for (((way, _), seconds), first) in compile::WAYS.iter().zip(&seconds).zip(&*first) {
             row.push(format!("{seconds:.2} ({:+.2})", seconds - first));
-            bars.push((format!("{operations}, {way}"), *seconds));
+            bars.push((*way, format!("{way}, {operations}"), *seconds));
         }
         rows.push(row);
     }
+    bars.sort_by_key(|(way, ..)| *way);
+    let bars: Vec<_> = bars.into_iter().map(|(_, label, seconds)| (label, seconds)).collect();
     chart::bars(path, "seconds to compile a ring of so many operations", 2, " s", None, &bars)?;
     let head: Vec<String> =
         compile::WAYS.iter().map(|(_, args)| format!("`cargo {}`", args.join(" "))).collect();

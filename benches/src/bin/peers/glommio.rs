@@ -15,9 +15,9 @@ use kit::echo::{self, Over, Server, Shape, echoed};
 use kit::file::{self, BLOCK, Offsets};
 use kit::{Args, Error, Outcome, Pace, skip};
 
-/// On this thread, which is pinned.
+/// On this thread, which is pinned; with as many entries as it has by default, if not more.
 fn start<F: Future>(entries: usize, future: F) -> Result<F::Output, Error> {
-    let executor = LocalExecutorBuilder::new(Placement::Unbound).ring_depth(entries).make();
+    let executor = LocalExecutorBuilder::new(Placement::Unbound).ring_depth(entries.max(128)).make();
     Ok(executor.map_err(|error| error.to_string())?.run(future))
 }
 
