@@ -50,6 +50,13 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
     trade("bundles", "trade=bundles", &["mode=bundles"]),
     Contestant { binary: "raw", ..trade("buffers of 16 KiB", "trade=bundles", &["buffer=16384"]) },
     trade("sqpoll", "trade=nop", &["wait=sqpoll"]),
+    Contestant { binary: "rummelplatz", extra: &["to=self"], only: Some("among=tags"), ..own("to itself") },
+    Contestant {
+        binary: "rummelplatz",
+        extra: &["to=other"],
+        only: Some("among=tags"),
+        ..own("to the neighbour")
+    },
     own("floor"),
     peer("liburing"),
     own("boxed"),
@@ -89,8 +96,9 @@ impl Built {
     pub(crate) fn is_for(&self, args: &[&str]) -> bool {
         match self.only {
             Some(only) => args.contains(&only),
-            // A trade is between `raw` and itself.
-            None => self.name.starts_with("raw") || !args.iter().any(|arg| arg.starts_with("trade=")),
+            // A trade is between `raw` and itself; other tables may be among variants, too.
+            None if args.iter().any(|arg| arg.starts_with("trade=")) => self.name.starts_with("raw"),
+            None => !args.iter().any(|arg| arg.starts_with("among=")),
         }
     }
 }
@@ -202,7 +210,7 @@ impl Arena {
     fn count(
         &self,
         prefix: &[&str],
-        parse: impl Fn(&str) -> Option<Counted>,
+        parse: fn(&str) -> Option<Counted>,
         built: &Built,
         work: &str,
         args: &[&str],
@@ -247,11 +255,7 @@ impl Arena {
             "--toggle-collect=bench_client_batch",
             "--collect-atstart=yes",
         ];
-        let parse = |text: &str| {
-            let collected = text.lines().find_map(|line| line.split_once("Collected : "))?.1;
-            Some(Counted::from([(String::new(), collected.trim().parse().ok()?)]))
-        };
-        let counted = self.count(CALLGRIND, parse, built, work, args, size)?;
+        let counted = self.count(CALLGRIND, collected, built, work, args, size)?;
         Ok(counted.values().sum())
     }
 
@@ -265,17 +269,7 @@ impl Arena {
         args: &[&str],
         size: (&str, u64),
     ) -> Result<f64, Error> {
-        // % time, seconds, usecs/call, calls, errors, syscall
-        let parse = |text: &str| {
-            let rows = text.lines().filter_map(|line| {
-                let words: Vec<&str> = line.split_whitespace().collect();
-                let is_row = words.first()?.parse::<f64>().is_ok();
-                is_row.then(|| Some((words.last()?.to_string(), words.get(3)?.parse().ok()?)))?
-            });
-            let counted: Counted = rows.filter(|(name, _)| name != "total").collect();
-            (!counted.is_empty()).then_some(counted)
-        };
-        let mut counted = self.count(&["strace", "-f", "-c"], parse, built, work, args, size)?;
+        let mut counted = self.count(&["strace", "-f", "-c"], called, built, work, args, size)?;
         if work == "echo" {
             for name in ["readv", "writev", "socket", "connect", "setsockopt"] {
                 counted.remove(name);
@@ -291,6 +285,23 @@ impl Arena {
 
 /// What was counted, by name.
 type Counted = BTreeMap<String, f64>;
+
+/// What callgrind has collected.
+fn collected(text: &str) -> Option<Counted> {
+    let collected = text.lines().find_map(|line| line.split_once("Collected : "))?.1;
+    Some(Counted::from([(String::new(), collected.trim().parse().ok()?)]))
+}
+
+/// The calls in strace's summary, of which a row is `% time, seconds, usecs/call, calls, errors, syscall`.
+fn called(text: &str) -> Option<Counted> {
+    let rows = text.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let is_row = words.first()?.parse::<f64>().is_ok();
+        is_row.then(|| Some((words.last()?.to_string(), words.get(3)?.parse().ok()?)))?
+    });
+    let counted: Counted = rows.filter(|(name, _)| name != "total").collect();
+    (!counted.is_empty()).then_some(counted)
+}
 
 /// Reads what a contestant has printed last.
 pub(crate) fn report(stdout: &[u8]) -> Result<Report, Error> {
@@ -316,6 +327,38 @@ pub(crate) fn succeed(command: &mut Command, name: &str) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn summaries_are_read() {
+        let summary = "% time     seconds  usecs/call     calls    errors syscall\n\
+            ------ ----------- ----------- --------- --------- ----------------\n \
+            99.00    0.000500           3       160           io_uring_enter\n  \
+            1.00    0.000001           0        12         7 recvfrom\n\
+            ------ ----------- ----------- --------- --------- ----------------\n\
+            100.00    0.000501           2       172         7 total\n";
+        let counted = called(summary).unwrap();
+        assert_eq!(counted, Counted::from([("io_uring_enter".into(), 160.0), ("recvfrom".into(), 12.0)]));
+        assert_eq!(called("strace: not permitted"), None);
+        let collected = collected("==7== \n==7== Collected : 980053\n").unwrap();
+        assert_eq!(collected.values().sum::<f64>(), 980_053.0);
+    }
+
+    #[test]
+    fn variants_are_in_their_tables_only() {
+        let who = |args: &[&str]| {
+            let built = CONTESTANTS.iter().map(|it| Built {
+                name: it.name,
+                path: PathBuf::new(),
+                extra: it.extra,
+                only: it.only,
+            });
+            built.filter(|one| one.is_for(args)).map(|one| one.name).collect::<Vec<_>>()
+        };
+        assert!(who(&["mode=plain"]).contains(&"pread") && who(&["mode=plain"]).contains(&"tokio"));
+        assert!(!who(&["mode=fixed"]).contains(&"pread"));
+        assert_eq!(who(&["trade=nop"]), ["raw", "raw again", "raw fast", "sqpoll"]);
+        assert_eq!(who(&["among=tags"]), ["to itself", "to the neighbour"]);
+    }
 
     #[test]
     fn work_that_was_not_done_is_no_figure() {

@@ -327,3 +327,31 @@ impl Poll {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A message's round by a server that changes what `change` does.
+    fn round(change: fn(&mut [u8])) -> io::Result<bool> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let pattern = Pattern::new(1024);
+        let mut client = Client::connect(listener.local_addr().unwrap().port(), 3).unwrap();
+        client.send(&pattern).unwrap();
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut bytes = [0; 1024];
+        socket.read_exact(&mut bytes).unwrap();
+        change(&mut bytes);
+        socket.write_all(&bytes).unwrap();
+        client.receive(&pattern, &mut [0; 100])
+    }
+
+    #[test]
+    fn every_byte_is_verified() {
+        assert!(round(|_| {}).unwrap());
+        assert!(round(|bytes| bytes[1023] ^= 1).is_err());
+        assert!(round(|bytes| bytes[0] ^= 128).is_err());
+    }
+}

@@ -242,11 +242,10 @@ pub(crate) const TABLES: &[Table] = &[
         instructions: 10_000,
         ..DATA
     },
-    Table { name: "self", title: "To itself, depth 32", args: &["to=self", "depth=32"], ..NEIGHBOUR },
     Table {
-        name: "other",
-        title: "To the neighbour, depth 32",
-        args: &["to=other", "depth=32"],
+        name: "depth-32",
+        title: "NOPs to itself and to the neighbour, depth 32",
+        args: &["among=tags", "depth=32"],
         ..NEIGHBOUR
     },
     Table { name: "1000", title: "1000 reads in flight", args: &["requests=1000"], ..TEARDOWN },
