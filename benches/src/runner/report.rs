@@ -167,8 +167,9 @@ pub(crate) fn report(arena: &Arena, options: &Options) -> Result<bool, Error> {
         }
     }
     let begin = Instant::now();
-    let mut pages = Vec::<(&str, String)>::new();
-    for table in TABLES {
+    let circumstances = circumstances(options);
+    let mut page = String::new();
+    for (number, table) in TABLES.iter().enumerate() {
         if options.only.as_ref().is_some_and(|only| !only.iter().any(|page| page == table.page)) {
             continue;
         }
@@ -185,16 +186,13 @@ pub(crate) fn report(arena: &Arena, options: &Options) -> Result<bool, Error> {
             Kind::Idle => idle_table(arena, table, &built, &path)?,
             Kind::Compiled => compile_table(arena, if options.quick { 1 } else { 3 }, &path)?,
         };
-        let text = format!("\n## {}\n\n![{}]({chart}.svg)\n\n{text}", table.title, table.title);
-        match pages.iter_mut().find(|(page, _)| *page == table.page) {
-            Some((_, page)) => page.push_str(&text),
-            None => pages.push((table.page, format!("# {}\n{text}", table.page))),
+        write!(page, "\n## {}\n\n![{}]({chart}.svg)\n\n{text}", table.title, table.title)?;
+        if TABLES.get(number + 1).is_none_or(|next| next.page != table.page) {
+            let about = format!("\n---\n\n[What the columns are](README.md#columns)\n\n{circumstances}");
+            let text = format!("# {}\n{page}{about}", table.page);
+            fs::write(directory.join(format!("{}.md", table.page)), text)?;
+            page.clear();
         }
-    }
-    let circumstances = circumstances(options);
-    for (page, text) in &pages {
-        let about = format!("{text}\n---\n\n[What the columns are](README.md#columns)\n\n{circumstances}");
-        fs::write(directory.join(format!("{page}.md")), about)?;
     }
     fs::write(directory.join("README.md"), index(&directory, &absent, options, &circumstances)?)?;
     eprintln!("{:4} s", begin.elapsed().as_secs());
