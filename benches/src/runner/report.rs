@@ -483,7 +483,7 @@ than 0.03, all are measured again, up to three times; if that did not help, the 
 * **requests/s**, **p50** to **p99.9**: by the client on the other core, which keeps one message under way on
   each connection and verifies every byte; of all rounds.
 * **heap bytes**, **resident bytes**: for each quiet connection; allocated and not freed, and what the
-  process has grown by.
+  process has grown by. What was allocated ahead, for as many as there will be, is in the second only.
 ";
 
 const CONTESTANTS_ARE: &str = "
