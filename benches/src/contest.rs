@@ -55,8 +55,11 @@ fn command(name: &str, works: &[(&str, Work)]) -> std::result::Result<(), Error>
         return works.iter().try_for_each(|(work, _)| Ok(writeln!(stdout, "{work}")?));
     }
     let args = Args::parse(arguments)?;
-    // What is served is loaded from the other core, by a `load` that is pinned there.
+    // What is served is loaded from the other core, by a runner that is pinned there.
     pin(args.number("cpu", 0)?)?;
+    // Whoever hangs is ended, and is no reason for all others to wait.
+    // SAFETY: sets a timer; no memory is involved.
+    unsafe { libc::alarm(args.number("alarm", 100)?) };
     let outcome = match works.iter().find(|(known, _)| *known == work) {
         Some((_, run)) => run(&args),
         None => Err(skip("not among its works")),

@@ -11,7 +11,8 @@ const USAGE: &str = "\
 usage: rummelplatz-bench COMMAND
   gate                       counts instructions and allocations, and fails if there are too many
   report [OPTIONS]           measures everything and writes docs/benchmarks
-    --quick                  with few rounds
+    --quick                  in few and short rounds
+    --peers                  with peers, which are many crates to build
     --only nop,read,echo     only these pages
   list                       the contestants and what they can do
   one CONTESTANT WORK KEY=VALUE…   runs one work of one contestant";

@@ -58,10 +58,15 @@ impl Pace {
         }
     }
 
-    /// Opens the window, and lastly closes it.
+    /// What is left, for a contestant in C: it counts that down itself, and calls `turn` when it is 0.
+    pub fn left(&self) -> *mut u64 {
+        self.left.as_ptr()
+    }
+
+    /// What `again` does when nothing is left: opens the window, and lastly closes it.
     #[cold]
     #[inline(never)]
-    fn turn(&self) -> bool {
+    pub fn turn(&self) -> bool {
         let Some(window) = self.window.get() else {
             self.window.set(Some(Window::open()));
             self.left.set(self.n - self.depth);
@@ -85,8 +90,8 @@ impl Pace {
     /// # Errors
     ///
     /// If requests are still in flight.
-    pub fn finish(self, total: u64) -> Outcome {
-        let report = self.report.into_inner().ok_or("it ended before all was done")?;
+    pub fn finish(&self, total: u64) -> Outcome {
+        let report = self.report.take().ok_or("it ended before all was done")?;
         Ok(Report { check: total.wrapping_sub(WARM * self.depth), ..report })
     }
 }

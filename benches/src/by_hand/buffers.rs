@@ -50,6 +50,11 @@ impl Buffers {
         self.memory.as_ptr().wrapping_add(usize::from(buffer) * self.size)
     }
 
+    /// The size of each.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     /// Gives a buffer to the kernel.
     #[inline]
     pub fn give(&mut self, buffer: u16) {

@@ -55,9 +55,14 @@ impl<C> Table<C> {
         &mut self.connections[index as usize]
     }
 
+    /// Has the place for another connection.
+    pub(super) fn free(&mut self, index: u32) {
+        self.free.push(index);
+    }
+
     /// Closes the socket; nothing of this connection is in flight.
     pub(super) fn close(&mut self, index: u32, fd: RawFd, queue: &mut impl Queue) {
-        self.free.push(index);
+        self.free(index);
         let close = opcode::Close::new(types::Fd(fd)).build().user_data(user_data(CLOSE, index));
         // SAFETY: a close points to nothing; the descriptor is ours, and not used again.
         unsafe { queue.push(close) };

@@ -20,9 +20,9 @@ use io_uring::squeue::Entry;
 use crate::{Args, Error, Work};
 
 pub use buffers::Buffers;
-pub use nop::no_such_size;
+pub use nop::{no_such_size, nop};
 pub use read::read;
-pub use serve::serve;
+pub use serve::{echo, serve, trade};
 
 /// A completion queue entry.
 #[derive(Clone, Copy, Debug)]
@@ -94,9 +94,9 @@ pub trait Ring: Sized {
 /// All works but `serve`, which must know the contestant's name.
 pub fn works<R: Ring>() -> Vec<(&'static str, Work)> {
     vec![
-        ("nop", nop::nop::<R>),
-        ("read", read::read::<R>),
-        ("echo", serve::echo::<R>),
+        ("nop", nop::<R>),
+        ("read", read::<R>),
+        ("echo", echo::<R>),
         ("teardown", teardown::teardown::<R>),
         ("data", nop::data::<R>),
     ]

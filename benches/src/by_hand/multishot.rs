@@ -1,6 +1,7 @@
 //! The echo server with multishot accept and receive: what is received is sent back from the provided
 //! buffer that it came in.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::RawFd;
@@ -11,20 +12,26 @@ use super::connections::{self, ACCEPT, RECEIVE, SEND, Table, accept, accepted, t
 use super::{Buffers, Completion, Queue, Ring};
 use crate::echo::{Shape, echoed};
 
-pub(super) struct Server<'a> {
+/// With `BUNDLES`, one completion may be about several buffers. Those that are neighbours in memory are sent
+/// as one.
+pub(super) struct Server<'a, const BUNDLES: bool> {
     listener: &'a TcpListener,
     connections: Table<Connection>,
     buffers: Buffers,
     /// For each buffer that is not with the kernel, its place in the queue of its connection.
     chunks: Vec<Chunk>,
+    /// With bundles: the buffers that the kernel has, in the order in which it takes them.
+    order: VecDeque<u16>,
     /// Connections that don't receive because there was no buffer.
     starved: Vec<u32>,
 }
 
-/// What was received in one buffer.
+/// What was received in one buffer, or in several that are neighbours; it is found by the first.
 #[derive(Clone, Copy)]
 struct Chunk {
     length: u32,
+    /// How many buffers; looked at only with bundles.
+    count: u16,
     /// The next buffer of the connection, if this is not the last.
     next: u16,
 }
@@ -40,13 +47,14 @@ struct Connection {
     sent: u32,
 }
 
-impl<'a> Server<'a> {
-    pub(super) fn new(listener: &'a TcpListener, shape: Shape, buffers: Buffers) -> Server<'a> {
+impl<'a, const BUNDLES: bool> Server<'a, BUNDLES> {
+    pub(super) fn new(listener: &'a TcpListener, shape: Shape, buffers: Buffers) -> Server<'a, BUNDLES> {
         Server {
             listener,
             connections: Table::new(shape.conns),
             buffers,
-            chunks: vec![Chunk { length: 0, next: 0 }; shape.buffers],
+            chunks: vec![Chunk { length: 0, count: 1, next: 0 }; shape.buffers],
+            order: (0..shape.buffers as u16).collect(),
             starved: Vec::with_capacity(shape.conns),
         }
     }
@@ -81,7 +89,11 @@ impl<'a> Server<'a> {
     fn receive(&mut self, index: u32, queue: &mut impl Queue) {
         let connection = self.connections.get(index);
         connection.receiving = true;
-        let entry = opcode::RecvMulti::new(types::Fd(connection.fd), 0).build();
+        let fd = types::Fd(connection.fd);
+        let entry = match BUNDLES {
+            true => opcode::RecvMultiBundle::new(fd, 0).build(),
+            false => opcode::RecvMulti::new(fd, 0).build(),
+        };
         let user_data = connections::user_data(RECEIVE, index);
         // SAFETY: a receive into provided buffers points to nothing; they are registered.
         unsafe { queue.push(entry.user_data(user_data)) };
@@ -89,22 +101,61 @@ impl<'a> Server<'a> {
 
     #[inline]
     fn received(&mut self, index: u32, completion: Completion, queue: &mut impl Queue) -> bool {
-        let connection = self.connections.get(index);
         if let Some(buffer) = cqueue::buffer_select(completion.flags) {
-            self.chunks[usize::from(buffer)].length = completion.result.max(0) as u32;
-            connection.waiting += 1;
-            if connection.waiting == 1 {
-                connection.first = buffer;
-                self.send(index, queue);
-            } else {
-                self.chunks[usize::from(connection.last)].next = buffer;
+            let length = completion.result.max(0) as u32;
+            match BUNDLES {
+                true => self.bundle(index, length, queue),
+                false => self.chunk(index, buffer, length, queue),
             }
-            self.connections.get(index).last = buffer;
         }
         if !cqueue::more(completion.flags) {
             self.stream_ended(index, completion.result, queue);
         }
         false
+    }
+
+    /// Appends what is in a buffer to what waits to be sent.
+    #[inline]
+    fn chunk(&mut self, index: u32, buffer: u16, length: u32, queue: &mut impl Queue) {
+        let connection = self.connections.get(index);
+        self.chunks[usize::from(buffer)].length = length;
+        connection.waiting += 1;
+        if connection.waiting == 1 {
+            connection.first = buffer;
+            self.send(index, queue);
+        } else {
+            self.chunks[usize::from(connection.last)].next = buffer;
+        }
+        self.connections.get(index).last = buffer;
+    }
+
+    /// Appends what is in all buffers of a bundle: those that the kernel had next.
+    fn bundle(&mut self, index: u32, mut length: u32, queue: &mut impl Queue) {
+        let size = self.buffers.size() as u32;
+        while length > 0 {
+            let Some(buffer) = self.order.pop_front() else { return };
+            let mut count = 1;
+            while u32::from(count) * size < length && self.order.front() == Some(&(buffer + count)) {
+                self.order.pop_front();
+                count += 1;
+            }
+            let part = length.min(u32::from(count) * size);
+            length -= part;
+            self.chunks[usize::from(buffer)].count = count;
+            self.chunk(index, buffer, part, queue);
+        }
+    }
+
+    /// Gives a chunk's buffers back.
+    #[inline]
+    fn give(&mut self, buffer: u16) {
+        if !BUNDLES {
+            return self.buffers.give(buffer);
+        }
+        for buffer in buffer..buffer + self.chunks[usize::from(buffer)].count {
+            self.buffers.give(buffer);
+            self.order.push_back(buffer);
+        }
     }
 
     /// The stream has ended: at the end of the file, with an error, or only for now.
@@ -142,7 +193,7 @@ impl<'a> Server<'a> {
     #[inline]
     fn sent(&mut self, index: u32, completion: Completion, queue: &mut impl Queue) -> bool {
         let connection = self.connections.get(index);
-        let Chunk { length, next } = self.chunks[usize::from(connection.first)];
+        let Chunk { length, next, .. } = self.chunks[usize::from(connection.first)];
         if completion.result < 0 {
             self.give_up(index, queue);
             return false;
@@ -157,7 +208,7 @@ impl<'a> Server<'a> {
         connection.first = next;
         connection.waiting -= 1;
         let (more, receiving) = (connection.waiting > 0, connection.receiving);
-        self.buffers.give(buffer);
+        self.give(buffer);
         if more {
             self.send(index, queue);
         } else if !receiving {
@@ -174,9 +225,10 @@ impl<'a> Server<'a> {
     fn give_up(&mut self, index: u32, queue: &mut impl Queue) {
         let connection = self.connections.get(index);
         connection.sent = 0;
+        let mut buffer = connection.first;
         for _ in 0..std::mem::take(&mut connection.waiting) {
-            self.buffers.give(connection.first);
-            connection.first = self.chunks[usize::from(connection.first)].next;
+            self.give(buffer);
+            buffer = self.chunks[usize::from(buffer)].next;
         }
         self.close_if_done(index, queue);
     }

@@ -6,7 +6,11 @@ use super::{Completion, Queue, Ring};
 use crate::{Args, Error, Outcome, Pace, skip};
 
 /// Keeps `depth` NOPs in flight.
-pub(super) fn nop<R: Ring>(args: &Args) -> Outcome {
+///
+/// # Errors
+///
+/// If the arguments make no sense, or the system refuses.
+pub fn nop<R: Ring>(args: &Args) -> Outcome {
     let depth = args.number("depth", 128)?;
     nops::<R, 1>(args, depth, Pace::from_args(args, depth, 1_500_000)?)
 }

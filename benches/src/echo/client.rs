@@ -1,11 +1,11 @@
 //! The client of the deterministic mode.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{LEFT, Shape, listen};
+use super::{LEFT, Pattern, Shape, listen};
 use crate::{Args, Error, Outcome, Report, Window, clock};
 
 /// Batches before the window opens: in these, connections are accepted and all memory is touched.
@@ -14,6 +14,9 @@ const WARM: usize = 8;
 static CLIENT: Mutex<Option<Client>> = Mutex::new(None);
 
 struct Client {
+    server: SocketAddr,
+    /// Whether each message gets a connection of its own.
+    churn: bool,
     sockets: Vec<TcpStream>,
     size: usize,
     /// How many batches there will be, without the warm ones.
@@ -22,8 +25,7 @@ struct Client {
     done: usize,
     /// Messages that came back as they were sent, in the window.
     verified: u64,
-    /// What messages are pieces of: each begins elsewhere, so that no two neighbours are the same.
-    pattern: Vec<u8>,
+    pattern: Pattern,
     received: Vec<u8>,
     window: Option<Window>,
     /// When the server got the batch.
@@ -35,7 +37,8 @@ struct Client {
     end: Option<Result<Report, String>>,
 }
 
-/// Listens, connects the clients and sends the first batch.
+/// Listens, connects the clients and sends the first batch; with `churn=1` each batch is sent on new
+/// connections, after those of the last were closed.
 ///
 /// # Errors
 ///
@@ -44,20 +47,15 @@ pub fn start(args: &Args) -> Result<(TcpListener, Shape), Error> {
     let shape = Shape::from_args(args)?;
     let batches = args.number("batches", 250)?;
     let listener = listen()?;
-    let address = listener.local_addr()?;
-    let connect = |_| {
-        let socket = TcpStream::connect(address)?;
-        socket.set_nodelay(true)?;
-        Ok(socket)
-    };
-    let sockets = (0..shape.conns).map(connect).collect::<Result<Vec<_>, Error>>()?;
     let mut client = Client {
-        sockets,
+        server: listener.local_addr()?,
+        churn: args.flag("churn"),
+        sockets: Vec::with_capacity(shape.conns),
         size: shape.size,
         batches,
         done: 0,
         verified: 0,
-        pattern: (0..shape.size + OFFSETS).map(|at| (at * 31 + at / 256 * 7) as u8).collect(),
+        pattern: Pattern::new(shape.size),
         received: vec![0; shape.size],
         window: None,
         handed_over: 0,
@@ -65,6 +63,7 @@ pub fn start(args: &Args) -> Result<(TcpListener, Shape), Error> {
         total_ns: Vec::with_capacity(batches + WARM),
         end: None,
     };
+    client.connect(shape.conns)?;
     client.send()?;
     *lock() = Some(client);
     Ok((listener, shape))
@@ -93,14 +92,6 @@ fn lock() -> MutexGuard<'static, Option<Client>> {
     CLIENT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many places in the pattern a message may begin at.
-const OFFSETS: usize = 8191;
-
-/// Where the message of a connection in a batch begins.
-fn place(batch: usize, connection: usize) -> usize {
-    (batch * 61 + connection * 127) % OFFSETS
-}
-
 impl Client {
     /// Takes what was echoed, and sends the next batch. True when there is none.
     fn batch(&mut self) -> bool {
@@ -118,18 +109,29 @@ impl Client {
         if self.done == WARM + self.batches {
             return self.close();
         }
-        if let Err(error) = self.send() {
+        let count = self.sockets.len();
+        let reconnected = if self.churn { self.connect(count) } else { Ok(()) };
+        if let Err(error) = reconnected.and_then(|()| self.send()) {
             return self.end(Err(error.to_string()));
         }
         self.total_ns.push(self.handed_over - before);
         false
     }
 
+    fn connect(&mut self, count: usize) -> Result<(), Error> {
+        self.sockets.clear();
+        for _ in 0..count {
+            let socket = TcpStream::connect(self.server)?;
+            socket.set_nodelay(true)?;
+            self.sockets.push(socket);
+        }
+        Ok(())
+    }
+
     fn receive(&mut self) -> Result<(), Error> {
         for (connection, socket) in self.sockets.iter_mut().enumerate() {
-            socket.read_exact(&mut self.received)?;
-            let begin = place(self.done, connection);
-            if self.received != self.pattern[begin..begin + self.size] {
+            read_all(socket, &mut self.received)?;
+            if self.received != self.pattern.message(self.done, connection) {
                 return Err(format!("connection {connection}: batch {} came back changed", self.done).into());
             }
             self.verified += 1;
@@ -139,8 +141,7 @@ impl Client {
 
     fn send(&mut self) -> Result<(), Error> {
         for (connection, socket) in self.sockets.iter_mut().enumerate() {
-            let begin = place(self.done, connection);
-            socket.write_all(&self.pattern[begin..begin + self.size])?;
+            write_all(socket, self.pattern.message(self.done, connection))?;
         }
         LEFT.store((self.sockets.len() * self.size) as u64, Relaxed);
         self.handed_over = clock::wall();
@@ -169,6 +170,26 @@ impl Client {
         LEFT.store(u64::MAX, Relaxed);
         true
     }
+}
+
+/// By `readv(2)`, and so below: calls that no server makes, so that they can be told apart when they are
+/// counted.
+fn read_all(socket: &mut TcpStream, mut bytes: &mut [u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match socket.read_vectored(&mut [IoSliceMut::new(bytes)])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => bytes = &mut bytes[length..],
+        }
+    }
+    Ok(())
+}
+
+fn write_all(socket: &mut TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let length = socket.write_vectored(&[IoSlice::new(bytes)])?;
+        bytes = &bytes[length..];
+    }
+    Ok(())
 }
 
 /// One of the hundred parts, in order of size.

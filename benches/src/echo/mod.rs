@@ -7,24 +7,30 @@
 //!   has been echoed, `echoed` calls the client: it receives and verifies every byte, sends the next
 //!   batch and returns. The kernel's half of all that is the same for everyone, so what is left is the
 //!   server. [`finish`] says what it cost.
-//! * [`serve`]: the client is `load`, on the other core. Nothing ends a server but the end of its
+//! * [`serve`]: the client is the runner, on the other core. Nothing ends a server but the end of its
 //!   standard input.
 
 mod client;
+mod pattern;
 mod serving;
 
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Poll, Waker};
 
 use crate::contest::check;
-use crate::{Args, Error};
+use crate::{Args, Error, Outcome, skip};
 
 pub use client::{finish, start};
+pub use pattern::Pattern;
 pub use serving::{Served, serve};
 
 /// Bytes of the batch that are still to be echoed.
+#[unsafe(export_name = "bench_left")]
 static LEFT: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// What is served, and how.
@@ -68,6 +74,54 @@ impl Shape {
     }
 }
 
+/// An echo server, for both modes.
+pub trait Server {
+    /// The contestant.
+    const NAME: &'static str;
+
+    /// Whether it can be had with multishot receive and provided buffers, and with one receive at a time.
+    const SHAPES: &'static [&'static str];
+
+    /// Serves until [`echoed`] says that all is over.
+    ///
+    /// # Errors
+    ///
+    /// If something fails that is no connection's fault.
+    fn run(listener: TcpListener, shape: Shape) -> Result<(), Error>;
+}
+
+/// The work `echo`: a server in the deterministic mode.
+///
+/// # Errors
+///
+/// Those of the server, and of [`start`] and [`finish`].
+pub fn alone<S: Server>(args: &Args) -> Outcome {
+    can_do::<S>(args)?;
+    let (listener, shape) = start(args)?;
+    S::run(listener, shape)?;
+    finish()
+}
+
+/// The work `serve`: a server for a client on the other core.
+///
+/// # Errors
+///
+/// Those of the server: it does not end otherwise.
+pub fn loaded<S: Server>(args: &Args) -> Outcome {
+    can_do::<S>(args)?;
+    let (listener, shape) = serve(S::NAME, args)?;
+    S::run(listener, shape)?;
+    Err("the server has ended by itself".into())
+}
+
+fn can_do<S: Server>(args: &Args) -> Result<(), Error> {
+    let shape = args.text("shape", "multishot");
+    match S::SHAPES.contains(&shape) {
+        true => Ok(()),
+        false => Err(skip(format!("does not receive in the shape `{shape}`"))),
+    }
+}
+
 /// To be called when `bytes` were sent. True when all is over: end the server then.
 #[inline(always)]
 pub fn echoed(bytes: usize) -> bool {
@@ -94,4 +148,33 @@ fn listen() -> io::Result<TcpListener> {
     // SAFETY: the socket is open, and no memory is involved.
     check(unsafe { libc::listen(fd, 4096) })?;
     Ok(listener)
+}
+
+/// How a task tells the one that accepts that all is over.
+#[derive(Debug, Default)]
+pub struct Over {
+    told: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Over {
+    /// Tells it.
+    pub fn tell(&self) {
+        self.told.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Waits until it is told.
+    pub async fn wait(&self) {
+        poll_fn(|context| {
+            if self.told.get() {
+                return Poll::Ready(());
+            }
+            self.waker.replace(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
 }

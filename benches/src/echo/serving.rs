@@ -50,7 +50,7 @@ pub struct Served {
     pub rss_kib: u64,
 }
 
-/// Listens for `load`, and prints `port N`. Never returns to the server that it is over.
+/// Listens for the runner, and prints `port N`. Never returns to the server that it is over.
 ///
 /// # Errors
 ///

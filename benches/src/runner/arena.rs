@@ -1,7 +1,10 @@
 //! Builds contestants and runs them, on the clock or counted.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use kit::{Line, Report, Result as Done};
 
@@ -11,36 +14,102 @@ use super::Error;
 pub(crate) struct Contestant {
     pub(crate) name: &'static str,
     binary: &'static str,
+    /// The feature of the package without which the binary is not built: that of a peer.
+    feature: Option<&'static str>,
     /// What it is told beside the work.
     extra: &'static [&'static str],
+    /// If it is only to be in some tables: an argument of theirs.
+    only: Option<&'static str>,
 }
 
 const fn own(name: &'static str) -> Contestant {
-    Contestant { name, binary: name, extra: &[] }
+    Contestant { name, binary: name, feature: None, extra: &[], only: None }
 }
 
-/// The first is the bar.
+const fn peer(name: &'static str) -> Contestant {
+    Contestant { feature: Some(name), ..own(name) }
+}
+
+/// `raw`, which does something otherwise.
+const fn trade(name: &'static str, only: &'static str, extra: &'static [&'static str]) -> Contestant {
+    Contestant { binary: "trades", extra, only: Some(only), ..own(name) }
+}
+
+/// The first is the bar, the second is the same once more: what differs between the two is noise.
 pub(crate) const CONTESTANTS: &[Contestant] = &[
     own("raw"),
-    Contestant { name: "raw again", binary: "raw", extra: &[] },
-    Contestant { name: "raw fast", binary: "raw", extra: &["fast=1"] },
+    Contestant { binary: "raw", ..own("raw again") },
+    Contestant { binary: "raw", extra: &["fast=1"], ..own("raw fast") },
+    Contestant { binary: "raw", extra: &["mode=pread"], only: Some("mode=plain"), ..own("pread") },
+    trade("fixed files", "trade=oneshot", &["mode=fixed-files"]),
+    trade("poll first", "trade=oneshot", &["mode=poll-first"]),
+    trade("zero copy", "trade=oneshot", &["mode=zero-copy"]),
+    trade("min wait", "trade=oneshot", &["wait=min-wait"]),
+    trade("sqpoll", "trade=oneshot", &["wait=sqpoll"]),
+    trade("zero copy", "trade=large", &["mode=zero-copy"]),
+    trade("bundles", "trade=bundles", &["mode=bundles"]),
+    Contestant { binary: "raw", ..trade("buffers of 16 KiB", "trade=bundles", &["buffer=16384"]) },
+    trade("sqpoll", "trade=nop", &["wait=sqpoll"]),
+    Contestant { binary: "rummelplatz", extra: &["to=self"], only: Some("among=tags"), ..own("to itself") },
+    Contestant {
+        binary: "rummelplatz",
+        extra: &["to=other"],
+        only: Some("among=tags"),
+        ..own("to the neighbour")
+    },
     own("floor"),
+    peer("liburing"),
     own("boxed"),
     own("rummelplatz"),
     own("derived"),
+    peer("agave-io-uring"),
+    peer("tokio-uring"),
+    peer("monoio"),
+    peer("compio"),
+    peer("glommio"),
+    peer("mio"),
+    peer("tokio"),
 ];
+
+impl Contestant {
+    /// Whether it is more than a variant of another in some tables.
+    pub(crate) fn is_somebody(&self) -> bool {
+        self.only.is_none()
+    }
+
+    pub(crate) fn is_peer(&self) -> bool {
+        self.feature.is_some()
+    }
+}
 
 /// A contestant that can run.
 #[derive(Clone)]
 pub(crate) struct Built {
+    pub(crate) name: &'static str,
     path: PathBuf,
     extra: &'static [&'static str],
+    only: Option<&'static str>,
+}
+
+impl Built {
+    /// Whether it is to be in a table with these arguments.
+    pub(crate) fn is_for(&self, args: &[&str]) -> bool {
+        match self.only {
+            Some(only) => args.contains(&only),
+            // A trade is between `raw` and itself; other tables may be among variants, too.
+            None if args.iter().any(|arg| arg.starts_with("trade=")) => self.name.starts_with("raw"),
+            None => !args.iter().any(|arg| arg.starts_with("among=")),
+        }
+    }
 }
 
 /// Where the contestants are built and run.
 pub(crate) struct Arena {
     workspace: PathBuf,
     target: PathBuf,
+    /// Whether all peers could be built: then everybody is built with the same features, so that crates
+    /// which they share are compiled once.
+    with_peers: Cell<bool>,
 }
 
 impl Arena {
@@ -51,7 +120,7 @@ impl Arena {
             Some(target) => target.into(),
             None => workspace.join("target"),
         };
-        let arena = Arena { workspace, target };
+        let arena = Arena { workspace, target, with_peers: Cell::new(false) };
         // Made here, so that no contestant does it.
         std::fs::create_dir_all(arena.target.join("contest"))?;
         kit::file::ensure(&arena.file())?;
@@ -62,14 +131,30 @@ impl Arena {
         &self.workspace
     }
 
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    fn cargo_build(&self, arguments: &[&str]) -> Result<(), Error> {
+        let mut cargo = Command::new("cargo");
+        cargo.current_dir(&self.workspace).args(["build", "--quiet", "--profile", "contest"]);
+        succeed(cargo.args(["--package", env!("CARGO_PKG_NAME")]).args(arguments), "cargo build")
+    }
+
+    /// Builds all peers at once, if that can be done; if not, each is tried by itself.
+    pub(crate) fn build_with_peers(&self) {
+        self.with_peers.set(self.cargo_build(&["--bins", "--features=peers"]).is_ok());
+    }
+
     /// Builds a contestant, in the profile `contest`.
     pub(crate) fn build(&self, contestant: &Contestant) -> Result<Built, Error> {
         let path = self.target.join("contest").join(contestant.binary);
-        let mut cargo = Command::new("cargo");
-        cargo.current_dir(&self.workspace).args(["build", "--quiet", "--profile", "contest"]);
-        cargo.args(["--package", env!("CARGO_PKG_NAME"), "--bin", contestant.binary]);
-        succeed(&mut cargo, "cargo build")?;
-        Ok(Built { path, extra: contestant.extra })
+        let feature = if self.with_peers.get() { "peers" } else { contestant.feature.unwrap_or("") };
+        self.cargo_build(&["--bin", contestant.binary, "--features", feature])?;
+        let Contestant { name, extra, only, .. } = *contestant;
+        let built = Built { name, path, extra, only };
+        // One that lacks something here says so.
+        self.works(&built).map(|_| built)
     }
 
     /// The file that is read.
@@ -84,23 +169,76 @@ impl Arena {
     /// What a contestant can do.
     pub(crate) fn works(&self, built: &Built) -> Result<Vec<String>, Error> {
         let output = Command::new(&built.path).arg("works").output()?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).trim().into());
+        }
         Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+    }
+
+    /// A work of a contestant, behind a command that runs it, if there is one.
+    fn behind(&self, prefix: &[&str], built: &Built, work: &str, args: &[&str]) -> Command {
+        let path = built.path.as_os_str();
+        let mut words = prefix.iter().map(OsStr::new).chain([path]);
+        let mut command = Command::new(words.next().unwrap_or(path));
+        command.args(words).arg(work).args(args).args(built.extra).arg(self.file_argument());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// A work of a contestant.
+    pub(crate) fn command(&self, built: &Built, work: &str, args: &[&str]) -> Command {
+        self.behind(&[], built, work, args)
     }
 
     /// Runs a work and checks that it was done.
     pub(crate) fn run(&self, built: &Built, work: &str, args: &[&str]) -> Result<Report, Error> {
-        let mut command = Command::new(&built.path);
-        command.arg(work).args(args).args(built.extra).arg(self.file_argument()).stdin(Stdio::null());
-        let output = command.output()?;
+        let output = self.command(built, work, args).output()?;
         if !output.status.success() {
             let error = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("{work} {args:?}: {}", error.trim()).into());
+            let reason = match error.trim().lines().last() {
+                Some(line) => line.to_owned(),
+                None => output.status.to_string(),
+            };
+            return Err(reason.into());
         }
         report(&output.stdout)
     }
 
-    /// How many user-space instructions a work takes for each completion: the difference of a run of
-    /// `n` completions and one of three times as many, so that what comes before and after cancels out.
+    /// Runs a work of `n` completions and one of three times as many behind a command that counts
+    /// something, both at the same time, and says how many of it there are for each completion: what
+    /// comes before and after the steady state cancels out.
+    fn count(
+        &self,
+        prefix: &[&str],
+        parse: fn(&str) -> Option<Counted>,
+        built: &Built,
+        work: &str,
+        args: &[&str],
+        (key, n): (&str, u64),
+    ) -> Result<Counted, Error> {
+        let last_cpu = std::thread::available_parallelism()?.get() - 1;
+        let start = |n: u64, cpu: usize| {
+            let mut command = self.behind(prefix, built, work, args);
+            command.args([format!("{key}={n}"), format!("cpu={cpu}")]);
+            let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+            child.map_err(|error| format!("{}: {error}", prefix[0]))
+        };
+        let finish = |child: Child| -> Result<(Counted, f64), Error> {
+            let output = child.wait_with_output()?;
+            let text = String::from_utf8_lossy(&output.stderr);
+            let n = report(&output.stdout)?.n as f64;
+            Ok((parse(&text).ok_or_else(|| format!("{}: {}", prefix[0], text.trim()))?, n))
+        };
+        let (few, many) = (start(n, 0)?, start(3 * n, last_cpu));
+        let ((few, fewer), (many, more)) = (finish(few)?, finish(many?)?);
+        let counted = many.into_iter().map(|(name, count)| {
+            let before = few.get(&name).copied().unwrap_or(0.0);
+            (name, (count - before) / (more - fewer))
+        });
+        Ok(counted.collect())
+    }
+
+    /// How many user-space instructions a work takes for each completion.
     ///
     /// The client of an echo is left out.
     pub(crate) fn instructions(
@@ -108,28 +246,65 @@ impl Arena {
         built: &Built,
         work: &str,
         args: &[&str],
-        (key, n): (&str, u64),
+        size: (&str, u64),
     ) -> Result<f64, Error> {
-        let count = |n: u64| -> Result<(f64, f64), Error> {
-            let mut valgrind = Command::new("valgrind");
-            valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
-            valgrind.args(["--toggle-collect=bench_client_batch", "--collect-atstart=yes"]);
-            valgrind.arg(&built.path).arg(work).args(args).args(built.extra).arg(self.file_argument());
-            valgrind.arg(format!("{key}={n}"));
-            let output = valgrind.stdin(Stdio::null()).output();
-            let output = output.map_err(|error| format!("valgrind: {error}; it is to be had by apt"))?;
-            let text = String::from_utf8_lossy(&output.stderr);
-            let collected = text.lines().find_map(|line| line.split_once("Collected : "));
-            let (_, collected) = collected.ok_or_else(|| format!("valgrind: {}", text.trim()))?;
-            Ok((collected.trim().parse()?, report(&output.stdout)?.n as f64))
-        };
-        let ((few, fewer), (many, more)) = (count(n)?, count(3 * n)?);
-        Ok((many - few) / (more - fewer))
+        const CALLGRIND: &[&str] = &[
+            "valgrind",
+            "--tool=callgrind",
+            "--callgrind-out-file=/dev/null",
+            "--toggle-collect=bench_client_batch",
+            "--collect-atstart=yes",
+        ];
+        let counted = self.count(CALLGRIND, collected, built, work, args, size)?;
+        Ok(counted.values().sum())
+    }
+
+    /// How many system calls a work makes for each completion.
+    ///
+    /// Those of the client of an echo are left out.
+    pub(crate) fn system_calls(
+        &self,
+        built: &Built,
+        work: &str,
+        args: &[&str],
+        size: (&str, u64),
+    ) -> Result<f64, Error> {
+        let mut counted = self.count(&["strace", "-f", "-c"], called, built, work, args, size)?;
+        if work == "echo" {
+            for name in ["readv", "writev", "socket", "connect", "setsockopt"] {
+                counted.remove(name);
+            }
+            // It closes each connection, as the server may.
+            if args.contains(&"churn=1") {
+                *counted.entry("close".to_owned()).or_default() -= 1.0;
+            }
+        }
+        Ok(counted.values().sum())
     }
 }
 
+/// What was counted, by name.
+type Counted = BTreeMap<String, f64>;
+
+/// What callgrind has collected.
+fn collected(text: &str) -> Option<Counted> {
+    let collected = text.lines().find_map(|line| line.split_once("Collected : "))?.1;
+    Some(Counted::from([(String::new(), collected.trim().parse().ok()?)]))
+}
+
+/// The calls in strace's summary, of which a row is `% time, seconds, usecs/call, calls, errors, syscall`.
+fn called(text: &str) -> Option<Counted> {
+    let rows = text.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let is_row = words.first()?.parse::<f64>().is_ok();
+        is_row.then(|| Some((words.last()?.to_string(), words.get(3)?.parse().ok()?)))?
+    });
+    let counted: Counted = rows.filter(|(name, _)| name != "total").collect();
+    (!counted.is_empty()).then_some(counted)
+}
+
 /// Reads what a contestant has printed last.
-fn report(stdout: &[u8]) -> Result<Report, Error> {
+pub(crate) fn report(stdout: &[u8]) -> Result<Report, Error> {
     let text = String::from_utf8_lossy(stdout);
     let line = text.lines().last().ok_or("the contestant has printed nothing")?;
     match serde_json::from_str::<Line>(line)?.result {
@@ -139,19 +314,51 @@ fn report(stdout: &[u8]) -> Result<Report, Error> {
     }
 }
 
-fn succeed(command: &mut Command, name: &str) -> Result<(), Error> {
+pub(crate) fn succeed(command: &mut Command, name: &str) -> Result<(), Error> {
     let output = command.output().map_err(|error| format!("{name}: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
     let error = String::from_utf8_lossy(&output.stderr);
-    let last = error.lines().rfind(|line| line.contains("error")).unwrap_or("it failed");
-    Err(format!("{name}: {last}").into())
+    let first = error.lines().find(|line| line.starts_with("error")).unwrap_or("it failed");
+    Err(format!("{name}: {first}").into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn summaries_are_read() {
+        let summary = "% time     seconds  usecs/call     calls    errors syscall\n\
+            ------ ----------- ----------- --------- --------- ----------------\n \
+            99.00    0.000500           3       160           io_uring_enter\n  \
+            1.00    0.000001           0        12         7 recvfrom\n\
+            ------ ----------- ----------- --------- --------- ----------------\n\
+            100.00    0.000501           2       172         7 total\n";
+        let counted = called(summary).unwrap();
+        assert_eq!(counted, Counted::from([("io_uring_enter".into(), 160.0), ("recvfrom".into(), 12.0)]));
+        assert_eq!(called("strace: not permitted"), None);
+        let collected = collected("==7== \n==7== Collected : 980053\n").unwrap();
+        assert_eq!(collected.values().sum::<f64>(), 980_053.0);
+    }
+
+    #[test]
+    fn variants_are_in_their_tables_only() {
+        let who = |args: &[&str]| {
+            let built = CONTESTANTS.iter().map(|it| Built {
+                name: it.name,
+                path: PathBuf::new(),
+                extra: it.extra,
+                only: it.only,
+            });
+            built.filter(|one| one.is_for(args)).map(|one| one.name).collect::<Vec<_>>()
+        };
+        assert!(who(&["mode=plain"]).contains(&"pread") && who(&["mode=plain"]).contains(&"tokio"));
+        assert!(!who(&["mode=fixed"]).contains(&"pread"));
+        assert_eq!(who(&["trade=nop"]), ["raw", "raw again", "raw fast", "sqpoll"]);
+        assert_eq!(who(&["among=tags"]), ["to itself", "to the neighbour"]);
+    }
 
     #[test]
     fn work_that_was_not_done_is_no_figure() {

@@ -10,14 +10,22 @@ const ROW: u32 = 34;
 const LEFT: i32 = 150;
 const WIDTH: u32 = 760;
 
-/// Draws `bars` with their labels, longest at the right; `unit` is written after each figure.
-pub(crate) fn bars(path: &Path, title: &str, unit: &str, bars: &[(String, f64)]) -> Result<(), Error> {
+/// Draws `bars` with their labels; each figure is written with so many decimal places and the unit. At
+/// `line`, there is one.
+pub(crate) fn bars(
+    path: &Path,
+    title: &str,
+    places: usize,
+    unit: &str,
+    line: Option<f64>,
+    bars: &[(String, f64)],
+) -> Result<(), Error> {
     let height = 60 + ROW * bars.len() as u32;
     let area = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
     area.fill(&WHITE)?;
     area.draw(&Text::new(title.to_owned(), (16, 16), ("sans-serif", 18).into_font().color(&BLACK)))?;
-    let most = bars.iter().map(|(_, figure)| *figure).fold(1.0, f64::max);
-    let scale = f64::from(WIDTH as i32 - LEFT - 110) / most;
+    let most = bars.iter().map(|(_, figure)| *figure).fold(line.unwrap_or(0.0), f64::max);
+    let scale = f64::from(WIDTH as i32 - LEFT - 110) / most.max(f64::MIN_POSITIVE);
     let label = ("sans-serif", 14).into_font().color(&BLACK);
     for (row, (name, figure)) in bars.iter().enumerate() {
         let top = 48 + row as i32 * ROW as i32;
@@ -28,10 +36,12 @@ pub(crate) fn bars(path: &Path, title: &str, unit: &str, bars: &[(String, f64)])
         let end = LEFT + (figure * scale) as i32;
         area.draw(&Rectangle::new([(LEFT, top), (end, top + 22)], color.filled()))?;
         area.draw(&Text::new(name.clone(), (16, top + 4), label.clone()))?;
-        area.draw(&Text::new(format!("{figure:.2}{unit}"), (end + 8, top + 4), label.clone()))?;
+        area.draw(&Text::new(format!("{figure:.places$}{unit}"), (end + 8, top + 4), label.clone()))?;
     }
-    let line = LEFT + scale as i32;
-    area.draw(&PathElement::new(vec![(line, 42), (line, height as i32 - 8)], BLACK.mix(0.6)))?;
+    if let Some(line) = line {
+        let line = LEFT + (line * scale) as i32;
+        area.draw(&PathElement::new(vec![(line, 42), (line, height as i32 - 8)], BLACK.mix(0.6)))?;
+    }
     area.present()?;
     Ok(())
 }

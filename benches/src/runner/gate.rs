@@ -1,7 +1,7 @@
 //! The short form for CI: figures that are counted, and so the same on every machine and in every run.
 
-use super::Error;
 use super::arena::{Arena, Built, CONTESTANTS};
+use super::{Error, load};
 
 /// What is counted: instructions per completion as a ratio to `raw`, and allocations.
 struct Shape {
@@ -78,49 +78,110 @@ const SHAPES: &[Shape] = &[
     },
 ];
 
+/// The works in which nothing is allocated for each connection that is accepted, once it is warm.
+const CHURN: &[&[&str]] = &[&["shape=multishot", "churn=1"], &["shape=oneshot", "churn=1"]];
+
+/// System calls for each request of 64 loaded connections.
+const SYSTEM_CALLS: f64 = 0.15;
+
+/// Connections that are quiet, and bytes of the heap for each. The goal is so many and the user's data: here
+/// that is in it.
+const IDLE: (usize, &[&str]) = (10_000, &["shape=multishot", "buffers=64"]);
+const IDLE_BYTES: f64 = 256.0;
+
+/// Instructions by which a completion may grow when its data grows from 8 to 256 bytes: two moves of the
+/// data, sixteen bytes at a time; and what is held.
+const TWO_MOVES: f64 = 2.0 * 2.0 * 256.0 / 16.0;
+const GROWTH_HELD: f64 = 75.0;
+
+/// Prints the verdicts, and remembers whether all hold.
+struct Judge {
+    all_hold: bool,
+}
+
+impl Judge {
+    fn say(&mut self, goal: &str, what: &str, who: &str, figure: &str, holds: bool) {
+        let verdict = if holds { "ok" } else { "MISSED" };
+        println!("{goal:3} {what:24} {who:11} {figure}  {verdict}");
+        self.all_hold &= holds;
+    }
+
+    /// For what can't be counted here, which is no failure.
+    fn pass(goal: &str, what: &str, who: &str, error: &Error) {
+        println!("{goal:3} {what:24} {who:11} not counted: {error}");
+    }
+}
+
 /// Counts, prints a line for each gate, and says whether all hold.
 pub(crate) fn gate(arena: &Arena) -> Result<bool, Error> {
     let find = |name: &str| -> Result<Built, Error> {
         let contestant = CONTESTANTS.iter().find(|it| it.name == name).ok_or("no such contestant")?;
         arena.build(contestant)
     };
-    let raw = find("raw")?;
-    let ours = [("rummelplatz", find("rummelplatz")?), ("derived", find("derived")?)];
-    let mut all_hold = true;
-    let mut judge = |line: String, holds: bool| {
-        println!("{line}  {}", if holds { "ok" } else { "MISSED" });
-        all_hold &= holds;
-    };
+    let (raw, rummelplatz, derived) = (find("raw")?, find("rummelplatz")?, find("derived")?);
+    let ours = [&rummelplatz, &derived];
+    let mut judge = Judge { all_hold: true };
     for Shape { goal, work, args, contestants, size, aim, held } in SHAPES {
         let bar = arena.instructions(&raw, work, args, *size)?;
         let what = format!("{work} {}", args.join(" "));
-        for (name, built) in ours.iter().filter(|(name, _)| contestants.contains(name)) {
-            let figure = arena.instructions(built, work, args, *size)?;
+        for one in ours.iter().filter(|one| contestants.contains(&one.name)) {
+            let figure = arena.instructions(one, work, args, *size)?;
             let ratio = figure / bar;
             let aim = if ratio <= *aim { String::new() } else { format!(", goal {aim:.2} not reached") };
-            judge(
-                format!(
-                    "{goal} {what:22} {name:11} {figure:6.1} instructions, raw {bar:6.1}: {ratio:.2} x, held at {held:.2}{aim}"
-                ),
-                ratio <= *held,
-            );
+            let figure =
+                format!("{figure:6.1} instructions, raw {bar:6.1}: {ratio:.2} x, held at {held:.2}{aim}");
+            judge.say(goal, &what, one.name, &figure, ratio <= *held);
         }
     }
     for Shape { work, args, contestants, size: (key, n), .. } in SHAPES {
-        let what = format!("{work} {}", args.join(" "));
-        for (name, built) in ours.iter().filter(|(name, _)| contestants.contains(name)) {
-            let size = format!("{key}={}", 10 * n);
-            let mut args = args.to_vec();
-            args.push(&size);
-            let report = arena.run(built, work, &args)?;
-            let (count, bytes) = (report.allocs, report.bytes);
-            judge(
-                format!(
-                    "G4 {what:22} {name:11} {count} allocations, {bytes} bytes in the steady state, bar 0"
-                ),
-                count == 0,
-            );
+        for one in ours.iter().filter(|one| contestants.contains(&one.name)) {
+            allocations(arena, one, work, args, &format!("{key}={}", 10 * n), &mut judge)?;
         }
     }
-    Ok(all_hold)
+    for args in CHURN {
+        allocations(arena, &rummelplatz, "echo", args, "batches=50", &mut judge)?;
+    }
+    for args in [&["shape=multishot"], &["shape=oneshot"]] {
+        let what = format!("echo {}", args.join(" "));
+        match arena.system_calls(&rummelplatz, "echo", args, ("batches", 20)) {
+            Ok(calls) => {
+                let figure = format!("{calls:.3} system calls for each request, bar {SYSTEM_CALLS}");
+                judge.say("G8", &what, rummelplatz.name, &figure, calls <= SYSTEM_CALLS);
+            }
+            Err(error) => Judge::pass("G8", &what, rummelplatz.name, &error),
+        }
+    }
+    let (conns, args) = IDLE;
+    let what = format!("{conns} quiet connections");
+    match load::idle(arena, &rummelplatz, args, conns) {
+        Ok(idle) => {
+            let bytes = idle.heap_bytes;
+            let figure =
+                format!("{bytes:.0} bytes of the heap for each, its data included, bar {IDLE_BYTES}");
+            judge.say("G9", &what, rummelplatz.name, &figure, bytes <= IDLE_BYTES);
+        }
+        Err(error) => Judge::pass("G9", &what, rummelplatz.name, &error),
+    }
+    let data = |size| arena.instructions(&rummelplatz, "data", &[size, "depth=32"], ("n", 20_000));
+    let growth = data("size=256")? - data("size=8")?;
+    let figure = format!("{growth:6.1} instructions more, two moves are {TWO_MOVES}, held at {GROWTH_HELD}");
+    judge.say("G11", "data from 8 to 256 bytes", rummelplatz.name, &figure, growth <= GROWTH_HELD);
+    Ok(judge.all_hold)
+}
+
+/// G4: in the steady state, nothing is allocated.
+fn allocations(
+    arena: &Arena,
+    one: &Built,
+    work: &str,
+    args: &[&str],
+    size: &str,
+    judge: &mut Judge,
+) -> Result<(), Error> {
+    let what = format!("{work} {}", args.join(" "));
+    let args: Vec<&str> = args.iter().copied().chain([size]).collect();
+    let report = arena.run(one, work, &args)?;
+    let figure = format!("{} allocations, {} bytes in the steady state, bar 0", report.allocs, report.bytes);
+    judge.say("G4", &what, one.name, &figure, report.allocs == 0);
+    Ok(())
 }

@@ -2,9 +2,12 @@
 
 pub(crate) mod arena;
 pub(crate) mod chart;
+pub(crate) mod compile;
 pub(crate) mod gate;
+pub(crate) mod load;
 pub(crate) mod report;
 pub(crate) mod stats;
+pub(crate) mod tables;
 
 use arena::{Arena, CONTESTANTS};
 
@@ -13,7 +16,7 @@ pub(crate) type Error = Box<dyn std::error::Error>;
 
 /// Prints the contestants and their works.
 pub(crate) fn list(arena: &Arena) -> Result<bool, Error> {
-    for contestant in CONTESTANTS {
+    for contestant in CONTESTANTS.iter().filter(|contestant| contestant.is_somebody()) {
         match arena.build(contestant).and_then(|built| arena.works(&built)) {
             Ok(works) => println!("{}: {}", contestant.name, works.join(" ")),
             Err(error) => println!("{}: {error}", contestant.name),

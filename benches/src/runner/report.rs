@@ -2,90 +2,151 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use super::Error;
+use hdrhistogram::Histogram;
+use kit::Report;
+
 use super::arena::{Arena, Built, CONTESTANTS};
-use super::chart;
+use super::load::{Idle, Load, Loaded};
 use super::stats::{Ratio, quantile};
+use super::tables::{Kind, TABLES, Table};
+use super::{Error, chart, compile, load};
 
 /// What is to be measured, and how long.
 #[derive(Default)]
 pub(crate) struct Options {
     quick: bool,
+    peers: bool,
     only: Option<Vec<String>>,
+    command: String,
 }
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Options, Error> {
-        let mut options = Options::default();
+        let mut options = Options { command: arguments.join(" "), ..Options::default() };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--quick" => options.quick = true,
+                "--peers" => options.peers = true,
                 "--only" => {
                     let pages = arguments.next().ok_or("--only: which pages?")?;
-                    options.only = Some(pages.split(',').map(str::to_owned).collect());
+                    let pages: Vec<String> = pages.split(',').map(str::to_owned).collect();
+                    let unknown = |page: &&String| !TABLES.iter().any(|table| table.page == page.as_str());
+                    if let Some(page) = pages.iter().find(unknown) {
+                        return Err(format!("there is no page `{page}`").into());
+                    }
+                    options.only = Some(pages);
                 }
                 other => return Err(format!("there is no option `{other}`").into()),
             }
         }
         Ok(options)
     }
+
+    fn rounds(&self, table: &Table) -> usize {
+        match (self.quick, table.kind) {
+            (true, _) => 3,
+            (false, Kind::Loaded) => 3,
+            (false, _) => 7,
+        }
+    }
 }
 
-/// One table: a work at one size.
-struct Table {
-    page: &'static str,
-    work: &'static str,
-    args: &'static [&'static str],
-    /// What says how much is done: for a timed run, and for the shorter of two counted ones.
-    size: (&'static str, u64, u64),
-    /// What is compared: the window's wall time, or a figure of the contestant's own.
-    figure: Option<&'static str>,
-}
+/// How long it may take until noisy tables are no longer measured again.
+const PATIENCE: Duration = Duration::from_secs(6 * 60);
 
-const fn table(
-    page: &'static str,
-    work: &'static str,
-    args: &'static [&'static str],
-    size: (&'static str, u64, u64),
-) -> Table {
-    Table { page, work, args, size, figure: None }
-}
+/// How often a noisy table is measured at most.
+const ATTEMPTS: usize = 3;
 
-const fn echo(args: &'static [&'static str]) -> Table {
-    Table { figure: Some("batch_ns_p10"), ..table("echo", "echo", args, ("batches", 250, 20)) }
-}
+/// How many connections are quiet.
+const IDLE: usize = 10_000;
 
-const TABLES: &[Table] = &[
-    table("nop", "nop", &["depth=128"], ("n", 1_500_000, 20_000)),
-    table("nop", "nop", &["depth=32"], ("n", 1_500_000, 20_000)),
-    table("nop", "nop", &["depth=1"], ("n", 400_000, 20_000)),
-    table("read", "read", &["depth=32"], ("n", 250_000, 5_000)),
-    table("read", "read", &["depth=1"], ("n", 80_000, 5_000)),
-    table("read", "read", &["depth=32", "mode=fixed"], ("n", 250_000, 5_000)),
-    table("read", "read", &["depth=32", "mode=direct"], ("n", 20_000, 2_000)),
-    echo(&["shape=multishot", "conns=64", "size=1024"]),
-    echo(&["shape=oneshot", "conns=64", "size=1024"]),
-    echo(&["shape=multishot", "conns=64", "size=64"]),
-    echo(&["shape=oneshot", "conns=64", "size=64"]),
-    table("data", "data", &["size=8", "depth=32"], ("n", 1_000_000, 20_000)),
-    table("data", "data", &["size=64", "depth=32"], ("n", 1_000_000, 20_000)),
-    table("data", "data", &["size=256", "depth=32"], ("n", 1_000_000, 20_000)),
-    table("data", "data", &["size=4096", "depth=32"], ("n", 200_000, 10_000)),
-    table("neighbour", "neighbour", &["to=self", "depth=32"], ("n", 1_000_000, 20_000)),
-    table("neighbour", "neighbour", &["to=other", "depth=32"], ("n", 1_000_000, 20_000)),
-    table("teardown", "teardown", &["requests=1000"], ("rounds", 1, 1)),
-    table("teardown", "teardown", &["requests=10000"], ("rounds", 1, 1)),
-];
-
-/// A contestant in one table.
-struct Row {
-    name: &'static str,
+/// What a contestant did in the rounds of one table.
+struct Row<'a> {
+    built: &'a Built,
+    /// What is compared: for each round a figure, or nothing.
     figures: Vec<f64>,
+    /// Of the same rounds: with the client; requests in a second.
+    beside: Vec<f64>,
+    /// CPU time for each completion.
+    cpu: Vec<f64>,
     allocs: f64,
+    bytes: f64,
     instructions: Option<f64>,
+    system_calls: Option<f64>,
+    latencies: Option<Histogram<u64>>,
+}
+
+impl<'a> Row<'a> {
+    fn new(built: &'a Built) -> Row<'a> {
+        Row {
+            built,
+            figures: Vec::new(),
+            beside: Vec::new(),
+            cpu: Vec::new(),
+            allocs: 0.0,
+            bytes: 0.0,
+            instructions: None,
+            system_calls: None,
+            latencies: None,
+        }
+    }
+
+    /// A round: that of somebody who fails in it has no figures.
+    fn add(&mut self, table: &Table, round: Result<Round, Error>) {
+        match round {
+            Ok(Round::Ran(report)) => {
+                let n = report.n as f64;
+                let extra = |name: &str| report.extra.get(name).copied().unwrap_or(f64::NAN);
+                let conns = argument(table, "conns").unwrap_or(1.0);
+                let (figure, beside) = match table.kind {
+                    Kind::Batches => (extra("batch_ns_p10") / conns, extra("total_ns_p10") / conns),
+                    _ => (report.wall_ns as f64 / n, f64::NAN),
+                };
+                self.figures.push(figure);
+                self.beside.push(beside);
+                self.cpu.push(report.cpu_ns as f64 / n);
+                (self.allocs, self.bytes) = (report.allocs as f64 / n, report.bytes as f64 / n);
+            }
+            Ok(Round::Loaded(loaded)) => {
+                let n = loaded.requests as f64;
+                self.figures.push(loaded.cpu_ns as f64 / n);
+                self.beside.push(1e9 * n / loaded.wall_ns as f64);
+                self.cpu.push(loaded.cpu_ns as f64 / n);
+                (self.allocs, self.bytes) = (loaded.allocs as f64 / n, loaded.bytes as f64 / n);
+                match &mut self.latencies {
+                    Some(all) => drop(all.add(loaded.latencies)),
+                    none => *none = Some(loaded.latencies),
+                }
+            }
+            Err(error) => {
+                eprintln!("  {}: {error}", self.built.name);
+                self.figures.push(f64::NAN);
+                self.beside.push(f64::NAN);
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        *self =
+            Row { instructions: self.instructions, system_calls: self.system_calls, ..Row::new(self.built) };
+    }
+}
+
+/// What one run has given.
+enum Round {
+    Ran(Report),
+    Loaded(Box<Loaded>),
+}
+
+/// The value of an argument of the table's.
+fn argument(table: &Table, key: &str) -> Option<f64> {
+    let mut pairs = table.args.iter().filter_map(|argument| argument.split_once('='));
+    pairs.find(|(name, _)| *name == key)?.1.parse().ok()
 }
 
 /// Measures, and writes the pages.
@@ -94,139 +155,376 @@ pub(crate) fn report(arena: &Arena, options: &Options) -> Result<bool, Error> {
     fs::create_dir_all(&directory)?;
     let mut built = Vec::new();
     let mut absent = Vec::new();
-    for contestant in CONTESTANTS {
+    if options.peers {
+        eprintln!("building all together");
+        arena.build_with_peers();
+    }
+    for contestant in CONTESTANTS.iter().filter(|it| options.peers || !it.is_peer()) {
+        eprintln!("building {}", contestant.name);
         match arena.build(contestant) {
-            Ok(one) => built.push((contestant.name, one)),
+            Ok(one) => built.push(one),
             Err(error) => absent.push(format!("{}: {error}", contestant.name)),
         }
     }
-    let mut pages = Vec::<(&str, String)>::new();
+    let begin = Instant::now();
+    let circumstances = circumstances(options);
+    let mut page = String::new();
     for (number, table) in TABLES.iter().enumerate() {
         if options.only.as_ref().is_some_and(|only| !only.iter().any(|page| page == table.page)) {
             continue;
         }
-        let title = format!("{} {}", table.work, table.args.join(" "));
-        eprintln!("{title}");
-        let (rows, skipped) = measure(arena, table, &built, if options.quick { 5 } else { 9 });
-        let text = write_table(&title, &rows, &skipped, &format!("{}-{number}", table.page));
-        if let Some(bar) = rows.first() {
-            let times = rows
-                .iter()
-                .map(|row| (row.name.to_owned(), Ratio::paired(&row.figures, &bar.figures).median));
-            let path = directory.join(format!("{}-{number}.svg", table.page));
-            chart::bars(&path, &format!("{title}: time, raw = 1"), " x", &times.collect::<Vec<_>>())?;
+        eprintln!("{:4} s  {}: {}", begin.elapsed().as_secs(), table.page, table.title);
+        let chart = format!("{}-{}", table.page, table.name);
+        let path = directory.join(format!("{chart}.svg"));
+        let text = match table.kind {
+            Kind::Timed | Kind::Batches | Kind::Loaded => {
+                let (rows, skipped, noisy) = measure(arena, options, table, &built, begin);
+                draw(&path, table, &rows)?;
+                let note = if noisy { NOISY } else { "" };
+                rows_table(table, &rows) + note + &not_in_it(&skipped)
+            }
+            Kind::Idle => idle_table(arena, table, &built, &path)?,
+            Kind::Compiled => compile_table(arena, if options.quick { 1 } else { 3 }, &path)?,
+        };
+        write!(page, "\n## {}\n\n![{}]({chart}.svg)\n\n{text}", table.title, table.title)?;
+        if TABLES.get(number + 1).is_none_or(|next| next.page != table.page) {
+            let about = format!("\n---\n\n[What the columns are](README.md#columns)\n\n{circumstances}");
+            let text = format!("# {}\n{page}{about}", table.page);
+            fs::write(directory.join(format!("{}.md", table.page)), text)?;
+            page.clear();
         }
-        match pages.iter_mut().find(|(page, _)| *page == table.page) {
-            Some((_, page)) => page.push_str(&text),
-            None => pages.push((table.page, format!("# {}\n{text}", table.page))),
-        }
     }
-    for (page, text) in &pages {
-        fs::write(directory.join(format!("{page}.md")), text)?;
-    }
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&directory)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        names.extend(name.strip_suffix(".md").filter(|name| *name != "README").map(str::to_owned));
-    }
-    names.sort();
-    fs::write(directory.join("README.md"), index(&names, &absent, options))?;
+    fs::write(directory.join("README.md"), index(&directory, &absent, options, &circumstances)?)?;
+    eprintln!("{:4} s", begin.elapsed().as_secs());
     Ok(true)
 }
 
-/// Runs all who can, round by round, each round in another order.
-fn measure(
+const NOISY: &str = "\n**Noisy**: raw is not as fast as itself, so these times say little.\n";
+
+/// Runs all who can, round by round, each round in another order; and again, if raw was not as fast as
+/// itself.
+fn measure<'a>(
     arena: &Arena,
+    options: &Options,
     table: &Table,
-    built: &[(&'static str, Built)],
-    rounds: usize,
-) -> (Vec<Row>, Vec<String>) {
-    let (key, timed, counted) = table.size;
-    let size = format!("{key}={timed}");
-    let mut args = table.args.to_vec();
-    args.push(&size);
+    built: &'a [Built],
+    begin: Instant,
+) -> (Vec<Row<'a>>, Vec<(&'static str, String)>, bool) {
     let mut skipped = Vec::new();
     let mut rows = Vec::new();
-    let mut able = Vec::new();
-    for (name, one) in built {
+    for one in built.iter().filter(|one| one.is_for(table.args)) {
         // The first is to warm up.
-        match arena.run(one, table.work, &args) {
-            Ok(report) => {
-                let counted = (counted > 1)
-                    .then(|| arena.instructions(one, table.work, table.args, (key, counted)).ok())
-                    .flatten();
-                let allocs = report.allocs as f64 / report.n as f64;
-                rows.push(Row { name, figures: Vec::new(), allocs, instructions: counted });
-                able.push(one);
+        if let Err(error) = run(arena, options, table, one) {
+            skipped.push((one.name, error.to_string()));
+            continue;
+        }
+        let mut row = Row::new(one);
+        if table.instructions > 0 {
+            let size = (table.key, table.instructions);
+            row.instructions = counted(arena.instructions(one, table.work, table.args, size));
+        }
+        if table.system_calls > 0 {
+            let size = (table.key, table.system_calls);
+            row.system_calls = counted(arena.system_calls(one, table.work, table.args, size));
+        }
+        rows.push(row);
+    }
+    for attempt in 1..=ATTEMPTS {
+        rows.iter_mut().for_each(Row::forget);
+        for round in 0..options.rounds(table) {
+            for place in 0..rows.len() {
+                let turn = (place + round) % rows.len();
+                let outcome = run(arena, options, table, rows[turn].built);
+                rows[turn].add(table, outcome);
             }
-            Err(error) => skipped.push(format!("{name}: {error}")),
         }
-    }
-    for round in 0..rounds {
-        for place in 0..able.len() {
-            let turn = (place + round) % able.len();
-            // Who has run once and fails now has no figure for this round, nor has anybody else then.
-            let figure = arena.run(able[turn], table.work, &args).map(|report| match table.figure {
-                Some(name) => report.extra.get(name).copied().unwrap_or(f64::NAN),
-                None => report.wall_ns as f64,
-            });
-            rows[turn].figures.push(figure.unwrap_or(f64::NAN));
+        if !is_noisy(&rows) {
+            return (rows, skipped, false);
         }
+        if attempt == ATTEMPTS || options.quick || begin.elapsed() > PATIENCE {
+            break;
+        }
+        eprintln!("  noisy: again");
     }
-    (rows, skipped)
+    (rows, skipped, true)
 }
 
-fn write_table(title: &str, rows: &[Row], skipped: &[String], chart: &str) -> String {
-    let mut text = format!("\n## {title}\n\n![time]({chart}.svg)\n\n");
-    let Some(bar) = rows.first() else { return text + "Nobody could do it.\n" };
-    text.push_str("| contestant | time, paired with the first | quartiles | quarter of rounds | instructions | allocations |\n");
-    text.push_str("|---|---|---|---|---|---|\n");
+fn run(arena: &Arena, options: &Options, table: &Table, built: &Built) -> Result<Round, Error> {
+    if table.kind == Kind::Loaded {
+        let millis = Duration::from_millis;
+        let (warm, window) = if options.quick { (50, 150) } else { (100, 300) };
+        let figure = |key| argument(table, key).ok_or("no such argument").map(|figure| figure as usize);
+        let (conns, size) = (figure("conns")?, figure("size")?);
+        let load = Load { conns, size, warm: millis(warm), window: millis(window) };
+        return Ok(Round::Loaded(Box::new(load::load(arena, built, table.args, load)?)));
+    }
+    let timed = if options.quick { table.timed.div_ceil(5) } else { table.timed };
+    let size = format!("{}={timed}", table.key);
+    let args: Vec<&str> = table.args.iter().copied().chain([size.as_str()]).collect();
+    Ok(Round::Ran(arena.run(built, table.work, &args)?))
+}
+
+fn counted(figure: Result<f64, Error>) -> Option<f64> {
+    figure.map_err(|error| eprintln!("  not counted: {error}")).ok()
+}
+
+/// Whether raw is more than three hundredths off itself.
+fn is_noisy(rows: &[Row<'_>]) -> bool {
+    let again = rows.iter().find(|row| row.built.name == "raw again");
+    let (Some(again), Some(bar)) = (again, rows.first()) else { return false };
+    !(0.97..=1.03).contains(&Ratio::paired(&again.figures, &bar.figures).median)
+}
+
+fn draw(path: &Path, table: &Table, rows: &[Row<'_>]) -> Result<(), Error> {
+    let Some(bar) = rows.first() else { return Ok(()) };
+    let ratio = |row: &Row<'_>| {
+        let name = row.built.name.to_owned();
+        (name, Ratio::paired(&row.figures, &bar.figures).median)
+    };
+    let what = if table.kind == Kind::Loaded { "CPU time" } else { "time" };
+    let title = format!("{}: {what}, {} = 1", table.title.replace('`', ""), bar.built.name);
+    chart::bars(path, &title, 2, " x", Some(1.0), &rows.iter().map(ratio).collect::<Vec<_>>())
+}
+
+/// A table of Markdown.
+fn markdown(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut text = format!("| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len()));
     for row in rows {
-        let ratio = Ratio::paired(&row.figures, &bar.figures);
-        let quarter = quantile(&row.figures, 0.25) / quantile(&bar.figures, 0.25);
-        let count = row.instructions.map_or("-".to_owned(), |count| format!("{count:.1}"));
-        let (low, high) = ratio.quartiles;
-        writeln!(
-            text,
-            "| {} | {:.2} | {low:.2}-{high:.2} | {quarter:.2} | {count} | {:.3} |",
-            row.name, ratio.median, row.allocs
-        )
-        .ok();
-    }
-    let control = rows.iter().find(|row| row.name == "raw again");
-    let control = control.map(|row| Ratio::paired(&row.figures, &bar.figures).median);
-    if control.is_some_and(|ratio| !(0.97..=1.03).contains(&ratio)) {
-        text.push_str("\n**Noisy**: raw is not as fast as itself, so these times say little.\n");
-    }
-    for line in skipped {
-        writeln!(text, "\nNot in it: {line}").ok();
+        writeln!(text, "| {} |", row.join(" | ")).ok();
     }
     text
 }
 
-fn index(pages: &[String], absent: &[String], options: &Options) -> String {
-    let mut text =
-        "# Benchmarks\n\nWritten by the runner; see docs/performance.md for what they mean.\n\n".to_owned();
-    let quick = if options.quick { " --quick" } else { "" };
-    writeln!(text, "* command: `cargo run --release -p rummelplatz-bench -- report{quick}`").ok();
-    for (name, command) in [
-        ("kernel", "uname -r"),
-        ("compiler", "rustc --version"),
-        ("processor", "sed -n s/model.name.*:.//p /proc/cpuinfo"),
-        ("date", "date -u +%F"),
-    ] {
+fn rows_table(table: &Table, rows: &[Row<'_>]) -> String {
+    let Some(bar) = rows.first() else { return "Nobody could do it.\n".to_owned() };
+    let count =
+        |figure: Option<f64>, places: usize| figure.map_or("-".to_owned(), |it| format!("{it:.places$}"));
+    let ratio = |row: &Row<'_>| {
+        let ratio = Ratio::paired(&row.figures, &bar.figures);
+        let (low, high) = ratio.quartiles;
+        let quarter = quantile(&row.figures, 0.25) / quantile(&bar.figures, 0.25);
+        let name = row.built.name.to_owned();
+        [name, format!("{:.2}", ratio.median), format!("{low:.2}-{high:.2}"), format!("{quarter:.2}")]
+    };
+    let heap = |row: &Row<'_>| [format!("{:.3}", row.allocs), format!("{:.0}", row.bytes)];
+    let counts = |row: &Row<'_>| [count(row.instructions, 1), count(row.system_calls, 3)];
+    match table.kind {
+        Kind::Loaded => markdown(
+            &[
+                "contestant",
+                "CPU time",
+                "quartiles",
+                "lower quartile",
+                "CPU ns",
+                "requests/s",
+                "p50 µs",
+                "p90 µs",
+                "p99 µs",
+                "p99.9 µs",
+                "allocations",
+                "bytes",
+            ],
+            rows.iter().map(|row| {
+                let latency = |part| {
+                    let all = row.latencies.as_ref();
+                    let micros = all.map(|all| all.value_at_quantile(part) as f64 / 1e3);
+                    count(micros, 0)
+                };
+                let times =
+                    [format!("{:.0}", quantile(&row.cpu, 0.5)), format!("{:.0}", quantile(&row.beside, 0.5))];
+                let latencies = [latency(0.5), latency(0.9), latency(0.99), latency(0.999)];
+                [&ratio(row)[..], &times, &latencies, &heap(row)].concat()
+            }),
+        ),
+        Kind::Batches => markdown(
+            &[
+                "contestant",
+                "server's time",
+                "quartiles",
+                "lower quartile",
+                "with the client",
+                "server's ns",
+                "instructions",
+                "system calls",
+                "allocations",
+                "bytes",
+            ],
+            rows.iter().map(|row| {
+                let times = [
+                    format!("{:.2}", Ratio::paired(&row.beside, &bar.beside).median),
+                    format!("{:.0}", quantile(&row.figures, 0.5)),
+                ];
+                [&ratio(row)[..], &times, &counts(row), &heap(row)].concat()
+            }),
+        ),
+        _ => markdown(
+            &[
+                "contestant",
+                "time",
+                "quartiles",
+                "lower quartile",
+                "CPU ns",
+                "instructions",
+                "system calls",
+                "allocations",
+                "bytes",
+            ],
+            rows.iter().map(|row| {
+                let times = [format!("{:.1}", quantile(&row.cpu, 0.5))];
+                [&ratio(row)[..], &times, &counts(row), &heap(row)].concat()
+            }),
+        ),
+    }
+}
+
+/// Who was not in a table, a line for each reason.
+fn not_in_it(skipped: &[(&str, String)]) -> String {
+    let mut reasons = Vec::<(&str, Vec<&str>)>::new();
+    for (name, reason) in skipped {
+        match reasons.iter_mut().find(|(known, _)| known == reason) {
+            Some((_, names)) => names.push(name),
+            None => reasons.push((reason, vec![name])),
+        }
+    }
+    let lines =
+        reasons.iter().map(|(reason, names)| format!("\nNot in it: {} ({reason})\n", names.join(", ")));
+    lines.collect()
+}
+
+/// Rows with the memory of a quiet connection. It is counted, so there are no rounds.
+fn idle_table(arena: &Arena, table: &Table, built: &[Built], path: &Path) -> Result<String, Error> {
+    let (mut rows, mut bars, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+    for one in built.iter().filter(|one| one.is_for(table.args) && one.name != "raw again") {
+        match load::idle(arena, one, table.args, IDLE) {
+            Ok(Idle { heap_bytes, resident_bytes }) => {
+                let figures = [heap_bytes, resident_bytes].map(|bytes| format!("{bytes:.0}"));
+                rows.push([&[one.name.to_owned()][..], &figures].concat());
+                bars.push((one.name.to_owned(), resident_bytes.max(0.0)));
+            }
+            Err(error) => skipped.push((one.name, error.to_string())),
+        }
+    }
+    chart::bars(path, "resident bytes of a quiet connection", 0, " B", None, &bars)?;
+    Ok(markdown(&["contestant", "heap bytes", "resident bytes"], rows) + &not_in_it(&skipped))
+}
+
+/// Rows with the seconds that rings take to compile.
+fn compile_table(arena: &Arena, times: usize, path: &Path) -> Result<String, Error> {
+    let (mut rows, mut bars) = (Vec::new(), Vec::new());
+    let mut first = None;
+    for operations in compile::OPERATIONS {
+        let seconds = compile::seconds(arena, *operations, times)?;
+        let first = first.get_or_insert_with(|| seconds.clone());
+        let mut row = vec![operations.to_string()];
+        for (((way, _), seconds), first) in compile::WAYS.iter().zip(&seconds).zip(&*first) {
+            row.push(format!("{seconds:.2} ({:+.2})", seconds - first));
+            bars.push((*way, format!("{way}, {operations}"), *seconds));
+        }
+        rows.push(row);
+    }
+    bars.sort_by_key(|(way, ..)| *way);
+    let bars: Vec<_> = bars.into_iter().map(|(_, label, seconds)| (label, seconds)).collect();
+    chart::bars(path, "seconds to compile a ring of so many operations", 2, " s", None, &bars)?;
+    let head: Vec<String> =
+        compile::WAYS.iter().map(|(_, args)| format!("`cargo {}`", args.join(" "))).collect();
+    let head: Vec<&str> = ["operations"].into_iter().chain(head.iter().map(String::as_str)).collect();
+    Ok(markdown(&head, rows) + COMPILED)
+}
+
+const COMPILED: &str = "
+Of the program alone, which is one file; what it depends on has been compiled before. In brackets, how much
+more than the ring of one operation. Each operation is a type with handlers of its own.
+";
+
+/// Where and how it was measured.
+fn circumstances(options: &Options) -> String {
+    let output = |command: &str| {
         let mut words = command.split(' ');
         let output = Command::new(words.next().unwrap_or_default()).args(words).output();
         let output = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-        let line = output.unwrap_or_default();
-        writeln!(text, "* {name}: {}", line.lines().next().unwrap_or("unknown")).ok();
+        output.unwrap_or_default().lines().next().unwrap_or("unknown").trim().to_owned()
+    };
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    let mut text = String::new();
+    for (name, value) in [
+        ("command", format!("`cargo run --release -p rummelplatz-bench -- report {}`", options.command)),
+        ("kernel", output("uname -r")),
+        ("processor", format!("{}, {cpus} of them", output("sed -n s/model.name.*:.//p /proc/cpuinfo"))),
+        ("mitigations", output("cat /sys/devices/system/cpu/vulnerabilities/spectre_v2")),
+        ("compilers", format!("{}; {}", output("rustc --version"), output("gcc --version"))),
+        ("flags", "profile `contest`: release, fat LTO, one codegen unit; C with `-O3`".to_owned()),
+        ("rings", "`COOP_TASKRUN`, `SINGLE_ISSUER`, `DEFER_TASKRUN`, where they can be had".to_owned()),
+        ("date", output("date -u +%F")),
+    ] {
+        writeln!(text, "* {name}: {value}").ok();
     }
-    text.push_str("\nTimes are ratios to `raw` in the same round, their median and quartiles; instructions are those of\nuser space, per completion (callgrind); all are pinned to one CPU and take turns.\n\n");
+    text
+}
+
+const COLUMNS: &str = "
+## Columns
+
+Contestants take turns, in an order that changes from round to round, each pinned to the same CPU. `raw
+again` is `raw` once more: as far as its ratio is from 1.00, so far do times mean nothing. When it is more
+than 0.03, all are measured again, up to three times; if that did not help, the table says so.
+
+* **time**, **server's time**, **CPU time**: a ratio to `raw` in the same round, the median of all rounds,
+  and their **quartiles**. For an echo in one thread it is the tenth percentile of the batches, from the
+  client's last send to the server's last. Over two cores it is the CPU time of the server for each request.
+* **lower quartile**: that of all rounds, as a ratio to that of `raw`. Where it is not near the first
+  column, the rounds were disturbed.
+* **with the client**: as above, from batch to batch.
+* **CPU ns**, **server's ns**: nanoseconds for each completion, request or connection; a median.
+* **instructions**: of user space, for each completion or request; counted by callgrind, as the difference
+  of a run and one three times as long. The client is left out.
+* **system calls**: for each completion or request, counted by strace in the same way. The client is left
+  out. `-`: not counted.
+* **allocations**, **bytes**: asked of the allocator in the steady state, for each completion or request.
+* **requests/s**, **p50** to **p99.9**: by the client on the other core, which keeps one message under way on
+  each connection and verifies every byte; of all rounds.
+* **heap bytes**, **resident bytes**: for each quiet connection; allocated and not freed, and what the
+  process has grown by. What was allocated ahead, for as many as there will be, is in the second only.
+";
+
+const CONTESTANTS_ARE: &str = "
+## Contestants
+
+`raw`: loops written by hand on the `io-uring` crate; `raw fast`: with a registered ring descriptor and
+`NO_SQARRAY`; `floor`: the same loops on queues of their own; `liburing`: the same loops in C; `pread`: the
+system call, in a loop; `boxed`: a box for each request, as the library did that rummelplatz was made after;
+`derived`: rummelplatz with `#[derive(RingOperation)]`. On the page neighbour, both are rummelplatz. On the page trades, all are `raw`, which does one
+thing otherwise: `fixed files` accepts into the ring's table of files; `poll first` has receives wait before
+they try; `zero copy` sends by `SEND_ZC`; `bundles` gets several buffers by one completion; `min wait` waits
+for eight completions or 50 µs; `sqpoll` has a thread of the kernel's look for entries, on the same CPU. The
+others are the libraries of those names.
+";
+
+fn index(
+    directory: &Path,
+    absent: &[String],
+    options: &Options,
+    circumstances: &str,
+) -> Result<String, Error> {
+    let mut text =
+        "# Benchmarks\n\nWritten by the runner; see [performance](../performance.md) for what they mean. Each page says when and where\nit was measured; this one:\n\n".to_owned();
+    text.push_str(circumstances);
+    text.push('\n');
+    let mut pages = Vec::new();
+    for table in TABLES {
+        if !pages.contains(&table.page) && directory.join(format!("{}.md", table.page)).exists() {
+            pages.push(table.page);
+        }
+    }
     for page in pages {
         writeln!(text, "* [{page}]({page}.md)").ok();
     }
+    text.push_str(CONTESTANTS_ARE);
     for line in absent {
         writeln!(text, "\nNot built: {line}").ok();
     }
-    text
+    if !options.peers {
+        text.push_str("\nPeers were not asked for (`--peers`).\n");
+    }
+    text.push_str(COLUMNS);
+    Ok(text)
 }

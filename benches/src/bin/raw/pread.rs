@@ -8,7 +8,7 @@ use kit::{Args, Outcome, Pace};
 /// As all others read; with `mode=pread`, one `pread(2)` after the other.
 pub(crate) fn read(args: &Args) -> Outcome {
     if args.text("mode", "plain") != "pread" {
-        return kit::by_hand::read::<super::Crate>(args);
+        return kit::by_hand::read::<super::ring::Crate>(args);
     }
     let file = file::open(args)?;
     let pace = Pace::from_args(args, 1, 250_000)?;

@@ -16,12 +16,18 @@ use rummelplatz::{
     Submitter, request, ring,
 };
 
+/// Connections that have ended, whose memory is for those to come.
+type Spare = Rc<RefCell<Vec<Rc<Connection>>>>;
+
 struct Acceptor {
     listener: Option<TcpListener>,
     pool: BufferPool,
+    spare: Spare,
 }
 
-struct Receivers;
+struct Receivers {
+    spare: Spare,
+}
 
 struct Senders;
 
@@ -34,11 +40,28 @@ struct Server {
 
 /// What receiving and sending share.
 struct Connection {
-    socket: OwnedFd,
+    /// There is one until the connection has ended.
+    socket: Option<OwnedFd>,
     pool: BufferPool,
     /// What waits behind what is being sent.
     waiting: RefCell<VecDeque<Buffer>>,
     sending: Cell<bool>,
+}
+
+impl Connection {
+    #[inline]
+    fn socket(&self) -> &OwnedFd {
+        let Some(socket) = &self.socket else { unreachable!("no request is made once it has ended") };
+        socket
+    }
+
+    /// Closes it, unless what was received is still being sent: then it ends with that.
+    fn end(mut self: Rc<Self>, spare: &Spare) {
+        if let Some(connection) = Rc::get_mut(&mut self) {
+            connection.socket = None;
+            spare.borrow_mut().push(self);
+        }
+    }
 }
 
 struct Sending {
@@ -50,7 +73,7 @@ struct Sending {
 impl Sending {
     #[inline]
     fn request(&mut self) -> Request<'_> {
-        request::send(&self.connection.socket, &self.buffer[self.sent..])
+        request::send(self.connection.socket(), &self.buffer[self.sent..])
     }
 }
 
@@ -73,10 +96,15 @@ impl RingOperation<Server> for Acceptor {
         mut submitter: Submitter<'_, Server, Self>,
     ) -> CompletionResult<Server, Self> {
         let accepted = completion.into_fd().and_then(|socket| {
-            let (waiting, sending) = (RefCell::default(), Cell::new(false));
-            let connection = Rc::new(Connection { socket, pool: self.pool.clone(), waiting, sending });
+            let mut connection = self.spare.borrow_mut().pop().unwrap_or_else(|| {
+                let (waiting, sending) = (RefCell::default(), Cell::new(false));
+                Rc::new(Connection { socket: None, pool: self.pool.clone(), waiting, sending })
+            });
+            if let Some(connection) = Rc::get_mut(&mut connection) {
+                connection.socket = Some(socket);
+            }
             let mut receivers = submitter.to(Server::RECEIVERS);
-            receivers.stream(connection, |it| request::recv_multi(&it.socket, &it.pool))?;
+            receivers.stream(connection, |it| request::recv_multi(it.socket(), &it.pool))?;
             Ok(())
         });
         match accepted {
@@ -102,8 +130,12 @@ impl RingOperation<Server> for Receivers {
         let more = completion.more();
         let buffer = match completion.into_buffer() {
             Ok(buffer) if !buffer.is_empty() => buffer,
-            // It waits for a buffer, or is over.
-            _ => return (ControlFlow::Continue, more.then_some(connection)),
+            // It waits for a buffer.
+            _ if more => return (ControlFlow::Continue, Some(connection)),
+            _ => {
+                connection.end(&self.spare);
+                return (ControlFlow::Continue, None);
+            }
         };
         if connection.sending.replace(true) {
             connection.waiting.borrow_mut().push_back(buffer);
@@ -156,6 +188,8 @@ impl RingOperation<Server> for Senders {
 pub(crate) fn run(listener: TcpListener, shape: Shape) -> Result<(), Error> {
     let entries = NonZeroU32::new(super::entries(shape.conns)).ok_or("conns=0")?;
     let pool = BufferPool::new(shape.buffers as u16, shape.buffer as u32)?;
-    let acceptor = Acceptor { listener: Some(listener), pool };
-    Ok(Server::builder(Receivers, Senders, acceptor).entries(entries).build()?.run()?)
+    let spare = Spare::default();
+    let receivers = Receivers { spare: spare.clone() };
+    let acceptor = Acceptor { listener: Some(listener), pool, spare };
+    Ok(Server::builder(receivers, Senders, acceptor).entries(entries).build()?.run()?)
 }

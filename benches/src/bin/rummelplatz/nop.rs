@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::num::NonZeroU32;
 
 use kit::by_hand::no_such_size;
-use kit::{Args, Outcome, Pace};
+use kit::{Args, Outcome, Pace, Report};
 use rummelplatz::{
     Completion, CompletionResult, ControlFlow, RingOperation, SubmitError, Submitter, request, ring,
 };
@@ -179,6 +179,7 @@ pub(crate) fn neighbour(args: &Args) -> Outcome {
     let mut ring = Neighbours::builder(pair, Other).entries(entries).build()?;
     ring.run()?;
     let Pair { pace, total, .. } = ring.pair;
-    let completions = if to_other { 2.0 } else { 1.0 };
-    Ok(pace.finish(total)?.with("completions", completions))
+    let report = pace.finish(total)?;
+    let completions = if to_other { 2 } else { 1 };
+    Ok(Report { n: completions * report.n, check: completions * report.check, ..report })
 }

@@ -1,9 +1,11 @@
 //! The echo server with one request at a time for each connection, which has a buffer.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::TcpListener;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use kit::Error;
 use kit::echo::{Shape, echoed};
@@ -11,12 +13,18 @@ use rummelplatz::{
     Completion, CompletionResult, ControlFlow, Request, RingOperation, SubmitError, Submitter, request, ring,
 };
 
+/// Buffers of connections that have ended, for those to come.
+type Spare = Rc<RefCell<Vec<Box<[u8]>>>>;
+
 struct Acceptor {
     listener: Option<TcpListener>,
     buffer: usize,
+    spare: Spare,
 }
 
-struct Connections;
+struct Connections {
+    spare: Spare,
+}
 
 #[ring]
 struct Server {
@@ -60,7 +68,8 @@ impl RingOperation<Server> for Acceptor {
         listener: TcpListener,
         mut submitter: Submitter<'_, Server, Self>,
     ) -> CompletionResult<Server, Self> {
-        let buffer = vec![0; self.buffer].into_boxed_slice();
+        let spare = self.spare.borrow_mut().pop();
+        let buffer = spare.unwrap_or_else(|| vec![0; self.buffer].into_boxed_slice());
         let accepted = completion.into_fd().and_then(|socket| {
             let connection = Connection { socket, buffer, length: 0, sent: 0 };
             submitter.to(Server::CONNECTIONS).submit(connection, Connection::request)?;
@@ -95,6 +104,7 @@ impl RingOperation<Server> for Connections {
             }
         } else if count == 0 {
             // The end: the connection is closed.
+            self.spare.borrow_mut().push(connection.buffer);
             return (ControlFlow::Continue, None);
         } else {
             (connection.length, connection.sent) = (count, 0);
@@ -109,6 +119,8 @@ impl RingOperation<Server> for Connections {
 /// Serves until all is over.
 pub(crate) fn run(listener: TcpListener, shape: Shape) -> Result<(), Error> {
     let entries = NonZeroU32::new(super::entries(shape.conns)).ok_or("conns=0")?;
-    let acceptor = Acceptor { listener: Some(listener), buffer: shape.buffer };
-    Ok(Server::builder(Connections, acceptor).entries(entries).build()?.run()?)
+    let spare = Spare::default();
+    let connections = Connections { spare: spare.clone() };
+    let acceptor = Acceptor { listener: Some(listener), buffer: shape.buffer, spare };
+    Ok(Server::builder(connections, acceptor).entries(entries).build()?.run()?)
 }

@@ -85,7 +85,7 @@ impl RingOperation<Bench> for Reads {
 pub(crate) fn read(args: &Args) -> Outcome {
     let mode = args.text("mode", "plain");
     if !["plain", "direct"].contains(&mode) {
-        return Err(skip(format!("rummelplatz has no requests for `mode={mode}` yet")));
+        return Err(skip("has no requests for registered files and buffers yet"));
     }
     let depth: usize = args.number("depth", 32)?;
     let pace = Pace::from_args(args, depth, 250_000)?;
