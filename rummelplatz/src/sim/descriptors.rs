@@ -30,9 +30,9 @@ fn result(returned: libc::c_long) -> Option<i32> {
     }
 }
 
-/// The events of `wanted` that are there, and errors.
+/// The events of `wanted` that are there, and what is told of always: errors, and that the peer is gone.
 pub(super) fn poll(descriptor: RawFd, wanted: i16) -> i32 {
-    let mut poll = libc::pollfd { fd: descriptor, events: wanted, revents: 0 };
+    let mut poll = libc::pollfd { fd: descriptor, events: wanted | libc::POLLRDHUP, revents: 0 };
     // SAFETY: there is one of it.
     let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
     if ready < 0 || poll.revents & libc::POLLNVAL != 0 {
@@ -89,8 +89,6 @@ struct File {
     is_on_disk: bool,
     can_read: bool,
     can_write: bool,
-    /// `O_NONBLOCK`: nobody waits for it.
-    is_impatient: bool,
 }
 
 impl File {
@@ -110,7 +108,6 @@ impl File {
             is_on_disk: matches!(stat.st_mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR),
             can_read: access != libc::O_WRONLY,
             can_write: access != libc::O_RDONLY,
-            is_impatient: flags & libc::O_NONBLOCK != 0,
         })
     }
 }
@@ -134,13 +131,7 @@ pub(super) unsafe fn perform(asked: &Asked, work: Work) -> Option<i32> {
         },
     };
     // SAFETY: the caller's promise.
-    let returned = unsafe { call(asked, work, file.as_ref()) };
-    match returned {
-        None if file.is_some_and(|file| file.is_impatient) && asked.opcode != opcode::Connect::CODE => {
-            Some(-libc::EAGAIN)
-        }
-        returned => returned,
-    }
+    unsafe { call(asked, work, file.as_ref()) }
 }
 
 /// # Safety
@@ -176,7 +167,7 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
             if file.is_some_and(|file| !file.can_write) {
                 return Some(-libc::EBADF);
             }
-            if poll(fd, libc::POLLOUT) == 0 {
+            if poll(fd, libc::POLLOUT) & !i32::from(libc::POLLRDHUP) == 0 {
                 return None;
             }
             match asked.offset {
