@@ -1,6 +1,119 @@
 //! A simulated kernel, for tests of one's own operations: the feature `sim`.
 //!
-//! Not written yet.
+//! A [`Simulation`] is what is at the other end of a ring's queues, in place of io_uring. A ring that is
+//! built on its [`raw_ring`](Simulation::raw_ring) runs as always: the same queues, loop, slots and
+//! teardown. What it asks for is done by ordinary system calls on the descriptors of the process, without
+//! waiting; but chance decides, by a seed, what goes wrong ([`Faults`]): transfers are short, connections
+//! are reset, completions are late and overtake each other, cancels lose their races. Time is simulated:
+//! an hour's timeout takes no time. So a thousand ways for things to happen can be tried in a second, and
+//! one that fails can be run again by its seed ([`explore`]).
+//!
+//! ```
+//! use rummelplatz::sim::{self, Faults};
+//! use rummelplatz::{Completion, RingOperation, Submitter, request, ring};
+//! use std::io::{self, Write};
+//! use std::num::NonZeroU32;
+//! use std::os::unix::net::UnixStream;
+//!
+//! #[ring]
+//! struct Client { reader: Reader }
+//!
+//! /// Receives a message of eight bytes.
+//! #[derive(RingOperation)]
+//! #[ring_operation(ring = Client, data = Message, error = io::Error, on_completion)]
+//! struct Reader { received: Option<[u8; 8]> }
+//!
+//! struct Message { socket: UnixStream, bytes: [u8; 8], filled: usize }
+//!
+//! impl Message {
+//!     fn rest(&mut self) -> rummelplatz::Request<'_> {
+//!         request::recv(&self.socket, &mut self.bytes[self.filled..])
+//!     }
+//! }
+//!
+//! impl Reader {
+//!     fn on_completion(
+//!         &mut self,
+//!         completion: Completion,
+//!         mut message: Message,
+//!         mut submitter: Submitter<'_, Client, Self>,
+//!     ) -> io::Result<()> {
+//!         message.filled += completion.result()? as usize;
+//!         match message.filled {
+//!             8 => self.received = Some(message.bytes),
+//!             // Without this, the first seed with a short read fails.
+//!             _ => { submitter.submit(message, Message::rest)?; }
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! sim::explore(0..100, |simulation| {
+//!     let (ours, mut theirs) = UnixStream::pair().unwrap();
+//!     // The other side writes when the ring has nothing to do but wait.
+//!     let mut left = &b"ahoy, you"[..8];
+//!     simulation.on_idle(move || {
+//!         let (byte, rest) = left.split_at(left.len().min(1));
+//!         left = rest;
+//!         theirs.write(byte).is_ok_and(|written| written > 0)
+//!     });
+//!     let raw = simulation.raw_ring(NonZeroU32::new(8).unwrap()).unwrap();
+//!     let mut client = Client::new(raw, None, Reader { received: None });
+//!     let message = Message { socket: ours, bytes: [0; 8], filled: 0 };
+//!     client.submitter(Client::READER).submit(message, Message::rest).unwrap();
+//!     client.run().unwrap();
+//!     assert_eq!(client.reader.received.unwrap(), *b"ahoy, yo");
+//!     assert_eq!(simulation.in_kernel(), 0);
+//! });
+//! ```
+//!
+//! # What it knows
+//!
+//! | `IORING_OP_…` | |
+//! |---|---|
+//! | `NOP`, `FSYNC`, `OPENAT`, `CLOSE`, `SHUTDOWN` | |
+//! | `READ`, `WRITE`, `READ_MULTISHOT` | at an offset, or at the file's position; a write to what is no file moves 4096 bytes at most |
+//! | `RECV`, `SEND`, `SEND_ZC` | also multishot, into a [`BufferPool`](crate::BufferPool), and with `MSG_WAITALL`; `SEND_ZC` with a second completion that frees the memory, and to the socket's own peer only |
+//! | `ACCEPT`, `CONNECT` | also multishot |
+//! | `POLL_ADD` | also multishot, which tells again after a millisecond of what is still there |
+//! | `TIMEOUT`, `LINK_TIMEOUT` | also multishot, absolute and real time; without a number of completions to wait for |
+//! | `ASYNC_CANCEL` | by `user_data`, by descriptor, or any |
+//!
+//! What is not in the table ends with `EINVAL`, as with a kernel that is too old for it, unless
+//! [`on_request`](Simulation::on_request) answers. There are no registered files (`EBADF`, `ENXIO`). Links,
+//! hard links and drains hold, and a full completion queue ends streams and keeps everything else for later.
+//!
+//! # What is the same each time
+//!
+//! With the same seed and the same program, the same happens in the same order; that is what the log
+//! ([`Simulation::take_log`]) tells of, but for addresses and the numbers of descriptors. This holds as long
+//! as the program itself is deterministic, and what it talks to:
+//!
+//! * Let the other side be in the same thread, in [`on_idle`](Simulation::on_idle), and talk to it over
+//!   [`UnixStream::pair`](std::os::unix::net::UnixStream::pair), pipes and files. TCP delivers when it
+//!   likes, even over the loopback interface.
+//! * Other threads may use the ring's handles. But time in the simulation does not wait for them, and when
+//!   they get to run is not the seed's to say. A ring that nothing else can wake waits for them up to
+//!   [`set_patience`](Simulation::set_patience).
+//! * The clocks of the simulation begin with the real ones: a time that is given absolutely, as an
+//!   `Instant`, is as far away as it happens to be.
+//!
+//! A ring that waits for what can't happen is told so: `run` ends with
+//! [`RingError::Api`](crate::RingError::Api) and `EDEADLK`. For programs that don't wait but turn round for
+//! ever, there is [`limit_enters`](Simulation::limit_enters).
+//!
+//! # A ring in another loop
+//!
+//! Nothing happens in the simulated kernel while the ring is outside of it, unless
+//! [`pass`](Simulation::pass) says so: so don't sleep on the descriptor of a ring that is turned, but let
+//! time pass, or turn it again.
+//!
+//! # Why this is sound
+//!
+//! The simulation does to memory what the kernel would do, where and as long as the kernel may: an entry is
+//! queued only by who vouches for what it points to, until the final completion, and the ring keeps that
+//! promise by the same code. What it leaves pending when the ring is closed, it forgets. No hook is given
+//! access to that memory.
 
 use std::fmt;
 use std::io;
@@ -47,45 +160,55 @@ pub enum Answer {
     Descriptor(OwnedFd),
 }
 
-/// What goes wrong, and how often: probabilities from 0 to 1, each time that it could happen.
+/// What goes wrong, and how often: probabilities from 0 to 1, each time that it could happen. More than 1 is
+/// as good as 1; less than 0, or no number, as 0.
+///
+/// All of it is what the kernel does, or may do. Where not said otherwise, it was provoked on Linux 6.18.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Faults {
-    /// A transfer moves fewer bytes than it was to.
+    /// A transfer moves fewer bytes than it was to, but at least one. Never with `MSG_WAITALL`.
     pub short: f64,
-    /// A connection is reset, when something is received or sent.
+    /// A connection is reset (`ECONNRESET`), when something is received or sent: both ends are shut down.
     pub reset: f64,
-    /// A request ends with `ECANCELED` or `EINTR` though nobody has cancelled it.
+    /// A request ends with `ECANCELED` or `EINTR` though nobody has cancelled it, as one does that is left to
+    /// a worker when there may be none. Not reads and writes of files.
     pub cancelled: f64,
     /// A completion is held back for up to three milliseconds, and is overtaken by others.
     pub delay: f64,
     /// Requests that could go on do so in any order.
     pub reorder: bool,
-    /// A request is issued up to three milliseconds after it was taken in; no cancel finds it before.
+    /// A request is issued up to three milliseconds after it was taken in; no cancel finds it before, as with
+    /// one that stands behind another in a chain, or waits for a worker.
     pub late: f64,
-    /// A cancel comes too late: the request goes on.
+    /// A cancel comes too late (`EALREADY`, or `ENOENT` from a timer that goes on): what is about to fire goes
+    /// on.
     pub lost_race: f64,
     /// A cancelled request ends with `EINTR`, with `ERESTARTSYS` (512), with success after all, with more
     /// of a stream before the end, or with a buffer.
     pub odd_ends: f64,
-    /// Work on a file has begun, and is ended by no cancel.
+    /// Work on a file has begun, takes up to three milliseconds, and is ended by no cancel.
     pub running: f64,
-    /// A stream ends by itself, with its payload, as if the completion queue were full.
+    /// A stream ends by itself, with its payload and without `IORING_CQE_F_MORE`, as if the completion queue
+    /// were full. The ring arms it again.
     pub cut: f64,
     /// A pool seems to be empty (`ENOBUFS`).
     pub no_buffers: f64,
-    /// A zero-copy send is never notified of: its memory is in use for ever.
+    /// A zero-copy send is never notified of, as with a peer that never reads: its memory is in use for ever,
+    /// and nothing but the deadline of a teardown ends that.
     pub never: f64,
-    /// A signal interrupts the ring (`EINTR`).
+    /// A signal interrupts the ring (`EINTR`), or makes it return early if it has submitted something.
     pub interrupt: f64,
-    /// The kernel is short of something (`EAGAIN`, `EBUSY`); never more than three times in a row.
+    /// The kernel is short of something (`EAGAIN`, `EBUSY`); never more than three times in a row. As the
+    /// manual page says; not provoked.
     pub busy: f64,
-    /// Only a part of the submission queue is taken in.
+    /// Only a part of the submission queue is taken in, and there is no wait.
     pub partial: f64,
     /// A wait ends without a completion.
     pub silent: f64,
-    /// Another ring posts a completion that names no request.
+    /// Another ring posts a completion that names no request (`IORING_OP_MSG_RING`).
     pub foreign: f64,
-    /// The kernel loses a completion (`EBADR`), and with it all accounts: the ring is abandoned.
+    /// The kernel loses a completion (`EBADR`), and with it all accounts: the ring is abandoned. As its source
+    /// says; not provoked.
     pub lost: f64,
 }
 
