@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use rummelplatz::io_uring::{opcode, squeue, types};
 use rummelplatz::request::{self, Events};
-use rummelplatz::sim::{self, Answer, Asked, Event, Faults, Simulation};
-use rummelplatz::{BufferPool, Completion, ControlFlow, RawCompletion, RawRing, Request, RingError, Stream};
-use rummelplatz_tests::{Bench, BenchSubmitter, Job, Ledger, Log, Script, outcome, panic_of, pipe};
+use rummelplatz::sim::{Answer, Event, Faults, Simulation};
+use rummelplatz::{BufferPool, ControlFlow, RawCompletion, RawRing, Request, RingError, Stream};
+use rummelplatz_tests::{Bench, Job, Ledger, Log, Script, outcome, panic_of, pipe};
 
 const GO_ON: ControlFlow<&str, rummelplatz_tests::Failure> = ControlFlow::Continue;
 
@@ -747,4 +747,118 @@ fn what_can_go_on_does_so_in_any_order() {
     };
     assert_eq!(numbers(false), [0, 1, 2, 3, 4, 5]);
     assert_ne!(numbers(true), [0, 1, 2, 3, 4, 5]);
+}
+
+/// A ring with a read that nothing ever comes for, and a timer, under such faults.
+fn waiting(simulation: &Simulation, ledger: Ledger, timer: bool) -> Result<(), RingError<Bench<Waiting>>> {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let data: Waiting = (ledger.issue(ours), theirs, [0]);
+    let ticks = UnixStream::pair().unwrap();
+    let ticking: Waiting = (ledger.issue(ticks.0), ticks.1, [0]);
+    let script = Script::new()
+        .on_setup_once(move |mut submitter| {
+            submitter.submit(data, |(ours, _, buffer): &mut Waiting| request::recv(&ours.value, buffer))?;
+            if timer {
+                submitter.submit(ticking, |_| request::timeout(Duration::from_secs(1)))?;
+            }
+            Ok(())
+        })
+        .on_completion(|_, _, _| (ControlFlow::Exit, None));
+    on(simulation, script).run()
+}
+
+type Waiting = (rummelplatz_tests::Tracked<UnixStream>, UnixStream, [u8; 1]);
+
+#[test]
+fn s07_busy_is_retried_and_a_lost_completion_abandons() {
+    for seed in 0..50 {
+        let ledger = Ledger::new();
+        let busy = simulation(seed, Faults { busy: 0.9, ..Faults::none() });
+        waiting(&busy, ledger, true).unwrap();
+        ledger.assert_all_dropped_once();
+    }
+    let ledger = Ledger::new();
+    let lost = simulation(1, Faults { lost: 1.0, ..Faults::none() });
+    let error = waiting(&lost, ledger, true).unwrap_err();
+    let stuck = error.abandoned().unwrap();
+    assert_eq!(stuck.errno, Some(libc::EBADR));
+    let mut names: Vec<_> = stuck.requests.iter().map(|it| (it.operation, it.opcode_name())).collect();
+    names.sort_unstable();
+    assert_eq!(names, [("first", "RECV"), ("first", "TIMEOUT")]);
+    assert_eq!(ledger.alive(), 2, "leaked, not freed");
+}
+
+#[test]
+fn a_ring_that_waits_for_ever_is_told_so() {
+    let ledger = Ledger::new();
+    let simulation = calm();
+    simulation.set_patience(Duration::from_millis(1));
+    match waiting(&simulation, ledger, false) {
+        Err(RingError::Api(cause)) => assert_eq!(cause.error.raw_os_error(), Some(libc::EDEADLK)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn there_is_one_ring_at_a_time() {
+    let simulation = calm();
+    let first = simulation.raw_ring(size(8)).unwrap();
+    assert_eq!(first.as_raw_fd(), -1);
+    assert_eq!(simulation.raw_ring(size(8)).unwrap_err().raw_os_error(), Some(libc::EBUSY));
+    drop(first);
+    assert_eq!(simulation.raw_ring(size(32_769)).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    simulation.raw_ring(size(8)).unwrap();
+}
+
+#[test]
+fn hooks_that_panic_or_look_into_the_kernel_end_the_ring_and_not_the_process() {
+    let ledger = Ledger::new();
+    let simulation = calm();
+    let kernel = simulation.clone();
+    simulation.on_request(move |_| if kernel.has(1) { Answer::Wait } else { Answer::Perform });
+    let said = panic_of(|| waiting(&simulation, ledger, true));
+    assert!(said.contains("from within `on_request`"), "{said}");
+    simulation.on_idle(|| panic!("the other side panics"));
+    assert_eq!(panic_of(|| waiting(&simulation, ledger, true)), "the other side panics");
+    simulation.on_request(|asked| match asked.name() {
+        "RECV" => Answer::Finish(2),
+        _ => Answer::Perform,
+    });
+    let said = panic_of(|| waiting(&simulation, ledger, true));
+    assert!(said.contains("can't move 2 bytes"), "{said}");
+    simulation.limit_enters(1);
+    ledger.assert_none_dropped_twice();
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    let run = |seed| {
+        let simulation = simulation(seed, Faults { lost: 0.0, ..Faults::many() });
+        simulation.take_log();
+        waiting(&simulation, Ledger::new(), true).ok();
+        let events = simulation.take_log().into_iter().map(|event| match event {
+            Event::TakenIn(asked) => format!("{} {} {}", asked.name(), asked.length, asked.user_data),
+            other => format!("{other:?}"),
+        });
+        events.collect::<Vec<_>>()
+    };
+    assert!((0..20).all(|seed| run(seed) == run(seed) && !run(seed).is_empty()));
+}
+
+#[test]
+fn another_thread_wakes_a_ring_that_nothing_else_can() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let simulation = calm();
+    simulation.set_patience(Duration::from_secs(60));
+    let writer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        theirs.write_all(b"x").unwrap();
+        theirs
+    });
+    let asking = Asking::<(UnixStream, [u8; 1])> {
+        data: (ours, [0]),
+        request: |(ours, buffer)| request::recv(ours, buffer),
+    };
+    assert_eq!(ask_on(simulation.raw_ring(size(8)).unwrap(), asking).0, Ok(1));
+    writer.join().unwrap();
 }
