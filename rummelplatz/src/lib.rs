@@ -76,6 +76,8 @@
 //! # Features
 //!
 //! * `tracing`: warnings are logged through the `tracing` crate.
+//! * `sim`: a simulated kernel, for tests of one's own operations. What goes wrong in it is decided by a
+//!   seed. For `dev-dependencies`: see the module `sim`.
 
 #[doc(hidden)]
 #[allow(missing_docs, reason = "what generated code uses is documented where it is defined")]

@@ -36,7 +36,7 @@ fn build() -> PathBuf {
         profile => profile,
     };
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--examples", "--package", "rummelplatz-examples"])
+        .args(["build", "--quiet", "--examples", "--package", "rummelplatz-examples", "--features", "sim"])
         .args(["--profile", profile, "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
         .arg("--target-dir")
         .arg(output.parent().unwrap())
@@ -125,7 +125,7 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 #[test]
 fn every_example_has_a_help() {
-    for name in ["basic", "echo", "cp"] {
+    for name in ["basic", "echo", "cp", "simulated"] {
         let help = run(Command::new(example(name)).arg("--help")).succeeded().stdout;
         assert!(help.contains(&format!("Usage: {name}")), "{help}");
         let nonsense = run(Command::new(example(name)).arg("--nonsense"));
@@ -635,6 +635,28 @@ fn cp_copies_from_and_to_pipes() {
     assert!(wait(&mut child).success());
     writer.join().unwrap();
     assert!(output == pattern(300_000), "{} bytes", output.len());
+}
+
+// ---- simulated --------------------------------------------------------------------------------------
+
+#[test]
+fn the_simulation_finds_what_the_naive_server_forgets_and_finds_it_again_by_its_seed() {
+    let said = run(Command::new(example("simulated")).env_remove("RUMMEL_SEED")).succeeded().stdout;
+    assert_eq!(said, "the server is right under 1000 kernels\n");
+    let naive = || {
+        let mut command = Command::new(example("simulated"));
+        command.arg("--naive").env_remove("RUMMEL_SEED");
+        command
+    };
+    let found = run(&mut naive());
+    assert_eq!(found.status.code(), Some(101), "{found:?}");
+    let (_, seed) = found.stderr.rsplit_once("RUMMEL_SEED=").unwrap();
+    let (seed, _) = seed.split_once(' ').unwrap();
+    let again = run(naive().env("RUMMEL_SEED", seed));
+    assert_eq!(again.status.code(), Some(101), "{again:?}");
+    for word in [&*format!("RUMMEL_SEED={seed}"), "TakenIn(RECV(", "Posted"] {
+        assert!(again.stderr.contains(word), "no `{word}` in {again:?}");
+    }
 }
 
 // ---- readme -----------------------------------------------------------------------------------------

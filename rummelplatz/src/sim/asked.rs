@@ -30,6 +30,8 @@ pub struct Asked {
     pub(super) ioprio: u16,
     pub(super) op_flags: u32,
     pub(super) group: u16,
+    /// A slot of the file table, if it is of an operation that may have one there.
+    file_index: u32,
     /// What the kernel reads while it takes the entry in, and never again.
     kept: Kept,
 }
@@ -41,6 +43,7 @@ enum Kept {
     Address(Arc<[u8]>),
 }
 
+const IOSQE_FIXED_FILE: u8 = 1;
 const IOSQE_IO_DRAIN: u8 = 1 << 1;
 const IOSQE_IO_LINK: u8 = 1 << 2;
 const IOSQE_IO_HARDLINK: u8 = 1 << 3;
@@ -76,6 +79,7 @@ impl Asked {
             op_flags: (sizes >> 32) as u32,
             user_data,
             group: group as u16,
+            file_index: (group >> 32) as u32,
             kept: Kept::Nothing,
         };
         let place = ptr::with_exposed_provenance::<u8>(address as usize);
@@ -125,8 +129,114 @@ impl Asked {
 
     /// Whether a result that is no error is a new descriptor.
     pub fn yields_descriptor(&self) -> bool {
-        let opens = [opcode::Accept::CODE, opcode::OpenAt::CODE, opcode::OpenAt2::CODE, opcode::Socket::CODE];
+        let opens = [
+            opcode::Accept::CODE,
+            opcode::OpenAt::CODE,
+            opcode::OpenAt2::CODE,
+            opcode::Socket::CODE,
+            opcode::FixedFdInstall::CODE,
+        ];
         opens.contains(&self.opcode)
+    }
+
+    /// Whether it names a registered file, or a place for one.
+    pub(super) fn uses_file_table(&self) -> bool {
+        self.flags & IOSQE_FIXED_FILE != 0 || self.has_file_index()
+    }
+
+    fn has_file_index(&self) -> bool {
+        let may = self.yields_descriptor() || self.opcode == opcode::Close::CODE;
+        may && self.file_index != 0
+    }
+
+    /// The result where nothing was registered.
+    pub(super) fn no_such_file(&self) -> i32 {
+        if self.has_file_index() { -libc::ENXIO } else { -libc::EBADF }
+    }
+
+    /// Whether the bytes that it moves come from the kernel.
+    pub(super) fn reads_bytes(&self) -> bool {
+        matches!(self.opcode, opcode::Read::CODE | opcode::Recv::CODE | opcode::ReadMulti::CODE)
+    }
+
+    /// How many bytes it reads at most, as far as that is known before a buffer is picked.
+    pub(super) fn room(&self) -> usize {
+        if self.takes_buffers() { i32::MAX as usize } else { self.length.min(i32::MAX as u32) as usize }
+    }
+
+    /// Which bytes must be there for this result to be true: so many of those that it reads, if any.
+    ///
+    /// # Panics
+    ///
+    /// If the result can't be made true.
+    pub(super) fn check(&self, result: i32) -> Option<usize> {
+        if result < 0 {
+            return None;
+        }
+        assert!(
+            !self.yields_descriptor(),
+            "the result of {self:?} is a descriptor: it is given by `Answer::Descriptor`"
+        );
+        assert!(!self.fills_memory(), "the simulation can't say what {self:?} leaves in memory");
+        let length = result.unsigned_abs() as usize;
+        assert!(!self.moves_bytes() || length <= self.room(), "{self:?} can't move {result} bytes");
+        self.reads_bytes().then_some(length)
+    }
+
+    /// Whether the kernel would leave something in memory that only raw entries ask for.
+    fn fills_memory(&self) -> bool {
+        let known = [
+            opcode::Nop::CODE,
+            opcode::Fsync::CODE,
+            opcode::PollAdd::CODE,
+            opcode::PollRemove::CODE,
+            opcode::SendMsg::CODE,
+            opcode::Timeout::CODE,
+            opcode::TimeoutRemove::CODE,
+            opcode::Connect::CODE,
+            opcode::Fallocate::CODE,
+            opcode::Close::CODE,
+            opcode::Write::CODE,
+            opcode::Writev::CODE,
+            opcode::WriteFixed::CODE,
+            opcode::Fadvise::CODE,
+            opcode::Splice::CODE,
+            opcode::Tee::CODE,
+            opcode::Send::CODE,
+            opcode::SendZc::CODE,
+            opcode::SendMsgZc::CODE,
+            opcode::Shutdown::CODE,
+            opcode::RenameAt::CODE,
+            opcode::UnlinkAt::CODE,
+            opcode::MkDirAt::CODE,
+            opcode::SymlinkAt::CODE,
+            opcode::LinkAt::CODE,
+            opcode::MsgRingData::CODE,
+            opcode::SetXattr::CODE,
+            opcode::FSetXattr::CODE,
+            opcode::FutexWait::CODE,
+            opcode::FutexWake::CODE,
+            opcode::FutexWaitV::CODE,
+            opcode::Ftruncate::CODE,
+            opcode::Bind::CODE,
+            opcode::Listen::CODE,
+        ];
+        !self.reads_bytes() && !known.contains(&self.opcode)
+    }
+
+    /// The descriptor that it waits for, and what for (`poll(2)`).
+    pub(super) fn waits_for(&self) -> Option<(RawFd, i16)> {
+        let events = match self.opcode {
+            opcode::Read::CODE | opcode::Recv::CODE | opcode::ReadMulti::CODE | opcode::Accept::CODE => {
+                libc::POLLIN
+            }
+            opcode::Write::CODE | opcode::Send::CODE | opcode::SendZc::CODE | opcode::Connect::CODE => {
+                libc::POLLOUT
+            }
+            opcode::PollAdd::CODE => self.poll_events(),
+            _ => return None,
+        };
+        Some((self.descriptor, events))
     }
 
     /// Whether it is left to a worker (`IOSQE_ASYNC`).
@@ -153,6 +263,11 @@ impl Asked {
 
     pub(super) fn is_cancel(&self) -> bool {
         self.opcode == opcode::AsyncCancel::CODE
+    }
+
+    /// `IORING_FSYNC_DATASYNC`.
+    pub(super) fn syncs_data_only(&self) -> bool {
+        self.op_flags & 1 != 0
     }
 
     /// What a poll is for.

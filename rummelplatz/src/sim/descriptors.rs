@@ -30,9 +30,9 @@ fn result(returned: libc::c_long) -> Option<i32> {
     }
 }
 
-/// The events of `wanted` that are there, and errors.
+/// The events of `wanted` that are there, and what is told of always: errors, and that the peer is gone.
 pub(super) fn poll(descriptor: RawFd, wanted: i16) -> i32 {
-    let mut poll = libc::pollfd { fd: descriptor, events: wanted, revents: 0 };
+    let mut poll = libc::pollfd { fd: descriptor, events: wanted | libc::POLLRDHUP, revents: 0 };
     // SAFETY: there is one of it.
     let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
     if ready < 0 || poll.revents & libc::POLLNVAL != 0 {
@@ -58,44 +58,130 @@ pub(super) fn signal(eventfd: RawFd) {
     unsafe { libc::write(eventfd, (&raw const one).cast(), size_of_val(&one)) };
 }
 
+/// Puts bytes where a transfer would have put them, as far as there is room.
+///
+/// # Safety
+///
+/// `work` is there, and may be written to.
+pub(super) unsafe fn fill(work: Work, bytes: &[u8]) {
+    let length = bytes.len().min(work.length as usize);
+    let place = ptr::with_exposed_provenance_mut::<u8>(work.address as usize);
+    // SAFETY: the caller's promise; what the kernel writes to is no Rust value of this crate.
+    unsafe { place.copy_from(bytes.as_ptr(), length) };
+}
+
+/// Says of the peer of a connection that nothing is known of its address, if that is asked for.
+///
+/// # Safety
+///
+/// What the request points to is there.
+pub(super) unsafe fn forget_peer(asked: &Asked) {
+    if asked.opcode == opcode::Accept::CODE && asked.offset != 0 {
+        let length = ptr::with_exposed_provenance_mut::<libc::socklen_t>(asked.offset as usize);
+        // SAFETY: it points to the length of the address.
+        unsafe { length.write_unaligned(0) };
+    }
+}
+
+/// How the kernel treats what a descriptor is of.
+struct File {
+    /// Its bytes have places, and are there at once: a regular file, or a block device.
+    is_on_disk: bool,
+    can_read: bool,
+    can_write: bool,
+}
+
+impl File {
+    /// What is behind a descriptor; `Err` with the `errno` if that is nothing.
+    fn of(descriptor: RawFd) -> Result<File, i32> {
+        // SAFETY: a plain call.
+        let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFL) };
+        // SAFETY: all zeroes is a `struct stat`.
+        let mut stat: libc::stat = unsafe { mem::zeroed() };
+        // SAFETY: there is a place for the answer.
+        let known = unsafe { libc::fstat(descriptor, &raw mut stat) };
+        if flags < 0 || known < 0 || flags & libc::O_PATH != 0 {
+            return Err(libc::EBADF);
+        }
+        let access = flags & libc::O_ACCMODE;
+        Ok(File {
+            is_on_disk: matches!(stat.st_mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR),
+            can_read: access != libc::O_WRONLY,
+            can_write: access != libc::O_RDONLY,
+        })
+    }
+}
+
 /// Does what was asked, with `work` for its bytes; `None` if it would have to wait.
 ///
 /// # Safety
 ///
 /// What the request points to, and `work`, is there, and the kernel may use it.
 pub(super) unsafe fn perform(asked: &Asked, work: Work) -> Option<i32> {
+    if asked.opcode == opcode::Nop::CODE {
+        return Some(0);
+    }
+    let fd = asked.descriptor;
+    let file = match asked.opcode {
+        // Its directory may be `AT_FDCWD`.
+        opcode::OpenAt::CODE => None,
+        _ => match File::of(fd) {
+            Ok(file) => Some(file),
+            Err(errno) => return Some(-errno),
+        },
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(asked, work, file.as_ref()) }
+}
+
+/// # Safety
+///
+/// As of [`perform`].
+unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
     let fd = asked.descriptor;
     let length = work.length as usize;
     let flags = asked.op_flags() as libc::c_int;
     let bytes = ptr::with_exposed_provenance_mut::<u8>(work.address as usize);
+    let is_on_disk = file.is_some_and(|file| file.is_on_disk);
     let returned = match asked.opcode {
-        opcode::Nop::CODE => 0,
         opcode::Read::CODE | opcode::ReadMulti::CODE => {
+            if file.is_some_and(|file| !file.can_read) {
+                return Some(-libc::EBADF);
+            }
+            if asked.opcode == opcode::ReadMulti::CODE && is_on_disk {
+                return Some(-libc::EBADFD);
+            }
             if poll(fd, libc::POLLIN) == 0 {
                 return None;
             }
             match asked.offset {
-                // SAFETY: the caller's promise; it is there to be read, so this does not wait.
-                CURRENT_POSITION => unsafe { libc::read(fd, bytes.cast(), length) as libc::c_long },
-                // SAFETY: as above.
-                offset => unsafe {
-                    libc::pread(fd, bytes.cast(), length, offset as libc::off_t) as libc::c_long
-                },
+                offset if is_on_disk && offset != CURRENT_POSITION => {
+                    // SAFETY: the caller's promise.
+                    unsafe { libc::pread(fd, bytes.cast(), length, offset as libc::off_t) as libc::c_long }
+                }
+                // SAFETY: as above; it is there to be read, so this does not wait.
+                _ => unsafe { libc::read(fd, bytes.cast(), length) as libc::c_long },
             }
         }
         opcode::Write::CODE => {
-            if poll(fd, libc::POLLOUT) == 0 {
+            if file.is_some_and(|file| !file.can_write) {
+                return Some(-libc::EBADF);
+            }
+            if poll(fd, libc::POLLOUT) & !i32::from(libc::POLLRDHUP) == 0 {
                 return None;
             }
             match asked.offset {
-                // SAFETY: as above. A pipe that can be written to takes this much.
-                CURRENT_POSITION => unsafe {
-                    libc::write(fd, bytes.cast_const().cast(), length.min(libc::PIPE_BUF)) as libc::c_long
-                },
-                // SAFETY: as above.
-                offset => unsafe {
-                    libc::pwrite(fd, bytes.cast_const().cast(), length, offset as libc::off_t) as libc::c_long
-                },
+                offset if is_on_disk && offset != CURRENT_POSITION => {
+                    let offset = offset as libc::off_t;
+                    // SAFETY: as above.
+                    unsafe { libc::pwrite(fd, bytes.cast_const().cast(), length, offset) as libc::c_long }
+                }
+                _ => {
+                    // A pipe that can be written to takes this much.
+                    let length = if is_on_disk { length } else { length.min(libc::PIPE_BUF) };
+                    // SAFETY: as above.
+                    unsafe { libc::write(fd, bytes.cast_const().cast(), length) as libc::c_long }
+                }
             }
         }
         opcode::Recv::CODE => {
@@ -104,7 +190,7 @@ pub(super) unsafe fn perform(asked: &Asked, work: Work) -> Option<i32> {
             unsafe { libc::recv(fd, bytes.cast(), length, flags) as libc::c_long }
         }
         opcode::Send::CODE | opcode::SendZc::CODE => {
-            let flags = flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            let flags = flags & !libc::MSG_WAITALL | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
             // SAFETY: as above.
             unsafe { libc::send(fd, bytes.cast_const().cast(), length, flags) as libc::c_long }
         }
@@ -126,6 +212,8 @@ pub(super) unsafe fn perform(asked: &Asked, work: Work) -> Option<i32> {
         opcode::Close::CODE => unsafe { libc::close(fd).into() },
         // SAFETY: a plain call.
         opcode::Shutdown::CODE => unsafe { libc::shutdown(fd, asked.length as libc::c_int).into() },
+        // SAFETY: a plain call.
+        opcode::Fsync::CODE if asked.syncs_data_only() => unsafe { libc::fdatasync(fd).into() },
         // SAFETY: a plain call.
         opcode::Fsync::CODE => unsafe { libc::fsync(fd).into() },
         _ => return Some(-libc::EINVAL),

@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::mem;
-use std::os::fd::RawFd;
+use std::os::fd::{IntoRawFd, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::opcode;
@@ -17,6 +18,7 @@ use super::asked::Asked;
 use super::descriptors::{self, Work};
 use super::pool::Pool;
 use super::rng::Rng;
+use super::settings::Settings;
 use super::{Answer, Event, Faults, Figures};
 use crate::queue::{Cqe, Own, Patience};
 
@@ -41,9 +43,6 @@ const MOST_BUSY: u32 = 3;
 /// The least that a turn of the kernel takes, and what is added by chance.
 const TURN: Duration = Duration::from_nanos(500);
 
-/// How the simulation answers for the kernel in place of doing what was asked.
-pub(super) type AnswerHook = Box<dyn FnMut(&Asked) -> Answer + Send>;
-
 /// A request that the kernel has.
 struct Pending {
     id: u64,
@@ -58,6 +57,10 @@ struct Pending {
     reminder: Duration,
     /// How often it was cancelled since anything else went on.
     cancels: u32,
+    /// What a transfer that is to be whole has moved so far.
+    moved: u32,
+    /// What it waits for is a descriptor's business, and not that of who answers for the kernel.
+    waits_for_real: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +100,8 @@ pub(super) enum Step {
     Return(io::Result<()>),
     /// Nothing goes on by itself: does the other side do something?
     Idle,
+    /// Nor does that. Only what another thread does to these descriptors would be an end of it.
+    Stuck(Vec<libc::pollfd>),
 }
 
 /// An enter on its way.
@@ -128,24 +133,17 @@ pub(super) struct Machine {
     busy: u32,
     /// When anything last went on.
     moved: Duration,
-    answer: Option<AnswerHook>,
+    settings: Arc<Settings>,
     figures: Figures,
-    most_enters: u64,
-    log: Option<Vec<Event>>,
+    log: Vec<Event>,
 }
 
 impl Machine {
-    pub(super) fn new(
-        memory: Own,
-        seed: u64,
-        faults: Faults,
-        answer: Option<AnswerHook>,
-        start: Start,
-    ) -> Machine {
+    pub(super) fn new(memory: Own, seed: u64, settings: Arc<Settings>, start: Start) -> Machine {
         Machine {
             memory,
             rng: Rng::new(seed),
-            faults,
+            faults: settings.faults(),
             now: start.now,
             epoch: start.since_1970.saturating_sub(start.now),
             pending: Vec::new(),
@@ -158,10 +156,9 @@ impl Machine {
             former: VecDeque::new(),
             busy: 0,
             moved: start.now,
-            answer,
+            settings,
             figures: Figures::default(),
-            most_enters: u64::MAX,
-            log: None,
+            log: Vec::new(),
         }
     }
 
@@ -173,23 +170,14 @@ impl Machine {
         self.figures
     }
 
-    /// Begins to keep a log, if there is none; what was in it so far.
     pub(super) fn take_log(&mut self) -> Vec<Event> {
-        self.log.replace(Vec::new()).unwrap_or_default()
+        mem::take(&mut self.log)
     }
 
     fn record(&mut self, event: impl FnOnce() -> Event) {
-        if let Some(log) = &mut self.log {
-            log.push(event());
+        if self.settings.keeps_log() {
+            self.log.push(event());
         }
-    }
-
-    pub(super) fn limit_enters(&mut self, most: u64) {
-        self.most_enters = most;
-    }
-
-    pub(super) fn set_faults(&mut self, faults: Faults) {
-        self.faults = faults;
     }
 
     pub(super) fn set_eventfd(&mut self, eventfd: Option<RawFd>) {
@@ -251,12 +239,14 @@ impl Machine {
 
     /// Begins an enter; `Err` with its result if it is over already.
     pub(super) fn begin(&mut self, queued: u32, patience: Patience) -> Result<Entering, io::Result<()>> {
+        self.faults = self.settings.faults();
         self.figures.enters += 1;
-        let enters = self.figures.enters;
-        assert!(
-            enters <= self.most_enters,
-            "the ring has entered the kernel {enters} times: see `limit_enters`"
-        );
+        let (enters, most) = (self.figures.enters, self.settings.most_enters());
+        if enters > most {
+            // Who is torn down by the panic enters again: it must not panic in that.
+            assert!(enters > most + 1, "the ring has entered the kernel {enters} times: see `limit_enters`");
+            return Err(Err(deadlock()));
+        }
         let shown = self.memory.shown();
         self.record(|| Event::Entered { shown });
         self.now += TURN + Duration::from_nanos(self.rng.below(1_000));
@@ -338,13 +328,34 @@ impl Machine {
             let next = match (self.next_event(), entering.until) {
                 (Some(next), Some(until)) => next.min(until),
                 (Some(one), None) | (None, Some(one)) => one,
-                (None, None) => return Step::Return(Err(deadlock())),
+                (None, None) => return Step::Stuck(self.waited_for()),
             };
             self.now = next.max(self.now + Duration::from_nanos(1));
             if !self.progress() && entering.until.is_some_and(|until| self.now >= until) {
                 return Step::Return(self.time_out(entering));
             }
         }
+    }
+
+    /// Lets so much time go by outside of an enter.
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.faults = self.settings.faults();
+        let until = self.now.saturating_add(time);
+        loop {
+            while self.progress() {}
+            match self.next_event() {
+                Some(next) if next <= until => self.now = next.max(self.now + Duration::from_nanos(1)),
+                _ => break,
+            }
+        }
+        self.now = self.now.max(until);
+    }
+
+    /// What pending requests wait for that only descriptors can tell.
+    fn waited_for(&self) -> Vec<libc::pollfd> {
+        let armed = self.pending.iter().filter(|it| it.stage == Stage::Armed && it.waits_for_real);
+        let polls = armed.filter_map(|pending| pending.asked.waits_for());
+        polls.map(|(fd, events)| libc::pollfd { fd, events, revents: 0 }).collect()
     }
 
     /// A wait went by in which nothing happened.
@@ -477,7 +488,18 @@ impl Machine {
 
     fn add(&mut self, id: u64, asked: Asked, stage: Stage, chain: VecDeque<Asked>) -> usize {
         let reminder = Duration::ZERO;
-        self.pending.push(Pending { id, asked, stage, chain, told: 0, seen: 0, reminder, cancels: 0 });
+        self.pending.push(Pending {
+            id,
+            asked,
+            stage,
+            chain,
+            told: 0,
+            seen: 0,
+            reminder,
+            cancels: 0,
+            moved: 0,
+            waits_for_real: false,
+        });
         self.pending.len() - 1
     }
 
@@ -573,18 +595,40 @@ impl Machine {
             };
             return Tried::Ends { result: -errno, flags: 0 };
         }
-        let answer = match &mut self.answer {
-            Some(answer) => answer(asked),
-            None => Answer::Perform,
-        };
+        let is_multishot = asked.is_multishot();
+        let (answer, is_vouched_for) = self.settings.answer(asked, self.now);
+        self.pending[index].waits_for_real = matches!(answer, Answer::Perform);
         let tried = match answer {
-            Answer::Wait => Tried::NotYet,
-            Answer::Finish(result) => self.carry(index, result, true),
-            Answer::More(result) => {
-                let ends = !self.pending[index].asked.is_multishot();
-                self.carry(index, result, ends)
-            }
             Answer::Perform => self.perform(index),
+            Answer::Wait => Tried::NotYet,
+            Answer::Finish(result) | Answer::More(result) => {
+                let ends = !(is_multishot && matches!(answer, Answer::More(_)));
+                let kept = match is_vouched_for {
+                    true => None,
+                    false => self.pending[index].asked.check(result),
+                };
+                let zeroes = kept.map(|length| vec![0; length]);
+                self.carry(index, result, ends, zeroes.as_deref())
+            }
+            Answer::Bytes(bytes) => {
+                let asked = &self.pending[index].asked;
+                assert!(asked.reads_bytes(), "{asked:?} reads nothing: `Answer::Bytes` is no answer to that");
+                let length = bytes.len().min(asked.room());
+                let ends = !is_multishot || length == 0;
+                self.carry(index, length as i32, ends, Some(&bytes[..length]))
+            }
+            Answer::Descriptor(descriptor) => {
+                let asked = &self.pending[index].asked;
+                let is_asked_for = asked.yields_descriptor() && !asked.uses_file_table();
+                assert!(is_asked_for, "{asked:?} opens nothing: `Answer::Descriptor` is no answer to that");
+                // SAFETY: the entry was vouched for.
+                unsafe { descriptors::forget_peer(asked) };
+                let result = descriptor.into_raw_fd();
+                match is_multishot {
+                    true => Tried::GoesOn { result, flags: 0 },
+                    false => Tried::Ends { result, flags: 0 },
+                }
+            }
         };
         match tried {
             Tried::GoesOn { result, flags } if self.rng.roll(self.faults.cut) => {
@@ -594,11 +638,12 @@ impl Machine {
         }
     }
 
-    /// Gives a result that was not worked for the buffer that it needs.
-    fn carry(&mut self, index: usize, result: i32, ends: bool) -> Tried {
+    /// Gives a result that was not worked for the buffer that it needs, and the bytes that it has.
+    fn carry(&mut self, index: usize, result: i32, ends: bool, bytes: Option<&[u8]>) -> Tried {
         let asked = &self.pending[index].asked;
         let mut flags = 0;
         let mut result = result;
+        let mut work = Work { address: asked.address, length: asked.length };
         if asked.takes_buffers() && result > 0 {
             let pool = self.pools.get_mut(&asked.group);
             match pool.and_then(|pool| Some((pool.next()?, pool))) {
@@ -606,17 +651,30 @@ impl Machine {
                     pool.take();
                     flags = F_BUFFER | u32::from(offered.id) << BUFFER_SHIFT;
                     result = result.min(offered.length as i32);
+                    work = Work { address: offered.address, length: offered.length };
                 }
                 None => return Tried::Ends { result: -libc::ENOBUFS, flags: 0 },
             }
+        }
+        if let Some(bytes) = bytes {
+            // SAFETY: the entry was vouched for, and what the pool offers is there.
+            unsafe { descriptors::fill(work, bytes) };
         }
         if ends { Tried::Ends { result, flags } } else { Tried::GoesOn { result, flags } }
     }
 
     /// Does what was asked, on the descriptors of this process.
     fn perform(&mut self, index: usize) -> Tried {
-        let asked = &self.pending[index].asked;
-        let mut work = Work { address: asked.address, length: asked.length };
+        let Pending { asked, moved, .. } = &self.pending[index];
+        let moved = *moved;
+        // There are no registered files, and so no such numbers.
+        if asked.uses_file_table() {
+            return Tried::Ends { result: asked.no_such_file(), flags: 0 };
+        }
+        let mut work = Work {
+            address: asked.address.wrapping_add(u64::from(moved)),
+            length: asked.length.saturating_sub(moved),
+        };
         let mut offered = None;
         if asked.takes_buffers() {
             offered = self.pools.get(&asked.group).and_then(Pool::next);
@@ -648,6 +706,9 @@ impl Machine {
         // SAFETY: the entry was vouched for, so what it points to is there; a buffer that is offered is
         // as well, and is nobody else's.
         let Some(result) = (unsafe { descriptors::perform(asked, work) }) else { return Tried::NotYet };
+        if asked.waits_for_all() && offered.is_none() {
+            return self.move_on(index, result);
+        }
         let goes_on = asked.is_multishot() && if asked.takes_buffers() { result > 0 } else { result >= 0 };
         let mut flags = 0;
         if let Some(offered) = offered
@@ -660,6 +721,17 @@ impl Machine {
             flags = F_BUFFER | u32::from(offered.id) << BUFFER_SHIFT;
         }
         if goes_on { Tried::GoesOn { result, flags } } else { Tried::Ends { result, flags } }
+    }
+
+    /// A transfer that is to be whole has moved so much, or has ended.
+    fn move_on(&mut self, index: usize, result: i32) -> Tried {
+        let Pending { asked, moved, .. } = &mut self.pending[index];
+        *moved += result.max(0).unsigned_abs();
+        if result > 0 && *moved < asked.length {
+            return self.perform(index);
+        }
+        let result = if *moved > 0 { *moved as i32 } else { result };
+        Tried::Ends { result, flags: 0 }
     }
 
     fn poll(&mut self, index: usize) -> Tried {
@@ -832,14 +904,20 @@ impl Machine {
 
     /// Ends a request that was cancelled, with whatever such a request may end with.
     fn end_cancelled(&mut self, index: usize) {
+        let moved = self.pending[index].moved;
+        if moved > 0 {
+            return self.conclude(index, moved as i32, 0);
+        }
         if !self.rng.roll(self.faults.odd_ends) {
             return self.conclude(index, -libc::ECANCELED, 0);
         }
-        let scripted = self.answer.is_some();
+        let scripted = self.settings.is_vouched_for();
         let Pending { id, asked, stage, .. } = &self.pending[index];
         let (id, armed) = (*id, *stage == Stage::Armed);
         let some_bytes = asked.moves_bytes() && !asked.takes_buffers() && asked.length > 1;
         let (result, flags) = match self.rng.below(4) {
+            // One that is interrupted has closed, and this one has not.
+            0 | 1 if asked.opcode == opcode::Close::CODE => (-libc::ECANCELED, 0),
             0 => (-libc::EINTR, 0),
             1 => (-ERESTARTSYS, 0),
             // A part of it was done: only a script can say so when it was not.
@@ -848,7 +926,7 @@ impl Machine {
                 (1 + self.rng.below(most) as i32, 0)
             }
             // A buffer that was picked beforehand comes with the error.
-            2 if self.pending[index].asked.takes_buffers() => match self.carry(index, 1, true) {
+            2 if self.pending[index].asked.takes_buffers() => match self.carry(index, 1, true, None) {
                 Tried::Ends { flags, .. } => (-libc::ECANCELED, flags),
                 _ => (-libc::ECANCELED, 0),
             },
@@ -952,6 +1030,6 @@ pub(super) struct Start {
 }
 
 /// The ring waits for what never comes.
-fn deadlock() -> io::Error {
+pub(super) fn deadlock() -> io::Error {
     io::Error::from_raw_os_error(libc::EDEADLK)
 }

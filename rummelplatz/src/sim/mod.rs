@@ -1,13 +1,129 @@
 //! A simulated kernel, for tests of one's own operations: the feature `sim`.
 //!
-//! Not written yet.
+//! A [`Simulation`] is what is at the other end of a ring's queues, in place of io_uring. A ring that is
+//! built on its [`raw_ring`](Simulation::raw_ring) runs as always: the same queues, loop, slots and
+//! teardown. What it asks for is done by ordinary system calls on the descriptors of the process, without
+//! waiting; but chance decides, by a seed, what goes wrong ([`Faults`]): transfers are short, connections
+//! are reset, completions are late and overtake each other, cancels lose their races. Time is simulated:
+//! an hour's timeout takes no time. So a thousand ways for things to happen can be tried in a second, and
+//! one that fails can be run again by its seed ([`explore`]).
+//!
+//! ```
+//! use rummelplatz::sim::{self, Faults};
+//! use rummelplatz::{Completion, RingOperation, Submitter, request, ring};
+//! use std::io::{self, Write};
+//! use std::num::NonZeroU32;
+//! use std::os::unix::net::UnixStream;
+//!
+//! #[ring]
+//! struct Client { reader: Reader }
+//!
+//! /// Receives a message of eight bytes.
+//! #[derive(RingOperation)]
+//! #[ring_operation(ring = Client, data = Message, error = io::Error, on_completion)]
+//! struct Reader { received: Option<[u8; 8]> }
+//!
+//! struct Message { socket: UnixStream, bytes: [u8; 8], filled: usize }
+//!
+//! impl Message {
+//!     fn rest(&mut self) -> rummelplatz::Request<'_> {
+//!         request::recv(&self.socket, &mut self.bytes[self.filled..])
+//!     }
+//! }
+//!
+//! impl Reader {
+//!     fn on_completion(
+//!         &mut self,
+//!         completion: Completion,
+//!         mut message: Message,
+//!         mut submitter: Submitter<'_, Client, Self>,
+//!     ) -> io::Result<()> {
+//!         message.filled += completion.result()? as usize;
+//!         match message.filled {
+//!             8 => self.received = Some(message.bytes),
+//!             // Without this, the first seed with a short read fails.
+//!             _ => { submitter.submit(message, Message::rest)?; }
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! sim::explore(0..100, |simulation| {
+//!     let (ours, mut theirs) = UnixStream::pair().unwrap();
+//!     // The other side writes when the ring has nothing to do but wait.
+//!     let mut left = &b"ahoy, you"[..8];
+//!     simulation.on_idle(move || {
+//!         let (byte, rest) = left.split_at(left.len().min(1));
+//!         left = rest;
+//!         theirs.write(byte).is_ok_and(|written| written > 0)
+//!     });
+//!     let raw = simulation.raw_ring(NonZeroU32::new(8).unwrap()).unwrap();
+//!     let mut client = Client::new(raw, None, Reader { received: None });
+//!     let message = Message { socket: ours, bytes: [0; 8], filled: 0 };
+//!     client.submitter(Client::READER).submit(message, Message::rest).unwrap();
+//!     client.run().unwrap();
+//!     assert_eq!(client.reader.received.unwrap(), *b"ahoy, yo");
+//!     assert_eq!(simulation.in_kernel(), 0);
+//! });
+//! ```
+//!
+//! # What it knows
+//!
+//! | `IORING_OP_…` | |
+//! |---|---|
+//! | `NOP`, `FSYNC`, `OPENAT`, `CLOSE`, `SHUTDOWN` | |
+//! | `READ`, `WRITE`, `READ_MULTISHOT` | at an offset, or at the file's position; a write to what is no file moves 4096 bytes at most |
+//! | `RECV`, `SEND`, `SEND_ZC` | also multishot, into a [`BufferPool`](crate::BufferPool), and with `MSG_WAITALL`; `SEND_ZC` with a second completion that frees the memory, and to the socket's own peer only |
+//! | `ACCEPT`, `CONNECT` | also multishot |
+//! | `POLL_ADD` | also multishot, which tells again after a millisecond of what is still there |
+//! | `TIMEOUT`, `LINK_TIMEOUT` | also multishot, absolute and real time; without a number of completions to wait for |
+//! | `ASYNC_CANCEL` | by `user_data`, by descriptor, or any |
+//!
+//! What is not in the table ends with `EINVAL`, as with a kernel that is too old for it, unless
+//! [`on_request`](Simulation::on_request) answers. There are no registered files (`EBADF`, `ENXIO`). Links,
+//! hard links and drains hold, and a full completion queue ends streams and keeps everything else for later.
+//!
+//! # What is the same each time
+//!
+//! With the same seed and the same program, the same happens in the same order; that is what the log
+//! ([`Simulation::take_log`]) tells of, but for addresses and the numbers of descriptors. This holds as long
+//! as the program itself is deterministic, and what it talks to:
+//!
+//! * Let the other side be in the same thread, in [`on_idle`](Simulation::on_idle), and talk to it over
+//!   [`UnixStream::pair`](std::os::unix::net::UnixStream::pair), pipes and files. TCP delivers when it
+//!   likes, even over the loopback interface.
+//! * Other threads may use the ring's handles. But time in the simulation does not wait for them, and when
+//!   they get to run is not the seed's to say. A ring that nothing else can wake waits for them up to
+//!   [`set_patience`](Simulation::set_patience).
+//! * The clocks of the simulation begin with the real ones: a time that is given absolutely, as an
+//!   `Instant`, is as far away as it happens to be.
+//!
+//! A ring that waits for what can't happen is told so: `run` ends with
+//! [`RingError::Api`](crate::RingError::Api) and `EDEADLK`. For programs that don't wait but turn round for
+//! ever, there is [`limit_enters`](Simulation::limit_enters).
+//!
+//! # A ring in another loop
+//!
+//! Nothing happens in the simulated kernel while the ring is outside of it, unless
+//! [`pass`](Simulation::pass) says so: so don't sleep on the descriptor of a ring that is turned, but let
+//! time pass, or turn it again.
+//!
+//! # Why this is sound
+//!
+//! The simulation does to memory what the kernel would do, where and as long as the kernel may: an entry is
+//! queued only by who vouches for what it points to, until the final completion, and the ring keeps that
+//! promise by the same code. What it leaves pending when the ring is closed, it forgets. No hook is given
+//! access to that memory.
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock;
 use crate::config::RawRing;
@@ -19,12 +135,15 @@ mod descriptors;
 mod machine;
 mod pool;
 mod rng;
+mod settings;
 
 pub use asked::Asked;
 use machine::{Machine, Start, Step};
+use settings::Settings;
 
-/// How the simulation answers for the kernel.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// How the simulation answers for the kernel: see [`Simulation::on_request`].
+#[derive(Debug)]
+#[non_exhaustive]
 pub enum Answer {
     /// Does what was asked, on the descriptors of this process.
     Perform,
@@ -34,47 +153,62 @@ pub enum Answer {
     Finish(i32),
     /// A stream goes on after this result; other requests end with it.
     More(i32),
+    /// These bytes are read or received, as many of them as there is room for: the others are lost. A stream
+    /// goes on; other requests, and a stream for which there are none, end.
+    Bytes(Vec<u8>),
+    /// This descriptor is what was accepted or opened. A stream goes on; other requests end.
+    Descriptor(OwnedFd),
 }
 
-/// What goes wrong, and how often: probabilities from 0 to 1, each time that it could happen.
+/// What goes wrong, and how often: probabilities from 0 to 1, each time that it could happen. More than 1 is
+/// as good as 1; less than 0, or no number, as 0.
+///
+/// All of it is what the kernel does, or may do. Where not said otherwise, it was provoked on Linux 6.18.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Faults {
-    /// A transfer moves fewer bytes than it was to.
+    /// A transfer moves fewer bytes than it was to, but at least one. Never with `MSG_WAITALL`.
     pub short: f64,
-    /// A connection is reset, when something is received or sent.
+    /// A connection is reset (`ECONNRESET`), when something is received or sent: both ends are shut down.
     pub reset: f64,
-    /// A request ends with `ECANCELED` or `EINTR` though nobody has cancelled it.
+    /// A request ends with `ECANCELED` or `EINTR` though nobody has cancelled it, as one does that is left to
+    /// a worker when there may be none. Not reads and writes of files.
     pub cancelled: f64,
     /// A completion is held back for up to three milliseconds, and is overtaken by others.
     pub delay: f64,
     /// Requests that could go on do so in any order.
     pub reorder: bool,
-    /// A request is issued up to three milliseconds after it was taken in; no cancel finds it before.
+    /// A request is issued up to three milliseconds after it was taken in; no cancel finds it before, as with
+    /// one that stands behind another in a chain, or waits for a worker.
     pub late: f64,
-    /// A cancel comes too late: the request goes on.
+    /// A cancel comes too late (`EALREADY`, or `ENOENT` from a timer that goes on): what is about to fire goes
+    /// on.
     pub lost_race: f64,
     /// A cancelled request ends with `EINTR`, with `ERESTARTSYS` (512), with success after all, with more
     /// of a stream before the end, or with a buffer.
     pub odd_ends: f64,
-    /// Work on a file has begun, and is ended by no cancel.
+    /// Work on a file has begun, takes up to three milliseconds, and is ended by no cancel.
     pub running: f64,
-    /// A stream ends by itself, with its payload, as if the completion queue were full.
+    /// A stream ends by itself, with its payload and without `IORING_CQE_F_MORE`, as if the completion queue
+    /// were full. The ring arms it again.
     pub cut: f64,
     /// A pool seems to be empty (`ENOBUFS`).
     pub no_buffers: f64,
-    /// A zero-copy send is never notified of: its memory is in use for ever.
+    /// A zero-copy send is never notified of, as with a peer that never reads: its memory is in use for ever,
+    /// and nothing but the deadline of a teardown ends that.
     pub never: f64,
-    /// A signal interrupts the ring (`EINTR`).
+    /// A signal interrupts the ring (`EINTR`), or makes it return early if it has submitted something.
     pub interrupt: f64,
-    /// The kernel is short of something (`EAGAIN`, `EBUSY`); never more than three times in a row.
+    /// The kernel is short of something (`EAGAIN`, `EBUSY`); never more than three times in a row. As the
+    /// manual page says; not provoked.
     pub busy: f64,
-    /// Only a part of the submission queue is taken in.
+    /// Only a part of the submission queue is taken in, and there is no wait.
     pub partial: f64,
     /// A wait ends without a completion.
     pub silent: f64,
-    /// Another ring posts a completion that names no request.
+    /// Another ring posts a completion that names no request (`IORING_OP_MSG_RING`).
     pub foreign: f64,
-    /// The kernel loses a completion (`EBADR`), and with it all accounts: the ring is abandoned.
+    /// The kernel loses a completion (`EBADR`), and with it all accounts: the ring is abandoned. As its source
+    /// says; not provoked.
     pub lost: f64,
 }
 
@@ -178,9 +312,13 @@ pub enum Event {
     },
 }
 
-type IdleHook = Box<dyn FnMut() -> bool + Send>;
-
-/// A simulated kernel.
+/// A simulated kernel, which one ring at a time lives on.
+///
+/// A cheap clone: all clones are the same kernel. May be used from any thread, and from within the hooks,
+/// but for what looks into the kernel ([`has`](Self::has), [`uses`](Self::uses),
+/// [`in_kernel`](Self::in_kernel), [`figures`](Self::figures), [`take_log`](Self::take_log)) and what
+/// changes it ([`raw_ring`](Self::raw_ring), [`pass`](Self::pass)): these panic in
+/// [`on_request`](Self::on_request), which is asked while the kernel is at work.
 #[derive(Clone)]
 pub struct Simulation {
     shared: Arc<Shared>,
@@ -189,32 +327,60 @@ pub struct Simulation {
 struct Shared {
     seed: u64,
     machine: Mutex<Option<Machine>>,
+    /// The thread that has the machine locked.
+    at_work: Mutex<Option<ThreadId>>,
     /// What the ring has left when it was closed.
     left: Mutex<(Figures, Vec<Event>)>,
-    setup: Mutex<Setup>,
-    idle: Mutex<Option<IdleHook>>,
+    settings: Arc<Settings>,
 }
 
-struct Setup {
-    most_enters: u64,
-    faults: Faults,
-    answer: Option<machine::AnswerHook>,
+impl Shared {
+    /// Does something with the machine.
+    ///
+    /// # Panics
+    ///
+    /// From within a hook that the machine has called.
+    fn machine<T>(&self, work: impl FnOnce(&mut Option<Machine>) -> T) -> T {
+        let here = thread::current().id();
+        assert!(!self.is_at_work_here(), "this looks into the simulated kernel from within `on_request`");
+        let mut machine = lock(&self.machine);
+        *lock(&self.at_work) = Some(here);
+        let _ends = AtWork(&self.at_work);
+        work(&mut machine)
+    }
+
+    /// Whether this is called from within a hook that the machine has called.
+    fn is_at_work_here(&self) -> bool {
+        *lock(&self.at_work) == Some(thread::current().id())
+    }
+}
+
+/// Ends the work on the machine, come a panic what may.
+struct AtWork<'a>(&'a Mutex<Option<ThreadId>>);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        *lock(self.0) = None;
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The kernel's largest queues (`IORING_MAX_ENTRIES`, `IORING_MAX_CQ_ENTRIES`).
+const MOST_ENTRIES: u32 = 32_768;
+const MOST_COMPLETIONS: u32 = 2 * MOST_ENTRIES;
+
 impl Simulation {
-    /// A kernel that does what the seed says.
+    /// A kernel that does what the seed says, with [`Faults::usual`].
     pub fn new(seed: u64) -> Simulation {
-        let setup = Setup { most_enters: u64::MAX, faults: Faults::usual(), answer: None };
         let shared = Shared {
             seed,
             machine: Mutex::default(),
+            at_work: Mutex::default(),
             left: Mutex::default(),
-            setup: Mutex::new(setup),
-            idle: Mutex::default(),
+            settings: Arc::new(Settings::new()),
         };
         Simulation { shared: Arc::new(shared) }
     }
@@ -224,69 +390,137 @@ impl Simulation {
         self.shared.seed
     }
 
-    /// What goes wrong from here on.
+    /// What goes wrong from the next time on that the ring enters the kernel.
     pub fn set_faults(&self, faults: Faults) {
-        lock(&self.shared.setup).faults = faults;
-        if let Some(machine) = &mut *lock(&self.shared.machine) {
-            machine.set_faults(faults);
-        }
+        self.shared.settings.set_faults(faults);
     }
 
-    /// Panics when the ring has entered the kernel more often than this: for programs that must have an
-    /// end.
+    /// Panics when a ring enters the kernel more often than this: for programs that must have an end.
+    /// The ring, which is torn down by that panic, is told `EDEADLK` from then on.
     pub fn limit_enters(&self, most: u64) {
-        lock(&self.shared.setup).most_enters = most;
-        if let Some(machine) = &mut *lock(&self.shared.machine) {
-            machine.limit_enters(most);
-        }
+        self.shared.settings.set_most_enters(most);
     }
 
-    /// Answers in place of the kernel.
+    /// How long a ring that nothing in the simulation can wake waits for other threads, in real time,
+    /// before it is told `EDEADLK`: 100 milliseconds if nothing is said.
+    ///
+    /// Only where there is a descriptor that they could do something to: that of a pending request, or the
+    /// ring's own, by which a [`RingHandle`](crate::RingHandle) wakes it.
+    pub fn set_patience(&self, patience: Duration) {
+        self.shared.settings.set_patience(patience);
+    }
+
+    /// Answers in place of the kernel, in place of what did so before.
+    ///
+    /// The hook is asked each time that a request could go on, until that has ended; not about cancels, nor
+    /// about linked timeouts. It says what the results are; what these leave in memory is the simulation's
+    /// business: a number of bytes that were read is that many zeros, [`Answer::Bytes`] gives others, and
+    /// [`Answer::Descriptor`] hands over a descriptor.
+    ///
+    /// A hook that keeps a clone of this keeps it, and itself, for ever.
+    ///
+    /// # Panics
+    ///
+    /// The ring's call into the kernel panics, and with it the ring, if the hook does, or if what it
+    /// answers can't be: more bytes than there is memory for, the number of a descriptor, success of
+    /// an operation that fills memory in ways that the simulation does not know. Once it has panicked
+    /// itself, the hook is gone.
     pub fn on_request(&self, answer: impl FnMut(&Asked) -> Answer + Send + 'static) {
-        lock(&self.shared.setup).answer = Some(Box::new(answer));
+        self.shared.settings.set_answer(Box::new(answer), false);
     }
 
-    /// Does what the other side does, when the ring has nothing to do but wait.
+    /// As [`on_request`](Self::on_request), without a check of the answers, and without zeros.
+    ///
+    /// # Safety
+    ///
+    /// Each answer is true: a number of bytes that were read was written to the memory of the request, and
+    /// a result that is a descriptor is that of a file that was open and that nobody else owns.
+    pub unsafe fn on_request_unchecked(&self, answer: impl FnMut(&Asked) -> Answer + Send + 'static) {
+        self.shared.settings.set_answer(Box::new(answer), true);
+    }
+
+    /// Does what the other side does, in place of what did so before.
+    ///
+    /// The hook is called whenever the ring has nothing to do but wait, for time to go by if not for more. It
+    /// returns whether it has done something: then the kernel looks whether that helps before it lets time
+    /// go by. It is the place for a test to write to the other end of a socket, or to look into the
+    /// simulation. What it does should not wait, or only for what another thread does.
+    ///
+    /// # Panics
+    ///
+    /// The ring's call into the kernel panics, and with it the ring, if the hook does, which is gone then,
+    /// or if it has said ten thousand times in a row that it has done something, with nothing coming of
+    /// it.
     pub fn on_idle(&self, idle: impl FnMut() -> bool + Send + 'static) {
-        *lock(&self.shared.idle) = Some(Box::new(idle));
+        self.shared.settings.set_idle(Box::new(idle));
     }
 
-    /// A ring of this kernel.
+    /// A ring of this kernel, with `entries` in its submission queue, rounded up to a power of two, and four
+    /// times as many in its completion queue. For `new`, or for [`Builder::raw_ring`].
+    ///
+    /// A ring after another begins with the same seed. Its descriptor is -1, as `as_raw_fd` has it: no
+    /// other ring can send messages to it.
+    ///
+    /// [`Builder::raw_ring`]: crate::Builder::raw_ring
+    ///
+    /// # Errors
+    ///
+    /// * `EBUSY`: there is a ring of this kernel that was not dropped.
+    /// * `EINVAL`: more than 32 768 entries.
+    /// * If there are no descriptors for what wakes it.
     pub fn raw_ring(&self, entries: NonZeroU32) -> io::Result<RawRing> {
         self.raw_ring_with(entries, entries.saturating_mul(NonZeroU32::MIN.saturating_add(3)))
     }
 
-    /// A ring of this kernel with these sizes.
+    /// As [`raw_ring`](Self::raw_ring), with this many entries in the completion queue: rounded up to a power
+    /// of two, not less than in the submission queue, and at most 65 536.
+    ///
+    /// # Errors
+    ///
+    /// As of [`raw_ring`](Self::raw_ring).
     pub fn raw_ring_with(&self, entries: NonZeroU32, completions: NonZeroU32) -> io::Result<RawRing> {
-        let entries = entries.get().next_power_of_two();
-        let completions = completions.get().next_power_of_two().max(entries);
-        let memory = Own::new(entries, completions);
-        let queues = memory.queues();
-        let mut ring = lock(&self.shared.machine);
-        if ring.is_some() {
-            // Its memory is that of the ring that there is.
-            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        if entries.get() > MOST_ENTRIES {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        let mut setup = lock(&self.shared.setup);
-        let start = Start {
-            now: clock::monotonic(),
-            since_1970: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),
-        };
-        let mut machine = Machine::new(memory, self.shared.seed, setup.faults, setup.answer.take(), start);
-        machine.limit_enters(setup.most_enters);
-        *ring = Some(machine);
-        drop(ring);
+        let entries = entries.get().next_power_of_two();
+        let completions = completions.get().min(MOST_COMPLETIONS).next_power_of_two().max(entries);
+        let Shared { seed, settings, .. } = &*self.shared;
+        let queues = self.shared.machine(|machine| {
+            if machine.is_some() {
+                // Its memory is that of the ring that there is.
+                return Err(io::Error::from_raw_os_error(libc::EBUSY));
+            }
+            let memory = Own::new(entries, completions);
+            let queues = memory.queues();
+            let start = Start {
+                now: clock::monotonic(),
+                since_1970: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),
+            };
+            *machine = Some(Machine::new(memory, *seed, Arc::clone(settings), start));
+            Ok(queues)
+        })?;
         let kernel = Simulated { shared: Arc::clone(&self.shared), queues, process: std::process::id() };
         RawRing::assemble(Host::Simulated(Box::new(kernel)), true)
     }
 
-    fn with<T>(&self, look: impl FnOnce(&Machine) -> T) -> Option<T> {
-        lock(&self.shared.machine).as_ref().map(look)
+    fn look<T>(&self, look: impl FnOnce(&Machine) -> T) -> Option<T> {
+        self.shared.machine(|machine| machine.as_ref().map(look))
     }
 
-    /// How many requests the kernel has.
+    /// Lets time go by in the kernel while the ring is outside, as in a loop of one's own: what is due
+    /// happens, completions are posted, and the descriptor of a ring that is turned becomes readable. While a
+    /// ring is inside, time goes by by itself.
+    pub fn pass(&self, time: Duration) {
+        self.shared.machine(|machine| {
+            if let Some(machine) = machine {
+                machine.pass(time);
+            }
+        });
+    }
+
+    /// How many requests the kernel has: taken in, and without their final completion.
     pub fn in_kernel(&self) -> usize {
-        self.with(Machine::owned).unwrap_or(0)
+        self.look(Machine::owned).unwrap_or(0)
     }
 
     /// Posts a completion, as another ring can by a message (`IORING_OP_MSG_RING`).
@@ -294,41 +528,52 @@ impl Simulation {
     /// # Safety
     ///
     /// A completion that names a request in flight is believed: the memory of that is given back while the
-    /// kernel still uses it, and a result is taken for a descriptor that nobody owns. So nothing may come
-    /// of the request any more, and if it yields a descriptor, the result is an error or such a one.
+    /// kernel still uses it, and a result is taken for a descriptor that nobody owns, or for a number of
+    /// bytes that were written. So nothing may come of the request any more; if it yields a descriptor, the
+    /// result is an error or such a one; and if it receives into memory that was not initialised, the
+    /// result is an error, or as many bytes were written there.
     pub unsafe fn post(&self, user_data: u64, result: i32, flags: u32) {
-        if let Some(machine) = &mut *lock(&self.shared.machine) {
-            machine.post(user_data, result, flags);
-        }
+        self.shared.machine(|machine| {
+            if let Some(machine) = machine {
+                machine.post(user_data, result, flags);
+            }
+        });
     }
 
-    /// Whether the kernel has a request of this name.
+    /// Whether the kernel has a request of this name ([`Asked::user_data`]).
     pub fn has(&self, user_data: u64) -> bool {
-        self.with(|machine| machine.has(user_data)).unwrap_or(false)
-    }
-
-    /// What has happened since this was last called, the first time nothing: it begins the log.
-    pub fn take_log(&self) -> Vec<Event> {
-        let mut log = std::mem::take(&mut lock(&self.shared.left).1);
-        if let Some(machine) = &mut *lock(&self.shared.machine) {
-            log.append(&mut machine.take_log());
-        }
-        log
+        self.look(|machine| machine.has(user_data)).unwrap_or(false)
     }
 
     /// Whether a request that the kernel has uses the memory at this place.
     pub fn uses<T>(&self, place: *const T) -> bool {
-        self.with(|machine| machine.uses(place.addr() as u64)).unwrap_or(false)
+        self.look(|machine| machine.uses(place.addr() as u64)).unwrap_or(false)
     }
 
-    /// What has happened.
+    /// What has happened since this was last called; nothing the first time, which begins the log.
+    pub fn take_log(&self) -> Vec<Event> {
+        self.shared.settings.begin_log();
+        self.shared.machine(|machine| {
+            let mut log = mem::take(&mut lock(&self.shared.left).1);
+            if let Some(machine) = machine {
+                log.append(&mut machine.take_log());
+            }
+            log
+        })
+    }
+
+    /// What has happened to the present ring, or to the last one if there is none.
     pub fn figures(&self) -> Figures {
-        self.with(Machine::figures).unwrap_or_else(|| lock(&self.shared.left).0)
+        self.look(Machine::figures).unwrap_or_else(|| lock(&self.shared.left).0)
     }
 
-    /// The time in the simulation.
+    /// The time in the simulation, as the monotonic clock counts it; 0 while there is no ring. It begins with
+    /// the time of that clock when the ring is made, and has nothing to do with it from then on.
     pub fn now(&self) -> Duration {
-        self.with(Machine::now).unwrap_or_default()
+        match self.shared.is_at_work_here() {
+            true => self.shared.settings.asked_at(),
+            false => self.look(Machine::now).unwrap_or_default(),
+        }
     }
 }
 
@@ -336,6 +581,47 @@ impl fmt::Debug for Simulation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Simulation").field("seed", &self.shared.seed).finish_non_exhaustive()
     }
+}
+
+/// The seed that [`explore`] runs alone, if it is set.
+const SEED: &str = "RUMMEL_SEED";
+
+/// Runs a test under the simulated kernels of all these seeds, or of the one that `RUMMEL_SEED` names.
+///
+/// # Panics
+///
+/// As the first run does that panics. Standard error says its seed, and how to run that alone; then, the
+/// log of what the ring and the kernel had to do with each other is printed as well, as far as the test
+/// has not taken it. Also if `RUMMEL_SEED` is no number.
+///
+/// ```
+/// # use rummelplatz::sim;
+/// sim::explore(0..100, |simulation| {
+///     // Make a ring of `simulation.raw_ring(…)`, run it, and assert what must hold.
+///     assert!(simulation.seed() < 100);
+/// });
+/// ```
+pub fn explore(seeds: impl IntoIterator<Item = u64>, mut test: impl FnMut(Simulation)) {
+    match std::env::var_os(SEED) {
+        Some(text) => match text.to_str().and_then(|text| text.trim().parse().ok()) {
+            Some(seed) => explore_one(seed, true, &mut test),
+            None => panic!("{SEED} is to be a number, and is {text:?}"),
+        },
+        None => seeds.into_iter().for_each(|seed| explore_one(seed, false, &mut test)),
+    }
+}
+
+fn explore_one(seed: u64, keeps_log: bool, test: &mut impl FnMut(Simulation)) {
+    let simulation = Simulation::new(seed);
+    if keeps_log {
+        simulation.take_log();
+    }
+    let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(simulation.clone()))) else { return };
+    for event in simulation.take_log() {
+        eprintln!("{event:?}");
+    }
+    eprintln!("the simulation of seed {seed} fails: {SEED}={seed} runs it alone");
+    resume_unwind(panic);
 }
 
 /// The simulated kernel, as a ring sees it.
@@ -347,21 +633,28 @@ struct Simulated {
 
 impl Simulated {
     fn machine<T>(&self, work: impl FnOnce(&mut Machine) -> T) -> io::Result<T> {
-        match &mut *lock(&self.shared.machine) {
+        self.shared.machine(|machine| match machine {
             Some(machine) => Ok(work(machine)),
             None => Err(io::Error::from_raw_os_error(libc::EBADF)),
-        }
-    }
-
-    /// What the other side says to the question whether it does something.
-    fn ask_the_other_side(&self) -> bool {
-        let mut idle = lock(&self.shared.idle);
-        idle.as_mut().is_some_and(|idle| idle())
+        })
     }
 }
 
 /// How often in a row the other side may say that it does something, with nothing coming of it.
 const MOST_PROMISES: u32 = 10_000;
+
+/// Waits until something can be done with one of these descriptors, or for this time. Whether it can.
+fn await_any(descriptors: &mut [libc::pollfd], time: Duration) -> bool {
+    if descriptors.is_empty() || time.is_zero() {
+        return false;
+    }
+    let milliseconds = time.as_micros().div_ceil(1000).try_into().unwrap_or(libc::c_int::MAX);
+    let count = descriptors.len() as libc::nfds_t;
+    // SAFETY: there are so many of them.
+    let ready = unsafe { libc::poll(descriptors.as_mut_ptr(), count, milliseconds) };
+    // After a signal it is seen whether there is time left.
+    ready != 0
+}
 
 impl Kernel for Simulated {
     fn queues(&self) -> Queues {
@@ -386,14 +679,28 @@ impl Kernel for Simulated {
             Ok(entering) => entering,
             Err(result) => return result,
         };
-        let mut said = None;
-        for _ in 0..MOST_PROMISES {
-            match self.machine(|machine| machine.go_on(&entering, said))? {
+        let (mut said, mut promises, mut stuck_since) = (None, 0, None);
+        loop {
+            said = match self.machine(|machine| machine.go_on(&entering, said))? {
                 Step::Return(result) => return result,
-                Step::Idle => said = Some(self.ask_the_other_side()),
-            }
+                Step::Idle => Some(self.shared.settings.ask_the_other_side()),
+                Step::Stuck(mut descriptors) => {
+                    let since = *stuck_since.get_or_insert_with(Instant::now);
+                    let left = self.shared.settings.patience().saturating_sub(since.elapsed());
+                    if !await_any(&mut descriptors, left) {
+                        return Err(machine::deadlock());
+                    }
+                    // Another thread does not promise.
+                    promises = 0;
+                    Some(true)
+                }
+            };
+            promises += u32::from(said == Some(true));
+            assert!(
+                promises <= MOST_PROMISES,
+                "the other side says that it does something, but nothing comes of it: see `on_idle`"
+            );
         }
-        panic!("the other side says that it does something, but nothing comes of it: see `on_idle`");
     }
 
     fn register(&mut self) {}
@@ -421,8 +728,13 @@ impl Kernel for Simulated {
 impl Drop for Simulated {
     /// Closes the ring; requests that it has left are forgotten with it.
     fn drop(&mut self) {
-        if let Some(mut machine) = lock(&self.shared.machine).take() {
-            *lock(&self.shared.left) = (machine.figures(), machine.take_log());
-        }
+        let closed = self.shared.machine(|machine| {
+            let mut closed = machine.take()?;
+            let mut left = lock(&self.shared.left);
+            left.0 = closed.figures();
+            left.1.append(&mut closed.take_log());
+            Some(closed)
+        });
+        drop(closed);
     }
 }

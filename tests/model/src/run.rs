@@ -56,10 +56,13 @@ pub fn simulate(program: &Program) -> Result<Figures, Vec<String>> {
     simulation.limit_enters(MOST_ENTERS);
     let world = World::new(program, Some(simulation.clone()), Surroundings::nothing());
     let (answers, idle) = (Arc::downgrade(&world), Arc::downgrade(&world));
-    simulation.on_request(move |asked| match answers.upgrade() {
+    let answer = move |asked: &sim::Asked| match answers.upgrade() {
         Some(world) => world.answer(asked),
         None => sim::Answer::Wait,
-    });
+    };
+    // SAFETY: the world writes to the memory of what is read, and gives away the descriptors that it answers
+    // with.
+    unsafe { simulation.on_request_unchecked(answer) };
     simulation.on_idle(move || idle.upgrade().is_some_and(|world| world.release()));
     simulation.take_log();
     let mut figures = run(program, &world)?;
