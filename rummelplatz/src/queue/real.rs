@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use io_uring::IoUring;
 use io_uring::types::{SubmitArgs, Timespec};
+use rustix::io::Errno;
 use rustix::io_uring::{IoringEnterFlags, IoringRegisterOp, io_uring_enter, io_uring_register};
 
 use super::mapped::Mapped;
@@ -46,7 +47,7 @@ impl Real {
         Ok(Real { entrance: ring.as_raw_fd(), entrance_flags: IoringEnterFlags::empty(), has_poller, ring })
     }
 
-    #[inline]
+    #[inline(always)]
     fn enter_now(&mut self, queued: u32, want: u32, mut flags: IoringEnterFlags) -> io::Result<()> {
         if self.has_poller {
             flags |= self.wake_poller(queued, flags.is_empty());
@@ -59,7 +60,7 @@ impl Real {
         let entered = unsafe { io_uring_enter(ring, queued, want, flags | self.entrance_flags) };
         match entered {
             Ok(_) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => fail(error),
         }
     }
 
@@ -92,6 +93,12 @@ impl Real {
     }
 }
 
+#[cold]
+#[inline(never)]
+fn fail(error: Errno) -> io::Result<()> {
+    Err(error.into())
+}
+
 impl Kernel for Real {
     fn queues(&self) -> Queues {
         self.ring.places()
@@ -109,7 +116,7 @@ impl Kernel for Real {
         self.ring.submitter().register_enable_rings()
     }
 
-    #[inline]
+    #[inline(always)]
     fn enter(&mut self, queued: u32, patience: Patience) -> io::Result<()> {
         match patience {
             Patience::Submit => self.enter_now(queued, 0, IoringEnterFlags::empty()),
