@@ -106,9 +106,15 @@ impl RingOperation<Model> for Operation {
                 }
                 ControlFlow::Continue
             }
-            _ if warns => ControlFlow::Warn(Failed),
+            _ if warns => {
+                self.world.warned();
+                ControlFlow::Warn(Failed)
+            }
             _ => ControlFlow::Continue,
         };
+        if keeps && !more {
+            self.world.returned_late();
+        }
         if more && !keeps && is_stream {
             self.world.forgotten(data.id);
         }

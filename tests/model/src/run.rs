@@ -94,6 +94,7 @@ pub fn simulate(program: &Program) -> Result<Figures, Vec<String>> {
             }
         }
         let stats = ring.stats();
+        world.check_figures(&stats);
         if stats.in_flight > 0 && leaked.is_none() && !may_leak && program.end != End::Drop {
             world.violation(format!("after the run: {stats:?}"));
         }
@@ -180,6 +181,7 @@ fn turn(program: &Program, world: &Arc<World>, ring: &mut Model) -> Result<(), R
     let mut left = TURNS;
     while left > 0 {
         let progress = ring.turn()?;
+        world.check_figures(&ring.stats());
         if progress.is_finished() {
             return Ok(());
         }

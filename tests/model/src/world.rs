@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rummelplatz::sim::{Answer, Asked, Event, Simulation};
-use rummelplatz::{Buffer, BufferPool, Completion, Key, RawCompletion};
+use rummelplatz::{Buffer, BufferPool, Completion, Key, RawCompletion, Stats};
 
 use crate::program::{Action, Chance, Kind, Program};
 use crate::ring::Operation;
@@ -96,10 +96,29 @@ pub(crate) struct Inner {
     fd: Arc<OwnedFd>,
     /// Whose writing end is in the hands of all descriptors that the kernel makes.
     pipe: Option<(OwnedFd, OwnedFd)>,
+    /// What the figures of the ring must say.
+    expected: Expected,
     /// What is wrong.
     violations: Vec<String>,
     /// The kernel has lost a completion, or gives one never: leaks are to be expected.
     pub(crate) silenced: bool,
+}
+
+/// What the figures of a ring must say.
+#[derive(Default)]
+struct Expected {
+    warnings: u64,
+    returned_late: u64,
+    /// Completions that name no request: posted, and how many of them before one that was delivered.
+    strangers: u64,
+    strangers_seen: u64,
+    /// How many there were when the end of a request was posted, by name.
+    strangers_before: HashMap<u64, u64>,
+    /// Requests that nobody is told of, and those that the kernel has ended well.
+    detached: u64,
+    detached_well: u64,
+    /// The message that was delivered last.
+    last_message: Option<usize>,
 }
 
 struct Chain {
@@ -149,6 +168,7 @@ impl World {
                 pool: None,
                 fd: NOTHING.with(Arc::clone),
                 pipe: None,
+                expected: Expected::default(),
                 violations: Vec::new(),
                 silenced: false,
             }),
@@ -228,12 +248,23 @@ impl World {
         let mut inner = self.lock();
         inner.requests[id].accepted = true;
         inner.requests[id].silent = true;
+        inner.expected.detached += 1;
     }
 
     pub(crate) fn accepted_message(&self, id: usize) {
         let mut inner = self.lock();
         inner.requests[id].accepted = true;
         inner.requests[id].is_message = true;
+    }
+
+    /// A handler has returned data for a request that is over.
+    pub(crate) fn returned_late(&self) {
+        self.lock().expected.returned_late += 1;
+    }
+
+    /// A handler warns.
+    pub(crate) fn warned(&self) {
+        self.lock().expected.warnings += 1;
     }
 
     pub(crate) fn accepted_chain(&self, first: usize, length: usize) {
@@ -297,8 +328,14 @@ impl World {
         if let Err(why) = expected.and_then(|()| inner.compare(name, kind, is_stream, raw, more)) {
             inner.violation(format!("#{id} ({kind:?}): {why}; {raw:?}"));
         }
+        if is_message && inner.expected.last_message.replace(id).is_some_and(|last| last > id) {
+            inner.violation(format!("message #{id} was overtaken"));
+        }
         if !more {
             inner.requests[id].finals += 1;
+            if let Some(before) = name.and_then(|name| inner.expected.strangers_before.get(&name).copied()) {
+                inner.expected.strangers_seen = inner.expected.strangers_seen.max(before);
+            }
         }
     }
 
@@ -341,6 +378,41 @@ impl World {
         drop(inner);
         drop(kept);
         any
+    }
+
+    /// Compares the figures of the ring with the accounts, between two calls of it.
+    pub(crate) fn check_figures(&self, stats: &Stats) {
+        let mut inner = self.look();
+        let Expected { warnings, returned_late, strangers, strangers_seen, detached, detached_well, .. } =
+            inner.expected;
+        let mut wrong = Vec::new();
+        if (stats.warnings, stats.returned_late) != (warnings, returned_late) {
+            wrong.push(format!("{warnings} warnings and {returned_late} late returns"));
+        }
+        if !(strangers_seen..=strangers).contains(&stats.foreign) {
+            wrong.push(format!("{strangers_seen} to {strangers} strangers"));
+        }
+        let failed = detached - detached_well;
+        let is_over = stats.in_flight == 0 && !inner.silenced;
+        if stats.detached_failed > failed || is_over && stats.detached_failed != failed {
+            wrong.push(format!("{failed} failed unnoticed"));
+        }
+        if stats.operations().iter().map(|operation| operation.in_flight).sum::<usize>() != stats.in_flight {
+            wrong.push("the operations have others in flight".to_owned());
+        }
+        if inner.program.backlog_limit.is_some_and(|limit| stats.backlog > limit) {
+            wrong.push("more wait than may".to_owned());
+        }
+        let is_open = |it: &&Request| it.accepted && !it.silent && it.finals == 0;
+        let open = inner.requests.iter().filter(is_open).count();
+        let is_silent = |it: &&Request| it.silent && it.finals == 0;
+        let silent = inner.requests.iter().filter(is_silent).count();
+        if !inner.silenced && !(open..=open + silent).contains(&stats.in_flight) {
+            wrong.push(format!("{open} to {} requests have not ended", open + silent));
+        }
+        for what in wrong {
+            inner.violation(format!("{what}, but {stats:?}"));
+        }
     }
 
     // ---- in the end -----------------------------------------------------------------------------------
@@ -466,9 +538,17 @@ impl Inner {
             }
             Event::Posted { user_data, result, flags } => {
                 let of_ours = user_data as u8 != 0 && self.owned.contains(&user_data);
+                // All that has tag 0 and is none of the ring's own is a stranger's.
+                let is_control = user_data as u8 == 0 && user_data >> 8 <= 2;
+                if !of_ours && !is_control {
+                    self.expected.strangers += 1;
+                }
                 if of_ours {
                     if flags & F_MORE == 0 {
                         self.owned.remove(&user_data);
+                        let detached = !self.by_name.contains_key(&user_data);
+                        self.expected.detached_well += u64::from(detached && result >= 0);
+                        self.expected.strangers_before.insert(user_data, self.expected.strangers);
                     }
                     self.posted.entry(user_data).or_default().push_back(RawCompletion { result, flags });
                 }
