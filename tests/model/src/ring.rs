@@ -138,7 +138,7 @@ impl RingOperation<Model> for Operation {
             (submits, kind, inner.chance.one_in(60), inner.chance.one_in(10))
         };
         if submits {
-            self.submit(&mut submitter, kind, false);
+            self.submit(&mut submitter, kind, !self.is_first);
         }
         if panics {
             self.panic();
@@ -206,7 +206,8 @@ impl Operation {
                 }
             }
             Action::CancelAll { second } => {
-                submitter.to(other(second)).cancel_all();
+                let found = submitter.to(other(second)).cancel_all();
+                self.world.cancelled_all(second, found);
             }
             Action::External => {
                 self.world.release();

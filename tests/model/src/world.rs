@@ -16,6 +16,9 @@ const F_MORE: u32 = 1 << 1;
 /// How often a stream goes on before it ends by itself.
 const LONGEST_STREAM: u32 = 5;
 
+/// How often in a row a stream must have been told that there are no buffers before it ends by itself.
+const HOPELESS: u32 = 4;
+
 /// The data of a request.
 pub(crate) struct Data {
     pub(crate) id: usize,
@@ -59,6 +62,14 @@ struct Request {
     /// The other side holds it up.
     blocked: bool,
     told: u32,
+    /// A cancel has found it.
+    cancelled: bool,
+    /// Ticks that were told of.
+    ticks: u32,
+    /// How often in a row it was told that there are no buffers.
+    starved: u32,
+    /// Of a message: how many completions of the kernel's were delivered before it must be.
+    round: u64,
     finals: u32,
     drops: u32,
     taken_in: bool,
@@ -119,6 +130,11 @@ struct Expected {
     detached_well: u64,
     /// The message that was delivered last.
     last_message: Option<usize>,
+    /// Completions of the kernel's that were delivered; one more while one of the ring's own is.
+    round: u64,
+    is_own: bool,
+    /// Messages on their way.
+    messages: Vec<usize>,
 }
 
 struct Chain {
@@ -212,6 +228,10 @@ impl World {
             silent: false,
             blocked,
             told: 0,
+            cancelled: false,
+            ticks: 0,
+            starved: 0,
+            round: 0,
             finals: 0,
             drops: 0,
             taken_in: false,
@@ -255,6 +275,8 @@ impl World {
         let mut inner = self.lock();
         inner.requests[id].accepted = true;
         inner.requests[id].is_message = true;
+        inner.requests[id].round = inner.expected.round + u64::from(inner.expected.is_own);
+        inner.expected.messages.push(id);
     }
 
     /// A handler has returned data for a request that is over.
@@ -281,6 +303,29 @@ impl World {
         let mut inner = self.lock();
         if found && inner.requests[id].finals > 0 {
             inner.violation(format!("a cancel of #{id} found something, though it is over"));
+        }
+        let is_open = inner.requests[id].finals == 0 && !inner.requests[id].silent && !inner.silenced;
+        if !found && is_open {
+            inner.violation(format!("a cancel of #{id} found nothing"));
+        }
+        inner.requests[id].cancelled |= found;
+    }
+
+    /// Cancels of all requests of an operation found so many.
+    pub(crate) fn cancelled_all(&self, second: bool, found: usize) {
+        let mut inner = self.lock();
+        let Inner { keys, requests, .. } = &mut *inner;
+        let silent = requests.iter().filter(|request| request.silent && request.finals == 0).count();
+        let mut open = 0;
+        for (_, id, _) in keys.iter().filter(|(of_second, _, _)| *of_second == second) {
+            let request = &mut requests[*id];
+            if request.finals == 0 && !request.silent {
+                request.cancelled = true;
+                open += 1;
+            }
+        }
+        if !inner.silenced && !(open..=open + silent).contains(&found) {
+            inner.violation(format!("cancels found {found} of {open} requests"));
         }
     }
 
@@ -321,6 +366,9 @@ impl World {
         if number(&place[8..]) != written {
             wrong("what the kernel has written is not there");
         }
+        let from_kernel = name.and_then(|name| inner.posted.get(&name)).is_some_and(|it| !it.is_empty());
+        inner.order(id, from_kernel);
+        inner.count(id, raw.result, more, from_kernel, teardown);
         let expected = match name {
             Some(name) => inner.expected(name, is_raw, is_stream, more, teardown),
             None => Ok(()),
@@ -660,6 +708,41 @@ impl Inner {
         }
     }
 
+    /// What the ring has made itself by the end of a handler comes before the kernel's next completion.
+    fn order(&mut self, id: usize, from_kernel: bool) {
+        let Inner { expected, requests, .. } = self;
+        expected.messages.retain(|message| *message != id && requests[*message].drops == 0);
+        let is_late = |message: &&usize| requests[**message].round <= expected.round;
+        let late = expected.messages.iter().find(is_late).copied();
+        expected.is_own = !from_kernel;
+        expected.round += u64::from(from_kernel);
+        if from_kernel && let Some(late) = late {
+            self.violation(format!("#{id} has overtaken message #{late}"));
+        }
+    }
+
+    /// Counts ticks and the want of buffers, and knows when a stream must end, and may.
+    fn count(&mut self, id: usize, result: i32, more: bool, from_kernel: bool, teardown: bool) {
+        let Request { kind, raw, cancelled, ticks, starved, is_message, .. } = &mut self.requests[id];
+        *ticks += u32::from(result == -libc::ETIME);
+        let counted = *kind == Kind::TimeoutThrice;
+        let too_often = counted && (*ticks > 3 || *ticks == 3 && more);
+        let gave_up = !from_kernel && !more && result == -libc::ENOBUFS;
+        let too_early = gave_up && *starved < HOPELESS;
+        *starved = if result == -libc::ENOBUFS { *starved + 1 } else { 0 };
+        let uncalled = !from_kernel && result == -libc::ECANCELED && !*cancelled && !teardown;
+        let (kind, uncalled) = (*kind, uncalled && !*raw && !*is_message);
+        if too_often {
+            self.violation(format!("#{id} ({kind:?}) ticks too often"));
+        }
+        if too_early {
+            self.violation(format!("#{id} ({kind:?}) was given up too early"));
+        }
+        if uncalled {
+            self.violation(format!("#{id} ({kind:?}) was cancelled, but by nobody"));
+        }
+    }
+
     /// Takes from what was posted what nobody is to be told of, so that what is next is what is delivered.
     fn expected(
         &mut self,
@@ -696,6 +779,8 @@ impl Inner {
         raw: RawCompletion,
         more: bool,
     ) -> Result<(), String> {
+        let cancelled =
+            name.and_then(|name| self.by_name.get(&name)).is_some_and(|id| self.requests[*id].cancelled);
         let next = name.and_then(|name| self.posted.get_mut(&name)?.pop_front());
         match next {
             Some(posted) => {
@@ -708,6 +793,7 @@ impl Inner {
                     return Err("it ends, but the kernel goes on".to_owned());
                 }
                 let cut = is_stream
+                    && !cancelled
                     && (raw.result > 0
                         || raw.result == -libc::ENOBUFS
                         || raw.result == -libc::ETIME
