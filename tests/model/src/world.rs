@@ -683,7 +683,9 @@ impl Inner {
             Kind::Receive | Kind::Send | Kind::SendZeroCopy if fails => Answer::Finish(-libc::ECONNRESET),
             Kind::Receive | Kind::Send | Kind::SendZeroCopy => Answer::Finish(some),
             Kind::Poll => Answer::Finish(libc::POLLIN.into()),
-            Kind::Accept | Kind::AcceptMulti if fails => Answer::Finish(-libc::EMFILE),
+            Kind::Accept | Kind::AcceptMulti if fails => {
+                Answer::Finish(self.kernel.pick(&[-libc::EMFILE, -libc::ENOBUFS]))
+            }
             Kind::Accept | Kind::AcceptMulti => Answer::More(self.descriptor().into_raw_fd()),
             Kind::ReceiveMulti if fails => Answer::Finish(self.kernel.pick(&[0, -libc::ECONNRESET])),
             Kind::ReceiveMulti => Answer::More(1 + self.kernel.below(64) as i32),
@@ -795,7 +797,7 @@ impl Inner {
                 let cut = is_stream
                     && !cancelled
                     && (raw.result > 0
-                        || raw.result == -libc::ENOBUFS
+                        || kind == Kind::ReceiveMulti && raw.result == -libc::ENOBUFS
                         || raw.result == -libc::ETIME
                         || kind == Kind::AcceptMulti && raw.result == 0);
                 if more && !announced && !cut {
