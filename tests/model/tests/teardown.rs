@@ -1,4 +1,4 @@
-//! When what happens in a teardown, by a clock that only the simulated kernel moves.
+//! When what happens, above all in a teardown, by a clock that only the simulated kernel moves.
 
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rummelplatz::io_uring::{opcode, types::Fd};
-use rummelplatz::sim::{Answer, Faults, Simulation};
+use rummelplatz::sim::{Answer, Event, Faults, Simulation};
 use rummelplatz::{
-    Completion, CompletionResult, ControlFlow, RingOperation, SubmitError, Submitter, request, ring,
+    Completion, CompletionResult, ControlFlow, RingError, RingOperation, SubmitError, Submitter, request,
+    ring,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -228,4 +229,42 @@ fn what_has_come_by_the_deadline_is_told_and_nothing_more_is_accepted() {
     ring.run().unwrap();
     assert_eq!(ring.does.told.len(), 2, "the message, and what was completed already: {:?}", ring.does.told);
     assert_eq!(ring.does.refused, ["Closed", "Closed"]);
+}
+
+#[test]
+fn a_turn_that_leaves_entries_behind_is_to_be_called_again_at_once() {
+    // The kernel takes only a part of several entries.
+    let simulation = kernel(Faults { partial: 1.0, ..Faults::none() });
+    let mut ring = ring(&simulation, 8, 8, Does::new(&[Kind::Stays; 8])).build().unwrap();
+    simulation.take_log();
+    let mut left = 0_i64;
+    let mut behind = 0;
+    for _ in 0..20 {
+        let progress = ring.turn().unwrap();
+        for event in simulation.take_log() {
+            match event {
+                Event::Entered { shown } => left = shown.into(),
+                Event::TakenIn(_) => left -= 1,
+                _ => {}
+            }
+        }
+        if left > 0 {
+            behind += 1;
+            assert_eq!(progress.call_again_in, Some(Duration::ZERO), "{left} entries are left");
+        }
+    }
+    assert!(behind > 0 && left == 0);
+}
+
+#[test]
+fn a_ring_that_has_lost_a_completion_is_given_up_at_once() {
+    let simulation = kernel(Faults { lost: 1.0, ..Faults::none() });
+    let mut ring = ring(&simulation, 8, 8, Does::new(&[Kind::Stays; 3])).build().unwrap();
+    let began = simulation.now();
+    let error = ring.run().unwrap_err();
+    let RingError::Abandoned { stuck } = &error else { panic!("{error:?}") };
+    assert_eq!(stuck.errno, Some(libc::EBADR));
+    assert_eq!(stuck.requests.len(), 3);
+    assert_eq!(simulation.figures().cancels, 0, "nothing is worth cancelling");
+    assert!(simulation.now() - began < MS);
 }
