@@ -791,7 +791,7 @@ fn the_age_of_what_is_abandoned_is_counted_from_when_it_was_submitted() {
                 Ok(())
             })
             .on_completion(|_, _, _| (ControlFlow::Exit, None));
-        let builder = Bench::builder(script, Script::new()).deadline(Duration::ZERO);
+        let builder = Bench::builder(script, Script::new()).deadline(Duration::from_millis(100));
         let mut ring = builder.build().unwrap();
         let long = Duration::from_secs(2);
         thread::sleep(long);

@@ -19,6 +19,8 @@ enum Kind {
     Exits,
     /// Posts a message and exits.
     PostsAndExits,
+    /// Posts the one above.
+    Relays,
     /// Never ends by itself.
     Stays,
     /// A zero-copy send that is never notified of: no cancel finds it.
@@ -99,6 +101,10 @@ impl RingOperation<Small> for Does {
     ) -> CompletionResult<Small, Self> {
         if data.kind == Kind::PostsAndExits {
             submitter.post(self.data(Kind::Exits)).unwrap();
+        }
+        if data.kind == Kind::Relays {
+            submitter.post(self.data(Kind::PostsAndExits)).unwrap();
+            return (ControlFlow::Continue, None);
         }
         (ControlFlow::Exit, None)
     }
@@ -267,4 +273,15 @@ fn a_ring_that_has_lost_a_completion_is_given_up_at_once() {
     assert_eq!(stuck.requests.len(), 3);
     assert_eq!(simulation.figures().cancels, 0, "nothing is worth cancelling");
     assert!(simulation.now() - began < MS);
+}
+
+#[test]
+fn what_has_come_by_the_deadline_is_told_whoever_it_comes_from() {
+    // What the kernel has completed, and what the ring has made itself when it is the kernel's turn.
+    for first in [&[Kind::Exits; 2][..], &[Kind::Relays]] {
+        let simulation = kernel(Faults::none());
+        let mut ring = ring(&simulation, 4, 4, Does::new(first)).deadline(Duration::ZERO).build().unwrap();
+        ring.run().unwrap();
+        assert_eq!(ring.does.told, [Kind::Exits]);
+    }
 }
