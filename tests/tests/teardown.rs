@@ -790,8 +790,15 @@ fn the_age_of_what_is_abandoned_is_counted_from_when_it_was_submitted() {
                 submitter.submit(1, |_| request::nop())?;
                 Ok(())
             })
-            .on_completion(|_, _, _| (ControlFlow::Exit, None));
-        let builder = Bench::builder(script, Script::new()).deadline(Duration::from_millis(100));
+            .on_completion(|_, number, mut submitter| {
+                if number == 3 {
+                    return (ControlFlow::Exit, None);
+                }
+                thread::sleep(Duration::from_millis(100));
+                submitter.submit(3, |_| request::nop()).unwrap();
+                (ControlFlow::Continue, None)
+            });
+        let builder = Bench::builder(script, Script::new()).deadline(Duration::ZERO);
         let mut ring = builder.build().unwrap();
         let long = Duration::from_secs(2);
         thread::sleep(long);
