@@ -78,6 +78,7 @@ mod tests {
         assert_eq!(age(1020, 1020), 0);
         assert_eq!(age(1020, 1024), 2_000);
         assert_eq!(age(1000, 1100), 50_000);
+        assert_eq!(age(1050, 1200), 50_000, "nothing is older than that");
         let now = clock.stamp;
         assert_eq!(clock.share(now, now, now, Duration::ZERO), Duration::ZERO, "nothing was seen yet");
     }

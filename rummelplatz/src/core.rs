@@ -156,7 +156,14 @@ impl Core {
             self.enabled = true;
         }
         self.owner = Some(this_thread());
+        self.look_at_clock();
         Ok(())
+    }
+
+    /// What is accepted from here on is born now.
+    #[inline]
+    pub(crate) fn look_at_clock(&mut self) {
+        self.now = Stamp::now();
     }
 
     /// Has the kernel signal [`ready`](Self::ready) for each completion, or not.
@@ -375,7 +382,7 @@ impl Core {
     #[inline]
     pub(crate) fn enter(&mut self, patience: Patience) -> io::Result<Entered> {
         let entered = self.queue.enter(patience);
-        self.now = Stamp::now();
+        self.look_at_clock();
         match self.backlog.is_empty() {
             true => self.queue.reopen(),
             false => self.move_backlog(),

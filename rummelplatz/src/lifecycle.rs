@@ -274,6 +274,42 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_is_short_again_when_something_has_moved() {
+        let mut teardown = Teardown::new(LIMITS);
+        let view = View { in_flight: 1, ..QUIET };
+        for event in [Event::Quiet, Event::Quiet, Event::Tracked] {
+            assert_eq!(teardown.step(view), Step::Wave { late: false });
+            teardown.observe(event);
+        }
+        assert_eq!(teardown.step(view), Step::Wave { late: false });
+        assert_eq!(teardown.step(view), wait(10));
+    }
+
+    #[test]
+    fn what_is_queued_is_flushed_though_nothing_is_in_flight() {
+        assert_eq!(Teardown::new(LIMITS).step(View { queued: 1, ..QUIET }), Step::Flush);
+    }
+
+    #[test]
+    fn the_end_of_the_grace_period_is_a_reason_for_a_wave() {
+        let mut teardown = Teardown::new(LIMITS);
+        let view = View { in_flight: 2, late: 1, ..QUIET };
+        assert_eq!(teardown.step(view), Step::Wave { late: false });
+        assert_eq!(teardown.step(view), wait(10));
+        let over = View { elapsed: LIMITS.grace, ..view };
+        assert_eq!(teardown.step(over), Step::Wave { late: true }, "though nothing has moved");
+        assert_eq!(teardown.step(over), wait(10), "once");
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_there_is_time() {
+        let mut teardown = Teardown::new(LIMITS);
+        let view = View { elapsed: Duration::from_millis(4997), in_flight: 1, ..QUIET };
+        assert_eq!(teardown.step(view), Step::Wave { late: true });
+        assert_eq!(teardown.step(view), wait(3));
+    }
+
+    #[test]
     fn answers_to_cancels_are_waited_for_at_the_end() {
         let mut teardown = Teardown::new(LIMITS);
         assert_eq!(teardown.step(View { cancels: 1, ..QUIET }), wait(10));

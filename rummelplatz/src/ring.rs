@@ -387,6 +387,8 @@ pub fn submitter<R: RingParts, Op: RingOperation<R>>(ring: &mut R, tag: Tag<R, O
     if inner.core.is_forked() {
         inner.core.close(SubmitError::Forked);
     }
+    // The loop may have looked at it long ago.
+    inner.core.look_at_clock();
     Submitter::new(inner, tag)
 }
 

@@ -33,8 +33,8 @@ pub(crate) struct Ending<R: Ring> {
     pub(crate) teardown: Teardown,
     /// By the clock of the kernel.
     pub(crate) began: Duration,
-    /// When the present wait began, since `began`.
-    pub(crate) wait_began: Option<Duration>,
+    /// When the present wait ends, since `began`.
+    pub(crate) wait_ends: Option<Duration>,
 }
 
 /// Why a run is ending.

@@ -107,7 +107,7 @@ fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Lim
         errors: Default::default(),
         teardown: Teardown::new(limits),
         began: core.queue.now(),
-        wait_began: None,
+        wait_ends: None,
     });
 }
 
@@ -148,7 +148,7 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
         Step::Abandon => return give_up(audience, None),
         Step::Wave { late } => {
             core.phase = Phase::Cancelling;
-            ending.wait_began = None;
+            ending.wait_ends = None;
             send_wave(inner, late);
             return Progress::Moved;
         }
@@ -162,11 +162,11 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
         Step::Look => core.enter(Patience::Poll),
         Step::Wait(time) => {
             core.phase = Phase::Draining;
+            let ends = *ending.wait_ends.get_or_insert(view.elapsed.saturating_add(time));
             let patience = match may_wait && !core.is_busy() {
-                true => Patience::WaitFor(time),
+                true => Patience::WaitFor(ends.saturating_sub(view.elapsed)),
                 false => Patience::Poll,
             };
-            ending.wait_began.get_or_insert(view.elapsed);
             core.enter(patience)
         }
     };
@@ -183,16 +183,16 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
     let Inner { core, ending: Some(ending), .. } = audience.inner() else { return Progress::Finished };
     let tracked = tracked || mutant::is("a cancel's answer moves") && any;
     if tracked {
-        ending.wait_began = None;
+        ending.wait_ends = None;
         ending.teardown.observe(Event::Tracked);
-    } else if let (Step::Wait(time), Some(wait_began)) = (step, ending.wait_began) {
+    } else if let (Step::Wait(_), Some(wait_ends)) = (step, ending.wait_ends) {
         let elapsed = core.queue.now().saturating_sub(ending.began);
-        let waited = elapsed.saturating_sub(wait_began);
-        if waited >= time {
-            ending.wait_began = None;
+        let left = wait_ends.saturating_sub(elapsed);
+        if left.is_zero() {
+            ending.wait_ends = None;
             ending.teardown.observe(Event::Quiet);
         } else if !any {
-            return Progress::Waiting(time - waited);
+            return Progress::Waiting(left);
         }
     }
     Progress::Moved

@@ -50,3 +50,19 @@ impl AsRawFd for Waker {
         self.ends.ring.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reset_forgets_all_wake_ups_and_the_next_is_seen() {
+        let waker = Waker::new().unwrap();
+        let is_readable = || (&waker.ends.ring).read(&mut [0]).is_ok();
+        (0..200).for_each(|_| waker.wake());
+        waker.reset();
+        assert!(!is_readable());
+        waker.wake();
+        assert!(is_readable());
+    }
+}

@@ -608,3 +608,21 @@ fn a_handle_can_be_shared_and_shown() {
         assert!(boxed.source().is_none());
     });
 }
+
+#[test]
+fn the_clone_of_a_strong_handle_keeps_a_ring_waiting_too() {
+    watched(|| {
+        let log = Log::new();
+        let mut ring = Bench::with(8, logging(&log));
+        let strong = ring.handle();
+        let clone = strong.clone();
+        drop(strong);
+        let sender = thread::spawn(move || {
+            pause();
+            clone.send(Bench::FIRST, 7_u32).is_ok()
+        });
+        ring.run().unwrap();
+        assert!(sender.join().unwrap(), "the ring has ended though a handle was there");
+        assert_eq!(log.take().len(), 1);
+    });
+}

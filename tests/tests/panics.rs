@@ -519,3 +519,52 @@ fn a_panic_in_a_thread_that_owns_a_ring_is_reported_by_its_join() {
         ledger.assert_all_dropped_once();
     });
 }
+
+#[test]
+fn in_the_drop_of_each_data_the_first_is_told_of() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let mut ring = Bench::with(8, Script::new());
+        for number in 1..4 {
+            let mut submitter = ring.submitter(Bench::FIRST);
+            submitter.submit(bomb(ledger, number), |_| request::nop()).unwrap();
+        }
+        assert_eq!(panic_of(|| drop(ring)), "bomb 1");
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn in_the_drop_of_what_was_sent_to_a_ring_that_never_ran() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let mut ring = Bench::with(8, Script::new());
+        let handle = ring.handle();
+        handle.send(Bench::FIRST, bomb(ledger, 1)).unwrap();
+        handle.send(Bench::FIRST, dud(ledger, 2)).unwrap();
+        assert_eq!(panic_of(|| drop(ring)), "bomb 1");
+        ledger.assert_all_dropped_once();
+    });
+}
+
+/// Panics when it is dropped, whatever else goes on.
+struct Ruthless;
+
+impl Drop for Ruthless {
+    fn drop(&mut self) {
+        panic!("ruthless");
+    }
+}
+
+#[test]
+fn in_the_drop_of_data_while_a_panic_drops_the_ring() {
+    watched(|| {
+        let mut ring = Bench::with(8, Script::new());
+        ring.submitter(Bench::FIRST).submit(Ruthless, |_| request::nop()).unwrap();
+        let text = panic_of(move || {
+            let _ring = ring;
+            panic!("the first");
+        });
+        assert_eq!(text, "the first");
+    });
+}

@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -999,5 +999,43 @@ fn names_of_files_that_do_not_live_in_the_data_may_live_for_ever() {
         static NULL: &CStr = c"/dev/null";
         let file = one_descriptor((), |()| request::openat(&CWD, NULL, &OpenOptions::new()));
         assert!(file.is_ok());
+    });
+}
+
+#[test]
+fn a_slot_that_a_handler_does_not_fill_again_is_free() {
+    watched(|| {
+        let one = NonZeroU32::new(1).unwrap();
+        let mut ring = Bench::builder(Script::new(), Script::new()).request_limit(one).build().unwrap();
+        for number in 0..5 {
+            ring.submitter(Bench::FIRST).submit(number, |_| request::nop()).unwrap();
+            while !ring.turn().unwrap().is_idle() {}
+        }
+    });
+}
+
+#[test]
+fn several_entries_are_admitted_all_or_none() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let limit = NonZeroUsize::new(1).unwrap();
+        let builder = Bench::builder(Script::new(), Script::new()).backlog_limit(limit);
+        let mut ring = builder.entries(NonZeroU32::new(2).unwrap()).build().unwrap();
+        let data = || [1, 2, 3, 4].map(|number| ledger.issue(number));
+        let entries = || [(); 4].map(|()| nop());
+        // SAFETY: they point to nothing.
+        let refused = unsafe { ring.submitter(Bench::FIRST).push_multiple(entries(), data()) }.unwrap_err();
+        assert_eq!(refused.error, SubmitError::Full);
+        assert_eq!(refused.data.map(|data| *data), [1, 2, 3, 4]);
+        assert_eq!((ring.stats().in_flight, ring.stats().backlog), (0, 0));
+
+        // What fits the queue exactly does not wait behind it.
+        let [first, second, ..] = entries();
+        let [one, two, ..] = data();
+        // SAFETY: as above.
+        unsafe { ring.submitter(Bench::FIRST).push_multiple([link(first), second], [one, two]) }.unwrap();
+        assert_eq!((ring.stats().in_flight, ring.stats().backlog), (2, 0));
+        ring.run().unwrap();
+        ledger.assert_all_dropped_once();
     });
 }

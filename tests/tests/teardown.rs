@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rummelplatz::io_uring::{IoUring, opcode, squeue, types};
 use rummelplatz::request::Events;
-use rummelplatz::{ControlFlow, Key, RawRing, RingError, Status, SubmitError, request};
+use rummelplatz::{BufferPool, ControlFlow, Key, RawRing, RingError, Status, SubmitError, request};
 use rummelplatz_tests::{
     Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, exit, in_child, open_descriptors, outcome,
     pipe, tcp_pair, watched,
@@ -760,5 +760,113 @@ fn random_programs_leave_nothing_behind() {
             eprintln!("seed {}", base + number);
             random_program(base + number);
         }
+    });
+}
+
+#[test]
+fn errors_of_a_teardown_that_nothing_else_has_begun_are_told_in_order() {
+    watched(|| {
+        let script = Script::new()
+            .on_setup_once(|mut submitter| {
+                for number in 0..3 {
+                    submitter.post(number)?;
+                }
+                Ok(())
+            })
+            .on_completion(|_, _, _| (ControlFlow::Exit, None))
+            .on_teardown(|_, number: u32, _| Err(format!("number {number}").into()));
+        let RingError::Teardown(cause) = Bench::with(8, script).run().unwrap_err() else { panic!() };
+        assert!(format!("{:?}", cause.error).contains("number 1"), "{:?}", cause.error);
+        assert!(format!("{:?}", cause.teardown).contains("number 2"), "{:?}", cause.teardown);
+    });
+}
+
+#[test]
+fn the_age_of_what_is_abandoned_is_counted_from_when_it_was_submitted() {
+    watched(|| {
+        let script = Script::new()
+            .on_setup_once(|mut submitter| {
+                submitter.submit(0, |_| request::timeout(Duration::from_secs(1000)))?;
+                submitter.submit(1, |_| request::nop())?;
+                Ok(())
+            })
+            .on_completion(|_, number, mut submitter| {
+                if number == 3 {
+                    return (ControlFlow::Exit, None);
+                }
+                thread::sleep(Duration::from_millis(100));
+                submitter.submit(3, |_| request::nop()).unwrap();
+                (ControlFlow::Continue, None)
+            });
+        let builder = Bench::builder(script, Script::new()).deadline(Duration::ZERO);
+        let mut ring = builder.build().unwrap();
+        let long = Duration::from_secs(2);
+        thread::sleep(long);
+        let began = Instant::now();
+        ring.submitter(Bench::FIRST).submit(2, |_| request::timeout(Duration::from_secs(1000))).unwrap();
+        let error = ring.run().unwrap_err();
+        let took = began.elapsed();
+        let ages: Vec<_> = error.abandoned().unwrap().requests.iter().map(|request| request.age).collect();
+        assert_eq!(ages.len(), 2);
+        // The unit of ages is some milliseconds.
+        assert!(ages.iter().all(|age| *age <= took + long / 4), "{ages:?} in {took:?}");
+    });
+}
+
+#[test]
+fn the_pool_of_a_ring_that_was_abandoned_is_nobody_elses() {
+    watched(|| {
+        let pool = BufferPool::new(2, 64).unwrap();
+        let (client, server) = tcp_pair();
+        let server = Arc::new(OwnedFd::from(server));
+        let data = |number| (number, Arc::clone(&server), pool.clone());
+        type Receiver = (u32, Arc<OwnedFd>, BufferPool);
+        let (stream, nop) = (data(0), data(1));
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.stream(stream, |(_, socket, pool)| request::recv_multi(&**socket, pool))?;
+                submitter.submit(nop, |_| request::nop())?;
+                Ok(())
+            })
+            .on_completion(|_, _, _| (ControlFlow::Exit, None));
+        let mut ring = Bench::builder(script, Script::new()).deadline(Duration::ZERO).build().unwrap();
+        assert!(ring.run().unwrap_err().abandoned().is_some());
+        drop(ring);
+        // The kernel may write to it for ever.
+        let mut other = Bench::with(8, Script::<Receiver>::new());
+        let refused = other
+            .submitter(Bench::FIRST)
+            .try_stream(data(2), |(_, socket, pool)| request::recv_multi(&**socket, pool))
+            .unwrap_err();
+        assert_eq!(refused.error, SubmitError::PoolInUse);
+        drop(client);
+    });
+}
+
+#[test]
+fn a_thread_of_the_kernel_that_sleeps_is_woken() {
+    watched(|| {
+        let log = Log::new();
+        let seen = log.clone();
+        let script = Script::new()
+            .on_setup_once(|mut submitter| {
+                submitter.submit(0, |_| request::timeout(Duration::from_millis(100)))?;
+                Ok(())
+            })
+            .on_completion(move |_, number, mut submitter| {
+                seen.push(number);
+                if number < 3 {
+                    submitter.submit(number + 1, |_| request::timeout(Duration::from_millis(100))).unwrap();
+                }
+                (ControlFlow::Continue, None)
+            });
+        let mut builder = IoUring::builder();
+        // It falls asleep after a millisecond.
+        let ring = builder.setup_sqpoll(1).build(8).unwrap();
+        // SAFETY: it was just made.
+        let raw = unsafe { RawRing::from_io_uring(ring) }.unwrap();
+        let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
+        ring.run().unwrap();
+        assert_eq!(log.take(), [0, 1, 2, 3]);
     });
 }

@@ -848,3 +848,22 @@ fn a_stream_ticks_in_turns() {
         ring.finish().unwrap();
     });
 }
+
+#[test]
+fn finish_during_a_teardown_tells_of_what_has_begun_it() {
+    watched(|| {
+        let script = Script::new()
+            .on_setup_once(|mut submitter| {
+                submitter.submit(0, |_| request::timeout(Duration::from_secs(1000)))?;
+                submitter.submit(1, |_| request::nop())?;
+                Ok(())
+            })
+            .on_completion(|_, _, _| (ControlFlow::Error("the first".into()), None))
+            .on_teardown(|_, data: u32, _| Err(format!("{data}").into()));
+        let mut ring = Bench::with(8, script);
+        while !ring.turn().unwrap().call_again_in.is_some_and(|time| time.is_zero()) {}
+        let error = ring.finish().unwrap_err();
+        let RingError::Completion(cause) = &error else { panic!("{error}") };
+        assert_eq!(cause.teardown.len(), 1);
+    });
+}

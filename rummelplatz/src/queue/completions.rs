@@ -143,6 +143,16 @@ mod tests {
     }
 
     #[test]
+    fn one_of_its_own_is_not_forgotten() {
+        let mut memory = vec![number(0); 2];
+        // SAFETY: the memory outlives it.
+        let mut completions = unsafe { Completions::new(NonNull::new(memory.as_mut_ptr()).unwrap(), 2, 0) };
+        completions.put(number(77));
+        completions.forget();
+        assert_eq!((popped(&mut completions), completions.seen()), (vec![77], 0));
+    }
+
+    #[test]
     fn completions_come_in_order_and_own_ones_between_them() {
         for first in [0, 3, u32::MAX - 1] {
             let mut memory = vec![number(0); 4];

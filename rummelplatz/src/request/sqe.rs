@@ -188,6 +188,8 @@ mod tests {
         let slot = io_uring::types::DestinationSlot::auto_target();
         let direct = opcode::Accept::new(Fd(0), null, std::ptr::null_mut()).file_index(Some(slot));
         assert!(!yields_descriptor(&direct.build()));
+        let install = opcode::FixedFdInstall::new(io_uring::types::Fixed(7), 0).build();
+        assert!(yields_descriptor(&install));
         assert!(!yields_descriptor(&entry));
     }
 

@@ -111,9 +111,15 @@ impl RingOperation<Model> for Operation {
             }
             // On the real kernel, streams have no end, and what never comes takes half an hour.
             _ if calls == MOST_CALLS && self.world.simulation.is_none() => ControlFlow::Exit,
-            _ if warns => ControlFlow::Warn(Failed),
+            _ if warns => {
+                self.world.warned();
+                ControlFlow::Warn(Failed)
+            }
             _ => ControlFlow::Continue,
         };
+        if keeps && !more {
+            self.world.returned_late();
+        }
         if more && !keeps && is_stream {
             self.world.forgotten(data.id);
         }
@@ -137,7 +143,7 @@ impl RingOperation<Model> for Operation {
             (submits, kind, inner.chance.one_in(60), inner.chance.one_in(10))
         };
         if submits {
-            self.submit(&mut submitter, kind, false);
+            self.submit(&mut submitter, kind, !self.is_first);
         }
         if panics {
             self.panic();
@@ -207,7 +213,8 @@ impl Operation {
                 }
             }
             Action::CancelAll { second } => {
-                submitter.to(other(second)).cancel_all();
+                let found = submitter.to(other(second)).cancel_all();
+                self.world.cancelled_all(second, found);
             }
             Action::External => {
                 self.world.release();

@@ -125,6 +125,7 @@ fn run(program: &Program, world: &Arc<World>) -> Result<Figures, Vec<String>> {
             }
         }
         let stats = ring.stats();
+        world.check_figures(&stats);
         if stats.in_flight > 0 && leaked.is_none() && !may_leak && program.end != End::Drop {
             world.violation(format!("after the run: {stats:?}"));
         }
@@ -198,6 +199,7 @@ fn turn(program: &Program, world: &Arc<World>, ring: &mut Model) -> Result<(), R
     let mut left = TURNS;
     while left > 0 {
         let progress = ring.turn()?;
+        world.check_figures(&ring.stats());
         if progress.is_finished() {
             return Ok(());
         }

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rummelplatz::sim::{Answer, Asked, Event, Simulation};
-use rummelplatz::{Buffer, BufferPool, Completion, Key, RawCompletion};
+use rummelplatz::{Buffer, BufferPool, Completion, Key, RawCompletion, Stats};
 
 use crate::program::{Action, Chance, Kind, Program};
 use crate::ring::Operation;
@@ -16,6 +16,9 @@ const F_MORE: u32 = 1 << 1;
 
 /// How often a stream goes on before it ends by itself.
 const LONGEST_STREAM: u32 = 5;
+
+/// How often in a row a stream must have been told that there are no buffers before it ends by itself.
+const HOPELESS: u32 = 4;
 
 /// The data of a request.
 pub(crate) struct Data {
@@ -60,6 +63,14 @@ struct Request {
     /// The other side holds it up.
     blocked: bool,
     told: u32,
+    /// A cancel has found it.
+    cancelled: bool,
+    /// Ticks that were told of.
+    ticks: u32,
+    /// How often in a row it was told that there are no buffers.
+    starved: u32,
+    /// Of a message: how many completions of the kernel's were delivered before it must be.
+    round: u64,
     finals: u32,
     drops: u32,
     taken_in: bool,
@@ -98,10 +109,34 @@ pub(crate) struct Inner {
     pool: Option<BufferPool>,
     /// Whose writing end is in the hands of all descriptors that the kernel makes.
     pipe: Option<(OwnedFd, OwnedFd)>,
+    /// What the figures of the ring must say.
+    expected: Expected,
     /// What is wrong.
     violations: Vec<String>,
     /// The kernel has lost a completion, or gives one never: leaks are to be expected.
     pub(crate) silenced: bool,
+}
+
+/// What the figures of a ring must say.
+#[derive(Default)]
+struct Expected {
+    warnings: u64,
+    returned_late: u64,
+    /// Completions that name no request: posted, and how many of them before one that was delivered.
+    strangers: u64,
+    strangers_seen: u64,
+    /// How many there were when the end of a request was posted, by name.
+    strangers_before: HashMap<u64, u64>,
+    /// Requests that nobody is told of, and those that the kernel has ended well.
+    detached: u64,
+    detached_well: u64,
+    /// The message that was delivered last.
+    last_message: Option<usize>,
+    /// Completions of the kernel's that were delivered; one more while one of the ring's own is.
+    round: u64,
+    is_own: bool,
+    /// Messages on their way.
+    messages: Vec<usize>,
 }
 
 struct Chain {
@@ -144,6 +179,7 @@ impl World {
                 kept: Vec::new(),
                 pool: None,
                 pipe: None,
+                expected: Expected::default(),
                 violations: Vec::new(),
                 silenced: false,
             }),
@@ -187,6 +223,10 @@ impl World {
             silent: false,
             blocked,
             told: 0,
+            cancelled: false,
+            ticks: 0,
+            starved: 0,
+            round: 0,
             finals: 0,
             drops: 0,
             taken_in: false,
@@ -223,12 +263,25 @@ impl World {
         let mut inner = self.lock();
         inner.requests[id].accepted = true;
         inner.requests[id].silent = true;
+        inner.expected.detached += 1;
     }
 
     pub(crate) fn accepted_message(&self, id: usize) {
         let mut inner = self.lock();
         inner.requests[id].accepted = true;
         inner.requests[id].is_message = true;
+        inner.requests[id].round = inner.expected.round + u64::from(inner.expected.is_own);
+        inner.expected.messages.push(id);
+    }
+
+    /// A handler has returned data for a request that is over.
+    pub(crate) fn returned_late(&self) {
+        self.lock().expected.returned_late += 1;
+    }
+
+    /// A handler warns.
+    pub(crate) fn warned(&self) {
+        self.lock().expected.warnings += 1;
     }
 
     pub(crate) fn accepted_chain(&self, first: usize, length: usize) {
@@ -245,6 +298,29 @@ impl World {
         let mut inner = self.lock();
         if found && inner.requests[id].finals > 0 {
             inner.violation(format!("a cancel of #{id} found something, though it is over"));
+        }
+        let is_open = inner.requests[id].finals == 0 && !inner.requests[id].silent && !inner.silenced;
+        if !found && is_open {
+            inner.violation(format!("a cancel of #{id} found nothing"));
+        }
+        inner.requests[id].cancelled |= found;
+    }
+
+    /// Cancels of all requests of an operation found so many.
+    pub(crate) fn cancelled_all(&self, second: bool, found: usize) {
+        let mut inner = self.lock();
+        let Inner { keys, requests, .. } = &mut *inner;
+        let silent = requests.iter().filter(|request| request.silent && request.finals == 0).count();
+        let mut open = 0;
+        for (_, id, _) in keys.iter().filter(|(of_second, _, _)| *of_second == second) {
+            let request = &mut requests[*id];
+            if request.finals == 0 && !request.silent {
+                request.cancelled = true;
+                open += 1;
+            }
+        }
+        if !inner.silenced && !(open..=open + silent).contains(&found) {
+            inner.violation(format!("cancels found {found} of {open} requests"));
         }
     }
 
@@ -290,6 +366,9 @@ impl World {
         if is_simulated && number(&place[8..]) != written {
             wrong("what the kernel has written is not there");
         }
+        let from_kernel = name.and_then(|name| inner.posted.get(&name)).is_some_and(|it| !it.is_empty());
+        inner.order(id, from_kernel);
+        inner.count(id, raw.result, more, from_kernel, teardown);
         let expected = match name {
             Some(name) if is_simulated => inner.expected(name, is_raw, is_stream, more, teardown),
             _ => Ok(()),
@@ -301,8 +380,14 @@ impl World {
         if let Err(why) = expected.and_then(|()| compared(&mut inner)) {
             inner.violation(format!("#{id} ({kind:?}): {why}; {raw:?}"));
         }
+        if is_message && inner.expected.last_message.replace(id).is_some_and(|last| last > id) {
+            inner.violation(format!("message #{id} was overtaken"));
+        }
         if !more {
             inner.requests[id].finals += 1;
+            if let Some(before) = name.and_then(|name| inner.expected.strangers_before.get(&name).copied()) {
+                inner.expected.strangers_seen = inner.expected.strangers_seen.max(before);
+            }
         }
     }
 
@@ -345,6 +430,41 @@ impl World {
         drop(inner);
         drop(kept);
         any
+    }
+
+    /// Compares the figures of the ring with the accounts, between two calls of it.
+    pub(crate) fn check_figures(&self, stats: &Stats) {
+        let mut inner = self.look();
+        let Expected { warnings, returned_late, strangers, strangers_seen, detached, detached_well, .. } =
+            inner.expected;
+        let mut wrong = Vec::new();
+        if (stats.warnings, stats.returned_late) != (warnings, returned_late) {
+            wrong.push(format!("{warnings} warnings and {returned_late} late returns"));
+        }
+        if !(strangers_seen..=strangers).contains(&stats.foreign) {
+            wrong.push(format!("{strangers_seen} to {strangers} strangers"));
+        }
+        let failed = detached - detached_well;
+        let is_over = stats.in_flight == 0 && !inner.silenced;
+        if stats.detached_failed > failed || is_over && stats.detached_failed != failed {
+            wrong.push(format!("{failed} failed unnoticed"));
+        }
+        if stats.operations().iter().map(|operation| operation.in_flight).sum::<usize>() != stats.in_flight {
+            wrong.push("the operations have others in flight".to_owned());
+        }
+        if inner.program.backlog_limit.is_some_and(|limit| stats.backlog > limit) {
+            wrong.push("more wait than may".to_owned());
+        }
+        let is_open = |it: &&Request| it.accepted && !it.silent && it.finals == 0;
+        let open = inner.requests.iter().filter(is_open).count();
+        let is_silent = |it: &&Request| it.silent && it.finals == 0;
+        let silent = inner.requests.iter().filter(is_silent).count();
+        if !inner.silenced && !(open..=open + silent).contains(&stats.in_flight) {
+            wrong.push(format!("{open} to {} requests have not ended", open + silent));
+        }
+        for what in wrong {
+            inner.violation(format!("{what}, but {stats:?}"));
+        }
     }
 
     // ---- in the end -----------------------------------------------------------------------------------
@@ -444,7 +564,7 @@ fn is_possible(kind: Kind, result: i32) -> bool {
         }
         Kind::Poll | Kind::PollMulti => result > 0 || errno == libc::ECONNRESET || interrupted,
         Kind::Accept | Kind::AcceptMulti => {
-            result >= 0 || matches!(errno, libc::EMFILE | libc::ECONNRESET) || interrupted
+            result >= 0 || matches!(errno, libc::EMFILE | libc::ENOBUFS | libc::ECONNRESET) || interrupted
         }
         Kind::Close => matches!(errno, 0 | libc::ECANCELED),
     }
@@ -498,9 +618,17 @@ impl Inner {
             }
             Event::Posted { user_data, result, flags } => {
                 let of_ours = user_data as u8 != 0 && self.owned.contains(&user_data);
+                // All that has tag 0 and is none of the ring's own is a stranger's.
+                let is_control = user_data as u8 == 0 && user_data >> 8 <= 2;
+                if !of_ours && !is_control {
+                    self.expected.strangers += 1;
+                }
                 if of_ours {
                     if flags & F_MORE == 0 {
                         self.owned.remove(&user_data);
+                        let detached = !self.by_name.contains_key(&user_data);
+                        self.expected.detached_well += u64::from(detached && result >= 0);
+                        self.expected.strangers_before.insert(user_data, self.expected.strangers);
                     }
                     self.posted.entry(user_data).or_default().push_back(RawCompletion { result, flags });
                 }
@@ -587,7 +715,9 @@ impl Inner {
             Kind::Receive | Kind::Send | Kind::SendZeroCopy if fails => Answer::Finish(-libc::ECONNRESET),
             Kind::Receive | Kind::Send | Kind::SendZeroCopy => Answer::Finish(some),
             Kind::Poll => Answer::Finish(libc::POLLIN.into()),
-            Kind::Accept | Kind::AcceptMulti if fails => Answer::Finish(-libc::EMFILE),
+            Kind::Accept | Kind::AcceptMulti if fails => {
+                Answer::Finish(self.kernel.pick(&[-libc::EMFILE, -libc::ENOBUFS]))
+            }
             Kind::Accept | Kind::AcceptMulti => Answer::More(self.descriptor().into_raw_fd()),
             Kind::ReceiveMulti if fails => Answer::Finish(self.kernel.pick(&[0, -libc::ECONNRESET])),
             Kind::ReceiveMulti => Answer::More(1 + self.kernel.below(64) as i32),
@@ -609,6 +739,41 @@ impl Inner {
             self.requests[id].written = written;
             // SAFETY: as above.
             unsafe { place.write_unaligned([found, written]) };
+        }
+    }
+
+    /// What the ring has made itself by the end of a handler comes before the kernel's next completion.
+    fn order(&mut self, id: usize, from_kernel: bool) {
+        let Inner { expected, requests, .. } = self;
+        expected.messages.retain(|message| *message != id && requests[*message].drops == 0);
+        let is_late = |message: &&usize| requests[**message].round <= expected.round;
+        let late = expected.messages.iter().find(is_late).copied();
+        expected.is_own = !from_kernel;
+        expected.round += u64::from(from_kernel);
+        if from_kernel && let Some(late) = late {
+            self.violation(format!("#{id} has overtaken message #{late}"));
+        }
+    }
+
+    /// Counts ticks and the want of buffers, and knows when a stream must end, and may.
+    fn count(&mut self, id: usize, result: i32, more: bool, from_kernel: bool, teardown: bool) {
+        let Request { kind, raw, cancelled, ticks, starved, is_message, .. } = &mut self.requests[id];
+        *ticks += u32::from(result == -libc::ETIME);
+        let counted = *kind == Kind::TimeoutThrice;
+        let too_often = counted && (*ticks > 3 || *ticks == 3 && more);
+        let gave_up = !from_kernel && !more && result == -libc::ENOBUFS;
+        let too_early = gave_up && *starved < HOPELESS;
+        *starved = if result == -libc::ENOBUFS { *starved + 1 } else { 0 };
+        let uncalled = !from_kernel && result == -libc::ECANCELED && !*cancelled && !teardown;
+        let (kind, uncalled) = (*kind, uncalled && !*raw && !*is_message);
+        if too_often {
+            self.violation(format!("#{id} ({kind:?}) ticks too often"));
+        }
+        if too_early {
+            self.violation(format!("#{id} ({kind:?}) was given up too early"));
+        }
+        if uncalled {
+            self.violation(format!("#{id} ({kind:?}) was cancelled, but by nobody"));
         }
     }
 
@@ -648,6 +813,8 @@ impl Inner {
         raw: RawCompletion,
         more: bool,
     ) -> Result<(), String> {
+        let cancelled =
+            name.and_then(|name| self.by_name.get(&name)).is_some_and(|id| self.requests[*id].cancelled);
         let next = name.and_then(|name| self.posted.get_mut(&name)?.pop_front());
         match next {
             Some(posted) => {
@@ -660,8 +827,9 @@ impl Inner {
                     return Err("it ends, but the kernel goes on".to_owned());
                 }
                 let cut = is_stream
+                    && !cancelled
                     && (raw.result > 0
-                        || raw.result == -libc::ENOBUFS
+                        || kind == Kind::ReceiveMulti && raw.result == -libc::ENOBUFS
                         || raw.result == -libc::ETIME
                         || kind == Kind::AcceptMulti && raw.result == 0);
                 if more && !announced && !cut {
