@@ -374,7 +374,7 @@ impl Core {
         if !self.queue.wait_as_usual() {
             return false;
         }
-        self.now = Stamp::now();
+        self.look_at_clock();
         true
     }
 

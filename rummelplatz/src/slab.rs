@@ -1442,12 +1442,12 @@ mod tests {
 
     #[test]
     fn it_behaves_as_a_map_would() {
-        compare_with_a_map(0x9e37_79b9_7f4a_7c15, steps(10_000), u32::MAX);
+        compare_with_a_map(0x9e37_79b9_7f4a_7c15, steps(40_000), u32::MAX);
     }
 
     #[test]
     fn it_behaves_as_a_map_would_that_is_small_and_busy() {
-        for seed in 1..=steps(1000).clamp(2, 10) as u64 {
+        for seed in 1..=steps(2000).clamp(2, 20) as u64 {
             compare_with_a_map(seed << 32 | 0xb5, steps(4_000), 6);
         }
     }

@@ -64,14 +64,10 @@ impl RingOperation<Model> for Operation {
             return Ok(());
         }
         self.act(&mut submitter);
-        let (end, mode) = {
-            let inner = self.world.lock();
-            (inner.program.end, inner.program.mode)
-        };
+        let end = self.world.lock().program.end;
         match end {
             End::SetupError => Err(Failed),
             End::SetupPanic => self.panic(),
-            _ if mode == Mode::Turns => Ok(()),
             _ => Ok(()),
         }
     }
