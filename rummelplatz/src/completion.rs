@@ -20,8 +20,10 @@ use crate::facts::{Facts, Yields};
 pub struct Completion {
     /// 0 if a descriptor is carried, whose number is for its owner.
     result: i32,
-    flags: u32,
     kind: Kind,
+    /// Initialised if the kind is [`Kind::NUMBERED`]: the number of the descriptor that is carried, or the upper
+    /// half of the flags, which is the number of the buffer that is carried.
+    number: MaybeUninit<u32>,
     /// Initialised if a buffer is carried: the pool that it is of.
     pool: MaybeUninit<Arc<Shared>>,
 }
@@ -35,44 +37,38 @@ pub struct RawCompletion {
     pub flags: u32,
 }
 
-enum Carried {
-    Descriptor(OwnedFd),
-    Buffer(Buffer),
-}
-
-/// What there is to a completion beside its result, in one word: 0 if nothing. The upper half is the number
-/// of what is carried.
+/// What there is to a completion beside its result, in the place of the upper half of its flags, which nearly
+/// all completions leave empty (it is the number of a buffer); the lower half is theirs. So the flags of a plain
+/// completion are its kind.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Kind(u64);
+struct Kind(u32);
 
 impl Kind {
-    const PLAIN: Kind = Kind(0);
-    /// The low bits are [`Yields`].
-    const YIELDS: u64 = 7;
-    const MORE: Kind = Kind(1 << 3);
-    const MESSAGE: Kind = Kind(1 << 4);
-    const CARRIES: Kind = Kind(1 << 5);
+    /// [`Yields`], in three bits.
+    const YIELDS: u32 = 7 << 16;
+    const MORE: Kind = Kind(1 << 19);
+    const MESSAGE: Kind = Kind(1 << 20);
+    const CARRIES: Kind = Kind(1 << 21);
+    /// There is a number, too.
+    const NUMBERED: Kind = Kind(1 << 22);
+    /// The lower half of the flags.
+    const LOWER: u32 = 0xffff;
+    /// `IORING_CQE_F_MORE`, and the upper half.
+    const UNUSUAL: u32 = 1 << 1 | !Self::LOWER;
 
     #[inline(always)]
-    const fn of(yields: Yields) -> Kind {
-        Kind(yields as u64)
-    }
-
-    /// Of a completion that carries a descriptor or a buffer, with this number.
-    #[inline(always)]
-    const fn carrying(yields: Yields, number: u32) -> Kind {
-        Kind((number as u64) << 32 | yields as u64 | Self::CARRIES.0)
-    }
-
-    /// The number of what is carried.
-    #[inline(always)]
-    const fn number(self) -> u32 {
-        (self.0 >> 32) as u32
+    const fn of(yields: Yields, flags: u32) -> Kind {
+        Kind(flags & Self::LOWER | (yields as u32) << 16)
     }
 
     #[inline(always)]
     const fn yields(self, yields: Yields) -> bool {
-        self.0 & Self::YIELDS == yields as u64
+        self.0 & Self::YIELDS == (yields as u32) << 16
+    }
+
+    #[inline(always)]
+    const fn carries(self, yields: Yields) -> bool {
+        self.0 & (Self::YIELDS | Self::CARRIES.0) == (yields as u32) << 16 | Self::CARRIES.0
     }
 
     #[inline(always)]
@@ -81,17 +77,12 @@ impl Kind {
     }
 
     #[inline(always)]
-    const fn without(self, other: Kind) -> Kind {
-        Kind(self.0 & !other.0)
-    }
-
-    #[inline(always)]
     const fn has(self, other: Kind) -> bool {
         self.0 & other.0 != 0
     }
 }
 
-const _: () = assert!(Yields::Result as u64 == 0 && Yields::LAST as u64 <= Kind::YIELDS);
+const _: () = assert!(Yields::Result as u32 == 0 && Yields::LAST as u32 <= Kind::YIELDS >> 16);
 
 // What may have to be dropped when a handler panics is kept in memory, unless its `Drop` is so short that
 // even there the compiler does it in place.
@@ -99,45 +90,44 @@ impl Drop for Completion {
     #[inline(always)]
     fn drop(&mut self) {
         if self.kind.has(Kind::CARRIES) {
-            // SAFETY: moved, with what it says of it; `self` is not used again.
-            release(self.kind, unsafe { ptr::read(&self.pool) });
+            // SAFETY: the kind says so; and `self` is not used again.
+            unsafe { release(self.kind, self.number, ptr::read(&self.pool)) };
         }
     }
 }
 
-/// Drops what a completion carries.
+/// Drops what a completion of this kind carries.
+///
+/// # Safety
+///
+/// It carries something, with this number and of this pool, and does not any more.
 #[cold]
 #[inline(never)]
-fn release(kind: Kind, pool: MaybeUninit<Arc<Shared>>) {
-    ManuallyDrop::new(Completion { result: 0, flags: 0, kind, pool }).unload();
+unsafe fn release(kind: Kind, number: MaybeUninit<u32>, pool: MaybeUninit<Arc<Shared>>) {
+    // SAFETY: what is carried has a number.
+    let number = unsafe { number.assume_init() };
+    if kind.yields(Yields::Descriptor) {
+        // SAFETY: the completion owned it.
+        drop(unsafe { OwnedFd::from_raw_fd(number as RawFd) });
+    } else {
+        // SAFETY: what is not a descriptor is a buffer of this pool, held for the completion.
+        drop(unsafe { Buffer::of(pool.assume_init(), number as u16, 0) });
+    }
 }
 
 impl Completion {
-    /// The completion of a request that yields its result and nothing else.
+    /// Whether a completion with these flags can be [`plain`](Self::plain).
     #[inline(always)]
-    pub(crate) fn plain(result: i32, flags: u32) -> Completion {
-        Completion { result, flags, kind: Kind::PLAIN, pool: MaybeUninit::uninit() }
+    pub(crate) fn can_be_plain(flags: u32) -> bool {
+        flags & Kind::UNUSUAL == 0
     }
 
-    /// What is carried, which is not from here on.
+    /// The completion of a request that yields its result and nothing else, if it [can
+    /// be](Self::can_be_plain): the caller has asked.
     #[inline(always)]
-    fn unload(&mut self) -> Option<Carried> {
-        if !self.kind.has(Kind::CARRIES) {
-            return None;
-        }
-        self.kind = self.kind.without(Kind::CARRIES);
-        let number = self.kind.number();
-        Some(match self.kind.yields(Yields::Descriptor) {
-            // SAFETY: the kind said that it is a descriptor of ours; it does not any more.
-            true => Carried::Descriptor(unsafe { OwnedFd::from_raw_fd(number as RawFd) }),
-            false => {
-                // SAFETY: the kind said that there is a pool; it does not any more.
-                let pool = unsafe { self.pool.assume_init_read() };
-                let length = self.result.max(0).unsigned_abs();
-                // SAFETY: the buffer was held for this completion.
-                Carried::Buffer(unsafe { Buffer::of(pool, number as u16, length) })
-            }
-        })
+    pub(crate) fn plain(result: i32, flags: u32) -> Completion {
+        debug_assert!(Self::can_be_plain(flags));
+        Completion { result, kind: Kind(flags), number: MaybeUninit::uninit(), pool: MaybeUninit::uninit() }
     }
 
     /// Takes over what a completion of such a request carries.
@@ -153,26 +143,50 @@ impl Completion {
         result: i32,
         flags: u32,
     ) -> Completion {
-        let mut completion = Completion::plain(result, flags);
-        completion.kind = Kind::of(facts.yields);
+        let mut completion = Completion {
+            result,
+            kind: Kind::of(facts.yields, flags).with(Kind::NUMBERED),
+            number: MaybeUninit::new(flags >> 16),
+            pool: MaybeUninit::uninit(),
+        };
         match facts.yields {
             // That it is ours is the caller's promise.
             Yields::Descriptor if result >= 0 => {
-                completion.kind = Kind::carrying(Yields::Descriptor, result.unsigned_abs());
-                completion.result = 0;
+                completion.carry_descriptor(result.unsigned_abs());
             }
             // Errors can carry a buffer, too.
             Yields::Buffer => {
+                // Its number is the upper half of the flags.
                 if let Some(id) = cqueue::buffer_select(flags)
                     && let Some(pool) = pool.and_then(|pool| pool.hold(id))
                 {
-                    completion.kind = Kind::carrying(Yields::Buffer, id.into());
+                    completion.kind = completion.kind.with(Kind::CARRIES);
                     completion.pool = MaybeUninit::new(pool);
                 }
             }
             _ => {}
         }
         completion
+    }
+
+    /// From here on this owns the descriptor with this number, which replaces that of a buffer.
+    fn carry_descriptor(&mut self, number: u32) {
+        self.result = 0;
+        self.kind = self.kind.with(Kind::CARRIES).with(Kind::NUMBERED);
+        self.number = MaybeUninit::new(number);
+    }
+
+    /// The number of the descriptor that is carried, if one is.
+    fn carried_descriptor(&self) -> Option<RawFd> {
+        let is_carried = self.kind.carries(Yields::Descriptor);
+        // SAFETY: what is carried has a number.
+        is_carried.then(|| unsafe { self.number.assume_init() } as RawFd)
+    }
+
+    /// The upper half of the flags, if no descriptor is carried.
+    fn upper(&self) -> u32 {
+        // SAFETY: there is a number.
+        if self.kind.has(Kind::NUMBERED) { unsafe { self.number.assume_init() } } else { 0 }
     }
 
     /// Marks a completion after which the request goes on.
@@ -190,15 +204,11 @@ impl Completion {
     /// Whether it carries a descriptor, a buffer, events or a tick: more than the news that a
     /// stream has ended.
     pub(crate) fn has_payload(&self) -> bool {
-        let Kind(kind) = self.kind;
-        match kind & Kind::YIELDS {
-            DESCRIPTOR => self.kind.has(Kind::CARRIES),
-            // No bytes are the end of the file.
-            BUFFER => self.kind.has(Kind::CARRIES) && self.result > 0,
-            EVENTS => self.result > 0,
-            TICK => self.result == -libc::ETIME,
-            _ => false,
-        }
+        // No bytes are the end of the file.
+        self.kind.carries(Yields::Descriptor)
+            || self.kind.carries(Yields::Buffer) && self.result > 0
+            || self.kind.yields(Yields::Events) && self.result > 0
+            || self.kind.yields(Yields::Tick) && self.result == -libc::ETIME
     }
 
     /// A completion with this result, for tests of one's own operations.
@@ -216,7 +226,8 @@ impl Completion {
     /// A completion that carries a descriptor, for tests of one's own operations.
     pub fn from_fd(descriptor: OwnedFd) -> Completion {
         let mut completion = Completion::plain(0, 0);
-        completion.kind = Kind::carrying(Yields::Descriptor, descriptor.into_raw_fd().unsigned_abs());
+        completion.kind = Kind::of(Yields::Descriptor, 0);
+        completion.carry_descriptor(descriptor.into_raw_fd().unsigned_abs());
         completion
     }
 
@@ -277,13 +288,23 @@ impl Completion {
     /// # Errors
     ///
     /// What the operation failed with, or `InvalidInput` if it is not one that yields a descriptor.
+    #[inline]
     pub fn into_fd(self) -> io::Result<OwnedFd> {
-        self.result()?;
-        let mut this = self;
-        match this.unload() {
-            Some(Carried::Descriptor(descriptor)) => Ok(descriptor),
-            _ => Err(carries_no("descriptor")),
+        match self.carried_descriptor() {
+            Some(descriptor) => {
+                // The descriptor is moved out, and there is nothing else to be dropped.
+                std::mem::forget(self);
+                // SAFETY: this owned it, and has been forgotten.
+                Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+            }
+            None => self.into_no_fd(),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn into_no_fd(self) -> io::Result<OwnedFd> {
+        self.result().and(Err(carries_no("descriptor")))
     }
 
     /// The bytes that were received, in their buffer of the pool; empty at the end of a stream.
@@ -291,29 +312,42 @@ impl Completion {
     /// # Errors
     ///
     /// What the operation failed with, or `InvalidInput` if it is not one that receives from a pool.
+    #[inline]
     pub fn into_buffer(self) -> io::Result<Buffer> {
+        if self.result < 0 || !self.kind.carries(Yields::Buffer) {
+            return self.into_no_buffer();
+        }
+        // The buffer is moved out, and there is nothing else to be dropped.
+        let this = ManuallyDrop::new(self);
+        // SAFETY: a buffer is carried, so both are initialised; `this` is not used again.
+        let (number, pool) = unsafe { (this.number.assume_init(), ptr::read(&this.pool).assume_init()) };
+        // SAFETY: the buffer was held for this completion.
+        Ok(unsafe { Buffer::of(pool, number as u16, this.result.unsigned_abs()) })
+    }
+
+    /// What becomes of a completion that carries no buffer, or one and an error.
+    #[cold]
+    #[inline(never)]
+    fn into_no_buffer(self) -> io::Result<Buffer> {
         self.result()?;
-        let mut this = self;
-        match this.unload() {
-            Some(Carried::Buffer(buffer)) => Ok(buffer),
-            _ if this.kind.yields(Yields::Buffer) => Ok(Buffer::empty()),
-            _ => Err(carries_no("buffer")),
+        match self.kind.yields(Yields::Buffer) {
+            true => Ok(Buffer::empty()),
+            false => Err(carries_no("buffer")),
         }
     }
 
     /// What the kernel posted, for what this type does not say.
     pub fn raw(&self) -> RawCompletion {
-        let carries_descriptor = self.kind.has(Kind::CARRIES) && self.kind.yields(Yields::Descriptor);
-        let result = if carries_descriptor { self.kind.number() as i32 } else { self.result };
-        RawCompletion { result, flags: self.flags }
+        let Kind(kind) = self.kind;
+        let lower = kind & Kind::LOWER;
+        match self.carried_descriptor() {
+            Some(descriptor) => RawCompletion { result: descriptor, flags: lower },
+            None => RawCompletion { result: self.result, flags: lower | self.upper() << 16 },
+        }
     }
 }
 
 const ETIME: i32 = -libc::ETIME;
-const DESCRIPTOR: u64 = Yields::Descriptor as u64;
-const BUFFER: u64 = Yields::Buffer as u64;
-const EVENTS: u64 = Yields::Events as u64;
-const TICK: u64 = Yields::Tick as u64;
 const CANCELLED: i32 = -libc::ECANCELED;
 /// `ERESTARTSYS`, the first of the codes that are the kernel's own (`include/linux/errno.h`).
 const RESTART_LAST: i32 = -512;
@@ -332,9 +366,9 @@ impl fmt::Debug for Completion {
             debug.field("message", &true);
         }
         if self.kind.has(Kind::CARRIES) {
-            match self.kind.yields(Yields::Descriptor) {
-                true => debug.field("carries", &format_args!("descriptor {}", self.kind.number())),
-                false => debug.field("carries", &format_args!("buffer {}", self.kind.number())),
+            match self.carried_descriptor() {
+                Some(descriptor) => debug.field("carries", &format_args!("descriptor {descriptor}")),
+                None => debug.field("carries", &format_args!("buffer {}", self.upper())),
             };
         }
         debug.finish()

@@ -21,6 +21,7 @@ use crate::lifecycle::Phase;
 use crate::mutant;
 use crate::queue::{Cqe, Entered, Kernel as _, Patience, Uring};
 use crate::request::Placed;
+use crate::slab::Lent;
 use crate::user_data::{Control, UserData};
 
 /// See the [module documentation](self).
@@ -45,8 +46,12 @@ pub struct Core {
     pub(crate) in_flight: usize,
     /// How many of those in flight were submitted during teardown.
     pub(crate) late: usize,
-    /// Whether the last round has delivered something; in a teardown, whether there was anything.
-    pub(crate) delivered: bool,
+    /// The slot of the stream that was delivered last, until what its handler returned is dealt with.
+    pub(crate) lent: Option<Lent>,
+    /// How many completions of the ring's own making were seen.
+    own_seen: u32,
+    /// How many completions no operation has claimed, outside of teardowns.
+    unclaimed: u32,
     /// Whether a completion was that of a request in flight, since this was last reset by the teardown,
     /// which asks for it.
     pub(crate) settled: bool,
@@ -114,7 +119,9 @@ impl Core {
             closed,
             in_flight: 0,
             late: 0,
-            delivered: false,
+            lent: None,
+            own_seen: 0,
+            unclaimed: 0,
             settled: false,
             cancels: 0,
             counters: Counters::default(),
@@ -362,7 +369,8 @@ impl Core {
         self.refresh();
     }
 
-    /// Enters the kernel and waits for a completion, when none is known of and a pass has nothing else to do.
+    /// Enters the kernel and waits for a completion, when none is known of and a pass has nothing else to do; and
+    /// looks which is next.
     /// False if it has, or if something came of it that the loop must deal with.
     #[inline(always)]
     pub(crate) fn wait_as_usual(&mut self) -> bool {
@@ -375,6 +383,7 @@ impl Core {
             return false;
         }
         self.look_at_clock();
+        self.look();
         true
     }
 
@@ -467,7 +476,7 @@ impl Core {
 
     /// Finds out which completion is next. False if there is none.
     #[inline(always)]
-    fn look(&mut self) -> bool {
+    pub(crate) fn look(&mut self) -> bool {
         if !self.synthetic.is_empty() {
             return self.look_at_both();
         }
@@ -485,6 +494,7 @@ impl Core {
             && let Some(cqe) = self.synthetic.pop_front()
         {
             self.due = rest;
+            self.own_seen = self.own_seen.wrapping_add(1);
             self.kernel_is_next = true;
             self.queue.put_first(cqe);
             return true;
@@ -492,6 +502,12 @@ impl Core {
         self.kernel_is_next = false;
         // After that one, those that were made meanwhile.
         self.queue.look(1)
+    }
+
+    /// How many completions were seen, from an arbitrary number on, without those that no operation has claimed
+    /// outside of teardowns.
+    pub(crate) fn claimed(&self) -> u32 {
+        self.queue.seen().wrapping_add(self.own_seen).wrapping_sub(self.unclaimed)
     }
 
     /// How many completions of the ring's own making wait to be delivered.
@@ -518,6 +534,7 @@ impl Core {
     /// Deals with a completion that no operation claims. True if another thread woke the ring.
     #[cold]
     pub(crate) fn unclaimed(&mut self, cqe: Cqe) -> bool {
+        self.unclaimed = self.unclaimed.wrapping_add(u32::from(!self.phase.is_teardown()));
         match Control::from_bits(cqe.user_data) {
             Some(Control::Cancel) => {
                 // A message from another ring could say the same: never below zero.

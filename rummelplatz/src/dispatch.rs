@@ -20,14 +20,18 @@ use crate::teardown;
 use crate::user_data::UserData;
 
 /// A completion on its way to the operation that its tag names.
-pub struct Delivery {
+pub struct Delivery<'r, R: Ring> {
     cqe: Cqe,
+    inner: &'r mut Inner<R>,
 }
 
-impl Delivery {
+impl<'r, R: Ring> Delivery<'r, R> {
+    /// The next one, if a completion is visible.
     #[inline(always)]
-    pub(crate) fn new(cqe: Cqe) -> Self {
-        Delivery { cqe }
+    pub fn next(runtime: &'r mut Runtime<R>) -> Option<Self> {
+        let inner = runtime.inner_mut();
+        let cqe = inner.core.queue.pop_known()?;
+        Some(Delivery { cqe, inner })
     }
 
     /// Which operation it is for.
@@ -63,6 +67,8 @@ impl<W> fmt::Display for Shown<'_, W> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
+    /// There was no completion.
+    Nothing,
     /// Go on.
     Continue,
     /// End, if the runtime has a cause; if not, no operation was concerned.
@@ -71,9 +77,9 @@ pub enum Verdict {
 
 /// A delivery for a tag that no operation has: the ring's own traffic, or a stranger's.
 #[inline(always)]
-pub fn unclaimed<R: Ring>(delivery: Delivery, runtime: &mut Runtime<R>) -> Verdict {
-    let Delivery { cqe } = delivery;
-    belongs_to_nobody(runtime.inner_mut(), cqe.user_data, cqe.result, cqe.flags)
+pub fn unclaimed<R: Ring>(delivery: Delivery<'_, R>) -> Verdict {
+    let Delivery { cqe, inner } = delivery;
+    belongs_to_nobody(inner, cqe.user_data, cqe.result, cqe.flags)
 }
 
 // The parts of a completion, not a reference to it: so that it is never put together in memory.
@@ -130,27 +136,27 @@ fn release_slowly<R: Ring, Op: RingOperation<R>>(inner: &mut Inner<R>, tag: Tag<
 /// of the loop however long it is.
 #[inline(always)]
 pub fn deliver<R: Ring, Op: RingOperation<R>>(
-    delivery: Delivery,
-    runtime: &mut Runtime<R>,
+    delivery: Delivery<'_, R>,
     operation: &mut Op,
     tag: Tag<R, Op>,
     glue: Glue<R, Op>,
 ) -> Verdict {
-    let Delivery { cqe } = delivery;
-    let mut this = Handling { inner: runtime.inner_mut(), tag, vacancy: None };
+    let Delivery { cqe, inner } = delivery;
+    let mut this = Handling { inner, tag, vacancy: None };
     let Inner { core, slabs, .. } = &mut *this.inner;
     let slab = tag.slab(slabs);
-    let (completion, data, lent) = match find(slab, &cqe) {
+    let (completion, data) = match find(slab, &cqe) {
         Found::Plain(plain) => {
             // SAFETY: `this` releases the vacancy if nobody fills it; until then the slab is used only by a
             // submitter, which knows of it.
             let (data, vacancy) = unsafe { plain.take() };
             this.vacancy = Some(vacancy);
-            (Completion::plain(cqe.result, cqe.flags), data, None)
+            (Completion::plain(cqe.result, cqe.flags), data)
         }
         Found::Calm(calm) => {
             let (data, record, lent) = calm.lend();
-            (settle_going_on(core, &record.facts, &cqe), data, Some(lent))
+            core.lent = Some(lent);
+            (settle_going_on(core, &record.facts, &cqe), data)
         }
         Found::Other => match settle(core, slab, cqe.user_data, cqe.result, cqe.flags) {
             Settled::Silent => return Verdict::Continue,
@@ -158,9 +164,14 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
             Settled::Told(completion, data, _) if core.phase.is_teardown() => {
                 return tear_down(this.inner, operation, tag, glue, completion, data);
             }
-            Settled::Told(completion, data, lent) => (completion, data, lent),
+            Settled::Told(completion, data, lent) => {
+                core.lent = lent;
+                (completion, data)
+            }
         },
     };
+    // So and not by a look at `lent`, because the compiler has it at hand.
+    let goes_on = completion.more();
     // SAFETY: `vacancy` says so.
     let submitter = unsafe { Submitter::with_vacancy(this.inner, tag, &mut this.vacancy) };
     let (flow, data) = operation.on_completion(completion, data, submitter);
@@ -169,16 +180,56 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
         unsafe { release(this.inner, tag, vacancy) };
     }
     let inner = &mut *this.inner;
-    let verdict = follow(inner, tag, flow, glue);
-    match (lent, data) {
-        (None, None) => {}
-        (Some(lent), data) => go_on(inner, tag, lent, data),
-        (None, Some(data)) => {
-            inner.returned_late(tag.number());
-            drop(data);
+    // What is cold gets the parts of the flow by value, so that a flow is never put together in memory.
+    let verdict = match flow {
+        ControlFlow::Continue => {
+            keep(inner, tag, goes_on, data);
+            return Verdict::Continue;
         }
-    }
+        ControlFlow::Warn(warn) => {
+            tell(inner, tag, warn, glue);
+            Verdict::Continue
+        }
+        ControlFlow::Exit => {
+            exit(inner);
+            Verdict::Look
+        }
+        ControlFlow::Error(error) => {
+            fail(inner, error, glue);
+            Verdict::Look
+        }
+    };
+    keep_slowly(inner, tag, goes_on, data);
     verdict
+}
+
+/// Deals with the data that a handler returned, or did not.
+#[inline(always)]
+fn keep<R: Ring, Op: RingOperation<R>>(
+    inner: &mut Inner<R>,
+    tag: Tag<R, Op>,
+    goes_on: bool,
+    data: Option<Op::RingData>,
+) {
+    if goes_on {
+        if let Some(lent) = inner.core.lent.take() {
+            go_on(inner, tag, lent, data);
+        }
+    } else if let Some(data) = data {
+        inner.returned_late(tag.number());
+        drop(data);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn keep_slowly<R: Ring, Op: RingOperation<R>>(
+    inner: &mut Inner<R>,
+    tag: Tag<R, Op>,
+    goes_on: bool,
+    data: Option<Op::RingData>,
+) {
+    keep(inner, tag, goes_on, data);
 }
 
 /// Deals with the data of a stream.
@@ -190,7 +241,8 @@ fn go_on<R: Ring, Op: RingOperation<R>>(
     data: Option<Op::RingData>,
 ) {
     let data = match data {
-        // SAFETY: it was lent by the slab of this tag, and a lent slot stays so until the loop goes on.
+        // SAFETY: `lent` is of the last delivery, which was to this tag, and a lent slot stays so until the loop
+        // goes on.
         Some(data) => match unsafe { tag.slab(&mut inner.slabs).take_back(&lent, data) } {
             Ok(()) => return,
             Err(data) => Some(data),
@@ -228,34 +280,6 @@ fn tear_down<R: Ring, Op: RingOperation<R>>(
         ending.errors.push_back((glue.teardown_error)(error));
     }
     Verdict::Continue
-}
-
-/// Turns what a handler returned into what the ring is to do.
-///
-/// What is cold gets the parts of the flow by value, so that a flow is never put together in memory; and all
-/// but one is cold, so that it takes one comparison to go on.
-#[inline(always)]
-fn follow<R: Ring, Op: RingOperation<R>>(
-    inner: &mut Inner<R>,
-    tag: Tag<R, Op>,
-    flow: ControlFlow<Op::ControlFlowWarn, Op::ControlFlowError>,
-    glue: Glue<R, Op>,
-) -> Verdict {
-    match flow {
-        ControlFlow::Continue => Verdict::Continue,
-        ControlFlow::Warn(warn) => {
-            tell(inner, tag, warn, glue);
-            Verdict::Continue
-        }
-        ControlFlow::Exit => {
-            exit(inner);
-            Verdict::Look
-        }
-        ControlFlow::Error(error) => {
-            fail(inner, error, glue);
-            Verdict::Look
-        }
-    }
 }
 
 #[cold]

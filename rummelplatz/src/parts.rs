@@ -1,7 +1,7 @@
 //! What `#[ring]` generates beside types and constants: how the ring is put together, and the one
 //! `match` from a tag to its operation.
 
-use crate::dispatch::{Delivery, Verdict};
+use crate::dispatch::Verdict;
 use crate::runtime::Runtime;
 use crate::shape::Ring;
 
@@ -26,6 +26,6 @@ pub trait RingParts: Ring {
     ///
     /// The first that an operation fails with.
     fn setup(&mut self) -> Result<(), Self::SetupError>;
-    /// Delivers a completion to the operation of its tag.
-    fn dispatch(&mut self, delivery: Delivery) -> Verdict;
+    /// Delivers the next completion, if there is one, to the operation of its tag.
+    fn dispatch(&mut self) -> Verdict;
 }

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use crate::any_slab::AnySlab;
-use crate::dispatch::{Delivery, Verdict};
+use crate::dispatch::Verdict;
 use crate::error::SubmitError;
 use crate::handle::RingHandle;
 use crate::lifecycle::Phase;
@@ -230,12 +230,10 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
         return fail(ring, error);
     }
     inner(ring).core.insist();
-    if deliver(ring, may_wait)
-        && let Some(cause) = inner(ring).cause.take()
-    {
+    let delivered = deliver(ring, may_wait);
+    if let Some(cause) = inner(ring).cause.take() {
         return end(ring, cause);
     }
-    let delivered = inner(ring).core.delivered;
     let status = if delivered { Status::Progressed } else { Status::Waiting };
     Pass::Went(Progress { status, call_again_in: None })
 }
@@ -297,27 +295,21 @@ fn fail<R: RingParts>(ring: &mut R, error: std::io::Error) -> Pass<R> {
 }
 
 /// Delivers all completions that are visible, and after each what its handler has posted; then waits for
-/// more and goes on, if it may and that is all there is to a pass. Whether the run is to end, for the cause
-/// that is there.
+/// more and goes on, if it may and that is all there is to a pass. Ends when there is a cause to. Whether there
+/// was a completion; outside of a teardown, one that an operation claims.
 ///
 /// The only place from which operations are called, so that all of it can become one function.
 #[inline(never)]
 fn deliver<R: RingParts>(ring: &mut R, may_wait: bool) -> bool {
-    inner(ring).core.delivered = false;
+    let before = inner(ring).core.claimed();
     loop {
-        while let Some(cqe) = inner(ring).core.next() {
-            if ring.dispatch(Delivery::new(cqe)) == Verdict::Continue {
-                inner(ring).core.delivered = true;
-                continue;
-            }
-            let inner = inner(ring);
-            if inner.cause.is_some() {
-                return true;
-            }
-            inner.core.delivered |= inner.core.phase.is_teardown();
-        }
-        if !may_wait || !inner(ring).core.wait_as_usual() {
-            return false;
+        let goes_on = match ring.dispatch() {
+            Verdict::Continue => true,
+            Verdict::Look => inner(ring).cause.is_none(),
+            Verdict::Nothing => inner(ring).core.look() || may_wait && inner(ring).core.wait_as_usual(),
+        };
+        if !goes_on {
+            return inner(ring).core.claimed() != before;
         }
     }
 }
@@ -331,10 +323,10 @@ impl<R: RingParts> Audience<R> for Operations<'_, R> {
     }
 
     fn reap(&mut self) -> bool {
-        deliver(self.0, false);
+        let moved = deliver(self.0, false);
         // Nothing is a cause any more.
         self.inner().cause = None;
-        self.inner().core.delivered
+        moved
     }
 }
 

@@ -34,9 +34,12 @@ pub(crate) enum Found<'s, D> {
 /// Finds the ways that nearly all completions go, which are kept apart so that they can be short.
 #[inline(always)]
 pub(crate) fn find<'s, D>(slab: &'s mut Slab<D>, cqe: &Cqe) -> Found<'s, D> {
+    if Completion::can_be_plain(cqe.flags) {
+        return slab.find_plain(cqe.user_data).map_or(Found::Other, Found::Plain);
+    }
     match cqueue::more(cqe.flags) {
-        false => slab.find_plain(cqe.user_data).map_or(Found::Other, Found::Plain),
         true => slab.find_calm(cqe.user_data).map_or(Found::Other, Found::Calm),
+        false => Found::Other,
     }
 }
 

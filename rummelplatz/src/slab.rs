@@ -584,6 +584,9 @@ pub(crate) struct Lent {
     slot: NonNull<()>,
 }
 
+// SAFETY: as of a vacancy.
+unsafe impl Send for Lent {}
+
 /// The slot of a plain request.
 pub(crate) struct Plain<'s, D, M: Meta> {
     slab: &'s mut Slab<D, M>,

@@ -179,7 +179,7 @@ const _: () = {
         fn setup(&mut self) -> ::core::result::Result<(), ::core::convert::Infallible> {
             loop {}
         }
-        fn dispatch(&mut self, _: __rt::Delivery) -> __rt::Verdict {
+        fn dispatch(&mut self) -> __rt::Verdict {
             loop {}
         }
     }

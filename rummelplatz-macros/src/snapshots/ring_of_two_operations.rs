@@ -307,7 +307,12 @@ const _: () = {
             ::core::result::Result::Ok(())
         }
         #[inline]
-        fn dispatch(&mut self, __delivery: __rt::Delivery) -> __rt::Verdict {
+        fn dispatch(&mut self) -> __rt::Verdict {
+            let ::core::option::Option::Some(__delivery) = __rt::Delivery::next(
+                &mut self.__rummelplatz_runtime,
+            ) else {
+                return __rt::Verdict::Nothing;
+            };
             match __delivery.tag() {
                 1u8 => {
                     __rt::deliver::<
@@ -315,7 +320,6 @@ const _: () = {
                         __Operation1,
                     >(
                         __delivery,
-                        &mut self.__rummelplatz_runtime,
                         &mut self.acceptor,
                         Self::ACCEPTOR,
                         __rt::Glue::<Self, __Operation1> {
@@ -334,7 +338,6 @@ const _: () = {
                         __Operation2,
                     >(
                         __delivery,
-                        &mut self.__rummelplatz_runtime,
                         &mut self.connections,
                         Self::CONNECTIONS,
                         __rt::Glue::<Self, __Operation2> {
@@ -347,7 +350,7 @@ const _: () = {
                         },
                     )
                 }
-                _ => __rt::unclaimed(__delivery, &mut self.__rummelplatz_runtime),
+                _ => __rt::unclaimed(__delivery),
             }
         }
     }

@@ -422,7 +422,12 @@ const _: () = {
             ::core::result::Result::Ok(())
         }
         #[inline]
-        fn dispatch(&mut self, __delivery: __rt::Delivery) -> __rt::Verdict {
+        fn dispatch(&mut self) -> __rt::Verdict {
+            let ::core::option::Option::Some(__delivery) = __rt::Delivery::next(
+                &mut self.__rummelplatz_runtime,
+            ) else {
+                return __rt::Verdict::Nothing;
+            };
             match __delivery.tag() {
                 1u8 => {
                     __rt::deliver::<
@@ -430,7 +435,6 @@ const _: () = {
                         __Operation1,
                     >(
                         __delivery,
-                        &mut self.__rummelplatz_runtime,
                         &mut self.r#type,
                         Self::TYPE,
                         __rt::Glue::<Self, __Operation1> {
@@ -449,7 +453,6 @@ const _: () = {
                         __Operation2,
                     >(
                         __delivery,
-                        &mut self.__rummelplatz_runtime,
                         &mut self.self_,
                         Self::SELF_,
                         __rt::Glue::<Self, __Operation2> {
@@ -468,7 +471,6 @@ const _: () = {
                         __Operation3,
                     >(
                         __delivery,
-                        &mut self.__rummelplatz_runtime,
                         &mut self.raw,
                         Self::RAW,
                         __rt::Glue::<Self, __Operation3> {
@@ -487,7 +489,6 @@ const _: () = {
                         __Operation4,
                     >(
                         __delivery,
-                        &mut self.__rummelplatz_runtime,
                         &mut self._1,
                         Self::_1,
                         __rt::Glue::<Self, __Operation4> {
@@ -500,7 +501,7 @@ const _: () = {
                         },
                     )
                 }
-                _ => __rt::unclaimed(__delivery, &mut self.__rummelplatz_runtime),
+                _ => __rt::unclaimed(__delivery),
             }
         }
     }

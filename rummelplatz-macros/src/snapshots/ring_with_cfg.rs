@@ -399,7 +399,12 @@ const _: () = {
             ::core::result::Result::Ok(())
         }
         #[inline]
-        fn dispatch(&mut self, __delivery: __rt::Delivery) -> __rt::Verdict {
+        fn dispatch(&mut self) -> __rt::Verdict {
+            let ::core::option::Option::Some(__delivery) = __rt::Delivery::next(
+                &mut self.__rummelplatz_runtime,
+            ) else {
+                return __rt::Verdict::Nothing;
+            };
             match __delivery.tag() {
                 #[cfg(unix)]
                 1u8 => {
@@ -408,7 +413,6 @@ const _: () = {
                         __Operation1,
                     >(
                         __delivery,
-                        &mut self.__rummelplatz_runtime,
                         &mut self.unix,
                         Self::UNIX,
                         __rt::Glue::<Self, __Operation1> {
@@ -428,7 +432,6 @@ const _: () = {
                         __Operation2,
                     >(
                         __delivery,
-                        &mut self.__rummelplatz_runtime,
                         &mut self.windows,
                         Self::WINDOWS,
                         __rt::Glue::<Self, __Operation2> {
@@ -447,7 +450,6 @@ const _: () = {
                         __Operation3,
                     >(
                         __delivery,
-                        &mut self.__rummelplatz_runtime,
                         &mut self.both,
                         Self::BOTH,
                         __rt::Glue::<Self, __Operation3> {
@@ -460,7 +462,7 @@ const _: () = {
                         },
                     )
                 }
-                _ => __rt::unclaimed(__delivery, &mut self.__rummelplatz_runtime),
+                _ => __rt::unclaimed(__delivery),
             }
         }
     }

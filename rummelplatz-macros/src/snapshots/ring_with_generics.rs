@@ -298,7 +298,12 @@ const _: () = {
             ::core::result::Result::Ok(())
         }
         #[inline]
-        fn dispatch(&mut self, __delivery: __rt::Delivery) -> __rt::Verdict {
+        fn dispatch(&mut self) -> __rt::Verdict {
+            let ::core::option::Option::Some(__delivery) = __rt::Delivery::next(
+                &mut self.__rummelplatz_runtime,
+            ) else {
+                return __rt::Verdict::Nothing;
+            };
             match __delivery.tag() {
                 1u8 => {
                     __rt::deliver::<
@@ -306,7 +311,6 @@ const _: () = {
                         Holder<'a, T>,
                     >(
                         __delivery,
-                        &mut self.__rummelplatz_runtime,
                         &mut self.holder,
                         Self::HOLDER,
                         __rt::Glue::<Self, Holder<'a, T>> {
@@ -325,7 +329,6 @@ const _: () = {
                         ForRing<Server<'a, T, N>, [<Server<'a, T, N>>::Item; N]>,
                     >(
                         __delivery,
-                        &mut self.__rummelplatz_runtime,
                         &mut self.me,
                         Self::ME,
                         __rt::Glue::<
@@ -342,7 +345,7 @@ const _: () = {
                         },
                     )
                 }
-                _ => __rt::unclaimed(__delivery, &mut self.__rummelplatz_runtime),
+                _ => __rt::unclaimed(__delivery),
             }
         }
     }

@@ -275,6 +275,11 @@ impl Uring {
         self.queues.holds_back()
     }
 
+    /// Up to where the kernel's completions were seen, as it counts.
+    pub(crate) fn seen(&self) -> u32 {
+        self.completions.seen()
+    }
+
     /// Whether no completion is known of.
     #[inline(always)]
     pub(crate) fn knows_none(&self) -> bool {

@@ -59,7 +59,6 @@ impl Printer<'_> {
             quote_spanned! {at(operation)=>
                 #tag => __rt::deliver::<Self, #ty>(
                     __delivery,
-                    &mut self.#runtime,
                     &mut self.#ident,
                     Self::#constant,
                     __rt::Glue::<Self, #ty> {
@@ -129,10 +128,13 @@ impl Printer<'_> {
                     ::core::result::Result::Ok(())
                 }
                 #[inline]
-                fn dispatch(&mut self, __delivery: __rt::Delivery) -> __rt::Verdict {
+                fn dispatch(&mut self) -> __rt::Verdict {
+                    let ::core::option::Option::Some(__delivery) = __rt::Delivery::next(&mut self.#runtime) else {
+                        return __rt::Verdict::Nothing;
+                    };
                     match __delivery.tag() {
                         #dispatch_arms
-                        _ => __rt::unclaimed(__delivery, &mut self.#runtime),
+                        _ => __rt::unclaimed(__delivery),
                     }
                 }
             }
@@ -176,7 +178,7 @@ impl Printer<'_> {
                 fn setup(&mut self) -> ::core::result::Result<(), ::core::convert::Infallible> {
                     loop {}
                 }
-                fn dispatch(&mut self, _: __rt::Delivery) -> __rt::Verdict {
+                fn dispatch(&mut self) -> __rt::Verdict {
                     loop {}
                 }
             }
