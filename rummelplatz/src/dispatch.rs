@@ -11,7 +11,7 @@ use crate::queue::Cqe;
 use crate::runtime::Runtime;
 use crate::settle::{Found, Settled, find, settle, settle_going_on};
 use crate::shape::Ring;
-use crate::slab::{Lent, Vacancy};
+use crate::slab::{Lent, Warm};
 use crate::state::{FirstCause, Inner};
 use crate::submission::release;
 use crate::submitter::Submitter;
@@ -106,28 +106,28 @@ pub fn setup<R: Ring, Op: RingOperation<R>>(
     operation.setup(Submitter::new(runtime.inner_mut(), tag))
 }
 
-/// The vacancy that a handler is called with; released if it unwinds.
+/// The slot that a handler is called with; released if it unwinds.
 struct Handling<'i, R: Ring, Op: RingOperation<R>> {
     inner: &'i mut Inner<R>,
     tag: Tag<R, Op>,
     /// Of the slab of this tag; its request still counts as in flight.
-    vacancy: Option<Vacancy>,
+    warm: Option<Warm>,
 }
 
 impl<R: Ring, Op: RingOperation<R>> Drop for Handling<'_, R, Op> {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(vacancy) = self.vacancy.take() {
-            release_slowly(self.inner, self.tag, vacancy);
+        if let Some(warm) = self.warm.take() {
+            release_slowly(self.inner, self.tag, warm);
         }
     }
 }
 
 #[cold]
 #[inline(never)]
-fn release_slowly<R: Ring, Op: RingOperation<R>>(inner: &mut Inner<R>, tag: Tag<R, Op>, vacancy: Vacancy) {
-    // SAFETY: as [`Handling::vacancy`] says, whose drop alone calls this.
-    unsafe { release(inner, tag, vacancy) };
+fn release_slowly<R: Ring, Op: RingOperation<R>>(inner: &mut Inner<R>, tag: Tag<R, Op>, warm: Warm) {
+    // SAFETY: as [`Handling::warm`] says, whose drop alone calls this.
+    unsafe { release(inner, tag, warm) };
 }
 
 /// Settles a completion and calls the handler, if one is to know.
@@ -142,15 +142,15 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
     glue: Glue<R, Op>,
 ) -> Verdict {
     let Delivery { cqe, inner } = delivery;
-    let mut this = Handling { inner, tag, vacancy: None };
+    let mut this = Handling { inner, tag, warm: None };
     let Inner { core, slabs, .. } = &mut *this.inner;
     let slab = tag.slab(slabs);
     let (completion, data) = match find(slab, &cqe) {
         Found::Plain(plain) => {
-            // SAFETY: `this` releases the vacancy if nobody fills it; until then the slab is used only by a
+            // SAFETY: `this` releases the slot if nobody fills it; until then the slab is used only by a
             // submitter, which knows of it.
-            let (data, vacancy) = unsafe { plain.take() };
-            this.vacancy = Some(vacancy);
+            let (data, warm) = unsafe { plain.take() };
+            this.warm = Some(warm);
             (Completion::plain(cqe.result, cqe.flags), data)
         }
         Found::Calm(calm) => {
@@ -172,12 +172,12 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
     };
     // So and not by a look at `lent`, because the compiler has it at hand.
     let goes_on = completion.more();
-    // SAFETY: `vacancy` says so.
-    let submitter = unsafe { Submitter::with_vacancy(this.inner, tag, &mut this.vacancy) };
+    // SAFETY: `warm` says so.
+    let submitter = unsafe { Submitter::with_slot(this.inner, tag, &mut this.warm) };
     let (flow, data) = operation.on_completion(completion, data, submitter);
-    if let Some(vacancy) = this.vacancy.take() {
-        // SAFETY: `vacancy` says so.
-        unsafe { release(this.inner, tag, vacancy) };
+    if let Some(warm) = this.warm.take() {
+        // SAFETY: `warm` says so.
+        unsafe { release(this.inner, tag, warm) };
     }
     let inner = &mut *this.inner;
     // What is cold gets the parts of the flow by value, so that a flow is never put together in memory.

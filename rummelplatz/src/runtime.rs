@@ -15,7 +15,7 @@ use crate::warning::OnWarn;
 ///
 /// The contents are leaked by default; the slabs and pools are freed only when nothing is in flight.
 pub struct Runtime<R: Ring> {
-    inner: ManuallyDrop<Box<Inner<R>>>,
+    inner: ManuallyDrop<Inner<R>>,
 }
 
 impl<R: Ring> Runtime<R> {
@@ -34,7 +34,7 @@ impl<R: Ring> Runtime<R> {
         }
         let inner =
             Inner { core, slabs: ManuallyDrop::new(slabs), on_warn, cause: None, ending: None, stuck: None };
-        Runtime { inner: ManuallyDrop::new(Box::new(inner)) }
+        Runtime { inner: ManuallyDrop::new(inner) }
     }
 
     #[inline]

@@ -23,7 +23,7 @@ pub(crate) enum Settled<D> {
 
 /// The request that a completion is of.
 pub(crate) enum Found<'s, D> {
-    /// A plain one, which has ended. It is counted as in flight until its vacancy is released.
+    /// A plain one, which has ended. It is counted as in flight until its slot is released.
     Plain(Plain<'s, D, Record<D>>),
     /// A stream that just goes on: see [`settle_going_on`].
     Calm(Calm<'s, D, Record<D>>),

@@ -33,8 +33,8 @@
 //! written.
 //!
 //! There is one exception, for the sake of the next request in the same slot: [`Plain::take`] leaves
-//! the name as it is. Whoever has the [`Vacancy`] that it returns answers for it that nobody looks at
-//! the slab before the vacancy is filled or released.
+//! the name as it is. Whoever has the [`Warm`] slot that it returns answers for it that nobody looks at
+//! the slab before that is vacated, and filled or released.
 
 use std::alloc::{self, Layout};
 use std::cell::UnsafeCell;
@@ -296,6 +296,20 @@ impl<D, M: Meta> Slab<D, M> {
         Some(Vacancy { slot: free.cast(), user_data: !header.name })
     }
 
+    /// Makes a vacancy of a slot whose value was taken, to be filled or released at once.
+    ///
+    /// # Safety
+    ///
+    /// The slot is of this slab.
+    #[inline(always)]
+    pub(crate) unsafe fn vacate(&mut self, warm: Warm) -> Vacancy {
+        let slot = warm.slot.cast::<Slot<D, M>>();
+        // SAFETY: as in `link`; the slot is of this slab.
+        let header = unsafe { &mut (*slot.as_ptr()).header };
+        let user_data = header.next(header.name, self.step);
+        Vacancy { slot: warm.slot, user_data }
+    }
+
     /// As [`insert_with`](Self::insert_with), into a slot that is known to be free.
     ///
     /// # Safety
@@ -411,7 +425,7 @@ impl<D, M: Meta> Slab<D, M> {
         if name != user_data {
             return None;
         }
-        Some(Plain { slab: self, slot, user_data })
+        Some(Plain { slab: PhantomData, slot })
     }
 
     /// The slot of the calm request with this `user_data`, if there is one.
@@ -558,6 +572,15 @@ impl<D, M: Meta> Drop for Slab<D, M> {
     }
 }
 
+/// The slot of a plain request whose value was taken: to be [vacated](Slab::vacate).
+#[must_use]
+pub(crate) struct Warm {
+    slot: NonNull<()>,
+}
+
+// SAFETY: it only says where a slot is; who uses it there answers for that.
+unsafe impl Send for Warm {}
+
 /// A slot without a value that is in no list: to be filled again, or released.
 #[must_use]
 pub(crate) struct Vacancy {
@@ -574,7 +597,7 @@ impl Vacancy {
     }
 }
 
-// SAFETY: it only says where a slot is; who uses it there answers for that.
+// SAFETY: as of a warm slot.
 unsafe impl Send for Vacancy {}
 
 /// A slot whose value is with a handler.
@@ -584,35 +607,29 @@ pub(crate) struct Lent {
     slot: NonNull<()>,
 }
 
-// SAFETY: as of a vacancy.
+// SAFETY: as of a warm slot.
 unsafe impl Send for Lent {}
 
 /// The slot of a plain request.
 pub(crate) struct Plain<'s, D, M: Meta> {
-    slab: &'s mut Slab<D, M>,
+    slab: PhantomData<&'s mut Slab<D, M>>,
     slot: NonNull<Slot<D, M>>,
-    user_data: u64,
 }
 
 impl<D, M: Meta> Plain<'_, D, M> {
-    /// Returns the value, and the slot, which is taken for that of the request until the vacancy is
-    /// filled or released.
+    /// Returns the value, and the slot, which is taken for that of the request until it is filled or
+    /// released.
     ///
     /// # Safety
     ///
     /// It is filled or released, whatever happens, and until then nothing is done with the slab but to
     /// take other vacancies.
     #[inline(always)]
-    pub(crate) unsafe fn take(self) -> (D, Vacancy) {
-        let slot = self.slot.as_ptr();
-        // SAFETY: the header is initialised, does not overlap the value, and the slab is borrowed
-        // exclusively.
-        let header = unsafe { &mut (*slot).header };
-        let user_data = header.next(self.user_data, self.slab.step);
+    pub(crate) unsafe fn take(self) -> (D, Warm) {
         // SAFETY: the name is plain, so the value is initialised; it is not any more, and nobody reads it
         // again, as the caller promises. The state of a plain slot is Free already.
-        let value = unsafe { (*slot).value.get().cast::<D>().read() };
-        (value, Vacancy { slot: self.slot.cast(), user_data })
+        let value = unsafe { (*self.slot.as_ptr()).value.get().cast::<D>().read() };
+        (value, Warm { slot: self.slot.cast() })
     }
 }
 
@@ -840,10 +857,23 @@ mod tests {
 
     /// Takes the value of a slot whose request is plain, and fills it again.
     fn refill<D, M: Meta<Brief = M>>(slab: &mut Slab<D, M>, user_data: u64, meta: M) -> Option<Identity> {
-        // SAFETY: the vacancy is filled below, and the slab not looked at before.
-        let (value, vacancy) = unsafe { slab.find_plain(user_data)?.take() };
+        // SAFETY: the slot is filled below, and the slab not looked at before.
+        let (value, warm) = unsafe { slab.find_plain(user_data)?.take() };
         // SAFETY: it was found in this slab.
+        let vacancy = unsafe { slab.vacate(warm) };
+        // SAFETY: as above.
         Some(unsafe { slab.fill(vacancy, value, |_| (Remember::Plain(meta), ())) }.0)
+    }
+
+    /// Takes the value of a slot whose request is plain, and releases it.
+    fn take_plain<D, M: Meta>(slab: &mut Slab<D, M>, user_data: u64) -> Option<D> {
+        // SAFETY: the slot is released below, and the slab not looked at before.
+        let (value, warm) = unsafe { slab.find_plain(user_data)?.take() };
+        // SAFETY: it was found in this slab.
+        let vacancy = unsafe { slab.vacate(warm) };
+        // SAFETY: as above.
+        unsafe { slab.release(vacancy) };
+        Some(value)
     }
 
     fn address_of<D, M: Meta>(slab: &mut Slab<D, M>, user_data: u64) -> Option<*const D> {
@@ -1263,11 +1293,7 @@ mod tests {
         slab.reserve().unwrap();
         let (identity, ()) = slab.insert_with(drops.issue(), |_| (Remember::Plain(()), ()));
         assert_eq!(UserData::slot(identity.user_data), 0, "the first slot is free again");
-        // SAFETY: the vacancy is released below, and the slab not looked at before.
-        let (value, vacancy) = unsafe { slab.find_plain(identity.user_data).unwrap().take() };
-        drop(value);
-        // SAFETY: it was made in this slab.
-        unsafe { slab.release(vacancy) };
+        drop(take_plain(&mut slab, identity.user_data).unwrap());
         assert!(slab.find(identity.user_data).is_none());
         assert_eq!(slab.occupied_slots(), 0);
         slab.reserve().unwrap();
@@ -1357,16 +1383,7 @@ mod tests {
                 }
                 (4..6, Some(key)) => {
                     let entry = model.remove(&key).unwrap();
-                    let taken = match slab.find_plain(key) {
-                        Some(plain) => {
-                            // SAFETY: the vacancy is released at once.
-                            let (value, vacancy) = unsafe { plain.take() };
-                            // SAFETY: it was made in this slab.
-                            unsafe { slab.release(vacancy) };
-                            Some(value)
-                        }
-                        None => take(&mut slab, key),
-                    };
+                    let taken = take_plain(&mut slab, key).or_else(|| take(&mut slab, key));
                     assert_eq!(taken.is_some(), entry.state == State::Live);
                     assert!(taken.is_none_or(|value| value.number == entry.number));
                     if entry.state != State::Abandoned {

@@ -9,7 +9,7 @@ use crate::handle::RingHandle;
 use crate::operation::RingOperation;
 use crate::request::{self, Placed, Record, Request, Slab, Stream, sqe};
 use crate::shape::Ring;
-use crate::slab::{Identity, Occupied, State, Vacancy};
+use crate::slab::{Identity, Occupied, State, Warm};
 use crate::state::Inner;
 use crate::submitter::SubmissionQueueSubmitter;
 use crate::tag::{Key, Tag};
@@ -346,10 +346,10 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     #[inline(always)]
     fn inner(&mut self) -> &mut Inner<R> {
         let tag = self.tag();
-        let (inner, vacancy) = self.open();
-        if let Some(vacancy) = vacancy.and_then(Option::take) {
+        let (inner, warm) = self.open();
+        if let Some(warm) = warm.and_then(Option::take) {
             // SAFETY: whoever has made this submitter has promised it.
-            unsafe { release(inner, tag, vacancy) };
+            unsafe { release(inner, tag, warm) };
         }
         inner
     }
@@ -383,7 +383,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         };
         let vacancy = match warm.and_then(Option::take) {
             // Its request is still counted: as this one, from here on.
-            Some(vacancy) => vacancy,
+            // SAFETY: it is of this slab, as whoever has made this submitter has promised.
+            Some(warm) => unsafe { slab.vacate(warm) },
             None => {
                 let Some(vacancy) = slab.vacancy() else {
                     return accept_slowly(self.inner(), tag, data, flags, build);
@@ -394,8 +395,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         };
         let counted = Counted(&mut core.in_flight);
         let queue = |placed| place.fill(placed);
-        // SAFETY: it is of this slab, or whoever has made this submitter has promised that it is; and to
-        // write an entry does not unwind.
+        // SAFETY: it is of this slab; and to write an entry does not unwind.
         let identity = unsafe { request::place_into(vacancy, slab, data, flags, born, build, queue) };
         std::mem::forget(counted);
         Ok(Key::new(core.serial, identity))
@@ -406,15 +406,18 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
 ///
 /// # Safety
 ///
-/// The vacancy is of the slab of `tag`.
+/// The slot is of the slab of `tag`.
 #[inline(always)]
 pub(crate) unsafe fn release<R: Ring, Op: RingOperation<R>>(
     inner: &mut Inner<R>,
     tag: Tag<R, Op>,
-    vacancy: Vacancy,
+    warm: Warm,
 ) {
+    let slab = tag.slab(&mut inner.slabs);
     // SAFETY: the caller's promise is the same.
-    unsafe { tag.slab(&mut inner.slabs).release(vacancy) };
+    let vacancy = unsafe { slab.vacate(warm) };
+    // SAFETY: it is of this slab.
+    unsafe { slab.release(vacancy) };
     inner.core.in_flight -= 1;
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use crate::shape::Ring;
-use crate::slab::Vacancy;
+use crate::slab::Warm;
 use crate::state::Inner;
 use crate::tag::Tag;
 
@@ -16,7 +16,7 @@ pub struct SubmissionQueueSubmitter<'a, R: Ring, Op> {
     inner: &'a mut Inner<R>,
     tag: Tag<R, Op>,
     /// In the handler of a plain request: its slot, still warm, for the next request of the operation.
-    vacancy: Option<&'a mut Option<Vacancy>>,
+    warm: Option<&'a mut Option<Warm>>,
     not_send: PhantomData<*mut ()>,
 }
 
@@ -26,29 +26,29 @@ pub type Submitter<'a, R, Op> = SubmissionQueueSubmitter<'a, R, Op>;
 impl<'a, R: Ring, Op> SubmissionQueueSubmitter<'a, R, Op> {
     #[inline]
     pub(crate) fn new(inner: &'a mut Inner<R>, tag: Tag<R, Op>) -> Self {
-        SubmissionQueueSubmitter { inner, tag, vacancy: None, not_send: PhantomData }
+        SubmissionQueueSubmitter { inner, tag, warm: None, not_send: PhantomData }
     }
 
-    /// A submitter whose first request goes into the vacancy.
+    /// A submitter whose first request goes into the warm slot.
     ///
     /// # Safety
     ///
-    /// The vacancy is of the slab of `tag` in `inner`, and its request still counts as in flight.
+    /// The slot is of the slab of `tag` in `inner`, and its request still counts as in flight.
     #[inline(always)]
-    pub(crate) unsafe fn with_vacancy(
+    pub(crate) unsafe fn with_slot(
         inner: &'a mut Inner<R>,
         tag: Tag<R, Op>,
-        vacancy: &'a mut Option<Vacancy>,
+        warm: &'a mut Option<Warm>,
     ) -> Self {
-        SubmissionQueueSubmitter { inner, tag, vacancy: Some(vacancy), not_send: PhantomData }
+        SubmissionQueueSubmitter { inner, tag, warm: Some(warm), not_send: PhantomData }
     }
 
     /// The same submitter, for a shorter time: to pass it to a helper and keep it.
     #[inline]
     pub fn reborrow(&mut self) -> SubmissionQueueSubmitter<'_, R, Op> {
         let (tag, not_send) = (self.tag, self.not_send);
-        let (inner, vacancy) = self.open();
-        SubmissionQueueSubmitter { inner, tag, vacancy, not_send }
+        let (inner, warm) = self.open();
+        SubmissionQueueSubmitter { inner, tag, warm, not_send }
     }
 
     /// The tag of the operation that is submitted to.
@@ -57,11 +57,11 @@ impl<'a, R: Ring, Op> SubmissionQueueSubmitter<'a, R, Op> {
         self.tag
     }
 
-    /// What is behind it, and a vacancy that nobody else knows of: the slab looks as if its request were
+    /// What is behind it, and a warm slot that nobody else knows of: the slab looks as if its request were
     /// still in flight.
     #[inline(always)]
-    pub(crate) fn open(&mut self) -> (&mut Inner<R>, Option<&mut Option<Vacancy>>) {
-        (self.inner, self.vacancy.as_deref_mut())
+    pub(crate) fn open(&mut self) -> (&mut Inner<R>, Option<&mut Option<Warm>>) {
+        (self.inner, self.warm.as_deref_mut())
     }
 }
 
