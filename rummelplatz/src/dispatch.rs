@@ -41,7 +41,8 @@ impl<'r, R: Ring> Delivery<'r, R> {
     }
 }
 
-/// What an operation's types need in order to become the ring's.
+/// What an operation's types need in order to become the ring's. Its parts are handed on one by one, in
+/// registers: what is handed on as a whole is put together in memory, for each completion.
 pub struct Glue<R: Ring, Op: RingOperation<R>> {
     /// Shows a warning, as far as its type can be shown.
     pub warn: fn(&Op::ControlFlowWarn, &mut fmt::Formatter<'_>) -> fmt::Result,
@@ -63,34 +64,21 @@ impl<W> fmt::Display for Shown<'_, W> {
     }
 }
 
-/// What the ring is to do after a delivery.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub enum Verdict {
-    /// There was no completion.
-    Nothing,
-    /// Go on.
-    Continue,
-    /// End, if the runtime has a cause; if not, no operation was concerned.
-    Look,
-}
-
 /// A delivery for a tag that no operation has: the ring's own traffic, or a stranger's.
 #[inline(always)]
-pub fn unclaimed<R: Ring>(delivery: Delivery<'_, R>) -> Verdict {
+pub fn unclaimed<R: Ring>(delivery: Delivery<'_, R>) {
     let Delivery { cqe, inner } = delivery;
-    belongs_to_nobody(inner, cqe.user_data, cqe.result, cqe.flags)
+    belongs_to_nobody(inner, cqe.user_data, cqe.result, cqe.flags);
 }
 
 // The parts of a completion, not a reference to it: so that it is never put together in memory.
 #[cold]
 #[inline(never)]
-fn belongs_to_nobody<R: Ring>(inner: &mut Inner<R>, user_data: u64, result: i32, flags: u32) -> Verdict {
+fn belongs_to_nobody<R: Ring>(inner: &mut Inner<R>, user_data: u64, result: i32, flags: u32) {
     let woken = inner.core.unclaimed(Cqe { user_data, result, flags });
     if woken && !inner.core.phase.is_teardown() && teardown::collect_parcels(inner) {
-        inner.cause = Some(FirstCause::Exit);
+        inner.end(FirstCause::Exit);
     }
-    Verdict::Look
 }
 
 /// Calls an operation's `setup`.
@@ -140,7 +128,7 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
     operation: &mut Op,
     tag: Tag<R, Op>,
     glue: Glue<R, Op>,
-) -> Verdict {
+) {
     let Delivery { cqe, inner } = delivery;
     let mut this = Handling { inner, tag, warm: None };
     let Inner { core, slabs, .. } = &mut *this.inner;
@@ -159,10 +147,10 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
             (settle_going_on(core, &record.facts, &cqe), data)
         }
         Found::Other => match settle(core, slab, cqe.user_data, cqe.result, cqe.flags) {
-            Settled::Silent => return Verdict::Continue,
+            Settled::Silent => return,
             // No request is plain or calm any more when this begins.
             Settled::Told(completion, data, _) if core.phase.is_teardown() => {
-                return tear_down(this.inner, operation, tag, glue, completion, data);
+                return tear_down(this.inner, operation, tag, glue.teardown_error, completion, data);
             }
             Settled::Told(completion, data, lent) => {
                 core.lent = lent;
@@ -181,26 +169,13 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
     }
     let inner = &mut *this.inner;
     // What is cold gets the parts of the flow by value, so that a flow is never put together in memory.
-    let verdict = match flow {
-        ControlFlow::Continue => {
-            keep(inner, tag, goes_on, data);
-            return Verdict::Continue;
-        }
-        ControlFlow::Warn(warn) => {
-            tell(inner, tag, warn, glue);
-            Verdict::Continue
-        }
-        ControlFlow::Exit => {
-            exit(inner);
-            Verdict::Look
-        }
-        ControlFlow::Error(error) => {
-            fail(inner, error, glue);
-            Verdict::Look
-        }
-    };
+    match flow {
+        ControlFlow::Continue => return keep(inner, tag, goes_on, data),
+        ControlFlow::Warn(warn) => tell(inner, tag, warn, glue.warn),
+        ControlFlow::Exit => exit(inner),
+        ControlFlow::Error(error) => fail::<R, Op>(inner, error, glue.completion_error),
+    }
     keep_slowly(inner, tag, goes_on, data);
-    verdict
 }
 
 /// Deals with the data that a handler returned, or did not.
@@ -271,15 +246,14 @@ fn tear_down<R: Ring, Op: RingOperation<R>>(
     inner: &mut Inner<R>,
     operation: &mut Op,
     tag: Tag<R, Op>,
-    glue: Glue<R, Op>,
+    wrap: fn(Op::TeardownError) -> R::TeardownError,
     completion: Completion,
     data: Op::RingData,
-) -> Verdict {
+) {
     let result = operation.on_teardown_completion(completion, data, Submitter::new(inner, tag));
     if let (Err(error), Some(ending)) = (result, &mut inner.ending) {
-        ending.errors.push_back((glue.teardown_error)(error));
+        ending.errors.push_back(wrap(error));
     }
-    Verdict::Continue
 }
 
 #[cold]
@@ -288,21 +262,25 @@ fn tell<R: Ring, Op: RingOperation<R>>(
     inner: &mut Inner<R>,
     tag: Tag<R, Op>,
     warn: Op::ControlFlowWarn,
-    glue: Glue<R, Op>,
+    show: fn(&Op::ControlFlowWarn, &mut fmt::Formatter<'_>) -> fmt::Result,
 ) {
-    inner.warn(tag.number(), &Shown { warn: &warn, show: glue.warn });
+    inner.warn(tag.number(), &Shown { warn: &warn, show });
 }
 
 #[cold]
 #[inline(never)]
 fn exit<R: Ring>(inner: &mut Inner<R>) {
-    inner.cause = Some(FirstCause::Exit);
+    inner.end(FirstCause::Exit);
 }
 
 #[cold]
 #[inline(never)]
-fn fail<R: Ring, Op: RingOperation<R>>(inner: &mut Inner<R>, error: Op::ControlFlowError, glue: Glue<R, Op>) {
-    inner.cause = Some(FirstCause::Completion((glue.completion_error)(error)));
+fn fail<R: Ring, Op: RingOperation<R>>(
+    inner: &mut Inner<R>,
+    error: Op::ControlFlowError,
+    wrap: fn(Op::ControlFlowError) -> R::CompletionError,
+) {
+    inner.end(FirstCause::Completion(wrap(error)));
 }
 
 const _: () = assert!(size_of::<Option<Completion>>() <= 64, "completions are handed over by value");

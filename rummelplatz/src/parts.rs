@@ -1,7 +1,6 @@
 //! What `#[ring]` generates beside types and constants: how the ring is put together, and the one
 //! `match` from a tag to its operation.
 
-use crate::dispatch::Verdict;
 use crate::runtime::Runtime;
 use crate::shape::Ring;
 
@@ -27,5 +26,8 @@ pub trait RingParts: Ring {
     /// The first that an operation fails with.
     fn setup(&mut self) -> Result<(), Self::SetupError>;
     /// Delivers the next completion, if there is one, to the operation of its tag.
-    fn dispatch(&mut self) -> Verdict;
+    fn dispatch(&mut self);
+    /// [`deliver_all`](crate::ring::deliver_all), as a function of the ring's own crate and module: where
+    /// its handlers are, too, the compiler can make all of it one function.
+    fn deliver_all(&mut self, may_wait: bool) -> bool;
 }

@@ -5,7 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use crate::any_slab::AnySlab;
-use crate::dispatch::Verdict;
 use crate::error::SubmitError;
 use crate::handle::RingHandle;
 use crate::lifecycle::Phase;
@@ -230,7 +229,7 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
         return fail(ring, error);
     }
     inner(ring).core.insist();
-    let delivered = deliver(ring, may_wait);
+    let delivered = ring.deliver_all(may_wait);
     if let Some(cause) = inner(ring).cause.take() {
         return end(ring, cause);
     }
@@ -299,19 +298,18 @@ fn fail<R: RingParts>(ring: &mut R, error: std::io::Error) -> Pass<R> {
 /// was a completion; outside of a teardown, one that an operation claims.
 ///
 /// The only place from which operations are called, so that all of it can become one function.
-#[inline(never)]
-fn deliver<R: RingParts>(ring: &mut R, may_wait: bool) -> bool {
+#[inline(always)]
+pub fn deliver_all<R: RingParts>(ring: &mut R, may_wait: bool) -> bool {
     let before = inner(ring).core.claimed();
     loop {
-        let goes_on = match ring.dispatch() {
-            Verdict::Continue => true,
-            Verdict::Look => inner(ring).cause.is_none(),
-            Verdict::Nothing => inner(ring).core.look() || may_wait && inner(ring).core.wait_as_usual(),
-        };
-        if !goes_on {
-            return inner(ring).core.claimed() != before;
+        let Inner { core, cause, .. } = inner(ring);
+        if !core.queue.knows_none() {
+            ring.dispatch();
+        } else if cause.is_some() || !(core.look() || may_wait && core.wait_as_usual()) {
+            break;
         }
     }
+    inner(ring).core.claimed() != before
 }
 
 /// The operations of the ring.
@@ -323,7 +321,7 @@ impl<R: RingParts> Audience<R> for Operations<'_, R> {
     }
 
     fn reap(&mut self) -> bool {
-        let moved = deliver(self.0, false);
+        let moved = self.0.deliver_all(false);
         // Nothing is a cause any more.
         self.inner().cause = None;
         moved

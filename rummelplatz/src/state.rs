@@ -47,6 +47,12 @@ pub(crate) enum FirstCause<R: Ring> {
 }
 
 impl<R: Ring> Inner<R> {
+    /// Has the present run end. The loop looks for a cause when no completion is known of: none is from here on.
+    pub(crate) fn end(&mut self, cause: FirstCause<R>) {
+        self.cause = Some(cause);
+        self.core.queue.look_again();
+    }
+
     /// Counts a warning and tells of it.
     #[cold]
     pub(crate) fn warn(&mut self, tag: u8, message: &dyn fmt::Display) {

@@ -179,7 +179,13 @@ const _: () = {
         fn setup(&mut self) -> ::core::result::Result<(), ::core::convert::Infallible> {
             loop {}
         }
-        fn dispatch(&mut self) -> __rt::Verdict {
+        fn dispatch(&mut self) {
+            loop {}
+        }
+        fn deliver_all(
+            &mut self,
+            _: ::core::primitive::bool,
+        ) -> ::core::primitive::bool {
             loop {}
         }
     }

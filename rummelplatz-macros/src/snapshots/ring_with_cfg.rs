@@ -375,6 +375,7 @@ const _: () = {
         fn runtime(&self) -> &__rt::Runtime<Self> {
             &self.__rummelplatz_runtime
         }
+        #[inline]
         fn runtime_mut(&mut self) -> &mut __rt::Runtime<Self> {
             &mut self.__rummelplatz_runtime
         }
@@ -398,12 +399,18 @@ const _: () = {
                 .map_err(ServerSetupError::Both)?;
             ::core::result::Result::Ok(())
         }
+        fn deliver_all(
+            &mut self,
+            __may_wait: ::core::primitive::bool,
+        ) -> ::core::primitive::bool {
+            __rt::deliver_all(self, __may_wait)
+        }
         #[inline]
-        fn dispatch(&mut self) -> __rt::Verdict {
+        fn dispatch(&mut self) {
             let ::core::option::Option::Some(__delivery) = __rt::Delivery::next(
                 &mut self.__rummelplatz_runtime,
             ) else {
-                return __rt::Verdict::Nothing;
+                return;
             };
             match __delivery.tag() {
                 #[cfg(unix)]

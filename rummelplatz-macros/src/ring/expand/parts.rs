@@ -120,6 +120,7 @@ impl Printer<'_> {
                 fn runtime(&self) -> &__rt::Runtime<Self> {
                     &self.#runtime
                 }
+                #[inline]
                 fn runtime_mut(&mut self) -> &mut __rt::Runtime<Self> {
                     &mut self.#runtime
                 }
@@ -127,10 +128,13 @@ impl Printer<'_> {
                     #setups
                     ::core::result::Result::Ok(())
                 }
+                fn deliver_all(&mut self, __may_wait: ::core::primitive::bool) -> ::core::primitive::bool {
+                    __rt::deliver_all(self, __may_wait)
+                }
                 #[inline]
-                fn dispatch(&mut self) -> __rt::Verdict {
+                fn dispatch(&mut self) {
                     let ::core::option::Option::Some(__delivery) = __rt::Delivery::next(&mut self.#runtime) else {
-                        return __rt::Verdict::Nothing;
+                        return;
                     };
                     match __delivery.tag() {
                         #dispatch_arms
@@ -178,7 +182,10 @@ impl Printer<'_> {
                 fn setup(&mut self) -> ::core::result::Result<(), ::core::convert::Infallible> {
                     loop {}
                 }
-                fn dispatch(&mut self) -> __rt::Verdict {
+                fn dispatch(&mut self) {
+                    loop {}
+                }
+                fn deliver_all(&mut self, _: ::core::primitive::bool) -> ::core::primitive::bool {
                     loop {}
                 }
             }
