@@ -21,11 +21,14 @@ pub struct Completion {
     /// 0 if a descriptor is carried, whose number is for its owner.
     result: i32,
     kind: Kind,
-    /// Initialised if the kind is [`Kind::NUMBERED`]: the number of the descriptor that is carried, or the upper
-    /// half of the flags, which is the number of the buffer that is carried.
-    number: MaybeUninit<u32>,
-    /// Initialised if a buffer is carried: the pool that it is of.
-    pool: MaybeUninit<Arc<Shared>>,
+    /// Initialised if the kind is [`Kind::CARRIES`]; which of the two it is follows from what it yields.
+    carried: MaybeUninit<Carried>,
+}
+
+union Carried {
+    descriptor: RawFd,
+    /// The pool of the buffer whose number is in the flags.
+    pool: ManuallyDrop<Arc<Shared>>,
 }
 
 /// `res` and `flags` of the completion queue entry, as the kernel posted them.
@@ -33,42 +36,50 @@ pub struct Completion {
 pub struct RawCompletion {
     /// `cqe->res`: what the operation returned, or a negative `errno`.
     pub result: i32,
-    /// `cqe->flags`: `IORING_CQE_F_*`.
+    /// `cqe->flags`: `IORING_CQE_F_*`, and in the upper half the number of a buffer. Bits 9 to 14, to which no
+    /// kernel gives a meaning by 6.18, are 0.
     pub flags: u32,
 }
 
-/// What there is to a completion beside its result, in the place of the upper half of its flags, which nearly
-/// all completions leave empty (it is the number of a buffer); the lower half is theirs. So the flags of a plain
-/// completion are its kind.
+/// The flags of a completion, and in bits of them that mean nothing what else there is to it. So the kind of a
+/// plain completion is its flags, and nothing has to be kept of it beside them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Kind(u32);
 
 impl Kind {
+    /// Ours; the kernel has given a meaning to bits 0 to 5 and 15 by 6.18, and to the upper half as a whole.
+    const OURS: u32 = 0b111_111 << 9;
     /// [`Yields`], in three bits.
-    const YIELDS: u32 = 7 << 16;
-    const MORE: Kind = Kind(1 << 19);
-    const MESSAGE: Kind = Kind(1 << 20);
-    const CARRIES: Kind = Kind(1 << 21);
-    /// There is a number, too.
-    const NUMBERED: Kind = Kind(1 << 22);
-    /// The lower half of the flags.
-    const LOWER: u32 = 0xffff;
-    /// `IORING_CQE_F_MORE`, and the upper half.
-    const UNUSUAL: u32 = 1 << 1 | !Self::LOWER;
+    const YIELDS: u32 = 0b111 << 9;
+    const MORE: Kind = Kind(1 << 12);
+    const MESSAGE: Kind = Kind(1 << 13);
+    const CARRIES: Kind = Kind(1 << 14);
+    /// What no plain completion has: ours, and `IORING_CQE_F_MORE`.
+    const UNUSUAL: u32 = Self::OURS | 1 << 1;
 
     #[inline(always)]
     const fn of(yields: Yields, flags: u32) -> Kind {
-        Kind(flags & Self::LOWER | (yields as u32) << 16)
+        Kind(flags & !Self::OURS | Self::bits(yields))
+    }
+
+    const fn bits(yields: Yields) -> u32 {
+        (yields as u32) << Self::YIELDS.trailing_zeros()
     }
 
     #[inline(always)]
     const fn yields(self, yields: Yields) -> bool {
-        self.0 & Self::YIELDS == (yields as u32) << 16
+        self.0 & Self::YIELDS == Self::bits(yields)
     }
 
     #[inline(always)]
     const fn carries(self, yields: Yields) -> bool {
-        self.0 & (Self::YIELDS | Self::CARRIES.0) == (yields as u32) << 16 | Self::CARRIES.0
+        self.0 & (Self::YIELDS | Self::CARRIES.0) == Self::bits(yields) | Self::CARRIES.0
+    }
+
+    /// The number of the buffer, if one is carried.
+    #[inline(always)]
+    const fn buffer(self) -> u16 {
+        (self.0 >> 16) as u16
     }
 
     #[inline(always)]
@@ -82,7 +93,7 @@ impl Kind {
     }
 }
 
-const _: () = assert!(Yields::Result as u32 == 0 && Yields::LAST as u32 <= Kind::YIELDS >> 16);
+const _: () = assert!(Yields::Result as u32 == 0 && Kind::bits(Yields::LAST) <= Kind::YIELDS);
 
 // What may have to be dropped when a handler panics is kept in memory, unless its `Drop` is so short that
 // even there the compiler does it in place.
@@ -91,7 +102,7 @@ impl Drop for Completion {
     fn drop(&mut self) {
         if self.kind.has(Kind::CARRIES) {
             // SAFETY: the kind says so; and `self` is not used again.
-            unsafe { release(self.kind, self.number, ptr::read(&self.pool)) };
+            unsafe { release(self.kind, ptr::read(&self.carried).assume_init()) };
         }
     }
 }
@@ -100,18 +111,16 @@ impl Drop for Completion {
 ///
 /// # Safety
 ///
-/// It carries something, with this number and of this pool, and does not any more.
+/// It carries this, and does not any more.
 #[cold]
 #[inline(never)]
-unsafe fn release(kind: Kind, number: MaybeUninit<u32>, pool: MaybeUninit<Arc<Shared>>) {
-    // SAFETY: what is carried has a number.
-    let number = unsafe { number.assume_init() };
+unsafe fn release(kind: Kind, carried: Carried) {
     if kind.yields(Yields::Descriptor) {
-        // SAFETY: the completion owned it.
-        drop(unsafe { OwnedFd::from_raw_fd(number as RawFd) });
+        // SAFETY: it is a descriptor, which the completion owned.
+        drop(unsafe { OwnedFd::from_raw_fd(carried.descriptor) });
     } else {
         // SAFETY: what is not a descriptor is a buffer of this pool, held for the completion.
-        drop(unsafe { Buffer::of(pool.assume_init(), number as u16, 0) });
+        drop(unsafe { Buffer::of(ManuallyDrop::into_inner(carried.pool), kind.buffer(), 0) });
     }
 }
 
@@ -127,7 +136,7 @@ impl Completion {
     #[inline(always)]
     pub(crate) fn plain(result: i32, flags: u32) -> Completion {
         debug_assert!(Self::can_be_plain(flags));
-        Completion { result, kind: Kind(flags), number: MaybeUninit::uninit(), pool: MaybeUninit::uninit() }
+        Completion { result, kind: Kind(flags), carried: MaybeUninit::uninit() }
     }
 
     /// Takes over what a completion of such a request carries.
@@ -143,25 +152,20 @@ impl Completion {
         result: i32,
         flags: u32,
     ) -> Completion {
-        let mut completion = Completion {
-            result,
-            kind: Kind::of(facts.yields, flags).with(Kind::NUMBERED),
-            number: MaybeUninit::new(flags >> 16),
-            pool: MaybeUninit::uninit(),
-        };
+        let mut completion =
+            Completion { result, kind: Kind::of(facts.yields, flags), carried: MaybeUninit::uninit() };
         match facts.yields {
             // That it is ours is the caller's promise.
             Yields::Descriptor if result >= 0 => {
-                completion.carry_descriptor(result.unsigned_abs());
+                completion.carry_descriptor(result);
             }
             // Errors can carry a buffer, too.
             Yields::Buffer => {
-                // Its number is the upper half of the flags.
                 if let Some(id) = cqueue::buffer_select(flags)
                     && let Some(pool) = pool.and_then(|pool| pool.hold(id))
                 {
                     completion.kind = completion.kind.with(Kind::CARRIES);
-                    completion.pool = MaybeUninit::new(pool);
+                    completion.carried = MaybeUninit::new(Carried { pool: ManuallyDrop::new(pool) });
                 }
             }
             _ => {}
@@ -169,24 +173,18 @@ impl Completion {
         completion
     }
 
-    /// From here on this owns the descriptor with this number, which replaces that of a buffer.
-    fn carry_descriptor(&mut self, number: u32) {
+    /// From here on this, which yields one, owns the descriptor.
+    fn carry_descriptor(&mut self, descriptor: RawFd) {
         self.result = 0;
-        self.kind = self.kind.with(Kind::CARRIES).with(Kind::NUMBERED);
-        self.number = MaybeUninit::new(number);
+        self.kind = self.kind.with(Kind::CARRIES);
+        self.carried = MaybeUninit::new(Carried { descriptor });
     }
 
     /// The number of the descriptor that is carried, if one is.
     fn carried_descriptor(&self) -> Option<RawFd> {
         let is_carried = self.kind.carries(Yields::Descriptor);
-        // SAFETY: what is carried has a number.
-        is_carried.then(|| unsafe { self.number.assume_init() } as RawFd)
-    }
-
-    /// The upper half of the flags, if no descriptor is carried.
-    fn upper(&self) -> u32 {
-        // SAFETY: there is a number.
-        if self.kind.has(Kind::NUMBERED) { unsafe { self.number.assume_init() } } else { 0 }
+        // SAFETY: one is carried.
+        is_carried.then(|| unsafe { self.carried.assume_init_ref().descriptor })
     }
 
     /// Marks a completion after which the request goes on.
@@ -227,7 +225,7 @@ impl Completion {
     pub fn from_fd(descriptor: OwnedFd) -> Completion {
         let mut completion = Completion::plain(0, 0);
         completion.kind = Kind::of(Yields::Descriptor, 0);
-        completion.carry_descriptor(descriptor.into_raw_fd().unsigned_abs());
+        completion.carry_descriptor(descriptor.into_raw_fd());
         completion
     }
 
@@ -319,10 +317,10 @@ impl Completion {
         }
         // The buffer is moved out, and there is nothing else to be dropped.
         let this = ManuallyDrop::new(self);
-        // SAFETY: a buffer is carried, so both are initialised; `this` is not used again.
-        let (number, pool) = unsafe { (this.number.assume_init(), ptr::read(&this.pool).assume_init()) };
+        // SAFETY: a buffer is carried, so there is a pool; `this` is not used again.
+        let pool = unsafe { ManuallyDrop::into_inner(ptr::read(&this.carried).assume_init().pool) };
         // SAFETY: the buffer was held for this completion.
-        Ok(unsafe { Buffer::of(pool, number as u16, this.result.unsigned_abs()) })
+        Ok(unsafe { Buffer::of(pool, this.kind.buffer(), this.result.unsigned_abs()) })
     }
 
     /// What becomes of a completion that carries no buffer, or one and an error.
@@ -339,11 +337,7 @@ impl Completion {
     /// What the kernel posted, for what this type does not say.
     pub fn raw(&self) -> RawCompletion {
         let Kind(kind) = self.kind;
-        let lower = kind & Kind::LOWER;
-        match self.carried_descriptor() {
-            Some(descriptor) => RawCompletion { result: descriptor, flags: lower },
-            None => RawCompletion { result: self.result, flags: lower | self.upper() << 16 },
-        }
+        RawCompletion { result: self.carried_descriptor().unwrap_or(self.result), flags: kind & !Kind::OURS }
     }
 }
 
@@ -368,7 +362,7 @@ impl fmt::Debug for Completion {
         if self.kind.has(Kind::CARRIES) {
             match self.carried_descriptor() {
                 Some(descriptor) => debug.field("carries", &format_args!("descriptor {descriptor}")),
-                None => debug.field("carries", &format_args!("buffer {}", self.upper())),
+                None => debug.field("carries", &format_args!("buffer {}", self.kind.buffer())),
             };
         }
         debug.finish()
