@@ -103,6 +103,9 @@ impl Built {
     }
 }
 
+/// The profile in which contestants meet: one piece of code each, optimised as a whole.
+pub(crate) const CONTEST: &str = "contest";
+
 /// Where the contestants are built and run.
 pub(crate) struct Arena {
     workspace: PathBuf,
@@ -122,7 +125,7 @@ impl Arena {
         };
         let arena = Arena { workspace, target, with_peers: Cell::new(false) };
         // Made here, so that no contestant does it.
-        std::fs::create_dir_all(arena.target.join("contest"))?;
+        std::fs::create_dir_all(arena.target.join(CONTEST))?;
         kit::file::ensure(&arena.file())?;
         Ok(arena)
     }
@@ -135,22 +138,27 @@ impl Arena {
         &self.target
     }
 
-    fn cargo_build(&self, arguments: &[&str]) -> Result<(), Error> {
+    fn cargo_build(&self, profile: &str, arguments: &[&str]) -> Result<(), Error> {
         let mut cargo = Command::new("cargo");
-        cargo.current_dir(&self.workspace).args(["build", "--quiet", "--profile", "contest"]);
+        cargo.current_dir(&self.workspace).args(["build", "--quiet", "--profile", profile]);
         succeed(cargo.args(["--package", env!("CARGO_PKG_NAME")]).args(arguments), "cargo build")
     }
 
     /// Builds all peers at once, if that can be done; if not, each is tried by itself.
     pub(crate) fn build_with_peers(&self) {
-        self.with_peers.set(self.cargo_build(&["--bins", "--features=peers"]).is_ok());
+        self.with_peers.set(self.cargo_build(CONTEST, &["--bins", "--features=peers"]).is_ok());
     }
 
     /// Builds a contestant, in the profile `contest`.
     pub(crate) fn build(&self, contestant: &Contestant) -> Result<Built, Error> {
-        let path = self.target.join("contest").join(contestant.binary);
+        self.build_in(CONTEST, contestant)
+    }
+
+    /// Builds a contestant in a profile, whose directory is named like it.
+    pub(crate) fn build_in(&self, profile: &str, contestant: &Contestant) -> Result<Built, Error> {
+        let path = self.target.join(profile).join(contestant.binary);
         let feature = if self.with_peers.get() { "peers" } else { contestant.feature.unwrap_or("") };
-        self.cargo_build(&["--bin", contestant.binary, "--features", feature])?;
+        self.cargo_build(profile, &["--bin", contestant.binary, "--features", feature])?;
         let Contestant { name, extra, only, .. } = *contestant;
         let built = Built { name, path, extra, only };
         // One that lacks something here says so.
@@ -159,7 +167,7 @@ impl Arena {
 
     /// The file that is read.
     fn file(&self) -> PathBuf {
-        self.target.join("contest/read.dat")
+        self.target.join(CONTEST).join("read.dat")
     }
 
     fn file_argument(&self) -> String {
