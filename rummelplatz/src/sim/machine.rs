@@ -255,15 +255,18 @@ impl Machine {
             self.lose();
             return Err(Err(io::Error::from_raw_os_error(libc::EBADR)));
         }
-        if queued > 0 && self.busy < MOST_BUSY && self.rng.roll(self.faults.busy) {
-            self.busy += 1;
-            return Err(Err(io::Error::from_raw_os_error(self.rng.pick(&[libc::EAGAIN, libc::EBUSY]))));
-        }
-        self.busy = 0;
         let queued = match patience {
             Patience::ReapFor(_) => 0,
             _ => queued.min(self.memory.shown()),
         };
+        // Who submits nothing needs none of it.
+        if queued > 0 {
+            if self.busy < MOST_BUSY && self.rng.roll(self.faults.busy) {
+                self.busy += 1;
+                return Err(Err(io::Error::from_raw_os_error(self.rng.pick(&[libc::EAGAIN, libc::EBUSY]))));
+            }
+            self.busy = 0;
+        }
         let partly = queued > 1 && self.rng.roll(self.faults.partial);
         let wanted = if partly { 1 + self.rng.below(u64::from(queued) - 1) as u32 } else { queued };
         let took = self.take_in(wanted);

@@ -198,8 +198,8 @@ pub struct Faults {
     pub never: f64,
     /// A signal interrupts the ring (`EINTR`), or makes it return early if it has submitted something.
     pub interrupt: f64,
-    /// The kernel is short of something (`EAGAIN`, `EBUSY`); never more than three times in a row. As the
-    /// manual page says; not provoked.
+    /// The kernel is short of something for what is submitted (`EAGAIN`, `EBUSY`); never more than three
+    /// times in a row. As the manual page says; not provoked.
     pub busy: f64,
     /// Only a part of the submission queue is taken in, and there is no wait.
     pub partial: f64,
