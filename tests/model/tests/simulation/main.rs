@@ -1,6 +1,7 @@
 //! The simulated kernel itself, with rings on it. Where it does what was asked, a real ring is asked for the
 //! same, and must say the same.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,8 +14,10 @@ use std::time::{Duration, Instant};
 use rummelplatz::io_uring::{opcode, squeue, types};
 use rummelplatz::request::{self, Events};
 use rummelplatz::sim::{Answer, Event, Faults, Simulation};
-use rummelplatz::{BufferPool, ControlFlow, RawCompletion, RawRing, Request, RingError, Stream};
-use rummelplatz_tests::{Bench, Job, Ledger, Log, Script, outcome, panic_of, pipe};
+use rummelplatz::{
+    BufferPool, ControlFlow, Key, RawCompletion, RawRing, Request, RingError, Stream, SubmitError,
+};
+use rummelplatz_tests::{Bench, BenchSubmitter, Job, Ledger, Log, Script, outcome, panic_of, pipe};
 
 mod exploring;
 mod faults;
@@ -23,6 +26,7 @@ mod streams;
 
 const GO_ON: ControlFlow<&str, rummelplatz_tests::Failure> = ControlFlow::Continue;
 
+const F_BUFFER: u32 = 1;
 const F_MORE: u32 = 1 << 1;
 const F_NOTIF: u32 = 1 << 3;
 
@@ -167,6 +171,79 @@ fn posted(simulation: &Simulation) -> Vec<(i32, u32)> {
         _ => None,
     });
     posted.collect()
+}
+
+/// The log since it was last taken, in words: `enter 2`, with so many entries to be taken in; `take RECV`;
+/// `RECV 5 more`, which was posted. What names nothing that was taken in is `?`.
+fn history(simulation: &Simulation) -> Vec<String> {
+    let mut names = HashMap::new();
+    let tell = |event| match event {
+        Event::Entered { shown } => format!("enter {shown}"),
+        Event::TakenIn(asked) => {
+            names.insert(asked.user_data, asked.name());
+            format!("take {}", asked.name())
+        }
+        Event::Posted { user_data, result, flags } => {
+            let name = names.get(&user_data).copied().unwrap_or("?");
+            let has = |flag, word| if flags & flag != 0 { word } else { "" };
+            let (more, buffer, notif) =
+                (has(F_MORE, " more"), has(F_BUFFER, " buffer"), has(F_NOTIF, " notif"));
+            format!("{name} {result}{more}{buffer}{notif}")
+        }
+        other => panic!("{other:?}"),
+    };
+    simulation.take_log().into_iter().map(tell).collect()
+}
+
+/// What of a history was not how the ring entered the kernel.
+fn without_enters(history: Vec<String>) -> Vec<String> {
+    history.into_iter().filter(|line| !line.starts_with("enter ")).collect()
+}
+
+/// A ring that is turned, with one request. What handlers are told of it goes to the log.
+struct Turned<D: Send + 'static> {
+    ring: Bench<D>,
+    key: Key<Script<D>>,
+    told: Log<(Outcome, bool)>,
+}
+
+impl<D: Send + 'static> Turned<D> {
+    fn of(simulation: &Simulation, data: D, request: for<'d> fn(&'d mut D) -> Request<'d>) -> Self {
+        Turned::submit(simulation, move |submitter| submitter.submit(data, request))
+    }
+
+    fn of_stream(simulation: &Simulation, data: D, arm: for<'d> fn(&'d mut D) -> Stream<'d>) -> Self {
+        Turned::submit(simulation, move |submitter| submitter.stream(data, arm))
+    }
+
+    /// The log is begun, and the request taken in.
+    fn submit(
+        simulation: &Simulation,
+        submit: impl FnOnce(&mut BenchSubmitter<'_, D>) -> Result<Key<Script<D>>, SubmitError>,
+    ) -> Self {
+        simulation.take_log();
+        let told = Log::new();
+        let seen = told.clone();
+        let script = Script::new().on_completion(move |completion, data, _| {
+            seen.push((outcome(&completion), completion.more()));
+            let more = completion.more();
+            (GO_ON, more.then_some(data))
+        });
+        let mut ring = on(simulation, script);
+        let key = submit(&mut ring.submitter(Bench::FIRST)).unwrap();
+        ring.turn().unwrap();
+        Turned { ring, key, told }
+    }
+
+    fn cancel(&mut self) {
+        assert!(self.ring.submitter(Bench::FIRST).cancel(self.key));
+    }
+
+    /// Turns the ring until nothing is in flight. What was told meanwhile.
+    fn rest(&mut self) -> Vec<(Outcome, bool)> {
+        while !self.ring.turn().unwrap().is_idle() {}
+        self.told.take()
+    }
 }
 
 /// A ring with a read that nothing ever comes for, and a timer, under such faults.
