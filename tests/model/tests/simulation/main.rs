@@ -21,6 +21,7 @@ use rummelplatz_tests::{Bench, BenchSubmitter, Job, Ledger, Log, Script, outcome
 
 mod exploring;
 mod faults;
+mod links;
 mod performed;
 mod streams;
 
