@@ -136,6 +136,8 @@ mod machine;
 mod pool;
 mod rng;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use asked::Asked;
 use machine::{Machine, Start, Step};

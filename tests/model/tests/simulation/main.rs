@@ -23,6 +23,7 @@ mod exploring;
 mod faults;
 mod links;
 mod performed;
+mod queues;
 mod streams;
 
 const GO_ON: ControlFlow<&str, rummelplatz_tests::Failure> = ControlFlow::Continue;
