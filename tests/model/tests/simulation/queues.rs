@@ -21,21 +21,25 @@ fn completions_for_which_there_is_no_room_wait_and_come_in_order() {
             }
             Ok(())
         })
-        .on_completion(move |completion, number, _| {
+        .on_completion(move |completion, number, mut submitter| {
             seen.push((number, outcome(&completion), kernel.figures().posted));
+            if number < 2 {
+                // Done when there is room, but also others that wait for it.
+                submitter.submit(number + 11, |_| request::nop()).unwrap();
+            }
             (GO_ON, None)
         });
     bench(simulation.raw_ring_with(size(4), size(4)).unwrap(), script).run().unwrap();
     // So many were posted, each time that there was room for four.
-    let expected: Vec<_> = (0..11).map(|number| (number, Ok(0), [4, 8, 11][number / 4])).collect();
+    let expected: Vec<_> = (0..13).map(|number| (number, Ok(0), [4, 8, 12, 13][number / 4])).collect();
     assert_eq!(told.take(), expected);
     // The log tells of those that wait, too.
     let history = history(&simulation);
-    let nop = ["take NOP", "NOP 0"];
+    let nop = |count| ["take NOP", "NOP 0"].repeat(count);
     let expected =
-        [&["enter 4"], &nop.repeat(4)[..], &["enter 4"], &nop.repeat(4), &["enter 3"], &nop.repeat(3)];
-    assert_eq!(history[..25], expected.concat());
-    assert!(history[25..].iter().all(|line| line == "enter 0"), "{history:?}");
+        [vec!["enter 4"], nop(4), vec!["enter 4"], nop(4), vec!["enter 3"], nop(3), vec!["enter 2"], nop(2)];
+    assert_eq!(history[..30], expected.concat());
+    assert!(history[30..].iter().all(|line| line == "enter 0"), "{history:?}");
 }
 
 #[test]
