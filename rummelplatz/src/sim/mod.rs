@@ -398,7 +398,8 @@ impl Simulation {
     }
 
     /// Panics when a ring enters the kernel more often than this: for programs that must have an end.
-    /// The ring, which is torn down by that panic, is told `EDEADLK` from then on.
+    /// The ring, which is torn down by that panic, is told `EDEADLK` from then on; so is one that another
+    /// panic drops already.
     pub fn limit_enters(&self, most: u64) {
         self.shared.settings.set_most_enters(most);
     }
@@ -640,6 +641,36 @@ impl Simulated {
             None => Err(io::Error::from_raw_os_error(libc::EBADF)),
         })
     }
+
+    /// One enter, and what happens in the kernel meanwhile.
+    fn work(&mut self, queued: u32, patience: Patience) -> io::Result<()> {
+        let entering = match self.machine(|machine| machine.begin(queued, patience))? {
+            Ok(entering) => entering,
+            Err(result) => return result,
+        };
+        let (mut said, mut promises, mut stuck_since) = (None, 0, None);
+        loop {
+            said = match self.machine(|machine| machine.go_on(&entering, said))? {
+                Step::Return(result) => return result,
+                Step::Idle => Some(self.shared.settings.ask_the_other_side()),
+                Step::Stuck(mut descriptors) => {
+                    let since = *stuck_since.get_or_insert_with(Instant::now);
+                    let left = self.shared.settings.patience().saturating_sub(since.elapsed());
+                    if !await_any(&mut descriptors, left) {
+                        return Err(machine::deadlock());
+                    }
+                    // Another thread does not promise.
+                    promises = 0;
+                    Some(true)
+                }
+            };
+            promises += u32::from(said == Some(true));
+            assert!(
+                promises <= MOST_PROMISES,
+                "the other side says that it does something, but nothing comes of it: see `on_idle`"
+            );
+        }
+    }
 }
 
 /// How often in a row the other side may say that it does something, with nothing coming of it.
@@ -676,33 +707,14 @@ impl Kernel for Simulated {
         Ok(())
     }
 
+    /// Panics where a hook does, or the program spins. But not while a panic drops the ring: a second one would
+    /// end the process, and nobody would be told of the first.
     fn enter(&mut self, queued: u32, patience: Patience) -> io::Result<()> {
-        let entering = match self.machine(|machine| machine.begin(queued, patience))? {
-            Ok(entering) => entering,
-            Err(result) => return result,
-        };
-        let (mut said, mut promises, mut stuck_since) = (None, 0, None);
-        loop {
-            said = match self.machine(|machine| machine.go_on(&entering, said))? {
-                Step::Return(result) => return result,
-                Step::Idle => Some(self.shared.settings.ask_the_other_side()),
-                Step::Stuck(mut descriptors) => {
-                    let since = *stuck_since.get_or_insert_with(Instant::now);
-                    let left = self.shared.settings.patience().saturating_sub(since.elapsed());
-                    if !await_any(&mut descriptors, left) {
-                        return Err(machine::deadlock());
-                    }
-                    // Another thread does not promise.
-                    promises = 0;
-                    Some(true)
-                }
-            };
-            promises += u32::from(said == Some(true));
-            assert!(
-                promises <= MOST_PROMISES,
-                "the other side says that it does something, but nothing comes of it: see `on_idle`"
-            );
+        if !thread::panicking() {
+            return self.work(queued, patience);
         }
+        let worked = catch_unwind(AssertUnwindSafe(|| self.work(queued, patience)));
+        worked.unwrap_or_else(|_| Err(machine::deadlock()))
     }
 
     fn register(&mut self) {}
