@@ -191,6 +191,25 @@ fn what_the_test_has_taken_of_the_log_is_not_printed() {
     assert!(errors.contains("at the end") && !errors.contains("Entered"), "{errors}");
 }
 
+#[test]
+fn a_failure_is_told_of_though_the_end_of_its_ring_would_be_another() {
+    fn fails(simulation: Simulation) {
+        let mut ring = on(&simulation, Script::new());
+        ring.submitter(Bench::FIRST).submit((), |()| request::timeout(Duration::from_secs(1))).unwrap();
+        ring.turn().unwrap();
+        // The ring has a request in flight, which it is to cancel now.
+        simulation.limit_enters(1);
+        panic!("the first failure");
+    }
+    if is_process(|| rummelplatz::sim::explore(0..1000, fails)) {
+        return;
+    }
+    let name = "exploring::a_failure_is_told_of_though_the_end_of_its_ring_would_be_another";
+    let (passed, output, errors) = in_process(name, None);
+    assert!(!passed && output.contains("test result: FAILED"), "{output}\n{errors}");
+    assert!(errors.contains("the first failure") && errors.contains("the simulation of seed 0 fails"));
+}
+
 // ---- limits -------------------------------------------------------------------------------------------
 
 #[test]

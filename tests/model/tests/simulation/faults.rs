@@ -648,6 +648,21 @@ fn what_is_taken_in_in_parts_is_taken_in_whole_and_in_order() {
 }
 
 #[test]
+fn nothing_is_waited_for_before_all_is_taken_in() {
+    let simulation = simulation(1, Faults { partial: 1.0, ..Faults::none() });
+    simulation.take_log();
+    let script = Script::new().on_setup(|mut submitter| {
+        for _ in 0..8 {
+            submitter.submit((), |()| request::timeout(Duration::from_secs(1)))?;
+        }
+        Ok(())
+    });
+    on(&simulation, script).run().unwrap();
+    let expected = [["take TIMEOUT"; 8], ["TIMEOUT -62"; 8]].concat();
+    assert_eq!(without_enters(history(&simulation)), expected);
+}
+
+#[test]
 fn a_refused_entry_may_be_the_last_of_its_submit() {
     for seed in 0..20 {
         let simulation = simulation(seed, Faults { partial: 1.0, ..Faults::none() });
