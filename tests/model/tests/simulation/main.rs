@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -116,6 +116,23 @@ fn temporary_file(content: &[u8]) -> File {
 fn unix_pair() -> (Arc<OwnedFd>, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     (Arc::new(ours.into()), theirs)
+}
+
+/// What `poll(2)` says of a descriptor, now, to those who would read from it.
+fn events_of(descriptor: &impl AsFd) -> libc::c_short {
+    let mut poll = libc::pollfd { fd: descriptor.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: there is one of it.
+    assert!(unsafe { libc::poll(&raw mut poll, 1, 0) } >= 0);
+    poll.revents
+}
+
+fn is_readable(descriptor: &impl AsFd) -> bool {
+    events_of(descriptor) & libc::POLLIN != 0
+}
+
+/// Whether nobody can write to the other end of a pipe any more.
+fn has_hung_up(reader: &impl AsFd) -> bool {
+    events_of(reader) & libc::POLLHUP != 0
 }
 
 /// Runs a stream until it ends, or has told so often. What it has told.

@@ -1,7 +1,5 @@
 //! Queues that are full, and rings that are turned, woken, or closed.
 
-use std::os::fd::AsFd;
-
 use rummelplatz::{Status, io_uring::cqueue};
 
 use super::*;
@@ -97,14 +95,6 @@ fn a_timer_that_finds_no_room_ticks_on_when_it_is_armed_again() {
 }
 
 // ---- turns --------------------------------------------------------------------------------------------
-
-/// Whether a descriptor can be read from.
-fn is_readable(descriptor: &impl AsFd) -> bool {
-    let mut poll = libc::pollfd { fd: descriptor.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: there is one of it.
-    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
-    ready > 0
-}
 
 #[test]
 fn time_passes_for_a_ring_that_is_turned_when_it_is_said_to() {
