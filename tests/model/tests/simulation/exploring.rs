@@ -142,7 +142,12 @@ fn the_first_seed_that_fails_is_reported_and_fails_again_in_the_same_way() {
     let (passed, output, errors) = in_process(name, Some(&format!(" {failed}\n")));
     assert!(!passed);
     assert_eq!((begun(&output), said(&errors)), (vec![failed], first));
-    for line in ["Entered { shown: 1 }", "TakenIn(RECV(", "Posted { user_data: "] {
+    // By what it is named is the same for both.
+    let (_, rest) = errors.split_once("8 bytes, user_data ").unwrap();
+    let (user_data, _) = rest.split_once(')').unwrap();
+    assert!(user_data.starts_with("0x"), "{errors}");
+    let posted = format!("Posted(user_data {user_data}, result ");
+    for line in ["Entered { shown: 1 }", "TakenIn(RECV(fd ", &posted] {
         assert!(errors.contains(line), "{errors}");
     }
     // Also a seed that is not one of those that were to be tried; and one that does not fail passes.
