@@ -198,7 +198,7 @@ type Deed = fn(Completion, Bomb, &mut BenchSubmitter<'_, Bomb>, Ledger, &Keys) -
 /// The keys of what a handler has submitted.
 type Keys = Log<Key<Script<Bomb>>>;
 
-const DEEDS: [(&str, Deed); 15] = [
+const DEEDS: [(&str, Deed); 16] = [
     ("nothing", |completion, data, _, _, _| Some((completion, data))),
     ("dropped the data", |completion, data, _, _, _| {
         drop((completion, data));
@@ -206,6 +206,11 @@ const DEEDS: [(&str, Deed); 15] = [
     }),
     ("submitted the data again", |_, data, submitter, _, keys| {
         keys.push(submitter.submit(data, sleep).unwrap());
+        None
+    }),
+    ("had a helper submit the data, by a submitter of its own", |_, data, submitter, _, keys| {
+        let mut helpers = submitter.reborrow();
+        keys.push(helpers.reborrow().submit(data, |_| request::nop()).unwrap());
         None
     }),
     ("submitted other data", |completion, data, submitter, ledger, keys| {
