@@ -179,6 +179,9 @@ pub use io_uring;
 /// is woken if that has `DEFER_TASKRUN`. For the latter, ask the [`RawRing`]. If your requests read or
 /// poll eventfds, see [`Builder::defer_taskrun`].)
 ///
+/// When a turn says [`Status::Finished`], take the descriptor out of the loop: what `finish()` has seen may have
+/// left it readable, and no turn of a ring that has finished changes that.
+///
 /// # Threads and processes
 ///
 /// A ring may be built in one thread and run in another, if its data and operations are `Send`. From

@@ -3,6 +3,8 @@
 //!
 //! For a panic in each handler see `t19` of the catalogue in `faults/teardown.rs`.
 
+use std::collections::HashSet;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,9 +15,10 @@ use std::time::Duration;
 
 use rummelplatz::io_uring::{cqueue, opcode, squeue, types};
 use rummelplatz::request::Events;
-use rummelplatz::{Completion, ControlFlow, Request, Stream, SubmitError, request};
+use rummelplatz::{BufferPool, Completion, ControlFlow, Key, Request, Stream, SubmitError, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Failure, Ledger, Log, Outcome, Script, Tracked, outcome, panic_of, pipe, watched,
+    Bench, BenchSubmitter, Failure, Ledger, Log, Outcome, Script, Tracked, outcome, panic_of, pipe, tcp_pair,
+    watched,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -165,6 +168,245 @@ fn while_the_ring_is_dropped() {
         });
         assert_eq!(text, "of the caller, with 10 in flight");
         ledger.assert_all_dropped_once();
+    });
+}
+
+// ---- what a handler has done before it panics ---------------------------------------------------------
+
+/// How many requests the operation may have in flight.
+const LIMIT: u32 = 8;
+
+/// The completion that a handler panics in.
+const TRIGGERS: [Trigger; 4] = [
+    // The slot of the request is the handler's to use again.
+    |submitter, data| submitter.submit(data, |_| request::nop()).map(|_| ()),
+    // What is remembered of it must be looked at.
+    |submitter, data| submitter.submit(data, |_| request::timeout(Duration::from_millis(1))).map(|_| ()),
+    // Its data is lent, and the stream goes on.
+    |submitter, data| {
+        submitter.stream(data, |_| request::timeout_multi(Duration::from_millis(1))).map(|_| ())
+    },
+    // The kernel knows nothing of it.
+    |submitter, data| submitter.post(data),
+];
+
+type Trigger = fn(&mut BenchSubmitter<'_, Bomb>, Bomb) -> Result<(), SubmitError>;
+
+/// What a handler has done before it panics. What it returns is dropped by the panic.
+type Deed = fn(Completion, Bomb, &mut BenchSubmitter<'_, Bomb>, Ledger, &Keys) -> Option<(Completion, Bomb)>;
+
+/// The keys of what a handler has submitted.
+type Keys = Log<Key<Script<Bomb>>>;
+
+const DEEDS: [(&str, Deed); 16] = [
+    ("nothing", |completion, data, _, _, _| Some((completion, data))),
+    ("dropped the data", |completion, data, _, _, _| {
+        drop((completion, data));
+        None
+    }),
+    ("submitted the data again", |_, data, submitter, _, keys| {
+        keys.push(submitter.submit(data, sleep).unwrap());
+        None
+    }),
+    ("had a helper submit the data, by a submitter of its own", |_, data, submitter, _, keys| {
+        let mut helpers = submitter.reborrow();
+        keys.push(helpers.reborrow().submit(data, |_| request::nop()).unwrap());
+        None
+    }),
+    ("submitted other data", |completion, data, submitter, ledger, keys| {
+        keys.push(submitter.submit(dud(ledger, 1), |_| request::nop()).unwrap());
+        Some((completion, data))
+    }),
+    ("submitted several", |completion, data, submitter, ledger, keys| {
+        for number in 1..4 {
+            keys.push(submitter.submit(dud(ledger, number), sleep).unwrap());
+        }
+        Some((completion, data))
+    }),
+    ("submitted as many as it may", |completion, data, submitter, ledger, keys| {
+        loop {
+            match submitter.try_submit(dud(ledger, 1), sleep) {
+                Ok(key) => keys.push(key),
+                Err(refused) => {
+                    assert_eq!(refused.error, SubmitError::TooManyRequests);
+                    return Some((completion, data));
+                }
+            }
+        }
+    }),
+    ("detached the data", |_, data, submitter, _, _| {
+        submitter.detach(data, sleep).unwrap();
+        None
+    }),
+    ("begun a stream", |_, data, submitter, _, keys| {
+        keys.push(submitter.stream(data, |_| request::timeout_multi(FOR_EVER)).unwrap());
+        None
+    }),
+    ("posted the data", |_, data, submitter, _, _| {
+        submitter.post(data).unwrap();
+        None
+    }),
+    ("pushed a chain", |_, data, submitter, ledger, keys| {
+        let nop = opcode::Nop::new().build();
+        let entries = [nop.clone().flags(squeue::Flags::IO_LINK), nop];
+        // SAFETY: they point to nothing.
+        let pushed =
+            unsafe { submitter.push_multiple(entries, [data, dud(ledger, 1)]) }.map_err(|it| it.error);
+        pushed.unwrap().into_iter().for_each(|key| keys.push(key));
+        None
+    }),
+    ("submitted to another operation", |_, data, submitter, _, _| {
+        submitter.to(Bench::SECOND).submit(data, sleep).unwrap();
+        None
+    }),
+    ("submitted to another operation and then to its own", |_, data, submitter, ledger, keys| {
+        submitter.to(Bench::SECOND).submit(dud(ledger, 1), sleep).unwrap();
+        keys.push(submitter.submit(data, sleep).unwrap());
+        None
+    }),
+    ("cancelled all", |completion, data, submitter, _, _| {
+        assert!(submitter.cancel_all() >= 3);
+        Some((completion, data))
+    }),
+    ("survived a closure that panics", |completion, data, submitter, ledger, keys| {
+        assert_eq!(panic_of(|| submitter.submit(dud(ledger, 1), |_| panic!("build"))), "build");
+        keys.push(submitter.submit(dud(ledger, 2), sleep).unwrap());
+        assert_eq!(panic_of(|| submitter.submit(dud(ledger, 3), |_| panic!("build"))), "build");
+        Some((completion, data))
+    }),
+    ("been refused", |completion, data, submitter, ledger, _| {
+        let entry = opcode::Nop::new().build().flags(squeue::Flags::IO_LINK);
+        // SAFETY: it points to nothing.
+        let refused = unsafe { submitter.push(entry, dud(ledger, 1)) }.unwrap_err();
+        drop(refused);
+        Some((completion, data))
+    }),
+];
+
+/// Ends a ring by a panic in `on_completion`. Then nothing is in flight, all data was dropped once, and each slot
+/// is free, and there once: as many requests fit as before, and no key is good for another one.
+fn panics_after(trigger: Trigger, deed: Deed, by_turns: bool) {
+    let ledger = Ledger::new();
+    let (keys, told) = (Keys::new(), Log::new());
+    let (made, seen) = (keys.clone(), told.clone());
+    let mut panics = true;
+    let script = Script::new().on_completion(move |completion, data: Bomb, mut submitter| {
+        if std::mem::take(&mut panics) {
+            let _dropped = deed(completion, data, &mut submitter, ledger, &made);
+            panic!("after that");
+        }
+        seen.push((*data.data, outcome(&completion)));
+        (ControlFlow::Continue, None)
+    });
+    let builder = Bench::builder(script, Script::new()).request_limit(NonZeroU32::new(LIMIT).unwrap());
+    let mut ring = builder.build().unwrap();
+    let mut submitter = ring.submitter(Bench::FIRST);
+    for number in 10..13 {
+        keys.push(submitter.submit(dud(ledger, number), sleep).unwrap());
+    }
+    trigger(&mut submitter, dud(ledger, 0)).unwrap();
+    let text = panic_of(|| match by_turns {
+        true => loop {
+            ring.turn().unwrap();
+        },
+        false => ring.run().unwrap(),
+    });
+    assert_eq!(text, "after that");
+    assert_eq!((ring.stats().in_flight, ring.stats().backlog, told.len()), (0, 0, 0));
+    ledger.assert_all_dropped_once();
+
+    let stale = keys.take();
+    let mut submitter = ring.submitter(Bench::FIRST);
+    let new = (0..LIMIT).map(|number| submitter.submit(dud(ledger, number), |_| request::nop()).unwrap());
+    let places: HashSet<u64> = new.map(|key| key.user_data()).collect();
+    assert_eq!(places.len(), LIMIT as usize);
+    assert_eq!(submitter.submit(dud(ledger, 0), sleep).unwrap_err(), SubmitError::TooManyRequests);
+    assert!(stale.into_iter().all(|key| !submitter.cancel(key)), "those of requests that are over");
+    ring.run().unwrap();
+    let mut told = told.take();
+    told.sort_unstable();
+    assert!(told.into_iter().eq((0..LIMIT).map(|number| (number, Ok(0)))));
+    ledger.assert_all_dropped_once();
+}
+
+#[test]
+fn in_on_completion_after_anything_that_a_handler_can_do() {
+    watched(|| {
+        for (name, deed) in DEEDS {
+            for trigger in TRIGGERS {
+                for by_turns in [false, true] {
+                    let panics = || panics_after(trigger, deed, by_turns);
+                    if let Err(panic) = std::panic::catch_unwind(panics) {
+                        eprintln!("when the handler has {name} before");
+                        std::panic::resume_unwind(panic);
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn in_on_teardown_completion_after_it_has_submitted() {
+    watched(|| {
+        for (name, deed) in DEEDS {
+            let (ledger, keys) = (Ledger::new(), Keys::new());
+            let script = Script::new()
+                .on_setup(move |submitter| ten_and_a_nop(submitter, ledger, dud(ledger, 99)))
+                .on_completion(|_, _, _| (ControlFlow::Exit, None))
+                .on_teardown(move |completion, data, mut submitter| {
+                    // What is said of limits and of what is in flight is that of the other test.
+                    if !["submitted as many as it may", "cancelled all"].contains(&name) {
+                        let _dropped = deed(completion, data, &mut submitter, ledger, &keys);
+                    }
+                    panic!("{name}");
+                });
+            let mut ring = Bench::with(8, script);
+            panics_and_is_over(&mut ring, ledger, name);
+            panics_and_is_over(&mut ring, ledger, name);
+        }
+    });
+}
+
+#[test]
+fn in_a_handler_that_has_a_descriptor_or_a_buffer() {
+    watched(|| {
+        // Of a request, and of a stream.
+        for is_stream in [false, true] {
+            let ledger = Ledger::new();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let data = ledger.issue(listener);
+            let script = Script::new()
+                .on_setup_once(move |mut submitter| {
+                    match is_stream {
+                        true => submitter.stream(data, |it| request::accept_multi(&it.value))?,
+                        false => submitter.submit(data, |it| request::accept(&it.value))?,
+                    };
+                    Ok(())
+                })
+                .on_completion(|completion, _data, _| panic!("with {:?}", outcome(&completion)));
+            let mut ring = Bench::with(8, script);
+            panics_and_is_over(&mut ring, ledger, "with Ok(0)");
+            assert_eq!(client.read(&mut [0]).unwrap_or(0), 0, "nobody has its other end");
+        }
+        let ledger = Ledger::new();
+        let (mut client, server) = tcp_pair();
+        client.write_all(b"hello").unwrap();
+        let pool = BufferPool::new(4, 8).unwrap();
+        let data = ledger.issue((server, pool.clone()));
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.stream(data, |it| request::recv_multi(&it.value.0, &it.value.1))?;
+                Ok(())
+            })
+            .on_completion(|completion, _data, _| {
+                let buffer = completion.into_buffer().unwrap();
+                panic!("with {} bytes", buffer.len());
+            });
+        let mut ring = Bench::with(8, script);
+        panics_and_is_over(&mut ring, ledger, "with 5 bytes");
+        assert_eq!(pool.available(), 4);
     });
 }
 

@@ -1,15 +1,19 @@
 //! Rings and threads: built here, run there; one thread to a ring; many rings at once.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
-use std::io::Write;
+use std::io::{self, Write};
+use std::net::TcpStream;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use rummelplatz::io_uring::IoUring;
 use rummelplatz::{
-    BufferPool, Completion, CompletionResult, ControlFlow, Ring, RingError, RingOperation, Submitter,
-    request, ring,
+    Buffer, BufferPool, Completion, CompletionResult, ControlFlow, Ring, RingError, RingOperation, Stream,
+    Submitter, request, ring,
 };
 use rummelplatz_tests::{
     Bench, BenchSubmitter, Ledger, Log, Script, Tracked, in_child, open_descriptors, panic_of, tcp_pair,
@@ -408,5 +412,190 @@ fn a_run_leaves_no_place_taken_in_its_threads_table_of_rings() {
         }
         // Nor does it need one.
         Bench::with(8, Script::new().on_setup(begin)).run().unwrap();
+    });
+}
+
+// ---- pools ------------------------------------------------------------------------------------
+
+/// What a connection receives into a pool, and how much of it so far.
+struct Incoming {
+    number: usize,
+    offset: usize,
+    socket: TcpStream,
+    pool: BufferPool,
+}
+
+impl Incoming {
+    fn receive(&mut self) -> Stream<'_> {
+        request::recv_multi(&self.socket, &self.pool)
+    }
+}
+
+/// What was received by a connection, from there on.
+struct Part {
+    number: usize,
+    offset: usize,
+    buffer: Buffer,
+}
+
+/// The byte that a connection receives there.
+fn expected(number: usize, offset: usize) -> u8 {
+    ((number + 1) * (offset + 7) % 251) as u8
+}
+
+impl Part {
+    /// Checks every byte, and leaves others, which whoever else had the buffer would find. How many there were.
+    fn check_and_spoil(mut self) -> usize {
+        for (index, byte) in self.buffer.iter_mut().enumerate() {
+            let expected = expected(self.number, self.offset + index);
+            assert_eq!(*byte, expected, "byte {} of connection {}", self.offset + index, self.number);
+            *byte = !expected;
+        }
+        self.buffer.len()
+    }
+}
+
+/// A connection that receives so many bytes and is closed.
+fn incoming(
+    number: usize,
+    length: usize,
+    pool: &BufferPool,
+) -> (Incoming, thread::JoinHandle<io::Result<()>>) {
+    let (mut client, socket) = tcp_pair();
+    let writing = thread::spawn(move || {
+        let bytes: Vec<u8> = (0..length).map(|offset| expected(number, offset)).collect();
+        client.write_all(&bytes)
+    });
+    (Incoming { number, offset: 0, socket, pool: pool.clone() }, writing)
+}
+
+/// Gives what is received to `take`, until all connections are closed, or the pool is empty if that is an end.
+fn receiving(
+    incoming: Vec<Incoming>,
+    ends_when_empty: bool,
+    mut take: impl FnMut(Part) + Send + 'static,
+) -> Script<Incoming> {
+    Script::new()
+        .on_setup_once(move |mut submitter| {
+            for data in incoming {
+                submitter.stream(data, Incoming::receive)?;
+            }
+            Ok(())
+        })
+        .on_completion(move |completion, mut data, _| match (completion.more(), completion.into_buffer()) {
+            (true, Ok(buffer)) => {
+                let Incoming { number, offset, .. } = data;
+                data.offset += buffer.len();
+                take(Part { number, offset, buffer });
+                (ControlFlow::Continue, Some(data))
+            }
+            (true, Err(_)) if ends_when_empty => (ControlFlow::Exit, None),
+            (true, Err(_)) => (ControlFlow::Continue, Some(data)),
+            (false, _) => (ControlFlow::Continue, None),
+        })
+}
+
+#[test]
+fn threads_that_drop_buffers_at_once_while_the_ring_receives_lose_none_and_share_none() {
+    const CONNECTIONS: usize = 4;
+    const LENGTH: usize = 200_000;
+    watched(|| {
+        let pool = BufferPool::new(16, 61).unwrap();
+        let (connections, writing): (Vec<_>, Vec<_>) =
+            (0..CONNECTIONS).map(|number| incoming(number, LENGTH, &pool)).unzip();
+        let (droppers, dropping): (Vec<_>, Vec<_>) = (0..8)
+            .map(|_| {
+                let (give, given) = mpsc::channel::<Part>();
+                (give, thread::spawn(move || given.into_iter().map(Part::check_and_spoil).sum::<usize>()))
+            })
+            .unzip();
+        // They want the lock of the pool, too.
+        let done = Arc::new(AtomicBool::new(false));
+        let asking: Vec<_> = (0..2)
+            .map(|_| {
+                let (pool, done) = (pool.clone(), Arc::clone(&done));
+                thread::spawn(move || {
+                    while !done.load(Ordering::Relaxed) {
+                        assert!(pool.available() <= 16);
+                    }
+                })
+            })
+            .collect();
+        let mut turns = 0;
+        let script = receiving(connections, false, move |part| {
+            turns += 1;
+            droppers[turns % droppers.len()].send(part).unwrap();
+        });
+        let mut ring = Bench::with(8, script);
+        ring.run().unwrap();
+        assert_eq!(ring.stats().in_flight, 0);
+        // With the channels, so that the threads end.
+        drop(ring);
+        writing.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+        let checked: usize = dropping.into_iter().map(|thread| thread.join().unwrap()).sum();
+        done.store(true, Ordering::Relaxed);
+        asking.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!((checked, pool.available()), (CONNECTIONS * LENGTH, 16));
+    });
+}
+
+/// While a ring registers a pool, it has the lock for as long as it takes to offer 32 768 buffers.
+#[test]
+fn buffers_that_many_threads_drop_while_their_pool_is_being_registered_are_offered_once_each() {
+    const BUFFERS: u16 = 32_768;
+    const THREADS: usize = 16;
+    watched(|| {
+        let pool = BufferPool::new(BUFFERS, 8).unwrap();
+        for round in 0..6 {
+            // Buffers to be dropped.
+            let held = Log::new();
+            let (connection, writing) = incoming(round, 40_000, &pool);
+            let keep = held.clone();
+            let mut ring = Bench::with(8, receiving(vec![connection], false, move |part| keep.push(part)));
+            ring.run().unwrap();
+            writing.join().unwrap().unwrap();
+            drop(ring);
+            let mut parts = held.take();
+            assert_eq!(pool.available() + parts.len(), BUFFERS.into());
+            let share = parts.len().div_ceil(THREADS);
+            let start = Arc::new(Barrier::new(THREADS + 1));
+            let dropping: Vec<_> = (0..THREADS)
+                .map(|_| {
+                    let mine = parts.split_off(parts.len().saturating_sub(share));
+                    let start = Arc::clone(&start);
+                    thread::spawn(move || {
+                        start.wait();
+                        mine.into_iter().map(Part::check_and_spoil).sum::<usize>()
+                    })
+                })
+                .collect();
+            // Another ring registers the pool meanwhile, and receives into all of it.
+            let (connection, writing) = incoming(round + 1, 40_000, &pool);
+            let script = receiving(vec![connection], false, |part| {
+                part.check_and_spoil();
+            });
+            let mut ring = Bench::with(8, script);
+            start.wait();
+            ring.run().unwrap();
+            writing.join().unwrap().unwrap();
+            let checked: usize = dropping.into_iter().map(|thread| thread.join().unwrap()).sum();
+            assert_eq!((parts.len(), checked, pool.available()), (0, 40_000, BUFFERS.into()));
+        }
+        // All can be held at once, and each is another one.
+        let (connection, writing) = incoming(0, 8 * 2 * usize::from(BUFFERS), &pool);
+        let held = Log::new();
+        let keep = held.clone();
+        let mut ring = Bench::with(8, receiving(vec![connection], true, move |part| keep.push(part)));
+        ring.run().unwrap();
+        drop(ring);
+        // The connection is gone before all of that was received.
+        writing.join().unwrap().ok();
+        let parts = held.take();
+        let places: HashSet<usize> = parts.iter().map(|part| part.buffer.as_ptr().addr()).collect();
+        assert_eq!((parts.len(), places.len(), pool.available()), (BUFFERS.into(), BUFFERS.into(), 0));
+        parts.into_iter().for_each(|part| {
+            part.check_and_spoil();
+        });
+        assert_eq!(pool.available(), BUFFERS.into());
     });
 }

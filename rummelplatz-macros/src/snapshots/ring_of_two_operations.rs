@@ -183,6 +183,9 @@ const _: () = {
         }
         /// Does what can be done without blocking, for a ring inside another event loop.
         ///
+        /// Once it has said that the ring has finished, take the ring's descriptor out of that loop: it may
+        /// stay readable, and a turn changes nothing any more.
+        ///
         /// # Errors
         /// As for `run`, once the ring has ended.
         pub fn turn(

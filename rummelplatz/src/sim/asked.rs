@@ -249,11 +249,18 @@ impl Asked {
         self.flags & IOSQE_CQE_SKIP_SUCCESS != 0
     }
 
-    /// The `errno` with which the kernel refuses to take it in, if it does.
-    pub(super) fn refusal(&self) -> Option<i32> {
+    /// The `errno` with which the kernel refuses to take it in, if it does, behind this member of its chain.
+    pub(super) fn refusal(&self, before: Option<&Asked>) -> Option<i32> {
         // Of what comes after it, the simulation knows nothing.
         let unknown = self.opcode > opcode::Pipe::CODE;
-        (unknown || self.flags & 1 << 7 != 0).then_some(libc::EINVAL)
+        let belongs_to_nothing =
+            self.is_link_timeout() && before.is_none_or(|before| before.is_link_timeout());
+        (unknown || belongs_to_nothing || self.flags & 1 << 7 != 0).then_some(libc::EINVAL)
+    }
+
+    /// Whether it is the timeout of the member of its chain that comes before it.
+    pub(super) fn is_link_timeout(&self) -> bool {
+        self.opcode == opcode::LinkTimeout::CODE
     }
 
     /// Whether it waits for all that came before it, and all that comes later for it (`IOSQE_IO_DRAIN`).

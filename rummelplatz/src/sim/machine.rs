@@ -255,15 +255,18 @@ impl Machine {
             self.lose();
             return Err(Err(io::Error::from_raw_os_error(libc::EBADR)));
         }
-        if queued > 0 && self.busy < MOST_BUSY && self.rng.roll(self.faults.busy) {
-            self.busy += 1;
-            return Err(Err(io::Error::from_raw_os_error(self.rng.pick(&[libc::EAGAIN, libc::EBUSY]))));
-        }
-        self.busy = 0;
         let queued = match patience {
             Patience::ReapFor(_) => 0,
             _ => queued.min(self.memory.shown()),
         };
+        // Who submits nothing needs none of it.
+        if queued > 0 {
+            if self.busy < MOST_BUSY && self.rng.roll(self.faults.busy) {
+                self.busy += 1;
+                return Err(Err(io::Error::from_raw_os_error(self.rng.pick(&[libc::EAGAIN, libc::EBUSY]))));
+            }
+            self.busy = 0;
+        }
         let partly = queued > 1 && self.rng.roll(self.faults.partial);
         let wanted = if partly { 1 + self.rng.below(u64::from(queued) - 1) as u32 } else { queued };
         let took = self.take_in(wanted);
@@ -390,7 +393,7 @@ impl Machine {
     /// Takes in up to so many entries. Returns how many.
     fn take_in(&mut self, wanted: u32) -> u32 {
         let mut took = 0;
-        let mut chain = VecDeque::new();
+        let mut chain: VecDeque<Asked> = VecDeque::new();
         while took < wanted
             && let Some(entry) = self.memory.take_in()
         {
@@ -402,7 +405,7 @@ impl Machine {
                 self.moved = self.now;
             }
             self.record(|| Event::TakenIn(asked.clone()));
-            let (linked, refused) = (asked.is_linked(), asked.refusal().is_some());
+            let (linked, refused) = (asked.is_linked(), asked.refusal(chain.back()).is_some());
             chain.push_back(asked);
             if !linked {
                 self.issue_chain(mem::take(&mut chain));
@@ -442,9 +445,12 @@ impl Machine {
 
     /// Issues the first of a chain. One that is refused fails them all.
     fn issue_now(&mut self, mut chain: VecDeque<Asked>) {
-        if chain.iter().any(|asked| asked.refusal().is_some()) {
-            for asked in chain {
-                self.post_final(&asked, -asked.refusal().unwrap_or(libc::ECANCELED), 0);
+        let before = std::iter::once(None).chain(chain.iter().map(Some));
+        let refusals: Vec<_> =
+            chain.iter().zip(before).map(|(asked, before)| asked.refusal(before)).collect();
+        if refusals.iter().any(Option::is_some) {
+            for (asked, refusal) in chain.into_iter().zip(refusals) {
+                self.post_final(&asked, -refusal.unwrap_or(libc::ECANCELED), 0);
             }
         } else if let Some(head) = chain.pop_front() {
             self.issue(head, chain, false);
@@ -467,7 +473,7 @@ impl Machine {
         self.next_id += 1;
         let id = self.next_id;
         // A timeout that is linked to it runs from now on.
-        if chain.front().is_some_and(|next| next.opcode == opcode::LinkTimeout::CODE)
+        if chain.front().is_some_and(Asked::is_link_timeout)
             && let Some(timeout) = chain.pop_front()
         {
             let at = timeout.due(self.now, self.epoch);

@@ -63,9 +63,51 @@
 //!     client.submitter(Client::READER).submit(message, Message::rest).unwrap();
 //!     client.run().unwrap();
 //!     assert_eq!(client.reader.received.unwrap(), *b"ahoy, yo");
-//!     assert_eq!(simulation.in_kernel(), 0);
+//!     assert_eq!(client.stats().in_flight, 0);
 //! });
 //! ```
+//!
+//! # How to test with it
+//!
+//! ```toml
+//! [dev-dependencies]
+//! rummelplatz = { version = "0.1", features = ["sim"] }
+//! ```
+//!
+//! The ring is built as always, with the simulation's raw ring: `Client::new(raw, …)` as above, or
+//! `Client::builder(…).raw_ring(raw)`. What it talks to is in the same test:
+//!
+//! * What the other side does all by itself is done before the ring runs; what it does in answer to the ring,
+//!   or bit by bit, in [`on_idle`](Simulation::on_idle). Keep the other ends open as long as the test needs
+//!   them: an end that is dropped is a connection that is closed.
+//! * Time goes by when nothing else happens: when no request can go on, and the other side says that it does
+//!   nothing (`false`). So timeouts don't fire while there is still something to come.
+//! * An answer that no descriptor gives, an error above all, comes from
+//!   [`on_request`](Simulation::on_request): see [`Answer`].
+//!
+//! Begin with [`Faults::none`] and one seed, then try many seeds with [`Faults::many`], or with those faults that
+//! the operation is to withstand: `Faults { short: 0.5, reset: 0.05, ..Faults::none() }`. What comes of them:
+//!
+//! | [`Faults`] | what handlers are told | so |
+//! |---|---|---|
+//! | `short` | `Ok` with fewer bytes than there was room for | submit the rest |
+//! | `reset` | `ECONNRESET`; at the other end, no more bytes, and `EPIPE` | give that connection up, and not the ring |
+//! | `cancelled` | `ECANCELED` or `EINTR`, without a cancel; a timer has not run its time then | try again, or fail |
+//! | `delay`, `reorder`, `late` | what was submitted first ends later | nothing may depend on the order |
+//! | `lost_race`, `odd_ends`, `running` | after a cancel: success all the same, a part of it, `EINTR`, more of a stream | use it, or let go of it |
+//! | `cut` | nothing: `more()` is true, and the ring arms the stream again | give the data back |
+//! | `no_buffers` | `ENOBUFS`, with `more()` true; without it, after several in a row | give the data back |
+//! | `interrupt`, `busy`, `partial`, `silent`, `foreign` | nothing | that is the ring's business |
+//! | `never`, `lost` | nothing more: `run` ends with [`Abandoned`](crate::RingError::Abandoned) | set a `deadline`, for `never` |
+//!
+//! # When a seed fails
+//!
+//! `RUMMEL_SEED=N cargo test the_test` runs it alone and prints the log: what was taken in
+//! ([`Event::TakenIn`]), and what was posted for it, by the same `user_data`
+//! ([`Key::user_data`](crate::Key::user_data)). A ring that waits for what can't happen is told so, rather than
+//! to hang: `run` ends with [`RingError::Api`](crate::RingError::Api) and `EDEADLK` ("Resource deadlock
+//! avoided"). What was taken in and never posted is what it has waited for. For programs that don't wait but
+//! turn round for ever, there is [`limit_enters`](Simulation::limit_enters).
 //!
 //! # What it knows
 //!
@@ -97,10 +139,6 @@
 //!   [`set_patience`](Simulation::set_patience).
 //! * The clocks of the simulation begin with the real ones: a time that is given absolutely, as an
 //!   `Instant`, is as far away as it happens to be.
-//!
-//! A ring that waits for what can't happen is told so: `run` ends with
-//! [`RingError::Api`](crate::RingError::Api) and `EDEADLK`. For programs that don't wait but turn round for
-//! ever, there is [`limit_enters`](Simulation::limit_enters).
 //!
 //! # A ring in another loop
 //!
@@ -136,6 +174,8 @@ mod machine;
 mod pool;
 mod rng;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use asked::Asked;
 use machine::{Machine, Start, Step};
@@ -198,8 +238,8 @@ pub struct Faults {
     pub never: f64,
     /// A signal interrupts the ring (`EINTR`), or makes it return early if it has submitted something.
     pub interrupt: f64,
-    /// The kernel is short of something (`EAGAIN`, `EBUSY`); never more than three times in a row. As the
-    /// manual page says; not provoked.
+    /// The kernel is short of something for what is submitted (`EAGAIN`, `EBUSY`); never more than three
+    /// times in a row. As the manual page says; not provoked.
     pub busy: f64,
     /// Only a part of the submission queue is taken in, and there is no wait.
     pub partial: f64,
@@ -291,7 +331,7 @@ pub struct Figures {
 }
 
 /// Something that has happened between a ring and its simulated kernel.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
     /// The ring has entered the kernel, with so many entries to be taken in.
@@ -310,6 +350,19 @@ pub enum Event {
         /// `cqe->flags`.
         flags: u32,
     },
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Entered { shown } => f.debug_struct("Entered").field("shown", shown).finish(),
+            Event::TakenIn(asked) => f.debug_tuple("TakenIn").field(asked).finish(),
+            // As an `Asked` shows it.
+            Event::Posted { user_data, result, flags } => {
+                write!(f, "Posted(user_data {user_data:#x}, result {result}, flags {flags:#x})")
+            }
+        }
+    }
 }
 
 /// A simulated kernel, which one ring at a time lives on.
@@ -396,7 +449,8 @@ impl Simulation {
     }
 
     /// Panics when a ring enters the kernel more often than this: for programs that must have an end.
-    /// The ring, which is torn down by that panic, is told `EDEADLK` from then on.
+    /// The ring, which is torn down by that panic, is told `EDEADLK` from then on; so is one that another
+    /// panic drops already.
     pub fn limit_enters(&self, most: u64) {
         self.shared.settings.set_most_enters(most);
     }
@@ -518,7 +572,9 @@ impl Simulation {
         });
     }
 
-    /// How many requests the kernel has: taken in, and without their final completion.
+    /// How many requests the kernel has: taken in, and without their final completion. The ring's own are among
+    /// them: cancels, and the poll by which it is woken, which stays when a run is over. For those of the
+    /// operations there is [`Stats`](crate::Stats).
     pub fn in_kernel(&self) -> usize {
         self.look(Machine::owned).unwrap_or(0)
     }
@@ -638,6 +694,36 @@ impl Simulated {
             None => Err(io::Error::from_raw_os_error(libc::EBADF)),
         })
     }
+
+    /// One enter, and what happens in the kernel meanwhile.
+    fn work(&mut self, queued: u32, patience: Patience) -> io::Result<()> {
+        let entering = match self.machine(|machine| machine.begin(queued, patience))? {
+            Ok(entering) => entering,
+            Err(result) => return result,
+        };
+        let (mut said, mut promises, mut stuck_since) = (None, 0, None);
+        loop {
+            said = match self.machine(|machine| machine.go_on(&entering, said))? {
+                Step::Return(result) => return result,
+                Step::Idle => Some(self.shared.settings.ask_the_other_side()),
+                Step::Stuck(mut descriptors) => {
+                    let since = *stuck_since.get_or_insert_with(Instant::now);
+                    let left = self.shared.settings.patience().saturating_sub(since.elapsed());
+                    if !await_any(&mut descriptors, left) {
+                        return Err(machine::deadlock());
+                    }
+                    // Another thread does not promise.
+                    promises = 0;
+                    Some(true)
+                }
+            };
+            promises += u32::from(said == Some(true));
+            assert!(
+                promises <= MOST_PROMISES,
+                "the other side says that it does something, but nothing comes of it: see `on_idle`"
+            );
+        }
+    }
 }
 
 /// How often in a row the other side may say that it does something, with nothing coming of it.
@@ -674,33 +760,14 @@ impl Kernel for Simulated {
         Ok(())
     }
 
+    /// Panics where a hook does, or the program spins. But not while a panic drops the ring: a second one would
+    /// end the process, and nobody would be told of the first.
     fn enter(&mut self, queued: u32, patience: Patience) -> io::Result<()> {
-        let entering = match self.machine(|machine| machine.begin(queued, patience))? {
-            Ok(entering) => entering,
-            Err(result) => return result,
-        };
-        let (mut said, mut promises, mut stuck_since) = (None, 0, None);
-        loop {
-            said = match self.machine(|machine| machine.go_on(&entering, said))? {
-                Step::Return(result) => return result,
-                Step::Idle => Some(self.shared.settings.ask_the_other_side()),
-                Step::Stuck(mut descriptors) => {
-                    let since = *stuck_since.get_or_insert_with(Instant::now);
-                    let left = self.shared.settings.patience().saturating_sub(since.elapsed());
-                    if !await_any(&mut descriptors, left) {
-                        return Err(machine::deadlock());
-                    }
-                    // Another thread does not promise.
-                    promises = 0;
-                    Some(true)
-                }
-            };
-            promises += u32::from(said == Some(true));
-            assert!(
-                promises <= MOST_PROMISES,
-                "the other side says that it does something, but nothing comes of it: see `on_idle`"
-            );
+        if !thread::panicking() {
+            return self.work(queued, patience);
         }
+        let worked = catch_unwind(AssertUnwindSafe(|| self.work(queued, patience)));
+        worked.unwrap_or_else(|_| Err(machine::deadlock()))
     }
 
     fn register(&mut self) {}
