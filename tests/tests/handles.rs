@@ -467,7 +467,11 @@ fn all_that_was_accepted_is_delivered_however_the_end_and_the_sending_meet() {
             let mut ring = Bench::with(8, script);
             let handle = ring.handle();
             let other = thread::spawn(move || {
-                let accepted = |number: &u32| handle.send(Bench::FIRST, ledger.issue(*number)).is_ok();
+                let accepted = |number: &u32| {
+                    // Where there are more threads than processors, it must not fill whole slices of time.
+                    thread::yield_now();
+                    handle.send(Bench::FIRST, ledger.issue(*number)).is_ok()
+                };
                 (0..).take_while(accepted).count()
             });
             ring.run().unwrap();

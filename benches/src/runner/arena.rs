@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use kit::{Line, Report, Result as Done};
 
@@ -80,18 +80,7 @@ impl Contestant {
     pub(crate) fn is_peer(&self) -> bool {
         self.feature.is_some()
     }
-}
 
-/// A contestant that can run.
-#[derive(Clone)]
-pub(crate) struct Built {
-    pub(crate) name: &'static str,
-    path: PathBuf,
-    extra: &'static [&'static str],
-    only: Option<&'static str>,
-}
-
-impl Built {
     /// Whether it is to be in a table with these arguments.
     pub(crate) fn is_for(&self, args: &[&str]) -> bool {
         match self.only {
@@ -105,6 +94,21 @@ impl Built {
 
 /// The profile in which contestants meet: one piece of code each, optimised as a whole.
 pub(crate) const CONTEST: &str = "contest";
+
+/// A contestant that can run.
+#[derive(Clone)]
+pub(crate) struct Built {
+    pub(crate) name: &'static str,
+    pub(crate) contestant: &'static Contestant,
+    path: PathBuf,
+}
+
+impl Built {
+    /// A contestant whose program is at `path`.
+    pub(crate) fn at(path: PathBuf, contestant: &'static Contestant) -> Built {
+        Built { name: contestant.name, contestant, path }
+    }
+}
 
 /// Where the contestants are built and run.
 pub(crate) struct Arena {
@@ -150,17 +154,16 @@ impl Arena {
     }
 
     /// Builds a contestant, in the profile `contest`.
-    pub(crate) fn build(&self, contestant: &Contestant) -> Result<Built, Error> {
+    pub(crate) fn build(&self, contestant: &'static Contestant) -> Result<Built, Error> {
         self.build_in(CONTEST, contestant)
     }
 
     /// Builds a contestant in a profile, whose directory is named like it.
-    pub(crate) fn build_in(&self, profile: &str, contestant: &Contestant) -> Result<Built, Error> {
+    pub(crate) fn build_in(&self, profile: &str, contestant: &'static Contestant) -> Result<Built, Error> {
         let path = self.target.join(profile).join(contestant.binary);
         let feature = if self.with_peers.get() { "peers" } else { contestant.feature.unwrap_or("") };
         self.cargo_build(profile, &["--bin", contestant.binary, "--features", feature])?;
-        let Contestant { name, extra, only, .. } = *contestant;
-        let built = Built { name, path, extra, only };
+        let built = Built::at(path, contestant);
         // One that lacks something here says so.
         self.works(&built).map(|_| built)
     }
@@ -178,7 +181,7 @@ impl Arena {
     pub(crate) fn works(&self, built: &Built) -> Result<Vec<String>, Error> {
         let output = Command::new(&built.path).arg("works").output()?;
         if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).trim().into());
+            return Err(why(&output).into());
         }
         Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
     }
@@ -188,7 +191,7 @@ impl Arena {
         let path = built.path.as_os_str();
         let mut words = prefix.iter().map(OsStr::new).chain([path]);
         let mut command = Command::new(words.next().unwrap_or(path));
-        command.args(words).arg(work).args(args).args(built.extra).arg(self.file_argument());
+        command.args(words).arg(work).args(args).args(built.contestant.extra).arg(self.file_argument());
         command.stdin(Stdio::null());
         command
     }
@@ -202,12 +205,7 @@ impl Arena {
     pub(crate) fn run(&self, built: &Built, work: &str, args: &[&str]) -> Result<Report, Error> {
         let output = self.command(built, work, args).output()?;
         if !output.status.success() {
-            let error = String::from_utf8_lossy(&output.stderr);
-            let reason = match error.trim().lines().last() {
-                Some(line) => line.to_owned(),
-                None => output.status.to_string(),
-            };
-            return Err(reason.into());
+            return Err(why(&output).into());
         }
         report(&output.stdout)
     }
@@ -238,7 +236,9 @@ impl Arena {
             Ok((parse(&text).ok_or_else(|| format!("{}: {}", prefix[0], text.trim()))?, n))
         };
         let (few, many) = (start(n, 0)?, start(3 * n, last_cpu));
-        let ((few, fewer), (many, more)) = (finish(few)?, finish(many?)?);
+        // Both have ended before either fails: nobody runs beside what comes next.
+        let (few, many) = (finish(few), many.map_err(Error::from).and_then(finish));
+        let ((few, fewer), (many, more)) = (few?, many?);
         let counted = many.into_iter().map(|(name, count)| {
             let before = few.get(&name).copied().unwrap_or(0.0);
             (name, (count - before) / (more - fewer))
@@ -322,6 +322,18 @@ pub(crate) fn report(stdout: &[u8]) -> Result<Report, Error> {
     }
 }
 
+/// Why a process has failed: by its own words, or how it has ended.
+fn why(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    words(&text).map_or_else(|| output.status.to_string(), str::to_owned)
+}
+
+/// The line with which a process says why it fails: the last, but that of a panic is above its backtrace.
+pub(crate) fn words(stderr: &str) -> Option<&str> {
+    let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines().skip_while(|line| !line.contains(" panicked at ")).nth(1).or_else(|| lines().next_back())
+}
+
 pub(crate) fn succeed(command: &mut Command, name: &str) -> Result<(), Error> {
     let output = command.output().map_err(|error| format!("{name}: {error}"))?;
     if output.status.success() {
@@ -354,18 +366,25 @@ mod tests {
     #[test]
     fn variants_are_in_their_tables_only() {
         let who = |args: &[&str]| {
-            let built = CONTESTANTS.iter().map(|it| Built {
-                name: it.name,
-                path: PathBuf::new(),
-                extra: it.extra,
-                only: it.only,
-            });
-            built.filter(|one| one.is_for(args)).map(|one| one.name).collect::<Vec<_>>()
+            let those = CONTESTANTS.iter().filter(|one| one.is_for(args));
+            those.map(|one| one.name).collect::<Vec<_>>()
         };
         assert!(who(&["mode=plain"]).contains(&"pread") && who(&["mode=plain"]).contains(&"tokio"));
         assert!(!who(&["mode=fixed"]).contains(&"pread"));
         assert_eq!(who(&["trade=nop"]), ["raw", "raw again", "raw fast", "sqpoll"]);
         assert_eq!(who(&["among=tags"]), ["to itself", "to the neighbour"]);
+    }
+
+    #[test]
+    fn whoever_fails_says_why() {
+        let ended = |script: &str| why(&Command::new("sh").args(["-c", script]).output().unwrap());
+        assert_eq!(ended("echo one >&2; echo two >&2; exit 1"), "two");
+        assert_eq!(ended("exit 3"), "exit status: 3");
+        assert!(ended("kill -SEGV $$").starts_with("signal: 11"));
+        let panic =
+            "\nthread 'main' (7) panicked at src/main.rs:1:1:\nno ring\nstack backtrace:\n   0: main\n";
+        assert_eq!(words(panic), Some("no ring"));
+        assert_eq!(words("\n"), None);
     }
 
     #[test]

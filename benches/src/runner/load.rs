@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use kit::echo::{Pattern, Served};
 
 use super::Error;
-use super::arena::{Arena, Built};
+use super::arena::{Arena, Built, words};
 
 /// The CPU of the client. That of the servers is 0.
 const CPU: usize = 1;
@@ -81,8 +81,11 @@ impl Server {
         if let Some(mut stderr) = self.child.stderr.take() {
             stderr.read_to_string(&mut text)?;
         }
-        Err(format!("the server has ended: {}", text.trim().lines().last().unwrap_or("without a word"))
-            .into())
+        let why = match words(&text) {
+            Some(words) => words.to_owned(),
+            None => self.child.wait()?.to_string(),
+        };
+        Err(format!("the server has ended: {why}").into())
     }
 
     /// What it has cost so far.

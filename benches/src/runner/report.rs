@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use kit::Report;
 
-use super::arena::{Arena, Built, CONTESTANTS};
+use super::arena::{Arena, Built, CONTESTANTS, Contestant};
 use super::load::{Idle, Load, Loaded};
 use super::stats::{Ratio, quantile};
 use super::tables::{Kind, TABLES, Table};
@@ -65,6 +65,9 @@ const ATTEMPTS: usize = 3;
 /// How many connections are quiet.
 const IDLE: usize = 10_000;
 
+/// Somebody who can't run, and why.
+type Absent = (&'static Contestant, String);
+
 /// What a contestant did in the rounds of one table.
 struct Row<'a> {
     built: &'a Built,
@@ -72,6 +75,8 @@ struct Row<'a> {
     figures: Vec<f64>,
     /// Of the same rounds: with the client; requests in a second.
     beside: Vec<f64>,
+    /// Why it failed in rounds in which it did.
+    failed: Vec<String>,
     /// CPU time for each completion.
     cpu: Vec<f64>,
     allocs: f64,
@@ -87,6 +92,7 @@ impl<'a> Row<'a> {
             built,
             figures: Vec::new(),
             beside: Vec::new(),
+            failed: Vec::new(),
             cpu: Vec::new(),
             allocs: 0.0,
             bytes: 0.0,
@@ -127,6 +133,7 @@ impl<'a> Row<'a> {
                 eprintln!("  {}: {error}", self.built.name);
                 self.figures.push(f64::NAN);
                 self.beside.push(f64::NAN);
+                self.failed.push(error.to_string());
             }
         }
     }
@@ -163,7 +170,7 @@ pub(crate) fn report(arena: &Arena, options: &Options) -> Result<bool, Error> {
         eprintln!("building {}", contestant.name);
         match arena.build(contestant) {
             Ok(one) => built.push(one),
-            Err(error) => absent.push(format!("{}: {error}", contestant.name)),
+            Err(error) => absent.push((contestant, error.to_string())),
         }
     }
     let begin = Instant::now();
@@ -181,9 +188,9 @@ pub(crate) fn report(arena: &Arena, options: &Options) -> Result<bool, Error> {
                 let (rows, skipped, noisy) = measure(arena, options, table, &built, begin);
                 draw(&path, table, &rows)?;
                 let note = if noisy { NOISY } else { "" };
-                rows_table(table, &rows) + note + &not_in_it(&skipped)
+                rows_table(table, &rows) + note + &failed_in(&rows) + &not_in_it(&absent, table, skipped)
             }
-            Kind::Idle => idle_table(arena, table, &built, &path)?,
+            Kind::Idle => idle_table(arena, table, &built, &absent, &path)?,
             Kind::Compiled => compile_table(arena, if options.quick { 1 } else { 3 }, &path)?,
         };
         write!(page, "\n## {}\n\n![{}]({chart}.svg)\n\n{text}", table.title, table.title)?;
@@ -212,7 +219,7 @@ fn measure<'a>(
 ) -> (Vec<Row<'a>>, Vec<(&'static str, String)>, bool) {
     let mut skipped = Vec::new();
     let mut rows = Vec::new();
-    for one in built.iter().filter(|one| one.is_for(table.args)) {
+    for one in built.iter().filter(|one| one.contestant.is_for(table.args)) {
         // The first is to warm up.
         if let Err(error) = run(arena, options, table, one) {
             skipped.push((one.name, error.to_string()));
@@ -377,11 +384,22 @@ fn rows_table(table: &Table, rows: &[Row<'_>]) -> String {
     }
 }
 
+/// Who can run, but did not in all rounds of a table, and why.
+fn failed_in(rows: &[Row<'_>]) -> String {
+    let lines = rows.iter().filter_map(|Row { built, figures, failed, .. }| {
+        let (rounds, of, why) = (failed.len(), figures.len(), failed.last()?);
+        Some(format!("\n{} failed in {rounds} of {of} rounds ({why})\n", built.name))
+    });
+    lines.collect()
+}
+
 /// Who was not in a table, a line for each reason.
-fn not_in_it(skipped: &[(&str, String)]) -> String {
-    let mut reasons = Vec::<(&str, Vec<&str>)>::new();
-    for (name, reason) in skipped {
-        match reasons.iter_mut().find(|(known, _)| known == reason) {
+fn not_in_it(absent: &[Absent], table: &Table, skipped: Vec<(&'static str, String)>) -> String {
+    let absent = absent.iter().filter(|(contestant, _)| contestant.is_for(table.args));
+    let absent = absent.map(|(contestant, reason)| (contestant.name, reason.clone()));
+    let mut reasons = Vec::<(String, Vec<&str>)>::new();
+    for (name, reason) in skipped.into_iter().chain(absent) {
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, names)) => names.push(name),
             None => reasons.push((reason, vec![name])),
         }
@@ -392,9 +410,15 @@ fn not_in_it(skipped: &[(&str, String)]) -> String {
 }
 
 /// Rows with the memory of a quiet connection. It is counted, so there are no rounds.
-fn idle_table(arena: &Arena, table: &Table, built: &[Built], path: &Path) -> Result<String, Error> {
+fn idle_table(
+    arena: &Arena,
+    table: &Table,
+    built: &[Built],
+    absent: &[Absent],
+    path: &Path,
+) -> Result<String, Error> {
     let (mut rows, mut bars, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
-    for one in built.iter().filter(|one| one.is_for(table.args) && one.name != "raw again") {
+    for one in built.iter().filter(|one| one.contestant.is_for(table.args) && one.name != "raw again") {
         match load::idle(arena, one, table.args, IDLE) {
             Ok(Idle { heap_bytes, resident_bytes }) => {
                 let figures = [heap_bytes, resident_bytes].map(|bytes| format!("{bytes:.0}"));
@@ -405,7 +429,7 @@ fn idle_table(arena: &Arena, table: &Table, built: &[Built], path: &Path) -> Res
         }
     }
     chart::bars(path, "resident bytes of a quiet connection", 0, " B", None, &bars)?;
-    Ok(markdown(&["contestant", "heap bytes", "resident bytes"], rows) + &not_in_it(&skipped))
+    Ok(markdown(&["contestant", "heap bytes", "resident bytes"], rows) + &not_in_it(absent, table, skipped))
 }
 
 /// Rows with the seconds that rings take to compile.
@@ -501,7 +525,7 @@ others are the libraries of those names.
 
 fn index(
     directory: &Path,
-    absent: &[String],
+    absent: &[Absent],
     options: &Options,
     circumstances: &str,
 ) -> Result<String, Error> {
@@ -519,12 +543,41 @@ fn index(
         writeln!(text, "* [{page}]({page}.md)").ok();
     }
     text.push_str(CONTESTANTS_ARE);
-    for line in absent {
-        writeln!(text, "\nNot built: {line}").ok();
+    for (contestant, reason) in absent {
+        writeln!(text, "\nCannot run: {} ({reason})", contestant.name).ok();
     }
     if !options.peers {
         text.push_str("\nPeers were not asked for (`--peers`).\n");
     }
     text.push_str(COLUMNS);
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn whoever_is_not_in_a_table_is_named_below_it() {
+        let find = |name: &str| CONTESTANTS.iter().find(|it| it.name == name).unwrap();
+        let reason = "cargo build: error: no linker";
+        let absent = [(find("mio"), reason.to_owned()), (find("tokio"), reason.to_owned())];
+        let skipped = vec![("glommio", "exit status: 3".to_owned())];
+        let table = TABLES.iter().find(|table| find("mio").is_for(table.args)).unwrap();
+        let expected = "\nNot in it: glommio (exit status: 3)\n\nNot in it: mio, tokio (cargo build: error: no linker)\n";
+        assert_eq!(not_in_it(&absent, table, skipped), expected);
+        let trade = TABLES.iter().find(|table| table.page == "trades").unwrap();
+        assert_eq!(not_in_it(&absent, trade, Vec::new()), "");
+    }
+
+    #[test]
+    fn rounds_that_fail_are_no_figures() {
+        let built = Built::at(PathBuf::new(), &CONTESTANTS[0]);
+        let mut row = Row::new(&built);
+        row.figures.push(1.0);
+        row.add(&TABLES[0], Err("no ring".into()));
+        assert_eq!(failed_in(&[row]), "\nraw failed in 1 of 2 rounds (no ring)\n");
+    }
 }

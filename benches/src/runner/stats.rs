@@ -1,8 +1,8 @@
 //! Medians and quartiles of a few figures.
 
-/// The figure below which this part of all lies, between the two nearest.
+/// The figure below which this part of all lies, between the two nearest. Where there is none, a figure is NaN.
 pub(crate) fn quantile(figures: &[f64], part: f64) -> f64 {
-    let mut sorted = figures.to_vec();
+    let mut sorted: Vec<f64> = figures.iter().copied().filter(|figure| !figure.is_nan()).collect();
     sorted.sort_by(f64::total_cmp);
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
     let place = part.clamp(0.0, 1.0) * last as f64;
@@ -39,6 +39,7 @@ mod tests {
         assert_eq!(quantile(&figures, 0.5), 2.5);
         assert_eq!(quantile(&figures, 0.25), 1.75);
         assert_eq!(quantile(&figures, 1.0), 4.0);
+        assert_eq!(quantile(&[f64::NAN, 1.0, 3.0, f64::NAN], 1.0), 3.0);
         assert!(quantile(&[], 0.5).is_nan());
     }
 
