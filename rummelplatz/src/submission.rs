@@ -498,9 +498,9 @@ fn cancel<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
     flags.insert(Flags::CANCELLED);
     if !flags.contains(Flags::PARKED) {
         core.cancel(user_data);
-    } else if state == State::Live && !already {
+    } else if state == State::Live && !already && !core.phase.is_teardown() {
         core.end_without_kernel(user_data, -libc::ECANCELED);
     }
-    // A parked stream whose data is lent ends when its handler returns.
+    // A parked stream whose data is lent ends when its handler returns; and a teardown has ended all others.
     true
 }
