@@ -16,6 +16,7 @@
 //! seed. `RUMMEL_SEED=N` runs that one alone.
 
 mod forged;
+mod neighbour;
 mod program;
 mod ring;
 mod run;

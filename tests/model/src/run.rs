@@ -14,7 +14,7 @@ use rummelplatz::sim::{self, Faults, Simulation};
 use crate::program::{Action, End, Mode, Program};
 use crate::ring::{Model, Operation, Planned};
 use crate::surroundings::{OtherSide, Surroundings};
-use crate::world::World;
+use crate::world::{From, World};
 
 /// What programs have come to.
 #[derive(Clone, Copy, Default, Debug)]
@@ -96,13 +96,22 @@ fn run(program: &Program, world: &Arc<World>) -> Result<Figures, Vec<String>> {
     };
     if let Some(simulation) = &world.simulation {
         simulation.take_log();
+        if program.neighbour {
+            world.new_neighbour();
+        }
     }
     let mut leaked = None;
     // A run that panics, and a ring that is dropped, say nothing of what they leak.
     let may_leak = program.faults.lost > 0.0 || program.faults.never > 0.0;
     let runs = if program.twice { 2 } else { 1 };
     for _ in 0..runs {
-        match catch_unwind(AssertUnwindSafe(|| drive(program, world, &mut ring))) {
+        let driven = catch_unwind(AssertUnwindSafe(|| drive(program, world, &mut ring)));
+        let panicked = driven.is_err();
+        match &driven {
+            Ok(result) => check_result(program, world, result),
+            Err(_) => world.forget_result(),
+        }
+        match driven {
             Ok(Ok(())) => {}
             Ok(Err(RingError::Api(cause)))
                 if cause.error.raw_os_error() == Some(libc::EDEADLK) && program.faults.never == 0.0 =>
@@ -112,7 +121,11 @@ fn run(program: &Program, world: &Arc<World>) -> Result<Figures, Vec<String>> {
             Ok(Err(error)) => {
                 figures.errors += 1;
                 if let Some(stuck) = error.abandoned() {
-                    leaked = Some(stuck.requests.len());
+                    let errno = (program.faults.lost > 0.0).then_some(libc::EBADR);
+                    if stuck.errno != errno {
+                        world.violation(format!("abandoned for {:?}, not for {errno:?}", stuck.errno));
+                    }
+                    leaked = Some(stuck.clone());
                     figures.abandoned += 1;
                     break;
                 }
@@ -126,8 +139,16 @@ fn run(program: &Program, world: &Arc<World>) -> Result<Figures, Vec<String>> {
         }
         let stats = ring.stats();
         world.check_figures(&stats);
+        let is_told = panicked || leaked.is_some() || program.end == End::Drop;
+        if stats.in_flight > 0 && !is_told {
+            world.violation(format!("nothing is said of what is abandoned: {stats:?}"));
+        }
         if stats.in_flight > 0 && leaked.is_none() && !may_leak && program.end != End::Drop {
             world.violation(format!("after the run: {stats:?}"));
+        }
+        let is_over = stats.in_flight == 0 && leaked.is_none() && !may_leak && program.end != End::Drop;
+        if is_over && program.neighbour {
+            world.borrow(true);
         }
         if !world.is_sound() {
             break;
@@ -142,12 +163,39 @@ fn run(program: &Program, world: &Arc<World>) -> Result<Figures, Vec<String>> {
         world.violation("the drop panicked".to_owned());
     }
     figures.requests = world.accepted_requests() as u64;
+    if let Some(stuck) = &leaked {
+        world.check_stuck(stuck);
+    }
     let leaked = match leaked {
         None if may_leak => Some(world.missing()),
-        leaked => leaked,
+        leaked => leaked.map(|stuck| stuck.requests.len()),
     };
     let wrong = world.check_end(leaked);
     if wrong.is_empty() { Ok(figures) } else { Err(wrong) }
+}
+
+/// A run says what it has ended for, and what has failed in its teardown.
+fn check_result(program: &Program, world: &World, result: &Result<(), RingError<Model>>) {
+    let others = |error: &RingError<Model>| error.teardown_errors().iter().map(ToString::to_string).collect();
+    match result {
+        Ok(()) => world.check_result(true, None, Vec::new()),
+        Err(error) => {
+            let others = others(error);
+            match error {
+                RingError::Setup(cause) => world.check_result(true, Some(cause.error.to_string()), others),
+                RingError::Completion(cause) => {
+                    world.check_result(true, Some(cause.error.to_string()), others);
+                }
+                RingError::Teardown(cause) => {
+                    world.check_result(false, Some(cause.error.to_string()), others);
+                }
+                // A ring that is unusable says that alone.
+                RingError::Abandoned { stuck } if stuck.errno.is_some() => world.forget_result(),
+                _ if program.faults.lost > 0.0 => world.forget_result(),
+                _ => world.check_result(true, None, others),
+            }
+        }
+    }
 }
 
 fn drop_ring(ring: Model) {
@@ -166,6 +214,9 @@ fn build(program: &Program, world: &Arc<World>) -> Result<Model, Box<dyn std::er
     };
     if let Some(limit) = program.backlog_limit.and_then(NonZeroUsize::new) {
         builder = builder.backlog_limit(limit);
+    }
+    if let Some(limit) = program.request_limit.and_then(NonZeroU32::new) {
+        builder = builder.request_limit(limit);
     }
     if program.deadline {
         builder = builder.deadline(Duration::from_millis(500));
@@ -200,11 +251,11 @@ fn turn(program: &Program, world: &Arc<World>, ring: &mut Model) -> Result<(), R
     while left > 0 {
         let progress = ring.turn()?;
         world.check_figures(&ring.stats());
-        if progress.is_finished() {
+        if progress.is_finished() || !world.is_sound() {
             return Ok(());
         }
         let acted = !world.lock().actions.is_empty();
-        outside.act(&mut ring.submitter(Model::FIRST));
+        outside.act(&mut ring.submitter(Model::FIRST), From::Outside);
         if !acted && (progress.is_idle() || matches!(program.end, End::Drop | End::Finish)) {
             break;
         }
@@ -388,6 +439,8 @@ fn shrink(
             Program { twice: false, ..program.clone() },
             Program { late: 0, ..program.clone() },
             Program { backlog_limit: None, ..program.clone() },
+            Program { request_limit: None, ..program.clone() },
+            Program { neighbour: false, ..program.clone() },
             Program { faults: Faults::none(), ..program.clone() },
             Program { faults: Faults { late: 0.0, lost_race: 0.0, ..same }, ..program.clone() },
             Program {
