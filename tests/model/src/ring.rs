@@ -96,12 +96,16 @@ impl RingOperation<Model> for Operation {
             (keeps, inner.chance.one_in(16))
         };
         let flow = match end {
-            End::Exit(at) if calls == at + 1 => ControlFlow::Exit,
+            End::Exit(at) if calls == at + 1 => {
+                self.world.may_end();
+                ControlFlow::Exit
+            }
             End::Error(at) if calls == at + 1 => ControlFlow::Error(self.fail(false)),
             End::Panic(at) if calls == at + 1 => self.panic(),
             End::Stop(at) if calls == at + 1 => {
                 if let Some(handle) = &self.handle {
                     handle.stop();
+                    self.world.may_end();
                 }
                 ControlFlow::Continue
             }
@@ -120,6 +124,7 @@ impl RingOperation<Model> for Operation {
             self.world.forgotten(data.id);
         }
         if more && keeps && is_stream {
+            self.world.goes_on(data.id, data.pool.as_ref());
             data.becomes = self.world.some_change(data.kind);
         }
         (flow, keeps.then_some(data))
@@ -154,6 +159,7 @@ impl RingOperation<Model> for Operation {
 impl Operation {
     fn panic(&self) -> ! {
         self.world.lock().silenced = true;
+        self.world.may_end();
         // Unlike `panic!`, it says nothing.
         resume_unwind(Box::new(Planned))
     }
@@ -168,7 +174,7 @@ impl Operation {
             Kind::Accept | Kind::AcceptMulti => drop(completion.into_fd()),
             Kind::ReceiveMulti => {
                 if let Ok(buffer) = completion.into_buffer() {
-                    self.world.received(data.id, buffer);
+                    self.world.received(data.id, data.pool.as_ref(), buffer);
                 }
             }
             _ => drop(completion),

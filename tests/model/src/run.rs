@@ -105,6 +105,7 @@ fn run(program: &Program, world: &Arc<World>) -> Result<Figures, Vec<String>> {
     let may_leak = program.faults.lost > 0.0 || program.faults.never > 0.0;
     let runs = if program.twice { 2 } else { 1 };
     for _ in 0..runs {
+        world.begins();
         let driven = catch_unwind(AssertUnwindSafe(|| drive(program, world, &mut ring)));
         let panicked = driven.is_err();
         match &driven {
@@ -261,6 +262,7 @@ fn turn(program: &Program, world: &Arc<World>, ring: &mut Model) -> Result<(), R
         }
         left -= u32::from(!acted);
     }
+    world.may_end();
     if program.end == End::Drop {
         return Ok(());
     }

@@ -21,6 +21,9 @@ const F_MORE: u32 = 1 << 1;
 /// How often a stream goes on before it ends by itself.
 const LONGEST_STREAM: u32 = 5;
 
+/// How often a stream is told that there are no buffers before there are some again.
+const MOST_STARVED: u32 = 12;
+
 /// How often in a row a stream must have been told that there are no buffers before it ends by itself.
 const HOPELESS: u32 = 4;
 
@@ -100,8 +103,13 @@ struct Request {
     cancelled: bool,
     /// Ticks that were told of.
     ticks: u32,
-    /// How often in a row it was told that there are no buffers.
+    /// How often in a row it was told that there are no buffers, though nobody held one, nor had taken one
+    /// since the last time.
     starved: u32,
+    /// How many buffers had been taken then.
+    taken: u64,
+    /// The kernel says so each time.
+    starves: bool,
     /// Of a message: how many completions of the kernel's were delivered before it must be.
     round: u64,
     finals: u32,
@@ -140,8 +148,10 @@ pub(crate) struct Inner {
     last_taken: Option<usize>,
     /// Chains by their first id: how long they are, and what of them was taken in.
     chains: Vec<Chain>,
-    /// Buffers that are held for a while, and what is in them.
-    kept: Vec<(Buffer, Vec<u8>)>,
+    /// Buffers that are held for a while.
+    kept: Vec<Kept>,
+    /// How many buffers were ever taken, of the own pool and of the neighbour's.
+    taken: [u64; 2],
     pool: Option<BufferPool>,
     pub(crate) neighbour: Option<Neighbour>,
     /// Whose writing end is in the hands of all descriptors that the kernel makes.
@@ -167,6 +177,8 @@ struct Expected {
     /// Requests that nobody is told of, and those that the kernel has ended well.
     detached: u64,
     detached_well: u64,
+    /// There is a reason for a run to end.
+    may_end: bool,
     /// The message that was delivered last, of those that were posted and of those that were sent.
     last_message: [Option<usize>; 2],
     /// What a handler has failed with, in this run.
@@ -180,6 +192,14 @@ struct Expected {
     is_own: bool,
     /// Messages on their way.
     messages: Vec<usize>,
+}
+
+/// A buffer that is held for a while.
+struct Kept {
+    buffer: Buffer,
+    content: Vec<u8>,
+    /// It is of the neighbour's pool.
+    is_theirs: bool,
 }
 
 struct Chain {
@@ -220,6 +240,7 @@ impl World {
                 last_taken: None,
                 chains: Vec::new(),
                 kept: Vec::new(),
+                taken: [0; 2],
                 pool: None,
                 neighbour: None,
                 pipe: None,
@@ -276,6 +297,8 @@ impl World {
             cancelled: false,
             ticks: 0,
             starved: 0,
+            taken: 0,
+            starves: false,
             round: 0,
             finals: 0,
             drops: 0,
@@ -298,7 +321,12 @@ impl World {
     fn changed(&self, id: usize, kind: Kind) {
         let mut inner = self.lock();
         let request = &mut inner.requests[id];
-        (request.kind, request.ticks, request.starved, request.has_pool) = (kind, 0, 0, false);
+        // A want of buffers counts on, whichever pool it is of.
+        if (request.kind, kind) != (Kind::ReceiveMulti, Kind::ReceiveMulti) {
+            request.starved = 0;
+        }
+        (request.kind, request.ticks) = (kind, 0);
+        (request.starves, request.has_pool) = (false, false);
     }
 
     /// What a stream may become: another kind of stream, or one with another pool.
@@ -375,6 +403,25 @@ impl World {
         }
     }
 
+    /// A handler returns the data of a stream: what was counted is void if a buffer of its pool is held.
+    pub(crate) fn goes_on(&self, id: usize, pool: Option<&BufferPool>) {
+        let mut inner = self.lock();
+        let is_theirs = pool.is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
+        if inner.kept.iter().any(|kept| kept.is_theirs == is_theirs) {
+            inner.requests[id].starved = 0;
+        }
+    }
+
+    /// There is a reason for the run to end.
+    pub(crate) fn may_end(&self) {
+        self.lock().expected.may_end = true;
+    }
+
+    /// A run begins.
+    pub(crate) fn begins(&self) {
+        self.lock().expected.may_end = false;
+    }
+
     /// A run has panicked, which is all that it says.
     pub(crate) fn forget_result(&self) {
         let mut inner = self.lock();
@@ -437,8 +484,10 @@ impl World {
     }
 
     /// A stream has received these bytes; the buffer may be kept.
-    pub(crate) fn received(&self, id: usize, buffer: Buffer) {
+    pub(crate) fn received(&self, id: usize, pool: Option<&BufferPool>, buffer: Buffer) {
         let mut inner = self.lock();
+        let is_theirs = pool.is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
+        inner.taken[usize::from(is_theirs)] += u64::from(!buffer.is_empty());
         if self.simulation.is_some() && !buffer.is_empty() {
             let received = &mut inner.requests[id].received;
             // Nobody is told of what was received by a stream that was to end.
@@ -454,7 +503,7 @@ impl World {
         let may_keep = self.simulation.is_some() || inner.kept.is_empty();
         if !buffer.is_empty() && may_keep && inner.chance.one_in(3) {
             let content = buffer.to_vec();
-            inner.kept.push((buffer, content));
+            inner.kept.push(Kept { buffer, content, is_theirs });
         } else {
             // Not under the lock: this may wake the ring.
             drop(inner);
@@ -466,6 +515,7 @@ impl World {
     pub(crate) fn fails(&self, is_first: bool, in_teardown: bool) -> u32 {
         let mut inner = self.lock();
         let expected = &mut inner.expected;
+        expected.may_end = true;
         expected.failures += 1;
         let name = if is_first { "first" } else { "second" };
         let text = format!("operation `{name}`: failure {}", expected.failures);
@@ -578,6 +628,9 @@ impl World {
         let mut inner = self.look();
         let id = data.id;
         let raw = completion.raw();
+        if teardown && !inner.expected.may_end && !inner.may_leak() && self.simulation.is_some() {
+            inner.violation(format!("#{id} ends in a teardown, for which there is no reason"));
+        }
         let (more, message) = (completion.more(), completion.is_message());
         let Request { kind, raw: is_raw, name, written, accepted, finals, is_message, silent, .. } =
             inner.requests[id];
@@ -623,7 +676,8 @@ impl World {
         if is_simulated {
             // Of the real kernel it is not known what it has posted.
             inner.order(id, from_kernel);
-            inner.count(id, raw.result, more, from_kernel, teardown);
+            let is_theirs = data.pool.as_ref().is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
+            inner.count(id, raw.result, more, from_kernel, teardown, is_theirs);
         }
         let expected = match name {
             Some(name) if is_simulated => inner.expected(name, is_raw, is_stream, more, teardown),
@@ -909,9 +963,9 @@ impl Inner {
     }
 
     /// The buffers that are held, to be dropped when this is not locked any more.
-    fn kept(&mut self) -> Vec<(Buffer, Vec<u8>)> {
+    fn kept(&mut self) -> Vec<Kept> {
         let kept = std::mem::take(&mut self.kept);
-        if kept.iter().any(|(buffer, content)| **buffer != **content) {
+        if kept.iter().any(|Kept { buffer, content, .. }| **buffer != **content) {
             self.violation("a buffer was written to while it was held".to_owned());
         }
         kept
@@ -1045,7 +1099,7 @@ impl Inner {
             // Detached, and without memory.
             return Answer::Perform;
         };
-        let Request { kind, place, drops, blocked, told, .. } = self.requests[id];
+        let Request { kind, place, drops, blocked, told, starves, .. } = self.requests[id];
         if drops > 0 && !kind.is_stream() {
             self.violation(format!("the kernel works on #{id} ({kind:?}), whose data is gone"));
             return Answer::Finish(-libc::EFAULT);
@@ -1063,6 +1117,9 @@ impl Inner {
         let some = 1 + self.kernel.below(u64::from(asked.length).max(1)) as i32;
         if kind.is_stream() {
             self.requests[id].told += 1;
+            if starves && told < MOST_STARVED {
+                return Answer::Finish(-libc::ENOBUFS);
+            }
             if told >= LONGEST_STREAM {
                 return Answer::Finish(-libc::ECONNRESET);
             }
@@ -1082,7 +1139,11 @@ impl Inner {
                 Answer::Finish(self.kernel.pick(&[-libc::EMFILE, -libc::ENOBUFS]))
             }
             Kind::Accept | Kind::AcceptMulti => Answer::More(self.descriptor().into_raw_fd()),
-            Kind::ReceiveMulti if fails => Answer::Finish(self.kernel.pick(&[0, -libc::ECONNRESET])),
+            Kind::ReceiveMulti if fails => {
+                let result = self.kernel.pick(&[0, -libc::ECONNRESET, -libc::ENOBUFS]);
+                self.requests[id].starves = result == -libc::ENOBUFS;
+                Answer::Finish(result)
+            }
             Kind::ReceiveMulti => {
                 let length = 1 + self.kernel.below(64);
                 let bytes: Vec<u8> = (0..length).map(|_| self.kernel.next() as u8).collect();
@@ -1124,14 +1185,28 @@ impl Inner {
     }
 
     /// Counts ticks and the want of buffers, and knows when a stream must end, and may.
-    fn count(&mut self, id: usize, result: i32, more: bool, from_kernel: bool, teardown: bool) {
-        let Request { kind, raw, cancelled, ticks, starved, is_message, .. } = &mut self.requests[id];
+    fn count(
+        &mut self,
+        id: usize,
+        result: i32,
+        more: bool,
+        from_kernel: bool,
+        teardown: bool,
+        is_theirs: bool,
+    ) {
+        let now_taken = self.taken[usize::from(is_theirs)];
+        let Request { kind, raw, cancelled, ticks, starved, taken, is_message, .. } = &mut self.requests[id];
         *ticks += u32::from(result == -libc::ETIME);
         let counted = *kind == Kind::TimeoutThrice;
         let too_often = counted && (*ticks > 3 || *ticks == 3 && more);
         let gave_up = !from_kernel && !more && result == -libc::ENOBUFS;
         let too_early = gave_up && *starved < HOPELESS;
-        *starved = if result == -libc::ENOBUFS { *starved + 1 } else { 0 };
+        let others_took = std::mem::replace(taken, now_taken) != now_taken;
+        *starved = match result == -libc::ENOBUFS {
+            true if others_took => 1,
+            true => *starved + 1,
+            false => 0,
+        };
         let uncalled = !from_kernel && result == -libc::ECANCELED && !*cancelled && !teardown;
         let (kind, uncalled) = (*kind, uncalled && !*raw && !*is_message);
         if too_often {

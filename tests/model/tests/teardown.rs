@@ -286,3 +286,29 @@ fn what_has_come_by_the_deadline_is_told_whoever_it_comes_from() {
         assert_eq!(ring.does.told, [Kind::Exits]);
     }
 }
+
+#[test]
+fn what_ends_a_run_and_what_its_teardown_abandons_are_both_told_of() {
+    // Nothing is left that could wake the ring, and what is in flight is never over.
+    let simulation = kernel(Faults { never: 1.0, ..Faults::none() });
+    let does = Does::new(&[Kind::Sticks]);
+    let mut ring = ring(&simulation, 4, 4, does).deadline(Duration::from_millis(50)).build().unwrap();
+    let error = ring.run().unwrap_err();
+    let RingError::Api(cause) = &error else { panic!("{error:?}") };
+    assert_eq!(cause.error.raw_os_error(), Some(libc::EDEADLK));
+    let stuck = error.abandoned().unwrap();
+    assert_eq!((stuck.requests.len(), stuck.errno), (1, None), "the deadline has passed");
+    assert_eq!(stuck.requests[0].opcode_name(), "SEND_ZC");
+}
+
+#[test]
+fn completions_of_strangers_neither_hurry_a_teardown_nor_hold_it_up() {
+    for foreign in [0.0, 0.5] {
+        let simulation = kernel(Faults { never: 1.0, foreign, ..Faults::none() });
+        let does = Does::new(&[Kind::Sticks, Kind::Exits]);
+        let mut ring = ring(&simulation, 4, 4, does).deadline(Duration::from_millis(400)).build().unwrap();
+        assert!(ring.run().unwrap_err().abandoned().is_some());
+        // At 0, 10, 30, 70, 150, 230, 310 and 390 ms.
+        assert_eq!(simulation.figures().cancels, 8, "{foreign}, {:?}", ring.stats());
+    }
+}
