@@ -6,6 +6,7 @@ use crate::core::Core;
 use crate::error::{InvalidEntry, Refused, SubmitError};
 use crate::facts::{Facts, Flags};
 use crate::handle::RingHandle;
+use crate::mutant;
 use crate::operation::RingOperation;
 use crate::request::{self, Placed, Record, Request, Slab, Stream, sqe};
 use crate::shape::Ring;
@@ -495,7 +496,9 @@ fn cancel<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
         return false;
     }
     let already = flags.contains(Flags::CANCELLED);
-    flags.insert(Flags::CANCELLED);
+    if !mutant::is("a cancel leaves no mark") {
+        flags.insert(Flags::CANCELLED);
+    }
     if !flags.contains(Flags::PARKED) {
         core.cancel(user_data);
     } else if state == State::Live && !already && !core.phase.is_teardown() {
