@@ -258,6 +258,9 @@ impl Operation {
                 self.world.admitted(second, 1);
                 self.world.accepted(id, Some((second, key)));
                 self.world.bound(id, pool.as_ref());
+                if from == From::TeardownHandler {
+                    self.world.is_late(id);
+                }
             }
             Err(Refused { data, error }) => self.world.refused(&[id], &[data], error, from),
         }

@@ -14,7 +14,7 @@ use rummelplatz::sim::{self, Faults, Simulation};
 use crate::program::{Action, End, Mode, Program};
 use crate::ring::{Model, Operation, Planned};
 use crate::surroundings::{OtherSide, Surroundings};
-use crate::world::{From, World};
+use crate::world::{From, GRACE, World};
 
 /// What programs have come to.
 #[derive(Clone, Copy, Default, Debug)]
@@ -208,7 +208,7 @@ fn build(program: &Program, world: &Arc<World>) -> Result<Model, Box<dyn std::er
     let entries = NonZeroU32::new(program.entries).ok_or("no entries")?;
     let completions = NonZeroU32::new(program.completions).ok_or("no completions")?;
     let operation = |is_first| Operation { world: Arc::clone(world), is_first, handle: None };
-    let mut builder = Model::builder(operation(true), operation(false)).grace(Duration::from_millis(20));
+    let mut builder = Model::builder(operation(true), operation(false)).grace(GRACE);
     builder = match &world.simulation {
         Some(simulation) => builder.raw_ring(simulation.raw_ring_with(entries, completions)?),
         None => builder.entries(entries).completion_entries(completions),
@@ -266,10 +266,9 @@ fn turn(program: &Program, world: &Arc<World>, ring: &mut Model) -> Result<(), R
     if program.end == End::Drop {
         return Ok(());
     }
-    let now = || world.simulation.as_ref().map(Simulation::now).unwrap_or_default();
-    let began = now();
+    let began = world.now();
     let result = ring.finish();
-    let took = now() - began;
+    let took = world.now() - began;
     if program.is_of_late_streams() && took > LONGEST_END {
         world.violation(format!("the teardown took {took:?}"));
     }

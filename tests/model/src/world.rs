@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rummelplatz::io_uring::opcode;
 use rummelplatz::sim::{Answer, Asked, Event, Simulation};
@@ -20,6 +21,9 @@ const F_MORE: u32 = 1 << 1;
 
 /// How often a stream goes on before it ends by itself.
 const LONGEST_STREAM: u32 = 5;
+
+/// How long the requests of teardown handlers are awaited before they are cancelled.
+pub(crate) const GRACE: Duration = Duration::from_millis(20);
 
 /// How often a stream is told that there are no buffers before there are some again.
 const MOST_STARVED: u32 = 12;
@@ -117,6 +121,8 @@ struct Request {
     taken_in: bool,
     /// A cancel of it was taken in before it.
     overtaken: bool,
+    /// It was submitted in a teardown.
+    is_late: bool,
 }
 
 /// What is around a ring.
@@ -179,6 +185,8 @@ struct Expected {
     detached_well: u64,
     /// There is a reason for a run to end.
     may_end: bool,
+    /// When it was last seen that no teardown had begun.
+    ran_at: Duration,
     /// The message that was delivered last, of those that were posted and of those that were sent.
     last_message: [Option<usize>; 2],
     /// What a handler has failed with, in this run.
@@ -257,10 +265,11 @@ impl World {
 
     /// Reads what the kernel has done since the last time.
     fn look(&self) -> MutexGuard<'_, Inner> {
-        let log = self.simulation.as_ref().map(Simulation::take_log).unwrap_or_default();
+        let Some(simulation) = &self.simulation else { return self.lock() };
+        let (log, now) = (simulation.take_log(), simulation.now());
         let mut inner = self.lock();
         for event in log {
-            inner.note(event);
+            inner.note(event, now);
         }
         inner
     }
@@ -304,6 +313,7 @@ impl World {
             drops: 0,
             taken_in: false,
             overtaken: false,
+            is_late: false,
         });
         let mut place = [0; 16];
         place[..8].copy_from_slice(&(id as u64).to_ne_bytes());
@@ -419,7 +429,19 @@ impl World {
 
     /// A run begins.
     pub(crate) fn begins(&self) {
-        self.lock().expected.may_end = false;
+        let ran_at = self.now();
+        let mut inner = self.lock();
+        (inner.expected.may_end, inner.expected.ran_at) = (false, ran_at);
+    }
+
+    /// The time in the simulation.
+    pub(crate) fn now(&self) -> Duration {
+        self.simulation.as_ref().map(Simulation::now).unwrap_or_default()
+    }
+
+    /// A teardown handler has submitted a request.
+    pub(crate) fn is_late(&self, id: usize) {
+        self.lock().requests[id].is_late = true;
     }
 
     /// A run has panicked, which is all that it says.
@@ -625,7 +647,11 @@ impl World {
 
     /// A handler is called.
     pub(crate) fn delivered(&self, data: &Data, completion: &Completion, teardown: bool) {
+        let now = self.now();
         let mut inner = self.look();
+        if !teardown {
+            inner.expected.ran_at = now;
+        }
         let id = data.id;
         let raw = completion.raw();
         if teardown && !inner.expected.may_end && !inner.may_leak() && self.simulation.is_some() {
@@ -997,7 +1023,8 @@ impl Inner {
         writer.try_clone().expect("there are descriptors for it")
     }
 
-    fn note(&mut self, event: Event) {
+    /// What has happened, by now.
+    fn note(&mut self, event: Event, now: Duration) {
         match event {
             Event::Entered { shown } => {
                 // What the kernel leaves is its own doing.
@@ -1016,7 +1043,7 @@ impl Inner {
                 // The ring's own have tag 0.
                 let is_ours = asked.user_data as u8 != 0;
                 if !is_ours && asked.opcode == opcode::AsyncCancel::CODE {
-                    self.cancel_taken_in(asked.address);
+                    self.cancel_taken_in(asked.address, now);
                 }
                 if is_ours {
                     self.taken_in(&asked);
@@ -1044,10 +1071,14 @@ impl Inner {
     }
 
     /// A cancel that comes before what it cancels is in vain.
-    fn cancel_taken_in(&mut self, name: u64) {
-        if let Some(id) = self.by_name.get(&name).copied() {
-            let Request { taken_in, overtaken, .. } = &mut self.requests[id];
-            *overtaken |= !*taken_in;
+    fn cancel_taken_in(&mut self, name: u64, now: Duration) {
+        let Some(id) = self.by_name.get(&name).copied() else { return };
+        let Request { taken_in, overtaken, is_late, cancelled, .. } = &mut self.requests[id];
+        *overtaken |= !*taken_in;
+        // The teardown began later than that, and looked at the clock earlier.
+        let is_spared = *is_late && !*cancelled && now.saturating_sub(self.expected.ran_at) < GRACE;
+        if is_spared && !self.silenced && self.program.end != End::Drop {
+            self.violation(format!("#{id} was cancelled within the grace period"));
         }
     }
 
@@ -1256,7 +1287,7 @@ impl Inner {
         more: bool,
         teardown: bool,
     ) -> Result<(), String> {
-        let Request { name, kind, cancelled, is_message, .. } = self.requests[id];
+        let Request { name, kind, cancelled, ticks, is_message, .. } = self.requests[id];
         let next = name.and_then(|name| self.posted.get_mut(&name)?.pop_front());
         match next {
             Some(posted) => {
@@ -1276,6 +1307,10 @@ impl Inner {
                         || kind == Kind::AcceptMulti && raw.result == 0);
                 if more && !announced && !cut {
                     return Err("it goes on, but the kernel has ended it".to_owned());
+                }
+                let has_run_out = kind == Kind::TimeoutThrice && ticks >= 3;
+                if !more && !announced && cut && !teardown && !has_run_out {
+                    return Err("it ends, but was only cut".to_owned());
                 }
                 Ok(())
             }

@@ -276,3 +276,59 @@ fn a_ring_that_can_not_be_woken_does_not_try_again_and_again() {
         log.iter().filter(|event| matches!(event, Event::TakenIn(asked) if asked.user_data as u8 == 0));
     assert_eq!(polls.count(), 1);
 }
+
+/// Completions of a stream that are its end, though they look almost as if it were only cut.
+#[test]
+fn an_end_without_a_payload_is_no_cut() {
+    for result in [0, -libc::ENOBUFS, -libc::ENOMEM] {
+        let (_, mut ring) = small(false, move |_| Answer::Finish(result));
+        submit(&mut ring, Kind::Polls, &pool());
+        ring.run().unwrap();
+        assert_eq!(ring.streams.told, [(Kind::Polls, false, result, false)]);
+        is_over(&ring);
+    }
+    for result in [0, -libc::ENOMEM] {
+        let (_, mut ring) = small(false, move |_| Answer::Finish(result));
+        submit(&mut ring, Kind::Receives, &pool());
+        ring.run().unwrap();
+        assert_eq!(ring.streams.told, [(Kind::Receives, false, result, false)]);
+        is_over(&ring);
+    }
+}
+
+/// `IORING_CQE_F_BUFFER` and `IORING_CQE_F_MORE`.
+const BUFFER: u32 = 1;
+const MORE: u32 = 2;
+
+#[test]
+fn a_buffer_without_bytes_is_the_end() {
+    let (simulation, mut ring) = small(false, |_| Answer::Wait);
+    let own = pool();
+    submit(&mut ring, Kind::Receives, &own);
+    ring.turn().unwrap();
+    // SAFETY: nothing ever comes of the request, and no bytes were received.
+    unsafe { simulation.post(ring.streams.key.unwrap().user_data(), 0, BUFFER) };
+    ring.turn().unwrap();
+    assert_eq!(ring.streams.told, [(Kind::Receives, false, 0, false)]);
+    assert_eq!((own.available(), ring.stats().in_flight), (1, 0));
+}
+
+#[test]
+fn a_completion_of_another_generation_is_a_strangers_whatever_it_announces() {
+    let (simulation, mut ring) = small(false, |_| Answer::Wait);
+    submit(&mut ring, Kind::Polls, &pool());
+    ring.turn().unwrap();
+    let name = ring.streams.key.unwrap().user_data();
+    for (number, flags) in [MORE, 0].into_iter().enumerate() {
+        // SAFETY: it names no request.
+        unsafe { simulation.post(name ^ 1 << 40, READABLE, flags) };
+        ring.turn().unwrap();
+        assert_eq!((ring.stats().foreign, ring.stats().in_flight), (number as u64 + 1, 1));
+    }
+    assert!(ring.streams.told.is_empty());
+    // SAFETY: nothing ever comes of the request.
+    unsafe { simulation.post(name, READABLE, MORE) };
+    ring.turn().unwrap();
+    assert_eq!(ring.streams.told, [(Kind::Polls, true, READABLE, false)]);
+    ring.finish().unwrap();
+}

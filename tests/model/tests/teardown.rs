@@ -299,6 +299,8 @@ fn what_ends_a_run_and_what_its_teardown_abandons_are_both_told_of() {
     let stuck = error.abandoned().unwrap();
     assert_eq!((stuck.requests.len(), stuck.errno), (1, None), "the deadline has passed");
     assert_eq!(stuck.requests[0].opcode_name(), "SEND_ZC");
+    let kind = std::io::Error::from_raw_os_error(libc::EDEADLK).kind();
+    assert_eq!(std::io::Error::from(error).kind(), kind);
 }
 
 #[test]
