@@ -425,6 +425,8 @@ pub fn poll_multi<'d>(descriptor: &'d impl AsFd, events: Events) -> Stream<'d> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Stamp;
+    use crate::facts::Flags;
     use std::fs::File;
 
     /// What the kernel is asked for: opcode, priority (where multishot flags are), offset, address, length and
@@ -471,6 +473,11 @@ mod tests {
         let no_signal = libc::MSG_NOSIGNAL as u32;
         asks(send(&file, &buffer), (opcode::Send::CODE, 0, 0, at, 8, no_signal), number);
         assert_eq!(length(u32::MAX as usize + 2), u32::MAX, "cut, as the kernel cuts it");
+        for (how, whole) in [(Flags::EMPTY, 0), (Flags::DETACHED, libc::MSG_WAITALL as u32)] {
+            let (facts, prepared) = send(&file, &buffer).parts.place(how, Stamp(0));
+            let (asked, ..) = parts(Parts { prepared, facts, closes: None });
+            assert_eq!(asked, (opcode::Send::CODE, 0, 0, at, 8, no_signal | whole));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Streams that end while they are not with the kernel: once, and as what was said.
 
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ enum Kind {
     Exits,
     Closes,
     Waits,
+    Accepts,
+    Ticks,
 }
 
 struct Data {
@@ -43,6 +45,7 @@ struct Streams {
     becomes: Option<(Kind, BufferPool)>,
     key: Option<Key<Streams>>,
     held: Vec<Buffer>,
+    accepted: Option<RawFd>,
 }
 
 #[ring]
@@ -55,6 +58,7 @@ type Submits<'a> = Submitter<'a, Small, Streams>;
 fn arm(data: &mut Data) -> Stream<'_> {
     match data.kind {
         Kind::Receives => request::recv_multi(&*data.file, &data.pool),
+        Kind::Ticks => request::timeout_multi(Duration::from_secs(1)),
         _ => request::poll_multi(&*data.file, Events::READABLE),
     }
 }
@@ -62,6 +66,7 @@ fn arm(data: &mut Data) -> Stream<'_> {
 fn build(data: &mut Data) -> request::Request<'_> {
     match data.closes.take() {
         Some(descriptor) => request::close(descriptor),
+        None if data.kind == Kind::Accepts => request::accept(&*data.file),
         None => request::timeout(Duration::from_secs(1)),
     }
 }
@@ -83,7 +88,11 @@ impl RingOperation<Small> for Streams {
         match data.kind {
             Kind::Exits => return (ControlFlow::Exit, None),
             Kind::Cancels => assert!(submitter.cancel(self.key.unwrap()), "it is not over"),
-            Kind::Polls | Kind::Receives | Kind::Closes | Kind::Waits => {}
+            Kind::Accepts => {
+                self.accepted = completion.into_fd().ok().map(IntoRawFd::into_raw_fd);
+                return (ControlFlow::Continue, None);
+            }
+            Kind::Polls | Kind::Receives | Kind::Closes | Kind::Waits | Kind::Ticks => {}
         }
         self.held.extend(completion.into_buffer().ok().filter(|buffer| !buffer.is_empty()));
         if let Some(kind) = self.posts.take() {
@@ -92,7 +101,7 @@ impl RingOperation<Small> for Streams {
         if let Some((kind, pool)) = self.becomes.take() {
             (data.kind, data.pool) = (kind, pool);
         }
-        let goes_on = matches!(data.kind, Kind::Polls | Kind::Receives).then_some(data);
+        let goes_on = matches!(data.kind, Kind::Polls | Kind::Receives | Kind::Ticks).then_some(data);
         (ControlFlow::Continue, goes_on)
     }
 
@@ -109,7 +118,7 @@ impl RingOperation<Small> for Streams {
 
 impl Streams {
     fn new() -> Streams {
-        Streams { told: Vec::new(), posts: None, becomes: None, key: None, held: Vec::new() }
+        Streams { told: Vec::new(), posts: None, becomes: None, key: None, held: Vec::new(), accepted: None }
     }
 
     fn data(&self, kind: Kind, pool: &BufferPool) -> Data {
@@ -311,6 +320,32 @@ fn a_buffer_without_bytes_is_the_end() {
     ring.turn().unwrap();
     assert_eq!(ring.streams.told, [(Kind::Receives, false, 0, false)]);
     assert_eq!((own.available(), ring.stats().in_flight), (1, 0));
+}
+
+#[test]
+fn a_timer_that_ends_before_its_time_is_not_cut() {
+    let (simulation, mut ring) = small(false, |_| Answer::Wait);
+    submit(&mut ring, Kind::Ticks, &pool());
+    ring.turn().unwrap();
+    // SAFETY: a timer uses no memory once it is taken in.
+    unsafe { simulation.post(ring.streams.key.unwrap().user_data(), 0, 0) };
+    ring.turn().unwrap();
+    assert_eq!(ring.streams.told, [(Kind::Ticks, false, 0, false)]);
+    assert_eq!(ring.stats().in_flight, 0);
+}
+
+#[test]
+fn a_descriptor_may_be_number_zero() {
+    let simulation = Simulation::new(1);
+    simulation.set_faults(Faults::none());
+    // SAFETY: who takes the number here makes nothing of it.
+    unsafe { simulation.on_request_unchecked(|_| Answer::Finish(0)) };
+    let raw = simulation.raw_ring(NonZeroU32::new(8).unwrap()).unwrap();
+    let mut ring = Small::new(raw, None, Streams::new());
+    let accepts = ring.streams.data(Kind::Accepts, &pool());
+    ring.submitter(Small::STREAMS).submit(accepts, build).unwrap();
+    ring.run().unwrap();
+    assert_eq!(ring.streams.accepted, Some(0));
 }
 
 #[test]
