@@ -16,7 +16,7 @@ use rummelplatz::{
 };
 
 use crate::program::{Action, End, Kind, Link, Mode};
-use crate::world::{Data, From, World};
+use crate::world::{Caller, Data, World};
 
 /// The ring of a program.
 #[ring]
@@ -63,7 +63,7 @@ impl RingOperation<Model> for Operation {
         if !self.is_first {
             return Ok(());
         }
-        self.act(&mut submitter, From::Handler);
+        self.act(&mut submitter, Caller::Handler);
         let end = self.world.lock().program.end;
         match end {
             End::SetupError => Err(self.fail(false)),
@@ -88,7 +88,7 @@ impl RingOperation<Model> for Operation {
             (inner.program.end, inner.calls, inner.program.mode)
         };
         if mode == Mode::Run {
-            self.act(&mut submitter, From::Handler);
+            self.act(&mut submitter, Caller::Handler);
         }
         let (keeps, warns) = {
             let mut inner = self.world.lock();
@@ -147,7 +147,7 @@ impl RingOperation<Model> for Operation {
             (submits, kind, inner.chance.one_in(60), inner.chance.one_in(10))
         };
         if submits {
-            self.submit(&mut submitter, kind, !self.is_first, From::TeardownHandler);
+            self.submit(&mut submitter, kind, !self.is_first, Caller::TeardownHandler);
         }
         if panics {
             self.panic();
@@ -182,7 +182,7 @@ impl Operation {
     }
 
     /// Does what the program says up to the next step.
-    pub(crate) fn act(&self, submitter: &mut Submits<'_>, from: From) {
+    pub(crate) fn act(&self, submitter: &mut Submits<'_>, from: Caller) {
         loop {
             let action = self.world.lock().actions.pop_front();
             match action {
@@ -192,7 +192,7 @@ impl Operation {
         }
     }
 
-    fn perform(&self, action: Action, submitter: &mut Submits<'_>, from: From) {
+    fn perform(&self, action: Action, submitter: &mut Submits<'_>, from: Caller) {
         let other = |second: bool| if second { Model::SECOND } else { Model::FIRST };
         match action {
             Action::Submit { second, kind } => {
@@ -240,7 +240,7 @@ impl Operation {
         }
     }
 
-    fn submit(&self, submitter: &mut Submits<'_>, kind: Kind, second: bool, from: From) {
+    fn submit(&self, submitter: &mut Submits<'_>, kind: Kind, second: bool, from: Caller) {
         let mut data = self.world.issue(kind, second, kind.is_raw());
         let id = data.id;
         let pool = data.pool.clone();
@@ -258,7 +258,7 @@ impl Operation {
                 self.world.admitted(second, 1);
                 self.world.accepted(id, Some((second, key)));
                 self.world.bound(id, pool.as_ref());
-                if from == From::TeardownHandler {
+                if from == Caller::TeardownHandler {
                     self.world.is_late(id);
                 }
             }
@@ -266,7 +266,7 @@ impl Operation {
         }
     }
 
-    fn detach(&self, submitter: &mut Submits<'_>, kind: Kind, second: bool, from: From) {
+    fn detach(&self, submitter: &mut Submits<'_>, kind: Kind, second: bool, from: Caller) {
         let data = self.world.issue(kind, second, false);
         let id = data.id;
         match submitter.detach(data, build) {
@@ -278,7 +278,7 @@ impl Operation {
         }
     }
 
-    fn chain(&self, submitter: &mut Submits<'_>, links: &[Link], second: bool, from: From) {
+    fn chain(&self, submitter: &mut Submits<'_>, links: &[Link], second: bool, from: Caller) {
         match links.len() {
             1 => self.chain_of::<1>(submitter, links, second, from),
             2 => self.chain_of::<2>(submitter, links, second, from),
@@ -293,7 +293,7 @@ impl Operation {
         submitter: &mut Submits<'_>,
         links: &[Link],
         second: bool,
-        from: From,
+        from: Caller,
     ) {
         let Ok(links): Result<&[Link; N], _> = links.try_into() else { return };
         let mut data = links.map(|link| self.world.issue(link.kind, second, true));

@@ -14,7 +14,7 @@ use rummelplatz::sim::{self, Faults, Simulation};
 use crate::program::{Action, End, Mode, Program};
 use crate::ring::{Model, Operation, Planned};
 use crate::surroundings::{OtherSide, Surroundings};
-use crate::world::{From, GRACE, World};
+use crate::world::{Caller, GRACE, World};
 
 /// What programs have come to.
 #[derive(Clone, Copy, Default, Debug)]
@@ -70,9 +70,10 @@ pub fn simulate(program: &Program) -> Result<Figures, Vec<String>> {
     figures.enters = made.enters;
     figures.most_enters = made.enters;
     figures.most_unanswered = made.most_unanswered;
-    // No wave of cancels goes out before the last one is answered.
+    // No wave of cancels goes out before the last one is answered; but a stream that goes on is cancelled
+    // again.
     let cancels = |action: &&Action| matches!(action, Action::Cancel { .. } | Action::CancelAll { .. });
-    let most = 2 + program.actions.iter().filter(cancels).count() as u64;
+    let most = 2 + program.actions.iter().filter(cancels).count() as u64 + world.most_insisted();
     match made.most_unanswered {
         few if few <= most => Ok(figures),
         many => Err(vec![format!("a request was cancelled {many} times without an answer")]),
@@ -256,7 +257,7 @@ fn turn(program: &Program, world: &Arc<World>, ring: &mut Model) -> Result<(), R
             return Ok(());
         }
         let acted = !world.lock().actions.is_empty();
-        outside.act(&mut ring.submitter(Model::FIRST), From::Outside);
+        outside.act(&mut ring.submitter(Model::FIRST), Caller::Outside);
         if !acted && (progress.is_idle() || matches!(program.end, End::Drop | End::Finish)) {
             break;
         }

@@ -71,7 +71,7 @@ impl Drop for Data {
 
 /// From where requests are made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum From {
+pub(crate) enum Caller {
     /// `setup`, or a handler while the ring runs.
     Handler,
     TeardownHandler,
@@ -123,6 +123,8 @@ struct Request {
     overtaken: bool,
     /// It was submitted in a teardown.
     is_late: bool,
+    /// How often it went on though it was to end, so that it is cancelled once more.
+    insisted: u64,
 }
 
 /// What is around a ring.
@@ -314,6 +316,7 @@ impl World {
             taken_in: false,
             overtaken: false,
             is_late: false,
+            insisted: 0,
         });
         let mut place = [0; 16];
         place[..8].copy_from_slice(&(id as u64).to_ne_bytes());
@@ -350,7 +353,7 @@ impl World {
         })
     }
 
-    /// Requests of an operation are about to be submitted.
+    /// So many requests of an operation were accepted, which are not known as such yet.
     pub(crate) fn admitted(&self, second: bool, count: usize) {
         let mut inner = self.look();
         let (certain, _) = inner.occupied(second);
@@ -361,8 +364,8 @@ impl World {
         }
     }
 
-    /// Data comes back, because a request, or `count` that are linked, was refused.
-    pub(crate) fn refused(&self, ids: &[usize], data: &[Data], error: SubmitError, from: From) {
+    /// Data comes back, because a request was refused, or several that belong together.
+    pub(crate) fn refused(&self, ids: &[usize], data: &[Data], error: SubmitError, from: Caller) {
         let mut inner = self.look();
         for (id, data) in ids.iter().zip(data) {
             let mut place = [0; 16];
@@ -384,7 +387,7 @@ impl World {
             SubmitError::TooManyRequests => {
                 request_limit.is_some_and(|limit| !inner.knows_slots() || possible + count > limit as usize)
             }
-            SubmitError::Closed => from != From::Handler,
+            SubmitError::Closed => from != Caller::Handler,
             SubmitError::PoolInUse => borrows,
             SubmitError::Invalid(InvalidEntry::ChainTooLong) => count > entries as usize,
             _ => false,
@@ -396,7 +399,7 @@ impl World {
     }
 
     /// Data was sent, or comes back.
-    pub(crate) fn sent(&self, id: usize, refused: Option<&Data>, from: From) {
+    pub(crate) fn sent(&self, id: usize, refused: Option<&Data>, from: Caller) {
         if refused.is_none() {
             let mut inner = self.lock();
             inner.requests[id].accepted = true;
@@ -404,9 +407,9 @@ impl World {
             inner.requests[id].is_sent = true;
         }
         let is_right = match from {
-            From::Handler => refused.is_none(),
-            From::TeardownHandler => refused.is_some(),
-            From::Outside => true,
+            Caller::Handler => refused.is_none(),
+            Caller::TeardownHandler => refused.is_some(),
+            Caller::Outside => true,
         };
         if !is_right || refused.is_some_and(|data| data.id != id || data.place[8..] != [0; 8]) {
             self.violation(format!("#{id} was sent, refused: {}, {from:?}", refused.is_some()));
@@ -897,6 +900,11 @@ impl World {
         }
     }
 
+    /// How often a request went on though it was to end: the most of one.
+    pub(crate) fn most_insisted(&self) -> u64 {
+        self.lock().requests.iter().map(|request| request.insisted).max().unwrap_or_default()
+    }
+
     pub(crate) fn is_sound(&self) -> bool {
         self.lock().violations.is_empty()
     }
@@ -1062,6 +1070,11 @@ impl Inner {
                         let detached = !self.by_name.contains_key(&user_data);
                         self.expected.detached_well += u64::from(detached && result >= 0);
                         self.expected.strangers_before.insert(user_data, self.expected.strangers);
+                    }
+                    let id = self.by_name.get(&user_data).copied();
+                    if let Some(id) = id.filter(|_| flags & F_MORE != 0 && !self.expected.may_end) {
+                        let Request { silent, cancelled, insisted, .. } = &mut self.requests[id];
+                        *insisted += u64::from(*silent || *cancelled);
                     }
                     self.posted.entry(user_data).or_default().push_back(RawCompletion { result, flags });
                 }
