@@ -83,6 +83,8 @@ fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data
                 SubmitError::PoolRefused(errno) => errno,
                 _ => libc::EBUSY,
             };
+            // So that a cancel does not end it once more.
+            facts.flags.insert(Flags::CANCELLED);
             core.end_without_kernel(user_data, -errno);
         }
     }

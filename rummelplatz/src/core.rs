@@ -259,7 +259,7 @@ impl Core {
 
     /// Queues an entry of the ring's own, which needs no admission.
     fn push_control(&mut self, placed: Placed) {
-        if self.has_room(1) {
+        if self.has_room(1) || mutant::is("a cancel overtakes") && self.queue.room() > 0 {
             self.queue.push(placed);
         } else if !mutant::is("a cancel needs room") {
             self.backlog.push_control(placed);
@@ -352,7 +352,8 @@ impl Core {
         while let Some(placed) = self.backlog.pop() {
             let user_data = placed.user_data();
             if UserData::tag(user_data) != 0 && !mutant::is("the backlog is forgotten") {
-                self.end_without_kernel(user_data, -libc::ECANCELED);
+                let ends_well = mutant::is("what was never submitted ends well");
+                self.end_without_kernel(user_data, if ends_well { 0 } else { -libc::ECANCELED });
                 continue;
             }
             match Control::from_bits(user_data) {
@@ -422,7 +423,8 @@ impl Core {
 
     /// If nobody holds a buffer of this pool, so that none will come back: how many were ever taken.
     pub(crate) fn untouched(&self, group: u16) -> Option<u16> {
-        self.queue.pool(group).map_or(Some(0), BufferPool::untouched)
+        let untouched = self.queue.pool(group).map_or(Some(0), BufferPool::untouched);
+        if mutant::is("hopeless though a buffer is held") { untouched.or(Some(0)) } else { untouched }
     }
 
     #[inline]
@@ -450,7 +452,9 @@ impl Core {
     /// Ends a request that the kernel does not have, as if it had posted this result.
     pub(crate) fn end_without_kernel(&mut self, user_data: u64, result: i32) {
         self.synthetic.push_back(Cqe { user_data, result, flags: 0 });
-        self.queue.look_again();
+        if !mutant::is("what is known stays known") {
+            self.queue.look_again();
+        }
     }
 
     /// The requests whose end was given to [`end_without_kernel`](Self::end_without_kernel) and not
@@ -488,7 +492,7 @@ impl Core {
     #[inline(never)]
     fn look_at_both(&mut self) -> bool {
         if self.due == 0 && !self.kernel_is_next {
-            self.due = self.synthetic.len();
+            self.due = if mutant::is("one of what is due") { 1 } else { self.synthetic.len() };
         }
         if let Some(rest) = self.due.checked_sub(1)
             && let Some(cqe) = self.synthetic.pop_front()

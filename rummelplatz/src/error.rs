@@ -268,10 +268,27 @@ mod tests {
         let kind = |errno| BuildError::new(8, io::Error::from_raw_os_error(errno)).kind();
         assert_eq!(kind(libc::EINVAL), BuildErrorKind::Unsupported);
         assert_eq!(kind(libc::EPERM), BuildErrorKind::Forbidden);
+        assert_eq!(kind(libc::EACCES), BuildErrorKind::Forbidden);
         assert_eq!(kind(libc::ENOSYS), BuildErrorKind::Missing);
         assert_eq!(kind(libc::EMFILE), BuildErrorKind::Limit);
+        assert_eq!(kind(libc::ENFILE), BuildErrorKind::Limit);
         assert_eq!(kind(libc::ENOMEM), BuildErrorKind::Limit);
         assert_eq!(kind(libc::EFAULT), BuildErrorKind::Other);
+    }
+
+    #[test]
+    fn what_an_error_of_the_system_is_says_what_can_be_done() {
+        use io::ErrorKind as Kind;
+        let kind = |error: SubmitError| io::Error::from(error).kind();
+        assert_eq!(kind(SubmitError::Full), Kind::WouldBlock);
+        assert_eq!(kind(SubmitError::TooManyRequests), Kind::WouldBlock);
+        assert_eq!(kind(SubmitError::Closed), Kind::BrokenPipe);
+        assert_eq!(kind(SubmitError::Forked), Kind::ResourceBusy);
+        assert_eq!(kind(SubmitError::PoolInUse), Kind::ResourceBusy);
+        assert_eq!(kind(SubmitError::PoolRefused(libc::ENOMEM)), Kind::OutOfMemory);
+        assert_eq!(kind(SubmitError::Invalid(InvalidEntry::LinksOn)), Kind::InvalidInput);
+        let built = BuildError::new(8, io::Error::from_raw_os_error(libc::EPERM));
+        assert_eq!(io::Error::from(built).kind(), Kind::PermissionDenied);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use crate::config::{Options, RawRing};
 use crate::core::Core;
 use crate::lifecycle::Phase;
+use crate::mutant;
 use crate::shape::Ring;
 use crate::state::Inner;
 use crate::teardown;
@@ -28,7 +29,9 @@ impl<R: Ring> Runtime<R> {
             if *tag > last
                 && let Some(slab) = R::slab(&mut slabs, *tag)
             {
-                slab.adopt(&core, *tag, options.request_limit.unwrap_or(u32::MAX));
+                let limit = options.request_limit.unwrap_or(u32::MAX);
+                let one_more = u32::from(mutant::is("one request more than may be"));
+                slab.adopt(&core, *tag, limit.saturating_add(one_more));
                 last = *tag;
             }
         }

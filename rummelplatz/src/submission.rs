@@ -6,6 +6,7 @@ use crate::core::Core;
 use crate::error::{InvalidEntry, Refused, SubmitError};
 use crate::facts::{Facts, Flags};
 use crate::handle::RingHandle;
+use crate::mutant;
 use crate::operation::RingOperation;
 use crate::request::{self, Placed, Record, Request, Slab, Stream, sqe};
 use crate::shape::Ring;
@@ -498,12 +499,14 @@ fn cancel<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
         return false;
     }
     let already = flags.contains(Flags::CANCELLED);
-    flags.insert(Flags::CANCELLED);
+    if !mutant::is("a cancel leaves no mark") {
+        flags.insert(Flags::CANCELLED);
+    }
     if !flags.contains(Flags::PARKED) {
         core.cancel(user_data);
-    } else if state == State::Live && !already {
+    } else if state == State::Live && !already && !core.phase.is_teardown() {
         core.end_without_kernel(user_data, -libc::ECANCELED);
     }
-    // A parked stream whose data is lent ends when its handler returns.
+    // A parked stream whose data is lent ends when its handler returns; and a teardown has ended all others.
     true
 }

@@ -118,7 +118,7 @@ pub(crate) fn collect_parcels<R: Ring>(inner: &mut Inner<R>) -> bool {
     for parcel in parcels {
         let slab = R::slab(slabs, parcel.tag);
         let received = slab.is_some_and(|slab| slab.receive(core, parcel.data));
-        if !received {
+        if !received && !mutant::is("what is lost is not counted") {
             core.counters.undelivered += 1;
         }
     }
@@ -162,6 +162,9 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
         Step::Look => core.enter(Patience::Poll),
         Step::Wait(time) => {
             core.phase = Phase::Draining;
+            if mutant::is("the grace begins anew with each wait") {
+                ending.began = core.queue.now();
+            }
             let ends = *ending.wait_ends.get_or_insert(view.elapsed.saturating_add(time));
             let patience = match may_wait && !core.is_busy() {
                 true => Patience::WaitFor(ends.saturating_sub(view.elapsed)),
@@ -269,7 +272,9 @@ fn finish<R: Ring>(inner: &mut Inner<R>) {
     core.phase = Phase::Finished;
     core.set_mark(Flags::EMPTY);
     core.late = 0;
-    core.queue.release_pools();
+    if !mutant::is("pools stay registered") {
+        core.queue.release_pools();
+    }
     core.open();
     for_each_slab::<R>(&mut inner.slabs, |slab| slab.tidy());
 }
@@ -284,7 +289,7 @@ pub(crate) fn abandon<R: Ring>(inner: &mut Inner<R>, error: Option<io::Error>) {
     visit_all::<R>(&inner.slabs, |tag, _, facts| {
         requests.push(StuckRequest {
             operation: operation_name::<R>(tag),
-            opcode: facts.opcode,
+            opcode: if mutant::is("the stuck have no opcode") { 0 } else { facts.opcode },
             age: core.clock.between(facts.born, core.now),
         });
     });

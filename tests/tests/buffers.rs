@@ -10,8 +10,10 @@ use std::thread;
 use std::time::Duration;
 
 use rummelplatz::io_uring::types::Fd;
-use rummelplatz::io_uring::{opcode, squeue};
-use rummelplatz::{Buffer, BufferPool, ControlFlow, Key, Refused, Ring, Stream, SubmitError, request};
+use rummelplatz::io_uring::{IoUring, opcode, register, squeue};
+use rummelplatz::{
+    Buffer, BufferPool, ControlFlow, Key, RawRing, Refused, Ring, Stream, SubmitError, request,
+};
 use rummelplatz_tests::{
     Bench, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome, tcp_pair, watched,
 };
@@ -1032,5 +1034,94 @@ fn a_receiver_that_works_in_any_ring_compiles() {
         let mut ring = Bench::with(8, Script::new());
         receive(&mut ring.submitter(Bench::FIRST), Socket(server, pool)).unwrap();
         ring.run().unwrap();
+    });
+}
+
+/// A stream of another kind at first, and one that receives from then on.
+struct Turncoat {
+    socket: Arc<TcpStream>,
+    pool: BufferPool,
+    receives: bool,
+}
+
+impl Turncoat {
+    fn arm(&mut self) -> Stream<'_> {
+        match self.receives {
+            true => request::recv_multi(&self.socket, &self.pool),
+            false => request::timeout_multi(Duration::from_micros(50)),
+        }
+    }
+}
+
+/// A ring of four completions whose kernel registers no buffers, or never gives them back.
+fn without(registers: bool) -> RawRing {
+    const EVENTFD: u8 = 4;
+    const BUFFERS: u8 = 22;
+    let uring = IoUring::builder().setup_r_disabled().setup_cqsize(4).build(4).unwrap();
+    let mut allowed: Vec<_> =
+        [opcode::Timeout::CODE, opcode::RecvMulti::CODE, opcode::AsyncCancel::CODE, opcode::PollAdd::CODE]
+            .map(register::Restriction::sqe_op)
+            .into();
+    allowed.push(register::Restriction::register_op(EVENTFD));
+    if registers {
+        allowed.push(register::Restriction::register_op(BUFFERS));
+    }
+    uring.submitter().register_restrictions(&mut allowed).unwrap();
+    uring.submitter().register_enable_rings().unwrap();
+    // SAFETY: nothing is queued or in flight in it.
+    unsafe { RawRing::from_io_uring(uring) }.unwrap()
+}
+
+#[test]
+fn a_pool_that_the_kernel_does_not_register_is_refused_with_its_errno() {
+    watched(|| {
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new().on_completion(move |completion, mut stream: Turncoat, _| {
+            // What has piled up meanwhile does not fit, and cuts the stream.
+            thread::sleep(Duration::from_millis(1));
+            let more = completion.more();
+            if !more {
+                log.push(outcome(&completion));
+            }
+            stream.receives = true;
+            (ControlFlow::Continue, more.then_some(stream))
+        });
+        let (_client, server) = tcp_pair();
+        let pool = BufferPool::new(1, 8).unwrap();
+        let stream = |receives| Turncoat {
+            socket: Arc::new(server.try_clone().unwrap()),
+            pool: pool.clone(),
+            receives,
+        };
+        let mut ring = Bench::builder(script, Script::new()).raw_ring(without(false)).build().unwrap();
+        let refused = ring.submitter(Bench::FIRST).try_stream(stream(true), Turncoat::arm);
+        let Err(Refused { data: Turncoat { receives: true, .. }, error }) = refused else {
+            panic!("accepted")
+        };
+        assert_eq!(error, SubmitError::PoolRefused(libc::EACCES));
+        assert_eq!(ring.stats().in_flight, 0);
+        ring.submitter(Bench::FIRST).stream(stream(false), Turncoat::arm).unwrap();
+        ring.run().unwrap();
+        assert_eq!(seen.take(), [Err(libc::EACCES)]);
+        assert_eq!(pool.available(), 1);
+    });
+}
+
+#[test]
+fn a_pool_that_the_kernel_does_not_give_back_is_good_for_no_other_ring() {
+    watched(|| {
+        let (_client, server) = tcp_pair();
+        let pool = BufferPool::new(1, 8).unwrap();
+        let receiver = || Receiver::new(server.try_clone().unwrap(), &pool);
+        let mut ring = Bench::builder(Script::new(), Script::new()).raw_ring(without(true)).build().unwrap();
+        ring.submitter(Bench::FIRST).stream(receiver(), Receiver::receive).unwrap();
+        ring.finish().unwrap();
+        let mut other: Bench<Receiver> = Bench::with(4, Script::new());
+        let refused = other.submitter(Bench::FIRST).stream(receiver(), Receiver::receive);
+        assert_eq!(refused.unwrap_err(), SubmitError::PoolInUse);
+        drop(ring);
+        let refused = other.submitter(Bench::FIRST).stream(receiver(), Receiver::receive);
+        assert_eq!(refused.unwrap_err(), SubmitError::PoolInUse, "its kernel may still receive into it");
     });
 }

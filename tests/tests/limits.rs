@@ -3,13 +3,14 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rummelplatz::{BuildErrorKind, ControlFlow, RawRing, RingError, Status, request};
+use rummelplatz::io_uring::IoUring;
+use rummelplatz::{BuildErrorKind, ControlFlow, RawRing, RingError, Status, SubmitError, request};
 use rummelplatz_tests::{
     Bench, Job, Ledger, Log, Script, Tracked, addressable, forbid, in_child, in_child_anywhere, outcome,
     pipe, watched,
@@ -150,5 +151,50 @@ fn the_wrong_thread_changes_nothing_and_the_right_one_goes_on() {
             assert_eq!(seen, (0..=6).map(|number| (number, Ok(0))).collect::<Vec<_>>());
         }
         ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn the_limits_and_sizes_that_were_not_chosen_are_those_that_are_documented() {
+    watched(|| {
+        let raw = RawRing::new(entries(8)).unwrap();
+        assert_eq!(format!("{raw:?}"), "RawRing { submission_entries: 8, completion_entries: 32 }");
+        let mut ring = Bench::new(raw, NonZeroUsize::new(2), Script::new(), Script::new());
+        let mut submitter = ring.submitter(Bench::FIRST);
+        for _ in 0..10 {
+            submitter.submit((), |()| request::nop()).unwrap();
+        }
+        assert_eq!(submitter.submit((), |()| request::nop()).unwrap_err(), SubmitError::Full);
+        ring.run().unwrap();
+    });
+}
+
+/// A thread of the kernel looks for entries, and may be asleep, or not as fast as this one.
+#[test]
+fn a_full_queue_of_a_ring_that_is_polled_is_waited_for() {
+    watched(|| {
+        // It falls asleep after a millisecond.
+        let uring = IoUring::builder().setup_sqpoll(1).build(4).unwrap();
+        // SAFETY: it was just made.
+        let raw = unsafe { RawRing::from_io_uring(uring) }.unwrap();
+        let one = NonZeroUsize::new(1).unwrap();
+        let count = Log::new();
+        let log = count.clone();
+        let script = Script::new().on_completion(move |_, (), _| {
+            log.push(());
+            (ControlFlow::Continue, None)
+        });
+        let builder = Bench::builder(script, Script::new()).raw_ring(raw).backlog_limit(one);
+        let mut ring = builder.build().unwrap();
+        for _ in 0..4 {
+            thread::sleep(Duration::from_millis(20));
+            let mut submitter = ring.submitter(Bench::FIRST);
+            for _ in 0..200 {
+                submitter.submit((), |()| request::nop()).unwrap();
+            }
+            ring.turn().unwrap();
+        }
+        ring.run().unwrap();
+        assert_eq!(count.len(), 800);
     });
 }

@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rummelplatz::io_uring::{cqueue, opcode, squeue, types};
 use rummelplatz::request::{CWD, Events, OpenOptions};
-use rummelplatz::{ControlFlow, Refused, Request, RingError, SubmitError, request};
+use rummelplatz::{Completion, ControlFlow, Refused, Request, RingError, SubmitError, request};
 use rummelplatz_tests::{
     Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome, pipe,
     tcp_pair, watched,
@@ -1038,4 +1038,13 @@ fn several_entries_are_admitted_all_or_none() {
         ring.run().unwrap();
         ledger.assert_all_dropped_once();
     });
+}
+
+#[test]
+fn completions_that_are_made_for_tests_say_what_they_were_made_of() {
+    let result = |result| outcome(&Completion::from_result(result));
+    assert_eq!(result(Ok(7)), Ok(7));
+    assert_eq!(result(Ok(u32::MAX)), Ok(i32::MAX as u32), "as much as the kernel could say");
+    assert_eq!(result(Err(io::Error::from_raw_os_error(libc::EPIPE))), Err(libc::EPIPE));
+    assert_eq!(result(Err(io::Error::other("no errno"))), Err(libc::EIO));
 }

@@ -112,6 +112,7 @@ impl fmt::Debug for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv6Addr;
 
     #[test]
     fn internet_addresses_survive() {
@@ -119,6 +120,10 @@ mod tests {
         assert_eq!(format!("{:?}", Address::from(address)), "Address(127.0.0.1:7777)");
         let address: SocketAddr = "[::1%3]:80".parse().unwrap();
         assert_eq!(format!("{:?}", Address::from(address)), "Address([::1%3]:80)");
+        let Kind::V6(raw) = Address::from(SocketAddrV6::new(Ipv6Addr::LOCALHOST, 80, 5, 3)).0 else {
+            panic!("it is one of IPv6");
+        };
+        assert_eq!((raw.sin6_flowinfo, raw.sin6_scope_id), (5, 3));
     }
 
     #[test]

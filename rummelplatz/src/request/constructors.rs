@@ -421,3 +421,158 @@ pub fn poll_multi<'d>(descriptor: &'d impl AsFd, events: Events) -> Stream<'d> {
     let entry = opcode::PollAdd::new(fd(descriptor), events.0).multi(true).build();
     Parts::new(entry).yielding(Yields::Events).stream()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Stamp;
+    use crate::facts::Flags;
+    use std::fs::File;
+
+    /// What the kernel is asked for: opcode, priority (where multishot flags are), offset, address, length and
+    /// flags of the operation.
+    type Asked = (u8, u16, u64, u64, u32, u32);
+
+    /// What an entry asks for; on which descriptor, and what it yields.
+    fn parts(parts: Parts) -> (Asked, i32, Yields) {
+        let Prepared::Entry(entry) = parts.prepared else { panic!("built when it is queued") };
+        // SAFETY: 64 bytes, all of which are initialised.
+        let bytes = unsafe { (&raw const entry).cast::<[u8; 64]>().read() };
+        let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+        let long = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
+        assert!(bytes[1] == 0 && bytes[32..].iter().all(|byte| *byte == 0), "{bytes:?}");
+        let priority = u16::from_ne_bytes([bytes[2], bytes[3]]);
+        ((bytes[0], priority, long(8), long(16), word(24), word(28)), word(4) as i32, parts.facts.yields)
+    }
+
+    fn asks(request: Request<'_>, expected: Asked, descriptor: i32) {
+        assert_eq!(parts(request.parts), (expected, descriptor, Yields::Result));
+    }
+
+    fn null() -> File {
+        File::open("/dev/null").unwrap()
+    }
+
+    #[test]
+    fn transfers_are_those_of_the_system_calls() {
+        let file = null();
+        let number = file.as_raw_fd();
+        let mut buffer = [0; 8];
+        let mut uninit = [MaybeUninit::uninit(); 8];
+        let (at, uninit_at) = (buffer.as_ptr().addr() as u64, uninit.as_ptr().addr() as u64);
+        let (read, write) = (opcode::Read::CODE, opcode::Write::CODE);
+        let (receive, here) = (opcode::Recv::CODE, u64::MAX);
+        asks(super::read(&file, &mut buffer), (read, 0, here, at, 8, 0), number);
+        asks(read_at(&file, &mut buffer, 77), (read, 0, 77, at, 8, 0), number);
+        asks(read_uninit(&file, &mut uninit), (read, 0, here, uninit_at, 8, 0), number);
+        asks(read_at_uninit(&file, &mut uninit, 77), (read, 0, 77, uninit_at, 8, 0), number);
+        asks(super::write(&file, &buffer), (write, 0, here, at, 8, 0), number);
+        asks(write_at(&file, &buffer, 77), (write, 0, 77, at, 8, 0), number);
+        asks(recv(&file, &mut buffer), (receive, 0, 0, at, 8, 0), number);
+        asks(recv_uninit(&file, &mut uninit), (receive, 0, 0, uninit_at, 8, 0), number);
+        let no_signal = libc::MSG_NOSIGNAL as u32;
+        asks(send(&file, &buffer), (opcode::Send::CODE, 0, 0, at, 8, no_signal), number);
+        assert_eq!(length(u32::MAX as usize + 2), u32::MAX, "cut, as the kernel cuts it");
+        for (how, whole) in [(Flags::EMPTY, 0), (Flags::DETACHED, libc::MSG_WAITALL as u32)] {
+            let (facts, prepared) = send(&file, &buffer).parts.place(how, Stamp(0));
+            let (asked, ..) = parts(Parts { prepared, facts, closes: None });
+            assert_eq!(asked, (opcode::Send::CODE, 0, 0, at, 8, no_signal | whole));
+        }
+    }
+
+    #[test]
+    fn what_has_no_memory_says_all_the_same() {
+        let file = null();
+        let number = file.as_raw_fd();
+        asks(nop(), (opcode::Nop::CODE, 0, 0, 0, 0, 0), -1);
+        for (how, what) in [
+            (Shutdown::Read, libc::SHUT_RD),
+            (Shutdown::Write, libc::SHUT_WR),
+            (Shutdown::Both, libc::SHUT_RDWR),
+        ] {
+            asks(shutdown(&file, how), (opcode::Shutdown::CODE, 0, 0, 0, what as u32, 0), number);
+        }
+        const IORING_FSYNC_DATASYNC: u32 = 1;
+        asks(fsync(&file), (opcode::Fsync::CODE, 0, 0, 0, 0, 0), number);
+        asks(fdatasync(&file), (opcode::Fsync::CODE, 0, 0, 0, 0, IORING_FSYNC_DATASYNC), number);
+        let closes = close(null().into()).parts;
+        let owned = closes.closes.as_ref().map(AsRawFd::as_raw_fd);
+        let (asked, descriptor, _) = parts(Parts { closes: None, ..closes });
+        assert_eq!((asked.0, Some(descriptor)), (opcode::Close::CODE, owned));
+    }
+
+    #[test]
+    fn new_descriptors_are_not_inherited() {
+        let file = null();
+        let number = file.as_raw_fd();
+        const IORING_ACCEPT_MULTISHOT: u16 = 1;
+        let cloexec = libc::SOCK_CLOEXEC as u32;
+        let code = opcode::Accept::CODE;
+        assert_eq!(parts(accept(&file).parts), ((code, 0, 0, 0, 0, cloexec), number, Yields::Descriptor));
+        let asked = (code, IORING_ACCEPT_MULTISHOT, 0, 0, 0, cloexec);
+        assert_eq!(parts(accept_multi(&file).parts), (asked, number, Yields::Descriptor));
+
+        let opened = |options: OpenOptions| {
+            let (asked, directory, yields) = parts(openat(&CWD, c"x", &options).parts);
+            let (opcode, _, _, name, mode, flags) = asked;
+            assert_eq!(
+                (opcode, directory, yields),
+                (opcode::OpenAt::CODE, libc::AT_FDCWD, Yields::Descriptor)
+            );
+            assert_ne!(name, 0);
+            (mode, flags as i32)
+        };
+        let new = OpenOptions::new;
+        let append = libc::O_WRONLY | libc::O_APPEND;
+        for (options, flags) in [
+            (new(), libc::O_RDONLY),
+            (new().read(true).write(true), libc::O_RDWR),
+            (new().write(true).truncate(true), libc::O_WRONLY | libc::O_TRUNC),
+            (new().append(true), append),
+            (new().append(true).create(true), append | libc::O_CREAT),
+            (new().write(true).create_new(true), libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL),
+            (new().custom_flags(libc::O_DIRECT | libc::O_RDWR), libc::O_RDONLY | libc::O_DIRECT),
+        ] {
+            assert_eq!(opened(options.clone()), (0o666, flags | libc::O_CLOEXEC), "{options:?}");
+        }
+        assert_eq!(opened(new().mode(0o640)).0, 0o640);
+    }
+
+    #[test]
+    fn polls_are_for_the_events_that_were_named() {
+        const IORING_POLL_ADD_MULTI: u32 = 1;
+        let file = null();
+        let number = file.as_raw_fd();
+        let events = Events::WRITABLE | Events::PRIORITY;
+        let (code, bits) = (opcode::PollAdd::CODE, (libc::POLLOUT | libc::POLLPRI) as u32);
+        assert_eq!(parts(poll(&file, events).parts), ((code, 0, 0, 0, 0, bits), number, Yields::Events));
+        let asked = (code, 0, 0, 0, IORING_POLL_ADD_MULTI, bits);
+        assert_eq!(parts(poll_multi(&file, events).parts), (asked, number, Yields::Events));
+        assert!(events.contains(Events::PRIORITY) && !events.contains(events | Events::READABLE));
+    }
+
+    #[test]
+    fn timers_are_of_the_clock_that_was_meant() {
+        let timer = |parts: Parts| {
+            let Prepared::Timeout { spec, count, flags } = parts.prepared else { panic!("no timer") };
+            assert_eq!((parts.facts.yields, parts.facts.ticks), (Yields::Tick, count));
+            // SAFETY: a `struct __kernel_timespec` is two such numbers.
+            let spec = unsafe { (&raw const spec).cast::<[i64; 2]>().read() };
+            (spec, count, flags)
+        };
+        let spec = |seconds, nanoseconds| [seconds, nanoseconds];
+        let (none, multi) = (TimeoutFlags::empty(), TimeoutFlags::MULTISHOT);
+        assert_eq!(timer(timeout(Duration::new(3, 5)).parts), (spec(3, 5), 0, none));
+        let longest = spec(i64::MAX, 999_999_999);
+        assert_eq!(timer(timeout(Duration::MAX).parts), (longest, 0, none), "it takes for ever");
+        let (_, count, flags) = timer(timeout_at(Instant::now()).parts);
+        assert_eq!((count, flags), (0, TimeoutFlags::ABS));
+        let time = SystemTime::UNIX_EPOCH + Duration::new(7, 9);
+        let real = TimeoutFlags::ABS | TimeoutFlags::REALTIME;
+        assert_eq!(timer(timeout_at_time(time).parts), (spec(7, 9), 0, real));
+        assert_eq!(timer(timeout_multi(Duration::new(3, 5)).parts), (spec(3, 5), 0, multi));
+        assert_eq!(timer(timeout_multi(Duration::ZERO).parts), (spec(0, 50_000), 0, multi));
+        let times = NonZeroU32::new(4).unwrap();
+        assert_eq!(timer(timeout_multi_times(Duration::ZERO, times).parts), (spec(0, 50_000), 4, multi));
+    }
+}

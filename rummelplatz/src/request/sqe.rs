@@ -185,11 +185,17 @@ mod tests {
         let null = std::ptr::null_mut();
         let accept = opcode::Accept::new(Fd(0), null, std::ptr::null_mut());
         assert!(yields_descriptor(&accept.build()));
-        let slot = io_uring::types::DestinationSlot::auto_target();
-        let direct = opcode::Accept::new(Fd(0), null, std::ptr::null_mut()).file_index(Some(slot));
+        let slot = io_uring::types::DestinationSlot::auto_target;
+        let direct = opcode::Accept::new(Fd(0), null, std::ptr::null_mut()).file_index(Some(slot()));
         assert!(!yields_descriptor(&direct.build()));
         let install = opcode::FixedFdInstall::new(io_uring::types::Fixed(7), 0).build();
         assert!(yields_descriptor(&install));
+        let (name, how) = (c"x".as_ptr(), io_uring::types::OpenHow::new());
+        assert!(yields_descriptor(&opcode::OpenAt::new(Fd(0), name).build()));
+        assert!(yields_descriptor(&opcode::OpenAt2::new(Fd(0), name, &raw const how).build()));
+        assert!(yields_descriptor(&opcode::Socket::new(libc::AF_UNIX, libc::SOCK_STREAM, 0).build()));
+        let direct = opcode::Socket::new(libc::AF_UNIX, libc::SOCK_STREAM, 0).file_index(Some(slot()));
+        assert!(!yields_descriptor(&direct.build()));
         assert!(!yields_descriptor(&entry));
     }
 

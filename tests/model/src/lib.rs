@@ -8,7 +8,11 @@
 //! * data is dropped other than once, or while the kernel has its request, or lies elsewhere than where
 //!   the kernel was told that it lies;
 //! * the kernel is given a request whose data is gone;
-//! * a chain is torn apart, or overtaken by what came later;
+//! * a chain is torn apart, or overtaken by what came later; or a cancel comes before what it cancels;
+//! * what is refused comes back other than it was, or for a reason that is none: limits hold exactly;
+//! * a buffer holds anything but what was received, or is written to while it is held;
+//! * a stream goes on that has ended, or ends that was only cut;
+//! * a run ends for no reason, or says other than what has failed, or leaves out what it abandons;
 //! * after the end the ring's accounts, the backlog, a pool, or a descriptor is left over;
 //! * the ring waits for what never comes, or turns round and round.
 //!
@@ -16,6 +20,7 @@
 //! seed. `RUMMEL_SEED=N` runs that one alone.
 
 mod forged;
+mod neighbour;
 mod program;
 mod ring;
 mod run;

@@ -91,18 +91,30 @@ impl Kind {
         Kind::TimeoutThrice,
     ];
 
+    /// Streams, of any kind.
+    pub const STREAMS: [Kind; 5] =
+        [Kind::AcceptMulti, Kind::ReceiveMulti, Kind::PollMulti, Kind::TimeoutMulti, Kind::TimeoutThrice];
+
     /// What can be a part of a chain.
     pub const LINKED: [Kind; 5] = [Kind::Nop, Kind::Read, Kind::Receive, Kind::Send, Kind::TimeoutMulti];
 
     pub(crate) fn is_stream(self) -> bool {
-        matches!(
-            self,
-            Kind::AcceptMulti
-                | Kind::ReceiveMulti
-                | Kind::PollMulti
-                | Kind::TimeoutMulti
-                | Kind::TimeoutThrice
-        )
+        Kind::STREAMS.contains(&self)
+    }
+
+    /// The kernel's name of what is asked for, without its `IORING_OP_`.
+    pub(crate) fn opcode_name(self) -> &'static str {
+        match self {
+            Kind::Nop => "NOP",
+            Kind::Timeout | Kind::Never | Kind::TimeoutMulti | Kind::TimeoutThrice => "TIMEOUT",
+            Kind::Read => "READ",
+            Kind::Receive | Kind::ReceiveMulti => "RECV",
+            Kind::Send => "SEND",
+            Kind::SendZeroCopy => "SEND_ZC",
+            Kind::Poll | Kind::PollMulti => "POLL_ADD",
+            Kind::Accept | Kind::AcceptMulti => "ACCEPT",
+            Kind::Close => "CLOSE",
+        }
     }
 
     pub(crate) fn is_raw(self) -> bool {
@@ -138,6 +150,10 @@ pub enum Action {
     Post {
         second: bool,
     },
+    /// As another thread does, by a handle.
+    Send {
+        second: bool,
+    },
     /// Cancels a request that was submitted, over or not.
     Cancel {
         which: u8,
@@ -147,6 +163,10 @@ pub enum Action {
     },
     /// What was held back by the other side comes.
     External,
+    /// Another ring wants to use the pool of this one.
+    Borrow,
+    /// Another ring that has a pool of its own is done with it.
+    Yield,
     /// Gives the ring a turn.
     Step,
 }
@@ -188,6 +208,10 @@ pub struct Program {
     pub entries: u32,
     pub completions: u32,
     pub backlog_limit: Option<usize>,
+    /// How many requests each operation may have.
+    pub request_limit: Option<u32>,
+    /// Another ring has a pool that streams of this one want to use, too.
+    pub neighbour: bool,
     pub faults: Faults,
     pub mode: Mode,
     pub end: End,
@@ -258,6 +282,8 @@ impl Program {
             entries,
             completions,
             backlog_limit: chance.one_in(4).then(|| 1 + chance.below(6) as usize),
+            request_limit: chance.one_in(6).then(|| 1 + chance.below(8) as u32),
+            neighbour: chance.one_in(20),
             faults,
             mode: if chance.one_in(3) { Mode::Turns } else { Mode::Run },
             end,
@@ -277,7 +303,7 @@ fn action(chance: &mut Chance, entries: u32, streams: bool) -> Action {
             break kind;
         }
     };
-    match chance.below(20) {
+    match chance.below(22) {
         0..=8 => Action::Submit { second, kind: kind(chance) },
         9 => {
             Action::Detach { second, kind: chance.pick(&[Kind::Nop, Kind::Send, Kind::Receive, Kind::Close]) }
@@ -296,6 +322,9 @@ fn action(chance: &mut Chance, entries: u32, streams: bool) -> Action {
         13 | 14 => Action::Cancel { which: chance.next() as u8 },
         15 if chance.one_in(3) => Action::CancelAll { second },
         16 => Action::External,
+        17 => Action::Send { second },
+        18 if chance.one_in(8) => Action::Borrow,
+        18 if chance.one_in(4) => Action::Yield,
         _ => Action::Step,
     }
 }
@@ -314,6 +343,8 @@ impl Program {
             entries,
             completions,
             backlog_limit: None,
+            request_limit: None,
+            neighbour: false,
             faults: Faults { late: 0.7, ..Faults::none() },
             mode: Mode::Turns,
             end: End::Finish,
@@ -341,8 +372,10 @@ impl Program {
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Program { entries, completions, backlog_limit, mode, end, late, twice, deadline, .. } = self;
+        let Program { entries, completions, backlog_limit, request_limit, neighbour, .. } = self;
+        let Program { mode, end, late, twice, deadline, .. } = self;
         writeln!(f, "  {entries} entries, {completions} completions, backlog {backlog_limit:?}")?;
+        writeln!(f, "  requests {request_limit:?}, neighbour {neighbour}")?;
         writeln!(f, "  {mode:?}, {end:?}, late {late}, twice {twice}, deadline {deadline}")?;
         writeln!(f, "  {:?}", self.faults)?;
         self.actions.iter().try_for_each(|action| writeln!(f, "  {action:?}"))

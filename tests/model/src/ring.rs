@@ -11,12 +11,12 @@ use rummelplatz::io_uring::types::{Fd, TimeoutFlags, Timespec};
 use rummelplatz::io_uring::{opcode, squeue};
 use rummelplatz::request::{self, Events};
 use rummelplatz::{
-    Completion, CompletionResult, ControlFlow, RingHandle, RingOperation, Stream, SubmitError, Submitter,
-    ring,
+    Completion, CompletionResult, ControlFlow, Refused, RingHandle, RingOperation, SendError, Stream,
+    Submitter, ring,
 };
 
 use crate::program::{Action, End, Kind, Link, Mode};
-use crate::world::{Data, World};
+use crate::world::{Caller, Data, World};
 
 /// The ring of a program.
 #[ring]
@@ -38,13 +38,13 @@ const MOST_CALLS: u8 = 40;
 /// What a handler panics with when it is to.
 pub(crate) struct Planned;
 
-/// What a handler fails with when it is to.
+/// What a handler fails with when it is to: the first, the second, and so on.
 #[derive(Debug)]
-pub(crate) struct Failed;
+pub(crate) struct Failed(u32);
 
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("as planned")
+        write!(f, "failure {}", self.0)
     }
 }
 
@@ -63,10 +63,10 @@ impl RingOperation<Model> for Operation {
         if !self.is_first {
             return Ok(());
         }
-        self.act(&mut submitter);
+        self.act(&mut submitter, Caller::Handler);
         let end = self.world.lock().program.end;
         match end {
-            End::SetupError => Err(Failed),
+            End::SetupError => Err(self.fail(false)),
             End::SetupPanic => self.panic(),
             _ => Ok(()),
         }
@@ -75,20 +75,20 @@ impl RingOperation<Model> for Operation {
     fn on_completion(
         &mut self,
         completion: Completion,
-        data: Data,
+        mut data: Data,
         mut submitter: Submits<'_>,
     ) -> CompletionResult<Model, Self> {
         self.world.delivered(&data, &completion, false);
         let more = completion.more();
         let is_stream = data.kind.is_stream();
-        self.take(completion, data.kind);
+        self.take(completion, &data);
         let (end, calls, mode) = {
             let mut inner = self.world.lock();
             inner.calls = inner.calls.saturating_add(1);
             (inner.program.end, inner.calls, inner.program.mode)
         };
         if mode == Mode::Run {
-            self.act(&mut submitter);
+            self.act(&mut submitter, Caller::Handler);
         }
         let (keeps, warns) = {
             let mut inner = self.world.lock();
@@ -96,12 +96,16 @@ impl RingOperation<Model> for Operation {
             (keeps, inner.chance.one_in(16))
         };
         let flow = match end {
-            End::Exit(at) if calls == at + 1 => ControlFlow::Exit,
-            End::Error(at) if calls == at + 1 => ControlFlow::Error(Failed),
+            End::Exit(at) if calls == at + 1 => {
+                self.world.may_end();
+                ControlFlow::Exit
+            }
+            End::Error(at) if calls == at + 1 => ControlFlow::Error(self.fail(false)),
             End::Panic(at) if calls == at + 1 => self.panic(),
             End::Stop(at) if calls == at + 1 => {
                 if let Some(handle) = &self.handle {
                     handle.stop();
+                    self.world.may_end();
                 }
                 ControlFlow::Continue
             }
@@ -109,7 +113,7 @@ impl RingOperation<Model> for Operation {
             _ if calls == MOST_CALLS && self.world.simulation.is_none() => ControlFlow::Exit,
             _ if warns => {
                 self.world.warned();
-                ControlFlow::Warn(Failed)
+                ControlFlow::Warn(Failed(0))
             }
             _ => ControlFlow::Continue,
         };
@@ -118,6 +122,10 @@ impl RingOperation<Model> for Operation {
         }
         if more && !keeps && is_stream {
             self.world.forgotten(data.id);
+        }
+        if more && keeps && is_stream {
+            self.world.goes_on(data.id, data.pool.as_ref());
+            data.becomes = self.world.some_change(data.kind);
         }
         (flow, keeps.then_some(data))
     }
@@ -129,7 +137,7 @@ impl RingOperation<Model> for Operation {
         mut submitter: Submits<'_>,
     ) -> Result<(), Failed> {
         self.world.delivered(&data, &completion, true);
-        self.take(completion, data.kind);
+        self.take(completion, &data);
         let (submits, kind, panics, fails) = {
             let mut inner = self.world.lock();
             let late = u64::from(inner.program.late);
@@ -139,39 +147,34 @@ impl RingOperation<Model> for Operation {
             (submits, kind, inner.chance.one_in(60), inner.chance.one_in(10))
         };
         if submits {
-            self.submit(&mut submitter, kind, !self.is_first);
+            self.submit(&mut submitter, kind, !self.is_first, Caller::TeardownHandler);
         }
         if panics {
             self.panic();
         }
-        if fails { Err(Failed) } else { Ok(()) }
+        if fails { Err(self.fail(true)) } else { Ok(()) }
     }
 }
 
 impl Operation {
     fn panic(&self) -> ! {
         self.world.lock().silenced = true;
+        self.world.may_end();
         // Unlike `panic!`, it says nothing.
         resume_unwind(Box::new(Planned))
     }
 
+    fn fail(&self, in_teardown: bool) -> Failed {
+        Failed(self.world.fails(self.is_first, in_teardown))
+    }
+
     /// Takes what a completion carries.
-    fn take(&self, completion: Completion, kind: Kind) {
-        match kind {
+    fn take(&self, completion: Completion, data: &Data) {
+        match data.kind {
             Kind::Accept | Kind::AcceptMulti => drop(completion.into_fd()),
             Kind::ReceiveMulti => {
                 if let Ok(buffer) = completion.into_buffer() {
-                    let mut inner = self.world.lock();
-                    // Nobody gives the last buffer back on the real kernel, where there is no idle moment.
-                    let may_keep = self.world.simulation.is_some() || inner.kept.is_empty();
-                    let keeps = !buffer.is_empty() && may_keep && inner.chance.one_in(3);
-                    if keeps {
-                        inner.kept.push(buffer);
-                    } else {
-                        // Not under the lock: this may wake the ring.
-                        drop(inner);
-                        drop(buffer);
-                    }
+                    self.world.received(data.id, data.pool.as_ref(), buffer);
                 }
             }
             _ => drop(completion),
@@ -179,29 +182,47 @@ impl Operation {
     }
 
     /// Does what the program says up to the next step.
-    pub(crate) fn act(&self, submitter: &mut Submits<'_>) {
+    pub(crate) fn act(&self, submitter: &mut Submits<'_>, from: Caller) {
         loop {
             let action = self.world.lock().actions.pop_front();
             match action {
                 None | Some(Action::Step) => return,
-                Some(action) => self.perform(action, submitter),
+                Some(action) => self.perform(action, submitter, from),
             }
         }
     }
 
-    pub(crate) fn perform(&self, action: Action, submitter: &mut Submits<'_>) {
+    fn perform(&self, action: Action, submitter: &mut Submits<'_>, from: Caller) {
         let other = |second: bool| if second { Model::SECOND } else { Model::FIRST };
         match action {
-            Action::Submit { second, kind } => self.submit(&mut submitter.to(other(second)), kind, second),
-            Action::Detach { second, kind } => self.detach(&mut submitter.to(other(second)), kind),
-            Action::Chain { second, links } => self.chain(&mut submitter.to(other(second)), &links, second),
+            Action::Submit { second, kind } => {
+                self.submit(&mut submitter.to(other(second)), kind, second, from);
+            }
+            Action::Detach { second, kind } => {
+                self.detach(&mut submitter.to(other(second)), kind, second, from);
+            }
+            Action::Chain { second, links } => {
+                self.chain(&mut submitter.to(other(second)), &links, second, from);
+            }
             Action::Post { second } => {
-                let data = self.world.issue(Kind::Nop, false);
+                let data = self.world.issue(Kind::Nop, second, false);
                 let id = data.id;
-                if submitter.to(other(second)).post(data).is_ok() {
-                    self.world.accepted_message(id);
+                match submitter.to(other(second)).try_post(data) {
+                    Ok(()) => {
+                        self.world.admitted(second, 1);
+                        self.world.accepted_message(id);
+                    }
+                    Err(Refused { data, error }) => self.world.refused(&[id], &[data], error, from),
                 }
             }
+            Action::Send { second } => {
+                let data = self.world.issue(Kind::Nop, second, false);
+                let id = data.id;
+                let sent = submitter.handle().send(other(second), data);
+                self.world.sent(id, sent.err().map(|SendError(data)| data).as_ref(), from);
+            }
+            Action::Borrow => self.world.borrow(false),
+            Action::Yield => self.world.yield_pool(),
             Action::Cancel { which } => {
                 if let Some((second, id, key)) = self.world.cancel_is_for(which) {
                     let found = submitter.to(other(second)).cancel(key);
@@ -219,45 +240,63 @@ impl Operation {
         }
     }
 
-    fn submit(&self, submitter: &mut Submits<'_>, kind: Kind, second: bool) {
-        let mut data = self.world.issue(kind, kind.is_raw());
+    fn submit(&self, submitter: &mut Submits<'_>, kind: Kind, second: bool, from: Caller) {
+        let mut data = self.world.issue(kind, second, kind.is_raw());
         let id = data.id;
-        let key = if kind.is_stream() {
-            submitter.stream(data, arm)
+        let pool = data.pool.clone();
+        let submitted = if kind.is_stream() {
+            submitter.try_stream(data, arm)
         } else if kind == Kind::SendZeroCopy {
             let entry = zero_copy(&mut data);
             // SAFETY: what it points to is on the heap, owned by the data.
-            unsafe { submitter.push(entry, data) }.map_err(SubmitError::from)
+            unsafe { submitter.push(entry, data) }
         } else {
-            submitter.submit(data, build)
+            submitter.try_submit(data, build)
         };
-        if let Ok(key) = key {
-            self.world.accepted(id, Some((second, key)));
+        match submitted {
+            Ok(key) => {
+                self.world.admitted(second, 1);
+                self.world.accepted(id, Some((second, key)));
+                self.world.bound(id, pool.as_ref());
+                if from == Caller::TeardownHandler {
+                    self.world.is_late(id);
+                }
+            }
+            Err(Refused { data, error }) => self.world.refused(&[id], &[data], error, from),
         }
     }
 
-    fn detach(&self, submitter: &mut Submits<'_>, kind: Kind) {
-        let data = self.world.issue(kind, false);
+    fn detach(&self, submitter: &mut Submits<'_>, kind: Kind, second: bool, from: Caller) {
+        let data = self.world.issue(kind, second, false);
         let id = data.id;
-        // Before it is known: the kernel may see it at once.
-        if submitter.detach(data, build).is_ok() {
-            self.world.accepted_silently(id);
+        match submitter.detach(data, build) {
+            Ok(()) => {
+                self.world.admitted(second, 1);
+                self.world.accepted_silently(id);
+            }
+            Err(error) => self.world.refused(&[id], &[], error, from),
         }
     }
 
-    fn chain(&self, submitter: &mut Submits<'_>, links: &[Link], second: bool) {
+    fn chain(&self, submitter: &mut Submits<'_>, links: &[Link], second: bool, from: Caller) {
         match links.len() {
-            1 => self.chain_of::<1>(submitter, links, second),
-            2 => self.chain_of::<2>(submitter, links, second),
-            3 => self.chain_of::<3>(submitter, links, second),
-            4 => self.chain_of::<4>(submitter, links, second),
-            _ => self.chain_of::<5>(submitter, &links[..links.len().min(5)], second),
+            1 => self.chain_of::<1>(submitter, links, second, from),
+            2 => self.chain_of::<2>(submitter, links, second, from),
+            3 => self.chain_of::<3>(submitter, links, second, from),
+            4 => self.chain_of::<4>(submitter, links, second, from),
+            _ => self.chain_of::<5>(submitter, &links[..links.len().min(5)], second, from),
         }
     }
 
-    fn chain_of<const N: usize>(&self, submitter: &mut Submits<'_>, links: &[Link], second: bool) {
+    fn chain_of<const N: usize>(
+        &self,
+        submitter: &mut Submits<'_>,
+        links: &[Link],
+        second: bool,
+        from: Caller,
+    ) {
         let Ok(links): Result<&[Link; N], _> = links.try_into() else { return };
-        let mut data = links.map(|link| self.world.issue(link.kind, true));
+        let mut data = links.map(|link| self.world.issue(link.kind, second, true));
         let first = data[0].id;
         let ids = data.each_ref().map(|data| data.id);
         let mut index = 0;
@@ -272,11 +311,15 @@ impl Operation {
             raw(data).flags(flags)
         });
         // SAFETY: what the entries point to is on the heap, owned by the data.
-        if let Ok(keys) = unsafe { submitter.push_multiple(entries, data) } {
-            for (id, key) in ids.into_iter().zip(keys) {
-                self.world.accepted(id, Some((second, key)));
+        match unsafe { submitter.push_multiple(entries, data) } {
+            Ok(keys) => {
+                self.world.admitted(second, N);
+                for (id, key) in ids.into_iter().zip(keys) {
+                    self.world.accepted(id, Some((second, key)));
+                }
+                self.world.accepted_chain(first, N);
             }
-            self.world.accepted_chain(first, N);
+            Err(Refused { data, error }) => self.world.refused(&ids, &data, error, from),
         }
     }
 }
@@ -304,6 +347,7 @@ fn build(data: &mut Data) -> request::Request<'_> {
 
 /// A stream of the data's kind.
 fn arm(data: &mut Data) -> Stream<'_> {
+    data.change();
     let fd = &*data.fd;
     const THREE: std::num::NonZeroU32 = std::num::NonZeroU32::new(3).unwrap();
     match (data.kind, &data.pool) {

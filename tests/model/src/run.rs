@@ -14,7 +14,7 @@ use rummelplatz::sim::{self, Faults, Simulation};
 use crate::program::{Action, End, Mode, Program};
 use crate::ring::{Model, Operation, Planned};
 use crate::surroundings::{OtherSide, Surroundings};
-use crate::world::World;
+use crate::world::{Caller, GRACE, World};
 
 /// What programs have come to.
 #[derive(Clone, Copy, Default, Debug)]
@@ -70,9 +70,10 @@ pub fn simulate(program: &Program) -> Result<Figures, Vec<String>> {
     figures.enters = made.enters;
     figures.most_enters = made.enters;
     figures.most_unanswered = made.most_unanswered;
-    // No wave of cancels goes out before the last one is answered.
+    // No wave of cancels goes out before the last one is answered; but a stream that goes on is cancelled
+    // again.
     let cancels = |action: &&Action| matches!(action, Action::Cancel { .. } | Action::CancelAll { .. });
-    let most = 2 + program.actions.iter().filter(cancels).count() as u64;
+    let most = 2 + program.actions.iter().filter(cancels).count() as u64 + world.most_insisted();
     match made.most_unanswered {
         few if few <= most => Ok(figures),
         many => Err(vec![format!("a request was cancelled {many} times without an answer")]),
@@ -96,13 +97,23 @@ fn run(program: &Program, world: &Arc<World>) -> Result<Figures, Vec<String>> {
     };
     if let Some(simulation) = &world.simulation {
         simulation.take_log();
+        if program.neighbour {
+            world.new_neighbour();
+        }
     }
     let mut leaked = None;
     // A run that panics, and a ring that is dropped, say nothing of what they leak.
     let may_leak = program.faults.lost > 0.0 || program.faults.never > 0.0;
     let runs = if program.twice { 2 } else { 1 };
     for _ in 0..runs {
-        match catch_unwind(AssertUnwindSafe(|| drive(program, world, &mut ring))) {
+        world.begins();
+        let driven = catch_unwind(AssertUnwindSafe(|| drive(program, world, &mut ring)));
+        let panicked = driven.is_err();
+        match &driven {
+            Ok(result) => check_result(program, world, result),
+            Err(_) => world.forget_result(),
+        }
+        match driven {
             Ok(Ok(())) => {}
             Ok(Err(RingError::Api(cause)))
                 if cause.error.raw_os_error() == Some(libc::EDEADLK) && program.faults.never == 0.0 =>
@@ -112,7 +123,11 @@ fn run(program: &Program, world: &Arc<World>) -> Result<Figures, Vec<String>> {
             Ok(Err(error)) => {
                 figures.errors += 1;
                 if let Some(stuck) = error.abandoned() {
-                    leaked = Some(stuck.requests.len());
+                    let errno = (program.faults.lost > 0.0).then_some(libc::EBADR);
+                    if stuck.errno != errno {
+                        world.violation(format!("abandoned for {:?}, not for {errno:?}", stuck.errno));
+                    }
+                    leaked = Some(stuck.clone());
                     figures.abandoned += 1;
                     break;
                 }
@@ -126,8 +141,16 @@ fn run(program: &Program, world: &Arc<World>) -> Result<Figures, Vec<String>> {
         }
         let stats = ring.stats();
         world.check_figures(&stats);
+        let is_told = panicked || leaked.is_some() || program.end == End::Drop;
+        if stats.in_flight > 0 && !is_told {
+            world.violation(format!("nothing is said of what is abandoned: {stats:?}"));
+        }
         if stats.in_flight > 0 && leaked.is_none() && !may_leak && program.end != End::Drop {
             world.violation(format!("after the run: {stats:?}"));
+        }
+        let is_over = stats.in_flight == 0 && leaked.is_none() && !may_leak && program.end != End::Drop;
+        if is_over && program.neighbour {
+            world.borrow(true);
         }
         if !world.is_sound() {
             break;
@@ -142,12 +165,39 @@ fn run(program: &Program, world: &Arc<World>) -> Result<Figures, Vec<String>> {
         world.violation("the drop panicked".to_owned());
     }
     figures.requests = world.accepted_requests() as u64;
+    if let Some(stuck) = &leaked {
+        world.check_stuck(stuck);
+    }
     let leaked = match leaked {
         None if may_leak => Some(world.missing()),
-        leaked => leaked,
+        leaked => leaked.map(|stuck| stuck.requests.len()),
     };
     let wrong = world.check_end(leaked);
     if wrong.is_empty() { Ok(figures) } else { Err(wrong) }
+}
+
+/// A run says what it has ended for, and what has failed in its teardown.
+fn check_result(program: &Program, world: &World, result: &Result<(), RingError<Model>>) {
+    let others = |error: &RingError<Model>| error.teardown_errors().iter().map(ToString::to_string).collect();
+    match result {
+        Ok(()) => world.check_result(true, None, Vec::new()),
+        Err(error) => {
+            let others = others(error);
+            match error {
+                RingError::Setup(cause) => world.check_result(true, Some(cause.error.to_string()), others),
+                RingError::Completion(cause) => {
+                    world.check_result(true, Some(cause.error.to_string()), others);
+                }
+                RingError::Teardown(cause) => {
+                    world.check_result(false, Some(cause.error.to_string()), others);
+                }
+                // A ring that is unusable says that alone.
+                RingError::Abandoned { stuck } if stuck.errno.is_some() => world.forget_result(),
+                _ if program.faults.lost > 0.0 => world.forget_result(),
+                _ => world.check_result(true, None, others),
+            }
+        }
+    }
 }
 
 fn drop_ring(ring: Model) {
@@ -159,13 +209,16 @@ fn build(program: &Program, world: &Arc<World>) -> Result<Model, Box<dyn std::er
     let entries = NonZeroU32::new(program.entries).ok_or("no entries")?;
     let completions = NonZeroU32::new(program.completions).ok_or("no completions")?;
     let operation = |is_first| Operation { world: Arc::clone(world), is_first, handle: None };
-    let mut builder = Model::builder(operation(true), operation(false)).grace(Duration::from_millis(20));
+    let mut builder = Model::builder(operation(true), operation(false)).grace(GRACE);
     builder = match &world.simulation {
         Some(simulation) => builder.raw_ring(simulation.raw_ring_with(entries, completions)?),
         None => builder.entries(entries).completion_entries(completions),
     };
     if let Some(limit) = program.backlog_limit.and_then(NonZeroUsize::new) {
         builder = builder.backlog_limit(limit);
+    }
+    if let Some(limit) = program.request_limit.and_then(NonZeroU32::new) {
+        builder = builder.request_limit(limit);
     }
     if program.deadline {
         builder = builder.deadline(Duration::from_millis(500));
@@ -200,23 +253,23 @@ fn turn(program: &Program, world: &Arc<World>, ring: &mut Model) -> Result<(), R
     while left > 0 {
         let progress = ring.turn()?;
         world.check_figures(&ring.stats());
-        if progress.is_finished() {
+        if progress.is_finished() || !world.is_sound() {
             return Ok(());
         }
         let acted = !world.lock().actions.is_empty();
-        outside.act(&mut ring.submitter(Model::FIRST));
+        outside.act(&mut ring.submitter(Model::FIRST), Caller::Outside);
         if !acted && (progress.is_idle() || matches!(program.end, End::Drop | End::Finish)) {
             break;
         }
         left -= u32::from(!acted);
     }
+    world.may_end();
     if program.end == End::Drop {
         return Ok(());
     }
-    let now = || world.simulation.as_ref().map(Simulation::now).unwrap_or_default();
-    let began = now();
+    let began = world.now();
     let result = ring.finish();
-    let took = now() - began;
+    let took = world.now() - began;
     if program.is_of_late_streams() && took > LONGEST_END {
         world.violation(format!("the teardown took {took:?}"));
     }
@@ -388,6 +441,8 @@ fn shrink(
             Program { twice: false, ..program.clone() },
             Program { late: 0, ..program.clone() },
             Program { backlog_limit: None, ..program.clone() },
+            Program { request_limit: None, ..program.clone() },
+            Program { neighbour: false, ..program.clone() },
             Program { faults: Faults::none(), ..program.clone() },
             Program { faults: Faults { late: 0.0, lost_race: 0.0, ..same }, ..program.clone() },
             Program {

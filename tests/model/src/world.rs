@@ -4,11 +4,16 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use rummelplatz::io_uring::opcode;
 use rummelplatz::sim::{Answer, Asked, Event, Simulation};
-use rummelplatz::{Buffer, BufferPool, Completion, Key, RawCompletion, Stats};
+use rummelplatz::{
+    Buffer, BufferPool, Completion, InvalidEntry, Key, RawCompletion, Stats, Stuck, SubmitError,
+};
 
-use crate::program::{Action, Chance, Kind, Program};
+use crate::neighbour::Neighbour;
+use crate::program::{Action, Chance, End, Kind, Program};
 use crate::ring::Operation;
 use crate::surroundings::Surroundings;
 
@@ -16,6 +21,12 @@ const F_MORE: u32 = 1 << 1;
 
 /// How often a stream goes on before it ends by itself.
 const LONGEST_STREAM: u32 = 5;
+
+/// How long the requests of teardown handlers are awaited before they are cancelled.
+pub(crate) const GRACE: Duration = Duration::from_millis(20);
+
+/// How often a stream is told that there are no buffers before there are some again.
+const MOST_STARVED: u32 = 12;
 
 /// How often in a row a stream must have been told that there are no buffers before it ends by itself.
 const HOPELESS: u32 = 4;
@@ -31,10 +42,21 @@ pub(crate) struct Data {
     pub(crate) fd: Arc<OwnedFd>,
     pub(crate) closes: Option<OwnedFd>,
     pub(crate) pool: Option<BufferPool>,
+    /// What a stream is to be from when it is armed again, and with which pool.
+    pub(crate) becomes: Option<(Kind, Option<BufferPool>)>,
     pub(crate) world: Arc<World>,
 }
 
 impl Data {
+    /// Takes the form that it was given meanwhile, if it was given one.
+    pub(crate) fn change(&mut self) {
+        if let Some((kind, pool)) = self.becomes.take() {
+            self.world.changed(self.id, kind);
+            self.fd = self.world.surroundings.descriptor(kind);
+            (self.kind, self.pool) = (kind, pool);
+        }
+    }
+
     /// Notes where the kernel is told that the bytes are.
     pub(crate) fn note_place(&self) {
         self.world.lock().requests[self.id].place = self.place.as_ptr().expose_provenance() as u64;
@@ -47,9 +69,21 @@ impl Drop for Data {
     }
 }
 
+/// From where requests are made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Caller {
+    /// `setup`, or a handler while the ring runs.
+    Handler,
+    TeardownHandler,
+    /// Between two turns; of which kind they are is not known.
+    Outside,
+}
+
 /// What is known of a request.
 struct Request {
     kind: Kind,
+    /// Of the second operation.
+    second: bool,
     /// It is in a chain, or was submitted raw.
     raw: bool,
     name: Option<u64>,
@@ -58,6 +92,12 @@ struct Request {
     written: u64,
     accepted: bool,
     is_message: bool,
+    /// It receives into the pool of this ring, since it was submitted.
+    has_pool: bool,
+    /// It is a message that was sent by a handle.
+    is_sent: bool,
+    /// What it has received into buffers, and was not told yet.
+    received: VecDeque<Vec<u8>>,
     /// Nobody is told of its end.
     silent: bool,
     /// The other side holds it up.
@@ -67,13 +107,24 @@ struct Request {
     cancelled: bool,
     /// Ticks that were told of.
     ticks: u32,
-    /// How often in a row it was told that there are no buffers.
+    /// How often in a row it was told that there are no buffers, though nobody held one, nor had taken one
+    /// since the last time.
     starved: u32,
+    /// How many buffers had been taken then.
+    taken: u64,
+    /// The kernel says so each time.
+    starves: bool,
     /// Of a message: how many completions of the kernel's were delivered before it must be.
     round: u64,
     finals: u32,
     drops: u32,
     taken_in: bool,
+    /// A cancel of it was taken in before it.
+    overtaken: bool,
+    /// It was submitted in a teardown.
+    is_late: bool,
+    /// How often it went on though it was to end, so that it is cancelled once more.
+    insisted: u64,
 }
 
 /// What is around a ring.
@@ -105,8 +156,12 @@ pub(crate) struct Inner {
     last_taken: Option<usize>,
     /// Chains by their first id: how long they are, and what of them was taken in.
     chains: Vec<Chain>,
-    pub(crate) kept: Vec<Buffer>,
+    /// Buffers that are held for a while.
+    kept: Vec<Kept>,
+    /// How many buffers were ever taken, of the own pool and of the neighbour's.
+    taken: [u64; 2],
     pool: Option<BufferPool>,
+    pub(crate) neighbour: Option<Neighbour>,
     /// Whose writing end is in the hands of all descriptors that the kernel makes.
     pipe: Option<(OwnedFd, OwnedFd)>,
     /// What the figures of the ring must say.
@@ -130,13 +185,31 @@ struct Expected {
     /// Requests that nobody is told of, and those that the kernel has ended well.
     detached: u64,
     detached_well: u64,
-    /// The message that was delivered last.
-    last_message: Option<usize>,
+    /// There is a reason for a run to end.
+    may_end: bool,
+    /// When it was last seen that no teardown had begun.
+    ran_at: Duration,
+    /// The message that was delivered last, of those that were posted and of those that were sent.
+    last_message: [Option<usize>; 2],
+    /// What a handler has failed with, in this run.
+    cause: Option<String>,
+    /// What teardown handlers have failed with, in this run.
+    teardown: Vec<String>,
+    /// How many failures there were.
+    failures: u32,
     /// Completions of the kernel's that were delivered; one more while one of the ring's own is.
     round: u64,
     is_own: bool,
     /// Messages on their way.
     messages: Vec<usize>,
+}
+
+/// A buffer that is held for a while.
+struct Kept {
+    buffer: Buffer,
+    content: Vec<u8>,
+    /// It is of the neighbour's pool.
+    is_theirs: bool,
 }
 
 struct Chain {
@@ -177,7 +250,9 @@ impl World {
                 last_taken: None,
                 chains: Vec::new(),
                 kept: Vec::new(),
+                taken: [0; 2],
                 pool: None,
+                neighbour: None,
                 pipe: None,
                 expected: Expected::default(),
                 violations: Vec::new(),
@@ -192,10 +267,11 @@ impl World {
 
     /// Reads what the kernel has done since the last time.
     fn look(&self) -> MutexGuard<'_, Inner> {
-        let log = self.simulation.as_ref().map(Simulation::take_log).unwrap_or_default();
+        let Some(simulation) = &self.simulation else { return self.lock() };
+        let (log, now) = (simulation.take_log(), simulation.now());
         let mut inner = self.lock();
         for event in log {
-            inner.note(event);
+            inner.note(event, now);
         }
         inner
     }
@@ -208,7 +284,7 @@ impl World {
     // ---- what the ring does -------------------------------------------------------------------------
 
     /// Data for a new request.
-    pub(crate) fn issue(self: &Arc<Self>, kind: Kind, raw: bool) -> Data {
+    pub(crate) fn issue(self: &Arc<Self>, kind: Kind, second: bool, raw: bool) -> Data {
         let mut inner = self.lock();
         // What is leaked must hold no descriptor, or a million programs run out of them.
         let kind = if kind == Kind::Close && inner.may_leak() { Kind::Nop } else { kind };
@@ -216,22 +292,31 @@ impl World {
         let blocked = inner.chance.one_in(3);
         inner.requests.push(Request {
             kind,
+            second,
             raw,
             name: None,
             place: 0,
             written: 0,
             accepted: false,
             is_message: false,
+            has_pool: false,
+            is_sent: false,
+            received: VecDeque::new(),
             silent: false,
             blocked,
             told: 0,
             cancelled: false,
             ticks: 0,
             starved: 0,
+            taken: 0,
+            starves: false,
             round: 0,
             finals: 0,
             drops: 0,
             taken_in: false,
+            overtaken: false,
+            is_late: false,
+            insisted: 0,
         });
         let mut place = [0; 16];
         place[..8].copy_from_slice(&(id as u64).to_ne_bytes());
@@ -239,10 +324,247 @@ impl World {
         if raw {
             inner.requests[id].place = heap.as_ptr().expose_provenance() as u64;
         }
-        let pool = (kind == Kind::ReceiveMulti).then(|| inner.pool());
+        let pool = (kind == Kind::ReceiveMulti).then(|| inner.some_pool());
         let closes = (kind == Kind::Close).then(|| inner.descriptor());
         let fd = self.surroundings.descriptor(kind);
-        Data { id, kind, place, heap, fd, closes, pool, world: Arc::clone(self) }
+        Data { id, kind, place, heap, fd, closes, pool, becomes: None, world: Arc::clone(self) }
+    }
+
+    /// A stream is armed again as one of another kind.
+    fn changed(&self, id: usize, kind: Kind) {
+        let mut inner = self.lock();
+        let request = &mut inner.requests[id];
+        // A want of buffers counts on, whichever pool it is of.
+        if (request.kind, kind) != (Kind::ReceiveMulti, Kind::ReceiveMulti) {
+            request.starved = 0;
+        }
+        (request.kind, request.ticks) = (kind, 0);
+        (request.starves, request.has_pool) = (false, false);
+    }
+
+    /// What a stream may become: another kind of stream, or one with another pool.
+    pub(crate) fn some_change(&self, kind: Kind) -> Option<(Kind, Option<BufferPool>)> {
+        let mut inner = self.lock();
+        // What is left of a counted timer would be the count of the next.
+        let may_change = self.simulation.is_some() && kind != Kind::TimeoutThrice && inner.chance.one_in(6);
+        may_change.then(|| {
+            let kind = inner.chance.pick(&Kind::STREAMS);
+            (kind, (kind == Kind::ReceiveMulti).then(|| inner.some_pool()))
+        })
+    }
+
+    /// So many requests of an operation were accepted, which are not known as such yet.
+    pub(crate) fn admitted(&self, second: bool, count: usize) {
+        let mut inner = self.look();
+        let (certain, _) = inner.occupied(second);
+        if inner.knows_slots()
+            && inner.program.request_limit.is_some_and(|limit| certain + count > limit as usize)
+        {
+            inner.violation(format!("{count} more were accepted, though {certain} requests had not ended"));
+        }
+    }
+
+    /// Data comes back, because a request was refused, or several that belong together.
+    pub(crate) fn refused(&self, ids: &[usize], data: &[Data], error: SubmitError, from: Caller) {
+        let mut inner = self.look();
+        for (id, data) in ids.iter().zip(data) {
+            let mut place = [0; 16];
+            place[..8].copy_from_slice(&(*id as u64).to_ne_bytes());
+            // The interval of a timer is written there when the entry is made.
+            let heap_is_whole = *data.heap == place || data.kind == Kind::TimeoutMulti;
+            let is_whole = data.place == place && heap_is_whole;
+            if data.id != *id || !is_whole || data.closes.is_some() != (data.kind == Kind::Close) {
+                inner.violation(format!("#{id} was refused, and came back other than it was"));
+            }
+        }
+        let (_, possible) = inner.occupied(inner.requests[ids[0]].second);
+        let Program { entries, backlog_limit, request_limit, .. } = inner.program;
+        let count = ids.len();
+        let waiting = inner.requests.iter().filter(|it| it.accepted && !it.taken_in && it.drops == 0).count();
+        let borrows = data.iter().any(|data| inner.belongs_to_neighbour(data.pool.as_ref()));
+        let is_right = match error {
+            SubmitError::Full => backlog_limit.is_some_and(|limit| waiting + count > limit),
+            SubmitError::TooManyRequests => {
+                request_limit.is_some_and(|limit| !inner.knows_slots() || possible + count > limit as usize)
+            }
+            SubmitError::Closed => from != Caller::Handler,
+            SubmitError::PoolInUse => borrows,
+            SubmitError::Invalid(InvalidEntry::ChainTooLong) => count > entries as usize,
+            _ => false,
+        };
+        if !is_right && self.simulation.is_some() {
+            let first = ids[0];
+            inner.violation(format!("#{first} (of {count}) was refused in vain: {error:?}, {from:?}"));
+        }
+    }
+
+    /// Data was sent, or comes back.
+    pub(crate) fn sent(&self, id: usize, refused: Option<&Data>, from: Caller) {
+        if refused.is_none() {
+            let mut inner = self.lock();
+            inner.requests[id].accepted = true;
+            inner.requests[id].is_message = true;
+            inner.requests[id].is_sent = true;
+        }
+        let is_right = match from {
+            Caller::Handler => refused.is_none(),
+            Caller::TeardownHandler => refused.is_some(),
+            Caller::Outside => true,
+        };
+        if !is_right || refused.is_some_and(|data| data.id != id || data.place[8..] != [0; 8]) {
+            self.violation(format!("#{id} was sent, refused: {}, {from:?}", refused.is_some()));
+        }
+    }
+
+    /// A handler returns the data of a stream: what was counted is void if a buffer of its pool is held.
+    pub(crate) fn goes_on(&self, id: usize, pool: Option<&BufferPool>) {
+        let mut inner = self.lock();
+        let is_theirs = pool.is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
+        if inner.kept.iter().any(|kept| kept.is_theirs == is_theirs) {
+            inner.requests[id].starved = 0;
+        }
+    }
+
+    /// There is a reason for the run to end.
+    pub(crate) fn may_end(&self) {
+        self.lock().expected.may_end = true;
+    }
+
+    /// A run begins.
+    pub(crate) fn begins(&self) {
+        let ran_at = self.now();
+        let mut inner = self.lock();
+        (inner.expected.may_end, inner.expected.ran_at) = (false, ran_at);
+    }
+
+    /// The time in the simulation.
+    pub(crate) fn now(&self) -> Duration {
+        self.simulation.as_ref().map(Simulation::now).unwrap_or_default()
+    }
+
+    /// A teardown handler has submitted a request.
+    pub(crate) fn is_late(&self, id: usize) {
+        self.lock().requests[id].is_late = true;
+    }
+
+    /// A run has panicked, which is all that it says.
+    pub(crate) fn forget_result(&self) {
+        let mut inner = self.lock();
+        inner.expected.cause = None;
+        inner.expected.teardown.clear();
+    }
+
+    /// A stream was accepted that receives into this pool, or is none that receives.
+    pub(crate) fn bound(&self, id: usize, pool: Option<&BufferPool>) {
+        let mut inner = self.lock();
+        let is_theirs = pool.is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
+        inner.requests[id].has_pool = pool.is_some() && !is_theirs;
+        if inner.belongs_to_neighbour(pool) {
+            inner.violation(format!("#{id} was accepted, though its pool is another ring's"));
+        }
+    }
+
+    /// Another ring comes, which has a pool.
+    pub(crate) fn new_neighbour(&self) {
+        let neighbour = Neighbour::new(self.surroundings.descriptor(Kind::ReceiveMulti));
+        self.lock().neighbour = Some(neighbour);
+    }
+
+    /// Another ring wants to use the pool of this one.
+    pub(crate) fn borrow(&self, is_over: bool) {
+        if self.simulation.is_none() {
+            return;
+        }
+        if self.lock().neighbour.is_none() {
+            self.new_neighbour();
+        }
+        let mut inner = self.lock();
+        let is_used = inner
+            .requests
+            .iter()
+            .any(|it| it.has_pool && it.accepted && !it.silent && it.finals == 0 && it.drops == 0);
+        let pool = inner.pool();
+        let Some(mut neighbour) = inner.neighbour.take() else { return };
+        drop(inner);
+        let borrowed = neighbour.borrow(&pool);
+        let mut inner = self.lock();
+        inner.neighbour = Some(neighbour);
+        let is_right = match borrowed {
+            Ok(()) => is_over || !is_used,
+            Err(SubmitError::PoolInUse) => !is_over,
+            Err(_) => false,
+        };
+        if !is_right {
+            inner.violation(format!("a pool that is in use ({is_used}): {borrowed:?}"));
+        }
+    }
+
+    /// Another ring is done with its pool.
+    pub(crate) fn yield_pool(&self) {
+        let neighbour = self.lock().neighbour.take();
+        if let Some(mut neighbour) = neighbour {
+            neighbour.give_up();
+            self.lock().neighbour = Some(neighbour);
+        }
+    }
+
+    /// A stream has received these bytes; the buffer may be kept.
+    pub(crate) fn received(&self, id: usize, pool: Option<&BufferPool>, buffer: Buffer) {
+        let mut inner = self.lock();
+        let is_theirs = pool.is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
+        inner.taken[usize::from(is_theirs)] += u64::from(!buffer.is_empty());
+        if self.simulation.is_some() && !buffer.is_empty() {
+            let received = &mut inner.requests[id].received;
+            // Nobody is told of what was received by a stream that was to end.
+            let found = received.iter().position(|bytes| bytes.starts_with(&buffer));
+            match found {
+                Some(index) => drop(received.drain(..=index)),
+                None => {
+                    inner.violation(format!("#{id} is told of {:?}, which it has not received", &*buffer))
+                }
+            }
+        }
+        // Nobody gives the last buffer back on the real kernel, where there is no idle moment.
+        let may_keep = self.simulation.is_some() || inner.kept.is_empty();
+        if !buffer.is_empty() && may_keep && inner.chance.one_in(3) {
+            let content = buffer.to_vec();
+            inner.kept.push(Kept { buffer, content, is_theirs });
+        } else {
+            // Not under the lock: this may wake the ring.
+            drop(inner);
+            drop(buffer);
+        }
+    }
+
+    /// A handler fails: with what.
+    pub(crate) fn fails(&self, is_first: bool, in_teardown: bool) -> u32 {
+        let mut inner = self.lock();
+        let expected = &mut inner.expected;
+        expected.may_end = true;
+        expected.failures += 1;
+        let name = if is_first { "first" } else { "second" };
+        let text = format!("operation `{name}`: failure {}", expected.failures);
+        match in_teardown {
+            true => expected.teardown.push(text),
+            false => expected.cause = Some(text),
+        }
+        expected.failures
+    }
+
+    /// A run has come to this: the kind of its error, what that says, and the errors of teardown handlers
+    /// beside it.
+    pub(crate) fn check_result(&self, is_cause: bool, first: Option<String>, others: Vec<String>) {
+        let mut inner = self.lock();
+        let cause = inner.expected.cause.take();
+        let teardown = std::mem::take(&mut inner.expected.teardown);
+        let told = match is_cause {
+            true => (first, others),
+            false => (None, first.into_iter().chain(others).collect()),
+        };
+        let expected = (cause, teardown);
+        if told != expected {
+            inner.violation(format!("the run is to say {expected:?}, and says {told:?}"));
+        }
     }
 
     /// A request was accepted.
@@ -328,9 +650,16 @@ impl World {
 
     /// A handler is called.
     pub(crate) fn delivered(&self, data: &Data, completion: &Completion, teardown: bool) {
+        let now = self.now();
         let mut inner = self.look();
+        if !teardown {
+            inner.expected.ran_at = now;
+        }
         let id = data.id;
         let raw = completion.raw();
+        if teardown && !inner.expected.may_end && !inner.may_leak() && self.simulation.is_some() {
+            inner.violation(format!("#{id} ends in a teardown, for which there is no reason"));
+        }
         let (more, message) = (completion.more(), completion.is_message());
         let Request { kind, raw: is_raw, name, written, accepted, finals, is_message, silent, .. } =
             inner.requests[id];
@@ -351,10 +680,14 @@ impl World {
             wrong("a stream does not go on in a teardown");
         }
         let is_stream = kind.is_stream() && !is_raw;
+        if message && (raw.result, raw.flags) != (0, 0) {
+            wrong("a message has no result");
+        }
         if more && !is_stream {
             wrong("more is announced, but it is no stream");
         }
-        if !is_possible(kind, raw.result) {
+        let borrowed = kind == Kind::ReceiveMulti && raw.result == -libc::EBUSY && !more;
+        if !is_possible(kind, raw.result) && !borrowed {
             wrong("no kernel ends it so");
         }
         let in_place = !is_raw || kind.is_stream();
@@ -372,20 +705,22 @@ impl World {
         if is_simulated {
             // Of the real kernel it is not known what it has posted.
             inner.order(id, from_kernel);
-            inner.count(id, raw.result, more, from_kernel, teardown);
+            let is_theirs = data.pool.as_ref().is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
+            inner.count(id, raw.result, more, from_kernel, teardown, is_theirs);
         }
         let expected = match name {
             Some(name) if is_simulated => inner.expected(name, is_raw, is_stream, more, teardown),
             _ => Ok(()),
         };
         let compared = |inner: &mut Inner| match is_simulated {
-            true => inner.compare(name, kind, is_stream, raw, more),
+            true => inner.compare(id, is_stream, raw, more, teardown),
             false => Ok(()),
         };
         if let Err(why) = expected.and_then(|()| compared(&mut inner)) {
             inner.violation(format!("#{id} ({kind:?}): {why}; {raw:?}"));
         }
-        if is_message && inner.expected.last_message.replace(id).is_some_and(|last| last > id) {
+        let is_sent = usize::from(inner.requests[id].is_sent);
+        if is_message && inner.expected.last_message[is_sent].replace(id).is_some_and(|last| last > id) {
             inner.violation(format!("message #{id} was overtaken"));
         }
         if !more {
@@ -401,6 +736,13 @@ impl World {
         let request = &mut inner.requests[id];
         request.drops += 1;
         let (drops, name, finals, accepted) = (request.drops, request.name, request.finals, request.accepted);
+        let (is_sent, second) = (request.is_sent, request.second);
+        if is_sent && finals == 0 && inner.program.end != End::Drop && inner.knows_slots() {
+            let (_, possible) = inner.occupied(second);
+            if inner.program.request_limit.is_none_or(|limit| possible < limit as usize) {
+                inner.violation(format!("#{id} was sent, and dropped without need"));
+            }
+        }
         if drops > 1 {
             inner.violation(format!("#{id} was dropped {drops} times"));
         }
@@ -426,7 +768,7 @@ impl World {
     /// What was held up goes on. Whether anything was.
     pub(crate) fn release(&self) -> bool {
         let mut inner = self.lock();
-        let kept = std::mem::take(&mut inner.kept);
+        let kept = inner.kept();
         let mut any = !kept.is_empty();
         for request in inner.requests.iter_mut().filter(|request| request.drops == 0) {
             any |= std::mem::take(&mut request.blocked);
@@ -446,6 +788,11 @@ impl World {
         if (stats.warnings, stats.returned_late) != (warnings, returned_late) {
             wrong.push(format!("{warnings} warnings and {returned_late} late returns"));
         }
+        let is_lost = |it: &&Request| it.is_sent && it.finals == 0 && it.drops > 0;
+        let undelivered = inner.requests.iter().filter(is_lost).count() as u64;
+        if stats.undelivered != undelivered && !inner.silenced {
+            wrong.push(format!("{undelivered} were sent and not delivered"));
+        }
         if !(strangers_seen..=strangers).contains(&stats.foreign) {
             wrong.push(format!("{strangers_seen} to {strangers} strangers"));
         }
@@ -461,12 +808,11 @@ impl World {
         if inner.program.backlog_limit.is_some_and(|limit| stats.backlog > limit) {
             wrong.push("more wait than may".to_owned());
         }
-        let is_open = |it: &&Request| it.accepted && !it.silent && it.finals == 0;
-        let open = inner.requests.iter().filter(is_open).count();
-        let is_silent = |it: &&Request| it.silent && it.finals == 0;
-        let silent = inner.requests.iter().filter(is_silent).count();
-        if !inner.silenced && !(open..=open + silent).contains(&stats.in_flight) {
-            wrong.push(format!("{open} to {} requests have not ended", open + silent));
+        let ((first, first_at_most), (second, second_at_most)) =
+            (inner.occupied(false), inner.occupied(true));
+        let (open, at_most) = (first + second, first_at_most + second_at_most);
+        if !inner.silenced && !(open..=at_most).contains(&stats.in_flight) {
+            wrong.push(format!("{open} to {at_most} requests have not ended"));
         }
         for what in wrong {
             inner.violation(format!("{what}, but {stats:?}"));
@@ -478,20 +824,27 @@ impl World {
     /// After a run: `leaked` is how many requests were abandoned.
     pub(crate) fn check_end(&self, leaked: Option<usize>) -> Vec<String> {
         let mut inner = self.look();
-        let kept = std::mem::take(&mut inner.kept);
+        let (kept, neighbour) = (inner.kept(), inner.neighbour.take());
         drop(inner);
         drop(kept);
+        if neighbour.as_ref().is_some_and(|it| it.pool.available() != it.pool.capacity()) && leaked.is_none()
+        {
+            self.violation("a buffer of the neighbour's is lost".to_owned());
+        }
+        drop(neighbour);
         let mut inner = self.lock();
         let silenced = inner.silenced;
         let mut missing = 0;
         let mut wrong = Vec::new();
         for (id, request) in inner.requests.iter().enumerate() {
-            let Request { kind, accepted, silent, finals, drops, .. } = request;
+            let Request { kind, accepted, silent, is_sent, finals, drops, .. } = request;
             missing += usize::from(*drops == 0);
             if *drops != 1 && (leaked.is_none() || *drops > 1) {
                 wrong.push(format!("#{id} ({kind:?}) was dropped {drops} times"));
             }
-            if *accepted && *finals != 1 && !silent && !silenced && leaked.is_none() {
+            // Whether what was sent may be dropped was seen when it was.
+            let is_over = *finals == 1 || *is_sent && *finals == 0;
+            if *accepted && !is_over && !silent && !silenced && leaked.is_none() {
                 wrong.push(format!("#{id} ({kind:?}) has ended {finals} times"));
             }
         }
@@ -526,6 +879,30 @@ impl World {
         }
         inner.violations.append(&mut wrong);
         std::mem::take(&mut inner.violations)
+    }
+
+    /// What was abandoned is named: whose data was never dropped, and streams that have no data any more.
+    pub(crate) fn check_stuck(&self, stuck: &Stuck) {
+        let mut inner = self.lock();
+        let mut named: Vec<_> = stuck.requests.iter().map(|it| (it.operation, it.opcode_name())).collect();
+        let missing = |it: &&Request| it.drops == 0 && it.accepted;
+        let mut wrong = Vec::new();
+        for request in inner.requests.iter().filter(missing) {
+            let name = if request.second { "second" } else { "first" };
+            let is = |it: &(&str, &str)| *it == (name, request.kind.opcode_name());
+            match named.iter().position(is) {
+                Some(index) => drop(named.swap_remove(index)),
+                None => wrong.push(request.kind),
+            }
+        }
+        if !wrong.is_empty() {
+            inner.violation(format!("{wrong:?} are stuck, but not in {stuck:?}"));
+        }
+    }
+
+    /// How often a request went on though it was to end: the most of one.
+    pub(crate) fn most_insisted(&self) -> u64 {
+        self.lock().requests.iter().map(|request| request.insisted).max().unwrap_or_default()
     }
 
     pub(crate) fn is_sound(&self) -> bool {
@@ -594,7 +971,56 @@ impl Inner {
         self.program.faults.lost > 0.0 || self.program.faults.never > 0.0
     }
 
-    fn pool(&mut self) -> BufferPool {
+    /// Whether it is known which slots are free: not when a panic has lost some.
+    fn knows_slots(&self) -> bool {
+        !self.silenced && !self.may_leak()
+    }
+
+    /// How many requests an operation has in its slots: at least, and at most.
+    fn occupied(&self, second: bool) -> (usize, usize) {
+        let (mut certain, mut possible) = (0, 0);
+        let of_operation = |it: &&Request| it.second == second && it.accepted;
+        for request in self.requests.iter().filter(of_operation) {
+            let is_owned = || request.name.is_some_and(|name| self.owned.contains(&name));
+            let (is_here, may_be_here) = match request {
+                // It may not have been looked at, and may have been dropped.
+                Request { is_sent: true, finals, drops, .. } => (false, *finals == 0 && *drops == 0),
+                Request { silent: false, finals, .. } => (*finals == 0, *finals == 0),
+                // A stream that was given up; or one whose end is not to be told.
+                Request { name: Some(_), .. } => (is_owned(), true),
+                Request { drops, .. } => (*drops == 0, *drops == 0),
+            };
+            certain += usize::from(is_here);
+            possible += usize::from(may_be_here);
+        }
+        (certain, possible)
+    }
+
+    /// The buffers that are held, to be dropped when this is not locked any more.
+    fn kept(&mut self) -> Vec<Kept> {
+        let kept = std::mem::take(&mut self.kept);
+        if kept.iter().any(|Kept { buffer, content, .. }| **buffer != **content) {
+            self.violation("a buffer was written to while it was held".to_owned());
+        }
+        kept
+    }
+
+    /// A pool to receive from: that of the neighbour, now and then.
+    fn some_pool(&mut self) -> BufferPool {
+        let borrows = self.neighbour.is_some() && self.chance.one_in(3);
+        match &self.neighbour {
+            Some(neighbour) if borrows => neighbour.pool.clone(),
+            _ => self.pool(),
+        }
+    }
+
+    /// Whether a pool is registered with the neighbour.
+    fn belongs_to_neighbour(&self, pool: Option<&BufferPool>) -> bool {
+        let is_theirs = pool.is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
+        is_theirs && self.neighbour.as_ref().is_some_and(Neighbour::has_pool)
+    }
+
+    pub(crate) fn pool(&mut self) -> BufferPool {
         self.pool.get_or_insert_with(|| BufferPool::new(2, 64).expect("there is memory for it")).clone()
     }
 
@@ -605,7 +1031,8 @@ impl Inner {
         writer.try_clone().expect("there are descriptors for it")
     }
 
-    fn note(&mut self, event: Event) {
+    /// What has happened, by now.
+    fn note(&mut self, event: Event, now: Duration) {
         match event {
             Event::Entered { shown } => {
                 // What the kernel leaves is its own doing.
@@ -623,6 +1050,9 @@ impl Inner {
                 self.shown -= 1;
                 // The ring's own have tag 0.
                 let is_ours = asked.user_data as u8 != 0;
+                if !is_ours && asked.opcode == opcode::AsyncCancel::CODE {
+                    self.cancel_taken_in(asked.address, now);
+                }
                 if is_ours {
                     self.taken_in(&asked);
                 }
@@ -641,10 +1071,27 @@ impl Inner {
                         self.expected.detached_well += u64::from(detached && result >= 0);
                         self.expected.strangers_before.insert(user_data, self.expected.strangers);
                     }
+                    let id = self.by_name.get(&user_data).copied();
+                    if let Some(id) = id.filter(|_| flags & F_MORE != 0 && !self.expected.may_end) {
+                        let Request { silent, cancelled, insisted, .. } = &mut self.requests[id];
+                        *insisted += u64::from(*silent || *cancelled);
+                    }
                     self.posted.entry(user_data).or_default().push_back(RawCompletion { result, flags });
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A cancel that comes before what it cancels is in vain.
+    fn cancel_taken_in(&mut self, name: u64, now: Duration) {
+        let Some(id) = self.by_name.get(&name).copied() else { return };
+        let Request { taken_in, overtaken, is_late, cancelled, .. } = &mut self.requests[id];
+        *overtaken |= !*taken_in;
+        // The teardown began later than that, and looked at the clock earlier.
+        let is_spared = *is_late && !*cancelled && now.saturating_sub(self.expected.ran_at) < GRACE;
+        if is_spared && !self.silenced && self.program.end != End::Drop {
+            self.violation(format!("#{id} was cancelled within the grace period"));
         }
     }
 
@@ -653,6 +1100,9 @@ impl Inner {
             self.violation(format!("{asked:?} has the name of a request that the kernel has"));
         }
         let Some(id) = self.find(asked) else { return };
+        if self.requests[id].overtaken {
+            self.violation(format!("#{id} was overtaken by a cancel of it"));
+        }
         if std::mem::replace(&mut self.requests[id].taken_in, true) {
             // A stream that is armed again.
             return;
@@ -693,7 +1143,7 @@ impl Inner {
             // Detached, and without memory.
             return Answer::Perform;
         };
-        let Request { kind, place, drops, blocked, told, .. } = self.requests[id];
+        let Request { kind, place, drops, blocked, told, starves, .. } = self.requests[id];
         if drops > 0 && !kind.is_stream() {
             self.violation(format!("the kernel works on #{id} ({kind:?}), whose data is gone"));
             return Answer::Finish(-libc::EFAULT);
@@ -711,6 +1161,9 @@ impl Inner {
         let some = 1 + self.kernel.below(u64::from(asked.length).max(1)) as i32;
         if kind.is_stream() {
             self.requests[id].told += 1;
+            if starves && told < MOST_STARVED {
+                return Answer::Finish(-libc::ENOBUFS);
+            }
             if told >= LONGEST_STREAM {
                 return Answer::Finish(-libc::ECONNRESET);
             }
@@ -730,8 +1183,17 @@ impl Inner {
                 Answer::Finish(self.kernel.pick(&[-libc::EMFILE, -libc::ENOBUFS]))
             }
             Kind::Accept | Kind::AcceptMulti => Answer::More(self.descriptor().into_raw_fd()),
-            Kind::ReceiveMulti if fails => Answer::Finish(self.kernel.pick(&[0, -libc::ECONNRESET])),
-            Kind::ReceiveMulti => Answer::More(1 + self.kernel.below(64) as i32),
+            Kind::ReceiveMulti if fails => {
+                let result = self.kernel.pick(&[0, -libc::ECONNRESET, -libc::ENOBUFS]);
+                self.requests[id].starves = result == -libc::ENOBUFS;
+                Answer::Finish(result)
+            }
+            Kind::ReceiveMulti => {
+                let length = 1 + self.kernel.below(64);
+                let bytes: Vec<u8> = (0..length).map(|_| self.kernel.next() as u8).collect();
+                self.requests[id].received.push_back(bytes.clone());
+                Answer::Bytes(bytes)
+            }
             Kind::PollMulti => Answer::More(libc::POLLIN.into()),
         }
     }
@@ -767,14 +1229,28 @@ impl Inner {
     }
 
     /// Counts ticks and the want of buffers, and knows when a stream must end, and may.
-    fn count(&mut self, id: usize, result: i32, more: bool, from_kernel: bool, teardown: bool) {
-        let Request { kind, raw, cancelled, ticks, starved, is_message, .. } = &mut self.requests[id];
+    fn count(
+        &mut self,
+        id: usize,
+        result: i32,
+        more: bool,
+        from_kernel: bool,
+        teardown: bool,
+        is_theirs: bool,
+    ) {
+        let now_taken = self.taken[usize::from(is_theirs)];
+        let Request { kind, raw, cancelled, ticks, starved, taken, is_message, .. } = &mut self.requests[id];
         *ticks += u32::from(result == -libc::ETIME);
         let counted = *kind == Kind::TimeoutThrice;
         let too_often = counted && (*ticks > 3 || *ticks == 3 && more);
         let gave_up = !from_kernel && !more && result == -libc::ENOBUFS;
         let too_early = gave_up && *starved < HOPELESS;
-        *starved = if result == -libc::ENOBUFS { *starved + 1 } else { 0 };
+        let others_took = std::mem::replace(taken, now_taken) != now_taken;
+        *starved = match result == -libc::ENOBUFS {
+            true if others_took => 1,
+            true => *starved + 1,
+            false => 0,
+        };
         let uncalled = !from_kernel && result == -libc::ECANCELED && !*cancelled && !teardown;
         let (kind, uncalled) = (*kind, uncalled && !*raw && !*is_message);
         if too_often {
@@ -818,14 +1294,13 @@ impl Inner {
     /// Compares what a handler is told with what the kernel has posted.
     fn compare(
         &mut self,
-        name: Option<u64>,
-        kind: Kind,
+        id: usize,
         is_stream: bool,
         raw: RawCompletion,
         more: bool,
+        teardown: bool,
     ) -> Result<(), String> {
-        let cancelled =
-            name.and_then(|name| self.by_name.get(&name)).is_some_and(|id| self.requests[*id].cancelled);
+        let Request { name, kind, cancelled, ticks, is_message, .. } = self.requests[id];
         let next = name.and_then(|name| self.posted.get_mut(&name)?.pop_front());
         match next {
             Some(posted) => {
@@ -846,10 +1321,21 @@ impl Inner {
                 if more && !announced && !cut {
                     return Err("it goes on, but the kernel has ended it".to_owned());
                 }
+                let has_run_out = kind == Kind::TimeoutThrice && ticks >= 3;
+                if !more && !announced && cut && !teardown && !has_run_out {
+                    return Err("it ends, but was only cut".to_owned());
+                }
                 Ok(())
             }
+            None if is_message && raw.result == 0 && !more => Ok(()),
             // The ring ends it itself.
-            None if matches!(-raw.result, 0 | libc::ECANCELED | libc::ENOBUFS) && !more => Ok(()),
+            None if (cancelled || teardown) && raw.result == -libc::ECANCELED && !more => Ok(()),
+            // That it was given up too early is seen elsewhere.
+            None if is_stream && kind == Kind::ReceiveMulti && !more => match -raw.result {
+                libc::ENOBUFS => Ok(()),
+                libc::EBUSY if self.neighbour.is_some() => Ok(()),
+                _ => Err("the kernel has posted nothing".to_owned()),
+            },
             None => Err("the kernel has posted nothing".to_owned()),
         }
     }

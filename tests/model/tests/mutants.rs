@@ -26,6 +26,17 @@ const MUTANTS: &[&str] = &[
     "waves without bound",
     "only ends move",
     "a cancel's answer moves",
+    "one of what is due",
+    "what is known stays known",
+    "what was never submitted ends well",
+    "a cancel overtakes",
+    "a cancel leaves no mark",
+    "hopeless though a buffer is held",
+    "the grace begins anew with each wait",
+    "what is lost is not counted",
+    "pools stay registered",
+    "the stuck have no opcode",
+    "one request more than may be",
 ];
 
 const CHOSEN: &str = "RUMMEL_MUTANT";

@@ -27,6 +27,12 @@ enum Kind {
     Sticks,
     /// In the teardown, submits one that stays, and panics.
     Panics,
+    /// Submits one that stays, posts the next, and exits.
+    PostsLate,
+    /// Submits one that stays, sends a message by a handle, and exits.
+    Sends,
+    /// In the teardown, posts a message.
+    Late,
 }
 
 struct Data {
@@ -106,6 +112,15 @@ impl RingOperation<Small> for Does {
             submitter.post(self.data(Kind::PostsAndExits)).unwrap();
             return (ControlFlow::Continue, None);
         }
+        if matches!(data.kind, Kind::PostsLate | Kind::Sends) {
+            submitter.submit(self.data(Kind::Stays), build).unwrap();
+        }
+        if data.kind == Kind::PostsLate {
+            submitter.post(self.data(Kind::Late)).unwrap();
+        }
+        if data.kind == Kind::Sends {
+            submitter.handle().send(Small::DOES, self.data(Kind::Exits)).unwrap();
+        }
         (ControlFlow::Exit, None)
     }
 
@@ -119,6 +134,9 @@ impl RingOperation<Small> for Does {
         if data.kind == Kind::Panics {
             submitter.submit(self.data(Kind::Stays), build)?;
             panic!("as planned");
+        }
+        if data.kind == Kind::Late {
+            submitter.post(self.data(Kind::Exits))?;
         }
         if self.submits
             && let Err(error) = submitter.submit(self.data(Kind::Exits), build)
@@ -284,5 +302,57 @@ fn what_has_come_by_the_deadline_is_told_whoever_it_comes_from() {
         let mut ring = ring(&simulation, 4, 4, Does::new(first)).deadline(Duration::ZERO).build().unwrap();
         ring.run().unwrap();
         assert_eq!(ring.does.told, [Kind::Exits]);
+    }
+}
+
+#[test]
+fn what_ends_a_run_and_what_its_teardown_abandons_are_both_told_of() {
+    // Nothing is left that could wake the ring, and what is in flight is never over.
+    let simulation = kernel(Faults { never: 1.0, ..Faults::none() });
+    let does = Does::new(&[Kind::Sticks]);
+    let mut ring = ring(&simulation, 4, 4, does).deadline(Duration::from_millis(50)).build().unwrap();
+    let error = ring.run().unwrap_err();
+    let RingError::Api(cause) = &error else { panic!("{error:?}") };
+    assert_eq!(cause.error.raw_os_error(), Some(libc::EDEADLK));
+    let stuck = error.abandoned().unwrap();
+    assert_eq!((stuck.requests.len(), stuck.errno), (1, None), "the deadline has passed");
+    assert_eq!(stuck.requests[0].opcode_name(), "SEND_ZC");
+    let kind = std::io::Error::from_raw_os_error(libc::EDEADLK).kind();
+    assert_eq!(std::io::Error::from(error).kind(), kind);
+}
+
+#[test]
+fn completions_of_strangers_neither_hurry_a_teardown_nor_hold_it_up() {
+    let simulation = kernel(Faults { never: 1.0, ..Faults::none() });
+    let does = Does::new(&[Kind::Sticks, Kind::Exits]);
+    let mut ring = ring(&simulation, 4, 4, does).deadline(Duration::from_millis(400)).build().unwrap();
+    // One every three milliseconds, in the middle of the waits, which name a slot as it was or will be.
+    let kernel = simulation.clone();
+    simulation.on_idle(move || {
+        kernel.pass(3 * MS);
+        // SAFETY: no request is so far on.
+        unsafe { kernel.post(7 << 40 | 1, 0, 0) };
+        true
+    });
+    assert!(ring.run().unwrap_err().abandoned().is_some());
+    // The hook has the simulation, which has the hook.
+    simulation.on_idle(|| false);
+    assert!(ring.stats().foreign > 100);
+    // At 0, 10, 30, 70, 150, 230, 310 and 390 ms, or little later.
+    assert_eq!(simulation.figures().cancels, 8, "{:?}", ring.stats());
+}
+
+#[test]
+fn messages_in_a_teardown_do_not_keep_others_from_being_cancelled_again() {
+    for (first, told) in [(Kind::PostsLate, vec![Kind::Late, Kind::Exits]), (Kind::Sends, vec![Kind::Exits])]
+    {
+        // A request begins so late that the first cancel misses it.
+        let simulation = kernel(Faults { late: 1.0, ..Faults::none() });
+        let does = Does::new(&[first]);
+        let mut ring = ring(&simulation, 4, 4, does).grace(Duration::from_secs(1000)).build().unwrap();
+        let began = simulation.now();
+        ring.run().unwrap();
+        assert_eq!(ring.does.told, [&told[..], &[Kind::Stays]].concat());
+        assert!(simulation.now() - began < Duration::from_secs(1), "{:?}", simulation.now() - began);
     }
 }

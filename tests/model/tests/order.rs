@@ -1,0 +1,68 @@
+//! What waits for room keeps its order.
+
+use std::convert::Infallible;
+use std::num::NonZeroU32;
+
+use rummelplatz::io_uring::{opcode, squeue};
+use rummelplatz::sim::{Event, Faults, Simulation};
+use rummelplatz::{Completion, CompletionResult, ControlFlow, Key, RingOperation, Submitter, request, ring};
+
+#[ring]
+struct Small {
+    nothing: Nothing,
+}
+
+struct Nothing;
+
+impl RingOperation<Small> for Nothing {
+    type RingData = ();
+    type SetupError = Infallible;
+    type TeardownError = Infallible;
+    type ControlFlowWarn = Infallible;
+    type ControlFlowError = Infallible;
+
+    fn on_completion(
+        &mut self,
+        _: Completion,
+        (): (),
+        _: Submitter<'_, Small, Self>,
+    ) -> CompletionResult<Small, Self> {
+        (ControlFlow::Continue, None)
+    }
+}
+
+/// NOPs that are linked.
+fn chain<const N: usize>() -> [squeue::Entry; N] {
+    std::array::from_fn(|index| {
+        let flags = if index + 1 < N { squeue::Flags::IO_LINK } else { squeue::Flags::empty() };
+        opcode::Nop::new().build().flags(flags)
+    })
+}
+
+#[test]
+fn a_chain_that_would_fit_does_not_overtake_one_that_does_not() {
+    let simulation = Simulation::new(1);
+    // The kernel takes nothing in, at first.
+    simulation.set_faults(Faults { busy: 1.0, ..Faults::none() });
+    let raw = simulation.raw_ring(NonZeroU32::new(4).unwrap()).unwrap();
+    let mut ring = Small::new(raw, None, Nothing);
+    simulation.take_log();
+    ring.turn().unwrap();
+    let mut submitter = ring.submitter(Small::NOTHING);
+    let mut keys: Vec<Key<Nothing>> = Vec::new();
+    for _ in 0..2 {
+        keys.push(submitter.submit((), |()| request::nop()).unwrap());
+    }
+    // SAFETY: the entries point to nothing, here and below.
+    keys.extend(unsafe { submitter.push_multiple(chain::<3>(), [(); 3]) }.unwrap());
+    // SAFETY: as above.
+    keys.extend(unsafe { submitter.push_multiple(chain::<2>(), [(); 2]) }.unwrap());
+    assert_eq!(ring.stats().backlog, 5, "there is room for the second chain, but not yet for it");
+    simulation.set_faults(Faults::none());
+    ring.run().unwrap();
+    let taken_in = simulation.take_log().into_iter().filter_map(|event| match event {
+        Event::TakenIn(asked) => Some(asked.user_data),
+        _ => None,
+    });
+    assert!(taken_in.eq(keys.iter().map(Key::user_data)));
+}
