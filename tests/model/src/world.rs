@@ -380,7 +380,10 @@ impl World {
         let (_, possible) = inner.occupied(inner.requests[ids[0]].second);
         let Program { entries, backlog_limit, request_limit, .. } = inner.program;
         let count = ids.len();
-        let waiting = inner.requests.iter().filter(|it| it.accepted && !it.taken_in && it.drops == 0).count();
+        // A stream may wait to be armed again.
+        let may_wait = |it: &&Request| !it.taken_in || it.kind.is_stream();
+        let waiting =
+            inner.requests.iter().filter(|it| it.accepted && it.drops == 0).filter(may_wait).count();
         let borrows = data.iter().any(|data| inner.belongs_to_neighbour(data.pool.as_ref()));
         let is_right = match error {
             SubmitError::Full => backlog_limit.is_some_and(|limit| waiting + count > limit),
