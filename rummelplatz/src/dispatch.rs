@@ -1,4 +1,4 @@
-//! From a completion to the handler of its operation, and back: no unsafe, no kernel.
+//! From a completion to the handler of its operation, and back: no kernel.
 //!
 //! `#[ring]` generates one `match` from tag to field; each arm calls [`deliver`].
 
