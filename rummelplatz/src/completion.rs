@@ -399,6 +399,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_ours_in_the_flags_is_never_the_kernels() {
+        let posted = 7 << 16 | u32::from(u16::MAX);
+        for yields in [Yields::Result, Yields::Descriptor, Yields::Buffer, Yields::Events, Yields::Tick] {
+            let facts = Facts { yields, ..Facts::new(0) };
+            // SAFETY: the result is no descriptor, but an error.
+            let completion = unsafe { Completion::new(&facts, None, -libc::EIO, posted) };
+            assert!(!completion.more() && !completion.is_message() && !completion.has_payload());
+            assert_eq!(completion.raw(), RawCompletion { result: -libc::EIO, flags: posted & !0x7e00 });
+            assert_eq!(completion.into_fd().unwrap_err().raw_os_error(), Some(libc::EIO));
+        }
+        for bit in 0..16 {
+            let is_plain = !(9..15).contains(&bit) && bit != 1;
+            assert_eq!(Completion::can_be_plain(1 << bit), is_plain, "bit {bit}");
+        }
+        assert!(Completion::can_be_plain(7 << 16));
+        assert_eq!(Completion::plain(1, 7 << 16).raw(), RawCompletion { result: 1, flags: 7 << 16 });
+    }
+
+    #[test]
     fn a_buffer_comes_out_once_or_goes_back() {
         let pool = BufferPool::new(3, 8).unwrap();
         let facts = Facts { yields: Yields::Buffer, ..Facts::new(0) };
