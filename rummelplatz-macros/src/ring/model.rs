@@ -93,7 +93,11 @@ impl Operation {
         let name = ident.unraw().to_string();
         let constant = named(&name.to_uppercase(), &ident);
         let variant = named(&camel_case(&name), &ident);
-        let ty = field.ty.clone();
+        let ty = match &field.ty {
+            // `Trait + Other`, for the compiler to complain of: as it is, it could not be followed by `as`.
+            bare @ Type::TraitObject(_) => syn::parse_quote!((#bare)),
+            ty => ty.clone(),
+        };
         Self { field, cfg, ident, name, ty, position, constant, variant }
     }
 
