@@ -6,7 +6,7 @@ mod methods;
 mod parts;
 mod types;
 
-use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote};
 use syn::ext::IdentExt;
 
@@ -145,6 +145,15 @@ fn allow() -> TokenStream {
     }
 }
 
+/// The path of a type, where there are expressions: with `::` before its arguments.
+fn as_expression(path: &TokenStream) -> TokenStream {
+    let mut tokens = path.clone().into_iter().peekable();
+    let name = tokens.next();
+    let has_arguments = matches!(tokens.peek(), Some(TokenTree::Punct(punct)) if punct.as_char() == '<');
+    let colons = has_arguments.then(|| quote!(::));
+    quote!(#name #colons #(#tokens)*)
+}
+
 /// The tokens of a type with `Self` replaced by the ring.
 fn without_self(tokens: TokenStream, this: &TokenStream) -> TokenStream {
     let mut tokens = tokens.into_iter().peekable();
@@ -156,7 +165,12 @@ fn without_self(tokens: TokenStream, this: &TokenStream) -> TokenStream {
                 replaced.extend(if path { quote!(<#this>) } else { this.clone() });
             }
             TokenTree::Group(group) => {
-                let mut inner = Group::new(group.delimiter(), without_self(group.stream(), this));
+                // In braces are expressions.
+                let in_group = match group.delimiter() {
+                    Delimiter::Brace => without_self(group.stream(), &as_expression(this)),
+                    _ => without_self(group.stream(), this),
+                };
+                let mut inner = Group::new(group.delimiter(), in_group);
                 inner.set_span(group.span());
                 replaced.extend([TokenTree::Group(inner)]);
             }
