@@ -7,6 +7,7 @@ use std::fmt;
 use crate::any_slab::resume;
 use crate::completion::Completion;
 use crate::operation::{ControlFlow, RingOperation};
+use crate::parts::Round;
 use crate::queue::Cqe;
 use crate::runtime::Runtime;
 use crate::settle::{Found, Settled, find, settle, settle_going_on};
@@ -28,7 +29,7 @@ pub struct Delivery<'r, R: Ring> {
 impl<'r, R: Ring> Delivery<'r, R> {
     /// The next one, if a completion is visible.
     #[inline(always)]
-    pub fn next(runtime: &'r mut Runtime<R>) -> Option<Self> {
+    pub fn next(runtime: &'r mut Runtime<R>, _: &Round) -> Option<Self> {
         let inner = runtime.inner_mut();
         let cqe = inner.core.queue.pop_known()?;
         Some(Delivery { cqe, inner })

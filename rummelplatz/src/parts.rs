@@ -4,6 +4,11 @@
 use crate::runtime::Runtime;
 use crate::shape::Ring;
 
+/// One round of deliveries: only who has asked whether this process and thread may drive the ring can make one.
+pub struct Round {
+    pub(crate) may_wait: bool,
+}
+
 /// How a ring is put together and driven.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a ring",
@@ -26,8 +31,8 @@ pub trait RingParts: Ring {
     /// The first that an operation fails with.
     fn setup(&mut self) -> Result<(), Self::SetupError>;
     /// Delivers the next completion, if there is one, to the operation of its tag.
-    fn dispatch(&mut self);
+    fn dispatch(&mut self, round: &Round);
     /// [`deliver_all`](crate::ring::deliver_all), as a function of the ring's own crate and module: where
     /// its handlers are, too, the compiler can make all of it one function.
-    fn deliver_all(&mut self, may_wait: bool) -> bool;
+    fn deliver_all(&mut self, round: &Round) -> bool;
 }

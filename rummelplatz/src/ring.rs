@@ -9,7 +9,7 @@ use crate::error::SubmitError;
 use crate::handle::RingHandle;
 use crate::lifecycle::Phase;
 use crate::operation::RingOperation;
-use crate::parts::RingParts;
+use crate::parts::{RingParts, Round};
 use crate::queue::{Entered, Patience};
 use crate::ring_error::{Cause, RingError};
 use crate::shape::Ring;
@@ -229,7 +229,7 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
         return fail(ring, error);
     }
     inner(ring).core.insist();
-    let delivered = ring.deliver_all(may_wait);
+    let delivered = ring.deliver_all(&Round { may_wait });
     if let Some(cause) = inner(ring).cause.take() {
         return end(ring, cause);
     }
@@ -299,13 +299,13 @@ fn fail<R: RingParts>(ring: &mut R, error: std::io::Error) -> Pass<R> {
 ///
 /// The only place from which operations are called, so that all of it can become one function.
 #[inline(always)]
-pub fn deliver_all<R: RingParts>(ring: &mut R, may_wait: bool) -> bool {
+pub fn deliver_all<R: RingParts>(ring: &mut R, round: &Round) -> bool {
     let before = inner(ring).core.claimed();
     loop {
         let Inner { core, cause, .. } = inner(ring);
         if !core.queue.knows_none() {
-            ring.dispatch();
-        } else if cause.is_some() || !(core.look() || may_wait && core.wait_as_usual()) {
+            ring.dispatch(round);
+        } else if cause.is_some() || !(core.look() || round.may_wait && core.wait_as_usual()) {
             break;
         }
     }
@@ -321,7 +321,7 @@ impl<R: RingParts> Audience<R> for Operations<'_, R> {
     }
 
     fn reap(&mut self) -> bool {
-        let moved = self.0.deliver_all(false);
+        let moved = self.0.deliver_all(&Round { may_wait: false });
         // Nothing is a cause any more.
         self.inner().cause = None;
         moved

@@ -159,6 +159,32 @@ fn the_descriptor_is_readable_exactly_when_a_turn_can_progress() {
 }
 
 #[test]
+fn a_ring_lies_elsewhere_at_each_turn() {
+    watched(|| {
+        let log = Log::new();
+        let (script, mut writer) = reading(&log);
+        let mut ring = Bench::with(8, script);
+        let outside = Loop::new(&ring);
+        ring.turn().unwrap();
+        for round in 0..20 {
+            // The kernel has not taken it in: it reads the time from where that was when the ring lay there.
+            let (reader, _writer) = pipe();
+            let timed = Pipe { reader, bytes: [0; 16] };
+            let time = Duration::from_millis(1);
+            ring.submitter(Bench::FIRST).submit(timed, |_| request::timeout(time)).unwrap();
+            let mut elsewhere = Box::new(ring);
+            write!(writer, "{round}").unwrap();
+            outside.drive(&mut elsewhere, |_| log.len() == 2);
+            let mut told = log.take();
+            told.sort();
+            assert_eq!(told, [String::new(), round.to_string()]);
+            ring = *elsewhere;
+        }
+        assert_eq!(ring.stats().in_flight, 1);
+    });
+}
+
+#[test]
 fn what_a_handler_submits_in_a_turn_reaches_the_kernel_without_another_reason_to_turn() {
     watched(|| {
         let log = Log::new();

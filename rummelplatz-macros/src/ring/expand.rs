@@ -6,7 +6,7 @@ mod methods;
 mod parts;
 mod types;
 
-use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
+use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote};
 use syn::ext::IdentExt;
 
@@ -90,10 +90,13 @@ impl<'r> Printer<'r> {
     fn new(ring: &'r Ring, operations: Vec<&'r Operation>) -> Self {
         let (ident, (_, arguments, _)) = (&ring.ident, ring.generics.split_for_impl());
         let this = quote!(#ident #arguments);
+        // There may be expressions in a type.
+        let turbofish = arguments.as_turbofish();
+        let itself = quote!(#ident #turbofish);
         let types = operations.iter().map(|operation| {
             // A borrowed one is reported; what is behind it is the operation that was meant.
             let ty = operation.borrowed().unwrap_or(&operation.ty);
-            without_self(ty.to_token_stream(), &this)
+            without_self(ty.to_token_stream(), &itself)
         });
         let types = types.collect();
         Self { ring, operations, types, this, runtime: Ident::new(RUNTIME, Span::call_site()) }
@@ -145,16 +148,7 @@ fn allow() -> TokenStream {
     }
 }
 
-/// The path of a type, where there are expressions: with `::` before its arguments.
-fn as_expression(path: &TokenStream) -> TokenStream {
-    let mut tokens = path.clone().into_iter().peekable();
-    let name = tokens.next();
-    let has_arguments = matches!(tokens.peek(), Some(TokenTree::Punct(punct)) if punct.as_char() == '<');
-    let colons = has_arguments.then(|| quote!(::));
-    quote!(#name #colons #(#tokens)*)
-}
-
-/// The tokens of a type with `Self` replaced by the ring.
+/// The tokens of a type with `Self` replaced by the ring, whose path may stand in an expression.
 fn without_self(tokens: TokenStream, this: &TokenStream) -> TokenStream {
     let mut tokens = tokens.into_iter().peekable();
     let mut replaced = TokenStream::new();
@@ -165,12 +159,7 @@ fn without_self(tokens: TokenStream, this: &TokenStream) -> TokenStream {
                 replaced.extend(if path { quote!(<#this>) } else { this.clone() });
             }
             TokenTree::Group(group) => {
-                // In braces are expressions.
-                let in_group = match group.delimiter() {
-                    Delimiter::Brace => without_self(group.stream(), &as_expression(this)),
-                    _ => without_self(group.stream(), this),
-                };
-                let mut inner = Group::new(group.delimiter(), in_group);
+                let mut inner = Group::new(group.delimiter(), without_self(group.stream(), this));
                 inner.set_span(group.span());
                 replaced.extend([TokenTree::Group(inner)]);
             }

@@ -182,13 +182,10 @@ const _: () = {
         fn setup(&mut self) -> ::core::result::Result<(), ::core::convert::Infallible> {
             loop {}
         }
-        fn dispatch(&mut self) {
+        fn dispatch(&mut self, _: &__rt::Round) {
             loop {}
         }
-        fn deliver_all(
-            &mut self,
-            _: ::core::primitive::bool,
-        ) -> ::core::primitive::bool {
+        fn deliver_all(&mut self, _: &__rt::Round) -> ::core::primitive::bool {
             loop {}
         }
     }

@@ -402,19 +402,13 @@ const _: () = {
                 .map_err(ServerSetupError::Both)?;
             ::core::result::Result::Ok(())
         }
-        fn deliver_all(
-            &mut self,
-            __may_wait: ::core::primitive::bool,
-        ) -> ::core::primitive::bool {
-            __rt::deliver_all(self, __may_wait)
+        fn deliver_all(&mut self, __round: &__rt::Round) -> ::core::primitive::bool {
+            __rt::deliver_all(self, __round)
         }
         #[inline]
-        fn dispatch(&mut self) {
-            let ::core::option::Option::Some(__delivery) = __rt::Delivery::next(
-                &mut self.__rummelplatz_runtime,
-            ) else {
-                return;
-            };
+        fn dispatch(&mut self, __round: &__rt::Round) {
+            let __next = __rt::Delivery::next(&mut self.__rummelplatz_runtime, __round);
+            let ::core::option::Option::Some(__delivery) = __next else { return };
             match __delivery.tag() {
                 #[cfg(unix)]
                 1u8 => {

@@ -301,19 +301,13 @@ const _: () = {
                 .map_err(ServerSetupError::Me)?;
             ::core::result::Result::Ok(())
         }
-        fn deliver_all(
-            &mut self,
-            __may_wait: ::core::primitive::bool,
-        ) -> ::core::primitive::bool {
-            __rt::deliver_all(self, __may_wait)
+        fn deliver_all(&mut self, __round: &__rt::Round) -> ::core::primitive::bool {
+            __rt::deliver_all(self, __round)
         }
         #[inline]
-        fn dispatch(&mut self) {
-            let ::core::option::Option::Some(__delivery) = __rt::Delivery::next(
-                &mut self.__rummelplatz_runtime,
-            ) else {
-                return;
-            };
+        fn dispatch(&mut self, __round: &__rt::Round) {
+            let __next = __rt::Delivery::next(&mut self.__rummelplatz_runtime, __round);
+            let ::core::option::Option::Some(__delivery) = __next else { return };
             match __delivery.tag() {
                 1u8 => {
                     __rt::deliver::<
@@ -346,9 +340,9 @@ const _: () = {
                             ForRing<Server<'a, T, N>, [<Server<'a, T, N>>::Item; N]>,
                         > {
                             warn: __rt::probe::show!(
-                                < ForRing < Server < 'a, T, N >, [< Server < 'a, T, N > >
-                                ::Item; N] > as ::rummelplatz::RingOperation < Server < 'a,
-                                T, N > >> ::ControlFlowWarn
+                                < ForRing < Server:: < 'a, T, N >, [< Server:: < 'a, T, N >
+                                > ::Item; N] > as ::rummelplatz::RingOperation < Server <
+                                'a, T, N > >> ::ControlFlowWarn
                             ),
                             completion_error: ServerCompletionError::Me,
                             teardown_error: ServerTeardownError::Me,

@@ -128,14 +128,13 @@ impl Printer<'_> {
                     #setups
                     ::core::result::Result::Ok(())
                 }
-                fn deliver_all(&mut self, __may_wait: ::core::primitive::bool) -> ::core::primitive::bool {
-                    __rt::deliver_all(self, __may_wait)
+                fn deliver_all(&mut self, __round: &__rt::Round) -> ::core::primitive::bool {
+                    __rt::deliver_all(self, __round)
                 }
                 #[inline]
-                fn dispatch(&mut self) {
-                    let ::core::option::Option::Some(__delivery) = __rt::Delivery::next(&mut self.#runtime) else {
-                        return;
-                    };
+                fn dispatch(&mut self, __round: &__rt::Round) {
+                    let __next = __rt::Delivery::next(&mut self.#runtime, __round);
+                    let ::core::option::Option::Some(__delivery) = __next else { return };
                     match __delivery.tag() {
                         #dispatch_arms
                         _ => __rt::unclaimed(__delivery),
@@ -182,10 +181,10 @@ impl Printer<'_> {
                 fn setup(&mut self) -> ::core::result::Result<(), ::core::convert::Infallible> {
                     loop {}
                 }
-                fn dispatch(&mut self) {
+                fn dispatch(&mut self, _: &__rt::Round) {
                     loop {}
                 }
-                fn deliver_all(&mut self, _: ::core::primitive::bool) -> ::core::primitive::bool {
+                fn deliver_all(&mut self, _: &__rt::Round) -> ::core::primitive::bool {
                     loop {}
                 }
             }
