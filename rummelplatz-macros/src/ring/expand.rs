@@ -96,7 +96,7 @@ impl<'r> Printer<'r> {
         let types = operations.iter().map(|operation| {
             // A borrowed one is reported; what is behind it is the operation that was meant.
             let ty = operation.borrowed().unwrap_or(&operation.ty);
-            without_self(ty.to_token_stream(), &itself)
+            without_self(ty.to_token_stream(), ident, &itself)
         });
         let types = types.collect();
         Self { ring, operations, types, this, runtime: Ident::new(RUNTIME, Span::call_site()) }
@@ -148,18 +148,26 @@ fn allow() -> TokenStream {
     }
 }
 
-/// The tokens of a type with `Self` replaced by the ring, whose path may stand in an expression.
-fn without_self(tokens: TokenStream, this: &TokenStream) -> TokenStream {
-    let mut tokens = tokens.into_iter().peekable();
+/// The tokens of a type with `Self` replaced by the ring, whose path `this` may stand in an expression.
+fn without_self(tokens: TokenStream, ring: &Ident, this: &TokenStream) -> TokenStream {
+    let mut tokens = tokens.into_iter();
     let mut replaced = TokenStream::new();
     while let Some(token) = tokens.next() {
         match token {
             TokenTree::Ident(ident) if ident == "Self" => {
-                let path = matches!(tokens.peek(), Some(TokenTree::Punct(punct)) if punct.as_char() == ':');
-                replaced.extend(if path { quote!(<#this>) } else { this.clone() });
+                let mut next = tokens.clone().map(|token| match token {
+                    TokenTree::Punct(punct) => punct.as_char(),
+                    _ => ' ',
+                });
+                replaced.extend(match [next.next(), next.next(), next.next()] {
+                    // It has arguments of its own, of which the compiler says that there can't be any.
+                    [Some('<'), ..] | [Some(':'), Some(':'), Some('<')] => quote!(#ring),
+                    [Some(':'), ..] => quote!(<#this>),
+                    _ => this.clone(),
+                });
             }
             TokenTree::Group(group) => {
-                let mut inner = Group::new(group.delimiter(), without_self(group.stream(), this));
+                let mut inner = Group::new(group.delimiter(), without_self(group.stream(), ring, this));
                 inner.set_span(group.span());
                 replaced.extend([TokenTree::Group(inner)]);
             }
