@@ -17,22 +17,46 @@ pub(crate) fn monotonic() -> Duration {
 
 /// A moment, to a few milliseconds, that fits beside a request and costs a few instructions. Wraps after
 /// months.
+///
+/// It is in the upper half, and the lower is zero, for something small that is kept with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Stamp(pub(crate) u32);
+pub(crate) struct Stamp(u64);
 
 impl Stamp {
+    /// Before all others.
+    pub(crate) const ZERO: Stamp = Stamp(0);
+
+    const fn of(steps: u32) -> Stamp {
+        Stamp((steps as u64) << 32)
+    }
+
+    const fn steps(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Both in one number.
+    #[inline(always)]
+    pub(crate) const fn with(self, small: u32) -> u64 {
+        self.0 | small as u64
+    }
+
+    /// Takes the two apart again.
+    pub(crate) const fn apart(both: u64) -> (Stamp, u32) {
+        (Stamp::of((both >> 32) as u32), both as u32)
+    }
+
     /// The processor's time stamp counter, in steps of 2²⁴.
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     #[inline(always)]
     pub(crate) fn now() -> Stamp {
         // SAFETY: every x86-64 processor has the counter, and Linux lets programs read it.
-        Stamp((unsafe { core::arch::x86_64::_rdtsc() } >> 24) as u32)
+        Stamp::of((unsafe { core::arch::x86_64::_rdtsc() } >> 24) as u32)
     }
 
     /// `CLOCK_MONOTONIC_COARSE`, in steps of 10 ms.
     #[cfg(any(not(target_arch = "x86_64"), miri))]
     pub(crate) fn now() -> Stamp {
-        Stamp((read(libc::CLOCK_MONOTONIC_COARSE).as_millis() as u64 / 10) as u32)
+        Stamp::of((read(libc::CLOCK_MONOTONIC_COARSE).as_millis() as u64 / 10) as u32)
     }
 }
 
@@ -56,7 +80,7 @@ impl Clock {
 
     /// As [`between`](Self::between), when it is `now`, and so much time `elapsed` since this was made.
     fn share(&self, earlier: Stamp, later: Stamp, now: Stamp, elapsed: Duration) -> Duration {
-        let steps = |from: Stamp, to: Stamp| f64::from(to.0.wrapping_sub(from.0));
+        let steps = |from: Stamp, to: Stamp| f64::from(to.steps().wrapping_sub(from.steps()));
         let all = steps(self.stamp, now);
         if all == 0.0 {
             return Duration::ZERO;
@@ -71,9 +95,9 @@ mod tests {
 
     #[test]
     fn ages_are_in_proportion_to_the_time_that_was_seen() {
-        let clock = Clock { made: Duration::ZERO, stamp: Stamp(1000) };
+        let clock = Clock { made: Duration::ZERO, stamp: Stamp::of(1000) };
         let age = |earlier, later| {
-            clock.share(Stamp(earlier), Stamp(later), Stamp(1100), Duration::from_secs(50)).as_millis()
+            clock.share(Stamp::of(earlier), Stamp::of(later), Stamp::of(1100), Duration::from_secs(50)).as_millis()
         };
         assert_eq!(age(1020, 1020), 0);
         assert_eq!(age(1020, 1024), 2_000);
@@ -85,8 +109,8 @@ mod tests {
 
     #[test]
     fn ages_survive_the_wrap() {
-        let clock = Clock { made: Duration::ZERO, stamp: Stamp(u32::MAX - 89) };
-        let age = clock.share(Stamp(u32::MAX - 4), Stamp(5), Stamp(10), Duration::from_secs(100));
+        let clock = Clock { made: Duration::ZERO, stamp: Stamp::of(u32::MAX - 89) };
+        let age = clock.share(Stamp::of(u32::MAX - 4), Stamp::of(5), Stamp::of(10), Duration::from_secs(100));
         assert_eq!(age, Duration::from_secs(10));
     }
 

@@ -99,15 +99,15 @@ pub fn setup<R: Ring, Op: RingOperation<R>>(
 struct Handling<'i, R: Ring, Op: RingOperation<R>> {
     inner: &'i mut Inner<R>,
     tag: Tag<R, Op>,
-    /// Of the slab of this tag; its request still counts as in flight.
-    warm: Option<Warm>,
+    /// Of the slab of this tag, if there is one; its request still counts as in flight.
+    warm: Warm,
 }
 
 impl<R: Ring, Op: RingOperation<R>> Drop for Handling<'_, R, Op> {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(warm) = self.warm.take() {
-            release_slowly(self.inner, self.tag, warm);
+        if !self.warm.is_none() {
+            release_slowly(self.inner, self.tag, self.warm.take());
         }
     }
 }
@@ -131,7 +131,7 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
     glue: Glue<R, Op>,
 ) {
     let Delivery { cqe, inner } = delivery;
-    let mut this = Handling { inner, tag, warm: None };
+    let mut this = Handling { inner, tag, warm: Warm::NONE };
     let Inner { core, slabs, .. } = &mut *this.inner;
     let slab = tag.slab(slabs);
     let (completion, data) = match find(slab, &cqe) {
@@ -139,7 +139,7 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
             // SAFETY: `this` releases the slot if nobody fills it; until then the slab is used only by a
             // submitter, which knows of it.
             let (data, warm) = unsafe { plain.take() };
-            this.warm = Some(warm);
+            this.warm = warm;
             (Completion::plain(cqe.result, cqe.flags), data)
         }
         Found::Calm(calm) => {
@@ -164,10 +164,8 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
     // SAFETY: `warm` says so.
     let submitter = unsafe { Submitter::with_slot(this.inner, tag, &mut this.warm) };
     let (flow, data) = operation.on_completion(completion, data, submitter);
-    if let Some(warm) = this.warm.take() {
-        // SAFETY: `warm` says so.
-        unsafe { release(this.inner, tag, warm) };
-    }
+    // SAFETY: `warm` says so.
+    unsafe { release(this.inner, tag, this.warm.take()) };
     let inner = &mut *this.inner;
     // What is cold gets the parts of the flow by value, so that a flow is never put together in memory.
     match flow {

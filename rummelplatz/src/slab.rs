@@ -74,20 +74,29 @@ pub(crate) enum Remember<M: Meta> {
 }
 
 /// A slot's own account of itself; never overlaps the value.
+#[repr(C)]
 struct Header<D, M: Meta> {
-    /// See the [module documentation](self).
+    /// See the [module documentation](self). The first thing in a slot, so that one can be compared whatever it
+    /// is the slot of.
     name: u64,
     /// Of a slot whose name is not plain; Free if it is.
     state: State,
     /// How often the generation has come round.
     rounds: u32,
-    next_free: Option<NonNull<Slot<D, M>>>,
-    /// Initialised while the name is plain.
-    brief: MaybeUninit<M::Brief>,
-    /// Initialised while the name is not plain and the state is not Free.
-    meta: MaybeUninit<M>,
+    kept: Kept<D, M>,
 }
 
+/// What a slot keeps beside the value.
+union Kept<D, M: Meta> {
+    /// While the slot is in the list of free ones.
+    next_free: Option<NonNull<Slot<D, M>>>,
+    /// While the name is plain.
+    brief: M::Brief,
+    /// While the name is not plain and the state is not Free.
+    meta: M,
+}
+
+#[repr(C)]
 struct Slot<D, M: Meta> {
     header: Header<D, M>,
     value: UnsafeCell<MaybeUninit<D>>,
@@ -106,11 +115,10 @@ pub struct Slab<D, M: Meta> {
     /// last, whose memory is still warm.
     free: Option<NonNull<Slot<D, M>>>,
     limit: u32,
+    /// There is one at least.
     chunks: Vec<NonNull<Slot<D, M>>>,
-    /// The first chunk, and how many slots it has: most slabs never need another, and here is it found
-    /// at once.
+    /// The first chunk: most slabs never need another, and here is it found at once.
     first: NonNull<Slot<D, M>>,
-    first_slots: u32,
 }
 
 // SAFETY: the slab owns its slots through the raw pointers, as a `Vec<Slot>` would; moving it to
@@ -142,18 +150,11 @@ impl<D, M: Meta> Slab<D, M> {
         Err(_) => panic!("`RingData` is larger than an address space: put it behind a pointer"),
     };
 
-    /// An empty slab whose requests carry `tag`. Allocates nothing, and has no room before
+    /// An empty slab whose requests carry `tag`. It has memory for a chunk, but no room before
     /// [`set_limit`](Self::set_limit).
-    pub const fn new(tag: u8) -> Self {
-        Slab {
-            tag,
-            step: UserData::STEP,
-            free: None,
-            limit: 0,
-            chunks: Vec::new(),
-            first: NonNull::dangling(),
-            first_slots: 0,
-        }
+    pub fn new(tag: u8) -> Self {
+        let first = Self::chunk(tag, 0);
+        Slab { tag, step: UserData::STEP, free: None, limit: 0, chunks: vec![first], first }
     }
 
     /// The tag that the requests carry.
@@ -165,6 +166,7 @@ impl<D, M: Meta> Slab<D, M> {
     pub(crate) fn set_limit(&mut self, limit: u32) {
         // One index is not a slot.
         self.limit = limit.min(NONE - 1);
+        self.tidy();
     }
 
     /// How many slots are not free: counts them.
@@ -194,8 +196,9 @@ impl<D, M: Meta> Slab<D, M> {
             && room < count
         {
             room += 1;
-            // SAFETY: all headers of a chunk are initialised, and are only changed through `&mut self`.
-            free = unsafe { (*slot.as_ptr()).header.next_free };
+            // SAFETY: all headers of a chunk are initialised, and are only changed through `&mut self`; the slot is
+            // in the list.
+            free = unsafe { (*slot.as_ptr()).header.kept.next_free };
         }
         room >= count
     }
@@ -214,55 +217,73 @@ impl<D, M: Meta> Slab<D, M> {
         if first >= self.limit {
             return Err(Full);
         }
+        let chunk = Self::chunk(self.tag, first);
+        self.chunks.push(chunk);
+        // Backwards, so that the first is the first to be used.
+        for offset in (0..Self::CHUNK.min(self.limit - first)).rev() {
+            // SAFETY: the offset is below the number of slots that the chunk has.
+            self.link(unsafe { chunk.add(offset as usize) });
+        }
+        Ok(())
+    }
+
+    /// A chunk of slots that are free and in no list, from this index on.
+    fn chunk(tag: u8, first: u32) -> NonNull<Slot<D, M>> {
         // SAFETY: the layout's size is not zero, because a header's is not.
         let chunk = unsafe { alloc::alloc(Self::CHUNK_LAYOUT) };
         let Some(chunk) = NonNull::new(chunk.cast::<Slot<D, M>>()) else {
             alloc::handle_alloc_error(Self::CHUNK_LAYOUT);
         };
-        // Backwards, so that the first is the first to be used.
-        for offset in (0..Self::CHUNK).rev() {
-            // Past the limit there may be headers, and past the last index their names wrap, but no
-            // such slot is ever used.
+        for offset in 0..Self::CHUNK {
+            // Past the last index names wrap, but no such slot is ever used.
             let index = first.wrapping_add(offset);
+            let name = !UserData::pack(tag, 0, index);
+            let header = Header { name, state: State::Free, rounds: 0, kept: Kept { next_free: None } };
             // SAFETY: the offset is below the number of slots that were allocated.
             let slot = unsafe { chunk.add(offset as usize) };
-            let header = Header {
-                name: !UserData::pack(self.tag, 0, index),
-                state: State::Free,
-                rounds: 0,
-                next_free: self.free,
-                brief: MaybeUninit::uninit(),
-                meta: MaybeUninit::uninit(),
-            };
             // SAFETY: the header is memory of the chunk that nothing refers to yet.
             unsafe { (&raw mut (*slot.as_ptr()).header).write(header) };
-            if index >= first && index < self.limit {
-                self.free = Some(slot);
-            }
         }
-        if self.chunks.is_empty() {
-            (self.first, self.first_slots) = (chunk, Self::CHUNK);
-        }
-        self.chunks.push(chunk);
-        Ok(())
+        chunk
+    }
+
+    /// The place of the slot that a `user_data` names, if that is in the first chunk, or of some other that is.
+    /// There is no question in it: who asks compares names anyway.
+    #[inline(always)]
+    fn in_first(&self, user_data: u64) -> NonNull<Slot<D, M>> {
+        let offset = UserData::slot(user_data) & (Self::CHUNK - 1);
+        // SAFETY: the offset is below the number of slots that the chunk has.
+        unsafe { self.first.add(offset as usize) }
     }
 
     /// The place of a slot whose chunk exists.
-    #[inline(always)]
     fn slot(&self, index: u32) -> Option<NonNull<Slot<D, M>>> {
-        if index < self.first_slots {
-            // SAFETY: the first chunk has that many slots.
-            return Some(unsafe { self.first.add(index as usize) });
+        let chunk = *self.chunks.get((index >> Self::CHUNK_SHIFT) as usize)?;
+        // SAFETY: the offset is below `CHUNK`, so it stays inside the allocation.
+        Some(unsafe { chunk.add((index & (Self::CHUNK - 1)) as usize) })
+    }
+
+    /// The place of the slot with this name, which a request with this `user_data` gives it.
+    #[inline(always)]
+    fn named(&self, name: u64, user_data: u64) -> Option<NonNull<Slot<D, M>>> {
+        let slot = self.in_first(user_data);
+        if Self::name(slot) == name {
+            return Some(slot);
         }
-        self.slot_beyond(index)
+        self.named_beyond(name, user_data)
     }
 
     #[cold]
     #[inline(never)]
-    fn slot_beyond(&self, index: u32) -> Option<NonNull<Slot<D, M>>> {
-        let chunk = *self.chunks.get((index >> Self::CHUNK_SHIFT) as usize)?;
-        // SAFETY: the offset is below `CHUNK`, so it stays inside the allocation.
-        Some(unsafe { chunk.add((index & (Self::CHUNK - 1)) as usize) })
+    fn named_beyond(&self, name: u64, user_data: u64) -> Option<NonNull<Slot<D, M>>> {
+        self.slot(UserData::slot(user_data)).filter(|slot| Self::name(*slot) == name)
+    }
+
+    /// The name of a slot.
+    #[inline(always)]
+    fn name(slot: NonNull<Slot<D, M>>) -> u64 {
+        // SAFETY: all headers of a chunk are initialised, and are only changed through `&mut self`.
+        unsafe { (*slot.as_ptr()).header.name }
     }
 
     /// Puts `value` into a slot and runs `build` on it there, at the address that it keeps.
@@ -292,22 +313,32 @@ impl<D, M: Meta> Slab<D, M> {
         // SAFETY: all headers of a chunk are initialised, do not overlap a value, and the slab is borrowed
         // exclusively.
         let header = unsafe { &(*free.as_ptr()).header };
-        self.free = header.next_free;
+        // SAFETY: it is in the list.
+        self.free = unsafe { header.kept.next_free };
         Some(Vacancy { slot: free.cast(), user_data: !header.name })
     }
 
-    /// Makes a vacancy of a slot whose value was taken, to be filled or released at once.
+    /// Makes a vacancy of a slot whose value was taken, if it is one, to be filled or released at once.
     ///
     /// # Safety
     ///
-    /// The slot is of this slab.
+    /// The slot is of this slab, or [none](Warm::NONE).
     #[inline(always)]
-    pub(crate) unsafe fn vacate(&mut self, warm: Warm) -> Vacancy {
-        let slot = warm.slot.cast::<Slot<D, M>>();
-        // SAFETY: as in `link`; the slot is of this slab.
-        let header = unsafe { &mut (*slot.as_ptr()).header };
-        let user_data = header.next(header.name, self.step);
-        Vacancy { slot: warm.slot, user_data }
+    pub(crate) unsafe fn vacate(&mut self, warm: Warm) -> Option<Vacancy> {
+        // SAFETY: what `warm` points to begins with a name that is initialised, which nobody writes to now: a slot with
+        // its header, and `NO_NAME` is nothing else.
+        let name = unsafe { warm.slot.cast::<u64>().read() };
+        let (user_data, comes_round) = UserData::step(name, self.step);
+        // That of no slot does, too, so that this is the only question.
+        if comes_round {
+            if warm.is_none() {
+                return None;
+            }
+            let slot = warm.slot.cast::<Slot<D, M>>();
+            // SAFETY: as in `link`; the slot is of this slab.
+            unsafe { &mut (*slot.as_ptr()).header }.count_round();
+        }
+        Some(Vacancy { slot: warm.slot, user_data })
     }
 
     /// As [`insert_with`](Self::insert_with), into a slot that is known to be free.
@@ -351,11 +382,11 @@ impl<D, M: Meta> Slab<D, M> {
         let header = unsafe { &mut (*slot).header };
         match meta {
             Remember::Plain(brief) => {
-                header.brief = MaybeUninit::new(brief);
+                header.kept.brief = brief;
                 header.name = user_data;
             }
             Remember::All(meta) => {
-                let meta = header.meta.write(meta);
+                header.kept.meta = meta;
                 header.state = if meta.is_calm() { State::Calm } else { State::Live };
                 header.name = !user_data;
             }
@@ -384,7 +415,7 @@ impl<D, M: Meta> Slab<D, M> {
     fn link(&mut self, slot: NonNull<Slot<D, M>>) {
         // SAFETY: all headers of a chunk are initialised, do not overlap a value, and the slab is borrowed
         // exclusively.
-        unsafe { (*slot.as_ptr()).header.next_free = self.free };
+        unsafe { (*slot.as_ptr()).header.kept.next_free = self.free };
         self.free = Some(slot);
     }
 
@@ -419,26 +450,18 @@ impl<D, M: Meta> Slab<D, M> {
     /// The slot of the plain request with this `user_data`, if there is one.
     #[inline(always)]
     pub(crate) fn find_plain(&mut self, user_data: u64) -> Option<Plain<'_, D, M>> {
-        let slot = self.slot(UserData::slot(user_data))?;
-        // SAFETY: all headers of a chunk are initialised, and the slab is borrowed exclusively.
-        let name = unsafe { (*slot.as_ptr()).header.name };
-        if name != user_data {
-            return None;
-        }
+        let slot = self.named(user_data, user_data)?;
         Some(Plain { slab: PhantomData, slot })
     }
 
     /// The slot of the calm request with this `user_data`, if there is one.
     #[inline(always)]
     pub(crate) fn find_calm(&mut self, user_data: u64) -> Option<Calm<'_, D, M>> {
-        let slot = self.slot(UserData::slot(user_data))?;
+        let slot = self.named(!user_data, user_data)?;
         // SAFETY: all headers of a chunk are initialised, they do not overlap a value, and the slab is
         // borrowed exclusively.
-        let header = unsafe { &(*slot.as_ptr()).header };
-        if header.name != !user_data || header.state != State::Calm {
-            return None;
-        }
-        Some(Calm { slab: PhantomData, slot })
+        let is_calm = unsafe { (*slot.as_ptr()).header.state } == State::Calm;
+        is_calm.then_some(Calm { slab: PhantomData, slot })
     }
 
     /// The slot of the request with this `user_data`, if there is one.
@@ -463,7 +486,7 @@ impl<D, M: Meta> Slab<D, M> {
         // overlap the value, and the slab is borrowed exclusively.
         let header = unsafe { &mut (*slot).header };
         // SAFETY: the slot is lent: not plain, and not free.
-        if !unsafe { header.meta.assume_init_ref() }.is_calm() {
+        if !unsafe { header.kept.meta }.is_calm() {
             return Err(value);
         }
         // SAFETY: the slot is lent, so the place holds no value that would be overwritten.
@@ -502,10 +525,10 @@ impl<D, M: Meta> Slab<D, M> {
                 let user_data = if is_plain { header.name } else { !header.name };
                 if is_plain {
                     // SAFETY: it is, because the name is plain.
-                    visit(user_data, &M::of_plain(unsafe { header.brief.assume_init() }));
+                    visit(user_data, &M::of_plain(unsafe { header.kept.brief }));
                 } else {
                     // SAFETY: the name is not plain and the state not Free.
-                    visit(user_data, unsafe { header.meta.assume_init_ref() });
+                    visit(user_data, unsafe { &header.kept.meta });
                 }
             }
         }
@@ -572,10 +595,33 @@ impl<D, M: Meta> Drop for Slab<D, M> {
     }
 }
 
-/// The slot of a plain request whose value was taken: to be [vacated](Slab::vacate).
+/// The slot of a plain request whose value was taken: to be [vacated](Slab::vacate). Or none.
 #[must_use]
 pub(crate) struct Warm {
     slot: NonNull<()>,
+}
+
+/// In the place of a name where there is no slot: no request has this tag, and a step from here comes round.
+static NO_NAME: u64 = u64::MAX;
+const NO_SLOT: NonNull<()> = match NonNull::new((&raw const NO_NAME).cast_mut()) {
+    Some(name) => name.cast(),
+    None => panic!("a static has an address"),
+};
+
+impl Warm {
+    /// No slot. Not as an `Option`, because [`Slab::vacate`] need not ask then which it is.
+    pub(crate) const NONE: Warm = Warm { slot: NO_SLOT };
+
+    #[inline(always)]
+    pub(crate) fn is_none(&self) -> bool {
+        self.slot == Warm::NONE.slot
+    }
+
+    /// Leaves none.
+    #[inline(always)]
+    pub(crate) fn take(&mut self) -> Warm {
+        std::mem::replace(self, Warm::NONE)
+    }
 }
 
 // SAFETY: it only says where a slot is; who uses it there answers for that.
@@ -649,7 +695,7 @@ impl<D, M: Meta> Calm<'_, D, M> {
         let header = unsafe { &mut (*slot).header };
         header.state = State::Lent;
         // SAFETY: the name is not plain, and the state was not Free.
-        let meta = unsafe { header.meta.assume_init() };
+        let meta = unsafe { header.kept.meta };
         // SAFETY: the state was Calm, so the value is initialised; it is Lent now, so nobody reads the
         // value again.
         let value = unsafe { (*slot).value.get().cast::<D>().read() };
@@ -702,14 +748,14 @@ impl<D, M: Meta> Occupied<'_, D, M> {
         let header = self.header();
         if header.name == user_data {
             // SAFETY: it is, because the name is plain.
-            header.meta = MaybeUninit::new(M::of_plain(unsafe { header.brief.assume_init() }));
+            header.kept.meta = M::of_plain(unsafe { header.kept.brief });
             header.state = State::Live;
             header.name = !user_data;
         } else if header.state == State::Calm {
             header.state = State::Live;
         }
         // SAFETY: the slot is not free and, by now, its name not plain.
-        unsafe { header.meta.assume_init_mut() }
+        unsafe { &mut header.kept.meta }
     }
 
     /// Frees the slot and returns its value, if it was here.
@@ -860,7 +906,7 @@ mod tests {
         // SAFETY: the slot is filled below, and the slab not looked at before.
         let (value, warm) = unsafe { slab.find_plain(user_data)?.take() };
         // SAFETY: it was found in this slab.
-        let vacancy = unsafe { slab.vacate(warm) };
+        let vacancy = unsafe { slab.vacate(warm)? };
         // SAFETY: as above.
         Some(unsafe { slab.fill(vacancy, value, |_| (Remember::Plain(meta), ())) }.0)
     }
@@ -870,7 +916,7 @@ mod tests {
         // SAFETY: the slot is released below, and the slab not looked at before.
         let (value, warm) = unsafe { slab.find_plain(user_data)?.take() };
         // SAFETY: it was found in this slab.
-        let vacancy = unsafe { slab.vacate(warm) };
+        let vacancy = unsafe { slab.vacate(warm)? };
         // SAFETY: as above.
         unsafe { slab.release(vacancy) };
         Some(value)
@@ -1005,9 +1051,8 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_slab_allocates_nothing_and_a_busy_slot_no_more_than_one_chunk() {
+    fn a_busy_slot_needs_no_more_than_the_first_chunk() {
         let mut slab = unlimited::<u64, ()>(1);
-        assert_eq!(slab.chunks.capacity(), 0);
         for _ in 0..steps(10_000) {
             let (_, user_data, _) = insert(&mut slab, 1, ());
             assert_eq!(take(&mut slab, user_data), Some(1));
@@ -1341,7 +1386,7 @@ mod tests {
 
     #[test]
     fn an_insertion_without_a_reservation_is_refused_and_loses_nothing() {
-        let (drops, mut slab) = (Drops::default(), unlimited::<Counted, ()>(1));
+        let (drops, mut slab) = (Drops::default(), Slab::<Counted, ()>::new(1));
         let value = drops.issue();
         let inserted =
             catch_unwind(AssertUnwindSafe(|| slab.insert_with(value, |_| (Remember::All(()), ())).1)).is_ok();

@@ -348,9 +348,9 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     fn inner(&mut self) -> &mut Inner<R> {
         let tag = self.tag();
         let (inner, warm) = self.open();
-        if let Some(warm) = warm.and_then(Option::take) {
+        if let Some(warm) = warm {
             // SAFETY: whoever has made this submitter has promised it.
-            unsafe { release(inner, tag, warm) };
+            unsafe { release(inner, tag, warm.take()) };
         }
         inner
     }
@@ -382,10 +382,10 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         let Some(place) = core.queue.place() else {
             return accept_slowly(self.inner(), tag, data, flags, build);
         };
-        let vacancy = match warm.and_then(Option::take) {
+        // SAFETY: it is of this slab, as whoever has made this submitter has promised.
+        let vacancy = match warm.and_then(|warm| unsafe { slab.vacate(warm.take()) }) {
             // Its request is still counted: as this one, from here on.
-            // SAFETY: it is of this slab, as whoever has made this submitter has promised.
-            Some(warm) => unsafe { slab.vacate(warm) },
+            Some(vacancy) => vacancy,
             None => {
                 let Some(vacancy) = slab.vacancy() else {
                     return accept_slowly(self.inner(), tag, data, flags, build);
@@ -403,7 +403,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     }
 }
 
-/// Gives back a slot whose request is over, and counts that off.
+/// Gives back a slot, if it is one, whose request is over, and counts that off.
 ///
 /// # Safety
 ///
@@ -414,12 +414,16 @@ pub(crate) unsafe fn release<R: Ring, Op: RingOperation<R>>(
     tag: Tag<R, Op>,
     warm: Warm,
 ) {
+    if warm.is_none() {
+        return;
+    }
     let slab = tag.slab(&mut inner.slabs);
     // SAFETY: the caller's promise is the same.
-    let vacancy = unsafe { slab.vacate(warm) };
-    // SAFETY: it is of this slab.
-    unsafe { slab.release(vacancy) };
-    inner.core.in_flight -= 1;
+    if let Some(vacancy) = unsafe { slab.vacate(warm) } {
+        // SAFETY: it is of this slab.
+        unsafe { slab.release(vacancy) };
+        inner.core.in_flight -= 1;
+    }
 }
 
 /// Accepts a request for which room must be made.

@@ -16,7 +16,7 @@ pub struct SubmissionQueueSubmitter<'a, R: Ring, Op> {
     inner: &'a mut Inner<R>,
     tag: Tag<R, Op>,
     /// In the handler of a plain request: its slot, still warm, for the next request of the operation.
-    warm: Option<&'a mut Option<Warm>>,
+    warm: Option<&'a mut Warm>,
     not_send: PhantomData<*mut ()>,
 }
 
@@ -33,13 +33,9 @@ impl<'a, R: Ring, Op> SubmissionQueueSubmitter<'a, R, Op> {
     ///
     /// # Safety
     ///
-    /// The slot is of the slab of `tag` in `inner`, and its request still counts as in flight.
+    /// The slot, if it is one, is of the slab of `tag` in `inner`, and its request still counts as in flight.
     #[inline(always)]
-    pub(crate) unsafe fn with_slot(
-        inner: &'a mut Inner<R>,
-        tag: Tag<R, Op>,
-        warm: &'a mut Option<Warm>,
-    ) -> Self {
+    pub(crate) unsafe fn with_slot(inner: &'a mut Inner<R>, tag: Tag<R, Op>, warm: &'a mut Warm) -> Self {
         SubmissionQueueSubmitter { inner, tag, warm: Some(warm), not_send: PhantomData }
     }
 
@@ -60,7 +56,7 @@ impl<'a, R: Ring, Op> SubmissionQueueSubmitter<'a, R, Op> {
     /// What is behind it, and a warm slot that nobody else knows of: the slab looks as if its request were
     /// still in flight.
     #[inline(always)]
-    pub(crate) fn open(&mut self) -> (&mut Inner<R>, Option<&mut Option<Warm>>) {
+    pub(crate) fn open(&mut self) -> (&mut Inner<R>, Option<&mut Warm>) {
         (self.inner, self.warm.as_deref_mut())
     }
 }

@@ -48,7 +48,7 @@ impl UserData {
     #[inline(always)]
     pub(crate) fn step(bits: u64, step: u64) -> (u64, bool) {
         if crate::mutant::is("no generation") {
-            return (bits, false);
+            return (bits, bits == u64::MAX);
         }
         bits.overflowing_add(step)
     }

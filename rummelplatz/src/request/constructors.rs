@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use io_uring::types::{Fd, FsyncFlags, TimeoutFlags, Timespec};
 use io_uring::{opcode, squeue};
 
-use super::{Address, Parts, Prepared, Request, Stream, sqe};
+use super::{Address, Parts, Prepared, Request, Stream};
 use crate::buffers::BufferPool;
 use crate::clock;
 use crate::facts::{Facts, Yields};
@@ -46,13 +46,13 @@ fn transfer<'d, T>(
     op_flags: u32,
 ) -> Request<'d> {
     let address = memory.expose_provenance() as u64;
-    request(sqe::entry(opcode, fd(descriptor).0, address, length(bytes), offset, op_flags))
+    Parts::usual(opcode, fd(descriptor).0, address, length(bytes), offset, op_flags).request()
 }
 
 /// Does nothing, and completes (`IORING_OP_NOP`, since 5.1).
 #[inline]
 pub fn nop<'d>() -> Request<'d> {
-    request(sqe::entry(opcode::Nop::CODE, -1, 0, 0, 0, 0))
+    Parts::usual(opcode::Nop::CODE, -1, 0, 0, 0, 0).request()
 }
 
 /// Closes a descriptor (`IORING_OP_CLOSE`, since 5.6).
@@ -474,7 +474,7 @@ mod tests {
         asks(send(&file, &buffer), (opcode::Send::CODE, 0, 0, at, 8, no_signal), number);
         assert_eq!(length(u32::MAX as usize + 2), u32::MAX, "cut, as the kernel cuts it");
         for (how, whole) in [(Flags::EMPTY, 0), (Flags::DETACHED, libc::MSG_WAITALL as u32)] {
-            let (facts, prepared) = send(&file, &buffer).parts.place(how, Stamp(0));
+            let (facts, prepared) = send(&file, &buffer).parts.place(how, Stamp::ZERO);
             let (asked, ..) = parts(Parts { prepared, facts, closes: None });
             assert_eq!(asked, (opcode::Send::CODE, 0, 0, at, 8, no_signal | whole));
         }

@@ -152,6 +152,21 @@ impl Parts {
         Parts { prepared: Prepared::Entry(entry), facts, closes: None }
     }
 
+    /// Of an entry of the usual kind. Its opcode is not read out of it again, so that the compiler need not know
+    /// it as a byte there.
+    #[inline(always)]
+    fn usual(
+        opcode: u8,
+        descriptor: RawFd,
+        address: u64,
+        length: u32,
+        offset: u64,
+        op_flags: u32,
+    ) -> Parts {
+        let entry = sqe::entry(opcode, descriptor, address, length, offset, op_flags);
+        Parts { prepared: Prepared::Entry(entry), facts: Facts::new(opcode), closes: None }
+    }
+
     fn yielding(mut self, yields: Yields) -> Parts {
         self.facts.yields = yields;
         self
@@ -180,7 +195,7 @@ impl Parts {
         if flags.contains(Flags::DETACHED)
             && let Prepared::Entry(entry) = &mut prepared
         {
-            sqe::send_whole(entry);
+            sqe::send_whole(facts.opcode, entry);
         }
         (facts, prepared)
     }
@@ -207,8 +222,7 @@ impl<D> Meta for Record<D> {
     type Brief = Brief;
 
     fn of_plain(brief: Brief) -> Self {
-        let facts = Facts { yields: brief.yields, born: brief.born, ..Facts::new(brief.opcode) };
-        Record { facts, arm: None }
+        Record { facts: brief.facts(), arm: None }
     }
 
     #[inline(always)]
@@ -340,7 +354,7 @@ pub(crate) fn arm_again<D>(slot: &mut Occupied<'_, D, Record<D>>, user_data: u64
     // SAFETY: only streams have a function to arm them, and no stream points into its data; so even
     // if the kernel still had this one, nothing but Rust would use the data.
     let (facts, mut prepared) =
-        unsafe { slot.with_value(|data| arm(data).parts.place(Flags::EMPTY, Stamp(0))) }?;
+        unsafe { slot.with_value(|data| arm(data).parts.place(Flags::EMPTY, Stamp::ZERO)) }?;
     let old = &mut slot.meta().facts;
     if let Prepared::Timeout { count, .. } = &mut prepared
         && old.ticks > 0

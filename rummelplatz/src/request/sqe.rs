@@ -43,9 +43,8 @@ pub(crate) fn entry(
     /// The same in `struct io_uring_sqe`.
     #[repr(C)]
     struct Sqe {
-        opcode: u8,
-        flags: u8,
-        ioprio: u16,
+        /// And `flags` and `ioprio`, which are 0: one number is written at once.
+        opcode: u32,
         descriptor: RawFd,
         offset: u64,
         address: u64,
@@ -56,7 +55,7 @@ pub(crate) fn entry(
     const _: () = assert!(offset_of!(Sqe, length) == LEN && offset_of!(Sqe, op_flags) == OP_FLAGS);
 
     let sqe =
-        Sqe { opcode, flags: 0, ioprio: 0, descriptor, offset, address, length, op_flags, rest: [0; 4] };
+        Sqe { opcode: u32::from_le(u32::from(opcode)), descriptor, offset, address, length, op_flags, rest: [0; 4] };
     // SAFETY: an entry is `repr(C)` over the system's structure, 64 bytes of numbers, which these are.
     unsafe { mem::transmute::<Sqe, squeue::Entry>(sqe) }
 }
@@ -92,9 +91,9 @@ pub(crate) fn updates_user_data(entry: &squeue::Entry) -> bool {
         && word_at::<LEN>(entry) & IORING_POLL_UPDATE_USER_DATA != 0
 }
 
-/// Makes a send go out whole or fail (`MSG_WAITALL`, since 5.19); other entries stay as they are.
-pub(crate) fn send_whole(entry: &mut squeue::Entry) {
-    if entry.get_opcode() as u8 == opcode::Send::CODE {
+/// Makes a send go out whole or fail (`MSG_WAITALL`, since 5.19); entries of other opcodes stay as they are.
+pub(crate) fn send_whole(opcode: u8, entry: &mut squeue::Entry) {
+    if opcode == opcode::Send::CODE {
         let flags = word_at::<OP_FLAGS>(entry) | libc::MSG_WAITALL as u32;
         // SAFETY: `msg_flags` of a send lies at this offset, aligned; the entry is borrowed
         // exclusively.
@@ -222,12 +221,12 @@ mod tests {
     #[test]
     fn only_sends_are_made_whole() {
         let mut send = opcode::Send::new(Fd(0), std::ptr::null(), 0).flags(libc::MSG_NOSIGNAL).build();
-        send_whole(&mut send);
+        send_whole(opcode::Send::CODE, &mut send);
         let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
         assert_eq!(word_at::<OP_FLAGS>(&send), flags);
 
         let mut nop = opcode::Nop::new().build();
-        send_whole(&mut nop);
+        send_whole(opcode::Nop::CODE, &mut nop);
         assert_eq!(word_at::<OP_FLAGS>(&nop), 0);
     }
 
