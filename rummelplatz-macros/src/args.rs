@@ -3,7 +3,7 @@
 use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream, Parser};
-use syn::{Path, Token, braced};
+use syn::{Field, Generics, Path, Token, braced};
 
 use crate::diag::Errors;
 
@@ -50,6 +50,23 @@ pub(crate) fn item<T: Parse>(tokens: TokenStream) -> syn::Result<T> {
         item.parse()
     };
     inside.parse2(TokenTree::from(group).into())
+}
+
+/// Refuses what the parser takes for the name of a field or a parameter, and the language does not.
+pub(crate) fn named<'n>(
+    fields: impl IntoIterator<Item = &'n Field>,
+    generics: &'n Generics,
+    errors: &mut Errors,
+) -> Option<()> {
+    let fields = fields.into_iter().filter_map(|field| field.ident.as_ref());
+    let mut names = fields.chain(generics.type_params().map(|parameter| &parameter.ident));
+    match names.find(|name| *name == "_") {
+        Some(name) => {
+            errors.at(name, "`_` is no name; write one");
+            None
+        }
+        None => Some(()),
+    }
 }
 
 /// Reads a list of arguments. `one` is called after each word and reads the rest of that argument; where it fails,

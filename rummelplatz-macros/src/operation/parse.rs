@@ -21,6 +21,7 @@ pub(super) fn operation(item: TokenStream, errors: &mut Errors) -> Option<Operat
             return None;
         }
     };
+    args::named([], &item.generics, errors)?;
     let mut attributes = item.attrs.iter().filter(|attribute| attribute.path().is_ident(ATTRIBUTE));
     let (mut krate, mut types, mut handlers) = (Once::default(), Types::default(), Handlers::default());
     if let Some(attribute) = attributes.next() {

@@ -13,7 +13,6 @@ pub(super) fn ring(ring: &Ring, errors: &mut Errors) {
         number(ring, errors);
         names(ring, errors);
         for operation in &ring.operations {
-            named(operation, errors);
             owned(operation, errors);
         }
     }
@@ -97,13 +96,6 @@ fn names(ring: &Ring, errors: &mut Errors) {
             ),
         };
         errors.at(&operation.ident, message);
-    }
-}
-
-/// What syn takes for a name, but is none.
-fn named(operation: &Operation, errors: &mut Errors) {
-    if operation.name == "_" {
-        errors.at(&operation.ident, "an operation needs a name; write one instead of `_`");
     }
 }
 

@@ -52,6 +52,7 @@ pub(super) fn ring(args: TokenStream, item: TokenStream, errors: &mut Errors) ->
             return None;
         }
     };
+    args::named(&fields, &generics, errors)?;
     let operations = fields.into_iter().enumerate().map(|(index, field)| operation(field, index + 1));
     Some(Ring {
         krate: krate.first.unwrap_or_else(|| parse_quote!(::rummelplatz)),
