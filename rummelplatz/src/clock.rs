@@ -97,7 +97,9 @@ mod tests {
     fn ages_are_in_proportion_to_the_time_that_was_seen() {
         let clock = Clock { made: Duration::ZERO, stamp: Stamp::of(1000) };
         let age = |earlier, later| {
-            clock.share(Stamp::of(earlier), Stamp::of(later), Stamp::of(1100), Duration::from_secs(50)).as_millis()
+            clock
+                .share(Stamp::of(earlier), Stamp::of(later), Stamp::of(1100), Duration::from_secs(50))
+                .as_millis()
         };
         assert_eq!(age(1020, 1020), 0);
         assert_eq!(age(1020, 1024), 2_000);

@@ -150,20 +150,23 @@ fn allow() -> TokenStream {
 
 /// The tokens of a type with `Self` replaced by the ring, whose path `this` may stand in an expression.
 fn without_self(tokens: TokenStream, ring: &Ident, this: &TokenStream) -> TokenStream {
-    let mut tokens = tokens.into_iter();
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let sign = |token: &TokenTree| match token {
+        TokenTree::Punct(punct) => punct.as_char(),
+        _ => ' ',
+    };
+    let signs: Vec<char> = tokens.iter().map(sign).collect();
     let mut replaced = TokenStream::new();
-    while let Some(token) = tokens.next() {
+    for (index, token) in tokens.iter().enumerate() {
         match token {
             TokenTree::Ident(ident) if ident == "Self" => {
-                let mut next = tokens.clone().map(|token| match token {
-                    TokenTree::Punct(punct) => punct.as_char(),
-                    _ => ' ',
-                });
-                replaced.extend(match [next.next(), next.next(), next.next()] {
-                    // It has arguments of its own, of which the compiler says that there can't be any.
-                    [Some('<'), ..] | [Some(':'), Some(':'), Some('<')] => quote!(#ring),
-                    [Some(':'), ..] => quote!(<#this>),
-                    _ => this.clone(),
+                let (before, after) = (&signs[..index], &signs[index + 1..]);
+                let has_arguments = after.starts_with(&['<']) || after.starts_with(&[':', ':', '<']);
+                replaced.extend(match after.starts_with(&[':', ':']) {
+                    // There is no such type, as the compiler says of what was written.
+                    _ if has_arguments || before.ends_with(&[':', ':']) => quote!(#ring),
+                    true => quote!(<#this>),
+                    false => this.clone(),
                 });
             }
             TokenTree::Group(group) => {
@@ -171,7 +174,7 @@ fn without_self(tokens: TokenStream, ring: &Ident, this: &TokenStream) -> TokenS
                 inner.set_span(group.span());
                 replaced.extend([TokenTree::Group(inner)]);
             }
-            other => replaced.extend([other]),
+            other => replaced.extend([other.clone()]),
         }
     }
     replaced

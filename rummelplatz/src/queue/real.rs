@@ -2,13 +2,12 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use io_uring::IoUring;
 use io_uring::types::{SubmitArgs, Timespec};
-use rustix::io::Errno;
-use rustix::io_uring::{IoringEnterFlags, IoringRegisterOp, io_uring_enter, io_uring_register};
+use io_uring::{EnterFlags, IoUring};
+use syscalls::{Errno, Sysno};
 
 use super::mapped::Mapped;
 use super::memory::Queues;
@@ -22,10 +21,14 @@ pub(crate) struct Real {
     /// What to enter: the ring's descriptor or, with a flag, its place in the table of the thread that
     /// runs it.
     entrance: RawFd,
-    entrance_flags: IoringEnterFlags,
+    entrance_flags: EnterFlags,
     /// A thread of the kernel looks for entries (`IORING_SETUP_SQPOLL`).
     has_poller: bool,
 }
+
+/// Of `io_uring_register`, since 5.18.
+const IORING_REGISTER_RING_FDS: u32 = 20;
+const IORING_UNREGISTER_RING_FDS: u32 = 21;
 
 /// `struct io_uring_rsrc_update`, in which a ring is registered.
 #[repr(C)]
@@ -44,20 +47,18 @@ impl Real {
     pub(crate) fn new(ring: IoUring) -> io::Result<Real> {
         let ring = Mapped::new(ring)?;
         let has_poller = ring.params().is_setup_sqpoll();
-        Ok(Real { entrance: ring.as_raw_fd(), entrance_flags: IoringEnterFlags::empty(), has_poller, ring })
+        Ok(Real { entrance: ring.as_raw_fd(), entrance_flags: EnterFlags::empty(), has_poller, ring })
     }
 
     #[inline(always)]
-    fn enter_now(&mut self, queued: u32, want: u32, mut flags: IoringEnterFlags) -> io::Result<()> {
+    fn enter_now(&mut self, queued: u32, want: u32, mut flags: EnterFlags) -> io::Result<()> {
         if self.has_poller {
             flags |= self.wake_poller(queued, flags.is_empty());
         }
-        // SAFETY: the number is that of the ring, or of its place in the table of this thread, as the
-        // flags say.
-        let ring = unsafe { BorrowedFd::borrow_raw(self.entrance) };
-        // SAFETY: what queued entries point to is good, see `uring`; there is no argument to be wrong
-        // about.
-        let entered = unsafe { io_uring_enter(ring, queued, want, flags | self.entrance_flags) };
+        let (ring, flags) = (self.entrance, (flags | self.entrance_flags).bits());
+        // SAFETY: the number is that of the ring, or of its place in the table of this thread, as the flags
+        // say; what queued entries point to is good, see `uring`; there is no argument to be wrong about.
+        let entered = unsafe { syscalls::syscall!(Sysno::io_uring_enter, ring, queued, want, flags, 0, 0) };
         match entered {
             Ok(_) => Ok(()),
             Err(error) => fail(error),
@@ -66,7 +67,7 @@ impl Real {
 
     #[cold]
     fn enter_for(&mut self, time: Duration, queued: u32) -> io::Result<()> {
-        let mut flags = IoringEnterFlags::GETEVENTS | IoringEnterFlags::EXT_ARG;
+        let mut flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
         if self.has_poller {
             flags |= self.wake_poller(queued, false);
         }
@@ -77,17 +78,24 @@ impl Real {
         entered.map(|_| ())
     }
 
+    /// Changes one place of the thread's table of rings. Whether it was done.
+    fn update(&self, operation: u32, update: &mut Files) -> bool {
+        let (ring, update) = (self.ring.as_raw_fd(), &raw mut *update);
+        // SAFETY: the argument is what both of these operations read and write, and there is one of it.
+        unsafe { syscalls::syscall!(Sysno::io_uring_register, ring, operation, update, 1) == Ok(1) }
+    }
+
     /// What an enter must also say when a thread of the kernel looks for entries
     /// (`IORING_SETUP_SQPOLL`): to wake it and, if that is all the enter is for, to wait for room.
     #[cold]
-    fn wake_poller(&self, queued: u32, submits_only: bool) -> IoringEnterFlags {
+    fn wake_poller(&self, queued: u32, submits_only: bool) -> EnterFlags {
         let queues = self.ring.places();
-        let mut flags = IoringEnterFlags::empty();
+        let mut flags = EnterFlags::empty();
         if queues.needs_wakeup() {
-            flags |= IoringEnterFlags::SQ_WAKEUP;
+            flags |= EnterFlags::SQ_WAKEUP;
         }
         if submits_only && queued == queues.capacity() {
-            flags |= IoringEnterFlags::SQ_WAIT;
+            flags |= EnterFlags::SQ_WAIT;
         }
         flags
     }
@@ -96,7 +104,7 @@ impl Real {
 #[cold]
 #[inline(never)]
 fn fail(error: Errno) -> io::Result<()> {
-    Err(error.into())
+    Err(io::Error::from_raw_os_error(error.into_raw()))
 }
 
 impl Kernel for Real {
@@ -119,9 +127,9 @@ impl Kernel for Real {
     #[inline(always)]
     fn enter(&mut self, queued: u32, patience: Patience) -> io::Result<()> {
         match patience {
-            Patience::Submit => self.enter_now(queued, 0, IoringEnterFlags::empty()),
-            Patience::Poll => self.enter_now(queued, 0, IoringEnterFlags::GETEVENTS),
-            Patience::Wait => self.enter_now(queued, 1, IoringEnterFlags::GETEVENTS),
+            Patience::Submit => self.enter_now(queued, 0, EnterFlags::empty()),
+            Patience::Poll => self.enter_now(queued, 0, EnterFlags::GETEVENTS),
+            Patience::Wait => self.enter_now(queued, 1, EnterFlags::GETEVENTS),
             Patience::WaitFor(time) => self.enter_for(time, queued),
             Patience::ReapFor(time) => self.enter_for(time, 0),
         }
@@ -130,14 +138,9 @@ impl Kernel for Real {
     /// A thread has 16 places for rings.
     fn register(&mut self) {
         let mut update = Files { offset: u32::MAX, reserved: 0, data: self.ring.as_raw_fd() as u64 };
-        // SAFETY: the argument is what this operation reads and writes, and there is one of it.
-        let registered = unsafe {
-            let update = (&raw mut update).cast();
-            io_uring_register(self.ring.as_fd(), IoringRegisterOp::RegisterRingFds, update, 1)
-        };
-        if registered == Ok(1) {
+        if self.update(IORING_REGISTER_RING_FDS, &mut update) {
             self.entrance = update.offset as RawFd;
-            self.entrance_flags = IoringEnterFlags::REGISTERED_RING;
+            self.entrance_flags = EnterFlags::REGISTERED_RING;
         }
     }
 
@@ -145,17 +148,11 @@ impl Kernel for Real {
         if self.entrance_flags.is_empty() {
             return;
         }
-        self.entrance_flags = IoringEnterFlags::empty();
+        self.entrance_flags = EnterFlags::empty();
         let offset = mem::replace(&mut self.entrance, self.ring.as_raw_fd()) as u32;
-        let mut update = Files { offset, reserved: 0, data: 0 };
-        // SAFETY: as in `register`.
-        let unregistered = unsafe {
-            let update = (&raw mut update).cast();
-            io_uring_register(self.ring.as_fd(), IoringRegisterOp::UnregisterRingFds, update, 1)
-        };
         // A ring that is restricted to less (IORING_REGISTER_RESTRICTIONS) keeps its place until the
         // thread ends.
-        unregistered.ok();
+        self.update(IORING_UNREGISTER_RING_FDS, &mut Files { offset, reserved: 0, data: 0 });
     }
 
     fn notify(&mut self, eventfd: Option<&Eventfd>) -> io::Result<()> {

@@ -155,14 +155,7 @@ impl Parts {
     /// Of an entry of the usual kind. Its opcode is not read out of it again, so that the compiler need not know
     /// it as a byte there.
     #[inline(always)]
-    fn usual(
-        opcode: u8,
-        descriptor: RawFd,
-        address: u64,
-        length: u32,
-        offset: u64,
-        op_flags: u32,
-    ) -> Parts {
+    fn usual(opcode: u8, descriptor: RawFd, address: u64, length: u32, offset: u64, op_flags: u32) -> Parts {
         let entry = sqe::entry(opcode, descriptor, address, length, offset, op_flags);
         Parts { prepared: Prepared::Entry(entry), facts: Facts::new(opcode), closes: None }
     }

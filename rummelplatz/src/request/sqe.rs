@@ -54,8 +54,15 @@ pub(crate) fn entry(
     }
     const _: () = assert!(offset_of!(Sqe, length) == LEN && offset_of!(Sqe, op_flags) == OP_FLAGS);
 
-    let sqe =
-        Sqe { opcode: u32::from_le(u32::from(opcode)), descriptor, offset, address, length, op_flags, rest: [0; 4] };
+    let sqe = Sqe {
+        opcode: u32::from_le(u32::from(opcode)),
+        descriptor,
+        offset,
+        address,
+        length,
+        op_flags,
+        rest: [0; 4],
+    };
     // SAFETY: an entry is `repr(C)` over the system's structure, 64 bytes of numbers, which these are.
     unsafe { mem::transmute::<Sqe, squeue::Entry>(sqe) }
 }
