@@ -159,8 +159,10 @@ use std::mem;
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, ThreadId};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock;
@@ -380,8 +382,8 @@ pub struct Simulation {
 struct Shared {
     seed: u64,
     machine: Mutex<Option<Machine>>,
-    /// The thread that has the machine locked.
-    at_work: Mutex<Option<ThreadId>>,
+    /// Which thread, as [`here`] names it, has the machine locked; 0 if none has.
+    at_work: AtomicUsize,
     /// What the ring has left when it was closed.
     left: Mutex<(Figures, Vec<Event>)>,
     settings: Arc<Settings>,
@@ -394,26 +396,32 @@ impl Shared {
     ///
     /// From within a hook that the machine has called.
     fn machine<T>(&self, work: impl FnOnce(&mut Option<Machine>) -> T) -> T {
-        let here = thread::current().id();
         assert!(!self.is_at_work_here(), "this looks into the simulated kernel from within `on_request`");
         let mut machine = lock(&self.machine);
-        *lock(&self.at_work) = Some(here);
+        self.at_work.store(here(), Ordering::Relaxed);
         let _ends = AtWork(&self.at_work);
         work(&mut machine)
     }
 
     /// Whether this is called from within a hook that the machine has called.
     fn is_at_work_here(&self) -> bool {
-        *lock(&self.at_work) == Some(thread::current().id())
+        // Only this thread writes its own name there.
+        self.at_work.load(Ordering::Relaxed) == here()
     }
 }
 
+/// The name of this thread, which no other has while it lives: `thread::current` would count a reference.
+fn here() -> usize {
+    thread_local!(static HERE: u8 = const { 0 });
+    HERE.with(|here| ptr::from_ref(here).addr())
+}
+
 /// Ends the work on the machine, come a panic what may.
-struct AtWork<'a>(&'a Mutex<Option<ThreadId>>);
+struct AtWork<'a>(&'a AtomicUsize);
 
 impl Drop for AtWork<'_> {
     fn drop(&mut self) {
-        *lock(self.0) = None;
+        self.0.store(0, Ordering::Relaxed);
     }
 }
 
@@ -431,7 +439,7 @@ impl Simulation {
         let shared = Shared {
             seed,
             machine: Mutex::default(),
-            at_work: Mutex::default(),
+            at_work: AtomicUsize::new(0),
             left: Mutex::default(),
             settings: Arc::new(Settings::new()),
         };
