@@ -159,7 +159,8 @@ fn without_self(tokens: TokenStream, ring: &Ident, this: &TokenStream) -> TokenS
     let mut replaced = TokenStream::new();
     for (index, token) in tokens.iter().enumerate() {
         match token {
-            TokenTree::Ident(ident) if ident == "Self" => {
+            // Behind an apostrophe, it is a lifetime of that name.
+            TokenTree::Ident(ident) if ident == "Self" && !signs[..index].ends_with(&['\'']) => {
                 let (before, after) = (&signs[..index], &signs[index + 1..]);
                 let has_arguments = after.starts_with(&['<']) || after.starts_with(&[':', ':', '<']);
                 replaced.extend(match after.starts_with(&[':', ':']) {
