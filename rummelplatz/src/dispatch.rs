@@ -203,7 +203,11 @@ fn keep_slowly<R: Ring, Op: RingOperation<R>>(
     goes_on: bool,
     data: Option<Op::RingData>,
 ) {
-    keep(inner, tag, goes_on, data);
+    if !goes_on {
+        keep(inner, tag, false, data);
+    } else if let Some(lent) = inner.core.lent.take() {
+        resume_slowly(inner, tag, lent, data);
+    }
 }
 
 /// Deals with the data of a stream.

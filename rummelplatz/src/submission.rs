@@ -135,19 +135,19 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         arm: for<'d> fn(&'d mut Op::RingData) -> Stream<'d>,
     ) -> Result<Key<Op>, Refused<Op::RingData>> {
         let tag = self.tag();
-        let inner = self.inner();
-        if let Err(error) = make_room(inner, tag) {
+        let Inner { core, slabs, .. } = self.inner();
+        let slab = tag.slab(slabs);
+        if let Err(error) = make_room(core, slab) {
             return Err(Refused { data, error });
         }
-        let Inner { core, slabs, .. } = inner;
-        let slab = tag.slab(slabs);
         let (identity, mut placed) = request::place_stream(slab, data, core.mark, core.now, arm);
         let bound = core.bind(&mut placed);
         let slot = slab.find(placed.user_data());
         match (bound, slot) {
             (Ok(group), Some(mut slot)) => {
                 slot.meta().facts.pool = group;
-                Ok(commit(core, identity, placed))
+                commit(core, placed);
+                Ok(Key::new(core.serial, identity))
             }
             (Err(error), Some(slot)) => match slot.take() {
                 Some(data) => Err(Refused { data, error }),
@@ -436,29 +436,41 @@ fn accept_slowly<R: Ring, Op: RingOperation<R>>(
     flags: Flags,
     build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
 ) -> Result<Key<Op>, Refused<Op::RingData>> {
-    if let Err(error) = make_room(inner, tag) {
+    let Inner { core, slabs, .. } = inner;
+    let mut build = Some(build);
+    let identity = accept_by(core, tag.slab(slabs), data, flags, &mut |data| match build.take() {
+        Some(build) => build(data),
+        None => unreachable!("a request is built once"),
+    })?;
+    Ok(Key::new(core.serial, identity))
+}
+
+/// The same for all operations with this data and all ways to build a request, so that it is compiled once.
+fn accept_by<D>(
+    core: &mut Core,
+    slab: &mut Slab<D>,
+    data: D,
+    flags: Flags,
+    build: &mut dyn for<'d> FnMut(&'d mut D) -> Request<'d>,
+) -> Result<Identity, Refused<D>> {
+    if let Err(error) = make_room(core, slab) {
         return Err(Refused { data, error });
     }
-    let Inner { core, slabs, .. } = &mut *inner;
-    let (identity, placed) = request::place(tag.slab(slabs), data, flags | core.mark, core.now, build);
-    Ok(commit(core, identity, placed))
+    let (identity, placed) = request::place(slab, data, flags | core.mark, core.now, build);
+    commit(core, placed);
+    Ok(identity)
 }
 
 /// Makes room for one request, in the queue and in the slab.
-fn make_room<R: Ring, Op: RingOperation<R>>(
-    inner: &mut Inner<R>,
-    tag: Tag<R, Op>,
-) -> Result<(), SubmitError> {
-    let Inner { core, slabs, .. } = inner;
+fn make_room<D>(core: &mut Core, slab: &mut Slab<D>) -> Result<(), SubmitError> {
     core.admit(1)?;
-    tag.slab(slabs).reserve().map_err(|_| SubmitError::TooManyRequests)
+    slab.reserve().map_err(|_| SubmitError::TooManyRequests)
 }
 
 /// Counts a request that is in its slot, and queues it.
-fn commit<Op>(core: &mut Core, identity: Identity, placed: Placed) -> Key<Op> {
+fn commit(core: &mut Core, placed: Placed) {
     core.count();
     core.push(placed);
-    Key::new(core.serial, identity)
 }
 
 const LINKS: squeue::Flags = squeue::Flags::IO_LINK.union(squeue::Flags::IO_HARDLINK);
