@@ -1,9 +1,9 @@
 //! One test for each fault of the earlier library that can be expressed here, named by its number.
 //!
-//! Those that the type system answers are compile-fail cases under `tests/ui/types`: 17 is
+//! Those that the type system answers are compile-fail cases under `tests/compile/ui/types`: 17 is
 //! `raw_entry_without_unsafe.rs`, 18 is `fewer_data_than_entries.rs`; of 30 (data made from `user_data`) nothing
 //! is left that could be called. 24 to 26 (hygiene, names and shapes of fields, hidden bounds) are programs that
-//! must compile, under `tests/pass` and `tests/renamed`.
+//! must compile, under `tests/compile/pass` and `tests/renamed`.
 //!
 //! Some are in the catalogue of `faults/teardown.rs`, too, and only there: 6 is `t14`, 8 is `t11`, 10 is `t13`,
 //! 20 is `t10`, 31 (a hard link that hung the teardown) is `t07`.

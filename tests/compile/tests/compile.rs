@@ -1,6 +1,6 @@
 //! What must compile, and what must not and how it is said.
 //!
-//! `TRYBUILD=overwrite cargo test -p rummelplatz-tests --test ui` writes the expected messages anew; read them.
+//! `TRYBUILD=overwrite cargo test -p rummelplatz-compile` writes the expected messages anew; read them.
 
 use std::process::Command;
 
