@@ -34,8 +34,8 @@ const SHAPES: &[Shape] = &[
         contestants: BOTH,
         size: ("n", 20_000),
         aim: 1.15,
-        held: 1.87,
-        held_in_release: 1.39,
+        held: 1.69,
+        held_in_release: 1.32,
     },
     Shape {
         goal: "G1",
@@ -44,8 +44,8 @@ const SHAPES: &[Shape] = &[
         contestants: BOTH,
         size: ("n", 20_000),
         aim: 1.15,
-        held: 1.83,
-        held_in_release: 1.38,
+        held: 1.66,
+        held_in_release: 1.31,
     },
     Shape {
         goal: "G1",
@@ -54,8 +54,8 @@ const SHAPES: &[Shape] = &[
         contestants: BOTH,
         size: ("n", 20_000),
         aim: 1.15,
-        held: 1.32,
-        held_in_release: 1.21,
+        held: 1.22,
+        held_in_release: 1.12,
     },
     Shape {
         goal: "G2",
@@ -64,7 +64,7 @@ const SHAPES: &[Shape] = &[
         contestants: BY_HAND,
         size: ("batches", 20),
         aim: 1.05,
-        held: 1.74,
+        held: 1.70,
         held_in_release: 1.52,
     },
     Shape {
@@ -74,8 +74,8 @@ const SHAPES: &[Shape] = &[
         contestants: BY_HAND,
         size: ("batches", 20),
         aim: 1.05,
-        held: 1.67,
-        held_in_release: 1.54,
+        held: 1.58,
+        held_in_release: 1.42,
     },
     Shape {
         goal: "G3",
@@ -84,8 +84,8 @@ const SHAPES: &[Shape] = &[
         contestants: BY_HAND,
         size: ("n", 5_000),
         aim: 1.10,
-        held: 1.70,
-        held_in_release: 1.55,
+        held: 1.60,
+        held_in_release: 1.58,
     },
 ];
 
