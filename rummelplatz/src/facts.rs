@@ -169,3 +169,26 @@ impl Facts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_brief_is_all_that_there_was() {
+        let born = Stamp::now();
+        for opcode in [0, 1, u8::MAX] {
+            for yields in [Yields::Result, Yields::Events, Yields::Descriptor, Yields::Buffer, Yields::Tick] {
+                let facts = Facts { yields, born, ..Facts::new(opcode) };
+                let kept = facts.brief().map(Brief::facts);
+                let is_brief = matches!(yields, Yields::Result | Yields::Events);
+                assert_eq!(kept.is_some(), is_brief, "{yields:?}");
+                if let Some(kept) = kept {
+                    assert_eq!((kept.opcode, kept.yields, kept.born), (opcode, yields, born));
+                }
+                let marked = Facts { flags: Flags::LATE, ..facts };
+                assert!(marked.brief().is_none(), "a mark is not brief");
+            }
+        }
+    }
+}

@@ -23,7 +23,7 @@
 //! the slot is free, of the next one. Then one comparison, in [`Slab::find_plain`], checks tag,
 //! generation, slot, state and metadata; and plain requests come and go without a look at the state.
 //!
-//! A complement is never taken for a name: its slot bits are those of another slot.
+//! A complement is never taken for a name: its tag is another, and its slot bits are those of another slot.
 //!
 //! # How the unsafe code stays right
 //!
@@ -162,7 +162,7 @@ impl<D, M: Meta> Slab<D, M> {
         self.tag
     }
 
-    /// Bounds the number of slots, before the first is used.
+    /// Bounds the number of slots, before the first is used; and puts those that there are into the list.
     pub(crate) fn set_limit(&mut self, limit: u32) {
         // One index is not a slot.
         self.limit = limit.min(NONE - 1);
