@@ -1379,6 +1379,21 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_may_lie_in_any_chunk() {
+        let chunk = Slab::<u64, ()>::CHUNK;
+        for limit in [1, chunk - 1, chunk, chunk + 1, 2 * chunk + 3] {
+            let mut slab = Slab::<u64, ()>::new(1);
+            slab.set_limit(limit);
+            assert!(slab.has_room(limit as usize) && !slab.has_room(limit as usize + 1));
+            for number in 0..limit {
+                insert(&mut slab, u64::from(number), ());
+            }
+            assert!(slab.reserve().is_err() && !slab.has_room(1), "{limit}");
+            assert_eq!(slab.occupied_slots(), limit as usize);
+        }
+    }
+
+    #[test]
     fn a_slab_that_was_not_told_how_much_it_may_hold_holds_nothing() {
         let mut slab = Slab::<u8, ()>::new(1);
         assert!(!slab.has_room(1) && slab.reserve().is_err());
