@@ -414,6 +414,7 @@ pub(crate) unsafe fn release<R: Ring, Op: RingOperation<R>>(
     tag: Tag<R, Op>,
     warm: Warm,
 ) {
+    // `vacate` would say so, too; but mostly the compiler knows it already.
     if warm.is_none() {
         return;
     }
