@@ -15,56 +15,61 @@ use crate::slab::{Lent, Occupied};
 /// or twice is possible: completions with buffers may not have been looked at yet.
 const HOPELESS: u8 = 4;
 
-/// Goes on with a stream, or ends it, as its handler has decided by returning the data or not.
+/// Goes on with a stream whose data was taken back, but which is not calm.
 ///
 /// # Safety
 ///
-/// The data was lent by this slab, and still is.
-pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent, data: Option<D>) {
+/// The data was lent by this slab, which has it again.
+pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) {
     // SAFETY: the caller's promise is the same.
     let mut slot = unsafe { slab.find_lent(lent) };
     let user_data = slot.user_data();
     let facts = &mut slot.meta().facts;
-    let starved = facts.lacks_buffers(facts.held.result);
     let (flags, group) = (facts.flags, facts.pool);
-    let with_kernel = !flags.contains(Flags::PARKED);
-    match data {
-        Some(data) => {
-            slot.give_back(data);
-            if with_kernel {
-                return;
-            }
-            let facts = &mut slot.meta().facts;
-            facts.starved = match core.untouched(group) {
-                Some(taken) if starved => {
-                    let again = std::mem::replace(&mut facts.taken, taken) == taken;
-                    if again { facts.starved + 1 } else { 1 }
-                }
-                _ => 0,
-            };
-            if flags.contains(Flags::CANCELLED) {
-                core.end_without_kernel(user_data, -libc::ECANCELED);
-            } else if facts.starved == HOPELESS {
-                // As if cancelled, so that it is not taken for one more cut.
-                facts.flags.insert(Flags::CANCELLED);
-                core.end_without_kernel(user_data, -libc::ENOBUFS);
-            } else if starved {
-                core.park(Parked { user_data, group });
-            } else {
-                arm_again(core, slot, user_data);
-            }
+    if !flags.contains(Flags::PARKED) {
+        return;
+    }
+    let starved = facts.lacks_buffers(facts.held.result);
+    facts.starved = match core.untouched(group) {
+        Some(taken) if starved => {
+            let again = std::mem::replace(&mut facts.taken, taken) == taken;
+            if again { facts.starved + 1 } else { 1 }
         }
-        None if with_kernel => {
-            facts.flags.insert(Flags::CANCELLED);
-            slot.abandon();
-            if !flags.contains(Flags::CANCELLED) {
-                core.cancel(user_data);
-            }
-        }
-        None => {
-            core.in_flight -= 1;
-            drop(slot.take());
-        }
+        _ => 0,
+    };
+    if flags.contains(Flags::CANCELLED) {
+        core.end_without_kernel(user_data, -libc::ECANCELED);
+    } else if facts.starved == HOPELESS {
+        // As if cancelled, so that it is not taken for one more cut.
+        facts.flags.insert(Flags::CANCELLED);
+        core.end_without_kernel(user_data, -libc::ENOBUFS);
+    } else if starved {
+        core.park(Parked { user_data, group });
+    } else {
+        arm_again(core, slot, user_data);
+    }
+}
+
+/// Ends a stream whose handler has kept its data.
+///
+/// # Safety
+///
+/// The data was lent by this slab, and still is.
+pub(crate) unsafe fn give_up<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) {
+    // SAFETY: the caller's promise is the same.
+    let mut slot = unsafe { slab.find_lent(lent) };
+    let user_data = slot.user_data();
+    let facts = &mut slot.meta().facts;
+    let flags = facts.flags;
+    if flags.contains(Flags::PARKED) {
+        core.in_flight -= 1;
+        drop(slot.take());
+        return;
+    }
+    facts.flags.insert(Flags::CANCELLED);
+    slot.abandon();
+    if !flags.contains(Flags::CANCELLED) {
+        core.cancel(user_data);
     }
 }
 
@@ -141,7 +146,10 @@ impl<D: 'static> AnySlab for Slab<D> {
             // Not while the ring is being torn down, which is when this is called.
             Settled::Told(_completion, data, Some(lent)) => {
                 // SAFETY: it was just lent, here.
-                unsafe { resume(core, self, lent, Some(data)) };
+                if !unsafe { self.take_back(&lent, data) } {
+                    // SAFETY: it was taken back.
+                    unsafe { resume(core, self, lent) };
+                }
             }
             Settled::Told(completion, data, None) => drop((completion, data)),
         }

@@ -54,6 +54,8 @@ impl Kind {
     const MORE: Kind = Kind(1 << 12);
     const MESSAGE: Kind = Kind(1 << 13);
     const CARRIES: Kind = Kind(1 << 14);
+    /// What only completions have that are more than a result.
+    const MORE_THAN_RESULT: Kind = Self::MORE.with(Self::CARRIES);
     /// What no plain completion has: ours, and `IORING_CQE_F_MORE`.
     const UNUSUAL: u32 = Self::OURS | 1 << 1;
 
@@ -96,25 +98,31 @@ impl Kind {
 const _: () = assert!(Yields::Result as u32 == 0 && Kind::bits(Yields::LAST) <= Kind::YIELDS);
 
 // What may have to be dropped when a handler panics is kept in memory, unless its `Drop` is so short that
-// even there the compiler does it in place.
+// even there the compiler does it in place. And the question is that of `is_only_result`, so that the loop
+// has its answer from here.
 impl Drop for Completion {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.kind.has(Kind::CARRIES) {
-            // SAFETY: the kind says so; and `self` is not used again.
-            unsafe { release(self.kind, ptr::read(&self.carried).assume_init()) };
+        if !self.is_only_result() {
+            // SAFETY: `self` is not used again.
+            unsafe { release(self.kind, ptr::read(&self.carried)) };
         }
     }
 }
 
-/// Drops what a completion of this kind carries.
+/// Drops what a completion of this kind carries, if it does.
 ///
 /// # Safety
 ///
-/// It carries this, and does not any more.
+/// It is that of a completion, which is not used again.
 #[cold]
 #[inline(never)]
-unsafe fn release(kind: Kind, carried: Carried) {
+unsafe fn release(kind: Kind, carried: MaybeUninit<Carried>) {
+    if !kind.has(Kind::CARRIES) {
+        return;
+    }
+    // SAFETY: the kind says so.
+    let carried = unsafe { carried.assume_init() };
     if kind.yields(Yields::Descriptor) {
         // SAFETY: it is a descriptor, which the completion owned.
         drop(unsafe { OwnedFd::from_raw_fd(carried.descriptor) });
@@ -137,6 +145,12 @@ impl Completion {
     pub(crate) fn plain(result: i32, flags: u32) -> Completion {
         debug_assert!(Self::can_be_plain(flags));
         Completion { result, kind: Kind(flags), carried: MaybeUninit::uninit() }
+    }
+
+    /// Whether it carries nothing, and nothing follows it.
+    #[inline(always)]
+    pub(crate) fn is_only_result(&self) -> bool {
+        !self.kind.has(Kind::MORE_THAN_RESULT)
     }
 
     /// Takes over what a completion of such a request carries.

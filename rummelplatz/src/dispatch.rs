@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::any_slab::resume;
+use crate::any_slab::{give_up, resume};
 use crate::completion::Completion;
 use crate::operation::{ControlFlow, RingOperation};
 use crate::parts::Round;
@@ -159,55 +159,44 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
             }
         },
     };
-    // So and not by a look at `lent`, because the compiler has it at hand.
-    let goes_on = completion.more();
+    let (is_only_result, goes_on) = (completion.is_only_result(), completion.more());
     // SAFETY: `warm` says so.
     let submitter = unsafe { Submitter::with_slot(this.inner, tag, &mut this.warm) };
     let (flow, data) = operation.on_completion(completion, data, submitter);
+    // The way that nearly all go. Apart from the others, because the compiler knows here what it asks there.
+    if is_only_result && let ControlFlow::Continue = flow {
+        // SAFETY: `warm` says so.
+        unsafe { release(this.inner, tag, this.warm.take()) };
+        if let Some(data) = data {
+            drop_late(this.inner, tag, data);
+        }
+        return;
+    }
     // SAFETY: `warm` says so.
     unsafe { release(this.inner, tag, this.warm.take()) };
     let inner = &mut *this.inner;
     // What is cold gets the parts of the flow by value, so that a flow is never put together in memory.
     match flow {
-        ControlFlow::Continue => return keep(inner, tag, goes_on, data),
+        ControlFlow::Continue => {}
         ControlFlow::Warn(warn) => tell(inner, tag, warn, glue.warn),
         ControlFlow::Exit => exit(inner),
         ControlFlow::Error(error) => fail::<R, Op>(inner, error, glue.completion_error),
     }
-    keep_slowly(inner, tag, goes_on, data);
-}
-
-/// Deals with the data that a handler returned, or did not.
-#[inline(always)]
-fn keep<R: Ring, Op: RingOperation<R>>(
-    inner: &mut Inner<R>,
-    tag: Tag<R, Op>,
-    goes_on: bool,
-    data: Option<Op::RingData>,
-) {
-    if goes_on {
-        if let Some(lent) = inner.core.lent.take() {
-            go_on(inner, tag, lent, data);
+    match inner.core.lent.take() {
+        Some(lent) if goes_on => go_on(inner, tag, lent, data),
+        _ => {
+            if let Some(data) = data {
+                drop_late(inner, tag, data);
+            }
         }
-    } else if let Some(data) = data {
-        inner.returned_late(tag.number());
-        drop(data);
     }
 }
 
 #[cold]
 #[inline(never)]
-fn keep_slowly<R: Ring, Op: RingOperation<R>>(
-    inner: &mut Inner<R>,
-    tag: Tag<R, Op>,
-    goes_on: bool,
-    data: Option<Op::RingData>,
-) {
-    if !goes_on {
-        keep(inner, tag, false, data);
-    } else if let Some(lent) = inner.core.lent.take() {
-        resume_slowly(inner, tag, lent, data);
-    }
+fn drop_late<R: Ring, Op: RingOperation<R>>(inner: &mut Inner<R>, tag: Tag<R, Op>, data: Op::RingData) {
+    inner.returned_late(tag.number());
+    drop(data);
 }
 
 /// Deals with the data of a stream.
@@ -218,28 +207,26 @@ fn go_on<R: Ring, Op: RingOperation<R>>(
     lent: Lent,
     data: Option<Op::RingData>,
 ) {
-    let data = match data {
-        // SAFETY: `lent` is of the last delivery, which was to this tag, and a lent slot stays so until the loop
-        // goes on.
-        Some(data) => match unsafe { tag.slab(&mut inner.slabs).take_back(&lent, data) } {
-            Ok(()) => return,
-            Err(data) => Some(data),
-        },
-        None => None,
-    };
-    resume_slowly(inner, tag, lent, data);
+    let Some(data) = data else { return give_up_slowly(inner, tag, lent) };
+    // SAFETY: `lent` is of the last delivery, which was to this tag, and a lent slot stays so until the loop
+    // goes on.
+    if !unsafe { tag.slab(&mut inner.slabs).take_back(&lent, data) } {
+        resume_slowly(inner, tag, lent);
+    }
 }
 
 #[cold]
 #[inline(never)]
-fn resume_slowly<R: Ring, Op: RingOperation<R>>(
-    inner: &mut Inner<R>,
-    tag: Tag<R, Op>,
-    lent: Lent,
-    data: Option<Op::RingData>,
-) {
+fn resume_slowly<R: Ring, Op: RingOperation<R>>(inner: &mut Inner<R>, tag: Tag<R, Op>, lent: Lent) {
     // SAFETY: as in `go_on`, which alone calls this.
-    unsafe { resume(&mut inner.core, tag.slab(&mut inner.slabs), lent, data) };
+    unsafe { resume(&mut inner.core, tag.slab(&mut inner.slabs), lent) };
+}
+
+#[cold]
+#[inline(never)]
+fn give_up_slowly<R: Ring, Op: RingOperation<R>>(inner: &mut Inner<R>, tag: Tag<R, Op>, lent: Lent) {
+    // SAFETY: as in `go_on`, which alone calls this.
+    unsafe { give_up(&mut inner.core, tag.slab(&mut inner.slabs), lent) };
 }
 
 /// Tells an operation of the end of a request that the teardown has caught.

@@ -474,32 +474,31 @@ impl<D, M: Meta> Slab<D, M> {
         is_here.then_some(occupied)
     }
 
-    /// Takes a lent value back, if the request is calm.
+    /// Takes a lent value back, at the same address. Returns whether the request is calm, and nothing else is to
+    /// be done.
     ///
     /// # Safety
     ///
     /// It was lent by this slab, and the slot is still lent.
     #[inline(always)]
-    pub(crate) unsafe fn take_back(&mut self, lent: &Lent, value: D) -> Result<(), D> {
+    pub(crate) unsafe fn take_back(&mut self, lent: &Lent, value: D) -> bool {
         let slot = lent.slot.cast::<Slot<D, M>>().as_ptr();
         // SAFETY: chunks don't move, so the slot is where it was; the header is initialised, does not
         // overlap the value, and the slab is borrowed exclusively.
         let header = unsafe { &mut (*slot).header };
-        // SAFETY: the slot is lent: not plain, and not free.
-        if !unsafe { header.kept.meta }.is_calm() {
-            return Err(value);
-        }
         // SAFETY: the slot is lent, so the place holds no value that would be overwritten.
         unsafe { (*slot).value.get().cast::<D>().write(value) };
-        header.state = State::Calm;
-        Ok(())
+        // SAFETY: the slot is lent: not plain, and not free.
+        let is_calm = unsafe { header.kept.meta }.is_calm();
+        header.state = if is_calm { State::Calm } else { State::Live };
+        is_calm
     }
 
-    /// The slot of a lent value.
+    /// The slot of a lent value, or of one that was taken back.
     ///
     /// # Safety
     ///
-    /// It was lent by this slab, and the slot is still lent.
+    /// It was lent by this slab, and the slot was not freed since.
     pub(crate) unsafe fn find_lent(&mut self, lent: Lent) -> Occupied<'_, D, M> {
         let slot = lent.slot.cast::<Slot<D, M>>();
         // SAFETY: as in `take_back`.
@@ -782,20 +781,6 @@ impl<D, M: Meta> Occupied<'_, D, M> {
         // the value again.
         let value = unsafe { (*self.slot.as_ptr()).value.get().cast::<D>().read() };
         Some((value, Lent { slot: self.slot.cast() }))
-    }
-
-    /// Takes a lent value back, at the same address.
-    ///
-    /// # Panics
-    ///
-    /// If the value is not lent.
-    #[inline]
-    pub(crate) fn give_back(&mut self, value: D) {
-        assert!(self.state() == State::Lent, "only what was lent can be given back");
-        // SAFETY: the state is Lent, so the place holds no value that would be overwritten.
-        unsafe { (*self.slot.as_ptr()).value.get().cast::<D>().write(value) };
-        let calm = self.meta().is_calm();
-        self.header().state = if calm { State::Calm } else { State::Live };
     }
 
     /// Gives up on a lent value: the slot stays until the kernel is done.
@@ -1085,13 +1070,14 @@ mod tests {
         let (_, user_data, address) = insert(&mut slab, drops.issue(), ());
         for _ in 0..3 {
             let mut slot = slab.find(user_data).unwrap();
-            let (value, _) = slot.lend().unwrap();
+            let (value, lent) = slot.lend().unwrap();
             assert_eq!(slot.state(), State::Lent);
             assert!(slot.lend().is_none(), "lent twice");
             // SAFETY: there is no kernel here.
             assert!(unsafe { slot.with_value(|_| ()) }.is_none(), "seen while it is lent");
             assert_eq!(slab.occupied_slots(), 1);
-            slab.find(user_data).unwrap().give_back(value);
+            // SAFETY: it was lent above.
+            assert!(unsafe { slab.take_back(&lent, value) });
             assert_eq!(address_of(&mut slab, user_data), Some(address.cast_const()));
         }
         assert_eq!(drops.of(0), 0);
@@ -1100,13 +1086,42 @@ mod tests {
     }
 
     #[test]
-    fn another_value_may_be_given_back() {
+    fn another_value_may_be_taken_back() {
         let (drops, mut slab) = (Drops::default(), unlimited(1));
         let (_, user_data, _) = insert(&mut slab, drops.issue(), ());
-        drop(slab.find(user_data).unwrap().lend());
+        let (value, lent) = slab.find(user_data).unwrap().lend().unwrap();
+        drop(value);
         assert_eq!(drops.of(0), 1);
-        slab.find(user_data).unwrap().give_back(drops.issue());
+        // SAFETY: it was lent above.
+        assert!(unsafe { slab.take_back(&lent, drops.issue()) });
         assert_eq!(take(&mut slab, user_data).unwrap().number, 1);
+        assert!(drops.all_once());
+    }
+
+    #[test]
+    fn what_is_not_calm_is_taken_back_to_be_looked_at() {
+        #[derive(Clone, Copy)]
+        struct Restless;
+        impl Meta for Restless {
+            type Brief = ();
+            fn of_plain((): ()) -> Restless {
+                Restless
+            }
+            fn is_calm(&self) -> bool {
+                false
+            }
+        }
+        let (drops, mut slab) = (Drops::default(), unlimited(1));
+        slab.reserve().unwrap();
+        let (identity, ()) = slab.insert_with(drops.issue(), |_| (Remember::All(Restless), ()));
+        let (value, lent) = slab.find(identity.user_data).unwrap().lend().unwrap();
+        // SAFETY: it was lent above.
+        assert!(!unsafe { slab.take_back(&lent, value) });
+        assert!(slab.find_calm(identity.user_data).is_none());
+        // SAFETY: it was taken back above.
+        let mut slot = unsafe { slab.find_lent(lent) };
+        assert_eq!((slot.user_data(), slot.state()), (identity.user_data, State::Live));
+        drop(slot.take());
         assert!(drops.all_once());
     }
 
@@ -1138,26 +1153,6 @@ mod tests {
         assert_eq!((slab.occupied_slots(), drops.of(0)), (1, 1));
         assert!(take(&mut slab, user_data).is_none());
         assert_eq!(slab.occupied_slots(), 0);
-        assert!(drops.all_once());
-    }
-
-    #[test]
-    fn nothing_is_given_back_to_a_slot_that_did_not_lend() {
-        let (drops, mut slab) = (Drops::default(), unlimited(1));
-        let (_, user_data, _) = insert(&mut slab, drops.issue(), ());
-        let given = catch_unwind(AssertUnwindSafe(|| {
-            slab.find(user_data).unwrap().give_back(drops.issue());
-        }));
-        assert!(given.is_err());
-        drop(take(&mut slab, user_data));
-        assert!(drops.all_once(), "neither value was lost or doubled");
-
-        let (_, user_data, _) = insert(&mut slab, drops.issue(), ());
-        let mut slot = slab.find(user_data).unwrap();
-        drop(slot.lend());
-        slot.abandon();
-        assert!(catch_unwind(AssertUnwindSafe(|| slot.give_back(drops.issue()))).is_err());
-        assert!(take(&mut slab, user_data).is_none());
         assert!(drops.all_once());
     }
 
@@ -1484,14 +1479,10 @@ mod tests {
                 }
                 (8, Some(key)) if lent.contains_key(&key) => {
                     let (value, loan) = lent.remove(&key).unwrap();
-                    if random.below(2) == 0 {
-                        slab.find(key).unwrap().give_back(value);
-                    } else {
-                        // SAFETY: it was lent by this slab, and still is: the model says so.
-                        assert_eq!(unsafe { slab.find_lent(Lent { ..loan }) }.user_data(), key);
-                        // SAFETY: as above.
-                        assert!(unsafe { slab.take_back(&loan, value) }.is_ok());
-                    }
+                    // SAFETY: it was lent by this slab, and still is: the model says so.
+                    assert_eq!(unsafe { slab.find_lent(Lent { ..loan }) }.user_data(), key);
+                    // SAFETY: as above.
+                    assert!(unsafe { slab.take_back(&loan, value) });
                     model.get_mut(&key).unwrap().state = State::Live;
                 }
                 (9, Some(key)) => {
