@@ -22,7 +22,7 @@ use std::alloc::{self, Layout};
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::io;
-use std::mem::offset_of;
+use std::mem::{ManuallyDrop, offset_of};
 use std::num::NonZeroU32;
 use std::ops::{Deref, DerefMut};
 use std::panic::RefUnwindSafe;
@@ -251,76 +251,82 @@ impl Shared {
     /// Begins with an empty ring.
     fn start(&self, state: &mut State) {
         state.tail = 0;
-        self.publish(state);
+        self.published_tail().store(0, Ordering::Release);
+    }
+
+    /// What the kernel reads.
+    fn published_tail(&self) -> &AtomicU16 {
+        // SAFETY: the first entry exists; its tail is only ever accessed as an atomic.
+        unsafe { &(*self.ring.as_ptr()).tail }
     }
 
     /// Puts one buffer into the ring and shows it to the kernel.
     fn offer(&self, state: &mut State, id: u16) {
-        let index = state.tail & self.mask;
         // SAFETY: the index is below the number of entries; each of them is zeroed memory or was
         // written before, both of which are valid.
-        let entry = unsafe { self.ring.add(usize::from(index)) }.as_ptr();
-        let address = self.address(id).as_ptr().expose_provenance() as u64;
+        let entry = unsafe { self.ring.add(usize::from(state.tail & self.mask)) }.as_ptr();
+        let offer = (self.address(id).as_ptr().expose_provenance() as u64, self.size, id);
+        let tail = self.published_tail();
         // SAFETY: the place is valid and written by one thread at a time, under the lock (that is
         // what `state` shows); the kernel reads it after the tail was published. The tail, which
         // lies in the first entry, is not touched here.
-        unsafe { (&raw mut (*entry).address).write(address) };
+        unsafe { (&raw mut (*entry).address).write(offer.0) };
         // SAFETY: as above.
-        unsafe { (&raw mut (*entry).length).write(self.size) };
+        unsafe { (&raw mut (*entry).length).write(offer.1) };
         // SAFETY: as above.
-        unsafe { (&raw mut (*entry).id).write(id) };
+        unsafe { (&raw mut (*entry).id).write(offer.2) };
         state.tail = state.tail.wrapping_add(1);
-        self.publish(state);
-    }
-
-    fn publish(&self, state: &State) {
-        // SAFETY: the first entry exists; its tail is only ever accessed as an atomic.
-        let tail = unsafe { &(*self.ring.as_ptr()).tail };
         tail.store(state.tail, Ordering::Release);
     }
 
-    /// Takes a buffer back from its holder.
+    /// Takes a buffer back from its holder, and what that had of the pool.
     ///
-    /// What is unusual comes last, or all of it is done elsewhere: so that nothing needs to be kept for
-    /// after a call.
+    /// What is unusual is done elsewhere, with all that is left: so that nothing needs to be kept for after
+    /// a call.
     #[inline(never)]
-    fn give_back(&self, id: u16) {
-        match self.state.try_lock() {
-            Some(state) => self.give_back_to(state, id),
-            None => self.give_back_later(id),
+    fn give_back(self: Arc<Self>, id: u16) {
+        let Some(mut state) = self.state.try_lock() else { return self.give_back_slowly(id) };
+        self.take_in(&mut state, id);
+        let is_awaited = state.awaited;
+        if state.leave() || is_awaited {
+            self.wake();
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn give_back_later(&self, id: u16) {
-        self.give_back_to(self.state.lock(), id);
+    fn give_back_slowly(self: Arc<Self>, id: u16) {
+        let mut state = self.state.lock();
+        self.take_in(&mut state, id);
+        let is_awaited = state.awaited;
+        drop(state);
+        if is_awaited {
+            self.wake();
+        }
     }
 
     #[inline(always)]
-    fn give_back_to(&self, mut state: Guard<'_, State>, id: u16) {
+    fn take_in(&self, state: &mut State, id: u16) {
         if let Some(held) = self.held.get(usize::from(id)) {
             held.store(false, Ordering::Release);
         }
         state.returned = state.returned.wrapping_add(1);
-        if state.registration.is_none() {
-            // It is offered when a ring registers the pool.
-            return;
-        }
-        self.offer(&mut state, id);
-        if state.awaited {
-            announce(state);
-        }
+        // Also if no ring has registered the pool: nobody reads it then, and who registers it begins anew.
+        self.offer(state, id);
     }
-}
 
-/// Wakes the ring, one of whose streams waits for a buffer.
-#[cold]
-#[inline(never)]
-fn announce(mut state: Guard<'_, State>) {
-    state.awaited = false;
-    if let Some(registration) = &state.registration {
-        registration.waker.wake();
+    /// Wakes who waits for the lock, and the ring, if one of its streams waits for a buffer.
+    #[cold]
+    #[inline(never)]
+    fn wake(self: Arc<Self>) {
+        wake_one(&self.state.lock);
+        let mut state = self.state.lock();
+        if state.awaited
+            && let Some(registration) = &state.registration
+        {
+            registration.waker.wake();
+            state.awaited = false;
+        }
     }
 }
 
@@ -380,10 +386,19 @@ fn futex(lock: &AtomicU32, operation: libc::c_int, value: u32) {
     unsafe { libc::syscall(libc::SYS_futex, lock.as_ptr(), operation, value, forever) };
 }
 
+impl<'l, T> Guard<'l, T> {
+    /// Gives the lock back. True if somebody may be asleep until then, whom the caller has to wake.
+    #[inline(always)]
+    fn leave(self) -> bool {
+        let Guard(locked) = *ManuallyDrop::new(self);
+        locked.lock.swap(FREE, Ordering::Release) == AWAITED
+    }
+}
+
 impl<T> Drop for Guard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.0.lock.swap(FREE, Ordering::Release) == AWAITED {
+        if Guard(self.0).leave() {
             wake_one(&self.0.lock);
         }
     }
@@ -494,8 +509,9 @@ impl AsRef<[u8]> for Buffer {
 impl Drop for Buffer {
     #[inline]
     fn drop(&mut self) {
-        if let Some(pool) = &self.pool {
-            pool.give_back(self.id());
+        let id = self.id();
+        if let Some(pool) = self.pool.take() {
+            pool.give_back(id);
         }
     }
 }

@@ -384,7 +384,8 @@ impl Core {
             return false;
         }
         self.look_at_clock();
-        self.look();
+        // There is none of the ring's own making.
+        self.queue.look(u32::MAX);
         true
     }
 

@@ -159,7 +159,7 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
             }
         },
     };
-    let (is_only_result, goes_on) = (completion.is_only_result(), completion.more());
+    let is_only_result = completion.is_only_result();
     // SAFETY: `warm` says so.
     let submitter = unsafe { Submitter::with_slot(this.inner, tag, &mut this.warm) };
     let (flow, data) = operation.on_completion(completion, data, submitter);
@@ -182,13 +182,11 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
         ControlFlow::Exit => exit(inner),
         ControlFlow::Error(error) => fail::<R, Op>(inner, error, glue.completion_error),
     }
-    match inner.core.lent.take() {
-        Some(lent) if goes_on => go_on(inner, tag, lent, data),
-        _ => {
-            if let Some(data) = data {
-                drop_late(inner, tag, data);
-            }
-        }
+    // One that is more than a result was not plain: so `lent` is of this delivery.
+    if !is_only_result && let Some(lent) = inner.core.lent.take() {
+        go_on(inner, tag, lent, data);
+    } else if let Some(data) = data {
+        drop_late(inner, tag, data);
     }
 }
 
