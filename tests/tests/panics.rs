@@ -295,8 +295,13 @@ fn panics_after(trigger: Trigger, deed: Deed, by_turns: bool) {
             let _dropped = deed(completion, data, &mut submitter, ledger, &made);
             panic!("after that");
         }
-        seen.push((*data.data, outcome(&completion)));
-        (ControlFlow::Continue, None)
+        let number = *data.data;
+        seen.push((number, outcome(&completion)));
+        match number {
+            // Data that is of no stream: not of one in whose handler there was a panic, either.
+            0 => (ControlFlow::Warn("late"), Some(data)),
+            _ => (ControlFlow::Continue, None),
+        }
     });
     let builder = Bench::builder(script, Script::new()).request_limit(NonZeroU32::new(LIMIT).unwrap());
     let mut ring = builder.build().unwrap();
@@ -326,6 +331,7 @@ fn panics_after(trigger: Trigger, deed: Deed, by_turns: bool) {
     let mut told = told.take();
     told.sort_unstable();
     assert!(told.into_iter().eq((0..LIMIT).map(|number| (number, Ok(0)))));
+    assert_eq!(ring.stats().returned_late, 1);
     ledger.assert_all_dropped_once();
 }
 
