@@ -630,6 +630,25 @@ mod tests {
     }
 
     #[test]
+    fn a_buffer_that_had_to_wait_for_the_lock_wakes_the_ring_all_the_same() {
+        let pool = BufferPool::new(1, 8).unwrap();
+        let held = take(&pool, 0, 8);
+        pool.register(1, 0, Waker::new().unwrap(), |_, _| Ok(())).unwrap();
+        assert!(!pool.wait(), "the only one is held");
+        let guard = pool.shared.state.lock();
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(held));
+            while pool.shared.state.lock.load(Ordering::Relaxed) != AWAITED {
+                std::thread::yield_now();
+            }
+            assert!(guard.leave(), "somebody is asleep");
+            wake_one(&pool.shared.state.lock);
+        });
+        assert!(!pool.shared.state.lock().awaited, "which is forgotten when the ring was woken");
+        assert_eq!(pool.available(), 1);
+    }
+
+    #[test]
     fn what_holds_a_buffer_may_go_anywhere() {
         fn goes_anywhere<T: Send + Sync + std::panic::UnwindSafe + RefUnwindSafe>() {}
         goes_anywhere::<BufferPool>();
