@@ -370,11 +370,20 @@ impl Core {
         self.refresh();
     }
 
+    /// Finds out which completion is next, when none is known of; and waits for one, if it may and there is nothing
+    /// else to do. False if there is none, or if something came of it that the loop must deal with.
+    #[inline(always)]
+    pub(crate) fn find_next(&mut self, may_wait: bool) -> bool {
+        // If nothing is posted but then, a look before the wait is in vain; and if there is something, there is no wait.
+        let looks_first = !self.queue.posts_when_entered();
+        looks_first && self.look() || may_wait && self.wait_as_usual() || !looks_first && self.look()
+    }
+
     /// Enters the kernel and waits for a completion, when none is known of and a pass has nothing else to do; and
     /// looks which is next.
     /// False if it has, or if something came of it that the loop must deal with.
     #[inline(always)]
-    pub(crate) fn wait_as_usual(&mut self) -> bool {
+    fn wait_as_usual(&mut self) -> bool {
         let others = self.parked.len() | self.insistent.len() | self.synthetic.len();
         if !self.queue.is_open() || others > 0 || self.in_flight == 0 {
             return false;
@@ -385,6 +394,7 @@ impl Core {
         }
         self.look_at_clock();
         // There is none of the ring's own making.
+        self.kernel_is_next = false;
         self.queue.look(u32::MAX);
         true
     }

@@ -300,12 +300,17 @@ fn fail<R: RingParts>(ring: &mut R, error: std::io::Error) -> Pass<R> {
 /// The only place from which operations are called, so that all of it can become one function.
 #[inline(always)]
 pub fn deliver_all<R: RingParts>(ring: &mut R, round: &Round) -> bool {
-    let before = inner(ring).core.claimed();
+    let Inner { core, .. } = inner(ring);
+    let before = core.claimed();
+    // The ring was entered before this.
+    if core.queue.knows_none() {
+        core.look();
+    }
     loop {
         let Inner { core, cause, .. } = inner(ring);
         if !core.queue.knows_none() {
             ring.dispatch(round);
-        } else if cause.is_some() || !(core.look() || round.may_wait && core.wait_as_usual()) {
+        } else if cause.is_some() || !core.find_next(round.may_wait) {
             break;
         }
     }

@@ -85,6 +85,7 @@ struct CqOffsets {
 const _: () = assert!(size_of::<Params>() == 120 && size_of::<Params>() == size_of::<Parameters>());
 const _: () = assert!(size_of::<Cqe>() == size_of::<cqueue::Entry>());
 
+const IORING_SETUP_DEFER_TASKRUN: u32 = 1 << 13;
 const IORING_OFF_SQ_RING: i64 = 0;
 const IORING_OFF_SQES: i64 = 0x1000_0000;
 
@@ -118,6 +119,7 @@ impl Mapped {
             entry_capacity: parameters.sq_entries,
             cqe: at(cq.cqes).cast(),
             cqe_capacity: parameters.cq_entries,
+            posts_when_entered: parameters.flags & IORING_SETUP_DEFER_TASKRUN != 0,
             entries_head: shared(sq.head),
             entries_tail: shared(sq.tail),
             entries_flags: shared(sq.flags),

@@ -23,6 +23,8 @@ pub(crate) struct Queues {
     pub(super) entry_capacity: u32,
     pub(super) cqe: NonNull<Cqe>,
     pub(super) cqe_capacity: u32,
+    /// Completions are posted only while the ring is entered (`IORING_SETUP_DEFER_TASKRUN`, since 6.1).
+    pub(super) posts_when_entered: bool,
     pub(super) entries_head: Shared,
     pub(super) entries_tail: Shared,
     pub(super) entries_flags: Shared,
@@ -69,6 +71,12 @@ impl Queues {
     #[inline]
     pub(crate) fn capacity(&self) -> u32 {
         self.entry_capacity
+    }
+
+    /// Whether completions are posted only while the ring is entered.
+    #[inline(always)]
+    pub(crate) fn posts_when_entered(&self) -> bool {
+        self.posts_when_entered
     }
 
     /// Up to where the kernel has taken entries in.
@@ -168,6 +176,7 @@ impl Own {
             entry_capacity,
             cqe: NonNull::from(&mut *completions).cast(),
             cqe_capacity,
+            posts_when_entered: true,
             entries_head,
             entries_tail,
             entries_flags,

@@ -302,6 +302,12 @@ impl Uring {
         self.completions.put(cqe);
     }
 
+    /// Whether completions are posted only while the ring is entered.
+    #[inline(always)]
+    pub(crate) fn posts_when_entered(&self) -> bool {
+        self.queues.posts_when_entered()
+    }
+
     /// Looks for more completions, at most so many, when none is known of. False if there are none.
     #[inline(always)]
     pub(crate) fn look(&mut self, most: u32) -> bool {
