@@ -265,16 +265,17 @@ impl Shared {
         // SAFETY: the index is below the number of entries; each of them is zeroed memory or was
         // written before, both of which are valid.
         let entry = unsafe { self.ring.add(usize::from(state.tail & self.mask)) }.as_ptr();
-        let offer = (self.address(id).as_ptr().expose_provenance() as u64, self.size, id);
-        let tail = self.published_tail();
+        let address = self.address(id).as_ptr().expose_provenance() as u64;
+        // Before anything is written: the compiler can't know that these are elsewhere.
+        let (length, tail) = (self.size, self.published_tail());
         // SAFETY: the place is valid and written by one thread at a time, under the lock (that is
         // what `state` shows); the kernel reads it after the tail was published. The tail, which
         // lies in the first entry, is not touched here.
-        unsafe { (&raw mut (*entry).address).write(offer.0) };
+        unsafe { (&raw mut (*entry).address).write(address) };
         // SAFETY: as above.
-        unsafe { (&raw mut (*entry).length).write(offer.1) };
+        unsafe { (&raw mut (*entry).length).write(length) };
         // SAFETY: as above.
-        unsafe { (&raw mut (*entry).id).write(offer.2) };
+        unsafe { (&raw mut (*entry).id).write(id) };
         state.tail = state.tail.wrapping_add(1);
         tail.store(state.tail, Ordering::Release);
     }
