@@ -10,7 +10,7 @@ use crate::operation::{ControlFlow, RingOperation};
 use crate::parts::Round;
 use crate::queue::Cqe;
 use crate::runtime::Runtime;
-use crate::settle::{Found, Settled, find, settle, settle_going_on};
+use crate::settle::{Found, Settled, Tagged, find, settle, settle_going_on};
 use crate::shape::Ring;
 use crate::slab::{Lent, Warm};
 use crate::state::{FirstCause, Inner};
@@ -18,11 +18,10 @@ use crate::submission::release;
 use crate::submitter::Submitter;
 use crate::tag::Tag;
 use crate::teardown;
-use crate::user_data::UserData;
 
 /// A completion on its way to the operation that its tag names.
 pub struct Delivery<'r, R: Ring> {
-    cqe: Cqe,
+    tagged: Tagged,
     inner: &'r mut Inner<R>,
 }
 
@@ -31,14 +30,14 @@ impl<'r, R: Ring> Delivery<'r, R> {
     #[inline(always)]
     pub fn next(runtime: &'r mut Runtime<R>, _: &Round) -> Option<Self> {
         let inner = runtime.inner_mut();
-        let cqe = inner.core.queue.pop_known()?;
-        Some(Delivery { cqe, inner })
+        let tagged = Tagged::new(inner.core.queue.pop_known()?);
+        Some(Delivery { tagged, inner })
     }
 
     /// Which operation it is for.
     #[inline]
     pub fn tag(&self) -> u8 {
-        UserData::tag(self.cqe.user_data)
+        self.tagged.tag()
     }
 }
 
@@ -68,7 +67,7 @@ impl<W> fmt::Display for Shown<'_, W> {
 /// A delivery for a tag that no operation has: the ring's own traffic, or a stranger's.
 #[inline(always)]
 pub fn unclaimed<R: Ring>(delivery: Delivery<'_, R>) {
-    let Delivery { cqe, inner } = delivery;
+    let (cqe, inner) = (delivery.tagged.cqe(), delivery.inner);
     belongs_to_nobody(inner, cqe.user_data, cqe.result, cqe.flags);
 }
 
@@ -130,11 +129,12 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
     tag: Tag<R, Op>,
     glue: Glue<R, Op>,
 ) {
-    let Delivery { cqe, inner } = delivery;
+    let Delivery { tagged, inner } = delivery;
+    let cqe = tagged.cqe();
     let mut this = Handling { inner, tag, warm: Warm::NONE };
     let Inner { core, slabs, .. } = &mut *this.inner;
     let slab = tag.slab(slabs);
-    let (completion, data) = match find(slab, &cqe) {
+    let (completion, data) = match find(slab, &tagged) {
         Found::Plain(plain) => {
             // SAFETY: `this` releases the slot if nobody fills it; until then the slab is used only by a
             // submitter, which knows of it.

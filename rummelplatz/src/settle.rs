@@ -11,6 +11,7 @@ use crate::mutant;
 use crate::queue::Cqe;
 use crate::request::{Record, Slab};
 use crate::slab::{Calm, Lent, Plain, State};
+use crate::user_data::UserData;
 
 /// What is to be told to the operation.
 pub(crate) enum Settled<D> {
@@ -31,11 +32,40 @@ pub(crate) enum Found<'s, D> {
     Other,
 }
 
+/// A completion and the tag of its request. The compiler knows of the tag on the way of a certain operation, but not
+/// that it is a part of the `user_data`.
+pub(crate) struct Tagged {
+    cqe: Cqe,
+    tag: u8,
+}
+
+impl Tagged {
+    #[inline(always)]
+    pub(crate) fn new(cqe: Cqe) -> Tagged {
+        Tagged { tag: UserData::tag(cqe.user_data), cqe }
+    }
+
+    #[inline(always)]
+    pub(crate) fn tag(&self) -> u8 {
+        self.tag
+    }
+
+    #[inline(always)]
+    pub(crate) fn cqe(&self) -> Cqe {
+        self.cqe
+    }
+}
+
 /// Finds the ways that nearly all completions go, which are kept apart so that they can be short.
 #[inline(always)]
-pub(crate) fn find<'s, D>(slab: &'s mut Slab<D>, cqe: &Cqe) -> Found<'s, D> {
+pub(crate) fn find<'s, D>(slab: &'s mut Slab<D>, Tagged { cqe, tag }: &Tagged) -> Found<'s, D> {
+    if *tag == 0 {
+        return Found::Other;
+    }
     if Completion::can_be_plain(cqe.flags) {
-        return slab.find_plain(cqe.user_data).map_or(Found::Other, Found::Plain);
+        // SAFETY: the tag is not 0, and a part of it.
+        let plain = unsafe { slab.find_plain(cqe.user_data) };
+        return plain.map_or(Found::Other, Found::Plain);
     }
     match cqueue::more(cqe.flags) {
         true => slab.find_calm(cqe.user_data).map_or(Found::Other, Found::Calm),

@@ -3,7 +3,8 @@
 //! # What it promises
 //!
 //! * A value stays at its address from [`Slab::insert_with`] until it is taken out. Slots live in
-//!   chunks that are allocated once and never moved; growing adds a chunk.
+//!   chunks that are allocated once and never moved; growing makes slots of the memory that is left, or
+//!   adds a chunk.
 //! * A slot is in one of four states: *free*; *live* (the value is here, the kernel may be using
 //!   it); *lent* (the value is with a handler); *abandoned* (no value, and the kernel is not done).
 //!   A live slot is *calm* if what is remembered of its request need not be looked at.
@@ -46,8 +47,10 @@ use std::ptr::NonNull;
 use crate::user_data::UserData;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub(crate) enum State {
-    Free,
+    /// In memory that is zero, too.
+    Free = 0,
     Live,
     /// As Live; and [`Meta::is_calm`].
     Calm,
@@ -115,6 +118,8 @@ pub struct Slab<D, M: Meta> {
     /// last, whose memory is still warm.
     free: Option<NonNull<Slot<D, M>>>,
     limit: u32,
+    /// How many slots were made so far, whatever state they are in. There is memory for more.
+    made: u32,
     /// There is one at least.
     chunks: Vec<NonNull<Slot<D, M>>>,
     /// The first chunk: most slabs never need another, and here is it found at once.
@@ -137,24 +142,26 @@ pub(crate) struct Identity {
 }
 
 impl<D, M: Meta> Slab<D, M> {
-    /// Aims at chunks of 16 KiB: small enough for one big value, large enough to be rare.
+    /// Aims at chunks of 64 KiB: so large that the first is enough for hundreds of requests. Memory is not touched
+    /// before slots are made of it.
     const CHUNK: u32 = {
-        let slots = 16 * 1024 / size_of::<Slot<D, M>>();
+        let slots = 64 * 1024 / size_of::<Slot<D, M>>();
         let slots = if slots < 8 { 8 } else { slots };
         // A power of two, so that finding the chunk is a shift.
         1 << slots.ilog2()
     };
     const CHUNK_SHIFT: u32 = Self::CHUNK.trailing_zeros();
+    /// So many slots are made at a time.
+    const BATCH: u32 = if Self::CHUNK < 64 { Self::CHUNK } else { 64 };
     const CHUNK_LAYOUT: Layout = match Layout::array::<Slot<D, M>>(Self::CHUNK as usize) {
         Ok(layout) => layout,
         Err(_) => panic!("`RingData` is larger than an address space: put it behind a pointer"),
     };
 
-    /// An empty slab whose requests carry `tag`. It has memory for a chunk, but no room before
-    /// [`set_limit`](Self::set_limit).
+    /// An empty slab whose requests carry `tag`. It has no room before [`set_limit`](Self::set_limit).
     pub fn new(tag: u8) -> Self {
-        let first = Self::chunk(tag, 0);
-        Slab { tag, step: UserData::STEP, free: None, limit: 0, chunks: vec![first], first }
+        let first = Self::chunk();
+        Slab { tag, step: UserData::STEP, free: None, limit: 0, made: 0, chunks: vec![first], first }
     }
 
     /// The tag that the requests carry.
@@ -162,11 +169,10 @@ impl<D, M: Meta> Slab<D, M> {
         self.tag
     }
 
-    /// Bounds the number of slots, before the first is used; and puts those that there are into the list.
+    /// Bounds the number of slots, before the first is used.
     pub(crate) fn set_limit(&mut self, limit: u32) {
         // One index is not a slot.
         self.limit = limit.min(NONE - 1);
-        self.tidy();
     }
 
     /// How many slots are not free: counts them.
@@ -190,7 +196,7 @@ impl<D, M: Meta> Slab<D, M> {
 
     /// Whether `count` more slots may be occupied.
     pub(crate) fn has_room(&self, count: usize) -> bool {
-        let mut room = self.limit.saturating_sub(self.slots()) as usize;
+        let mut room = self.limit.saturating_sub(self.made) as usize;
         let mut free = self.free;
         while let Some(slot) = free
             && room < count
@@ -203,48 +209,41 @@ impl<D, M: Meta> Slab<D, M> {
         room >= count
     }
 
-    /// How many slots there are, in whatever state.
-    fn slots(&self) -> u32 {
-        // There are at most `NONE` of them; and a slab without a limit yet has none.
-        self.limit.min((self.chunks.len() << Self::CHUNK_SHIFT).min(NONE as usize) as u32)
-    }
-
-    /// Adds a chunk of free slots.
+    /// Makes some more slots, which are free.
     #[cold]
     #[inline(never)]
     fn grow(&mut self) -> Result<(), Full> {
-        let first = self.slots();
-        if first >= self.limit {
+        if self.made >= self.limit {
             return Err(Full);
         }
-        let chunk = Self::chunk(self.tag, first);
-        self.chunks.push(chunk);
-        // Backwards, so that the first is the first to be used.
-        for offset in (0..Self::CHUNK.min(self.limit - first)).rev() {
-            // SAFETY: the offset is below the number of slots that the chunk has.
-            self.link(unsafe { chunk.add(offset as usize) });
+        let (chunk, offset) = ((self.made >> Self::CHUNK_SHIFT) as usize, self.made & (Self::CHUNK - 1));
+        if chunk == self.chunks.len() {
+            self.chunks.push(Self::chunk());
         }
+        let chunk = self.chunks[chunk];
+        let count = Self::BATCH.min(Self::CHUNK - offset).min(self.limit - self.made);
+        // Backwards, so that the first is the first to be used.
+        for number in (0..count).rev() {
+            let name = !UserData::pack(self.tag, 0, self.made + number);
+            let header = Header { name, state: State::Free, rounds: 0, kept: Kept { next_free: None } };
+            // SAFETY: the sum is below the number of slots that the chunk has.
+            let slot = unsafe { chunk.add((offset + number) as usize) };
+            // SAFETY: the header is memory of the chunk, and the slab is borrowed exclusively.
+            unsafe { (&raw mut (*slot.as_ptr()).header).write(header) };
+            self.link(slot);
+        }
+        self.made += count;
         Ok(())
     }
 
-    /// A chunk of slots that are free and in no list, from this index on.
-    fn chunk(tag: u8, first: u32) -> NonNull<Slot<D, M>> {
+    /// Memory for slots. As it is, it is a row of slots which nobody has, because no request has the name 0.
+    fn chunk() -> NonNull<Slot<D, M>> {
         // SAFETY: the layout's size is not zero, because a header's is not.
-        let chunk = unsafe { alloc::alloc(Self::CHUNK_LAYOUT) };
-        let Some(chunk) = NonNull::new(chunk.cast::<Slot<D, M>>()) else {
-            alloc::handle_alloc_error(Self::CHUNK_LAYOUT);
-        };
-        for offset in 0..Self::CHUNK {
-            // Past the last index names wrap, but no such slot is ever used.
-            let index = first.wrapping_add(offset);
-            let name = !UserData::pack(tag, 0, index);
-            let header = Header { name, state: State::Free, rounds: 0, kept: Kept { next_free: None } };
-            // SAFETY: the offset is below the number of slots that were allocated.
-            let slot = unsafe { chunk.add(offset as usize) };
-            // SAFETY: the header is memory of the chunk that nothing refers to yet.
-            unsafe { (&raw mut (*slot.as_ptr()).header).write(header) };
+        let chunk = unsafe { alloc::alloc_zeroed(Self::CHUNK_LAYOUT) };
+        match NonNull::new(chunk.cast::<Slot<D, M>>()) {
+            Some(chunk) => chunk,
+            None => alloc::handle_alloc_error(Self::CHUNK_LAYOUT),
         }
-        chunk
     }
 
     /// The place of the slot that a `user_data` names, if that is in the first chunk, or of some other that is.
@@ -256,8 +255,11 @@ impl<D, M: Meta> Slab<D, M> {
         unsafe { self.first.add(offset as usize) }
     }
 
-    /// The place of a slot whose chunk exists.
+    /// The place of a slot that was made.
     fn slot(&self, index: u32) -> Option<NonNull<Slot<D, M>>> {
+        if index >= self.made {
+            return None;
+        }
         let chunk = *self.chunks.get((index >> Self::CHUNK_SHIFT) as usize)?;
         // SAFETY: the offset is below `CHUNK`, so it stays inside the allocation.
         Some(unsafe { chunk.add((index & (Self::CHUNK - 1)) as usize) })
@@ -436,7 +438,7 @@ impl<D, M: Meta> Slab<D, M> {
     /// Puts all free slots in order again, the first first.
     pub(crate) fn tidy(&mut self) {
         self.free = None;
-        for index in (0..self.slots()).rev() {
+        for index in (0..self.made).rev() {
             if let Some(slot) = self.slot(index) {
                 // SAFETY: as in `link`.
                 let header = unsafe { &(*slot.as_ptr()).header };
@@ -448,8 +450,12 @@ impl<D, M: Meta> Slab<D, M> {
     }
 
     /// The slot of the plain request with this `user_data`, if there is one.
+    ///
+    /// # Safety
+    ///
+    /// It is not 0, the name of what is not a slot yet.
     #[inline(always)]
-    pub(crate) fn find_plain(&mut self, user_data: u64) -> Option<Plain<'_, D, M>> {
+    pub(crate) unsafe fn find_plain(&mut self, user_data: u64) -> Option<Plain<'_, D, M>> {
         let slot = self.named(user_data, user_data)?;
         Some(Plain { slab: PhantomData, slot })
     }
@@ -514,7 +520,7 @@ impl<D, M: Meta> Slab<D, M> {
 
     /// Calls `visit` with the `user_data` and metadata of each occupied slot.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(u64, &M)) {
-        for index in 0..self.slots() {
+        for index in 0..self.made {
             let Some(slot) = self.slot(index) else { return };
             // SAFETY: all headers of a chunk are initialised, are only changed through `&mut self`, and
             // do not overlap a value.
@@ -851,6 +857,12 @@ mod tests {
         }
     }
 
+    fn find_plain<D, M: Meta>(slab: &mut Slab<D, M>, user_data: u64) -> Option<Plain<'_, D, M>> {
+        assert_ne!(user_data, 0);
+        // SAFETY: as it was just seen.
+        unsafe { slab.find_plain(user_data) }
+    }
+
     fn unlimited<D, M: Meta>(tag: u8) -> Slab<D, M> {
         let mut slab = Slab::new(tag);
         slab.set_limit(u32::MAX);
@@ -889,7 +901,7 @@ mod tests {
     /// Takes the value of a slot whose request is plain, and fills it again.
     fn refill<D, M: Meta<Brief = M>>(slab: &mut Slab<D, M>, user_data: u64, meta: M) -> Option<Identity> {
         // SAFETY: the slot is filled below, and the slab not looked at before.
-        let (value, warm) = unsafe { slab.find_plain(user_data)?.take() };
+        let (value, warm) = unsafe { find_plain(slab, user_data)?.take() };
         // SAFETY: it was found in this slab.
         let vacancy = unsafe { slab.vacate(warm)? };
         // SAFETY: as above.
@@ -899,7 +911,7 @@ mod tests {
     /// Takes the value of a slot whose request is plain, and releases it.
     fn take_plain<D, M: Meta>(slab: &mut Slab<D, M>, user_data: u64) -> Option<D> {
         // SAFETY: the slot is released below, and the slab not looked at before.
-        let (value, warm) = unsafe { slab.find_plain(user_data)?.take() };
+        let (value, warm) = unsafe { find_plain(slab, user_data)?.take() };
         // SAFETY: it was found in this slab.
         let vacancy = unsafe { slab.vacate(warm)? };
         // SAFETY: as above.
@@ -1306,6 +1318,9 @@ mod tests {
             UserData::pack(5, u32::MAX, 0),
             UserData::pack(5, 0, 1),
             UserData::pack(5, 0, 2),
+            // Of the last slot that was made, and of one in the same chunk that was not.
+            UserData::pack(5, 0, 63),
+            UserData::pack(5, 0, 64),
             UserData::pack(5, 0, u32::MAX),
             !used,
             !freed,
@@ -1313,12 +1328,14 @@ mod tests {
         ];
         for user_data in strange {
             assert!(slab.find(user_data).is_none(), "{user_data:#x}");
+            assert!(slab.find_calm(user_data).is_none(), "{user_data:#x}");
+            assert!(user_data == 0 || find_plain(&mut slab, user_data).is_none(), "{user_data:#x}");
         }
         for bit in 0..64 {
             assert!(slab.find(used ^ 1 << bit).is_none(), "bit {bit} makes a difference");
         }
         assert!(slab.find_identity(Identity { user_data: used, rounds: 1 }).is_none());
-        assert!(slab.find_plain(!used).is_none() && slab.find_plain(freed).is_none());
+        assert!(find_plain(&mut slab, !used).is_none() && find_plain(&mut slab, freed).is_none());
         assert_eq!(take(&mut slab, used), Some(0));
     }
 
@@ -1327,7 +1344,7 @@ mod tests {
         let (drops, mut slab) = (Drops::default(), unlimited::<_, ()>(1));
         let mut plain = || loop {
             let (_, user_data, address) = insert(&mut slab, drops.issue(), ());
-            if slab.find_plain(user_data).is_some() {
+            if find_plain(&mut slab, user_data).is_some() {
                 return (user_data, address);
             }
             drop(take(&mut slab, user_data));
@@ -1360,7 +1377,7 @@ mod tests {
         let placed: Vec<_> = (0..10).map(|number| insert(&mut slab, number, u32::from(number)).1).collect();
         slab.look_at_all();
         for (number, user_data) in placed.into_iter().enumerate() {
-            assert!(slab.find_plain(user_data).is_none() && slab.find_calm(user_data).is_none());
+            assert!(find_plain(&mut slab, user_data).is_none() && slab.find_calm(user_data).is_none());
             assert_eq!(*slab.find(user_data).unwrap().meta(), number as u32);
             assert_eq!(take(&mut slab, user_data), Some(number as u8));
         }
@@ -1389,7 +1406,9 @@ mod tests {
     #[test]
     fn a_limit_may_lie_in_any_chunk() {
         let chunk = Slab::<u64, ()>::CHUNK;
-        for limit in [1, chunk - 1, chunk, chunk + 1, 2 * chunk + 3] {
+        let batch = Slab::<u64, ()>::BATCH;
+        assert!(1 < batch && batch < chunk);
+        for limit in [1, batch - 1, batch, batch + 1, chunk - 1, chunk, chunk + 1, 2 * chunk + 3] {
             let mut slab = Slab::<u64, ()>::new(1);
             slab.set_limit(limit);
             assert!(slab.has_room(limit as usize) && !slab.has_room(limit as usize + 1));
