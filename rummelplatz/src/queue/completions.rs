@@ -3,9 +3,9 @@
 //! # How the unsafe code stays right
 //!
 //! `next ≤ end`, and the completions from one to the other are there: the kernel has posted them and
-//! has not been told that they were seen; or they are `own`.
+//! has not been told that they were seen; or they are `own`. If they are the kernel's, `end ≤ limit`.
 
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 use super::Cqe;
 
@@ -15,6 +15,8 @@ pub(crate) struct Completions {
     end: NonNull<Cqe>,
     start: NonNull<Cqe>,
     capacity: u32,
+    /// The end of the memory, if `end` lies in it; null, if that is of `own`, or not known yet.
+    limit: *const Cqe,
     /// The kernel's count up to `end`.
     known: u32,
     /// A completion that the kernel did not post. (A pointer, because this may be moved.)
@@ -32,7 +34,7 @@ impl Completions {
     /// The memory is there for as long as this is used.
     pub(crate) unsafe fn new(start: NonNull<Cqe>, capacity: u32, seen: u32) -> Completions {
         let own = NonNull::from(Box::leak(Box::new(Cqe { user_data: 0, result: 0, flags: 0 })));
-        Completions { next: start, end: start, start, capacity, known: seen, own }
+        Completions { next: start, end: start, start, capacity, limit: ptr::null(), known: seen, own }
     }
 
     /// Whether no completion is known of.
@@ -89,20 +91,36 @@ impl Completions {
     /// # Safety
     ///
     /// They are, and the kernel has not been told that more than [`all_seen`](Self::all_seen) were seen.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn learn(&mut self, posted: u32, most: u32) -> bool {
-        let seen = self.all_seen();
-        if posted == seen {
+        let count = posted.wrapping_sub(self.all_seen());
+        if count == 0 {
             return false;
         }
-        let index = seen & (self.capacity - 1);
-        let count = posted.wrapping_sub(seen).min(self.capacity - index).min(most);
-        self.known = seen.wrapping_add(count);
+        let end = self.next.as_ptr().wrapping_add(count as usize);
+        if end.cast_const() <= self.limit && count <= most {
+            self.known = posted;
+            // SAFETY: as the limit is not null, they lie where the last ones ended, and not beyond the memory.
+            self.end = unsafe { NonNull::new_unchecked(end) };
+        } else {
+            self.learn_in_parts(count.min(most));
+        }
+        true
+    }
+
+    /// Knows of as many of so many completions as there are in a row.
+    #[cold]
+    #[inline(never)]
+    fn learn_in_parts(&mut self, count: u32) {
+        let index = self.known & (self.capacity - 1);
+        let count = count.min(self.capacity - index);
+        self.known = self.known.wrapping_add(count);
         // SAFETY: the index is below the capacity.
         self.next = unsafe { self.start.add(index as usize) };
         // SAFETY: the sum is the capacity at most.
         self.end = unsafe { self.next.add(count as usize) };
-        true
+        // SAFETY: the end of the memory.
+        self.limit = unsafe { self.start.add(self.capacity as usize) }.as_ptr();
     }
 
     /// Forgets what is known of, so that it must be asked for again.
@@ -120,6 +138,7 @@ impl Completions {
         unsafe { self.own.write(own) };
         self.next = self.own;
         self.end = self.own_end();
+        self.limit = ptr::null();
     }
 }
 
@@ -172,6 +191,7 @@ mod tests {
                 assert!(unsafe { completions.learn(posted, 1) });
                 assert_eq!(popped(&mut completions), [next]);
                 completions.put(number(77));
+                assert!(completions.limit.is_null(), "what comes after it does not lie there");
                 assert_eq!(completions.seen(), posted.wrapping_sub(count as u32 - 1));
                 assert_eq!(popped(&mut completions), [77]);
                 let mut rest = Vec::new();

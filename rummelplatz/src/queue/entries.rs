@@ -19,8 +19,6 @@ pub(crate) struct Entries {
     next: NonNull<Entry>,
     open_until: NonNull<Entry>,
     start: NonNull<Entry>,
-    /// `start + capacity`.
-    end: NonNull<Entry>,
     capacity: u32,
     /// The tail when `next` was `start`.
     lap: u32,
@@ -39,9 +37,7 @@ impl Entries {
         let index = tail & (capacity - 1);
         // SAFETY: the index is below the capacity.
         let next = unsafe { start.add(index as usize) };
-        // SAFETY: the end of the memory.
-        let end = unsafe { start.add(capacity as usize) };
-        Entries { next, open_until: next, start, end, capacity, lap: tail.wrapping_sub(index) }
+        Entries { next, open_until: next, start, capacity, lap: tail.wrapping_sub(index) }
     }
 
     /// Where the next entry goes: from the first, to the capacity after the last.
@@ -81,24 +77,16 @@ impl Entries {
         self.open_until = unsafe { self.next.add(places as usize) };
     }
 
-    /// As [`open`](Self::open), when the kernel has taken in all entries.
-    ///
-    /// # Safety
-    ///
-    /// It has.
-    #[inline(always)]
-    pub(crate) unsafe fn open_all(&mut self) {
-        if self.next == self.end {
-            self.next = self.start;
-            self.lap = self.lap.wrapping_add(self.capacity);
-        }
-        self.open_until = self.end;
-    }
-
     /// Closes all places.
     #[inline]
     pub(crate) fn close(&mut self) {
         self.open_until = self.next;
+    }
+
+    /// Whether no place is open.
+    #[inline(always)]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.next == self.open_until
     }
 
     /// How many places are open.
@@ -111,7 +99,7 @@ impl Entries {
     /// An open place, and its index.
     #[inline(always)]
     pub(crate) fn place(&mut self) -> Option<Place<'_>> {
-        (self.next != self.open_until).then_some(Place { next: self.next, entries: self })
+        (!self.is_closed()).then_some(Place { next: self.next, entries: self })
     }
 }
 
@@ -171,12 +159,8 @@ mod tests {
             for taken in [4, 1, 2, 3, 4, 4, 1, 1, 1, 1, 2] {
                 // At most two rows of places: up to the end of the memory, and from its beginning.
                 for _ in 0..2 {
-                    match taken_in == entries.tail() {
-                        // SAFETY: the one who takes them in is this test.
-                        true => unsafe { entries.open_all() },
-                        // SAFETY: as above.
-                        false => unsafe { entries.open(taken_in) },
-                    }
+                    // SAFETY: the one who takes them in is this test.
+                    unsafe { entries.open(taken_in) };
                     fill(&mut entries, &mut number);
                 }
                 assert_eq!((entries.room(taken_in), entries.open_places()), (0, 0));

@@ -147,23 +147,19 @@ impl Uring {
     }
 
     /// As [`enter`](Self::enter) with [`Patience::Wait`], when the queue is open and no completion is known of.
-    /// False if it failed, in whatever way: the next enter will say what came of this one.
+    /// False if it failed, in whatever way: the next enter will say what came of this one. That the kernel has work to
+    /// do is not forgotten; who looks for that enters once more.
     #[inline(always)]
     pub(crate) fn wait_as_usual(&mut self) -> bool {
         let tail = self.entries.tail();
         self.queues.publish_entries(tail);
         self.queues.set_completions_seen(self.completions.all_seen());
-        // At most as many as the kernel finds.
-        let queued = tail.wrapping_sub(self.taken_in);
-        self.queues.forget_work();
+        let queued = tail.wrapping_sub(self.queues.entries_taken_in());
         if let Err(error) = self.kernel.enter(queued, Patience::Wait) {
             return self.fail(error);
         }
-        self.taken_in = self.queues.entries_taken_in();
-        if self.taken_in == tail {
-            // SAFETY: the kernel says so.
-            unsafe { self.entries.open_all() };
-        } else {
+        // What is open stays so, whatever the kernel has taken in.
+        if self.entries.is_closed() {
             self.reopen();
         }
         true
