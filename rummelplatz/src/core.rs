@@ -374,21 +374,22 @@ impl Core {
     /// else to do. False if there is none, or if something came of it that the loop must deal with.
     #[inline(always)]
     pub(crate) fn find_next(&mut self, may_wait: bool) -> bool {
-        // If nothing is posted but then, a look before the wait is in vain; and if there is something, there is no wait.
-        let looks_first = !self.queue.posts_when_entered();
-        looks_first && self.look() || may_wait && self.wait_as_usual() || !looks_first && self.look()
+        // Mostly it would be in vain. If there is something all the same, an enter does not wait.
+        let looks_first = self.queue.may_be_more();
+        if looks_first && self.look() {
+            return true;
+        }
+        let others = self.parked.len() | self.insistent.len() | self.synthetic.len();
+        if may_wait && self.queue.is_open() && others == 0 && self.in_flight > 0 {
+            return self.wait_as_usual();
+        }
+        !looks_first && self.look()
     }
 
-    /// Enters the kernel and waits for a completion, when none is known of and a pass has nothing else to do; and
-    /// looks which is next.
-    /// False if it has, or if something came of it that the loop must deal with.
+    /// Enters the kernel and waits for a completion, when there is nothing else to do; and looks which is next.
+    /// False if it has failed: nothing is delivered any more before the next enter says what came of this one.
     #[inline(always)]
     fn wait_as_usual(&mut self) -> bool {
-        let others = self.parked.len() | self.insistent.len() | self.synthetic.len();
-        if !self.queue.is_open() || others > 0 || self.in_flight == 0 {
-            return false;
-        }
-        // A wait that failed is none: the next enter says more.
         if !self.queue.wait_as_usual() {
             return false;
         }

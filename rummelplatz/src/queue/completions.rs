@@ -19,6 +19,10 @@ pub(crate) struct Completions {
     limit: *const Cqe,
     /// The kernel's count up to `end`.
     known: u32,
+    /// The kernel posts only when it is entered.
+    posts_when_entered: bool,
+    /// There may be more than is known of, though the kernel was not entered since.
+    may_be_more: bool,
     /// A completion that the kernel did not post. (A pointer, because this may be moved.)
     own: NonNull<Cqe>,
 }
@@ -32,15 +36,35 @@ impl Completions {
     /// # Safety
     ///
     /// The memory is there for as long as this is used.
-    pub(crate) unsafe fn new(start: NonNull<Cqe>, capacity: u32, seen: u32) -> Completions {
-        let own = NonNull::from(Box::leak(Box::new(Cqe { user_data: 0, result: 0, flags: 0 })));
-        Completions { next: start, end: start, start, capacity, limit: ptr::null(), known: seen, own }
+    pub(crate) unsafe fn new(
+        start: NonNull<Cqe>,
+        capacity: u32,
+        seen: u32,
+        posts_when_entered: bool,
+    ) -> Completions {
+        Completions {
+            next: start,
+            end: start,
+            start,
+            capacity,
+            limit: ptr::null(),
+            known: seen,
+            posts_when_entered,
+            may_be_more: !posts_when_entered,
+            own: NonNull::from(Box::leak(Box::new(Cqe { user_data: 0, result: 0, flags: 0 }))),
+        }
     }
 
     /// Whether no completion is known of.
     #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
         self.next == self.end
+    }
+
+    /// Whether there may be more than is known of, though the kernel was not entered since those were.
+    #[inline(always)]
+    pub(crate) fn may_be_more(&self) -> bool {
+        self.may_be_more
     }
 
     /// The next completion that is known of.
@@ -103,17 +127,18 @@ impl Completions {
             // SAFETY: as the limit is not null, they lie where the last ones ended, and not beyond the memory.
             self.end = unsafe { NonNull::new_unchecked(end) };
         } else {
-            self.learn_in_parts(count.min(most));
+            self.learn_in_parts(count, most);
         }
         true
     }
 
-    /// Knows of as many of so many completions as there are in a row.
+    /// Knows of as many of `all` completions as there are in a row, at most so many.
     #[cold]
     #[inline(never)]
-    fn learn_in_parts(&mut self, count: u32) {
+    fn learn_in_parts(&mut self, all: u32, most: u32) {
         let index = self.known & (self.capacity - 1);
-        let count = count.min(self.capacity - index);
+        let count = all.min(self.capacity - index).min(most);
+        self.may_be_more = count < all || !self.posts_when_entered;
         self.known = self.known.wrapping_add(count);
         // SAFETY: the index is below the capacity.
         self.next = unsafe { self.start.add(index as usize) };
@@ -128,6 +153,7 @@ impl Completions {
         if self.end != self.own_end() {
             self.known = self.seen();
             self.end = self.next;
+            self.look_anew();
         }
     }
 
@@ -138,7 +164,13 @@ impl Completions {
         unsafe { self.own.write(own) };
         self.next = self.own;
         self.end = self.own_end();
+        self.look_anew();
+    }
+
+    /// What is known of does not tell any more where the next ones are, nor whether there are some.
+    fn look_anew(&mut self) {
         self.limit = ptr::null();
+        self.may_be_more = true;
     }
 }
 
@@ -165,10 +197,32 @@ mod tests {
     fn one_of_its_own_is_not_forgotten() {
         let mut memory = vec![number(0); 2];
         // SAFETY: the memory outlives it.
-        let mut completions = unsafe { Completions::new(NonNull::new(memory.as_mut_ptr()).unwrap(), 2, 0) };
+        let mut completions =
+            unsafe { Completions::new(NonNull::new(memory.as_mut_ptr()).unwrap(), 2, 0, true) };
         completions.put(number(77));
         completions.forget();
         assert_eq!((popped(&mut completions), completions.seen()), (vec![77], 0));
+    }
+
+    #[test]
+    fn what_is_known_of_in_part_is_looked_for_before_a_wait() {
+        for posts_when_entered in [false, true] {
+            let mut memory = vec![number(0); 4];
+            let start = NonNull::new(memory.as_mut_ptr()).unwrap();
+            // SAFETY: the memory outlives it.
+            let mut completions = unsafe { Completions::new(start, 4, 0, posts_when_entered) };
+            let mut learn = |posted, most| {
+                // SAFETY: what is posted is what lies there.
+                assert!(unsafe { completions.learn(posted, most) });
+                (popped(&mut completions).len(), completions.may_be_more())
+            };
+            let all = !posts_when_entered;
+            assert_eq!(learn(1, u32::MAX), (1, all));
+            assert_eq!(learn(2, u32::MAX), (1, all), "beyond the last, without a look at where it is");
+            assert_eq!(learn(5, u32::MAX), (2, true), "up to the end of the memory");
+            assert_eq!(learn(5, u32::MAX), (1, all));
+            assert_eq!(learn(7, 1), (1, true));
+        }
     }
 
     #[test]
@@ -178,7 +232,7 @@ mod tests {
             let mut posted = first;
             let start = NonNull::new(memory.as_mut_ptr()).unwrap();
             // SAFETY: the memory outlives it.
-            let mut completions = unsafe { Completions::new(start, 4, first) };
+            let mut completions = unsafe { Completions::new(start, 4, first, true) };
             assert!(completions.is_empty());
             let mut next = 0;
             for count in [1, 4, 2, 3, 4] {
@@ -192,6 +246,7 @@ mod tests {
                 assert_eq!(popped(&mut completions), [next]);
                 completions.put(number(77));
                 assert!(completions.limit.is_null(), "what comes after it does not lie there");
+                assert!(completions.may_be_more());
                 assert_eq!(completions.seen(), posted.wrapping_sub(count as u32 - 1));
                 assert_eq!(popped(&mut completions), [77]);
                 let mut rest = Vec::new();
@@ -201,6 +256,7 @@ mod tests {
                     rest.extend(completions.pop().map(|cqe| cqe.user_data));
                     completions.forget();
                     assert!(completions.is_empty(), "forgotten, but not seen");
+                    assert!(completions.may_be_more());
                 }
                 assert!(rest.into_iter().eq(next + 1..next + count));
                 next += count;

@@ -75,7 +75,7 @@ impl Uring {
         let entries = unsafe { Entries::new(queues.entries(), queues.capacity(), tail) };
         let (start, capacity) = queues.completions();
         // SAFETY: as above.
-        let completions = unsafe { Completions::new(start, capacity, next) };
+        let completions = unsafe { Completions::new(start, capacity, next, queues.posts_when_entered()) };
         Uring {
             asides: (0..queues.capacity()).map(|_| Aside::Nothing).collect(),
             entries,
@@ -298,10 +298,10 @@ impl Uring {
         self.completions.put(cqe);
     }
 
-    /// Whether completions are posted only while the ring is entered.
+    /// Whether there may be more completions than are known of, though the ring was not entered since those were.
     #[inline(always)]
-    pub(crate) fn posts_when_entered(&self) -> bool {
-        self.queues.posts_when_entered()
+    pub(crate) fn may_be_more(&self) -> bool {
+        self.completions.may_be_more()
     }
 
     /// Looks for more completions, at most so many, when none is known of. False if there are none.

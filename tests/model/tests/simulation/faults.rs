@@ -142,6 +142,35 @@ fn s07_busy_is_retried_and_a_lost_completion_abandons() {
 }
 
 #[test]
+fn a_wait_that_has_failed_ends_the_run_before_anything_else_is_told() {
+    let simulation = calm();
+    let (told, kernel) = (Log::new(), simulation.clone());
+    let seen = told.clone();
+    let script = Script::new()
+        .on_setup_once(|mut submitter: BenchSubmitter<'_, u32>| {
+            submitter.submit(0, |_| request::nop())?;
+            submitter.submit(1, |_| request::timeout(Duration::from_secs(1)))?;
+            Ok(())
+        })
+        .on_completion(move |completion, number, mut submitter| {
+            seen.push((number, outcome(&completion)));
+            if number == 0 {
+                // The second has no room in the queue before the kernel has taken in, and done, the first.
+                submitter.submit(2, |_| request::nop()).unwrap();
+                submitter.submit(3, |_| request::nop()).unwrap();
+            }
+            let lost = if number == 0 { 1.0 } else { 0.0 };
+            kernel.set_faults(Faults { lost, ..Faults::none() });
+            (GO_ON, None)
+        })
+        .on_teardown(|_, _, _| Ok(()));
+    let mut ring = bench(simulation.raw_ring_with(size(1), size(8)).unwrap(), script);
+    let error = ring.run().unwrap_err();
+    assert_eq!(error.abandoned().unwrap().errno, Some(libc::EBADR));
+    assert_eq!(told.take(), [(0, Ok(0))], "the rest is for the teardown");
+}
+
+#[test]
 fn a_ring_that_waits_for_ever_is_told_so() {
     let ledger = Ledger::new();
     let simulation = calm();
