@@ -34,8 +34,8 @@ const SHAPES: &[Shape] = &[
         contestants: BOTH,
         size: ("n", 20_000),
         aim: 1.15,
-        held: 1.69,
-        held_in_release: 1.32,
+        held: 1.50,
+        held_in_release: 1.15,
     },
     Shape {
         goal: "G1",
@@ -44,8 +44,8 @@ const SHAPES: &[Shape] = &[
         contestants: BOTH,
         size: ("n", 20_000),
         aim: 1.15,
-        held: 1.66,
-        held_in_release: 1.31,
+        held: 1.46,
+        held_in_release: 1.13,
     },
     Shape {
         goal: "G1",
@@ -54,8 +54,8 @@ const SHAPES: &[Shape] = &[
         contestants: BOTH,
         size: ("n", 20_000),
         aim: 1.15,
-        held: 1.22,
-        held_in_release: 1.12,
+        held: 1.03,
+        held_in_release: 0.95,
     },
     Shape {
         goal: "G2",
@@ -64,8 +64,8 @@ const SHAPES: &[Shape] = &[
         contestants: BY_HAND,
         size: ("batches", 20),
         aim: 1.05,
-        held: 1.70,
-        held_in_release: 1.52,
+        held: 1.62,
+        held_in_release: 1.43,
     },
     Shape {
         goal: "G2",
@@ -74,8 +74,8 @@ const SHAPES: &[Shape] = &[
         contestants: BY_HAND,
         size: ("batches", 20),
         aim: 1.05,
-        held: 1.58,
-        held_in_release: 1.42,
+        held: 1.43,
+        held_in_release: 1.33,
     },
     Shape {
         goal: "G3",
@@ -84,8 +84,8 @@ const SHAPES: &[Shape] = &[
         contestants: BY_HAND,
         size: ("n", 5_000),
         aim: 1.10,
-        held: 1.60,
-        held_in_release: 1.58,
+        held: 1.44,
+        held_in_release: 1.40,
     },
 ];
 
