@@ -5,6 +5,9 @@
 //! one addition. A place that is open lies before the end of the memory; to go round is a further
 //! thought.
 //!
+//! What a [usual](Usual) entry does not write is zero wherever a place is open. That is so by itself as long as
+//! all entries are usual ones; after others, places are cleared before they are opened.
+//!
 //! # How the unsafe code stays right
 //!
 //! `start ≤ next ≤ open_until ≤ start + capacity`, and the places from `next` to `open_until` are ours:
@@ -14,6 +17,8 @@ use std::ptr::NonNull;
 
 use io_uring::squeue::Entry;
 
+use crate::request::sqe::{self, Usual};
+
 /// See the [module documentation](self).
 pub(crate) struct Entries {
     next: NonNull<Entry>,
@@ -22,6 +27,10 @@ pub(crate) struct Entries {
     capacity: u32,
     /// The tail when `next` was `start`.
     lap: u32,
+    /// Up to this index, what a usual entry does not write is zero in places that were not written to since then.
+    clear_until: u32,
+    /// Other entries were written since then.
+    is_unclear: bool,
 }
 
 // SAFETY: the memory is that of one ring, whose owner has this, too, and sends both.
@@ -37,7 +46,9 @@ impl Entries {
         let index = tail & (capacity - 1);
         // SAFETY: the index is below the capacity.
         let next = unsafe { start.add(index as usize) };
-        Entries { next, open_until: next, start, capacity, lap: tail.wrapping_sub(index) }
+        let lap = tail.wrapping_sub(index);
+        // What is in the memory is not known.
+        Entries { next, open_until: next, start, capacity, lap, clear_until: index, is_unclear: true }
     }
 
     /// Where the next entry goes: from the first, to the capacity after the last.
@@ -70,11 +81,32 @@ impl Entries {
         if index == self.capacity {
             self.next = self.start;
             self.lap = self.lap.wrapping_add(self.capacity);
+            self.clear_until = if self.is_unclear { 0 } else { self.capacity };
+            self.is_unclear = false;
             index = 0;
         }
         let places = self.room(taken_in).min(self.capacity - index);
+        let end = index + places;
+        if end > self.clear_until {
+            // SAFETY: there is room for as many, so all are ours.
+            unsafe { self.clear(end) };
+        }
         // SAFETY: the end lies in the queue, or right after it.
         self.open_until = unsafe { self.next.add(places as usize) };
+    }
+
+    /// Clears what is not clear yet, up to an index.
+    ///
+    /// # Safety
+    ///
+    /// They are in the queue, and ours.
+    #[cold]
+    unsafe fn clear(&mut self, until: u32) {
+        for index in self.clear_until..until {
+            // SAFETY: it is one of those.
+            unsafe { sqe::clear_rest(self.start.add(index as usize)) };
+        }
+        self.clear_until = until;
     }
 
     /// Closes all places.
@@ -121,13 +153,29 @@ impl Place<'_> {
     ///
     /// What the entry points to is good until its final completion, or, if the kernel reads it only
     /// when it takes the entry in, until then.
-    #[inline(always)]
     pub(crate) unsafe fn fill(self, entry: Entry) {
-        let next = self.next;
         // SAFETY: `Entries::place` made this because the place is open: it is in the queue, and ours.
-        unsafe { next.write(entry) };
+        unsafe { self.next.write(entry) };
+        self.entries.is_unclear = true;
+        self.end();
+    }
+
+    /// As [`fill`](Self::fill), an entry of the usual kind.
+    ///
+    /// # Safety
+    ///
+    /// As of that.
+    #[inline(always)]
+    pub(crate) unsafe fn fill_as_usual(self, entry: Usual, user_data: u64) {
+        // SAFETY: as there; and its rest is zero, because it is open.
+        unsafe { entry.write(self.next, user_data) };
+        self.end();
+    }
+
+    #[inline(always)]
+    fn end(self) {
         // SAFETY: it was open, so it is not the end.
-        self.entries.next = unsafe { next.add(1) };
+        self.entries.next = unsafe { self.next.add(1) };
     }
 }
 
@@ -135,6 +183,7 @@ impl Place<'_> {
 mod tests {
     use super::*;
     use io_uring::opcode;
+    use io_uring::types::Fd;
 
     /// Fills all open places with numbered entries.
     fn fill(entries: &mut Entries, number: &mut u64) -> usize {
@@ -184,5 +233,48 @@ mod tests {
         entries.close();
         assert!(entries.place().is_none());
         assert_eq!(entries.room(6), 8);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
+    fn nothing_is_left_of_entries_that_were_there_before() {
+        // It has fields behind the `user_data`, which a usual one has not.
+        let unusual = opcode::Splice::new(Fd(1), 2, Fd(3), 4, 5).build().personality(6);
+        let nop = Usual { opcode: 0, descriptor: -1, offset: 0, address: 0, length: 0, op_flags: 0 };
+        // Which entries of each lap are unusual: none in some, at each place in others.
+        for laps in
+            [[0, 0, 0b0101, 0, 0b1010, 0b1111, 0b1000, 0], [0b0100, 0, 0b0001, 0b0001, 0, 0, 0b0010, 0]]
+        {
+            // How many of the places are not taken in again before the next entry.
+            for (first, behind) in (0..4).flat_map(|first| (0..4).map(move |behind| (first, behind))) {
+                let mut memory: Vec<Entry> = vec![unusual.clone(); 4];
+                let start = NonNull::new(memory.as_mut_ptr()).unwrap();
+                // SAFETY: the memory outlives it, and is only read when it does not write.
+                let mut entries = unsafe { Entries::new(start, 4, first) };
+                for number in first..32 {
+                    // SAFETY: the one who takes them in is this test.
+                    unsafe { entries.open(number.saturating_sub(behind).max(first)) };
+                    let place = entries.place().unwrap();
+                    let is_unusual = laps[number as usize / 4] >> place.index() & 1 == 1;
+                    let expected = opcode::Nop::new().build().user_data(number.into());
+                    match is_unusual {
+                        // SAFETY: it points to nothing.
+                        true => unsafe { place.fill(unusual.clone()) },
+                        // SAFETY: as above.
+                        false => unsafe { place.fill_as_usual(nop, number.into()) },
+                    }
+                    let expected = if is_unusual { &unusual } else { &expected };
+                    assert_eq!(bytes(&memory[number as usize % 4]), bytes(expected), "number {number}");
+                    if number % 3 == 0 {
+                        entries.close();
+                    }
+                }
+            }
+        }
+    }
+
+    fn bytes(entry: &Entry) -> [u8; 64] {
+        // SAFETY: 64 bytes, all of which are initialised.
+        unsafe { (&raw const *entry).cast::<[u8; 64]>().read() }
     }
 }

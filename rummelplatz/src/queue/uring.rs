@@ -23,7 +23,7 @@ use super::{Cqe, Entered, Host, Kernel, Patience};
 use crate::buffers::{BufferPool, PoolError};
 use crate::eventfd::Eventfd;
 use crate::mutant;
-use crate::request::{Address, Placed, Prepared};
+use crate::request::{Address, Placed, Prepared, Unusual};
 use crate::waker::Waker;
 
 /// Our end of a ring.
@@ -362,14 +362,16 @@ impl Place<'_> {
     #[inline(always)]
     pub(crate) fn fill(self, placed: Placed) {
         let user_data = placed.user_data();
-        let entry = match placed.into_prepared() {
-            Prepared::Entry(entry) => entry,
-            // What was at this index has been taken in, and so its aside is free.
-            prepared => build(prepared, &mut self.asides[self.place.index()]),
-        };
-        // SAFETY: a `Placed` proves that what it points to is good until its final completion, and the
-        // aside stays as it is until the entry is taken in.
-        unsafe { self.place.fill(entry.user_data(user_data)) };
+        match placed.into_prepared() {
+            // SAFETY: a `Placed` proves that what it points to is good until its final completion.
+            Prepared::Usual(entry) => unsafe { self.place.fill_as_usual(entry, user_data) },
+            Prepared::Unusual(unusual) => {
+                // What was at this index has been taken in, and so its aside is free.
+                let entry = build(unusual, &mut self.asides[self.place.index()]);
+                // SAFETY: as above, and the aside stays as it is until the entry is taken in.
+                unsafe { self.place.fill(entry.user_data(user_data)) };
+            }
+        }
     }
 }
 
@@ -382,21 +384,21 @@ enum Aside {
 
 /// Builds the entry, with pointers to `aside` where it needs one.
 #[inline(never)]
-fn build(prepared: Prepared, aside: &mut Aside) -> squeue::Entry {
-    match prepared {
-        Prepared::Entry(entry) => entry,
-        Prepared::Timeout { spec, count, flags } => {
+fn build(unusual: Unusual, aside: &mut Aside) -> squeue::Entry {
+    match unusual {
+        Unusual::Entry(entry) => entry,
+        Unusual::Timeout { spec, count, flags } => {
             *aside = Aside::Time(spec);
             let Aside::Time(spec) = aside else { unreachable!("written above") };
             opcode::Timeout::new(&raw const *spec).count(count).flags(flags).build()
         }
-        Prepared::Connect { socket, address } => {
+        Unusual::Connect { socket, address } => {
             *aside = Aside::Address(address);
             let Aside::Address(address) = aside else { unreachable!("written above") };
             let (address, length) = address.raw();
             opcode::Connect::new(Fd(socket), address, length).build()
         }
-        Prepared::ReceiveMulti { socket, group, .. } => opcode::RecvMulti::new(Fd(socket), group).build(),
+        Unusual::ReceiveMulti { socket, group, .. } => opcode::RecvMulti::new(Fd(socket), group).build(),
     }
 }
 

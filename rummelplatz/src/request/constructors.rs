@@ -6,13 +6,13 @@ use std::net::Shutdown;
 use std::num::NonZeroU32;
 use std::ops::BitOr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::ptr;
 use std::time::{Duration, Instant, SystemTime};
 
 use io_uring::types::{Fd, FsyncFlags, TimeoutFlags, Timespec};
 use io_uring::{opcode, squeue};
 
-use super::{Address, Parts, Prepared, Request, Stream};
+use super::sqe::Usual;
+use super::{Address, Parts, Request, Stream, Unusual};
 use crate::buffers::BufferPool;
 use crate::clock;
 use crate::facts::{Facts, Yields};
@@ -46,13 +46,15 @@ fn transfer<'d, T>(
     op_flags: u32,
 ) -> Request<'d> {
     let address = memory.expose_provenance() as u64;
-    Parts::usual(opcode, fd(descriptor).0, address, length(bytes), offset, op_flags).request()
+    let (Fd(descriptor), length) = (fd(descriptor), length(bytes));
+    Parts::usual(Usual { opcode, descriptor, offset, address, length, op_flags }).request()
 }
 
 /// Does nothing, and completes (`IORING_OP_NOP`, since 5.1).
 #[inline]
 pub fn nop<'d>() -> Request<'d> {
-    Parts::usual(opcode::Nop::CODE, -1, 0, 0, 0, 0).request()
+    let opcode = opcode::Nop::CODE;
+    Parts::usual(Usual { opcode, descriptor: -1, offset: 0, address: 0, length: 0, op_flags: 0 }).request()
 }
 
 /// Closes a descriptor (`IORING_OP_CLOSE`, since 5.6).
@@ -73,7 +75,7 @@ fn timer(time: Duration, count: u32, flags: TimeoutFlags) -> Parts {
     let mut facts = Facts::new(opcode::Timeout::CODE);
     facts.yields = Yields::Tick;
     facts.ticks = count;
-    Parts { prepared: Prepared::Timeout { spec, count, flags }, facts, closes: None }
+    Parts::unusual(Unusual::Timeout { spec, count, flags }, facts)
 }
 
 /// Completes once `duration` has passed (`IORING_OP_TIMEOUT`, since 5.4).
@@ -125,8 +127,10 @@ pub fn timeout_multi_times<'d>(interval: Duration, times: NonZeroU32) -> Stream<
 ///
 /// The socket comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec.
 pub fn accept<'d>(listener: &'d impl AsFd) -> Request<'d> {
-    let entry = opcode::Accept::new(fd(listener), ptr::null_mut(), ptr::null_mut());
-    Parts::new(entry.flags(libc::SOCK_CLOEXEC).build()).yielding(Yields::Descriptor).request()
+    let (opcode, Fd(descriptor)) = (opcode::Accept::CODE, fd(listener));
+    let op_flags = libc::SOCK_CLOEXEC as u32;
+    let entry = Usual { opcode, descriptor, offset: 0, address: 0, length: 0, op_flags };
+    Parts::usual(entry).yielding(Yields::Descriptor).request()
 }
 
 /// Accepts connections until it is cancelled (`IORING_ACCEPT_MULTISHOT`, since 5.19).
@@ -142,8 +146,8 @@ pub fn accept_multi<'d>(listener: &'d impl AsFd) -> Stream<'d> {
 ///
 /// When this was cancelled, the socket may yet connect: close it, don't use it again.
 pub fn connect<'d>(socket: &'d impl AsFd, address: impl Into<Address>) -> Request<'d> {
-    let prepared = Prepared::Connect { socket: fd(socket).0, address: address.into() };
-    Parts { prepared, facts: Facts::new(opcode::Connect::CODE), closes: None }.request()
+    let connect = Unusual::Connect { socket: fd(socket).0, address: address.into() };
+    Parts::unusual(connect, Facts::new(opcode::Connect::CODE)).request()
 }
 
 /// Receives into `buffer` what has arrived, waiting for something to arrive (`IORING_OP_RECV`, since
@@ -166,9 +170,8 @@ pub fn recv_uninit<'d>(socket: &'d impl AsFd, buffer: &'d mut [MaybeUninit<u8>])
 /// sees `ENOBUFS` with [`more`](crate::Completion::more) true; if it gives the data back, the stream
 /// goes on as soon as a [`Buffer`](crate::Buffer) is dropped.
 pub fn recv_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
-    let prepared = Prepared::ReceiveMulti { socket: fd(socket).0, pool: pool.clone(), group: 0 };
-    let facts = Facts::new(opcode::RecvMulti::CODE);
-    Parts { prepared, facts, closes: None }.yielding(Yields::Buffer).stream()
+    let receive = Unusual::ReceiveMulti { socket: fd(socket).0, pool: pool.clone(), group: 0 };
+    Parts::unusual(receive, Facts::new(opcode::RecvMulti::CODE)).yielding(Yields::Buffer).stream()
 }
 
 /// Sends what the socket takes of `buffer` (`IORING_OP_SEND`, since 5.6). The result is a number of
@@ -427,6 +430,7 @@ mod tests {
     use super::*;
     use crate::clock::Stamp;
     use crate::facts::Flags;
+    use crate::request::Prepared;
     use std::fs::File;
 
     /// What the kernel is asked for: opcode, priority (where multishot flags are), offset, address, length and
@@ -435,7 +439,14 @@ mod tests {
 
     /// What an entry asks for; on which descriptor, and what it yields.
     fn parts(parts: Parts) -> (Asked, i32, Yields) {
-        let Prepared::Entry(entry) = parts.prepared else { panic!("built when it is queued") };
+        let entry = match parts.prepared {
+            Prepared::Usual(usual) => {
+                let Usual { opcode, descriptor, offset, address, length, op_flags } = usual;
+                return ((opcode, 0, offset, address, length, op_flags), descriptor, parts.facts.yields);
+            }
+            Prepared::Unusual(Unusual::Entry(entry)) => entry,
+            _ => panic!("built when it is queued"),
+        };
         // SAFETY: 64 bytes, all of which are initialised.
         let bytes = unsafe { (&raw const entry).cast::<[u8; 64]>().read() };
         let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
@@ -554,7 +565,9 @@ mod tests {
     #[test]
     fn timers_are_of_the_clock_that_was_meant() {
         let timer = |parts: Parts| {
-            let Prepared::Timeout { spec, count, flags } = parts.prepared else { panic!("no timer") };
+            let Prepared::Unusual(Unusual::Timeout { spec, count, flags }) = parts.prepared else {
+                panic!("no timer")
+            };
             assert_eq!((parts.facts.yields, parts.facts.ticks), (Yields::Tick, count));
             // SAFETY: a `struct __kernel_timespec` is two such numbers.
             let spec = unsafe { (&raw const spec).cast::<[i64; 2]>().read() };

@@ -46,6 +46,8 @@ mod address;
 mod constructors;
 pub(crate) mod sqe;
 
+use sqe::Usual;
+
 pub use address::Address;
 pub use constructors::*;
 
@@ -78,8 +80,14 @@ struct Parts {
     closes: Option<OwnedFd>,
 }
 
-/// An entry, or what it takes to build one in the moment it is queued.
+/// What it takes to write an entry in the moment it is queued.
 pub(crate) enum Prepared {
+    Usual(Usual),
+    Unusual(Unusual),
+}
+
+/// An entry whose fields are not the usual ones, or one that is built in the moment it is queued.
+pub(crate) enum Unusual {
     Entry(squeue::Entry),
     Timeout {
         spec: Timespec,
@@ -117,12 +125,12 @@ impl Placed {
     /// What the entry points to must stay valid, and in place, until the final completion of
     /// `user_data`.
     pub(crate) unsafe fn vouched(entry: squeue::Entry, user_data: u64) -> Placed {
-        Placed { prepared: Prepared::Entry(entry), user_data }
+        Placed { prepared: Prepared::Unusual(Unusual::Entry(entry)), user_data }
     }
 
     /// An entry of the ring's own, which points to nothing.
     pub(crate) fn control(entry: squeue::Entry, user_data: u64) -> Placed {
-        Placed { prepared: Prepared::Entry(entry), user_data }
+        Placed { prepared: Prepared::Unusual(Unusual::Entry(entry)), user_data }
     }
 
     #[inline]
@@ -139,7 +147,7 @@ impl Placed {
     #[inline]
     pub(crate) fn pool(&mut self) -> Option<(&BufferPool, &mut u16)> {
         match &mut self.prepared {
-            Prepared::ReceiveMulti { pool, group, .. } => Some((pool, group)),
+            Prepared::Unusual(Unusual::ReceiveMulti { pool, group, .. }) => Some((pool, group)),
             _ => None,
         }
     }
@@ -149,15 +157,17 @@ impl Parts {
     #[inline(always)]
     fn new(entry: squeue::Entry) -> Parts {
         let facts = Facts::new(entry.get_opcode() as u8);
-        Parts { prepared: Prepared::Entry(entry), facts, closes: None }
+        Parts { prepared: Prepared::Unusual(Unusual::Entry(entry)), facts, closes: None }
     }
 
-    /// Of an entry of the usual kind. Its opcode is not read out of it again, so that the compiler need not know
-    /// it as a byte there.
+    /// Of an entry of the usual kind.
     #[inline(always)]
-    fn usual(opcode: u8, descriptor: RawFd, address: u64, length: u32, offset: u64, op_flags: u32) -> Parts {
-        let entry = sqe::entry(opcode, descriptor, address, length, offset, op_flags);
-        Parts { prepared: Prepared::Entry(entry), facts: Facts::new(opcode), closes: None }
+    fn usual(entry: Usual) -> Parts {
+        Parts { prepared: Prepared::Usual(entry), facts: Facts::new(entry.opcode), closes: None }
+    }
+
+    fn unusual(prepared: Unusual, facts: Facts) -> Parts {
+        Parts { prepared: Prepared::Unusual(prepared), facts, closes: None }
     }
 
     fn yielding(mut self, yields: Yields) -> Parts {
@@ -186,9 +196,9 @@ impl Parts {
             facts.flags.insert(Flags::CLOSES);
         }
         if flags.contains(Flags::DETACHED)
-            && let Prepared::Entry(entry) = &mut prepared
+            && let Prepared::Usual(entry) = &mut prepared
         {
-            sqe::send_whole(facts.opcode, entry);
+            entry.send_whole();
         }
         (facts, prepared)
     }
@@ -349,7 +359,7 @@ pub(crate) fn arm_again<D>(slot: &mut Occupied<'_, D, Record<D>>, user_data: u64
     let (facts, mut prepared) =
         unsafe { slot.with_value(|data| arm(data).parts.place(Flags::EMPTY, Stamp::ZERO)) }?;
     let old = &mut slot.meta().facts;
-    if let Prepared::Timeout { count, .. } = &mut prepared
+    if let Prepared::Unusual(Unusual::Timeout { count, .. }) = &mut prepared
         && old.ticks > 0
     {
         // What is left of a counted timer goes on; it does not start over.

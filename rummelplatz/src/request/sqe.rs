@@ -3,8 +3,9 @@
 //! `squeue::Entry` is `repr(C)` over `struct io_uring_sqe`, whose layout is the kernel's ABI
 //! (`include/uapi/linux/io_uring.h`) and can't change: 64 bytes, of which these are read here.
 
-use std::mem::{self, offset_of};
+use std::mem::offset_of;
 use std::os::fd::RawFd;
+use std::ptr::NonNull;
 
 use io_uring::{opcode, squeue};
 
@@ -13,7 +14,7 @@ const OP_FLAGS: usize = 28;
 const LEN: usize = 24;
 const FILE_INDEX: usize = 44;
 
-const _: () = assert!(size_of::<squeue::Entry>() == 64 && align_of::<squeue::Entry>() >= 4);
+const _: () = assert!(size_of::<squeue::Entry>() == 64 && align_of::<squeue::Entry>() == 8);
 
 fn byte_at<const OFFSET: usize>(entry: &squeue::Entry) -> u8 {
     const { assert!(OFFSET < 64) };
@@ -28,43 +29,71 @@ fn word_at<const OFFSET: usize>(entry: &squeue::Entry) -> u32 {
     unsafe { (&raw const *entry).cast::<u8>().add(OFFSET).cast::<u32>().read() }
 }
 
-/// An entry of the usual kind. What the `io-uring` crate builds is put together field by field, and differs in
-/// each opcode's way of leaving fields out; where a program has two kinds of entries for one place, the
-/// compiler makes little of that.
-#[inline(always)]
-pub(crate) fn entry(
-    opcode: u8,
+/// An entry of the usual kind: all of it that is not zero, but for the `user_data`.
+///
+/// What the `io-uring` crate builds is put together field by field, and differs in each opcode's way of leaving
+/// fields out; where a program has two kinds of entries for one place, the compiler makes little of that.
+#[derive(Clone, Copy)]
+pub(crate) struct Usual {
+    pub(crate) opcode: u8,
+    pub(crate) descriptor: RawFd,
+    pub(crate) offset: u64,
+    pub(crate) address: u64,
+    pub(crate) length: u32,
+    pub(crate) op_flags: u32,
+}
+
+/// The same as it lies in `struct io_uring_sqe`, up to its [`REST`].
+#[repr(C)]
+struct Begin {
+    /// And `flags` and `ioprio`, which are 0: one number is written at once.
+    opcode: u32,
     descriptor: RawFd,
+    offset: u64,
     address: u64,
     length: u32,
-    offset: u64,
     op_flags: u32,
-) -> squeue::Entry {
-    /// The same in `struct io_uring_sqe`.
-    #[repr(C)]
-    struct Sqe {
-        /// And `flags` and `ioprio`, which are 0: one number is written at once.
-        opcode: u32,
-        descriptor: RawFd,
-        offset: u64,
-        address: u64,
-        length: u32,
-        op_flags: u32,
-        rest: [u64; 4],
-    }
-    const _: () = assert!(offset_of!(Sqe, length) == LEN && offset_of!(Sqe, op_flags) == OP_FLAGS);
+    user_data: u64,
+}
 
-    let sqe = Sqe {
-        opcode: u32::from_le(u32::from(opcode)),
-        descriptor,
-        offset,
-        address,
-        length,
-        op_flags,
-        rest: [0; 4],
-    };
-    // SAFETY: an entry is `repr(C)` over the system's structure, 64 bytes of numbers, which these are.
-    unsafe { mem::transmute::<Sqe, squeue::Entry>(sqe) }
+/// Where in an entry the fields begin which are zero in a [`Usual`] one: 24 bytes, aligned to 8.
+const REST: usize = size_of::<Begin>();
+
+const _: () = assert!(offset_of!(Begin, length) == LEN && offset_of!(Begin, op_flags) == OP_FLAGS);
+const _: () = assert!(offset_of!(Begin, user_data) == 32 && REST == 40);
+
+impl Usual {
+    /// Writes it to a place whose rest is [zero](clear_rest).
+    ///
+    /// # Safety
+    ///
+    /// The place is valid for writes, and is not written to by anybody else.
+    #[inline(always)]
+    pub(crate) unsafe fn write(self, place: NonNull<squeue::Entry>, user_data: u64) {
+        let Usual { opcode, descriptor, offset, address, length, op_flags } = self;
+        let opcode = u32::from_le(opcode.into());
+        let begin = Begin { opcode, descriptor, offset, address, length, op_flags, user_data };
+        // SAFETY: an entry is `repr(C)` over the system's structure, which is aligned to 8 bytes and begins with these
+        // numbers; that it may be written to is the caller's promise.
+        unsafe { place.cast::<Begin>().write(begin) };
+    }
+
+    /// Makes a send go out whole or fail (`MSG_WAITALL`, since 5.19); entries of other opcodes stay as they are.
+    pub(crate) fn send_whole(&mut self) {
+        if self.opcode == opcode::Send::CODE {
+            self.op_flags |= libc::MSG_WAITALL as u32;
+        }
+    }
+}
+
+/// Zeroes what a [`Usual`] entry does not write.
+///
+/// # Safety
+///
+/// As of [`Usual::write`].
+pub(crate) unsafe fn clear_rest(place: NonNull<squeue::Entry>) {
+    // SAFETY: it is within the entry; that this may be written to is the caller's promise.
+    unsafe { place.cast::<u8>().add(REST).write_bytes(0, size_of::<squeue::Entry>() - REST) };
 }
 
 /// `sqe->flags`.
@@ -96,16 +125,6 @@ pub(crate) fn updates_user_data(entry: &squeue::Entry) -> bool {
     const IORING_POLL_UPDATE_USER_DATA: u32 = 1 << 2;
     entry.get_opcode() as u8 == opcode::PollRemove::CODE
         && word_at::<LEN>(entry) & IORING_POLL_UPDATE_USER_DATA != 0
-}
-
-/// Makes a send go out whole or fail (`MSG_WAITALL`, since 5.19); entries of other opcodes stay as they are.
-pub(crate) fn send_whole(opcode: u8, entry: &mut squeue::Entry) {
-    if opcode == opcode::Send::CODE {
-        let flags = word_at::<OP_FLAGS>(entry) | libc::MSG_WAITALL as u32;
-        // SAFETY: `msg_flags` of a send lies at this offset, aligned; the entry is borrowed
-        // exclusively.
-        unsafe { (&raw mut *entry).cast::<u8>().add(OP_FLAGS).cast::<u32>().write(flags) };
-    }
 }
 
 /// The kernel's name of an opcode, without its `IORING_OP_`.
@@ -212,29 +231,48 @@ mod tests {
             // SAFETY: 64 bytes, all of which are initialised.
             unsafe { (&raw const *entry).cast::<[u8; 64]>().read() }
         };
-        let (at, length) = (0x1234_5678_9abc as *mut u8, 77);
-        let read = opcode::Read::new(Fd(9), at, length).offset(u64::MAX - 1).build();
-        assert_eq!(bytes(&entry(opcode::Read::CODE, 9, at as u64, length, u64::MAX - 1, 0)), bytes(&read));
-        let write = opcode::Write::new(Fd(9), at, length).offset(3).build();
-        assert_eq!(bytes(&entry(opcode::Write::CODE, 9, at as u64, length, 3, 0)), bytes(&write));
-        let receive = opcode::Recv::new(Fd(9), at, length).build();
-        assert_eq!(bytes(&entry(opcode::Recv::CODE, 9, at as u64, length, 0, 0)), bytes(&receive));
-        let send = opcode::Send::new(Fd(9), at, length).flags(libc::MSG_NOSIGNAL).build();
-        let flags = libc::MSG_NOSIGNAL as u32;
-        assert_eq!(bytes(&entry(opcode::Send::CODE, 9, at as u64, length, 0, flags)), bytes(&send));
-        assert_eq!(bytes(&entry(opcode::Nop::CODE, -1, 0, 0, 0, 0)), bytes(&opcode::Nop::new().build()));
+        let is_that_of_the_crate = |usual: Usual, entry: squeue::Entry| {
+            // Something else was there, which had a rest.
+            let mut place = opcode::Splice::new(Fd(1), 2, Fd(3), 4, 5).build().personality(6);
+            let at = NonNull::from(&mut place);
+            // SAFETY: it is a place of this test's.
+            unsafe { clear_rest(at) };
+            // SAFETY: as above.
+            unsafe { usual.write(at, 8) };
+            assert_eq!(bytes(&place), bytes(&entry.user_data(8)));
+        };
+        let (memory, length) = (0x1234_5678_9abc as *mut u8, 77);
+        let address = memory as u64;
+        let usual = Usual { opcode: 0, descriptor: 9, offset: 0, address, length, op_flags: 0 };
+        let offset = u64::MAX - 1;
+        let read = opcode::Read::new(Fd(9), memory, length).offset(offset).build();
+        is_that_of_the_crate(Usual { opcode: opcode::Read::CODE, offset, ..usual }, read);
+        let write = opcode::Write::new(Fd(9), memory, length).offset(3).build();
+        is_that_of_the_crate(Usual { opcode: opcode::Write::CODE, offset: 3, ..usual }, write);
+        let receive = opcode::Recv::new(Fd(9), memory, length).build();
+        is_that_of_the_crate(Usual { opcode: opcode::Recv::CODE, ..usual }, receive);
+        let send = opcode::Send::new(Fd(9), memory, length).flags(libc::MSG_NOSIGNAL).build();
+        let op_flags = libc::MSG_NOSIGNAL as u32;
+        is_that_of_the_crate(Usual { opcode: opcode::Send::CODE, op_flags, ..usual }, send);
+        let accept = opcode::Accept::new(Fd(9), std::ptr::null_mut(), std::ptr::null_mut());
+        let (opcode, op_flags) = (opcode::Accept::CODE, libc::SOCK_CLOEXEC as u32);
+        let usual_accept = Usual { opcode, address: 0, length: 0, op_flags, ..usual };
+        is_that_of_the_crate(usual_accept, accept.flags(libc::SOCK_CLOEXEC).build());
+        let nop = Usual { opcode: opcode::Nop::CODE, descriptor: -1, address: 0, length: 0, ..usual };
+        is_that_of_the_crate(nop, opcode::Nop::new().build());
     }
 
     #[test]
     fn only_sends_are_made_whole() {
-        let mut send = opcode::Send::new(Fd(0), std::ptr::null(), 0).flags(libc::MSG_NOSIGNAL).build();
-        send_whole(opcode::Send::CODE, &mut send);
-        let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
-        assert_eq!(word_at::<OP_FLAGS>(&send), flags);
-
-        let mut nop = opcode::Nop::new().build();
-        send_whole(opcode::Nop::CODE, &mut nop);
-        assert_eq!(word_at::<OP_FLAGS>(&nop), 0);
+        let op_flags = libc::MSG_NOSIGNAL as u32;
+        let recv =
+            Usual { opcode: opcode::Recv::CODE, descriptor: 0, offset: 0, address: 0, length: 0, op_flags };
+        let whole = |mut usual: Usual| {
+            usual.send_whole();
+            usual.op_flags
+        };
+        assert_eq!(whole(recv), op_flags);
+        assert_eq!(whole(Usual { opcode: opcode::Send::CODE, ..recv }), op_flags | libc::MSG_WAITALL as u32);
     }
 
     #[test]
