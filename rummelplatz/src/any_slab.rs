@@ -168,7 +168,7 @@ impl<D: 'static> AnySlab for Slab<D> {
         if self.reserve().is_err() {
             return false;
         }
-        let user_data = request::place_message(self, *data, core.mark, core.now);
+        let user_data = request::place_message(self, *data, core.mark, core.watch.shown());
         core.count();
         core.end_without_kernel(user_data, 0);
         true

@@ -60,6 +60,60 @@ impl Stamp {
     }
 }
 
+/// Shows the time to the loop, without a look at the clock in each pass, which would take about as long as all the
+/// rest of a pass.
+///
+/// In busy times it is looked at in every sixteenth pass. If the loop then has to wait, it may show the time before
+/// that for up to fifteen passes, and not any more.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    shown: Stamp,
+    /// How many looks in a row have shown the same.
+    same: u32,
+    /// For how many passes nobody looks.
+    rest: u32,
+}
+
+impl Watch {
+    /// Times are busy when so many looks in a row have shown the same.
+    const BUSY: u32 = 64;
+    const REST: u32 = 15;
+
+    pub(crate) fn new() -> Watch {
+        Watch { shown: Stamp::now(), same: 0, rest: 0 }
+    }
+
+    /// The time when somebody last looked.
+    #[inline(always)]
+    pub(crate) fn shown(&self) -> Stamp {
+        self.shown
+    }
+
+    /// For each pass of the loop.
+    #[inline(always)]
+    pub(crate) fn pass(&mut self) {
+        let (rest, is_over) = self.rest.overflowing_sub(1);
+        // In any case, so that this is one subtraction in memory.
+        self.rest = rest;
+        if is_over {
+            self.look();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn look(&mut self) {
+        self.look_at(Stamp::now());
+    }
+
+    #[inline]
+    fn look_at(&mut self, now: Stamp) {
+        self.same = if now == self.shown { self.same.saturating_add(1) } else { 0 };
+        self.rest = if self.same < Self::BUSY { 0 } else { Self::REST };
+        self.shown = now;
+    }
+}
+
 /// Tells how much time there is between stamps, whatever their unit: it has seen how many there were in
 /// the time since it was made.
 #[derive(Clone, Copy, Debug)]
@@ -127,5 +181,30 @@ mod tests {
             }
         };
         assert!(clock.between(first, later) > Duration::ZERO);
+    }
+
+    #[test]
+    fn in_quiet_times_the_watch_is_right_and_in_busy_ones_behind_for_a_few_passes() {
+        /// A pass when it is `now`. Whether it was looked at.
+        fn pass(watch: &mut Watch, now: u32) -> bool {
+            let rests = watch.rest > 0;
+            match rests {
+                true => watch.pass(),
+                false => watch.look_at(Stamp::of(now)),
+            }
+            !rests
+        }
+        let mut watch = Watch { shown: Stamp::of(0), same: 0, rest: 0 };
+        for now in 1..100 {
+            // Some passes at once, then a wait.
+            for _ in 0..40 {
+                assert!(pass(&mut watch, now) && watch.shown == Stamp::of(now));
+            }
+        }
+        let looks = (0..1000).filter(|_| pass(&mut watch, 100)).count();
+        assert_eq!(looks, 65 + (1000 - 65) / 16);
+        let late = (0..100).position(|_| pass(&mut watch, 101)).unwrap();
+        assert!(late < 16 && watch.shown == Stamp::of(101), "{late}");
+        assert!((102..200).all(|now| pass(&mut watch, now)), "it is quiet again");
     }
 }

@@ -11,7 +11,7 @@ use io_uring::opcode;
 
 use crate::backlog::Backlog;
 use crate::buffers::{BufferPool, PoolError};
-use crate::clock::{Clock, Stamp};
+use crate::clock::{Clock, Watch};
 use crate::config::{Options, RawRing};
 use crate::error::SubmitError;
 use crate::eventfd::Eventfd;
@@ -58,8 +58,8 @@ pub struct Core {
     /// Cancels that were not answered yet.
     pub(crate) cancels: usize,
     pub(crate) counters: Counters,
-    /// When the loop last looked at the clock.
-    pub(crate) now: Stamp,
+    /// What is accepted is born when it shows.
+    pub(crate) watch: Watch,
     pub(crate) clock: Clock,
     /// Tells this instance of a ring from all others of the process.
     pub(crate) serial: u64,
@@ -125,7 +125,7 @@ impl Core {
             settled: false,
             cancels: 0,
             counters: Counters::default(),
-            now: Stamp::now(),
+            watch: Watch::new(),
             clock: Clock::new(),
             serial,
             owner: None,
@@ -163,14 +163,8 @@ impl Core {
             self.enabled = true;
         }
         self.owner = Some(this_thread());
-        self.look_at_clock();
+        self.watch.look();
         Ok(())
-    }
-
-    /// What is accepted from here on is born now.
-    #[inline]
-    pub(crate) fn look_at_clock(&mut self) {
-        self.now = Stamp::now();
     }
 
     /// Has the kernel signal [`ready`](Self::ready) for each completion, or not.
@@ -393,7 +387,7 @@ impl Core {
         if !self.queue.wait_as_usual() {
             return false;
         }
-        self.look_at_clock();
+        self.watch.pass();
         // There is none of the ring's own making.
         self.kernel_is_next = false;
         self.queue.look(u32::MAX);
@@ -404,7 +398,7 @@ impl Core {
     #[inline]
     pub(crate) fn enter(&mut self, patience: Patience) -> io::Result<Entered> {
         let entered = self.queue.enter(patience);
-        self.look_at_clock();
+        self.watch.look();
         match self.backlog.is_empty() {
             true => self.queue.reopen(),
             false => self.move_backlog(),

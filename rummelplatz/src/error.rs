@@ -226,7 +226,8 @@ pub struct StuckRequest {
     pub operation: &'static str,
     /// `sqe->opcode`, an `IORING_OP_*`.
     pub opcode: u8,
-    /// How long ago it was submitted, to some ten milliseconds.
+    /// How long ago it was submitted, to some ten milliseconds. If the ring was busy and then had to wait, what it
+    /// submitted next, in fifteen passes of its loop at most, may count from before the wait.
     pub age: Duration,
 }
 

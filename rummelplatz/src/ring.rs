@@ -383,7 +383,7 @@ pub fn submitter<R: RingParts, Op: RingOperation<R>>(ring: &mut R, tag: Tag<R, O
         inner.core.close(SubmitError::Forked);
     }
     // The loop may have looked at it long ago.
-    inner.core.look_at_clock();
+    inner.core.watch.look();
     Submitter::new(inner, tag)
 }
 

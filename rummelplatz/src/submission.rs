@@ -140,7 +140,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         if let Err(error) = make_room(core, slab) {
             return Err(Refused { data, error });
         }
-        let (identity, mut placed) = request::place_stream(slab, data, core.mark, core.now, arm);
+        let (identity, mut placed) = request::place_stream(slab, data, core.mark, core.watch.shown(), arm);
         let bound = core.bind(&mut placed);
         let slot = slab.find(placed.user_data());
         match (bound, slot) {
@@ -188,7 +188,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         if let Err(error) = core.accepts().and_then(reserve) {
             return Err(Refused { data, error });
         }
-        let user_data = request::place_message(slab, data, core.mark, core.now);
+        let user_data = request::place_message(slab, data, core.mark, core.watch.shown());
         core.count();
         core.end_without_kernel(user_data, 0);
         Ok(())
@@ -265,7 +265,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
                 unreachable!("as many entries as data, and room was made for all");
             };
             // SAFETY: the caller's promise is the same.
-            let (identity, placed) = unsafe { request::place_raw(slab, data, core.mark, core.now, entry) };
+            let (identity, placed) =
+                unsafe { request::place_raw(slab, data, core.mark, core.watch.shown(), entry) };
             core.count();
             if linked {
                 chain.push(placed)
@@ -378,7 +379,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         let Inner { core, slabs, .. } = inner;
         let slab: &mut Slab<Op::RingData> = tag.slab(slabs);
         // While the queue is open, nothing is marked.
-        let born = core.now;
+        let born = core.watch.shown();
         let Some(place) = core.queue.place() else {
             return accept_slowly(self.inner(), tag, data, flags, build);
         };
@@ -457,7 +458,7 @@ fn accept_by<D>(
     if let Err(error) = make_room(core, slab) {
         return Err(Refused { data, error });
     }
-    let (identity, placed) = request::place(slab, data, flags | core.mark, core.now, build);
+    let (identity, placed) = request::place(slab, data, flags | core.mark, core.watch.shown(), build);
     commit(core, placed);
     Ok(identity)
 }

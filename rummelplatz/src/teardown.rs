@@ -290,7 +290,7 @@ pub(crate) fn abandon<R: Ring>(inner: &mut Inner<R>, error: Option<io::Error>) {
         requests.push(StuckRequest {
             operation: operation_name::<R>(tag),
             opcode: if mutant::is("the stuck have no opcode") { 0 } else { facts.opcode },
-            age: core.clock.between(facts.born, core.now),
+            age: core.clock.between(facts.born, core.watch.shown()),
         });
     });
     let errno = error.and_then(|error| error.raw_os_error());
