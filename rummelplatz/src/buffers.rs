@@ -11,8 +11,9 @@
 //!   abandoned keeps its share for ever.
 //! * A buffer's bytes are touched by Rust only through the one [`Buffer`] that holds it. `held` says
 //!   who has it: a number from a completion becomes a `Buffer` only if it was with the kernel, and
-//!   goes back to the kernel only from a `Buffer` that is dropped. It is changed atomically: of any
-//!   number of threads, one holds a buffer.
+//!   goes back to the kernel only from a `Buffer` that is dropped. The former is for the one ring that has
+//!   the pool registered, the latter for whoever has the `Buffer`: so each change has one thread that can
+//!   make it.
 //! * The entries of the ring and its tail are written under the lock, by whoever drops a buffer; the
 //!   kernel only reads them.
 //!
@@ -75,7 +76,7 @@ pub(crate) struct Shared {
     ring: NonNull<Offer>,
     /// Which buffers are held as a [`Buffer`].
     held: Box<[AtomicBool]>,
-    /// How many were ever taken; wraps.
+    /// How many were ever taken; wraps. Written by the ring that has the pool registered.
     taken: AtomicU32,
     state: Locked<State>,
 }
@@ -211,13 +212,20 @@ impl BufferPool {
     /// Holds the buffer that a completion names, for a [`Buffer`] to be made of it.
     ///
     /// `None` if the pool has no such buffer, or the kernel can't have had it.
+    ///
+    /// # Safety
+    ///
+    /// The pool is registered with the caller's ring: so nobody else does this at the same time.
     #[inline(always)]
-    pub(crate) fn hold(&self, id: u16) -> Option<Arc<Shared>> {
-        let held = self.shared.held.get(usize::from(id))?;
-        if held.swap(true, Ordering::Acquire) {
+    pub(crate) unsafe fn hold(&self, id: u16) -> Option<Arc<Shared>> {
+        let Shared { held, taken, .. } = &*self.shared;
+        let held = held.get(usize::from(id))?;
+        if held.load(Ordering::Acquire) {
             return None;
         }
-        self.shared.taken.fetch_add(1, Ordering::Relaxed);
+        // Whoever holds it from now on, in whatever thread, has it from here.
+        held.store(true, Ordering::Relaxed);
+        taken.store(taken.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         Some(Arc::clone(&self.shared))
     }
 
@@ -564,10 +572,13 @@ fn allocate(layout: Layout) -> Option<NonNull<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc::{Receiver, channel};
 
     fn take(pool: &BufferPool, id: u16, length: u32) -> Option<Buffer> {
+        // SAFETY: in each of these tests, one thread does this.
+        let pool = unsafe { pool.hold(id) };
         // SAFETY: as it asks for; once.
-        pool.hold(id).map(|pool| unsafe { Buffer::of(pool, id, length) })
+        pool.map(|pool| unsafe { Buffer::of(pool, id, length) })
     }
 
     #[test]
@@ -593,21 +604,36 @@ mod tests {
     }
 
     #[test]
-    fn of_many_threads_one_holds_a_buffer() {
-        const ROUNDS: u32 = if cfg!(miri) { 50 } else { 500 };
+    fn a_buffer_that_many_threads_hand_on_is_held_by_one() {
+        const ROUNDS: u64 = if cfg!(miri) { 200 } else { 20_000 };
         let pool = BufferPool::new(3, 8).unwrap();
-        let work = |seed: u32| {
-            for round in 0..ROUNDS {
-                let id = (seed + round) % 3;
-                let Some(mut buffer) = take(&pool, id as u16, 8) else { continue };
-                let mine = (u64::from(seed) << 32 | u64::from(round)).to_ne_bytes();
+        let work = |buffers: Receiver<Buffer>| {
+            for (round, mut buffer) in (0u64..).zip(buffers) {
+                let mine = round.to_ne_bytes();
                 buffer.copy_from_slice(&mine);
                 std::hint::spin_loop();
                 assert_eq!(*buffer, mine, "nobody else writes to it");
                 assert!(pool.untouched().is_none() && pool.available() < 3);
             }
         };
-        std::thread::scope(|scope| (0..4).for_each(|seed| drop(scope.spawn(move || work(seed)))));
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    let (sender, receiver) = channel();
+                    scope.spawn(move || work(receiver));
+                    sender
+                })
+                .collect();
+            let mut rounds = 0;
+            while rounds < ROUNDS {
+                // As a ring does it, which is told of a buffer when it was given back.
+                for id in 0..3 {
+                    let Some(buffer) = take(&pool, id, 8) else { continue };
+                    threads[rounds as usize % 4].send(buffer).unwrap();
+                    rounds += 1;
+                }
+            }
+        });
         assert_eq!(pool.available(), 3);
         let taken = pool.shared.taken.load(Ordering::Relaxed);
         assert_eq!((pool.untouched(), taken), (Some(taken as u16), pool.shared.state.lock().returned));

@@ -158,7 +158,7 @@ impl Completion {
     /// # Safety
     ///
     /// If the request yields descriptors and `result` is not negative, `result` is a descriptor that
-    /// nobody else owns.
+    /// nobody else owns. If it yields buffers, the pool is registered with the ring that calls this.
     #[inline]
     pub(crate) unsafe fn new(
         facts: &Facts,
@@ -176,7 +176,9 @@ impl Completion {
             // Errors can carry a buffer, too.
             Yields::Buffer => {
                 if let Some(id) = cqueue::buffer_select(flags)
-                    && let Some(pool) = pool.and_then(|pool| pool.hold(id))
+                    && let Some(pool) = pool
+                    // SAFETY: the caller's promise.
+                    && let Some(pool) = unsafe { pool.hold(id) }
                 {
                     completion.kind = completion.kind.with(Kind::CARRIES);
                     completion.carried = MaybeUninit::new(Carried { pool: ManuallyDrop::new(pool) });
@@ -437,7 +439,7 @@ mod tests {
         let facts = Facts { yields: Yields::Buffer, ..Facts::new(0) };
         // `IORING_CQE_F_BUFFER`, and the number.
         let flags = 2 << 16 | 1;
-        // SAFETY: there are no descriptors here.
+        // SAFETY: there are no descriptors here, and the pool is this test's.
         let complete = |result| unsafe { Completion::new(&facts, Some(&pool), result, flags) };
         let completion = complete(5);
         assert_eq!((pool.available(), completion.result().unwrap()), (2, 5));

@@ -190,6 +190,7 @@ fn complete(core: &Core, facts: &Facts, result: i32, flags: u32) -> Completion {
         _ => None,
     };
     // SAFETY: the kernel posted this result for a request that yields what `facts` say, and each
-    // completion is settled once; nothing safe lets anybody else post one.
+    // completion is settled once; nothing safe lets anybody else post one. All pools of the queue are
+    // registered with this ring.
     unsafe { Completion::new(facts, pool, result, flags) }
 }
