@@ -212,17 +212,18 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// Memory that the entry points to must be owned by `data`, at an address that survives a move of
     /// `data` (on the heap; not inline, not borrowed), or live for ever; and nobody may touch it until
     /// the final completion. The same holds for its descriptors.
+    // Of an entry that is made in place, the compiler knows then what is asked here.
+    #[inline(always)]
     pub unsafe fn push(
         &mut self,
         entry: squeue::Entry,
         data: Op::RingData,
     ) -> Result<Key<Op>, Refused<Op::RingData>> {
-        // SAFETY: the caller's promise is the same.
-        let pushed = unsafe { self.push_multiple([entry], [data]) };
-        match pushed {
-            Ok([key]) => Ok(key),
-            Err(Refused { data: [data], error }) => Err(Refused { data, error }),
+        if let Err(error) = check_tracked(std::slice::from_ref(&entry)) {
+            return Err(Refused { data, error });
         }
+        // SAFETY: the caller's promise is the same.
+        self.accept(data, Flags::EMPTY, |_| unsafe { Request::vouched(entry) })
     }
 
     /// Submits raw entries, all or none. If they are linked (`IOSQE_IO_LINK`, `IOSQE_IO_HARDLINK`),
@@ -264,9 +265,10 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
             let (Some(entry), Ok(())) = (entries.next(), slab.reserve()) else {
                 unreachable!("as many entries as data, and room was made for all");
             };
+            let (flags, born) = (core.mark, core.watch.shown());
             // SAFETY: the caller's promise is the same.
-            let (identity, placed) =
-                unsafe { request::place_raw(slab, data, core.mark, core.watch.shown(), entry) };
+            let placed = request::place(slab, data, flags, born, |_| unsafe { Request::vouched(entry) });
+            let (identity, placed) = placed;
             core.count();
             if linked {
                 chain.push(placed)

@@ -153,9 +153,10 @@ impl Place<'_> {
     ///
     /// What the entry points to is good until its final completion, or, if the kernel reads it only
     /// when it takes the entry in, until then.
-    pub(crate) unsafe fn fill(self, entry: Entry) {
+    #[inline(always)]
+    pub(crate) unsafe fn fill(self, entry: Entry, user_data: u64) {
         // SAFETY: `Entries::place` made this because the place is open: it is in the queue, and ours.
-        unsafe { self.next.write(entry) };
+        unsafe { sqe::write(self.next, entry, user_data) };
         self.entries.is_unclear = true;
         self.end();
     }
@@ -190,7 +191,7 @@ mod tests {
         let mut filled = 0;
         while let Some(place) = entries.place() {
             // SAFETY: it points to nothing.
-            unsafe { place.fill(opcode::Nop::new().build().user_data(*number)) };
+            unsafe { place.fill(opcode::Nop::new().build(), *number) };
             *number += 1;
             filled += 1;
         }
@@ -256,15 +257,15 @@ mod tests {
                     unsafe { entries.open(number.saturating_sub(behind).max(first)) };
                     let place = entries.place().unwrap();
                     let is_unusual = laps[number as usize / 4] >> place.index() & 1 == 1;
-                    let expected = opcode::Nop::new().build().user_data(number.into());
                     match is_unusual {
                         // SAFETY: it points to nothing.
-                        true => unsafe { place.fill(unusual.clone()) },
+                        true => unsafe { place.fill(unusual.clone(), number.into()) },
                         // SAFETY: as above.
                         false => unsafe { place.fill_as_usual(nop, number.into()) },
                     }
-                    let expected = if is_unusual { &unusual } else { &expected };
-                    assert_eq!(bytes(&memory[number as usize % 4]), bytes(expected), "number {number}");
+                    let expected = if is_unusual { unusual.clone() } else { opcode::Nop::new().build() };
+                    let expected = bytes(&expected.user_data(number.into()));
+                    assert_eq!(bytes(&memory[number as usize % 4]), expected, "number {number}");
                     if number % 3 == 0 {
                         entries.close();
                     }

@@ -23,7 +23,7 @@ use super::{Cqe, Entered, Host, Kernel, Patience};
 use crate::buffers::{BufferPool, PoolError};
 use crate::eventfd::Eventfd;
 use crate::mutant;
-use crate::request::{Address, Placed, Prepared, Unusual};
+use crate::request::{Address, Placed, Prepared, Unbuilt};
 use crate::waker::Waker;
 
 /// Our end of a ring.
@@ -365,11 +365,13 @@ impl Place<'_> {
         match placed.into_prepared() {
             // SAFETY: a `Placed` proves that what it points to is good until its final completion.
             Prepared::Usual(entry) => unsafe { self.place.fill_as_usual(entry, user_data) },
-            Prepared::Unusual(unusual) => {
+            // SAFETY: as above.
+            Prepared::Entry(entry) => unsafe { self.place.fill(entry, user_data) },
+            Prepared::Unbuilt(unbuilt) => {
                 // What was at this index has been taken in, and so its aside is free.
-                let entry = build(unusual, &mut self.asides[self.place.index()]);
+                let entry = build(unbuilt, &mut self.asides[self.place.index()]);
                 // SAFETY: as above, and the aside stays as it is until the entry is taken in.
-                unsafe { self.place.fill(entry.user_data(user_data)) };
+                unsafe { self.place.fill(entry, user_data) };
             }
         }
     }
@@ -384,21 +386,20 @@ enum Aside {
 
 /// Builds the entry, with pointers to `aside` where it needs one.
 #[inline(never)]
-fn build(unusual: Unusual, aside: &mut Aside) -> squeue::Entry {
-    match unusual {
-        Unusual::Entry(entry) => entry,
-        Unusual::Timeout { spec, count, flags } => {
+fn build(unbuilt: Unbuilt, aside: &mut Aside) -> squeue::Entry {
+    match unbuilt {
+        Unbuilt::Timeout { spec, count, flags } => {
             *aside = Aside::Time(spec);
             let Aside::Time(spec) = aside else { unreachable!("written above") };
             opcode::Timeout::new(&raw const *spec).count(count).flags(flags).build()
         }
-        Unusual::Connect { socket, address } => {
+        Unbuilt::Connect { socket, address } => {
             *aside = Aside::Address(address);
             let Aside::Address(address) = aside else { unreachable!("written above") };
             let (address, length) = address.raw();
             opcode::Connect::new(Fd(socket), address, length).build()
         }
-        Unusual::ReceiveMulti { socket, group, .. } => opcode::RecvMulti::new(Fd(socket), group).build(),
+        Unbuilt::ReceiveMulti { socket, group, .. } => opcode::RecvMulti::new(Fd(socket), group).build(),
     }
 }
 

@@ -12,7 +12,7 @@ use io_uring::types::{Fd, FsyncFlags, TimeoutFlags, Timespec};
 use io_uring::{opcode, squeue};
 
 use super::sqe::Usual;
-use super::{Address, Parts, Request, Stream, Unusual};
+use super::{Address, Parts, Request, Stream, Unbuilt};
 use crate::buffers::BufferPool;
 use crate::clock;
 use crate::facts::{Facts, Yields};
@@ -75,7 +75,7 @@ fn timer(time: Duration, count: u32, flags: TimeoutFlags) -> Parts {
     let mut facts = Facts::new(opcode::Timeout::CODE);
     facts.yields = Yields::Tick;
     facts.ticks = count;
-    Parts::unusual(Unusual::Timeout { spec, count, flags }, facts)
+    Parts::unbuilt(Unbuilt::Timeout { spec, count, flags }, facts)
 }
 
 /// Completes once `duration` has passed (`IORING_OP_TIMEOUT`, since 5.4).
@@ -146,8 +146,8 @@ pub fn accept_multi<'d>(listener: &'d impl AsFd) -> Stream<'d> {
 ///
 /// When this was cancelled, the socket may yet connect: close it, don't use it again.
 pub fn connect<'d>(socket: &'d impl AsFd, address: impl Into<Address>) -> Request<'d> {
-    let connect = Unusual::Connect { socket: fd(socket).0, address: address.into() };
-    Parts::unusual(connect, Facts::new(opcode::Connect::CODE)).request()
+    let connect = Unbuilt::Connect { socket: fd(socket).0, address: address.into() };
+    Parts::unbuilt(connect, Facts::new(opcode::Connect::CODE)).request()
 }
 
 /// Receives into `buffer` what has arrived, waiting for something to arrive (`IORING_OP_RECV`, since
@@ -170,8 +170,8 @@ pub fn recv_uninit<'d>(socket: &'d impl AsFd, buffer: &'d mut [MaybeUninit<u8>])
 /// sees `ENOBUFS` with [`more`](crate::Completion::more) true; if it gives the data back, the stream
 /// goes on as soon as a [`Buffer`](crate::Buffer) is dropped.
 pub fn recv_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
-    let receive = Unusual::ReceiveMulti { socket: fd(socket).0, pool: pool.clone(), group: 0 };
-    Parts::unusual(receive, Facts::new(opcode::RecvMulti::CODE)).yielding(Yields::Buffer).stream()
+    let receive = Unbuilt::ReceiveMulti { socket: fd(socket).0, pool: pool.clone(), group: 0 };
+    Parts::unbuilt(receive, Facts::new(opcode::RecvMulti::CODE)).yielding(Yields::Buffer).stream()
 }
 
 /// Sends what the socket takes of `buffer` (`IORING_OP_SEND`, since 5.6). The result is a number of
@@ -444,7 +444,7 @@ mod tests {
                 let Usual { opcode, descriptor, offset, address, length, op_flags } = usual;
                 return ((opcode, 0, offset, address, length, op_flags), descriptor, parts.facts.yields);
             }
-            Prepared::Unusual(Unusual::Entry(entry)) => entry,
+            Prepared::Entry(entry) => entry,
             _ => panic!("built when it is queued"),
         };
         // SAFETY: 64 bytes, all of which are initialised.
@@ -565,7 +565,7 @@ mod tests {
     #[test]
     fn timers_are_of_the_clock_that_was_meant() {
         let timer = |parts: Parts| {
-            let Prepared::Unusual(Unusual::Timeout { spec, count, flags }) = parts.prepared else {
+            let Prepared::Unbuilt(Unbuilt::Timeout { spec, count, flags }) = parts.prepared else {
                 panic!("no timer")
             };
             assert_eq!((parts.facts.yields, parts.facts.ticks), (Yields::Tick, count));

@@ -83,12 +83,13 @@ struct Parts {
 /// What it takes to write an entry in the moment it is queued.
 pub(crate) enum Prepared {
     Usual(Usual),
-    Unusual(Unusual),
+    /// Its fields are not the usual ones.
+    Entry(squeue::Entry),
+    Unbuilt(Unbuilt),
 }
 
-/// An entry whose fields are not the usual ones, or one that is built in the moment it is queued.
-pub(crate) enum Unusual {
-    Entry(squeue::Entry),
+/// An entry that is built in that moment.
+pub(crate) enum Unbuilt {
     Timeout {
         spec: Timespec,
         count: u32,
@@ -110,11 +111,25 @@ pub(crate) enum Unusual {
 /// `user_data`: it may be queued.
 ///
 /// Made by [`place`], [`place_stream`] and [`arm_again`], from what the compiler has checked; by
-/// [`place_raw`] and [`vouched`](Placed::vouched), from what somebody answers for; and by
-/// [`control`](Placed::control), for entries that point to nothing.
+/// [`vouched`](Placed::vouched), from what somebody answers for, as a [`Request`] can be as well; and
+/// by [`control`](Placed::control), for entries that point to nothing.
 pub(crate) struct Placed {
     prepared: Prepared,
     user_data: u64,
+}
+
+impl Request<'_> {
+    /// An entry that somebody else answers for.
+    ///
+    /// # Safety
+    ///
+    /// What the entry points to must stay valid, and in place, until its final completion: owned by the data of the
+    /// request at an address that survives a move, or alive for ever.
+    #[inline(always)]
+    pub(crate) unsafe fn vouched(entry: squeue::Entry) -> Self {
+        let yields = if sqe::yields_descriptor(&entry) { Yields::Descriptor } else { Yields::Result };
+        Parts::new(entry).yielding(yields).request()
+    }
 }
 
 impl Placed {
@@ -125,12 +140,12 @@ impl Placed {
     /// What the entry points to must stay valid, and in place, until the final completion of
     /// `user_data`.
     pub(crate) unsafe fn vouched(entry: squeue::Entry, user_data: u64) -> Placed {
-        Placed { prepared: Prepared::Unusual(Unusual::Entry(entry)), user_data }
+        Placed { prepared: Prepared::Entry(entry), user_data }
     }
 
     /// An entry of the ring's own, which points to nothing.
     pub(crate) fn control(entry: squeue::Entry, user_data: u64) -> Placed {
-        Placed { prepared: Prepared::Unusual(Unusual::Entry(entry)), user_data }
+        Placed { prepared: Prepared::Entry(entry), user_data }
     }
 
     #[inline]
@@ -147,7 +162,7 @@ impl Placed {
     #[inline]
     pub(crate) fn pool(&mut self) -> Option<(&BufferPool, &mut u16)> {
         match &mut self.prepared {
-            Prepared::Unusual(Unusual::ReceiveMulti { pool, group, .. }) => Some((pool, group)),
+            Prepared::Unbuilt(Unbuilt::ReceiveMulti { pool, group, .. }) => Some((pool, group)),
             _ => None,
         }
     }
@@ -157,7 +172,7 @@ impl Parts {
     #[inline(always)]
     fn new(entry: squeue::Entry) -> Parts {
         let facts = Facts::new(entry.get_opcode() as u8);
-        Parts { prepared: Prepared::Unusual(Unusual::Entry(entry)), facts, closes: None }
+        Parts { prepared: Prepared::Entry(entry), facts, closes: None }
     }
 
     /// Of an entry of the usual kind.
@@ -166,8 +181,8 @@ impl Parts {
         Parts { prepared: Prepared::Usual(entry), facts: Facts::new(entry.opcode), closes: None }
     }
 
-    fn unusual(prepared: Unusual, facts: Facts) -> Parts {
-        Parts { prepared: Prepared::Unusual(prepared), facts, closes: None }
+    fn unbuilt(entry: Unbuilt, facts: Facts) -> Parts {
+        Parts { prepared: Prepared::Unbuilt(entry), facts, closes: None }
     }
 
     fn yielding(mut self, yields: Yields) -> Parts {
@@ -317,28 +332,6 @@ pub(crate) fn place_stream<D>(
     (identity, Placed { prepared, user_data: identity.user_data })
 }
 
-/// As [`place`], for an entry that somebody else answers for.
-///
-/// # Safety
-///
-/// What the entry points to must stay valid, and in place, until its final completion: owned by
-/// `data` at an address that survives a move, or alive for ever.
-pub(crate) unsafe fn place_raw<D>(
-    slab: &mut Slab<D>,
-    data: D,
-    flags: Flags,
-    born: Stamp,
-    entry: squeue::Entry,
-) -> (Identity, Placed) {
-    let mut facts = Facts { flags, born, ..Facts::new(entry.get_opcode() as u8) };
-    if sqe::yields_descriptor(&entry) {
-        facts.yields = Yields::Descriptor;
-    }
-    let (identity, ()) = slab.insert_with(data, |_| (remember(facts), ()));
-    // SAFETY: the caller's promise; the data is dropped after the final completion of `user_data`.
-    (identity, unsafe { Placed::vouched(entry, identity.user_data) })
-}
-
 /// Puts `data` into a slot that the kernel knows nothing of.
 ///
 /// Returns the `user_data` that it would have.
@@ -359,7 +352,7 @@ pub(crate) fn arm_again<D>(slot: &mut Occupied<'_, D, Record<D>>, user_data: u64
     let (facts, mut prepared) =
         unsafe { slot.with_value(|data| arm(data).parts.place(Flags::EMPTY, Stamp::ZERO)) }?;
     let old = &mut slot.meta().facts;
-    if let Prepared::Unusual(Unusual::Timeout { count, .. }) = &mut prepared
+    if let Prepared::Unbuilt(Unbuilt::Timeout { count, .. }) = &mut prepared
         && old.ticks > 0
     {
         // What is left of a counted timer goes on; it does not start over.
