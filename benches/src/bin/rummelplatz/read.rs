@@ -4,52 +4,81 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU32;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use kit::file::{self, BLOCK, Block, Offsets};
-use kit::{Args, Outcome, Pace, skip};
+use kit::{Args, Error, Outcome, Pace, skip};
 use rummelplatz::{
     Completion, CompletionResult, ControlFlow, Request, RingOperation, SubmitError, Submitter, request, ring,
 };
 
+use super::fixed::{Fixed, register};
+
+/// How the kernel is asked.
+pub(crate) trait Way: Sized + 'static {
+    /// What is read from, and into.
+    type Target;
+
+    fn submit(
+        read: Read<Self>,
+        submitter: &mut Submitter<'_, Bench<Self>, Reads<Self>>,
+    ) -> Result<(), SubmitError>;
+}
+
 /// One read.
-struct Read {
-    file: Arc<File>,
-    block: Box<Block>,
-    offset: u64,
+pub(crate) struct Read<W: Way> {
+    pub(crate) target: W::Target,
+    pub(crate) block: Box<Block>,
+    pub(crate) offset: u64,
     counter: u64,
 }
 
-impl Read {
-    fn request(&mut self) -> Request<'_> {
-        request::read_at(&self.file, &mut self.block.0, self.offset)
+/// From a file, by the safe way.
+struct Plain;
+
+impl Way for Plain {
+    type Target = Arc<File>;
+
+    #[inline(always)]
+    fn submit(
+        read: Read<Plain>,
+        submitter: &mut Submitter<'_, Bench<Plain>, Reads<Plain>>,
+    ) -> Result<(), SubmitError> {
+        submitter.submit(read, Read::request).map(drop)
     }
 }
 
-struct Reads {
-    file: Arc<File>,
-    depth: usize,
+impl Read<Plain> {
+    fn request(&mut self) -> Request<'_> {
+        request::read_at(&self.target, &mut self.block.0, self.offset)
+    }
+}
+
+pub(crate) struct Reads<W: Way> {
+    /// What the first requests read, at most `depth`.
+    first: Vec<Read<W>>,
     offsets: Offsets,
     pace: Pace,
     total: u64,
 }
 
 #[ring]
-struct Bench {
-    reads: Reads,
+pub(crate) struct Bench<W: Way> {
+    reads: Reads<W>,
 }
 
-impl RingOperation<Bench> for Reads {
-    type RingData = Read;
+impl<W: Way> RingOperation<Bench<W>> for Reads<W> {
+    type RingData = Read<W>;
     type SetupError = SubmitError;
     type TeardownError = Infallible;
     type ControlFlowWarn = Infallible;
     type ControlFlowError = io::Error;
 
-    fn setup(&mut self, mut submitter: Submitter<'_, Bench, Self>) -> Result<(), SubmitError> {
-        for _ in 0..self.depth {
-            let (file, block, offset) = (self.file.clone(), Box::default(), self.offsets.draw());
-            submitter.submit(Read { file, block, offset, counter: 0 }, Read::request)?;
+    fn setup(&mut self, mut submitter: Submitter<'_, Bench<W>, Self>) -> Result<(), SubmitError> {
+        for mut read in std::mem::take(&mut self.first) {
+            read.offset = self.offsets.draw();
+            W::submit(read, &mut submitter)?;
         }
         Ok(())
     }
@@ -57,9 +86,9 @@ impl RingOperation<Bench> for Reads {
     fn on_completion(
         &mut self,
         completion: Completion,
-        mut read: Read,
-        mut submitter: Submitter<'_, Bench, Self>,
-    ) -> CompletionResult<Bench, Self> {
+        mut read: Read<W>,
+        mut submitter: Submitter<'_, Bench<W>, Self>,
+    ) -> CompletionResult<Bench<W>, Self> {
         match completion.result() {
             Ok(length) if length as usize == BLOCK && read.block.is_from(read.offset) => {}
             Ok(_) => {
@@ -74,8 +103,8 @@ impl RingOperation<Bench> for Reads {
             return (ControlFlow::Continue, None);
         }
         read.offset = self.offsets.draw();
-        match submitter.submit(read, Read::request) {
-            Ok(_) => (ControlFlow::Continue, None),
+        match W::submit(read, &mut submitter) {
+            Ok(()) => (ControlFlow::Continue, None),
             Err(error) => (ControlFlow::Error(error.into()), None),
         }
     }
@@ -83,16 +112,29 @@ impl RingOperation<Bench> for Reads {
 
 /// Keeps `depth` reads in flight.
 pub(crate) fn read(args: &Args) -> Outcome {
-    let mode = args.text("mode", "plain");
-    if !["plain", "direct"].contains(&mode) {
-        return Err(skip("has no requests for registered files and buffers yet"));
-    }
     let depth: usize = args.number("depth", 32)?;
-    let pace = Pace::from_args(args, depth, 250_000)?;
     let file = Arc::new(file::open(args)?);
+    match args.text("mode", "plain") {
+        "plain" | "direct" => reads::<Plain>(args, depth, |_| file.clone(), |_, _| Ok(())),
+        "fixed" => reads::<Fixed>(args, depth, |number| number, |ring, first| register(ring, &file, first)),
+        other => Err(skip(format!("no mode `{other}`"))),
+    }
+}
+
+fn reads<W: Way>(
+    args: &Args,
+    depth: usize,
+    target: impl Fn(u16) -> W::Target,
+    prepare: impl FnOnce(RawFd, &mut [Read<W>]) -> Result<(), Error>,
+) -> Outcome {
+    let pace = Pace::from_args(args, depth, 250_000)?;
     let entries = NonZeroU32::new(4 * depth as u32).ok_or("depth=0")?;
-    let reads = Reads { file, depth, offsets: Offsets::default(), pace, total: 0 };
-    let mut bench = Bench::builder(reads).entries(entries).build()?;
+    let read = |number| Read { target: target(number), block: Box::default(), offset: 0, counter: 0 };
+    let mut first: Vec<Read<W>> = (0..depth as u16).map(read).collect();
+    let ring = Bench::<W>::new_raw_ring(entries)?;
+    prepare(ring.as_raw_fd(), &mut first)?;
+    let reads = Reads { first, offsets: Offsets::default(), pace, total: 0 };
+    let mut bench = Bench::builder(reads).raw_ring(ring).build()?;
     bench.run()?;
     let Reads { pace, total, .. } = bench.reads;
     pace.finish(total)
