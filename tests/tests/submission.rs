@@ -504,6 +504,42 @@ fn the_user_data_of_a_raw_entry_is_replaced() {
     });
 }
 
+#[test]
+fn nothing_of_a_raw_entry_is_left_for_the_request_that_takes_its_place() {
+    /// Raw are some at each place of a queue of 4, in some of its laps and not in others.
+    fn is_raw(number: u32) -> bool {
+        number % 13 < 5 && number % 4 == number / 16 % 4 || number / 20 % 3 == 2
+    }
+    fn submit(mut submitter: BenchSubmitter<'_, u32>, number: u32) {
+        if is_raw(number) {
+            // The kernel refuses an entry with a personality that is not registered, whatever it asks for.
+            // SAFETY: a NOP points to nothing.
+            unsafe { submitter.push(nop().personality(7), number) }.unwrap();
+        } else {
+            submitter.submit(number, |_| request::nop()).unwrap();
+        }
+    }
+    watched(|| {
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new()
+            .on_setup_once(|submitter| {
+                submit(submitter, 0);
+                Ok(())
+            })
+            .on_completion(move |completion, number: u32, submitter| {
+                log.push((number, outcome(&completion)));
+                if number < 300 {
+                    submit(submitter, number + 1);
+                }
+                (ControlFlow::Continue, None)
+            });
+        small(script, Script::new(), 4, 1).run().unwrap();
+        let expected = |number| (number, if is_raw(number) { Err(libc::EINVAL) } else { Ok(0) });
+        assert_eq!(seen.take(), (0..=300).map(expected).collect::<Vec<_>>());
+    });
+}
+
 /// A chain of a read that blocks until `trigger` is written to, and two NOPs, submitted with `before`
 /// entries in a queue of four. Returns the order of the completions.
 fn chain_behind(before: u32, within_run: bool) -> Vec<u64> {
