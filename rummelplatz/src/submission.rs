@@ -219,7 +219,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         entry: squeue::Entry,
         data: Op::RingData,
     ) -> Result<Key<Op>, Refused<Op::RingData>> {
-        if let Err(error) = check_tracked(std::slice::from_ref(&entry)) {
+        if let Err(error) = check_tracked(&entry).and_then(|()| check_last(&entry)) {
             return Err(Refused { data, error });
         }
         // SAFETY: the caller's promise is the same.
@@ -246,7 +246,9 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         let Inner { core, slabs, .. } = self.inner();
         let slab = tag.slab(slabs);
         let linked = entries.iter().any(|entry| sqe::flags(entry).intersects(LINKS));
-        let admitted = check_tracked(&entries)
+        let checked = entries.iter().try_for_each(check_tracked);
+        let admitted = checked
+            .and_then(|()| entries.last().map_or(Ok(()), check_last))
             .and_then(|()| match linked && N > core.queue.capacity() {
                 true => Err(SubmitError::Invalid(InvalidEntry::ChainTooLong)),
                 false => core.admit(N),
@@ -490,21 +492,19 @@ fn check_raw(entry: &squeue::Entry) -> Result<(), SubmitError> {
     Ok(())
 }
 
+fn check_tracked(entry: &squeue::Entry) -> Result<(), SubmitError> {
+    check_raw(entry)?;
+    match sqe::flags(entry).contains(squeue::Flags::SKIP_SUCCESS) {
+        true => Err(SubmitError::Invalid(InvalidEntry::SkipsSuccess)),
+        false => Ok(()),
+    }
+}
+
 fn check_last(entry: &squeue::Entry) -> Result<(), SubmitError> {
     match sqe::flags(entry).intersects(LINKS) {
         true => Err(SubmitError::Invalid(InvalidEntry::LinksOn)),
         false => Ok(()),
     }
-}
-
-fn check_tracked(entries: &[squeue::Entry]) -> Result<(), SubmitError> {
-    for entry in entries {
-        check_raw(entry)?;
-        if sqe::flags(entry).contains(squeue::Flags::SKIP_SUCCESS) {
-            return Err(SubmitError::Invalid(InvalidEntry::SkipsSuccess));
-        }
-    }
-    entries.last().map_or(Ok(()), check_last)
 }
 
 /// Cancels the request in a slot. False if there is nothing to cancel.

@@ -46,14 +46,14 @@ fn transfer<'d, T>(
     op_flags: u32,
 ) -> Request<'d> {
     let address = memory.expose_provenance() as u64;
-    let (Fd(descriptor), length) = (fd(descriptor), length(bytes));
+    let (opcode, Fd(descriptor), length) = (opcode.into(), fd(descriptor), length(bytes));
     Parts::usual(Usual { opcode, descriptor, offset, address, length, op_flags }).request()
 }
 
 /// Does nothing, and completes (`IORING_OP_NOP`, since 5.1).
 #[inline]
 pub fn nop<'d>() -> Request<'d> {
-    let opcode = opcode::Nop::CODE;
+    let opcode = opcode::Nop::CODE.into();
     Parts::usual(Usual { opcode, descriptor: -1, offset: 0, address: 0, length: 0, op_flags: 0 }).request()
 }
 
@@ -127,7 +127,7 @@ pub fn timeout_multi_times<'d>(interval: Duration, times: NonZeroU32) -> Stream<
 ///
 /// The socket comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec.
 pub fn accept<'d>(listener: &'d impl AsFd) -> Request<'d> {
-    let (opcode, Fd(descriptor)) = (opcode::Accept::CODE, fd(listener));
+    let (opcode, Fd(descriptor)) = (opcode::Accept::CODE.into(), fd(listener));
     let op_flags = libc::SOCK_CLOEXEC as u32;
     let entry = Usual { opcode, descriptor, offset: 0, address: 0, length: 0, op_flags };
     Parts::usual(entry).yielding(Yields::Descriptor).request()
@@ -442,7 +442,11 @@ mod tests {
         let entry = match parts.prepared {
             Prepared::Usual(usual) => {
                 let Usual { opcode, descriptor, offset, address, length, op_flags } = usual;
-                return ((opcode, 0, offset, address, length, op_flags), descriptor, parts.facts.yields);
+                return (
+                    (opcode as u8, 0, offset, address, length, op_flags),
+                    descriptor,
+                    parts.facts.yields,
+                );
             }
             Prepared::Entry(entry) => entry,
             _ => panic!("built when it is queued"),

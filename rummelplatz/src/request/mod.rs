@@ -178,7 +178,7 @@ impl Parts {
     /// Of an entry of the usual kind.
     #[inline(always)]
     fn usual(entry: Usual) -> Parts {
-        Parts { prepared: Prepared::Usual(entry), facts: Facts::new(entry.opcode), closes: None }
+        Parts { prepared: Prepared::Usual(entry), facts: Facts::new(entry.opcode as u8), closes: None }
     }
 
     fn unbuilt(entry: Unbuilt, facts: Facts) -> Parts {

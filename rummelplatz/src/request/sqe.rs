@@ -29,13 +29,16 @@ fn word_at<const OFFSET: usize>(entry: &squeue::Entry) -> u32 {
     unsafe { (&raw const *entry).cast::<u8>().add(OFFSET).cast::<u32>().read() }
 }
 
-/// An entry of the usual kind: all of it that is not zero, but for the `user_data`.
+/// An entry of the usual kind: all of it that is not zero, but for the `user_data`. It is laid out as in `struct
+/// io_uring_sqe`, so that the compiler sees the same numbers in it as in a whole entry, which may be in its place.
 ///
 /// What the `io-uring` crate builds is put together field by field, and differs in each opcode's way of leaving
 /// fields out; where a program has two kinds of entries for one place, the compiler makes little of that.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub(crate) struct Usual {
-    pub(crate) opcode: u8,
+    /// And `flags` and `ioprio`, which are 0: one number is written at once.
+    pub(crate) opcode: u32,
     pub(crate) descriptor: RawFd,
     pub(crate) offset: u64,
     pub(crate) address: u64,
@@ -43,10 +46,10 @@ pub(crate) struct Usual {
     pub(crate) op_flags: u32,
 }
 
-/// The same as it lies in `struct io_uring_sqe`, up to its [`REST`].
+/// What is written of a usual entry: the [rest](REST) is zero. (Field by field, because the compiler makes less of a
+/// struct in a struct.)
 #[repr(C)]
 struct Begin {
-    /// And `flags` and `ioprio`, which are 0: one number is written at once.
     opcode: u32,
     descriptor: RawFd,
     offset: u64,
@@ -56,10 +59,10 @@ struct Begin {
     user_data: u64,
 }
 
-/// Where in an entry the fields begin which are zero in a [`Usual`] one: 24 bytes, aligned to 8.
+/// Where in an entry the fields begin that a usual one has not: 24 bytes, aligned to 8.
 const REST: usize = size_of::<Begin>();
 
-const _: () = assert!(offset_of!(Begin, length) == LEN && offset_of!(Begin, op_flags) == OP_FLAGS);
+const _: () = assert!(offset_of!(Usual, length) == LEN && offset_of!(Usual, op_flags) == OP_FLAGS);
 const _: () = assert!(offset_of!(Begin, user_data) == 32 && REST == 40);
 
 impl Usual {
@@ -71,7 +74,7 @@ impl Usual {
     #[inline(always)]
     pub(crate) unsafe fn write(self, place: NonNull<squeue::Entry>, user_data: u64) {
         let Usual { opcode, descriptor, offset, address, length, op_flags } = self;
-        let opcode = u32::from_le(opcode.into());
+        let opcode = u32::from_le(opcode);
         let begin = Begin { opcode, descriptor, offset, address, length, op_flags, user_data };
         // SAFETY: an entry is `repr(C)` over the system's structure, which is aligned to 8 bytes and begins with these
         // numbers; that it may be written to is the caller's promise.
@@ -80,7 +83,7 @@ impl Usual {
 
     /// Makes a send go out whole or fail (`MSG_WAITALL`, since 5.19); entries of other opcodes stay as they are.
     pub(crate) fn send_whole(&mut self) {
-        if self.opcode == opcode::Send::CODE {
+        if self.opcode == opcode::Send::CODE.into() {
             self.op_flags |= libc::MSG_WAITALL as u32;
         }
     }
@@ -260,33 +263,42 @@ mod tests {
         let usual = Usual { opcode: 0, descriptor: 9, offset: 0, address, length, op_flags: 0 };
         let offset = u64::MAX - 1;
         let read = opcode::Read::new(Fd(9), memory, length).offset(offset).build();
-        is_that_of_the_crate(Usual { opcode: opcode::Read::CODE, offset, ..usual }, read);
+        is_that_of_the_crate(Usual { opcode: opcode::Read::CODE.into(), offset, ..usual }, read);
         let write = opcode::Write::new(Fd(9), memory, length).offset(3).build();
-        is_that_of_the_crate(Usual { opcode: opcode::Write::CODE, offset: 3, ..usual }, write);
+        is_that_of_the_crate(Usual { opcode: opcode::Write::CODE.into(), offset: 3, ..usual }, write);
         let receive = opcode::Recv::new(Fd(9), memory, length).build();
-        is_that_of_the_crate(Usual { opcode: opcode::Recv::CODE, ..usual }, receive);
+        is_that_of_the_crate(Usual { opcode: opcode::Recv::CODE.into(), ..usual }, receive);
         let send = opcode::Send::new(Fd(9), memory, length).flags(libc::MSG_NOSIGNAL).build();
         let op_flags = libc::MSG_NOSIGNAL as u32;
-        is_that_of_the_crate(Usual { opcode: opcode::Send::CODE, op_flags, ..usual }, send);
+        is_that_of_the_crate(Usual { opcode: opcode::Send::CODE.into(), op_flags, ..usual }, send);
         let accept = opcode::Accept::new(Fd(9), std::ptr::null_mut(), std::ptr::null_mut());
-        let (opcode, op_flags) = (opcode::Accept::CODE, libc::SOCK_CLOEXEC as u32);
+        let (opcode, op_flags) = (opcode::Accept::CODE.into(), libc::SOCK_CLOEXEC as u32);
         let usual_accept = Usual { opcode, address: 0, length: 0, op_flags, ..usual };
         is_that_of_the_crate(usual_accept, accept.flags(libc::SOCK_CLOEXEC).build());
-        let nop = Usual { opcode: opcode::Nop::CODE, descriptor: -1, address: 0, length: 0, ..usual };
+        let nop = Usual { opcode: opcode::Nop::CODE.into(), descriptor: -1, address: 0, length: 0, ..usual };
         is_that_of_the_crate(nop, opcode::Nop::new().build());
     }
 
     #[test]
     fn only_sends_are_made_whole() {
         let op_flags = libc::MSG_NOSIGNAL as u32;
-        let recv =
-            Usual { opcode: opcode::Recv::CODE, descriptor: 0, offset: 0, address: 0, length: 0, op_flags };
+        let recv = Usual {
+            opcode: opcode::Recv::CODE.into(),
+            descriptor: 0,
+            offset: 0,
+            address: 0,
+            length: 0,
+            op_flags,
+        };
         let whole = |mut usual: Usual| {
             usual.send_whole();
             usual.op_flags
         };
         assert_eq!(whole(recv), op_flags);
-        assert_eq!(whole(Usual { opcode: opcode::Send::CODE, ..recv }), op_flags | libc::MSG_WAITALL as u32);
+        assert_eq!(
+            whole(Usual { opcode: opcode::Send::CODE.into(), ..recv }),
+            op_flags | libc::MSG_WAITALL as u32
+        );
     }
 
     #[test]
