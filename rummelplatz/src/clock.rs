@@ -63,8 +63,8 @@ impl Stamp {
 /// Shows the time to the loop, without a look at the clock in each pass, which would take about as long as all the
 /// rest of a pass.
 ///
-/// In busy times it is looked at in every sixteenth pass. If the loop then has to wait, it may show the time before
-/// that for up to fifteen passes, and not any more.
+/// In busy times it is looked at in every sixteenth pass. If the loop has to wait then, it goes on to show the time before
+/// that, for fifteen passes at most.
 #[derive(Debug)]
 pub(crate) struct Watch {
     shown: Stamp,

@@ -268,9 +268,10 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
                 unreachable!("as many entries as data, and room was made for all");
             };
             let (flags, born) = (core.mark, core.watch.shown());
-            // SAFETY: the caller's promise is the same.
-            let placed = request::place(slab, data, flags, born, |_| unsafe { Request::vouched(entry) });
-            let (identity, placed) = placed;
+            let (identity, placed) = request::place(slab, data, flags, born, |_| {
+                // SAFETY: the caller's promise is the same.
+                unsafe { Request::vouched(entry) }
+            });
             core.count();
             if linked {
                 chain.push(placed)
