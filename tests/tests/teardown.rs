@@ -813,6 +813,50 @@ fn the_age_of_what_is_abandoned_is_counted_from_when_it_was_submitted() {
     });
 }
 
+/// The ages of two timers that are abandoned, the second submitted half a second after the first: when a third has
+/// ended, for which the ring waited, maybe with a stream that waits for a buffer.
+fn ages_before_and_after_a_wait(with_parked: bool) -> Vec<Duration> {
+    let (mut client, server) = tcp_pair();
+    client.write_all(b"ab").unwrap();
+    let (server, pool) = (Arc::new(OwnedFd::from(server)), BufferPool::new(1, 1).unwrap());
+    let data = move |number: u32| (number, Arc::clone(&server), pool.clone());
+    let new = data.clone();
+    let mut held = Vec::new();
+    let script = Script::new()
+        .on_setup_once(move |mut submitter| {
+            submitter.submit(data(0), |_| request::timeout(FOR_EVER))?;
+            submitter.submit(data(1), |_| request::timeout(Duration::from_millis(500)))?;
+            if with_parked {
+                submitter.stream(data(3), |(_, socket, pool)| request::recv_multi(&**socket, pool))?;
+            }
+            Ok(())
+        })
+        .on_completion(move |completion, it, mut submitter| {
+            if it.0 == 1 {
+                submitter.submit(new(2), |_| request::timeout(FOR_EVER)).unwrap();
+                return (ControlFlow::Exit, None);
+            }
+            held.extend(completion.into_buffer().ok());
+            (ControlFlow::Continue, Some(it))
+        });
+    let mut ring = Bench::builder(script, Script::new()).deadline(Duration::ZERO).build().unwrap();
+    let error = ring.run().unwrap_err();
+    let timers = error.abandoned().unwrap().requests.iter().filter(|it| it.opcode == opcode::Timeout::CODE);
+    timers.map(|it| it.age).collect()
+}
+
+#[test]
+fn what_was_submitted_after_a_wait_is_younger_by_that() {
+    watched(|| {
+        for with_parked in [false, true] {
+            let mut ages = ages_before_and_after_a_wait(with_parked);
+            ages.sort();
+            let is_right = ages.len() == 2 && ages[1] - ages[0] >= Duration::from_millis(250);
+            assert!(is_right, "parked: {with_parked}, {ages:?}");
+        }
+    });
+}
+
 #[test]
 fn the_pool_of_a_ring_that_was_abandoned_is_nobody_elses() {
     watched(|| {
