@@ -154,9 +154,9 @@ impl Place<'_> {
     /// What the entry points to is good until its final completion, or, if the kernel reads it only
     /// when it takes the entry in, until then.
     #[inline(always)]
-    pub(crate) unsafe fn fill(self, entry: Entry, user_data: u64) {
+    pub(crate) unsafe fn fill(self, entry: Entry) {
         // SAFETY: `Entries::place` made this because the place is open: it is in the queue, and ours.
-        unsafe { sqe::write(self.next, entry, user_data) };
+        unsafe { self.next.write(entry) };
         self.entries.is_unclear = true;
         self.end();
     }
@@ -191,7 +191,7 @@ mod tests {
         let mut filled = 0;
         while let Some(place) = entries.place() {
             // SAFETY: it points to nothing.
-            unsafe { place.fill(opcode::Nop::new().build(), *number) };
+            unsafe { place.fill(opcode::Nop::new().build().user_data(*number)) };
             *number += 1;
             filled += 1;
         }
@@ -259,7 +259,7 @@ mod tests {
                     let is_unusual = laps[number as usize / 4] >> place.index() & 1 == 1;
                     match is_unusual {
                         // SAFETY: it points to nothing.
-                        true => unsafe { place.fill(unusual.clone(), number.into()) },
+                        true => unsafe { place.fill(unusual.clone().user_data(number.into())) },
                         // SAFETY: as above.
                         false => unsafe { place.fill_as_usual(nop, number.into()) },
                     }

@@ -366,12 +366,12 @@ impl Place<'_> {
             // SAFETY: a `Placed` proves that what it points to is good until its final completion.
             Prepared::Usual(entry) => unsafe { self.place.fill_as_usual(entry, user_data) },
             // SAFETY: as above.
-            Prepared::Entry(entry) => unsafe { self.place.fill(entry, user_data) },
+            Prepared::Entry(entry) => unsafe { self.place.fill(entry.user_data(user_data)) },
             Prepared::Unbuilt(unbuilt) => {
                 // What was at this index has been taken in, and so its aside is free.
                 let entry = build(unbuilt, &mut self.asides[self.place.index()]);
                 // SAFETY: as above, and the aside stays as it is until the entry is taken in.
-                unsafe { self.place.fill(entry, user_data) };
+                unsafe { self.place.fill(entry.user_data(user_data)) };
             }
         }
     }

@@ -89,20 +89,6 @@ impl Usual {
     }
 }
 
-/// Writes an entry to a place, with this `user_data`.
-///
-/// # Safety
-///
-/// As of [`Usual::write`].
-#[inline(always)]
-pub(crate) unsafe fn write(place: NonNull<squeue::Entry>, entry: squeue::Entry, user_data: u64) {
-    // SAFETY: the caller's promise.
-    unsafe { place.write(entry) };
-    // In place: so that the entry is copied there as a whole, and not in as many pieces as it has fields.
-    // SAFETY: as above; the field is within the entry, see `Begin`.
-    unsafe { (&raw mut (*place.cast::<Begin>().as_ptr()).user_data).write(user_data) };
-}
-
 /// Zeroes what a [`Usual`] entry does not write.
 ///
 /// # Safety
