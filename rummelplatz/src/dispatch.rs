@@ -98,8 +98,9 @@ pub fn setup<R: Ring, Op: RingOperation<R>>(
 struct Handling<'i, R: Ring, Op: RingOperation<R>> {
     inner: &'i mut Inner<R>,
     tag: Tag<R, Op>,
-    /// Of the slab of this tag, if there is one; its request still counts as in flight.
-    warm: Warm,
+    /// Of the slab of this tag, if there is one; its request still counts as in flight. A handler may get its address
+    /// to a function that is no part of the loop; so it lies for itself, and the rest of this stays in registers.
+    warm: &'i mut Warm,
 }
 
 impl<R: Ring, Op: RingOperation<R>> Drop for Handling<'_, R, Op> {
@@ -131,7 +132,8 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
 ) {
     let Delivery { tagged, inner } = delivery;
     let cqe = tagged.cqe();
-    let mut this = Handling { inner, tag, warm: Warm::NONE };
+    let mut warm = Warm::NONE;
+    let this = Handling { inner, tag, warm: &mut warm };
     let Inner { core, slabs, .. } = &mut *this.inner;
     let slab = tag.slab(slabs);
     let (completion, data) = match find(slab, &tagged) {
@@ -139,7 +141,7 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
             // SAFETY: `this` releases the slot if nobody fills it; until then the slab is used only by a
             // submitter, which knows of it.
             let (data, warm) = unsafe { plain.take() };
-            this.warm = warm;
+            *this.warm = warm;
             (Completion::plain(cqe.result, cqe.flags), data)
         }
         Found::Calm(calm) => {
@@ -161,7 +163,7 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
     };
     let is_only_result = completion.is_only_result();
     // SAFETY: `warm` says so.
-    let submitter = unsafe { Submitter::with_slot(this.inner, tag, &mut this.warm) };
+    let submitter = unsafe { Submitter::with_slot(this.inner, tag, this.warm) };
     let (flow, data) = operation.on_completion(completion, data, submitter);
     // The way that nearly all go. Apart from the others, because the compiler knows here what it asks there.
     if is_only_result && let ControlFlow::Continue = flow {
