@@ -98,7 +98,7 @@ pub fn setup<R: Ring, Op: RingOperation<R>>(
 struct Handling<'i, R: Ring, Op: RingOperation<R>> {
     inner: &'i mut Inner<R>,
     tag: Tag<R, Op>,
-    /// Of the slab of this tag, if there is one; its request still counts as in flight. A handler may get its address
+    /// Of the slab of this tag, if there is one; its request still counts as in flight. A handler may give its address
     /// to a function that is no part of the loop; so it lies for itself, and the rest of this stays in registers.
     warm: &'i mut Warm,
 }
