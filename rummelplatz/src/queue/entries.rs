@@ -183,6 +183,7 @@ impl Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::sqe::bytes;
     use io_uring::opcode;
     use io_uring::types::Fd;
 
@@ -272,10 +273,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    fn bytes(entry: &Entry) -> [u8; 64] {
-        // SAFETY: 64 bytes, all of which are initialised.
-        unsafe { (&raw const *entry).cast::<[u8; 64]>().read() }
     }
 }

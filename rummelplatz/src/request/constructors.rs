@@ -430,7 +430,7 @@ mod tests {
     use super::*;
     use crate::clock::Stamp;
     use crate::facts::Flags;
-    use crate::request::Prepared;
+    use crate::request::{Prepared, sqe};
     use std::fs::File;
 
     /// What the kernel is asked for: opcode, priority (where multishot flags are), offset, address, length and
@@ -451,8 +451,7 @@ mod tests {
             Prepared::Entry(entry) => entry,
             _ => panic!("built when it is queued"),
         };
-        // SAFETY: 64 bytes, all of which are initialised.
-        let bytes = unsafe { (&raw const entry).cast::<[u8; 64]>().read() };
+        let bytes = sqe::bytes(&entry);
         let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
         let long = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
         assert!(bytes[1] == 0 && bytes[32..].iter().all(|byte| *byte == 0), "{bytes:?}");

@@ -29,6 +29,13 @@ fn word_at<const OFFSET: usize>(entry: &squeue::Entry) -> u32 {
     unsafe { (&raw const *entry).cast::<u8>().add(OFFSET).cast::<u32>().read() }
 }
 
+/// All of an entry.
+#[cfg(test)]
+pub(crate) fn bytes(entry: &squeue::Entry) -> [u8; 64] {
+    // SAFETY: 64 bytes, all of which are initialised, as in `byte_at`.
+    unsafe { (&raw const *entry).cast::<[u8; 64]>().read() }
+}
+
 /// An entry of the usual kind: all of it that is not zero, but for the `user_data`. It is laid out as in `struct
 /// io_uring_sqe`, so that the compiler sees the same numbers in it as in a whole entry, which may be in its place.
 ///
@@ -46,24 +53,13 @@ pub(crate) struct Usual {
     pub(crate) op_flags: u32,
 }
 
-/// What is written of a usual entry: the [rest](REST) is zero. (Field by field, because the compiler makes less of a
-/// struct in a struct.)
-#[repr(C)]
-struct Begin {
-    opcode: u32,
-    descriptor: RawFd,
-    offset: u64,
-    address: u64,
-    length: u32,
-    op_flags: u32,
-    user_data: u64,
-}
-
-/// Where in an entry the fields begin that a usual one has not: 24 bytes, aligned to 8.
-const REST: usize = size_of::<Begin>();
+/// Where in an entry the `user_data` is, behind what a usual one says.
+const USER_DATA: usize = size_of::<Usual>();
+/// Where the fields begin that a usual entry has not: 24 bytes, aligned to 8.
+const REST: usize = USER_DATA + size_of::<u64>();
 
 const _: () = assert!(offset_of!(Usual, length) == LEN && offset_of!(Usual, op_flags) == OP_FLAGS);
-const _: () = assert!(offset_of!(Begin, user_data) == 32 && REST == 40);
+const _: () = assert!(USER_DATA == 32 && REST == 40);
 
 impl Usual {
     /// Writes it to a place whose rest is [zero](clear_rest).
@@ -73,12 +69,12 @@ impl Usual {
     /// The place is valid for writes, and is not written to by anybody else.
     #[inline(always)]
     pub(crate) unsafe fn write(self, place: NonNull<squeue::Entry>, user_data: u64) {
-        let Usual { opcode, descriptor, offset, address, length, op_flags } = self;
-        let opcode = u32::from_le(opcode);
-        let begin = Begin { opcode, descriptor, offset, address, length, op_flags, user_data };
+        let usual = Usual { opcode: u32::from_le(self.opcode), ..self };
         // SAFETY: an entry is `repr(C)` over the system's structure, which is aligned to 8 bytes and begins with these
         // numbers; that it may be written to is the caller's promise.
-        unsafe { place.cast::<Begin>().write(begin) };
+        unsafe { place.cast::<Usual>().write(usual) };
+        // SAFETY: as above; the next number, which is aligned as well.
+        unsafe { place.cast::<u8>().add(USER_DATA).cast::<u64>().write(user_data) };
     }
 
     /// Makes a send go out whole or fail (`MSG_WAITALL`, since 5.19); entries of other opcodes stay as they are.
@@ -230,10 +226,6 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
     fn entries_are_those_of_the_crate() {
-        let bytes = |entry: &squeue::Entry| -> [u8; 64] {
-            // SAFETY: 64 bytes, all of which are initialised.
-            unsafe { (&raw const *entry).cast::<[u8; 64]>().read() }
-        };
         let is_that_of_the_crate = |usual: Usual, entry: squeue::Entry| {
             // Something else was there, which had a rest.
             let mut place = opcode::Splice::new(Fd(1), 2, Fd(3), 4, 5).build().personality(6);

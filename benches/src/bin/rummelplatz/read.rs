@@ -56,7 +56,7 @@ impl Read<Plain> {
 }
 
 pub(crate) struct Reads<W: Way> {
-    /// What the first requests read, at most `depth`.
+    /// Those to begin with.
     first: Vec<Read<W>>,
     offsets: Offsets,
     pace: Pace,
@@ -130,7 +130,7 @@ fn reads<W: Way>(
     let pace = Pace::from_args(args, depth, 250_000)?;
     let entries = NonZeroU32::new(4 * depth as u32).ok_or("depth=0")?;
     let read = |number| Read { target: target(number), block: Box::default(), offset: 0, counter: 0 };
-    let mut first: Vec<Read<W>> = (0..depth as u16).map(read).collect();
+    let mut first: Vec<Read<W>> = (0..u16::try_from(depth)?).map(read).collect();
     let ring = Bench::<W>::new_raw_ring(entries)?;
     prepare(ring.as_raw_fd(), &mut first)?;
     let reads = Reads { first, offsets: Offsets::default(), pace, total: 0 };
