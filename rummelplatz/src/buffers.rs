@@ -19,7 +19,6 @@
 //!
 //! The lock is one of our own: most of what std's would do is about panics, and there are none here.
 
-use std::alloc::{self, Layout};
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::io;
@@ -31,6 +30,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
+use crate::block::Block;
 use crate::waker::Waker;
 
 /// One entry of the ring that the kernel reads (`struct io_uring_buf`).
@@ -72,20 +72,15 @@ pub(crate) struct Shared {
     /// Entries of the ring, a power of two, less one.
     mask: u16,
     size: u32,
-    memory: NonNull<u8>,
-    ring: NonNull<Offer>,
+    memory: Block,
+    /// Entries of the kernel's ring of them.
+    ring: Block,
     /// Which buffers are held as a [`Buffer`].
     held: Box<[AtomicBool]>,
     /// How many were ever taken; wraps. Written by the ring that has the pool registered.
     taken: AtomicU32,
     state: Locked<State>,
 }
-
-// SAFETY: the two pointers are owned by `Shared` and used as the module's documentation says: the
-// memory through the one holder of a buffer, the ring under the lock.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
 
 struct State {
     /// How many buffers were ever given back; wraps.
@@ -129,21 +124,11 @@ impl BufferPool {
             return Err(invalid("the buffers of a pool have at least one byte".into()));
         }
         let ring_entries = count.next_power_of_two();
-        let bytes = usize::from(count).checked_mul(size as usize);
-        let memory = bytes.and_then(|bytes| Layout::from_size_align(bytes, page_size()).ok());
-        let memory = memory.and_then(allocate).ok_or(io::ErrorKind::OutOfMemory)?;
         let shared = Shared {
             count,
             size,
-            memory,
-            ring: match allocate(ring_layout(ring_entries)) {
-                Some(ring) => ring.cast(),
-                None => {
-                    // SAFETY: allocated above with this layout, and given to nobody.
-                    unsafe { alloc::dealloc(memory.as_ptr(), memory_layout(count, size)) };
-                    return Err(io::ErrorKind::OutOfMemory.into());
-                }
-            },
+            memory: Block::zeroed(count.into(), size as usize)?,
+            ring: Block::zeroed(ring_entries.into(), size_of::<Offer>())?,
             mask: ring_entries - 1,
             held: (0..count).map(|_| AtomicBool::new(false)).collect(),
             taken: AtomicU32::new(0),
@@ -196,7 +181,7 @@ impl BufferPool {
                 self.shared.offer(&mut state, id);
             }
         }
-        let address = self.shared.ring.as_ptr().expose_provenance() as u64;
+        let address = self.shared.ring.address();
         register(address, self.shared.mask + 1).map_err(PoolError::Refused)?;
         state.registration = Some(Registration { ring, group, waker });
         Ok(())
@@ -253,7 +238,7 @@ impl Shared {
     /// Where the buffer `id` begins; `id` is below `count`.
     fn address(&self, id: u16) -> NonNull<u8> {
         // SAFETY: the offset is inside the block of `count * size` bytes.
-        unsafe { self.memory.add(usize::from(id) * self.size as usize) }
+        unsafe { self.memory.start().add(usize::from(id) * self.size as usize) }
     }
 
     /// Begins with an empty ring.
@@ -265,14 +250,15 @@ impl Shared {
     /// What the kernel reads.
     fn published_tail(&self) -> &AtomicU16 {
         // SAFETY: the first entry exists; its tail is only ever accessed as an atomic.
-        unsafe { &(*self.ring.as_ptr()).tail }
+        unsafe { &(*self.ring.start().cast::<Offer>().as_ptr()).tail }
     }
 
     /// Puts one buffer into the ring and shows it to the kernel.
     fn offer(&self, state: &mut State, id: u16) {
         // SAFETY: the index is below the number of entries; each of them is zeroed memory or was
         // written before, both of which are valid.
-        let entry = unsafe { self.ring.add(usize::from(state.tail & self.mask)) }.as_ptr();
+        let entry =
+            unsafe { self.ring.start().cast::<Offer>().add(usize::from(state.tail & self.mask)) }.as_ptr();
         let address = self.address(id).as_ptr().expose_provenance() as u64;
         // Before anything is written: the compiler can't know that these are elsewhere.
         let (length, tail) = (self.size, self.published_tail());
@@ -431,16 +417,6 @@ impl<T> DerefMut for Guard<'_, T> {
     }
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // The last holder is gone, and no ring has the pool registered: that would hold it.
-        // SAFETY: allocated in `new` with this layout.
-        unsafe { alloc::dealloc(self.memory.as_ptr(), memory_layout(self.count, self.size)) };
-        // SAFETY: as above.
-        unsafe { alloc::dealloc(self.ring.as_ptr().cast(), ring_layout(self.mask + 1)) };
-    }
-}
-
 /// Bytes that were received, in a buffer of a [`BufferPool`].
 ///
 /// Owns its memory until it is dropped, wherever that is: it may be moved into the data of another
@@ -543,30 +519,6 @@ impl fmt::Debug for BufferPool {
 
 fn invalid(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
-}
-
-fn page_size() -> usize {
-    // SAFETY: a plain query.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).unwrap_or(4096)
-}
-
-/// The layout of a pool's memory, which was checked when the pool was made.
-fn memory_layout(count: u16, size: u32) -> Layout {
-    let bytes = usize::from(count) * size as usize;
-    // SAFETY: `new` has made a layout of these very values.
-    unsafe { Layout::from_size_align_unchecked(bytes, page_size()) }
-}
-
-fn ring_layout(entries: u16) -> Layout {
-    let bytes = usize::from(entries) * size_of::<Offer>();
-    // SAFETY: the alignment is a power of two and the size at most 512 KiB.
-    unsafe { Layout::from_size_align_unchecked(bytes, page_size()) }
-}
-
-fn allocate(layout: Layout) -> Option<NonNull<u8>> {
-    // SAFETY: no caller asks for a size of zero.
-    NonNull::new(unsafe { alloc::alloc_zeroed(layout) })
 }
 
 #[cfg(test)]

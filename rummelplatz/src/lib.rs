@@ -85,6 +85,7 @@ pub mod __private;
 
 mod any_slab;
 mod backlog;
+mod block;
 mod buffers;
 mod builder;
 #[allow(missing_docs, reason = "for generated code")]

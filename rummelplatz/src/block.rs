@@ -1,0 +1,81 @@
+//! Memory that the kernel is told of: zeroed, aligned to pages, and never moved.
+
+use std::alloc::{self, Layout};
+use std::io;
+use std::ptr::NonNull;
+
+/// A block of memory, freed when it is dropped.
+pub(crate) struct Block {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: it owns the memory, and touches it only to free it.
+unsafe impl Send for Block {}
+// SAFETY: as above.
+unsafe impl Sync for Block {}
+
+impl Block {
+    /// So many parts of so many bytes each.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` if there is not that much; `InvalidInput` if it would be nothing.
+    pub(crate) fn zeroed(parts: usize, size: usize) -> io::Result<Block> {
+        let bytes = parts.checked_mul(size).ok_or(io::ErrorKind::OutOfMemory)?;
+        if bytes == 0 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let layout = Layout::from_size_align(bytes, page_size()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        // SAFETY: the size is not zero.
+        let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) });
+        Ok(Block { start: start.ok_or(io::ErrorKind::OutOfMemory)?, layout })
+    }
+
+    #[inline(always)]
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// Where it starts, as the kernel is told.
+    pub(crate) fn address(&self) -> u64 {
+        self.start.as_ptr().expose_provenance() as u64
+    }
+
+    /// How many bytes it has.
+    pub(crate) fn bytes(&self) -> usize {
+        self.layout.size()
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `zeroed` with this layout.
+        unsafe { alloc::dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
+fn page_size() -> usize {
+    // SAFETY: a plain query.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_not_be_had_is_refused() {
+        let kind = |parts, size| Block::zeroed(parts, size).err().map(|error| error.kind());
+        assert_eq!(kind(usize::MAX, 2), Some(io::ErrorKind::OutOfMemory), "not even a number");
+        assert_eq!(kind(usize::MAX, 1), Some(io::ErrorKind::OutOfMemory), "no layout");
+        assert_eq!(kind(0, 1), Some(io::ErrorKind::InvalidInput));
+    }
+
+    #[test]
+    fn it_begins_with_a_page() {
+        let block = Block::zeroed(3, 1000).unwrap();
+        assert_eq!((block.bytes(), block.start().addr().get() % page_size()), (3000, 0));
+    }
+}
