@@ -75,7 +75,7 @@ pub(crate) unsafe fn give_up<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent)
 
 /// Submits a stream anew after the kernel has cut it.
 fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data: u64) {
-    let Some(mut placed) = request::arm_again(&mut slot, user_data) else { return };
+    let Some(mut placed) = request::arm_again(&mut slot, user_data, core.serial) else { return };
     let facts = &mut slot.meta().facts;
     match core.bind(&mut placed) {
         Ok(group) => {
@@ -168,7 +168,7 @@ impl<D: 'static> AnySlab for Slab<D> {
         if self.reserve().is_err() {
             return false;
         }
-        let user_data = request::place_message(self, *data, core.mark, core.watch.shown());
+        let user_data = request::place_message(self, *data, core.terms(Flags::EMPTY));
         core.count();
         core.end_without_kernel(user_data, 0);
         true

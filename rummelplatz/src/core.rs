@@ -3,24 +3,25 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use io_uring::opcode;
 
 use crate::backlog::Backlog;
-use crate::buffers::{BufferPool, PoolError};
+use crate::buffers::BufferPool;
 use crate::clock::{Clock, Watch};
 use crate::config::{Options, RawRing};
 use crate::error::SubmitError;
 use crate::eventfd::Eventfd;
 use crate::facts::Flags;
+use crate::fixed::{FixedBuffers, FixedFile};
 use crate::inbox::Shared;
 use crate::lifecycle::Phase;
 use crate::mutant;
 use crate::queue::{Cqe, Entered, Kernel as _, Patience, Uring};
-use crate::request::Placed;
+use crate::request::{Placed, Terms};
 use crate::slab::Lent;
 use crate::user_data::{Control, UserData};
 
@@ -189,6 +190,11 @@ impl Core {
     /// Whether requests are accepted at all.
     pub(crate) fn accepts(&self) -> Result<(), SubmitError> {
         self.closed.map_or(Ok(()), Err)
+    }
+
+    /// What is said of a request that is accepted now, and that is to be remembered as `flags` say.
+    pub(crate) fn terms(&self, flags: Flags) -> Terms {
+        Terms { ring: self.serial, flags: flags | self.mark, born: self.watch.shown() }
     }
 
     /// Counts a request that was accepted.
@@ -412,14 +418,30 @@ impl Core {
     #[inline]
     pub(crate) fn bind(&mut self, placed: &mut Placed) -> Result<u16, SubmitError> {
         let Some((pool, group)) = placed.pool() else { return Ok(0) };
-        let adopted = self.queue.adopt(pool, &self.shared.waker);
-        let adopted = adopted.map_err(|error| match error {
-            PoolError::Taken => SubmitError::PoolInUse,
-            PoolError::Refused(error) => SubmitError::PoolRefused(error.raw_os_error().unwrap_or(libc::EIO)),
-        })?;
+        let adopted = self.queue.adopt(pool, &self.shared.waker)?;
         *group = adopted;
         self.arm_wake();
         Ok(adopted)
+    }
+
+    /// Registers memory, if it is not.
+    pub(crate) fn adopt_memory(&mut self, buffers: &FixedBuffers) -> Result<(), SubmitError> {
+        self.accepts()?;
+        Ok(self.queue.adopt_memory(buffers)?)
+    }
+
+    /// Registers a file.
+    pub(crate) fn adopt_file(&mut self, file: BorrowedFd<'_>) -> Result<FixedFile, SubmitError> {
+        self.accepts()?;
+        Ok(self.queue.adopt_file(file)?)
+    }
+
+    /// Takes a file out of the ring again, if it is there, nobody else has it, and the kernel would listen.
+    pub(crate) fn expel_file(&mut self, file: FixedFile) -> Result<(), FixedFile> {
+        match self.is_owner() && !self.is_forked() {
+            true => self.queue.expel_file(file),
+            false => Err(file),
+        }
     }
 
     /// Has a stream wait for a buffer of its pool, to be seen by [`unpark`](Self::unpark).

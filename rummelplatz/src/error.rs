@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use crate::buffers::PoolError;
 use crate::request::sqe;
 
 /// Why a ring could not be built.
@@ -101,9 +102,10 @@ pub enum SubmitError {
     Closed,
     /// This process was forked off the one that has the ring.
     Forked,
-    /// The [`BufferPool`](crate::BufferPool) is registered with another ring.
+    /// The [`BufferPool`](crate::BufferPool) or [`FixedBuffers`](crate::FixedBuffers) are registered with another ring.
     PoolInUse,
-    /// The kernel did not register the [`BufferPool`](crate::BufferPool), with this `errno`.
+    /// The kernel did not register the [`BufferPool`](crate::BufferPool), [`FixedBuffers`](crate::FixedBuffers) or
+    /// [`FixedFile`](crate::FixedFile), with this `errno`.
     PoolRefused(i32),
     /// The raw entry can't be tracked.
     Invalid(InvalidEntry),
@@ -150,10 +152,10 @@ impl fmt::Display for SubmitError {
             SubmitError::Forked => {
                 f.write_str("the ring belongs to the process that this one was forked from")
             }
-            SubmitError::PoolInUse => f.write_str("the buffer pool is in use by another ring"),
+            SubmitError::PoolInUse => f.write_str("the buffers are in use by another ring"),
             SubmitError::PoolRefused(errno) => {
                 let source = io::Error::from_raw_os_error(*errno);
-                write!(f, "the kernel did not register the buffer pool: {source}")
+                write!(f, "the kernel did not register the buffers or the file: {source}")
             }
             SubmitError::Invalid(why) => write!(f, "the entry can't be tracked: {why}"),
         }
@@ -161,6 +163,15 @@ impl fmt::Display for SubmitError {
 }
 
 impl Error for SubmitError {}
+
+impl From<PoolError> for SubmitError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Taken => SubmitError::PoolInUse,
+            PoolError::Refused(error) => SubmitError::PoolRefused(error.raw_os_error().unwrap_or(libc::EIO)),
+        }
+    }
+}
 
 impl From<SubmitError> for io::Error {
     fn from(error: SubmitError) -> Self {

@@ -98,6 +98,7 @@ mod dispatch;
 mod error;
 mod eventfd;
 mod facts;
+mod fixed;
 mod handle;
 #[allow(missing_docs, reason = "for generated code")]
 mod handler;
@@ -265,6 +266,7 @@ pub use crate::builder::Builder;
 pub use crate::completion::{Completion, RawCompletion};
 pub use crate::config::RawRing;
 pub use crate::error::{BuildError, BuildErrorKind, InvalidEntry, Refused, Stuck, StuckRequest, SubmitError};
+pub use crate::fixed::{FixedBuffer, FixedBuffers, FixedFile, FixedSlice, FixedSliceMut};
 pub use crate::handle::{RingHandle, SendError};
 pub use crate::handler::ResultExt;
 pub use crate::operation::{CompletionResult, ControlFlow, RingOperation};

@@ -1,14 +1,17 @@
 //! The way in: how requests get from a handler, or from outside, to the submission queue.
 
+use std::os::fd::AsFd;
+
 use io_uring::squeue;
 
 use crate::core::Core;
 use crate::error::{InvalidEntry, Refused, SubmitError};
 use crate::facts::{Facts, Flags};
+use crate::fixed::{FixedBuffers, FixedFile};
 use crate::handle::RingHandle;
 use crate::mutant;
 use crate::operation::RingOperation;
-use crate::request::{self, Placed, Record, Request, Slab, Stream, sqe};
+use crate::request::{self, Placed, Record, Request, Slab, Stream, Terms, sqe};
 use crate::shape::Ring;
 use crate::slab::{Identity, Occupied, State, Warm};
 use crate::state::Inner;
@@ -140,7 +143,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         if let Err(error) = make_room(core, slab) {
             return Err(Refused { data, error });
         }
-        let (identity, mut placed) = request::place_stream(slab, data, core.mark, core.watch.shown(), arm);
+        let (identity, mut placed) = request::place_stream(slab, data, core.terms(Flags::EMPTY), arm);
         let bound = core.bind(&mut placed);
         let slot = slab.find(placed.user_data());
         match (bound, slot) {
@@ -188,7 +191,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         if let Err(error) = core.accepts().and_then(reserve) {
             return Err(Refused { data, error });
         }
-        let user_data = request::place_message(slab, data, core.mark, core.watch.shown());
+        let user_data = request::place_message(slab, data, core.terms(Flags::EMPTY));
         core.count();
         core.end_without_kernel(user_data, 0);
         Ok(())
@@ -267,8 +270,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
             let (Some(entry), Ok(())) = (entries.next(), slab.reserve()) else {
                 unreachable!("as many entries as data, and room was made for all");
             };
-            let (flags, born) = (core.mark, core.watch.shown());
-            let (identity, placed) = request::place(slab, data, flags, born, |_| {
+            let (identity, placed) = request::place(slab, data, core.terms(Flags::EMPTY), |_| {
                 // SAFETY: the caller's promise is the same.
                 unsafe { Request::vouched(entry) }
             });
@@ -304,6 +306,53 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         // SAFETY: the caller's promise is stronger.
         core.push(unsafe { Placed::vouched(entry, 0) });
         Ok(())
+    }
+
+    /// Registers buffers with this ring, so that its requests can use them: see [`FixedBuffers`]. Nothing happens if
+    /// they are registered with it already. At most 256 sets; they are given back when the ring has finished.
+    ///
+    /// ```
+    /// # use rummelplatz::{FixedBuffer, FixedBuffers, FixedFile, request, Ring, RingOperation, Submitter};
+    /// # use std::{fs::File, io};
+    /// struct Block { file: FixedFile, buffer: FixedBuffer }
+    /// # fn f<R: Ring, Op: RingOperation<R, RingData = Block>>(
+    /// #     mut submitter: Submitter<'_, R, Op>, file: File, buffers: FixedBuffers) -> io::Result<()> {
+    /// submitter.register_buffers(&buffers)?;
+    /// let file = submitter.register_file(&file)?;
+    /// while let Some(buffer) = buffers.take() {
+    ///     let block = Block { file: file.clone(), buffer };
+    ///     submitter.submit(block, |block| request::read_fixed(&block.file, &mut block.buffer))?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`PoolInUse`](SubmitError::PoolInUse) if another ring has them; [`PoolRefused`](SubmitError::PoolRefused) if the
+    /// kernel refuses: `ENOMEM` beyond `RLIMIT_MEMLOCK`, `EINVAL` before Linux 5.19.
+    pub fn register_buffers(&mut self, buffers: &FixedBuffers) -> Result<(), SubmitError> {
+        self.inner().core.adopt_memory(buffers)
+    }
+
+    /// Registers a file with this ring: see [`FixedFile`]. `file` may be closed afterwards. At most 4096, and no more
+    /// than `RLIMIT_NOFILE`; those that are left are given back when the ring has finished.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolRefused`](SubmitError::PoolRefused) if the kernel refuses: `EMFILE` beyond that number, `EINVAL` before
+    /// Linux 5.19.
+    pub fn register_file(&mut self, file: impl AsFd) -> Result<FixedFile, SubmitError> {
+        self.inner().core.adopt_file(file.as_fd())
+    }
+
+    /// Closes a registered file.
+    ///
+    /// # Errors
+    ///
+    /// Hands the file back if it is not of this ring (any more), or if there is another clone of it, as a request has
+    /// in its data that may be in flight.
+    pub fn unregister_file(&mut self, file: FixedFile) -> Result<(), FixedFile> {
+        self.inner().core.expel_file(file)
     }
 
     /// Asks the kernel to cancel a request (`IORING_OP_ASYNC_CANCEL`, since 5.5). Its completion comes
@@ -384,7 +433,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         let Inner { core, slabs, .. } = inner;
         let slab: &mut Slab<Op::RingData> = tag.slab(slabs);
         // While the queue is open, nothing is marked.
-        let born = core.watch.shown();
+        let terms = Terms { ring: core.serial, flags, born: core.watch.shown() };
         let Some(place) = core.queue.place() else {
             return accept_slowly(self.inner(), tag, data, flags, build);
         };
@@ -403,7 +452,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         let counted = Counted(&mut core.in_flight);
         let queue = |placed| place.fill(placed);
         // SAFETY: it is of this slab; and to write an entry does not unwind.
-        let identity = unsafe { request::place_into(vacancy, slab, data, flags, born, build, queue) };
+        let identity = unsafe { request::place_into(vacancy, slab, data, terms, build, queue) };
         std::mem::forget(counted);
         Ok(Key::new(core.serial, identity))
     }
@@ -463,7 +512,7 @@ fn accept_by<D>(
     if let Err(error) = make_room(core, slab) {
         return Err(Refused { data, error });
     }
-    let (identity, placed) = request::place(slab, data, flags | core.mark, core.watch.shown(), build);
+    let (identity, placed) = request::place(slab, data, core.terms(flags), build);
     commit(core, placed);
     Ok(identity)
 }

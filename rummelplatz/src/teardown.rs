@@ -273,7 +273,7 @@ fn finish<R: Ring>(inner: &mut Inner<R>) {
     core.set_mark(Flags::EMPTY);
     core.late = 0;
     if !mutant::is("pools stay registered") {
-        core.queue.release_pools();
+        core.queue.release_registered();
     }
     core.open();
     for_each_slab::<R>(&mut inner.slabs, |slab| slab.tidy());

@@ -173,6 +173,23 @@ impl Place<'_> {
         self.end();
     }
 
+    /// As [`fill_as_usual`](Self::fill_as_usual), on registered memory of this index.
+    ///
+    /// # Safety
+    ///
+    /// As of [`fill`](Self::fill).
+    #[inline(always)]
+    pub(crate) unsafe fn fill_with_index(self, entry: Usual, user_data: u64, index: u16) {
+        // Of what is registered first, it is zero already.
+        if index != 0 {
+            // SAFETY: as in `fill`.
+            unsafe { sqe::write_buffer_index(self.next, index) };
+            self.entries.is_unclear = true;
+        }
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.fill_as_usual(entry, user_data) };
+    }
+
     #[inline(always)]
     fn end(self) {
         // SAFETY: it was open, so it is not the end.

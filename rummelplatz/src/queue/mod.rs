@@ -6,7 +6,7 @@
 //! included, and nothing on the way of a request asks which of the two there is.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
 use crate::eventfd::Eventfd;
@@ -16,11 +16,13 @@ mod entries;
 mod mapped;
 mod memory;
 mod real;
+mod table;
 mod uring;
 
 #[cfg(feature = "sim")]
 pub(crate) use memory::{Own, Queues};
 pub(crate) use real::Real;
+pub(crate) use table::Change;
 pub(crate) use uring::Uring;
 
 /// A completion as the kernel posted it (`struct io_uring_cqe`).
@@ -90,6 +92,16 @@ pub(crate) trait Kernel {
     unsafe fn register_buffers(&mut self, address: u64, entries: u16, group: u16) -> io::Result<()>;
     /// Undoes [`register_buffers`](Self::register_buffers).
     fn unregister_buffers(&mut self, group: u16) -> io::Result<()>;
+    /// Changes the table of registered files (`IORING_REGISTER_FILES2`, `IORING_REGISTER_FILES_UPDATE2`; with places
+    /// that are empty since 5.19).
+    fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()>;
+    /// Changes the table of registered memory, each the first byte and how many there are
+    /// (`IORING_REGISTER_BUFFERS2`, `IORING_REGISTER_BUFFERS_UPDATE`; with places that are empty since 5.19).
+    ///
+    /// # Safety
+    ///
+    /// The memory is there until it is cleared and no request that names it is in flight, or for ever.
+    unsafe fn change_memory(&mut self, change: Change<(u64, usize)>) -> io::Result<()>;
     /// The time, as timeouts count it.
     fn now(&self) -> Duration;
 }
@@ -154,6 +166,15 @@ impl Kernel for Host {
 
     fn unregister_buffers(&mut self, group: u16) -> io::Result<()> {
         on!(self, kernel => kernel.unregister_buffers(group))
+    }
+
+    fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()> {
+        on!(self, kernel => kernel.change_files(change))
+    }
+
+    unsafe fn change_memory(&mut self, change: Change<(u64, usize)>) -> io::Result<()> {
+        // SAFETY: the caller's promise is the same.
+        on!(self, kernel => unsafe { kernel.change_memory(change) })
     }
 
     fn now(&self) -> Duration {

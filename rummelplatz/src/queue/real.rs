@@ -2,7 +2,8 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ptr;
 use std::time::Duration;
 
 use io_uring::types::{SubmitArgs, Timespec};
@@ -11,7 +12,7 @@ use syscalls::{Errno, Sysno};
 
 use super::mapped::Mapped;
 use super::memory::Queues;
-use super::{Kernel, Patience};
+use super::{Change, Kernel, Patience};
 use crate::clock;
 use crate::eventfd::Eventfd;
 
@@ -169,6 +170,29 @@ impl Kernel for Real {
 
     fn unregister_buffers(&mut self, group: u16) -> io::Result<()> {
         self.ring.submitter().unregister_buf_ring(group)
+    }
+
+    fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()> {
+        let submitter = self.ring.submitter();
+        let (index, file) = match change {
+            Change::Make { places } => return submitter.register_files_sparse(places),
+            Change::Set { index, to } => (index, to.as_raw_fd()),
+            Change::Clear { index } => (index, -1),
+        };
+        submitter.register_files_update(index, &[file]).map(drop)
+    }
+
+    unsafe fn change_memory(&mut self, change: Change<(u64, usize)>) -> io::Result<()> {
+        let submitter = self.ring.submitter();
+        let (index, (address, bytes)) = match change {
+            Change::Make { places } => return submitter.register_buffers_sparse(places),
+            Change::Set { index, to } => (index, to),
+            Change::Clear { index } => (index, (0, 0)),
+        };
+        let start = ptr::with_exposed_provenance_mut(address as usize);
+        let memory = libc::iovec { iov_base: start, iov_len: bytes };
+        // SAFETY: that the memory is there is the caller's promise.
+        unsafe { submitter.register_buffers_update(index, &[memory], None) }
     }
 
     fn now(&self) -> Duration {

@@ -11,6 +11,7 @@
 
 use std::io;
 use std::mem;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use io_uring::types::{Fd, Timespec};
@@ -19,12 +20,19 @@ use io_uring::{opcode, squeue};
 use super::completions::Completions;
 use super::entries::{self, Entries};
 use super::memory::Queues;
+use super::table::Table;
 use super::{Cqe, Entered, Host, Kernel, Patience};
 use crate::buffers::{BufferPool, PoolError};
 use crate::eventfd::Eventfd;
+use crate::fixed::{FixedBuffers, FixedFile, Memory, Registered};
 use crate::mutant;
 use crate::request::{Address, Placed, Prepared, Unbuilt};
 use crate::waker::Waker;
+
+/// How many files a ring may have registered; the kernel would allow 2²⁰, at eight bytes each.
+const MOST_FILES: u32 = 1 << 12;
+/// How many sets of buffers; the kernel would allow 2¹⁴.
+const MOST_MEMORY: u32 = 1 << 8;
 
 /// Our end of a ring.
 pub(crate) struct Uring {
@@ -46,6 +54,10 @@ pub(crate) struct Uring {
     notifies: bool,
     /// The pools that are registered, by group. One that could not be unregistered is never dropped.
     pools: Vec<BufferPool>,
+    /// Memory that is registered.
+    memory: Table<Memory>,
+    /// Files that are.
+    files: Table<Registered>,
     /// Tells this ring from all others of this process.
     serial: u64,
 }
@@ -87,6 +99,8 @@ impl Uring {
             queues,
             kernel,
             pools: Vec::new(),
+            memory: Table::new(MOST_MEMORY),
+            files: Table::new(MOST_FILES),
             serial,
         }
     }
@@ -125,9 +139,10 @@ impl Uring {
         self.kernel.is_forked()
     }
 
-    /// Keeps for ever what the kernel may still use: the pools and the asides.
+    /// Keeps for ever what the kernel may still use: the pools, registered memory and the asides.
     pub(crate) fn leak(&mut self) {
         mem::forget(mem::take(&mut self.pools));
+        self.memory.leak();
         mem::forget(mem::take(&mut self.asides));
     }
 
@@ -339,8 +354,43 @@ impl Uring {
         self.pools.get(usize::from(group))
     }
 
-    /// Gives all pools back, when no request is in flight.
-    pub(crate) fn release_pools(&mut self) {
+    /// Registers memory, if it is not.
+    ///
+    /// # Errors
+    ///
+    /// If it is registered with another ring, or the kernel refuses.
+    pub(crate) fn adopt_memory(&mut self, buffers: &FixedBuffers) -> Result<(), PoolError> {
+        let Uring { memory, kernel, serial, .. } = self;
+        let buffers = &buffers.shared;
+        // SAFETY: the table keeps it until it is cleared, which is when no request in flight has any of it, or for ever.
+        memory.adopt(*serial, buffers, buffers.range(), |change| unsafe { kernel.change_memory(change) })
+    }
+
+    /// Registers a file.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub(crate) fn adopt_file(&mut self, file: BorrowedFd<'_>) -> Result<FixedFile, PoolError> {
+        let Uring { files, kernel, serial, .. } = self;
+        let fixed = FixedFile::new();
+        files.adopt(*serial, &fixed.place, file, |change| kernel.change_files(change))?;
+        Ok(fixed)
+    }
+
+    /// Takes a file out of the ring again, if it is there and nobody else has it; else it comes back.
+    pub(crate) fn expel_file(&mut self, file: FixedFile) -> Result<(), FixedFile> {
+        let Uring { files, kernel, serial, .. } = self;
+        let expelled = files.expel(*serial, file.place, |change| kernel.change_files(change));
+        expelled.map_err(|place| FixedFile { place })
+    }
+
+    /// Gives back all that is registered, when no request is in flight.
+    pub(crate) fn release_registered(&mut self) {
+        let kernel = &mut self.kernel;
+        self.files.release(|change| kernel.change_files(change));
+        // SAFETY: nothing is registered here.
+        self.memory.release(|change| unsafe { kernel.change_memory(change) });
         for (group, pool) in self.pools.drain(..).enumerate() {
             match self.kernel.unregister_buffers(group as u16) {
                 Ok(()) => pool.unregister(),
@@ -365,6 +415,8 @@ impl Place<'_> {
         match placed.into_prepared() {
             // SAFETY: a `Placed` proves that what it points to is good until its final completion.
             Prepared::Usual(entry) => unsafe { self.place.fill_as_usual(entry, user_data) },
+            // SAFETY: as above.
+            Prepared::Indexed(entry, index) => unsafe { self.place.fill_with_index(entry, user_data, index) },
             // SAFETY: as above.
             Prepared::Entry(entry) => unsafe { self.place.fill(entry.user_data(user_data)) },
             Prepared::Unbuilt(unbuilt) => {
@@ -405,6 +457,6 @@ fn build(unbuilt: Unbuilt, aside: &mut Aside) -> squeue::Entry {
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        self.release_pools();
+        self.release_registered();
     }
 }

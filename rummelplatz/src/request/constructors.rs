@@ -12,10 +12,12 @@ use io_uring::types::{Fd, FsyncFlags, TimeoutFlags, Timespec};
 use io_uring::{opcode, squeue};
 
 use super::sqe::Usual;
-use super::{Address, Parts, Request, Stream, Unbuilt};
+use super::target::Named;
+use super::{Address, Fixed, Parts, Request, Stream, Target, Unbuilt};
 use crate::buffers::BufferPool;
 use crate::clock;
 use crate::facts::{Facts, Yields};
+use crate::fixed::{FixedSlice, FixedSliceMut, Registered};
 
 /// The current file position, for `offset` (`-1`, as in `IORING_OP_READ`).
 const CURRENT_POSITION: u64 = u64::MAX;
@@ -35,19 +37,43 @@ fn request<'d>(entry: squeue::Entry) -> Request<'d> {
     Parts::new(entry).request()
 }
 
-/// An entry that moves bytes from or to memory.
+/// An entry that moves bytes between a socket and memory.
 #[inline(always)]
 fn transfer<'d, T>(
     opcode: u8,
-    descriptor: &'d impl AsFd,
+    socket: &'d impl AsFd,
     memory: *const T,
     bytes: usize,
-    offset: u64,
     op_flags: u32,
 ) -> Request<'d> {
     let address = memory.expose_provenance() as u64;
-    let (opcode, Fd(descriptor), length) = (opcode.into(), fd(descriptor), length(bytes));
-    Parts::usual(Usual { opcode, descriptor, offset, address, length, op_flags }).request()
+    let (opcode, Fd(descriptor), length) = (opcode.into(), fd(socket), length(bytes));
+    Parts::usual(Usual { opcode, descriptor, offset: 0, address, length, op_flags }).request()
+}
+
+/// An entry on a file, which may be a registered one, as its memory may be.
+#[inline(always)]
+fn on_file<'d>(file: &'d impl Target, entry: Usual, memory: Option<&'d Registered>) -> Request<'d> {
+    let Named { descriptor, place } = file.named();
+    let entry = Usual { descriptor, ..entry };
+    match (place, memory) {
+        (None, None) => Parts::usual(entry).request(),
+        (file, memory) => Parts::fixed(Fixed { entry, file, memory }).request(),
+    }
+}
+
+/// An entry that moves bytes between a file and memory.
+#[inline(always)]
+fn on_bytes<'d, T>(
+    opcode: u8,
+    file: &'d impl Target,
+    (memory, bytes): (*const T, usize),
+    offset: u64,
+    place: Option<&'d Registered>,
+) -> Request<'d> {
+    let address = memory.expose_provenance() as u64;
+    let (opcode, length) = (opcode.into(), length(bytes));
+    on_file(file, Usual { opcode, descriptor: -1, offset, address, length, op_flags: 0 }, place)
 }
 
 /// Does nothing, and completes (`IORING_OP_NOP`, since 5.1).
@@ -68,7 +94,7 @@ pub fn close<'d>(descriptor: OwnedFd) -> Request<'d> {
     parts.request()
 }
 
-fn timer(time: Duration, count: u32, flags: TimeoutFlags) -> Parts {
+fn timer(time: Duration, count: u32, flags: TimeoutFlags) -> Parts<'static> {
     // The kernel's seconds are signed: more of them would be refused, rather than take for ever.
     let seconds = time.as_secs().min(i64::MAX as u64);
     let spec = Timespec::new().sec(seconds).nsec(time.subsec_nanos());
@@ -154,13 +180,13 @@ pub fn connect<'d>(socket: &'d impl AsFd, address: impl Into<Address>) -> Reques
 /// 5.6). The result is a number of bytes; 0 is the end of the stream.
 #[inline]
 pub fn recv<'d>(socket: &'d impl AsFd, buffer: &'d mut [u8]) -> Request<'d> {
-    transfer(opcode::Recv::CODE, socket, buffer.as_mut_ptr(), buffer.len(), 0, 0)
+    transfer(opcode::Recv::CODE, socket, buffer.as_mut_ptr(), buffer.len(), 0)
 }
 
 /// As [`recv`], into memory that need not be initialised.
 #[inline]
 pub fn recv_uninit<'d>(socket: &'d impl AsFd, buffer: &'d mut [MaybeUninit<u8>]) -> Request<'d> {
-    transfer(opcode::Recv::CODE, socket, buffer.as_mut_ptr(), buffer.len(), 0, 0)
+    transfer(opcode::Recv::CODE, socket, buffer.as_mut_ptr(), buffer.len(), 0)
 }
 
 /// Receives again and again, each time into a buffer of `pool` (`IORING_RECV_MULTISHOT`, since 6.0).
@@ -181,7 +207,7 @@ pub fn recv_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
 /// [`detach`](crate::Submitter::detach), a send goes out whole (`MSG_WAITALL`).
 #[inline]
 pub fn send<'d>(socket: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
-    transfer(opcode::Send::CODE, socket, buffer.as_ptr(), buffer.len(), 0, libc::MSG_NOSIGNAL as u32)
+    transfer(opcode::Send::CODE, socket, buffer.as_ptr(), buffer.len(), libc::MSG_NOSIGNAL as u32)
 }
 
 /// Shuts down one or both directions of a socket (`IORING_OP_SHUTDOWN`, since 5.11).
@@ -197,54 +223,116 @@ pub fn shutdown<'d>(socket: &'d impl AsFd, how: Shutdown) -> Request<'d> {
 /// Reads into `buffer` from the current position (`IORING_OP_READ`, since 5.6), as `read(2)`: the
 /// call for pipes, terminals and other streams. The result is a number of bytes; 0 is the end.
 #[inline]
-pub fn read<'d>(file: &'d impl AsFd, buffer: &'d mut [u8]) -> Request<'d> {
+pub fn read<'d>(file: &'d impl Target, buffer: &'d mut [u8]) -> Request<'d> {
     read_at(file, buffer, CURRENT_POSITION)
 }
 
 /// Reads into `buffer` from `offset`, in bytes, as `pread(2)`.
 #[inline]
-pub fn read_at<'d>(file: &'d impl AsFd, buffer: &'d mut [u8], offset: u64) -> Request<'d> {
-    transfer(opcode::Read::CODE, file, buffer.as_mut_ptr(), buffer.len(), offset, 0)
+pub fn read_at<'d>(file: &'d impl Target, buffer: &'d mut [u8], offset: u64) -> Request<'d> {
+    on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), offset, None)
 }
 
 /// As [`read`], into memory that need not be initialised.
 #[inline]
-pub fn read_uninit<'d>(file: &'d impl AsFd, buffer: &'d mut [MaybeUninit<u8>]) -> Request<'d> {
+pub fn read_uninit<'d>(file: &'d impl Target, buffer: &'d mut [MaybeUninit<u8>]) -> Request<'d> {
     read_at_uninit(file, buffer, CURRENT_POSITION)
 }
 
 /// As [`read_at`], into memory that need not be initialised.
 #[inline]
 pub fn read_at_uninit<'d>(
-    file: &'d impl AsFd,
+    file: &'d impl Target,
     buffer: &'d mut [MaybeUninit<u8>],
     offset: u64,
 ) -> Request<'d> {
-    transfer(opcode::Read::CODE, file, buffer.as_mut_ptr(), buffer.len(), offset, 0)
+    on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), offset, None)
+}
+
+/// As [`read`], into memory that the ring has registered (`IORING_OP_READ_FIXED`, since 5.1): a
+/// [`FixedBuffer`](crate::FixedBuffer), or a part of one.
+///
+/// If its [`FixedBuffers`](crate::FixedBuffers) are not registered with the ring, this ends with `EFAULT`.
+#[inline]
+pub fn read_fixed<'d>(file: &'d impl Target, buffer: impl Into<FixedSliceMut<'d>>) -> Request<'d> {
+    read_fixed_at(file, buffer, CURRENT_POSITION)
+}
+
+/// As [`read_at`], into memory that the ring has registered: see [`read_fixed`].
+///
+/// ```
+/// # use rummelplatz::{request, request::Request, FixedBuffer, FixedFile};
+/// struct Block { file: FixedFile, buffer: FixedBuffer, offset: u64 }
+///
+/// impl Block {
+///     fn read(&mut self) -> Request<'_> {
+///         request::read_fixed_at(&self.file, &mut self.buffer, self.offset)
+///     }
+///     fn write_head(&mut self) -> Request<'_> {
+///         request::write_fixed_at(&self.file, self.buffer.part(..512), self.offset)
+///     }
+/// }
+/// ```
+#[inline]
+pub fn read_fixed_at<'d>(
+    file: &'d impl Target,
+    buffer: impl Into<FixedSliceMut<'d>>,
+    offset: u64,
+) -> Request<'d> {
+    let FixedSliceMut { bytes, place } = buffer.into();
+    let memory = (bytes.as_mut_ptr().cast_const(), bytes.len());
+    on_bytes(opcode::ReadFixed::CODE, file, memory, offset, Some(place))
 }
 
 /// Writes `buffer` at the current position (`IORING_OP_WRITE`, since 5.6), as `write(2)`. The result
 /// is a number of bytes, possibly less than asked for.
 #[inline]
-pub fn write<'d>(file: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
+pub fn write<'d>(file: &'d impl Target, buffer: &'d [u8]) -> Request<'d> {
     write_at(file, buffer, CURRENT_POSITION)
 }
 
 /// Writes `buffer` at `offset`, in bytes, as `pwrite(2)`.
 #[inline]
-pub fn write_at<'d>(file: &'d impl AsFd, buffer: &'d [u8], offset: u64) -> Request<'d> {
-    transfer(opcode::Write::CODE, file, buffer.as_ptr(), buffer.len(), offset, 0)
+pub fn write_at<'d>(file: &'d impl Target, buffer: &'d [u8], offset: u64) -> Request<'d> {
+    on_bytes(opcode::Write::CODE, file, (buffer.as_ptr(), buffer.len()), offset, None)
+}
+
+/// As [`write`], from memory that the ring has registered (`IORING_OP_WRITE_FIXED`, since 5.1): a
+/// [`FixedBuffer`](crate::FixedBuffer), or a part of one.
+///
+/// If its [`FixedBuffers`](crate::FixedBuffers) are not registered with the ring, this ends with `EFAULT`.
+#[inline]
+pub fn write_fixed<'d>(file: &'d impl Target, buffer: impl Into<FixedSlice<'d>>) -> Request<'d> {
+    write_fixed_at(file, buffer, CURRENT_POSITION)
+}
+
+/// As [`write_at`], from memory that the ring has registered: see [`write_fixed`].
+#[inline]
+pub fn write_fixed_at<'d>(
+    file: &'d impl Target,
+    buffer: impl Into<FixedSlice<'d>>,
+    offset: u64,
+) -> Request<'d> {
+    let FixedSlice { bytes, place } = buffer.into();
+    on_bytes(opcode::WriteFixed::CODE, file, (bytes.as_ptr(), bytes.len()), offset, Some(place))
 }
 
 /// Brings a file's data and metadata to the disk (`IORING_OP_FSYNC`, since 5.1).
-pub fn fsync<'d>(file: &'d impl AsFd) -> Request<'d> {
-    request(opcode::Fsync::new(fd(file)).build())
+#[inline]
+pub fn fsync<'d>(file: &'d impl Target) -> Request<'d> {
+    synchronise(file, FsyncFlags::empty())
 }
 
 /// Brings a file's data to the disk, and what it takes to find it (`IORING_FSYNC_DATASYNC`, since
 /// 5.1).
-pub fn fdatasync<'d>(file: &'d impl AsFd) -> Request<'d> {
-    request(opcode::Fsync::new(fd(file)).flags(FsyncFlags::DATASYNC).build())
+#[inline]
+pub fn fdatasync<'d>(file: &'d impl Target) -> Request<'d> {
+    synchronise(file, FsyncFlags::DATASYNC)
+}
+
+fn synchronise(file: &impl Target, flags: FsyncFlags) -> Request<'_> {
+    let (opcode, op_flags) = (opcode::Fsync::CODE.into(), flags.bits());
+    on_file(file, Usual { opcode, descriptor: -1, offset: 0, address: 0, length: 0, op_flags }, None)
 }
 
 /// The current directory of the process, for [`openat`] (`AT_FDCWD`).
@@ -430,16 +518,20 @@ mod tests {
     use super::*;
     use crate::clock::Stamp;
     use crate::facts::Flags;
-    use crate::request::{Prepared, sqe};
+    use crate::fixed::{FixedBuffers, FixedFile};
+    use crate::request::{Prepared, Terms, sqe};
     use std::fs::File;
+
+    /// The ring that asks.
+    const RING: u64 = 7;
 
     /// What the kernel is asked for: opcode, priority (where multishot flags are), offset, address, length and
     /// flags of the operation.
     type Asked = (u8, u16, u64, u64, u32, u32);
 
     /// What an entry asks for; on which descriptor, and what it yields.
-    fn parts(parts: Parts) -> (Asked, i32, Yields) {
-        let entry = match parts.prepared {
+    fn parts(parts: Parts<'_>) -> (Asked, i32, Yields) {
+        let entry = match parts.draft.prepare(RING) {
             Prepared::Usual(usual) => {
                 let Usual { opcode, descriptor, offset, address, length, op_flags } = usual;
                 return (
@@ -488,10 +580,52 @@ mod tests {
         asks(send(&file, &buffer), (opcode::Send::CODE, 0, 0, at, 8, no_signal), number);
         assert_eq!(length(u32::MAX as usize + 2), u32::MAX, "cut, as the kernel cuts it");
         for (how, whole) in [(Flags::EMPTY, 0), (Flags::DETACHED, libc::MSG_WAITALL as u32)] {
-            let (facts, prepared) = send(&file, &buffer).parts.place(how, Stamp::ZERO);
-            let (asked, ..) = parts(Parts { prepared, facts, closes: None });
+            let terms = Terms { ring: RING, flags: how, born: Stamp::ZERO };
+            let (facts, prepared) = send(&file, &buffer).parts.place(terms);
+            let (asked, ..) = parts(Parts::prepared(prepared, facts));
             assert_eq!(asked, (opcode::Send::CODE, 0, 0, at, 8, no_signal | whole));
         }
+    }
+
+    #[test]
+    fn what_is_registered_is_named_by_its_index_in_the_ring() {
+        let (file, buffers) = (FixedFile::new(), FixedBuffers::new(2, 64).unwrap());
+        let mut buffer = buffers.take().unwrap();
+        let at = buffer.as_ptr().addr() as u64;
+        /// All of an entry but its `user_data`, by fields: opcode, flags, descriptor, offset, address, length, index.
+        type Named = (u8, u8, i32, u64, u64, u32, u16);
+        fn named(request: Request<'_>) -> Named {
+            let (usual, index) = match request.parts.draft.prepare(RING) {
+                Prepared::Usual(usual) => (usual, 0),
+                Prepared::Indexed(usual, index) => (usual, index),
+                Prepared::Entry(_) | Prepared::Unbuilt(_) => panic!("it is a usual entry"),
+            };
+            let Usual { opcode, descriptor, offset, address, length, op_flags } = usual;
+            assert_eq!((opcode >> 16, op_flags), (0, 0));
+            (opcode as u8, (opcode >> 8) as u8, descriptor, offset, address, length, index)
+        }
+        let (read, write) = (opcode::ReadFixed::CODE, opcode::WriteFixed::CODE);
+        let null = null();
+        let number = null.as_raw_fd();
+        let nothing = u16::MAX;
+        assert_eq!(named(read_fixed_at(&null, &mut buffer, 3)), (read, 0, number, 3, at, 64, nothing));
+        assert_eq!(named(write_fixed_at(&file, buffer.part(1..9), 3)), (write, 0, -1, 3, at + 1, 8, nothing));
+
+        assert!(buffers.shared.place.take(RING, 0) && file.place.take(RING, 5));
+        assert_eq!(named(read_fixed_at(&null, &mut buffer, 3)), (read, 0, number, 3, at, 64, 0));
+        assert_eq!(named(read_fixed(&file, buffer.part_mut(8..))), (read, 1, 5, u64::MAX, at + 8, 56, 0));
+        assert_eq!(named(read_at(&file, &mut buffer, 3)), (opcode::Read::CODE, 1, 5, 3, at, 64, 0));
+        assert_eq!(named(super::write(&file, &buffer)), (opcode::Write::CODE, 1, 5, u64::MAX, at, 64, 0));
+        assert_eq!(named(fsync(&file)), (opcode::Fsync::CODE, 1, 5, 0, 0, 0, 0));
+
+        buffers.shared.place.leave();
+        assert!(buffers.shared.place.take(RING, 300));
+        assert_eq!(named(write_fixed(&file, &buffer)), (write, 1, 5, u64::MAX, at, 64, 300));
+        let elsewhere = (FixedFile::new(), FixedBuffers::new(1, 8).unwrap());
+        assert!(elsewhere.0.place.take(RING + 1, 5) && elsewhere.1.shared.place.take(RING + 1, 0));
+        let other = elsewhere.1.take().unwrap();
+        let at = other.as_ptr().addr() as u64;
+        assert_eq!(named(write_fixed_at(&elsewhere.0, &other, 3)), (write, 0, -1, 3, at, 8, nothing));
     }
 
     #[test]
@@ -567,11 +701,12 @@ mod tests {
 
     #[test]
     fn timers_are_of_the_clock_that_was_meant() {
-        let timer = |parts: Parts| {
-            let Prepared::Unbuilt(Unbuilt::Timeout { spec, count, flags }) = parts.prepared else {
+        let timer = |parts: Parts<'_>| {
+            let (prepared, facts) = (parts.draft.prepare(RING), parts.facts);
+            let Prepared::Unbuilt(Unbuilt::Timeout { spec, count, flags }) = prepared else {
                 panic!("no timer")
             };
-            assert_eq!((parts.facts.yields, parts.facts.ticks), (Yields::Tick, count));
+            assert_eq!((facts.yields, facts.ticks), (Yields::Tick, count));
             // SAFETY: a `struct __kernel_timespec` is two such numbers.
             let spec = unsafe { (&raw const spec).cast::<[i64; 2]>().read() };
             (spec, count, flags)

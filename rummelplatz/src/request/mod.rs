@@ -40,16 +40,19 @@ use io_uring::types::{TimeoutFlags, Timespec};
 use crate::buffers::BufferPool;
 use crate::clock::Stamp;
 use crate::facts::{Brief, Facts, Flags, Yields};
+use crate::fixed::Registered;
 use crate::slab::{self, Identity, Meta, Occupied, Remember, Vacancy};
 
 mod address;
 mod constructors;
 pub(crate) mod sqe;
+mod target;
 
 use sqe::Usual;
 
 pub use address::Address;
 pub use constructors::*;
+pub use target::Target;
 
 /// One thing to do: ends with one completion.
 ///
@@ -58,7 +61,7 @@ pub use constructors::*;
 /// kept or copied.
 #[must_use = "a request does nothing until it is submitted"]
 pub struct Request<'d> {
-    parts: Parts,
+    parts: Parts<'d>,
     borrows: PhantomData<&'d mut ()>,
 }
 
@@ -68,21 +71,38 @@ pub struct Request<'d> {
 /// receives comes out of a [`BufferPool`].
 #[must_use = "a stream does nothing until it is submitted"]
 pub struct Stream<'d> {
-    parts: Parts,
+    parts: Parts<'d>,
     borrows: PhantomData<&'d mut ()>,
 }
 
-/// A request without its lifetime, and what its constructor knows about it.
-struct Parts {
-    prepared: Prepared,
+/// A request, and what its constructor knows about it.
+struct Parts<'d> {
+    draft: Draft<'d>,
     facts: Facts,
     /// The descriptor of a `close`, owned until the slot takes it over.
     closes: Option<OwnedFd>,
 }
 
+/// What the kernel is asked for, before it is known which ring shall ask.
+enum Draft<'d> {
+    /// That does not matter.
+    Prepared(Prepared),
+    /// There is something registered in it.
+    Fixed(Fixed<'d>),
+}
+
+/// A usual entry, but for the indices of what a ring has registered.
+struct Fixed<'d> {
+    entry: Usual,
+    file: Option<&'d Registered>,
+    memory: Option<&'d Registered>,
+}
+
 /// What it takes to write an entry in the moment it is queued.
 pub(crate) enum Prepared {
     Usual(Usual),
+    /// A usual one on registered memory, with its index.
+    Indexed(Usual, u16),
     /// Its fields are not the usual ones.
     Entry(squeue::Entry),
     Unbuilt(Unbuilt),
@@ -105,6 +125,16 @@ pub(crate) enum Unbuilt {
         pool: BufferPool,
         group: u16,
     },
+}
+
+/// What a ring says of a request that it accepts.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    /// Which one it is.
+    pub(crate) ring: u64,
+    pub(crate) flags: Flags,
+    /// When that is.
+    pub(crate) born: Stamp,
 }
 
 /// A prepared request whose pointers and descriptors stay good until the final completion of its
@@ -168,42 +198,89 @@ impl Placed {
     }
 }
 
-impl Parts {
+impl Draft<'_> {
+    /// What is to be queued in the ring with this number.
     #[inline(always)]
-    fn new(entry: squeue::Entry) -> Parts {
+    fn prepare(self, ring: u64) -> Prepared {
+        match self {
+            Draft::Prepared(prepared) => prepared,
+            Draft::Fixed(fixed) => fixed.prepare(ring),
+        }
+    }
+}
+
+impl Fixed<'_> {
+    /// Fills in what the ring knows it by. For what the ring does not have, the kernel gets an index that nothing has.
+    #[inline(always)]
+    fn prepare(self, ring: u64) -> Prepared {
+        const NOTHING: u32 = u16::MAX as u32;
+        let Fixed { mut entry, file, memory } = self;
+        if let Some(file) = file {
+            entry.descriptor = match file.in_ring(ring) {
+                Some(index) => {
+                    entry.opcode |= sqe::FIXED_FILE;
+                    index as RawFd
+                }
+                None => -1,
+            };
+        }
+        match memory {
+            Some(memory) => Prepared::Indexed(entry, memory.in_ring(ring).unwrap_or(NOTHING) as u16),
+            None => Prepared::Usual(entry),
+        }
+    }
+}
+
+impl<'d> Parts<'d> {
+    #[inline(always)]
+    fn prepared(prepared: Prepared, facts: Facts) -> Self {
+        Parts { draft: Draft::Prepared(prepared), facts, closes: None }
+    }
+
+    #[inline(always)]
+    fn new(entry: squeue::Entry) -> Self {
         let facts = Facts::new(entry.get_opcode() as u8);
-        Parts { prepared: Prepared::Entry(entry), facts, closes: None }
+        Parts::prepared(Prepared::Entry(entry), facts)
     }
 
     /// Of an entry of the usual kind.
     #[inline(always)]
-    fn usual(entry: Usual) -> Parts {
-        Parts { prepared: Prepared::Usual(entry), facts: Facts::new(entry.opcode as u8), closes: None }
+    fn usual(entry: Usual) -> Self {
+        Parts::prepared(Prepared::Usual(entry), Facts::new(entry.opcode as u8))
     }
 
-    fn unbuilt(entry: Unbuilt, facts: Facts) -> Parts {
-        Parts { prepared: Prepared::Unbuilt(entry), facts, closes: None }
+    /// Of one in which something registered is named.
+    #[inline(always)]
+    fn fixed(fixed: Fixed<'d>) -> Self {
+        let facts = Facts::new(fixed.entry.opcode as u8);
+        Parts { draft: Draft::Fixed(fixed), facts, closes: None }
     }
 
-    fn yielding(mut self, yields: Yields) -> Parts {
+    fn unbuilt(entry: Unbuilt, facts: Facts) -> Self {
+        Parts::prepared(Prepared::Unbuilt(entry), facts)
+    }
+
+    fn yielding(mut self, yields: Yields) -> Self {
         self.facts.yields = yields;
         self
     }
 
     #[inline(always)]
-    fn request<'d>(self) -> Request<'d> {
+    fn request(self) -> Request<'d> {
         Request { parts: self, borrows: PhantomData }
     }
 
-    fn stream<'d>(mut self) -> Stream<'d> {
+    fn stream(mut self) -> Stream<'d> {
         self.facts.flags.insert(Flags::STREAM);
         Stream { parts: self, borrows: PhantomData }
     }
 
     /// Parts with what the slot must know; a descriptor to close passes to the slot.
     #[inline(always)]
-    fn place(self, flags: Flags, born: Stamp) -> (Facts, Prepared) {
-        let Parts { mut prepared, mut facts, closes } = self;
+    fn place(self, terms: Terms) -> (Facts, Prepared) {
+        let Terms { ring, flags, born } = terms;
+        let Parts { draft, mut facts, closes } = self;
+        let mut prepared = draft.prepare(ring);
         facts.flags.insert(flags);
         facts.born = born;
         if let Some(descriptor) = closes {
@@ -266,11 +343,10 @@ pub type Slab<D> = slab::Slab<D, Record<D>>;
 pub(crate) fn place<D>(
     slab: &mut Slab<D>,
     data: D,
-    flags: Flags,
-    born: Stamp,
+    terms: Terms,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
 ) -> (Identity, Placed) {
-    let (identity, prepared) = slab.insert_with(data, building(flags, born, build));
+    let (identity, prepared) = slab.insert_with(data, building(terms, build));
     // The pointers in `prepared` were good for every lifetime that the data could have, and the data
     // now stays where it is until the completion of `user_data` is dispatched.
     (identity, Placed { prepared, user_data: identity.user_data })
@@ -287,13 +363,12 @@ pub(crate) unsafe fn place_into<D>(
     vacancy: Vacancy,
     slab: &mut Slab<D>,
     data: D,
-    flags: Flags,
-    born: Stamp,
+    terms: Terms,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
     queue: impl FnOnce(Placed),
 ) -> Identity {
     let user_data = vacancy.user_data();
-    let build = building(flags, born, build);
+    let build = building(terms, build);
     let build = |data: &mut D| {
         let (remember, prepared) = build(data);
         queue(Placed { prepared, user_data });
@@ -307,26 +382,19 @@ pub(crate) unsafe fn place_into<D>(
 /// What is done with the data in its slot.
 #[inline(always)]
 fn building<D>(
-    flags: Flags,
-    born: Stamp,
+    terms: Terms,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
 ) -> impl FnOnce(&mut D) -> (Remember<Record<D>>, Prepared) {
     move |data| {
-        let (facts, prepared) = build(data).parts.place(flags, born);
+        let (facts, prepared) = build(data).parts.place(terms);
         (remember(facts), prepared)
     }
 }
 
 /// As [`place`], for a stream, whose function is kept.
-pub(crate) fn place_stream<D>(
-    slab: &mut Slab<D>,
-    data: D,
-    flags: Flags,
-    born: Stamp,
-    arm: Arm<D>,
-) -> (Identity, Placed) {
+pub(crate) fn place_stream<D>(slab: &mut Slab<D>, data: D, terms: Terms, arm: Arm<D>) -> (Identity, Placed) {
     let (identity, prepared) = slab.insert_with(data, |data| {
-        let (facts, prepared) = arm(data).parts.place(flags, born);
+        let (facts, prepared) = arm(data).parts.place(terms);
         (Remember::All(Record { facts, arm: Some(arm) }), prepared)
     });
     (identity, Placed { prepared, user_data: identity.user_data })
@@ -335,7 +403,8 @@ pub(crate) fn place_stream<D>(
 /// Puts `data` into a slot that the kernel knows nothing of.
 ///
 /// Returns the `user_data` that it would have.
-pub(crate) fn place_message<D>(slab: &mut Slab<D>, data: D, flags: Flags, born: Stamp) -> u64 {
+pub(crate) fn place_message<D>(slab: &mut Slab<D>, data: D, terms: Terms) -> u64 {
+    let Terms { flags, born, .. } = terms;
     let nop = io_uring::opcode::Nop::CODE;
     let facts = Facts { flags: flags | Flags::MESSAGE, born, ..Facts::new(nop) };
     let (identity, ()) = slab.insert_with(data, |_| (remember(facts), ()));
@@ -345,12 +414,17 @@ pub(crate) fn place_message<D>(slab: &mut Slab<D>, data: D, flags: Flags, born: 
 /// Builds a stream anew from the data in its slot, after the kernel has cut it.
 ///
 /// `None` if the slot is not that of a stream whose data is here.
-pub(crate) fn arm_again<D>(slot: &mut Occupied<'_, D, Record<D>>, user_data: u64) -> Option<Placed> {
+pub(crate) fn arm_again<D>(
+    slot: &mut Occupied<'_, D, Record<D>>,
+    user_data: u64,
+    ring: u64,
+) -> Option<Placed> {
     let arm = slot.meta().arm?;
+    // It was accepted long ago, and the slot remembers how.
+    let terms = Terms { ring, flags: Flags::EMPTY, born: Stamp::ZERO };
     // SAFETY: only streams have a function to arm them, and no stream points into its data; so even
     // if the kernel still had this one, nothing but Rust would use the data.
-    let (facts, mut prepared) =
-        unsafe { slot.with_value(|data| arm(data).parts.place(Flags::EMPTY, Stamp::ZERO)) }?;
+    let (facts, mut prepared) = unsafe { slot.with_value(|data| arm(data).parts.place(terms)) }?;
     let old = &mut slot.meta().facts;
     if let Prepared::Unbuilt(Unbuilt::Timeout { count, .. }) = &mut prepared
         && old.ticks > 0

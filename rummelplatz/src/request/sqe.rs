@@ -44,7 +44,7 @@ pub(crate) fn bytes(entry: &squeue::Entry) -> [u8; 64] {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Usual {
-    /// And `flags` and `ioprio`, which are 0: one number is written at once.
+    /// And above it `flags`, which are 0 or [`FIXED_FILE`], and `ioprio`, which is 0: one number is written at once.
     pub(crate) opcode: u32,
     pub(crate) descriptor: RawFd,
     pub(crate) offset: u64,
@@ -52,6 +52,9 @@ pub(crate) struct Usual {
     pub(crate) length: u32,
     pub(crate) op_flags: u32,
 }
+
+/// `IOSQE_FIXED_FILE`, the first of the `flags`: the descriptor is an index into the ring's table of files.
+pub(crate) const FIXED_FILE: u32 = 1 << 8;
 
 /// Where in an entry the `user_data` is, behind what a usual one says.
 const USER_DATA: usize = size_of::<Usual>();
@@ -83,6 +86,17 @@ impl Usual {
             self.op_flags |= libc::MSG_WAITALL as u32;
         }
     }
+}
+
+/// Writes which of the ring's registered memory the entry is about: what comes first behind the `user_data`.
+///
+/// # Safety
+///
+/// As of [`Usual::write`].
+#[inline(always)]
+pub(crate) unsafe fn write_buffer_index(place: NonNull<squeue::Entry>, index: u16) {
+    // SAFETY: it is within the entry, and aligned; that this may be written to is the caller's promise.
+    unsafe { place.cast::<u8>().add(REST).cast::<u16>().write(index) };
 }
 
 /// Zeroes what a [`Usual`] entry does not write.

@@ -1,13 +1,14 @@
 //! What an entry asks for.
 
 use std::fmt;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::opcode;
 
+use super::tables::{File, Files, Memory};
 use crate::request::sqe;
 
 /// What the kernel was asked to do: an entry of the submission queue (`struct io_uring_sqe`).
@@ -32,6 +33,10 @@ pub struct Asked {
     pub(super) group: u16,
     /// A slot of the file table, if it is of an operation that may have one there.
     file_index: u32,
+    /// The registered file that it is on, whose number is then in `descriptor`.
+    file: Option<File>,
+    /// Its memory is not within what is registered under the index that it names.
+    is_out_of_bounds: bool,
     /// What the kernel reads while it takes the entry in, and never again.
     kept: Kept,
 }
@@ -80,6 +85,8 @@ impl Asked {
             user_data,
             group: group as u16,
             file_index: (group >> 32) as u32,
+            file: None,
+            is_out_of_bounds: false,
             kept: Kept::Nothing,
         };
         let place = ptr::with_exposed_provenance::<u8>(address as usize);
@@ -139,7 +146,28 @@ impl Asked {
         opens.contains(&self.opcode)
     }
 
-    /// Whether it names a registered file, or a place for one.
+    /// Finds what it names by an index.
+    pub(super) fn look_up(&mut self, files: &Files, memory: &Memory) {
+        if self.flags & IOSQE_FIXED_FILE != 0
+            && let Some(file) = files.file(self.descriptor)
+        {
+            self.descriptor = file.as_raw_fd();
+            self.file = Some(file);
+        }
+        let is_fixed = matches!(self.opcode, opcode::ReadFixed::CODE | opcode::WriteFixed::CODE);
+        self.is_out_of_bounds = is_fixed && !memory.has(self.group, self.address, self.length);
+    }
+
+    /// The result of what names something that is not registered: a file, a place for one, or memory.
+    pub(super) fn misses(&self) -> Option<i32> {
+        let misses_file = self.flags & IOSQE_FIXED_FILE != 0 && self.file.is_none();
+        match misses_file || self.has_file_index() {
+            true => Some(self.no_such_file()),
+            false => self.is_out_of_bounds.then_some(-libc::EFAULT),
+        }
+    }
+
+    /// Whether a descriptor of this process is no answer to it.
     pub(super) fn uses_file_table(&self) -> bool {
         self.flags & IOSQE_FIXED_FILE != 0 || self.has_file_index()
     }
@@ -149,14 +177,22 @@ impl Asked {
         may && self.file_index != 0
     }
 
-    /// The result where nothing was registered.
-    pub(super) fn no_such_file(&self) -> i32 {
+    fn no_such_file(&self) -> i32 {
         if self.has_file_index() { -libc::ENXIO } else { -libc::EBADF }
+    }
+
+    fn reads_once(&self) -> bool {
+        matches!(self.opcode, opcode::Read::CODE | opcode::ReadFixed::CODE)
+    }
+
+    fn writes(&self) -> bool {
+        matches!(self.opcode, opcode::Write::CODE | opcode::WriteFixed::CODE)
     }
 
     /// Whether the bytes that it moves come from the kernel.
     pub(super) fn reads_bytes(&self) -> bool {
-        matches!(self.opcode, opcode::Read::CODE | opcode::Recv::CODE | opcode::ReadMulti::CODE)
+        let receives = matches!(self.opcode, opcode::Recv::CODE | opcode::ReadMulti::CODE);
+        receives || self.reads_once()
     }
 
     /// How many bytes it reads at most, as far as that is known before a buffer is picked.
@@ -227,12 +263,10 @@ impl Asked {
     /// The descriptor that it waits for, and what for (`poll(2)`).
     pub(super) fn waits_for(&self) -> Option<(RawFd, i16)> {
         let events = match self.opcode {
-            opcode::Read::CODE | opcode::Recv::CODE | opcode::ReadMulti::CODE | opcode::Accept::CODE => {
-                libc::POLLIN
-            }
-            opcode::Write::CODE | opcode::Send::CODE | opcode::SendZc::CODE | opcode::Connect::CODE => {
-                libc::POLLOUT
-            }
+            opcode::Accept::CODE => libc::POLLIN,
+            opcode::Send::CODE | opcode::SendZc::CODE | opcode::Connect::CODE => libc::POLLOUT,
+            _ if self.reads_bytes() => libc::POLLIN,
+            _ if self.writes() => libc::POLLOUT,
             opcode::PollAdd::CODE => self.poll_events(),
             _ => return None,
         };
@@ -284,7 +318,7 @@ impl Asked {
 
     /// Whether it goes on once it has begun, whoever cancels it: work on files.
     pub(super) fn works_on_files(&self) -> bool {
-        matches!(self.opcode, opcode::Read::CODE | opcode::Write::CODE | opcode::Fsync::CODE)
+        self.reads_once() || self.writes() || self.opcode == opcode::Fsync::CODE
     }
 
     /// Whether it moves bytes over a connection.
@@ -299,24 +333,17 @@ impl Asked {
 
     /// Whether a result that is positive is a number of bytes out of `length`.
     pub(super) fn moves_bytes(&self) -> bool {
-        let moves = [
-            opcode::Read::CODE,
-            opcode::Write::CODE,
-            opcode::Recv::CODE,
-            opcode::Send::CODE,
-            opcode::SendZc::CODE,
-            opcode::ReadMulti::CODE,
-        ];
-        moves.contains(&self.opcode)
+        self.reads_bytes()
+            || self.writes()
+            || matches!(self.opcode, opcode::Send::CODE | opcode::SendZc::CODE)
     }
 
     /// Whether less than all breaks the chain that it is a part of: reads and writes, and transfers that
     /// are to be whole.
     pub(super) fn must_be_whole(&self) -> bool {
         match self.opcode {
-            opcode::Read::CODE | opcode::Write::CODE => true,
             opcode::Recv::CODE | opcode::Send::CODE => self.waits_for_all(),
-            _ => false,
+            _ => self.reads_once() || self.writes(),
         }
     }
 

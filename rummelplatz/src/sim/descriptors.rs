@@ -144,7 +144,7 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
     let bytes = ptr::with_exposed_provenance_mut::<u8>(work.address as usize);
     let is_on_disk = file.is_some_and(|file| file.is_on_disk);
     let returned = match asked.opcode {
-        opcode::Read::CODE | opcode::ReadMulti::CODE => {
+        opcode::Read::CODE | opcode::ReadFixed::CODE | opcode::ReadMulti::CODE => {
             if file.is_some_and(|file| !file.can_read) {
                 return Some(-libc::EBADF);
             }
@@ -163,7 +163,7 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
                 _ => unsafe { libc::read(fd, bytes.cast(), length) as libc::c_long },
             }
         }
-        opcode::Write::CODE => {
+        opcode::Write::CODE | opcode::WriteFixed::CODE => {
             if file.is_some_and(|file| !file.can_write) {
                 return Some(-libc::EBADF);
             }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::mem;
-use std::os::fd::{IntoRawFd, RawFd};
+use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +19,9 @@ use super::descriptors::{self, Work};
 use super::pool::Pool;
 use super::rng::Rng;
 use super::settings::Settings;
+use super::tables::{Files, Memory};
 use super::{Answer, Event, Faults, Figures};
-use crate::queue::{Cqe, Own, Patience};
+use crate::queue::{Change, Cqe, Own, Patience};
 
 /// `IORING_CQE_F_BUFFER`, with the number of the buffer from this bit on.
 const F_BUFFER: u32 = 1;
@@ -127,6 +128,9 @@ pub(super) struct Machine {
     /// Whose cancels are answered by those that wait for room, in order.
     unanswered: VecDeque<(u64, u64)>,
     pools: BTreeMap<u16, Pool>,
+    files: Files,
+    /// Memory, by the index of fixed buffers.
+    registered: Memory,
     eventfd: Option<RawFd>,
     /// Some of the `user_data` that were in use, for strangers to name.
     former: VecDeque<u64>,
@@ -152,6 +156,8 @@ impl Machine {
             overflow: VecDeque::new(),
             unanswered: VecDeque::new(),
             pools: BTreeMap::new(),
+            files: Files::new(),
+            registered: Memory::new(),
             eventfd: None,
             former: VecDeque::new(),
             busy: 0,
@@ -206,6 +212,17 @@ impl Machine {
             Some(_) => Ok(()),
             None => Err(io::Error::from_raw_os_error(libc::ENOENT)),
         }
+    }
+
+    pub(super) fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()> {
+        self.files.change_files(change)
+    }
+
+    /// # Safety
+    ///
+    /// As of [`Kernel::change_memory`](crate::queue::Kernel::change_memory).
+    pub(super) unsafe fn change_memory(&mut self, change: Change<(u64, usize)>) -> io::Result<()> {
+        self.registered.change_memory(change)
     }
 
     /// How many requests the kernel has, those in chains included.
@@ -400,7 +417,8 @@ impl Machine {
             took += 1;
             self.figures.taken_in += 1;
             // SAFETY: `Uring` queues only what is vouched for, and what an entry points to is there.
-            let asked = unsafe { Asked::parse(entry) };
+            let mut asked = unsafe { Asked::parse(entry) };
+            asked.look_up(&self.files, &self.registered);
             if !asked.is_cancel() {
                 self.moved = self.now;
             }
@@ -673,9 +691,8 @@ impl Machine {
     fn perform(&mut self, index: usize) -> Tried {
         let Pending { asked, moved, .. } = &self.pending[index];
         let moved = *moved;
-        // There are no registered files, and so no such numbers.
-        if asked.uses_file_table() {
-            return Tried::Ends { result: asked.no_such_file(), flags: 0 };
+        if let Some(result) = asked.misses() {
+            return Tried::Ends { result, flags: 0 };
         }
         let mut work = Work {
             address: asked.address.wrapping_add(u64::from(moved)),

@@ -114,7 +114,7 @@
 //! | `IORING_OP_…` | |
 //! |---|---|
 //! | `NOP`, `FSYNC`, `OPENAT`, `CLOSE`, `SHUTDOWN` | |
-//! | `READ`, `WRITE`, `READ_MULTISHOT` | at an offset, or at the file's position; a write to what is no file moves 4096 bytes at most |
+//! | `READ`, `WRITE`, `READ_FIXED`, `WRITE_FIXED`, `READ_MULTISHOT` | at an offset, or at the file's position; a write to what is no file moves 4096 bytes at most |
 //! | `RECV`, `SEND`, `SEND_ZC` | also multishot, into a [`BufferPool`](crate::BufferPool), and with `MSG_WAITALL`; `SEND_ZC` with a second completion that frees the memory, and to the socket's own peer only |
 //! | `ACCEPT`, `CONNECT` | also multishot |
 //! | `POLL_ADD` | also multishot, which tells again after a millisecond of what is still there |
@@ -122,7 +122,8 @@
 //! | `ASYNC_CANCEL` | by `user_data`, by descriptor, or any |
 //!
 //! What is not in the table ends with `EINVAL`, as with a kernel that is too old for it, unless
-//! [`on_request`](Simulation::on_request) answers. There are no registered files (`EBADF`, `ENXIO`). Links,
+//! [`on_request`](Simulation::on_request) answers. There are no direct descriptors but
+//! [`FixedFile`](crate::FixedFile)s (`EBADF`, `ENXIO`). Links,
 //! hard links and drains hold, and a full completion queue ends streams and keeps everything else for later.
 //!
 //! # What is the same each time
@@ -157,7 +158,7 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -168,7 +169,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::clock;
 use crate::config::RawRing;
 use crate::eventfd::Eventfd;
-use crate::queue::{Host, Kernel, Own, Patience, Queues};
+use crate::queue::{Change, Host, Kernel, Own, Patience, Queues};
 
 mod asked;
 mod descriptors;
@@ -176,6 +177,7 @@ mod machine;
 mod pool;
 mod rng;
 mod settings;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -793,6 +795,15 @@ impl Kernel for Simulated {
 
     fn unregister_buffers(&mut self, group: u16) -> io::Result<()> {
         self.machine(|machine| machine.unregister_buffers(group))?
+    }
+
+    fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()> {
+        self.machine(|machine| machine.change_files(change))?
+    }
+
+    unsafe fn change_memory(&mut self, change: Change<(u64, usize)>) -> io::Result<()> {
+        // SAFETY: the caller's promise is the same.
+        self.machine(|machine| unsafe { machine.change_memory(change) })?
     }
 
     fn now(&self) -> Duration {

@@ -3,82 +3,126 @@
 use std::convert::Infallible;
 use std::fs::File;
 use std::io;
+use std::marker::PhantomData;
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use kit::file::{self, BLOCK, Block, Offsets};
-use kit::{Args, Error, Outcome, Pace, skip};
+use kit::{Args, Outcome, Pace, skip};
 use rummelplatz::{
-    Completion, CompletionResult, ControlFlow, Request, RingOperation, SubmitError, Submitter, request, ring,
+    Completion, CompletionResult, ControlFlow, FixedBuffer, FixedBuffers, FixedFile, Request, RingOperation,
+    Submitter, request, ring,
 };
 
-use super::fixed::{Fixed, register};
-
 /// How the kernel is asked.
-pub(crate) trait Way: Sized + 'static {
-    /// What is read from, and into.
-    type Target;
+trait Way: Sized + 'static {
+    /// What is read from.
+    type File;
+    /// What is read into.
+    type Buffer;
 
-    fn submit(
-        read: Read<Self>,
+    /// As many reads as there are to be in flight.
+    fn reads(
+        file: &Arc<File>,
+        depth: u32,
         submitter: &mut Submitter<'_, Bench<Self>, Reads<Self>>,
-    ) -> Result<(), SubmitError>;
+    ) -> io::Result<Vec<Read<Self>>>;
+
+    fn request(read: &mut Read<Self>) -> Request<'_>;
+
+    fn bytes(buffer: &Self::Buffer) -> &[u8];
 }
 
 /// One read.
-pub(crate) struct Read<W: Way> {
-    pub(crate) target: W::Target,
-    pub(crate) block: Box<Block>,
-    pub(crate) offset: u64,
+struct Read<W: Way> {
+    file: W::File,
+    buffer: W::Buffer,
+    offset: u64,
     counter: u64,
 }
 
-/// From a file, by the safe way.
+impl<W: Way> Read<W> {
+    fn new(file: W::File, buffer: W::Buffer) -> Self {
+        Read { file, buffer, offset: 0, counter: 0 }
+    }
+}
+
+/// From a file, into memory.
 struct Plain;
 
 impl Way for Plain {
-    type Target = Arc<File>;
+    type File = Arc<File>;
+    type Buffer = Box<Block>;
 
-    #[inline(always)]
-    fn submit(
-        read: Read<Plain>,
-        submitter: &mut Submitter<'_, Bench<Plain>, Reads<Plain>>,
-    ) -> Result<(), SubmitError> {
-        submitter.submit(read, Read::request).map(drop)
+    fn reads(
+        file: &Arc<File>,
+        depth: u32,
+        _: &mut Submitter<'_, Bench<Self>, Reads<Self>>,
+    ) -> io::Result<Vec<Read<Self>>> {
+        Ok((0..depth).map(|_| Read::new(file.clone(), Box::default())).collect())
+    }
+
+    fn request(read: &mut Read<Plain>) -> Request<'_> {
+        request::read_at(&read.file, &mut read.buffer.0, read.offset)
+    }
+
+    fn bytes(buffer: &Box<Block>) -> &[u8] {
+        &buffer.0
     }
 }
 
-impl Read<Plain> {
-    fn request(&mut self) -> Request<'_> {
-        request::read_at(&self.target, &mut self.block.0, self.offset)
+/// From a file into memory, both of which are registered.
+struct Fixed;
+
+impl Way for Fixed {
+    type File = FixedFile;
+    type Buffer = FixedBuffer;
+
+    fn reads(
+        file: &Arc<File>,
+        depth: u32,
+        submitter: &mut Submitter<'_, Bench<Self>, Reads<Self>>,
+    ) -> io::Result<Vec<Read<Self>>> {
+        let buffers = FixedBuffers::new(depth, BLOCK as u32)?;
+        submitter.register_buffers(&buffers)?;
+        let file = submitter.register_file(file)?;
+        Ok(std::iter::from_fn(|| buffers.take()).map(|buffer| Read::new(file.clone(), buffer)).collect())
+    }
+
+    fn request(read: &mut Read<Fixed>) -> Request<'_> {
+        request::read_fixed_at(&read.file, &mut read.buffer, read.offset)
+    }
+
+    fn bytes(buffer: &FixedBuffer) -> &[u8] {
+        buffer
     }
 }
 
-pub(crate) struct Reads<W: Way> {
-    /// Those to begin with.
-    first: Vec<Read<W>>,
+struct Reads<W: Way> {
+    file: Arc<File>,
+    depth: u32,
     offsets: Offsets,
     pace: Pace,
     total: u64,
+    way: PhantomData<W>,
 }
 
 #[ring]
-pub(crate) struct Bench<W: Way> {
+struct Bench<W: Way> {
     reads: Reads<W>,
 }
 
 impl<W: Way> RingOperation<Bench<W>> for Reads<W> {
     type RingData = Read<W>;
-    type SetupError = SubmitError;
+    type SetupError = io::Error;
     type TeardownError = Infallible;
     type ControlFlowWarn = Infallible;
     type ControlFlowError = io::Error;
 
-    fn setup(&mut self, mut submitter: Submitter<'_, Bench<W>, Self>) -> Result<(), SubmitError> {
-        for mut read in std::mem::take(&mut self.first) {
+    fn setup(&mut self, mut submitter: Submitter<'_, Bench<W>, Self>) -> io::Result<()> {
+        for mut read in W::reads(&self.file, self.depth, &mut submitter)? {
             read.offset = self.offsets.draw();
-            W::submit(read, &mut submitter)?;
+            submitter.submit(read, W::request)?;
         }
         Ok(())
     }
@@ -90,11 +134,8 @@ impl<W: Way> RingOperation<Bench<W>> for Reads<W> {
         mut submitter: Submitter<'_, Bench<W>, Self>,
     ) -> CompletionResult<Bench<W>, Self> {
         match completion.result() {
-            Ok(length) if length as usize == BLOCK && read.block.is_from(read.offset) => {}
-            Ok(_) => {
-                let error = io::Error::other(format!("wrong bytes at {}", read.offset));
-                return (ControlFlow::Error(error), None);
-            }
+            Ok(length) if length as usize == BLOCK && file::is_from(W::bytes(&read.buffer), read.offset) => {}
+            Ok(_) => return (ControlFlow::Error(wrong(read.offset)), None),
             Err(error) => return (ControlFlow::Error(error), None),
         }
         read.counter += 1;
@@ -103,38 +144,34 @@ impl<W: Way> RingOperation<Bench<W>> for Reads<W> {
             return (ControlFlow::Continue, None);
         }
         read.offset = self.offsets.draw();
-        match W::submit(read, &mut submitter) {
-            Ok(()) => (ControlFlow::Continue, None),
+        match submitter.submit(read, W::request) {
+            Ok(_) => (ControlFlow::Continue, None),
             Err(error) => (ControlFlow::Error(error.into()), None),
         }
     }
 }
 
+fn wrong(offset: u64) -> io::Error {
+    io::Error::other(format!("wrong bytes at {offset}"))
+}
+
 /// Keeps `depth` reads in flight.
 pub(crate) fn read(args: &Args) -> Outcome {
-    let depth: usize = args.number("depth", 32)?;
-    let file = Arc::new(file::open(args)?);
     match args.text("mode", "plain") {
-        "plain" | "direct" => reads::<Plain>(args, depth, |_| file.clone(), |_, _| Ok(())),
-        "fixed" => reads::<Fixed>(args, depth, |number| number, |ring, first| register(ring, &file, first)),
+        "plain" | "direct" => reads::<Plain>(args),
+        "fixed" => reads::<Fixed>(args),
         other => Err(skip(format!("no mode `{other}`"))),
     }
 }
 
-fn reads<W: Way>(
-    args: &Args,
-    depth: usize,
-    target: impl Fn(u16) -> W::Target,
-    prepare: impl FnOnce(RawFd, &mut [Read<W>]) -> Result<(), Error>,
-) -> Outcome {
-    let pace = Pace::from_args(args, depth, 250_000)?;
-    let entries = NonZeroU32::new(4 * depth as u32).ok_or("depth=0")?;
-    let read = |number| Read { target: target(number), block: Box::default(), offset: 0, counter: 0 };
-    let mut first: Vec<Read<W>> = (0..u16::try_from(depth)?).map(read).collect();
+fn reads<W: Way>(args: &Args) -> Outcome {
+    let depth: u32 = args.number("depth", 32)?;
+    let file = Arc::new(file::open(args)?);
+    let pace = Pace::from_args(args, depth as usize, 250_000)?;
+    let entries = NonZeroU32::new(4 * depth).ok_or("depth=0")?;
     let ring = Bench::<W>::new_raw_ring(entries)?;
-    prepare(ring.as_raw_fd(), &mut first)?;
-    let reads = Reads { first, offsets: Offsets::default(), pace, total: 0 };
-    let mut bench = Bench::builder(reads).raw_ring(ring).build()?;
+    let reads = Reads { file, depth, offsets: Offsets::default(), pace, total: 0, way: PhantomData };
+    let mut bench = Bench::<W>::builder(reads).raw_ring(ring).build()?;
     bench.run()?;
     let Reads { pace, total, .. } = bench.reads;
     pace.finish(total)

@@ -1,0 +1,92 @@
+//! The kernel's end of what a ring has registered by index.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use crate::queue::Change;
+
+/// A registered file, open for as long as it is registered or a request has it.
+#[derive(Clone)]
+pub(super) struct File(Arc<OwnedFd>);
+
+impl PartialEq for File {
+    fn eq(&self, other: &File) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for File {}
+
+impl AsRawFd for File {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// What is registered, by index.
+pub(super) struct Table<T> {
+    /// `None` before the table is made.
+    places: Option<u32>,
+    entries: BTreeMap<u32, T>,
+}
+
+pub(super) type Files = Table<File>;
+/// Each the first byte, and how many there are.
+pub(super) type Memory = Table<(u64, usize)>;
+
+impl<T> Table<T> {
+    pub(super) const fn new() -> Table<T> {
+        Table { places: None, entries: BTreeMap::new() }
+    }
+
+    fn change<V>(&mut self, change: Change<V>, keep: impl FnOnce(V) -> io::Result<T>) -> io::Result<()> {
+        let places = self.places;
+        let is_there = |index: u32| match places {
+            Some(places) if index < places => Ok(()),
+            Some(_) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+            None => Err(io::Error::from_raw_os_error(libc::ENXIO)),
+        };
+        match change {
+            Change::Make { .. } if places.is_some() => {
+                return Err(io::Error::from_raw_os_error(libc::EBUSY));
+            }
+            Change::Make { places } => self.places = Some(places),
+            Change::Set { index, to } => {
+                is_there(index)?;
+                self.entries.insert(index, keep(to)?);
+            }
+            Change::Clear { index } => {
+                is_there(index)?;
+                self.entries.remove(&index);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Files {
+    pub(super) fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()> {
+        self.change(change, |file| Ok(File(Arc::new(file.try_clone_to_owned()?))))
+    }
+
+    pub(super) fn file(&self, index: RawFd) -> Option<File> {
+        self.entries.get(&u32::try_from(index).ok()?).cloned()
+    }
+}
+
+impl Memory {
+    pub(super) fn change_memory(&mut self, change: Change<(u64, usize)>) -> io::Result<()> {
+        self.change(change, Ok)
+    }
+
+    /// Whether these bytes are within what has this index.
+    pub(super) fn has(&self, index: u16, address: u64, length: u32) -> bool {
+        let registered = self.entries.get(&index.into());
+        registered.is_some_and(|(start, bytes)| {
+            let end = start + *bytes as u64;
+            address >= *start && address.checked_add(length.into()).is_some_and(|last| last <= end)
+        })
+    }
+}

@@ -1,0 +1,153 @@
+//! A file copied through registered memory and registered files: the same under the real kernel and the simulated one,
+//! whatever goes wrong in the latter.
+
+use std::fs::File;
+use std::io::Write;
+use std::num::NonZeroU32;
+use std::os::fd::FromRawFd;
+use std::os::unix::fs::FileExt;
+
+use rummelplatz::sim::{Faults, Simulation};
+use rummelplatz::{ControlFlow, FixedBuffer, FixedBuffers, FixedFile, RawRing, Request, request};
+use rummelplatz_tests::{Bench, BenchSubmitter, Log, Script, outcome, watched};
+
+const BLOCK: usize = 1000;
+
+/// A block on its way.
+struct Block {
+    from: FixedFile,
+    to: FixedFile,
+    buffer: FixedBuffer,
+    offset: u64,
+    /// So many bytes were read, and of these, so many written.
+    read: usize,
+    written: usize,
+}
+
+impl Block {
+    fn request(&mut self) -> Request<'_> {
+        match self.read == BLOCK {
+            false => {
+                let offset = self.offset + self.read as u64;
+                request::read_fixed_at(&self.from, self.buffer.part_mut(self.read..), offset)
+            }
+            true => {
+                let offset = self.offset + self.written as u64;
+                request::write_fixed_at(&self.to, self.buffer.part(self.written..), offset)
+            }
+        }
+    }
+}
+
+fn file() -> File {
+    // SAFETY: a plain call; the name is a C string.
+    let descriptor = unsafe { libc::memfd_create(c"copy".as_ptr(), libc::MFD_CLOEXEC) };
+    assert!(descriptor >= 0);
+    // SAFETY: it is new, and nobody else's.
+    unsafe { File::from_raw_fd(descriptor) }
+}
+
+/// Copies so many blocks, unless a request fails for the reason that is expected.
+fn copy(raw: RawRing, blocks: u64, expected: Option<i32>) {
+    let (mut from, to) = (file(), file());
+    let bytes: Vec<u8> = (0..blocks * BLOCK as u64).map(|number| (number * number / 7) as u8).collect();
+    from.write_all(&bytes).unwrap();
+    // The first set is in nobody's way.
+    let [first, second] = [(); 2].map(|()| FixedBuffers::new(4, BLOCK as u32).unwrap());
+    let (copied, buffers) = (to.try_clone().unwrap(), second.clone());
+    let failed = Log::new();
+    let failures = failed.clone();
+    let setup = move |mut submitter: BenchSubmitter<'_, Block>| {
+        submitter.register_buffers(&first)?;
+        submitter.register_buffers(&second)?;
+        let (from, to) = (submitter.register_file(from)?, submitter.register_file(to)?);
+        let offsets = (0..blocks).map(|number| number * BLOCK as u64);
+        for (offset, buffer) in offsets.zip(std::iter::from_fn(|| second.take())) {
+            let (from, to) = (from.clone(), to.clone());
+            let block = Block { from, to, buffer, offset, read: 0, written: 0 };
+            submitter.submit(block, Block::request)?;
+        }
+        Ok(())
+    };
+    let script = Script::new().on_setup_once(setup).on_completion(
+        move |completion, mut block: Block, mut submitter| {
+            match outcome(&completion) {
+                Ok(bytes) if block.read < BLOCK => block.read += bytes as usize,
+                Ok(bytes) => block.written += bytes as usize,
+                Err(errno) => {
+                    failures.push(errno);
+                    return (ControlFlow::Exit, None);
+                }
+            }
+            if block.written == BLOCK {
+                block = Block { offset: block.offset + 4 * BLOCK as u64, read: 0, written: 0, ..block };
+            }
+            if block.offset < blocks * BLOCK as u64 {
+                submitter.submit(block, Block::request).unwrap();
+            }
+            (ControlFlow::Continue, None)
+        },
+    );
+    let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
+    ring.run().unwrap();
+    assert_eq!(buffers.available(), 4);
+    let failed = failed.take();
+    assert!(failed.iter().all(|errno| Some(*errno) == expected), "{failed:?}");
+    if failed.is_empty() {
+        let mut copy = vec![0; bytes.len()];
+        copied.read_exact_at(&mut copy, 0).unwrap();
+        assert!(copy == bytes);
+    }
+}
+
+#[test]
+fn a_file_is_copied_by_the_real_kernel() {
+    watched(|| copy(RawRing::new(NonZeroU32::new(2).unwrap()).unwrap(), 50, None));
+}
+
+#[test]
+fn a_file_is_copied_by_a_kernel_in_which_much_goes_wrong() {
+    watched(|| {
+        for seed in 0..200 {
+            let simulation = Simulation::new(seed);
+            let faults =
+                Faults { short: 0.5, running: 0.5, delay: 0.3, partial: 0.3, busy: 0.2, ..Faults::none() };
+            simulation.set_faults(match seed % 2 {
+                0 => faults,
+                _ => Faults { cancelled: 0.02, ..faults },
+            });
+            let raw = simulation.raw_ring(NonZeroU32::new(2).unwrap()).unwrap();
+            copy(raw, 10, Some(libc::ECANCELED));
+        }
+    });
+}
+
+#[test]
+fn the_simulated_kernel_refuses_what_the_real_one_does() {
+    watched(|| {
+        let simulation = Simulation::new(1);
+        simulation.set_faults(Faults::none());
+        let entries = NonZeroU32::new(2).unwrap();
+        for raw in [RawRing::new(entries).unwrap(), simulation.raw_ring(entries).unwrap()] {
+            let mut owner = Bench::with(4, Script::<()>::new());
+            let strange = owner.submitter(Bench::FIRST).register_file(file()).unwrap();
+            let buffers = FixedBuffers::new(1, 8).unwrap();
+            let seen = Log::new();
+            let log = seen.clone();
+            let script = Script::new().on_completion(move |completion, _: (FixedFile, FixedBuffer), _| {
+                log.push(outcome(&completion));
+                (ControlFlow::Continue, None)
+            });
+            let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
+            let mut submitter = ring.submitter(Bench::FIRST);
+            let data = (strange, buffers.take().unwrap());
+            submitter.submit(data, |(file, buffer)| request::read_at(file, buffer, 0)).unwrap();
+            ring.run().unwrap();
+            let mut submitter = ring.submitter(Bench::FIRST);
+            let data = (submitter.register_file(file()).unwrap(), buffers.take().unwrap());
+            submitter.submit(data, |(file, buffer)| request::read_fixed(file, buffer)).unwrap();
+            ring.run().unwrap();
+            assert_eq!(seen.take(), [Err(libc::EBADF), Err(libc::EFAULT)]);
+        }
+    });
+}

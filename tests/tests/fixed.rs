@@ -1,0 +1,322 @@
+//! Registered memory and files: what is read and written through them, whose they are, and when they are given back.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rummelplatz::{
+    ControlFlow, FixedBuffer, FixedBuffers, FixedFile, RawRing, Request, SubmitError, request,
+};
+use rummelplatz_tests::{
+    Bench, BenchSubmitter, Log, Script, become_nobody, in_child, open_descriptors, outcome, pipe, set_limit,
+    watched,
+};
+
+const SIZE: usize = 4096;
+
+/// A file without a name.
+fn file() -> File {
+    // SAFETY: a plain call; the name is a C string.
+    let descriptor = unsafe { libc::memfd_create(c"fixed".as_ptr(), libc::MFD_CLOEXEC) };
+    assert!(descriptor >= 0);
+    // SAFETY: it is new, and nobody else's.
+    unsafe { std::os::fd::FromRawFd::from_raw_fd(descriptor) }
+}
+
+/// What requests use.
+struct Block {
+    plain: Arc<File>,
+    file: FixedFile,
+    buffer: FixedBuffer,
+    step: usize,
+}
+
+type Step = for<'d> fn(&'d mut Block) -> Request<'d>;
+
+/// Submits one step after the other, each on the block of the one before. Returns what came of them.
+fn run_steps(
+    block: impl FnOnce(&mut BenchSubmitter<'_, Block>) -> Block + Send + 'static,
+    steps: &'static [Step],
+) -> Vec<Result<u32, i32>> {
+    let seen = Log::new();
+    let log = seen.clone();
+    let script = Script::new()
+        .on_setup_once(move |mut submitter| {
+            let block = block(&mut submitter);
+            submitter.submit(block, steps[0])?;
+            Ok(())
+        })
+        .on_completion(move |completion, mut block: Block, mut submitter| {
+            log.push(outcome(&completion));
+            block.step += 1;
+            if let Some(step) = steps.get(block.step) {
+                submitter.submit(block, step).unwrap();
+            }
+            (ControlFlow::Continue, None)
+        });
+    Bench::with(4, script).run().unwrap();
+    seen.take()
+}
+
+#[test]
+fn bytes_go_through_registered_memory_and_a_registered_file() {
+    watched(|| {
+        let plain = Arc::new(file());
+        // The set that is registered second has an index that usual entries have not.
+        for other_first in [false, true] {
+            let [other, buffers] = [2, 3].map(|count| FixedBuffers::new(count, SIZE as u32).unwrap());
+            let (set, file) = (buffers.clone(), plain.clone());
+            let block = move |submitter: &mut BenchSubmitter<'_, Block>| {
+                if other_first {
+                    submitter.register_buffers(&other).unwrap();
+                }
+                submitter.register_buffers(&set).unwrap();
+                submitter.register_buffers(&set).expect("it is registered already");
+                // The ring needs the descriptor no more.
+                let registered = submitter.register_file(file.try_clone().unwrap()).unwrap();
+                let buffer = set.take().unwrap();
+                Block { plain: file, file: registered, buffer, step: 0 }
+            };
+            const STEPS: &[Step] = &[
+                |block| {
+                    block.buffer.fill(1);
+                    request::write_fixed_at(&block.file, &block.buffer, 0)
+                },
+                |block| {
+                    block.buffer[..8].copy_from_slice(b"12345678");
+                    request::write_fixed_at(&block.plain, block.buffer.part(..8), SIZE as u64)
+                },
+                // In a place of the queue where an index was.
+                |block| request::fsync(&block.file),
+                |block| request::fdatasync(&block.plain),
+                |_| request::nop(),
+                |block| request::fsync(&block.file),
+                |block| {
+                    block.buffer.fill(0);
+                    request::read_fixed_at(&block.plain, block.buffer.part_mut(100..104), SIZE as u64 + 2)
+                },
+                |block| {
+                    assert_eq!(block.buffer[99..105], [0, b'3', b'4', b'5', b'6', 0]);
+                    request::read_fixed_at(&block.file, block.buffer.part_mut(..10), SIZE as u64)
+                },
+                |block| {
+                    assert_eq!(block.buffer[..12], *b"12345678\0\0\0\0");
+                    // All that a plain read can be on, too.
+                    request::read_at(&block.file, &mut block.buffer, SIZE as u64 - 1)
+                },
+                |block| {
+                    assert_eq!(block.buffer[..9], *b"\x0112345678");
+                    request::write_at(&block.file, &block.buffer[1..3], 0)
+                },
+                // At the file's own position.
+                |block| request::read_fixed(&block.file, block.buffer.part_mut(4..7)),
+                |block| {
+                    assert_eq!(block.buffer[4..7], *b"12\x01");
+                    request::write_fixed(&block.plain, block.buffer.part(4..5))
+                },
+            ];
+            let seen = run_steps(block, STEPS);
+            let expected = [SIZE as u32, 8, 0, 0, 0, 0, 4, 8, 9, 2, 3, 1].map(Ok);
+            assert_eq!(seen, expected, "the other set first: {other_first}");
+            let mut head = [0; 5];
+            std::os::unix::fs::FileExt::read_exact_at(&*plain, &mut head, 0).unwrap();
+            assert_eq!(head, *b"12\x011\x01");
+            plain.set_len(0).unwrap();
+            std::io::Seek::rewind(&mut &*plain).unwrap();
+            assert_eq!(buffers.available(), 3, "the ring has finished, and its data is gone");
+        }
+    });
+}
+
+#[test]
+fn what_the_ring_does_not_have_is_an_error_and_nothing_else_is_touched() {
+    watched(|| {
+        let mut owner = Bench::with(4, Script::<()>::new());
+        let strange = owner.submitter(Bench::FIRST).register_file(file()).unwrap();
+        let (plain, unregistered) = (Arc::new(file()), FixedBuffers::new(1, 8).unwrap());
+        let untouched = plain.clone();
+        // What this ring has registered has the same index.
+        let block = move |submitter: &mut BenchSubmitter<'_, Block>| {
+            submitter.register_file(&*plain).unwrap();
+            submitter.register_buffers(&FixedBuffers::new(1, 8).unwrap()).unwrap();
+            Block { plain, file: strange, buffer: unregistered.take().unwrap(), step: 0 }
+        };
+        const STEPS: &[Step] = &[
+            |block| request::read_fixed_at(&block.plain, &mut block.buffer, 0),
+            |block| request::write_fixed_at(&block.plain, &block.buffer, 0),
+            |block| request::write_at(&block.file, b"in the wrong file", 0),
+            |block| request::fsync(&block.file),
+            |block| request::read_at(&block.plain, &mut block.buffer, 0),
+        ];
+        let (fault, bad) = (Err(libc::EFAULT), Err(libc::EBADF));
+        assert_eq!(run_steps(block, STEPS), [fault, fault, bad, bad, Ok(0)]);
+        assert_eq!(untouched.metadata().unwrap().len(), 0);
+    });
+}
+
+#[test]
+fn what_was_registered_in_an_earlier_run_is_not_taken_for_something_of_this_one() {
+    watched(|| {
+        let files = [(); 2].map(|()| Arc::new(file()));
+        let sets = [(); 2].map(|()| FixedBuffers::new(1, 8).unwrap());
+        let (seen, written, buffers) = (Log::new(), files.clone(), sets[0].clone());
+        let log = seen.clone();
+        let (mut runs, mut first) = (0, None);
+        let script = Script::new()
+            .on_setup(move |mut submitter| {
+                // Each run has a file and a set of its own, with the same index.
+                submitter.register_buffers(&sets[runs])?;
+                let file = submitter.register_file(&*files[runs])?;
+                let file = first.get_or_insert(file).clone();
+                let data =
+                    Block { plain: files[1].clone(), file, buffer: buffers.take().unwrap(), step: runs };
+                runs += 1;
+                submitter.submit(data, |block| request::write_at(&block.file, b"xyz", 0))?;
+                Ok(())
+            })
+            .on_completion(move |completion, mut block: Block, mut submitter| {
+                log.push(outcome(&completion));
+                if block.step < 2 {
+                    block.step += 2;
+                    submitter
+                        .submit(block, |block| request::write_fixed_at(&block.plain, &block.buffer, 0))
+                        .unwrap();
+                }
+                (ControlFlow::Continue, None)
+            });
+        let mut ring = Bench::with(8, script);
+        ring.run().unwrap();
+        assert_eq!(seen.take(), [Ok(3), Ok(8)]);
+        written[1].set_len(0).unwrap();
+        ring.run().unwrap();
+        assert_eq!(seen.take(), [Err(libc::EBADF), Err(libc::EFAULT)]);
+        assert_eq!(written[1].metadata().unwrap().len(), 0);
+    });
+}
+
+#[test]
+fn a_set_is_of_one_ring_until_that_has_finished() {
+    watched(|| {
+        let buffers = FixedBuffers::new(1, 64).unwrap();
+        let mut one = Bench::with(4, Script::<()>::new());
+        let mut other = Bench::with(4, Script::<()>::new());
+        one.submitter(Bench::FIRST).register_buffers(&buffers).unwrap();
+        let refused = other.submitter(Bench::SECOND).register_buffers(&buffers);
+        assert_eq!(refused, Err(SubmitError::PoolInUse));
+        one.run().unwrap();
+        other.submitter(Bench::FIRST).register_buffers(&buffers).unwrap();
+        assert_eq!(one.submitter(Bench::FIRST).register_buffers(&buffers), Err(SubmitError::PoolInUse));
+        drop(other);
+        one.submitter(Bench::FIRST).register_buffers(&buffers).expect("that one is gone");
+    });
+}
+
+/// Whether nobody has the writing end of this pipe open.
+fn is_at_its_end(reader: OwnedFd) -> bool {
+    let mut poll = libc::pollfd { fd: std::os::fd::AsRawFd::as_raw_fd(&reader), events: 0, revents: 0 };
+    // SAFETY: there is one of it.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 1000) };
+    ready == 1 && poll.revents & libc::POLLHUP != 0
+}
+
+#[test]
+fn a_file_is_closed_when_it_is_unregistered_and_not_before_others_are_done_with_it() {
+    watched(|| {
+        let (reader, writer) = pipe();
+        let mut ring = Bench::with(4, Script::<(FixedFile, [u8; 1])>::new());
+        let file = ring.submitter(Bench::FIRST).register_file(writer).unwrap();
+        let data = (file.clone(), *b"x");
+        ring.submitter(Bench::FIRST).submit(data, |(file, byte)| request::write(file, byte)).unwrap();
+        let file = ring.submitter(Bench::FIRST).unregister_file(file).expect_err("a request has it");
+        while ring.stats().in_flight > 0 {
+            ring.turn().unwrap();
+        }
+        let mut byte = [0];
+        File::from(reader.try_clone().unwrap()).read_exact(&mut byte).unwrap();
+        assert_eq!(byte, *b"x", "the request was not disturbed");
+
+        let mut other = Bench::with(4, Script::<()>::new());
+        other.submitter(Bench::FIRST).register_file(self::file()).unwrap();
+        let file = other.submitter(Bench::FIRST).unregister_file(file).expect_err("it is not of this ring");
+        ring.submitter(Bench::FIRST).unregister_file(file).unwrap();
+        assert!(is_at_its_end(reader), "nobody else had it open");
+    });
+}
+
+#[test]
+fn files_that_nobody_has_make_room_and_what_is_left_is_closed_at_the_end() {
+    watched(|| {
+        in_child(|| {
+            const MOST: u64 = 64;
+            set_limit(libc::RLIMIT_NOFILE, MOST);
+            let before = open_descriptors();
+            let ends: Vec<OwnedFd> = {
+                let mut ring = Bench::with(4, Script::<()>::new());
+                let mut submitter = ring.submitter(Bench::FIRST);
+                let kept: Vec<FixedFile> =
+                    (0..MOST).map_while(|_| submitter.register_file(std::io::stdin()).ok()).collect();
+                assert_eq!(kept.len(), MOST as usize, "a table of as many places as there may be files");
+                let full = submitter.register_file(std::io::stdin()).unwrap_err();
+                assert_eq!(full, SubmitError::PoolRefused(libc::EMFILE));
+                let some = kept.into_iter().take(3).collect::<Vec<_>>();
+                // There are as many as that without one that is in use.
+                (0..5 * MOST).for_each(|_| drop(submitter.register_file(std::io::stdin()).unwrap()));
+                drop(some);
+                let (reader, writer) = pipe();
+                submitter.register_file(writer).unwrap();
+                ring.run().unwrap();
+                vec![reader]
+            };
+            ends.into_iter().for_each(|reader| assert!(is_at_its_end(reader)));
+            assert_eq!(open_descriptors(), before);
+        });
+    });
+}
+
+#[test]
+fn memory_that_may_not_be_pinned_is_refused_with_a_reason() {
+    watched(|| {
+        in_child(|| {
+            become_nobody();
+            set_limit(libc::RLIMIT_MEMLOCK, 64 * 1024);
+            let Ok(raw) = RawRing::new(1.try_into().unwrap()) else {
+                return eprintln!("skipped: not even the ring may be");
+            };
+            let mut ring = Bench::builder(Script::<()>::new(), Script::new()).raw_ring(raw).build().unwrap();
+            let large = FixedBuffers::new(1024, 1024).unwrap();
+            let mut submitter = ring.submitter(Bench::FIRST);
+            let refused = submitter.register_buffers(&large);
+            assert_eq!(refused, Err(SubmitError::PoolRefused(libc::ENOMEM)));
+            let why = std::io::Error::from(refused.unwrap_err()).to_string();
+            assert!(why.contains("did not register the buffers"), "{why}");
+            // That does not stand in the way of others.
+            submitter.register_buffers(&FixedBuffers::new(1, 64).unwrap()).unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_ring_that_is_dropped_under_way_gives_all_of_it_back() {
+    watched(|| {
+        in_child(|| {
+            let before = open_descriptors();
+            let buffers = FixedBuffers::new(2, 64).unwrap();
+            let (reader, mut writer) = std::io::pipe().unwrap();
+            let mut ring = Bench::with(4, Script::<(FixedFile, FixedBuffer)>::new());
+            let mut submitter = ring.submitter(Bench::FIRST);
+            submitter.register_buffers(&buffers).unwrap();
+            let data = (submitter.register_file(&reader).unwrap(), buffers.take().unwrap());
+            drop(reader);
+            submitter.submit(data, |(file, buffer)| request::read_fixed(file, buffer)).unwrap();
+            ring.turn().unwrap();
+            drop(ring);
+            assert_eq!(buffers.available(), 2);
+            assert!(writer.write_all(b"x").is_err(), "nobody has the reading end any more");
+            drop(writer);
+            assert_eq!(open_descriptors(), before);
+            let mut next = Bench::with(4, Script::<()>::new());
+            next.submitter(Bench::FIRST).register_buffers(&buffers).expect("it was given back");
+        });
+    });
+}
