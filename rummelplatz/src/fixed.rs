@@ -274,6 +274,14 @@ impl<'b> From<&'b FixedBuffer> for FixedSlice<'b> {
     }
 }
 
+// What a closure that is given the data has at hand.
+impl<'b> From<&'b mut FixedBuffer> for FixedSlice<'b> {
+    #[inline]
+    fn from(buffer: &'b mut FixedBuffer) -> Self {
+        buffer.part(..)
+    }
+}
+
 impl<'b> From<&'b mut FixedBuffer> for FixedSliceMut<'b> {
     #[inline]
     fn from(buffer: &'b mut FixedBuffer) -> Self {

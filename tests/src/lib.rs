@@ -522,6 +522,10 @@ impl Job {
         request::send(&*self.file, &self.buffer)
     }
 
+    pub fn send_zc(&mut self) -> Request<'_> {
+        request::send_zc(&*self.file, &self.buffer)
+    }
+
     /// [`read`](Self::read) as a raw entry, whose pointer is good as long as the job is.
     pub fn read_entry(&mut self) -> squeue::Entry {
         let length = self.buffer.len() as u32;
@@ -532,11 +536,6 @@ impl Job {
     pub fn write_entry(&mut self) -> squeue::Entry {
         let length = self.buffer.len() as u32;
         opcode::Write::new(self.raw(), self.buffer.as_ptr(), length).offset(u64::MAX).build()
-    }
-
-    /// A zero-copy send of the buffer as a raw entry, whose pointer is good as long as the job is.
-    pub fn send_zc_entry(&mut self) -> squeue::Entry {
-        opcode::SendZc::new(self.raw(), self.buffer.as_ptr(), self.buffer.len() as u32).build()
     }
 
     pub fn raw(&self) -> types::Fd {

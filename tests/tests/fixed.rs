@@ -2,15 +2,18 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::thread;
 
 use rummelplatz::{
     ControlFlow, FixedBuffer, FixedBuffers, FixedFile, RawRing, Request, SubmitError, request,
 };
 use rummelplatz_tests::{
     Bench, BenchSubmitter, Log, Script, become_nobody, in_child, open_descriptors, outcome, pipe, set_limit,
-    watched,
+    tcp_pair, watched,
 };
 
 const SIZE: usize = 4096;
@@ -319,4 +322,109 @@ fn a_ring_that_is_dropped_under_way_gives_all_of_it_back() {
             next.submitter(Bench::FIRST).register_buffers(&buffers).expect("it was given back");
         });
     });
+}
+
+/// Sends so many bytes, of one ring, in the way that is asked for; a thread reads them. What came of it.
+fn send(
+    ring: &mut Bench<(Arc<TcpStream>, FixedBuffer)>,
+    submit: impl FnOnce(BenchSubmitter<'_, (Arc<TcpStream>, FixedBuffer)>, (Arc<TcpStream>, FixedBuffer)),
+    buffer: FixedBuffer,
+) -> Vec<u8> {
+    let (client, mut server) = tcp_pair();
+    let reader = thread::spawn(move || {
+        let mut bytes = Vec::new();
+        server.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    submit(ring.submitter(Bench::FIRST), (Arc::new(client), buffer));
+    ring.run().unwrap();
+    reader.join().unwrap()
+}
+
+#[test]
+fn bytes_are_sent_without_a_copy() {
+    const SENT: usize = 1 << 22;
+    watched(|| {
+        let (seen, buffers) = (Log::new(), FixedBuffers::new(1, SENT as u32).unwrap());
+        let log = seen.clone();
+        let script = Script::new().on_completion(move |completion, _, _| {
+            log.push((outcome(&completion), completion.more()));
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(4, script);
+        let filled = || {
+            let mut buffer = buffers.take().unwrap();
+            (0..).zip(&mut *buffer).for_each(|(number, byte): (usize, _)| *byte = (number / 5) as u8);
+            buffer
+        };
+        let expected = filled().to_vec();
+
+        for is_registered in [false, true] {
+            let bytes = send(
+                &mut ring,
+                |mut submitter, data| {
+                    let submitted = match is_registered {
+                        false => submitter.submit(data, |(socket, buffer)| request::send_zc(socket, buffer)),
+                        true => {
+                            submitter.register_buffers(&buffers).unwrap();
+                            submitter.submit(data, |(socket, buffer)| {
+                                request::send_zc_fixed(socket, buffer.part(..SENT - 7))
+                            })
+                        }
+                    };
+                    submitted.unwrap();
+                },
+                filled(),
+            );
+            let told = seen.take();
+            let [(Ok(sent), false)] = told[..] else { panic!("one completion, the last: {told:?}") };
+            assert_eq!(bytes.len(), sent as usize, "which says how much the peer got");
+            assert!(bytes == expected[..bytes.len()]);
+        }
+
+        // Nobody waits for these, so they go out whole.
+        let whole = send(
+            &mut ring,
+            |mut submitter, data| {
+                submitter.detach(data, |(socket, buffer)| request::send_zc(socket, buffer)).unwrap();
+            },
+            filled(),
+        );
+        assert!(whole == expected);
+        let whole = send(
+            &mut ring,
+            |mut submitter, data| {
+                submitter.register_buffers(&buffers).unwrap();
+                submitter.detach(data, |(socket, buffer)| request::send_zc_fixed(socket, buffer)).unwrap();
+            },
+            filled(),
+        );
+        assert!(whole == expected);
+        assert_eq!((seen.len(), ring.stats().detached_failed), (0, 0));
+
+        what_can_not_be_sent_so_is_an_error(&buffers);
+    });
+}
+
+/// What can't be sent without a copy ends with an error, once.
+fn what_can_not_be_sent_so_is_an_error(buffers: &FixedBuffers) {
+    let seen = Log::new();
+    let log = seen.clone();
+    let script = Script::new().on_completion(move |completion, _: (OwnedFd, FixedBuffer), _| {
+        log.push(outcome(&completion));
+        (ControlFlow::Continue, None)
+    });
+    let mut ring = Bench::with(4, script);
+    let (client, _server) = tcp_pair();
+    let data = (client.into(), buffers.take().unwrap());
+    let mut submitter = ring.submitter(Bench::FIRST);
+    submitter.submit(data, |(socket, buffer)| request::send_zc_fixed(socket, buffer)).unwrap();
+    ring.run().unwrap();
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let data = (ours.into(), buffers.take().unwrap());
+    ring.submitter(Bench::FIRST)
+        .submit(data, |(socket, buffer)| request::send_zc(socket, &buffer[..10]))
+        .unwrap();
+    ring.run().unwrap();
+    assert_eq!(seen.take(), [Err(libc::EFAULT), Err(libc::EOPNOTSUPP)]);
 }

@@ -94,10 +94,8 @@ fn b01_a_zero_copy_send_at_teardown_is_freed_once() {
             8,
             Script::new()
                 .on_setup_once(move |mut submitter| {
-                    let mut data = ledger.issue(Job::new(0, &file, 1 << 20));
-                    let entry = data.send_zc_entry();
-                    // SAFETY: the entry points to the buffer on the heap that `data` owns.
-                    unsafe { submitter.push(entry, data) }?;
+                    let data = ledger.issue(Job::new(0, &file, 1 << 20));
+                    submitter.submit(data, |data| data.send_zc())?;
                     submitter.submit(ledger.issue(Job::new(1, &file, 0)), |_| request::nop())?;
                     Ok(())
                 })
@@ -350,10 +348,8 @@ fn b13_a_teardown_has_a_deadline() {
         let file = Arc::new(OwnedFd::from(client));
         let script = Script::new()
             .on_setup_once(move |mut submitter| {
-                let mut data = ledger.issue(Job::new(0, &file, 1 << 22));
-                let entry = data.send_zc_entry();
-                // SAFETY: the entry points to the buffer on the heap that `data` owns.
-                unsafe { submitter.push(entry, data) }?;
+                let data = ledger.issue(Job::new(0, &file, 1 << 22));
+                submitter.submit(data, |data| data.send_zc())?;
                 submitter.submit(ledger.issue(Job::new(1, &file, 0)), |_| request::nop())?;
                 Ok(())
             })

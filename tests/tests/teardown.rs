@@ -70,10 +70,8 @@ fn a_zero_copy_send_that_fails_at_once_ends_with_its_error_when_the_memory_is_fr
             let sender = Script::new()
                 .on_setup_once(move |mut submitter| {
                     for _ in 0..3 {
-                        let mut data = ledger.issue(Job::new(0, &file, 4096));
-                        let entry = data.send_zc_entry();
-                        // SAFETY: the entry points to the buffer on the heap that `data` owns.
-                        unsafe { submitter.push(entry, data) }?;
+                        let data = ledger.issue(Job::new(0, &file, 4096));
+                        submitter.submit(data, |data| data.send_zc())?;
                     }
                     Ok(())
                 })
@@ -162,10 +160,8 @@ fn a_setup_error_a_teardown_error_and_what_is_stuck_are_all_told_of() {
         let file = Arc::new(OwnedFd::from(client));
         let first = Script::new()
             .on_setup_once(move |mut submitter| {
-                let mut data = ledger.issue(Job::new(0, &file, 4 << 20));
-                let entry = data.send_zc_entry();
-                // SAFETY: the entry points to the buffer on the heap that `data` owns.
-                unsafe { submitter.push(entry, data) }?;
+                let data = ledger.issue(Job::new(0, &file, 4 << 20));
+                submitter.submit(data, |data| data.send_zc())?;
                 let timer = ledger.issue(Job::new(1, &file, 0));
                 submitter.submit(timer, |_| request::timeout(FOR_EVER))?;
                 Ok(())

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use io_uring::types::{Fd, FsyncFlags, TimeoutFlags, Timespec};
 use io_uring::{opcode, squeue};
 
-use super::sqe::Usual;
+use super::sqe::{self, Usual};
 use super::target::Named;
 use super::{Address, Fixed, Parts, Request, Stream, Target, Unbuilt};
 use crate::buffers::BufferPool;
@@ -204,10 +204,40 @@ pub fn recv_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
 /// bytes.
 ///
 /// A peer that is gone is the error `EPIPE`, never a signal (`MSG_NOSIGNAL`). Given to
-/// [`detach`](crate::Submitter::detach), a send goes out whole (`MSG_WAITALL`).
+/// [`detach`](crate::Submitter::detach), a send of any kind goes out whole (`MSG_WAITALL`).
 #[inline]
 pub fn send<'d>(socket: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
     transfer(opcode::Send::CODE, socket, buffer.as_ptr(), buffer.len(), libc::MSG_NOSIGNAL as u32)
+}
+
+/// As [`send`], but the bytes are not copied: the network takes them from where they are (`IORING_OP_SEND_ZC`, since
+/// 6.0). Worth it from some ten KiB on; the loopback interface copies all the same.
+///
+/// The buffer is in use until the peer has taken all in, so only then is the handler called, with what `send` would
+/// have said: the kernel's two completions are one here. As long as the socket is open, nothing on our side hurries
+/// that, neither a cancel nor a [`shutdown`]. So a peer that does not read keeps a teardown waiting, for which the
+/// builder has a [`deadline`](crate::Builder::deadline).
+///
+/// Sockets that can't do it end with `EOPNOTSUPP`, as those of `AF_UNIX` do. Memory in flight counts towards
+/// `RLIMIT_MEMLOCK` (`ENOMEM`).
+#[inline]
+pub fn send_zc<'d>(socket: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
+    transfer(opcode::SendZc::CODE, socket, buffer.as_ptr(), buffer.len(), libc::MSG_NOSIGNAL as u32)
+}
+
+/// As [`send_zc`], out of memory that the ring has registered (`IORING_RECVSEND_FIXED_BUF`, since 6.0), which need not
+/// be pinned for each send.
+///
+/// If its [`FixedBuffers`](crate::FixedBuffers) are not registered with the ring, this ends with `EFAULT`.
+#[inline]
+pub fn send_zc_fixed<'d>(socket: &'d impl AsFd, buffer: impl Into<FixedSlice<'d>>) -> Request<'d> {
+    const IORING_RECVSEND_FIXED_BUF: u32 = 1 << 2;
+    let FixedSlice { bytes, place } = buffer.into();
+    let opcode = u32::from(opcode::SendZc::CODE) | IORING_RECVSEND_FIXED_BUF << sqe::PRIORITY;
+    let (address, length) = (bytes.as_ptr().expose_provenance() as u64, length(bytes.len()));
+    let (Fd(descriptor), op_flags) = (fd(socket), libc::MSG_NOSIGNAL as u32);
+    let entry = Usual { opcode, descriptor, offset: 0, address, length, op_flags };
+    Parts::fixed(Fixed { entry, file: None, memory: Some(place) }).request()
 }
 
 /// Shuts down one or both directions of a socket (`IORING_OP_SHUTDOWN`, since 5.11).
@@ -519,7 +549,7 @@ mod tests {
     use crate::clock::Stamp;
     use crate::facts::Flags;
     use crate::fixed::{FixedBuffers, FixedFile};
-    use crate::request::{Prepared, Terms, sqe};
+    use crate::request::{Prepared, Terms};
     use std::fs::File;
 
     /// The ring that asks.
@@ -579,11 +609,22 @@ mod tests {
         let no_signal = libc::MSG_NOSIGNAL as u32;
         asks(send(&file, &buffer), (opcode::Send::CODE, 0, 0, at, 8, no_signal), number);
         assert_eq!(length(u32::MAX as usize + 2), u32::MAX, "cut, as the kernel cuts it");
-        for (how, whole) in [(Flags::EMPTY, 0), (Flags::DETACHED, libc::MSG_WAITALL as u32)] {
-            let terms = Terms { ring: RING, flags: how, born: Stamp::ZERO };
-            let (facts, prepared) = send(&file, &buffer).parts.place(terms);
-            let (asked, ..) = parts(Parts::prepared(prepared, facts));
-            assert_eq!(asked, (opcode::Send::CODE, 0, 0, at, 8, no_signal | whole));
+        let code = opcode::SendZc::CODE;
+        asks(send_zc(&file, &buffer), (code, 0, 0, at, 8, no_signal), number);
+        for (flags, whole) in [(Flags::EMPTY, 0), (Flags::DETACHED, libc::MSG_WAITALL as u32)] {
+            let terms = Terms { ring: RING, flags, born: Stamp::ZERO };
+            for (request, code) in
+                [(send(&file, &buffer), opcode::Send::CODE), (send_zc(&file, &buffer), code)]
+            {
+                let (facts, prepared) = request.parts.place(terms);
+                let (asked, ..) = parts(Parts::prepared(prepared, facts));
+                assert_eq!(asked, (code, 0, 0, at, 8, no_signal | whole));
+            }
+            let buffers = FixedBuffers::new(1, 8).unwrap();
+            let buffer = buffers.take().unwrap();
+            let (_, prepared) = send_zc_fixed(&file, &buffer).parts.place(terms);
+            let Prepared::Indexed(entry, _) = prepared else { panic!("it has an index") };
+            assert_eq!(entry.op_flags, no_signal | whole);
         }
     }
 
@@ -594,13 +635,15 @@ mod tests {
         let at = buffer.as_ptr().addr() as u64;
         /// All of an entry but its `user_data`, by fields: opcode, flags, descriptor, offset, address, length, index.
         type Named = (u8, u8, i32, u64, u64, u32, u16);
-        fn named(request: Request<'_>) -> Named {
-            let (usual, index) = match request.parts.draft.prepare(RING) {
+        fn usual(request: Request<'_>) -> (Usual, u16) {
+            match request.parts.draft.prepare(RING) {
                 Prepared::Usual(usual) => (usual, 0),
                 Prepared::Indexed(usual, index) => (usual, index),
                 Prepared::Entry(_) | Prepared::Unbuilt(_) => panic!("it is a usual entry"),
-            };
-            let Usual { opcode, descriptor, offset, address, length, op_flags } = usual;
+            }
+        }
+        fn named(request: Request<'_>) -> Named {
+            let (Usual { opcode, descriptor, offset, address, length, op_flags }, index) = usual(request);
             assert_eq!((opcode >> 16, op_flags), (0, 0));
             (opcode as u8, (opcode >> 8) as u8, descriptor, offset, address, length, index)
         }
@@ -617,6 +660,11 @@ mod tests {
         assert_eq!(named(read_at(&file, &mut buffer, 3)), (opcode::Read::CODE, 1, 5, 3, at, 64, 0));
         assert_eq!(named(super::write(&file, &buffer)), (opcode::Write::CODE, 1, 5, u64::MAX, at, 64, 0));
         assert_eq!(named(fsync(&file)), (opcode::Fsync::CODE, 1, 5, 0, 0, 0, 0));
+        let sent = Usual { op_flags: 0, ..usual(send_zc_fixed(&null, buffer.part(4..))).0 };
+        let opcode = u32::from(opcode::SendZc::CODE) | 4 << 16;
+        let expected =
+            Usual { opcode, descriptor: number, offset: 0, address: at + 4, length: 60, op_flags: 0 };
+        assert_eq!(sent, expected);
 
         buffers.shared.place.leave();
         assert!(buffers.shared.place.take(RING, 300));

@@ -288,7 +288,7 @@ impl<'d> Parts<'d> {
             facts.flags.insert(Flags::CLOSES);
         }
         if flags.contains(Flags::DETACHED)
-            && let Prepared::Usual(entry) = &mut prepared
+            && let Prepared::Usual(entry) | Prepared::Indexed(entry, _) = &mut prepared
         {
             entry.send_whole();
         }

@@ -41,10 +41,11 @@ pub(crate) fn bytes(entry: &squeue::Entry) -> [u8; 64] {
 ///
 /// What the `io-uring` crate builds is put together field by field, and differs in each opcode's way of leaving
 /// fields out; where a program has two kinds of entries for one place, the compiler makes little of that.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct Usual {
-    /// And above it `flags`, which are 0 or [`FIXED_FILE`], and `ioprio`, which is 0: one number is written at once.
+    /// And above it `flags`, which are 0 or [`FIXED_FILE`], and `ioprio`, from bit [`PRIORITY`] on: one number is
+    /// written at once.
     pub(crate) opcode: u32,
     pub(crate) descriptor: RawFd,
     pub(crate) offset: u64,
@@ -55,6 +56,9 @@ pub(crate) struct Usual {
 
 /// `IOSQE_FIXED_FILE`, the first of the `flags`: the descriptor is an index into the ring's table of files.
 pub(crate) const FIXED_FILE: u32 = 1 << 8;
+
+/// Where in the number that begins an entry its `ioprio` is.
+pub(crate) const PRIORITY: u32 = 16;
 
 /// Where in an entry the `user_data` is, behind what a usual one says.
 const USER_DATA: usize = size_of::<Usual>();
@@ -80,9 +84,10 @@ impl Usual {
         unsafe { place.cast::<u8>().add(USER_DATA).cast::<u64>().write(user_data) };
     }
 
-    /// Makes a send go out whole or fail (`MSG_WAITALL`, since 5.19); entries of other opcodes stay as they are.
+    /// Makes a send go out whole or fail (`MSG_WAITALL`, since 5.19; without a copy since 6.0); entries of other opcodes
+    /// stay as they are.
     pub(crate) fn send_whole(&mut self) {
-        if self.opcode == opcode::Send::CODE.into() {
+        if matches!(self.opcode as u8, opcode::Send::CODE | opcode::SendZc::CODE) {
             self.op_flags |= libc::MSG_WAITALL as u32;
         }
     }

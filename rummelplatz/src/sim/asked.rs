@@ -59,6 +59,7 @@ const IOSQE_CQE_SKIP_SUCCESS: u8 = 1 << 6;
 const IORING_POLL_ADD_MULTI: u32 = 1;
 const IORING_ACCEPT_MULTISHOT: u16 = 1;
 const IORING_RECV_MULTISHOT: u16 = 1 << 1;
+const IORING_RECVSEND_FIXED_BUF: u16 = 1 << 2;
 const IORING_TIMEOUT_ABS: u32 = 1;
 const IORING_TIMEOUT_REALTIME: u32 = 1 << 3;
 const IORING_TIMEOUT_MULTISHOT: u32 = 1 << 6;
@@ -154,7 +155,10 @@ impl Asked {
             self.descriptor = file.as_raw_fd();
             self.file = Some(file);
         }
-        let is_fixed = matches!(self.opcode, opcode::ReadFixed::CODE | opcode::WriteFixed::CODE);
+        let is_fixed = match self.opcode {
+            opcode::ReadFixed::CODE | opcode::WriteFixed::CODE => true,
+            _ => self.is_zero_copy() && self.ioprio & IORING_RECVSEND_FIXED_BUF != 0,
+        };
         self.is_out_of_bounds = is_fixed && !memory.has(self.group, self.address, self.length);
     }
 

@@ -116,10 +116,6 @@ impl Kind {
             Kind::Close => "CLOSE",
         }
     }
-
-    pub(crate) fn is_raw(self) -> bool {
-        matches!(self, Kind::SendZeroCopy)
-    }
 }
 
 /// A part of a chain.

@@ -241,15 +241,11 @@ impl Operation {
     }
 
     fn submit(&self, submitter: &mut Submits<'_>, kind: Kind, second: bool, from: Caller) {
-        let mut data = self.world.issue(kind, second, kind.is_raw());
+        let data = self.world.issue(kind, second, false);
         let id = data.id;
         let pool = data.pool.clone();
         let submitted = if kind.is_stream() {
             submitter.try_stream(data, arm)
-        } else if kind == Kind::SendZeroCopy {
-            let entry = zero_copy(&mut data);
-            // SAFETY: what it points to is on the heap, owned by the data.
-            unsafe { submitter.push(entry, data) }
         } else {
             submitter.try_submit(data, build)
         };
@@ -335,6 +331,7 @@ fn build(data: &mut Data) -> request::Request<'_> {
         Kind::Read => request::read_at(fd, &mut data.place, 0),
         Kind::Receive => request::recv(fd, &mut data.place),
         Kind::Send => request::send(fd, &data.place),
+        Kind::SendZeroCopy => request::send_zc(fd, &data.place),
         Kind::Poll => request::poll(fd, Events::READABLE),
         Kind::Accept => request::accept(fd),
         Kind::Close => match data.closes.take() {
@@ -357,11 +354,6 @@ fn arm(data: &mut Data) -> Stream<'_> {
         (Kind::TimeoutThrice, _) => request::timeout_multi_times(Duration::from_micros(300), THREE),
         _ => request::poll_multi(fd, Events::READABLE),
     }
-}
-
-fn zero_copy(data: &mut Data) -> squeue::Entry {
-    let fd = Fd(data.fd.as_raw_fd());
-    opcode::SendZc::new(fd, data.heap.as_ptr(), data.heap.len() as u32).build()
 }
 
 /// A raw entry of the data's kind.

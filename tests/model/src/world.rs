@@ -712,7 +712,7 @@ impl World {
             inner.count(id, raw.result, more, from_kernel, teardown, is_theirs);
         }
         let expected = match name {
-            Some(name) if is_simulated => inner.expected(name, is_raw, is_stream, more, teardown),
+            Some(name) if is_simulated => inner.expected(name, is_stream, more, teardown),
             _ => Ok(()),
         };
         let compared = |inner: &mut Inner| match is_simulated {
@@ -1271,16 +1271,9 @@ impl Inner {
     }
 
     /// Takes from what was posted what nobody is to be told of, so that what is next is what is delivered.
-    fn expected(
-        &mut self,
-        name: u64,
-        is_raw: bool,
-        is_stream: bool,
-        more: bool,
-        teardown: bool,
-    ) -> Result<(), String> {
+    fn expected(&mut self, name: u64, is_stream: bool, more: bool, teardown: bool) -> Result<(), String> {
         let Some(posted) = self.posted.get_mut(&name) else { return Ok(()) };
-        if is_raw && posted.len() > 1 {
+        if !is_stream && posted.len() > 1 {
             // What is told is the first, when the last has come.
             let last = posted.len() - 1;
             if posted.iter().enumerate().any(|(index, it)| (it.flags & F_MORE == 0) != (index == last)) {
@@ -1288,7 +1281,7 @@ impl Inner {
             }
             posted.truncate(1);
             posted[0].flags &= !F_MORE;
-        } else if is_stream && teardown && !more {
+        } else if teardown && !more {
             // Parts of a stream are not told in a teardown.
             while posted.len() > 1 {
                 posted.pop_front();

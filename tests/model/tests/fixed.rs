@@ -4,12 +4,12 @@
 use std::fs::File;
 use std::io::Write;
 use std::num::NonZeroU32;
-use std::os::fd::FromRawFd;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use rummelplatz::sim::{Faults, Simulation};
 use rummelplatz::{ControlFlow, FixedBuffer, FixedBuffers, FixedFile, RawRing, Request, request};
-use rummelplatz_tests::{Bench, BenchSubmitter, Log, Script, outcome, watched};
+use rummelplatz_tests::{Bench, BenchSubmitter, Log, Script, outcome, tcp_pair, watched};
 
 const BLOCK: usize = 1000;
 
@@ -134,20 +134,27 @@ fn the_simulated_kernel_refuses_what_the_real_one_does() {
             let buffers = FixedBuffers::new(1, 8).unwrap();
             let seen = Log::new();
             let log = seen.clone();
-            let script = Script::new().on_completion(move |completion, _: (FixedFile, FixedBuffer), _| {
-                log.push(outcome(&completion));
-                (ControlFlow::Continue, None)
-            });
+            let script =
+                Script::new().on_completion(move |completion, _: (FixedFile, FixedBuffer, OwnedFd), _| {
+                    log.push(outcome(&completion));
+                    (ControlFlow::Continue, None)
+                });
             let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
             let mut submitter = ring.submitter(Bench::FIRST);
-            let data = (strange, buffers.take().unwrap());
-            submitter.submit(data, |(file, buffer)| request::read_at(file, buffer, 0)).unwrap();
+            let socket = || OwnedFd::from(tcp_pair().0);
+            let data = (strange, buffers.take().unwrap(), socket());
+            submitter.submit(data, |(file, buffer, _)| request::read_at(file, buffer, 0)).unwrap();
             ring.run().unwrap();
             let mut submitter = ring.submitter(Bench::FIRST);
-            let data = (submitter.register_file(file()).unwrap(), buffers.take().unwrap());
-            submitter.submit(data, |(file, buffer)| request::read_fixed(file, buffer)).unwrap();
+            let file = submitter.register_file(file()).unwrap();
+            let data = (file.clone(), buffers.take().unwrap(), socket());
+            submitter.submit(data, |(file, buffer, _)| request::read_fixed(file, buffer)).unwrap();
             ring.run().unwrap();
-            assert_eq!(seen.take(), [Err(libc::EBADF), Err(libc::EFAULT)]);
+            let mut submitter = ring.submitter(Bench::FIRST);
+            let data = (file, buffers.take().unwrap(), socket());
+            submitter.submit(data, |(_, buffer, socket)| request::send_zc_fixed(socket, buffer)).unwrap();
+            ring.run().unwrap();
+            assert_eq!(seen.take(), [Err(libc::EBADF), Err(libc::EFAULT), Err(libc::EFAULT)]);
         }
     });
 }

@@ -1,16 +1,14 @@
 //! When what happens, above all in a teardown, by a clock that only the simulated kernel moves.
 
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rummelplatz::io_uring::{opcode, types::Fd};
 use rummelplatz::sim::{Answer, Event, Faults, Simulation};
 use rummelplatz::{
-    Completion, CompletionResult, ControlFlow, RingError, RingOperation, SubmitError, Submitter, request,
-    ring,
+    Completion, CompletionResult, ControlFlow, RingError, RingOperation, Submitter, request, ring,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,7 +36,6 @@ enum Kind {
 struct Data {
     kind: Kind,
     bytes: [u8; 8],
-    heap: Box<[u8; 16]>,
     file: Arc<OwnedFd>,
 }
 
@@ -66,13 +63,14 @@ impl Does {
     }
 
     fn data(&self, kind: Kind) -> Data {
-        Data { kind, bytes: [0; 8], heap: Box::default(), file: Arc::clone(&self.file) }
+        Data { kind, bytes: [0; 8], file: Arc::clone(&self.file) }
     }
 }
 
 fn build(data: &mut Data) -> request::Request<'_> {
     match data.kind {
         Kind::Stays | Kind::Panics => request::recv(&*data.file, &mut data.bytes),
+        Kind::Sticks => request::send_zc(&*data.file, &data.bytes),
         _ => request::nop(),
     }
 }
@@ -86,15 +84,7 @@ impl RingOperation<Small> for Does {
 
     fn setup(&mut self, mut submitter: Submits<'_>) -> std::io::Result<()> {
         for kind in self.first.clone() {
-            let data = self.data(kind);
-            if kind == Kind::Sticks {
-                let fd = Fd(data.file.as_raw_fd());
-                let entry = opcode::SendZc::new(fd, data.heap.as_ptr(), data.heap.len() as u32).build();
-                // SAFETY: what it points to is on the heap, owned by the data.
-                unsafe { submitter.push(entry, data) }.map_err(SubmitError::from)?;
-            } else {
-                submitter.submit(data, build)?;
-            }
+            submitter.submit(self.data(kind), build)?;
         }
         Ok(())
     }
@@ -151,9 +141,9 @@ impl RingOperation<Small> for Does {
 fn kernel(faults: Faults) -> Simulation {
     let simulation = Simulation::new(1);
     simulation.set_faults(faults);
-    simulation.on_request(|asked| match asked.length {
-        8 => Answer::Wait,
-        16 => Answer::Finish(16),
+    simulation.on_request(|asked| match asked.name() {
+        "RECV" => Answer::Wait,
+        "SEND_ZC" => Answer::Finish(8),
         _ => Answer::Perform,
     });
     simulation

@@ -175,9 +175,7 @@ fn zero_copy_send(end: End, slow: bool) {
         .on_setup_once(move |mut submitter| {
             let mut data: Tracked<Job> = ledger.issue(Job::new(1, &file, SIZE));
             data.buffer.fill(0xAB);
-            let entry = data.send_zc_entry();
-            // SAFETY: the entry points to the buffer on the heap that `data` owns.
-            unsafe { submitter.push(entry, data) }?;
+            submitter.submit(data, |data| data.send_zc())?;
             submitter.submit(nothing, |_| request::nop())?;
             Ok(())
         })

@@ -822,9 +822,7 @@ fn blocked_send(ledger: Ledger, file: Arc<OwnedFd>, log: &Log<Result<u32, i32>>)
         .on_setup_once(move |mut submitter| {
             let mut data = ledger.issue(Job::new(0, &file, SENT));
             data.buffer.fill(0xAB);
-            let entry = data.send_zc_entry();
-            // SAFETY: the entry points to the buffer on the heap that `data` owns.
-            unsafe { submitter.push(entry, data) }?;
+            submitter.submit(data, |data| data.send_zc())?;
             Ok(())
         })
         .on_completion(|_, _, _| panic!("it was to block"))

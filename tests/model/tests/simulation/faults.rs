@@ -557,18 +557,12 @@ fn a_send_that_is_never_notified_of_is_abandoned_at_the_deadline() {
     simulation.take_log();
     let (ours, mut theirs) = rummelplatz_tests::tcp_pair();
     let ledger = Ledger::new();
-    let mut job = Job::new(0, &Arc::new(ours.into()), 5);
+    let job = Job::new(0, &Arc::new(ours.into()), 5);
     let place = job.buffer.as_ptr();
-    let job = |entry: &mut Option<squeue::Entry>| {
-        *entry = Some(job.send_zc_entry());
-        ledger.issue(job)
-    };
-    let mut entry = None;
-    let data = job(&mut entry);
+    let data = ledger.issue(job);
     let builder = Bench::builder(Script::new(), Script::new()).deadline(Duration::from_secs(60));
     let mut ring = builder.raw_ring(simulation.raw_ring(size(8)).unwrap()).build().unwrap();
-    // SAFETY: the buffer is on the heap, and owned by the job.
-    unsafe { ring.submitter(Bench::FIRST).push(entry.unwrap(), data) }.unwrap();
+    ring.submitter(Bench::FIRST).submit(data, |job| job.send_zc()).unwrap();
     ring.turn().unwrap();
     let began = simulation.now();
     let error = ring.finish().unwrap_err();

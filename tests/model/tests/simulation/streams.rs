@@ -136,7 +136,7 @@ fn a_zero_copy_send_is_over_when_its_memory_is_free() {
     let simulation = calm();
     simulation.take_log();
     let (ours, _theirs) = rummelplatz_tests::tcp_pair();
-    let mut job = Job::new(0, &Arc::new(ours.into()), 100);
+    let job = Job::new(0, &Arc::new(ours.into()), 100);
     let place = job.buffer.as_ptr().addr();
     let log = Log::new();
     let (seen, kernel) = (log.clone(), simulation.clone());
@@ -144,9 +144,7 @@ fn a_zero_copy_send_is_over_when_its_memory_is_free() {
         &simulation,
         Script::new()
             .on_setup_once(move |mut submitter| {
-                let entry = job.send_zc_entry();
-                // SAFETY: the buffer is on the heap, and owned by the job.
-                unsafe { submitter.push(entry, job)? };
+                submitter.submit(job, |job| job.send_zc())?;
                 Ok(())
             })
             .on_completion(move |completion, _, _| {
