@@ -173,7 +173,7 @@ impl Place<'_> {
         self.end();
     }
 
-    /// As [`fill_as_usual`](Self::fill_as_usual), on registered memory of this index.
+    /// As [`fill_as_usual`](Self::fill_as_usual), on registered memory of this index, or with buffers of this group.
     ///
     /// # Safety
     ///
@@ -183,7 +183,7 @@ impl Place<'_> {
         // Of what is registered first, it is zero already.
         if index != 0 {
             // SAFETY: as in `fill`.
-            unsafe { sqe::write_buffer_index(self.next, index) };
+            unsafe { sqe::write_index(self.next, index) };
             self.entries.is_unclear = true;
         }
         // SAFETY: the caller's promise is the same.

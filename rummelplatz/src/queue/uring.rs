@@ -14,9 +14,6 @@ use std::mem;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use io_uring::types::{Fd, Timespec};
-use io_uring::{opcode, squeue};
-
 use super::completions::Completions;
 use super::entries::{self, Entries};
 use super::memory::Queues;
@@ -26,7 +23,7 @@ use crate::buffers::{BufferPool, PoolError};
 use crate::eventfd::Eventfd;
 use crate::fixed::{FixedBuffers, FixedFile, Memory, Registered};
 use crate::mutant;
-use crate::request::{Address, Placed, Prepared, Unbuilt};
+use crate::request::{Aside, Placed, Prepared};
 use crate::waker::Waker;
 
 /// How many files a ring may have registered; the kernel would allow 2²⁰, at eight bytes each.
@@ -417,42 +414,29 @@ impl Place<'_> {
             Prepared::Usual(entry) => unsafe { self.place.fill_as_usual(entry, user_data) },
             // SAFETY: as above.
             Prepared::Indexed(entry, index) => unsafe { self.place.fill_with_index(entry, user_data, index) },
+            Prepared::Beside(mut entry, aside) => {
+                // What was at this index has been taken in, and so its aside is free.
+                entry.address = keep(&mut self.asides[self.place.index()], aside);
+                // SAFETY: as above, and the aside stays as it is until the entry is taken in.
+                unsafe { self.place.fill_as_usual(entry, user_data) };
+            }
+            Prepared::FromPool { entry, pool, group } => {
+                // The ring has it. (Each arm moves what has a drop: or else the compiler keeps all of it in memory.)
+                drop(pool);
+                // SAFETY: as above; the group is that of a pool of this ring.
+                unsafe { self.place.fill_with_index(entry, user_data, group) };
+            }
             // SAFETY: as above.
             Prepared::Entry(entry) => unsafe { self.place.fill(entry.user_data(user_data)) },
-            Prepared::Unbuilt(unbuilt) => {
-                // What was at this index has been taken in, and so its aside is free.
-                let entry = build(unbuilt, &mut self.asides[self.place.index()]);
-                // SAFETY: as above, and the aside stays as it is until the entry is taken in.
-                unsafe { self.place.fill(entry.user_data(user_data)) };
-            }
         }
     }
 }
 
-/// What the kernel reads only while it takes an entry in.
-enum Aside {
-    Nothing,
-    Time(Timespec),
-    Address(Address),
-}
-
-/// Builds the entry, with pointers to `aside` where it needs one.
+/// Keeps what an entry leads to. Returns where it is.
 #[inline(never)]
-fn build(unbuilt: Unbuilt, aside: &mut Aside) -> squeue::Entry {
-    match unbuilt {
-        Unbuilt::Timeout { spec, count, flags } => {
-            *aside = Aside::Time(spec);
-            let Aside::Time(spec) = aside else { unreachable!("written above") };
-            opcode::Timeout::new(&raw const *spec).count(count).flags(flags).build()
-        }
-        Unbuilt::Connect { socket, address } => {
-            *aside = Aside::Address(address);
-            let Aside::Address(address) = aside else { unreachable!("written above") };
-            let (address, length) = address.raw();
-            opcode::Connect::new(Fd(socket), address, length).build()
-        }
-        Unbuilt::ReceiveMulti { socket, group, .. } => opcode::RecvMulti::new(Fd(socket), group).build(),
-    }
+fn keep(place: &mut Aside, aside: Aside) -> u64 {
+    *place = aside;
+    place.settle()
 }
 
 impl Drop for Uring {

@@ -1,30 +1,32 @@
-//! The constructors, in the order: general, time, sockets, files, polling.
+//! The constructors, in the order: general, time, sockets, files, polling. What has to do with names of files is in
+//! [`paths`](super::paths).
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::num::NonZeroU32;
 use std::ops::BitOr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant, SystemTime};
 
+use io_uring::opcode;
 use io_uring::types::{Fd, FsyncFlags, TimeoutFlags, Timespec};
-use io_uring::{opcode, squeue};
 
+use super::aside::{Header, Piece, Pieces};
 use super::sqe::{self, Usual};
 use super::target::Named;
-use super::{Address, Fixed, Parts, Request, Stream, Target, Unbuilt};
+use super::{Address, Aside, Fixed, Parts, Peer, Request, Stream, Target};
 use crate::buffers::BufferPool;
 use crate::clock;
-use crate::facts::{Facts, Yields};
+use crate::facts::Yields;
 use crate::fixed::{FixedSlice, FixedSliceMut, Registered};
 
 /// The current file position, for `offset` (`-1`, as in `IORING_OP_READ`).
 const CURRENT_POSITION: u64 = u64::MAX;
 
 #[inline]
-fn fd(descriptor: &impl AsFd) -> Fd {
-    Fd(descriptor.as_fd().as_raw_fd())
+pub(super) fn fd(descriptor: &impl AsFd) -> RawFd {
+    descriptor.as_fd().as_raw_fd()
 }
 
 #[inline]
@@ -32,9 +34,16 @@ fn length(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
+/// An entry that says nothing but its opcode, which may have more above it, and its descriptor.
 #[inline(always)]
-fn request<'d>(entry: squeue::Entry) -> Request<'d> {
-    Parts::new(entry).request()
+pub(super) const fn bare(opcode: u32, descriptor: RawFd) -> Usual {
+    Usual { opcode, descriptor, offset: 0, address: 0, length: 0, op_flags: 0 }
+}
+
+/// An opcode with what is to stand in `ioprio`.
+#[inline(always)]
+const fn with_priority(opcode: u8, priority: u32) -> u32 {
+    opcode as u32 | priority << sqe::PRIORITY
 }
 
 /// An entry that moves bytes between a socket and memory.
@@ -47,7 +56,7 @@ fn transfer<'d, T>(
     op_flags: u32,
 ) -> Request<'d> {
     let address = memory.expose_provenance() as u64;
-    let (opcode, Fd(descriptor), length) = (opcode.into(), fd(socket), length(bytes));
+    let (opcode, descriptor, length) = (opcode.into(), fd(socket), length(bytes));
     Parts::usual(Usual { opcode, descriptor, offset: 0, address, length, op_flags }).request()
 }
 
@@ -79,8 +88,7 @@ fn on_bytes<'d, T>(
 /// Does nothing, and completes (`IORING_OP_NOP`, since 5.1).
 #[inline]
 pub fn nop<'d>() -> Request<'d> {
-    let opcode = opcode::Nop::CODE.into();
-    Parts::usual(Usual { opcode, descriptor: -1, offset: 0, address: 0, length: 0, op_flags: 0 }).request()
+    Parts::usual(bare(opcode::Nop::CODE.into(), -1)).request()
 }
 
 /// Closes a descriptor (`IORING_OP_CLOSE`, since 5.6).
@@ -89,7 +97,7 @@ pub fn nop<'d>() -> Request<'d> {
 /// kernel, or by the slot if the request is cancelled before the kernel begins. Errors of `close(2)`
 /// are reported as it does; the descriptor is gone even then.
 pub fn close<'d>(descriptor: OwnedFd) -> Request<'d> {
-    let mut parts = Parts::new(opcode::Close::new(fd(&descriptor)).build());
+    let mut parts = Parts::usual(bare(opcode::Close::CODE.into(), fd(&descriptor)));
     parts.closes = Some(descriptor);
     parts.request()
 }
@@ -98,10 +106,16 @@ fn timer(time: Duration, count: u32, flags: TimeoutFlags) -> Parts<'static> {
     // The kernel's seconds are signed: more of them would be refused, rather than take for ever.
     let seconds = time.as_secs().min(i64::MAX as u64);
     let spec = Timespec::new().sec(seconds).nsec(time.subsec_nanos());
-    let mut facts = Facts::new(opcode::Timeout::CODE);
-    facts.yields = Yields::Tick;
-    facts.ticks = count;
-    Parts::unbuilt(Unbuilt::Timeout { spec, count, flags }, facts)
+    let entry = Usual {
+        offset: count.into(),
+        // As many times as there are.
+        length: 1,
+        op_flags: flags.bits(),
+        ..bare(opcode::Timeout::CODE.into(), -1)
+    };
+    let mut parts = Parts::beside(entry, Aside::Time(spec)).yielding(Yields::Tick);
+    parts.facts.ticks = count;
+    parts
 }
 
 /// Completes once `duration` has passed (`IORING_OP_TIMEOUT`, since 5.4).
@@ -153,10 +167,7 @@ pub fn timeout_multi_times<'d>(interval: Duration, times: NonZeroU32) -> Stream<
 ///
 /// The socket comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec.
 pub fn accept<'d>(listener: &'d impl AsFd) -> Request<'d> {
-    let (opcode, Fd(descriptor)) = (opcode::Accept::CODE.into(), fd(listener));
-    let op_flags = libc::SOCK_CLOEXEC as u32;
-    let entry = Usual { opcode, descriptor, offset: 0, address: 0, length: 0, op_flags };
-    Parts::usual(entry).yielding(Yields::Descriptor).request()
+    accepting(listener, 0).request()
 }
 
 /// Accepts connections until it is cancelled (`IORING_ACCEPT_MULTISHOT`, since 5.19).
@@ -164,16 +175,48 @@ pub fn accept<'d>(listener: &'d impl AsFd) -> Request<'d> {
 /// Each completion has a socket in [`into_fd`](crate::Completion::into_fd), close-on-exec. The
 /// peer's address is to be had from `getpeername(2)`, as `TcpStream::peer_addr` does.
 pub fn accept_multi<'d>(listener: &'d impl AsFd) -> Stream<'d> {
-    let entry = opcode::AcceptMulti::new(fd(listener)).flags(libc::SOCK_CLOEXEC).build();
-    Parts::new(entry).yielding(Yields::Descriptor).stream()
+    const IORING_ACCEPT_MULTISHOT: u32 = 1;
+    accepting(listener, IORING_ACCEPT_MULTISHOT).stream()
+}
+
+fn accepting(listener: &impl AsFd, priority: u32) -> Parts<'_> {
+    let entry = bare(with_priority(opcode::Accept::CODE, priority), fd(listener));
+    let entry = Usual { op_flags: libc::SOCK_CLOEXEC as u32, ..entry };
+    Parts::usual(entry).yielding(Yields::Descriptor)
+}
+
+/// Makes a socket, as `socket(2)`: `domain` is one of libc's `AF_*`, `kind` of `SOCK_*`, `protocol` 0 or of `IPPROTO_*`
+/// (`IORING_OP_SOCKET`, since 5.19).
+///
+/// The socket comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec.
+pub fn socket<'d>(domain: i32, kind: i32, protocol: i32) -> Request<'d> {
+    let offset = (kind | libc::SOCK_CLOEXEC) as u32;
+    let entry = bare(opcode::Socket::CODE.into(), domain);
+    Parts::usual(Usual { offset: offset.into(), length: protocol as u32, ..entry })
+        .yielding(Yields::Descriptor)
+        .request()
+}
+
+/// Gives a socket an address, as `bind(2)` (`IORING_OP_BIND`, since 6.11).
+pub fn bind<'d>(socket: &'d impl AsFd, address: impl Into<Address>) -> Request<'d> {
+    addressed(opcode::Bind::CODE, socket, address.into())
+}
+
+/// Has a socket be connected to, as `listen(2)` (`IORING_OP_LISTEN`, since 6.11).
+pub fn listen<'d>(socket: &'d impl AsFd, backlog: u32) -> Request<'d> {
+    Parts::usual(Usual { length: backlog, ..bare(opcode::Listen::CODE.into(), fd(socket)) }).request()
 }
 
 /// Connects a socket (`IORING_OP_CONNECT`, since 5.5).
 ///
 /// When this was cancelled, the socket may yet connect: close it, don't use it again.
 pub fn connect<'d>(socket: &'d impl AsFd, address: impl Into<Address>) -> Request<'d> {
-    let connect = Unbuilt::Connect { socket: fd(socket).0, address: address.into() };
-    Parts::unbuilt(connect, Facts::new(opcode::Connect::CODE)).request()
+    addressed(opcode::Connect::CODE, socket, address.into())
+}
+
+fn addressed(opcode: u8, socket: &impl AsFd, address: Address) -> Request<'_> {
+    let offset = address.raw().1.into();
+    Parts::beside(Usual { offset, ..bare(opcode.into(), fd(socket)) }, Aside::Address(address)).request()
 }
 
 /// Receives into `buffer` what has arrived, waiting for something to arrive (`IORING_OP_RECV`, since
@@ -196,8 +239,9 @@ pub fn recv_uninit<'d>(socket: &'d impl AsFd, buffer: &'d mut [MaybeUninit<u8>])
 /// sees `ENOBUFS` with [`more`](crate::Completion::more) true; if it gives the data back, the stream
 /// goes on as soon as a [`Buffer`](crate::Buffer) is dropped.
 pub fn recv_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
-    let receive = Unbuilt::ReceiveMulti { socket: fd(socket).0, pool: pool.clone(), group: 0 };
-    Parts::unbuilt(receive, Facts::new(opcode::RecvMulti::CODE)).yielding(Yields::Buffer).stream()
+    const IORING_RECV_MULTISHOT: u32 = 1 << 1;
+    let opcode = with_priority(opcode::Recv::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
+    Parts::from_pool(bare(opcode, fd(socket)), pool).stream()
 }
 
 /// Sends what the socket takes of `buffer` (`IORING_OP_SEND`, since 5.6). The result is a number of
@@ -208,6 +252,23 @@ pub fn recv_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
 #[inline]
 pub fn send<'d>(socket: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
     transfer(opcode::Send::CODE, socket, buffer.as_ptr(), buffer.len(), libc::MSG_NOSIGNAL as u32)
+}
+
+/// Receives a datagram into `buffer`, and from whom into `peer` (`IORING_OP_RECVMSG`, since 5.3), as `recvfrom(2)`. The
+/// result is a number of bytes; of a longer datagram, the rest is lost.
+pub fn recv_from<'d>(socket: &'d impl AsFd, buffer: &'d mut [u8], peer: &'d mut Peer) -> Request<'d> {
+    let address = peer.receive(Piece::new(buffer.as_mut_ptr(), buffer.len()));
+    Parts::usual(Usual { address, length: 1, ..bare(opcode::RecvMsg::CODE.into(), fd(socket)) }).request()
+}
+
+/// Sends a datagram to `address` (`IORING_OP_SENDMSG`, since 5.3), as `sendto(2)`. The result is a number of bytes.
+///
+/// No signal is raised (`MSG_NOSIGNAL`).
+pub fn send_to<'d>(socket: &'d impl AsFd, buffer: &'d [u8], address: impl Into<Address>) -> Request<'d> {
+    let op_flags = libc::MSG_NOSIGNAL as u32;
+    let entry = Usual { length: 1, op_flags, ..bare(opcode::SendMsg::CODE.into(), fd(socket)) };
+    let piece = Piece::new(buffer.as_ptr(), buffer.len());
+    Parts::beside(entry, Aside::Datagram(Header::default(), piece, address.into())).request()
 }
 
 /// As [`send`], but the bytes are not copied: the network takes them from where they are (`IORING_OP_SEND_ZC`, since
@@ -233,10 +294,12 @@ pub fn send_zc<'d>(socket: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
 pub fn send_zc_fixed<'d>(socket: &'d impl AsFd, buffer: impl Into<FixedSlice<'d>>) -> Request<'d> {
     const IORING_RECVSEND_FIXED_BUF: u32 = 1 << 2;
     let FixedSlice { bytes, place } = buffer.into();
-    let opcode = u32::from(opcode::SendZc::CODE) | IORING_RECVSEND_FIXED_BUF << sqe::PRIORITY;
-    let (address, length) = (bytes.as_ptr().expose_provenance() as u64, length(bytes.len()));
-    let (Fd(descriptor), op_flags) = (fd(socket), libc::MSG_NOSIGNAL as u32);
-    let entry = Usual { opcode, descriptor, offset: 0, address, length, op_flags };
+    let entry = Usual {
+        address: bytes.as_ptr().expose_provenance() as u64,
+        length: length(bytes.len()),
+        op_flags: libc::MSG_NOSIGNAL as u32,
+        ..bare(with_priority(opcode::SendZc::CODE, IORING_RECVSEND_FIXED_BUF), fd(socket))
+    };
     Parts::fixed(Fixed { entry, file: None, memory: Some(place) }).request()
 }
 
@@ -247,7 +310,8 @@ pub fn shutdown<'d>(socket: &'d impl AsFd, how: Shutdown) -> Request<'d> {
         Shutdown::Write => libc::SHUT_WR,
         Shutdown::Both => libc::SHUT_RDWR,
     };
-    request(opcode::Shutdown::new(fd(socket), how).build())
+    let entry = bare(opcode::Shutdown::CODE.into(), fd(socket));
+    Parts::usual(Usual { length: how as u32, ..entry }).request()
 }
 
 /// Reads into `buffer` from the current position (`IORING_OP_READ`, since 5.6), as `read(2)`: the
@@ -361,8 +425,150 @@ pub fn fdatasync<'d>(file: &'d impl Target) -> Request<'d> {
 }
 
 fn synchronise(file: &impl Target, flags: FsyncFlags) -> Request<'_> {
-    let (opcode, op_flags) = (opcode::Fsync::CODE.into(), flags.bits());
-    on_file(file, Usual { opcode, descriptor: -1, offset: 0, address: 0, length: 0, op_flags }, None)
+    on_file(file, Usual { op_flags: flags.bits(), ..bare(opcode::Fsync::CODE.into(), -1) }, None)
+}
+
+/// Reads into several buffers, one after the other, from `offset`, in bytes (`IORING_OP_READV`, since 5.1), as
+/// `preadv(2)`. The result is a number of bytes in all.
+///
+/// Where the buffers are is kept by the ring: up to four in place, more in an allocation. The kernel takes at most 1024
+/// (`EINVAL`).
+pub fn readv_at<'d, const N: usize>(
+    file: &'d impl AsFd,
+    buffers: [&'d mut [u8]; N],
+    offset: u64,
+) -> Request<'d> {
+    let pieces = buffers.map(|buffer| Piece::new(buffer.as_mut_ptr(), buffer.len()));
+    vectored(opcode::Readv::CODE, file, &pieces, offset)
+}
+
+/// As [`readv_at`], from the current position: for pipes, sockets and other streams.
+pub fn readv<'d, const N: usize>(file: &'d impl AsFd, buffers: [&'d mut [u8]; N]) -> Request<'d> {
+    readv_at(file, buffers, CURRENT_POSITION)
+}
+
+/// Writes several buffers, one after the other, at `offset`, in bytes (`IORING_OP_WRITEV`, since 5.1), as `pwritev(2)`.
+/// The result is a number of bytes in all, possibly less than asked for.
+///
+/// ```
+/// # use rummelplatz::{request, request::Request};
+/// # use std::fs::File;
+/// struct Record { file: File, head: [u8; 16], body: Vec<u8>, offset: u64 }
+///
+/// impl Record {
+///     fn write(&mut self) -> Request<'_> {
+///         request::writev_at(&self.file, [&self.head, &self.body], self.offset)
+///     }
+/// }
+/// ```
+///
+/// Of how many there may be, see [`readv_at`].
+pub fn writev_at<'d, const N: usize>(
+    file: &'d impl AsFd,
+    buffers: [&'d [u8]; N],
+    offset: u64,
+) -> Request<'d> {
+    let pieces = buffers.map(|buffer| Piece::new(buffer.as_ptr(), buffer.len()));
+    vectored(opcode::Writev::CODE, file, &pieces, offset)
+}
+
+/// As [`writev_at`], at the current position: for pipes, sockets and other streams.
+pub fn writev<'d, const N: usize>(file: &'d impl AsFd, buffers: [&'d [u8]; N]) -> Request<'d> {
+    writev_at(file, buffers, CURRENT_POSITION)
+}
+
+fn vectored<'d>(opcode: u8, file: &'d impl AsFd, pieces: &[Piece], offset: u64) -> Request<'d> {
+    let entry = Usual { offset, length: length(pieces.len()), ..bare(opcode.into(), fd(file)) };
+    Parts::beside(entry, Aside::Pieces(Pieces::new(pieces))).request()
+}
+
+/// Reads again and again, each time into a buffer of `pool` (`IORING_OP_READ_MULTISHOT`, since 6.7): of pipes,
+/// terminals, eventfds and whatever else can be waited for. A regular file ends it with `EBADFD`.
+///
+/// As [`recv_multi`] otherwise.
+pub fn read_multi<'d>(file: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
+    let entry = bare(u32::from(opcode::ReadMulti::CODE) | sqe::BUFFER_SELECT, fd(file));
+    Parts::from_pool(Usual { offset: CURRENT_POSITION, ..entry }, pool).stream()
+}
+
+/// What [`fallocate`] does with a range of a file (`fallocate(2)`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Allocate {
+    /// Has the disk hold it, and lets the file grow to it.
+    Extend,
+    /// Has the disk hold it; the file says the same size (`FALLOC_FL_KEEP_SIZE`).
+    KeepSize,
+    /// Gives it back to the disk: it reads as zeroes (`FALLOC_FL_PUNCH_HOLE`).
+    PunchHole,
+    /// Has it read as zeroes, and the disk hold it (`FALLOC_FL_ZERO_RANGE`).
+    ZeroRange,
+    /// Takes it out of the file, whose rest moves up (`FALLOC_FL_COLLAPSE_RANGE`).
+    Collapse,
+    /// Makes a hole before what is there, which moves down (`FALLOC_FL_INSERT_RANGE`).
+    Insert,
+}
+
+/// Sees to the room on disk of `length` bytes from `offset` on (`IORING_OP_FALLOCATE`, since 5.6).
+pub fn fallocate<'d>(file: &'d impl Target, how: Allocate, offset: u64, length: u64) -> Request<'d> {
+    let mode = match how {
+        Allocate::Extend => 0,
+        Allocate::KeepSize => libc::FALLOC_FL_KEEP_SIZE,
+        Allocate::PunchHole => libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
+        Allocate::ZeroRange => libc::FALLOC_FL_ZERO_RANGE,
+        Allocate::Collapse => libc::FALLOC_FL_COLLAPSE_RANGE,
+        Allocate::Insert => libc::FALLOC_FL_INSERT_RANGE,
+    };
+    let entry = bare(opcode::Fallocate::CODE.into(), -1);
+    on_file(file, Usual { offset, address: length, length: mode as u32, ..entry }, None)
+}
+
+/// Makes a file `length` bytes long, as `ftruncate(2)` (`IORING_OP_FTRUNCATE`, since 6.9).
+pub fn ftruncate<'d>(file: &'d impl Target, length: u64) -> Request<'d> {
+    on_file(file, Usual { offset: length, ..bare(opcode::Ftruncate::CODE.into(), -1) }, None)
+}
+
+/// What [`fadvise`] says of how a range of a file will be used (`posix_fadvise(2)`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Advice {
+    /// Nothing in particular.
+    Normal = libc::POSIX_FADV_NORMAL as isize,
+    /// Here and there.
+    Random = libc::POSIX_FADV_RANDOM as isize,
+    /// From the beginning to the end.
+    Sequential = libc::POSIX_FADV_SEQUENTIAL as isize,
+    /// Soon: it is read into the page cache.
+    WillNeed = libc::POSIX_FADV_WILLNEED as isize,
+    /// Not soon: it may leave the page cache.
+    DontNeed = libc::POSIX_FADV_DONTNEED as isize,
+    /// Once.
+    NoReuse = libc::POSIX_FADV_NOREUSE as isize,
+}
+
+/// Says how `length` bytes from `offset` on will be used; 0 is up to the end (`IORING_OP_FADVISE`, since 5.6).
+pub fn fadvise<'d>(file: &'d impl Target, advice: Advice, offset: u64, length: u32) -> Request<'d> {
+    let entry = bare(opcode::Fadvise::CODE.into(), -1);
+    on_file(file, Usual { offset, length, op_flags: advice as u32, ..entry }, None)
+}
+
+/// Moves up to `length` bytes from one file to another without copying them to the program, as `splice(2)`
+/// (`IORING_OP_SPLICE`, since 5.7). One of the two is a pipe.
+///
+/// An offset in bytes is of what is no pipe; `None` is its current position. The result is a number of bytes; 0 is the
+/// end.
+pub fn splice<'d>(
+    from: &'d impl AsFd,
+    from_offset: Option<u64>,
+    to: &'d impl AsFd,
+    to_offset: Option<u64>,
+    length: u32,
+) -> Request<'d> {
+    // No offset is -1 here.
+    let [from_offset, to_offset] =
+        [from_offset, to_offset].map(|offset| offset.map_or(-1, |offset| offset.min(i64::MAX as u64) as i64));
+    let (from, to) = (Fd(fd(from)), Fd(fd(to)));
+    Parts::new(opcode::Splice::new(from, from_offset, to, to_offset, length).build()).request()
 }
 
 /// The current directory of the process, for [`openat`] (`AT_FDCWD`).
@@ -379,9 +585,13 @@ const fn current_directory() -> BorrowedFd<'static> {
 ///
 /// The file comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec.
 pub fn openat<'d>(directory: &'d impl AsFd, path: &'d CStr, options: &OpenOptions) -> Request<'d> {
-    let entry =
-        opcode::OpenAt::new(fd(directory), path.as_ptr()).flags(options.flags()).mode(options.mode).build();
-    Parts::new(entry).yielding(Yields::Descriptor).request()
+    let entry = Usual {
+        address: path.as_ptr().expose_provenance() as u64,
+        length: options.mode,
+        op_flags: options.flags() as u32,
+        ..bare(opcode::OpenAt::CODE.into(), fd(directory))
+    };
+    Parts::usual(entry).yielding(Yields::Descriptor).request()
 }
 
 /// How [`openat`] opens a file; named as in [`std::fs::OpenOptions`].
@@ -529,8 +739,7 @@ impl BitOr for Events {
 /// Waits until one of `events` happens (`IORING_OP_POLL_ADD`, since 5.1). The result is what
 /// [`Events::from_result`] takes.
 pub fn poll<'d>(descriptor: &'d impl AsFd, events: Events) -> Request<'d> {
-    let entry = opcode::PollAdd::new(fd(descriptor), events.0).build();
-    Parts::new(entry).yielding(Yields::Events).request()
+    polling(descriptor, events, 0).request()
 }
 
 /// Tells of `events` whenever they happen, until it is cancelled (`IORING_POLL_ADD_MULTI`, since
@@ -539,8 +748,15 @@ pub fn poll<'d>(descriptor: &'d impl AsFd, events: Events) -> Request<'d> {
 /// A file that is always ready, such as a regular file, is told of again and again for as long as the
 /// handler gives the data back.
 pub fn poll_multi<'d>(descriptor: &'d impl AsFd, events: Events) -> Stream<'d> {
-    let entry = opcode::PollAdd::new(fd(descriptor), events.0).multi(true).build();
-    Parts::new(entry).yielding(Yields::Events).stream()
+    const IORING_POLL_ADD_MULTI: u32 = 1;
+    polling(descriptor, events, IORING_POLL_ADD_MULTI).stream()
+}
+
+fn polling(descriptor: &impl AsFd, Events(events): Events, length: u32) -> Parts<'_> {
+    // Two halves of a word, of which the first has the events that there have always been.
+    let op_flags = if cfg!(target_endian = "big") { events.rotate_left(16) } else { events };
+    let entry = bare(opcode::PollAdd::CODE.into(), fd(descriptor));
+    Parts::usual(Usual { length, op_flags, ..entry }).yielding(Yields::Events)
 }
 
 #[cfg(test)]
@@ -561,24 +777,11 @@ mod tests {
 
     /// What an entry asks for; on which descriptor, and what it yields.
     fn parts(parts: Parts<'_>) -> (Asked, i32, Yields) {
-        let entry = match parts.draft.prepare(RING) {
-            Prepared::Usual(usual) => {
-                let Usual { opcode, descriptor, offset, address, length, op_flags } = usual;
-                return (
-                    (opcode as u8, 0, offset, address, length, op_flags),
-                    descriptor,
-                    parts.facts.yields,
-                );
-            }
-            Prepared::Entry(entry) => entry,
-            _ => panic!("built when it is queued"),
-        };
-        let bytes = sqe::bytes(&entry);
-        let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
-        let long = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
-        assert!(bytes[1] == 0 && bytes[32..].iter().all(|byte| *byte == 0), "{bytes:?}");
-        let priority = u16::from_ne_bytes([bytes[2], bytes[3]]);
-        ((bytes[0], priority, long(8), long(16), word(24), word(28)), word(4) as i32, parts.facts.yields)
+        let Prepared::Usual(usual) = parts.draft.prepare(RING) else { panic!("nothing is kept for it") };
+        let Usual { opcode, descriptor, offset, address, length, op_flags } = usual;
+        assert_eq!(opcode >> 8 & 0xFF, 0, "no flags");
+        let asked = (opcode as u8, (opcode >> 16) as u16, offset, address, length, op_flags);
+        (asked, descriptor, parts.facts.yields)
     }
 
     fn asks(request: Request<'_>, expected: Asked, descriptor: i32) {
@@ -639,7 +842,7 @@ mod tests {
             match request.parts.draft.prepare(RING) {
                 Prepared::Usual(usual) => (usual, 0),
                 Prepared::Indexed(usual, index) => (usual, index),
-                Prepared::Entry(_) | Prepared::Unbuilt(_) => panic!("it is a usual entry"),
+                _ => panic!("it is a usual entry"),
             }
         }
         fn named(request: Request<'_>) -> Named {
@@ -751,9 +954,10 @@ mod tests {
     fn timers_are_of_the_clock_that_was_meant() {
         let timer = |parts: Parts<'_>| {
             let (prepared, facts) = (parts.draft.prepare(RING), parts.facts);
-            let Prepared::Unbuilt(Unbuilt::Timeout { spec, count, flags }) = prepared else {
-                panic!("no timer")
-            };
+            let Prepared::Beside(entry, Aside::Time(spec)) = prepared else { panic!("no timer") };
+            let Usual { opcode, descriptor, offset, length, op_flags, .. } = entry;
+            assert_eq!((opcode, descriptor, length), (opcode::Timeout::CODE.into(), -1, 1));
+            let (count, flags) = (offset as u32, TimeoutFlags::from_bits_retain(op_flags));
             assert_eq!((facts.yields, facts.ticks), (Yields::Tick, count));
             // SAFETY: a `struct __kernel_timespec` is two such numbers.
             let spec = unsafe { (&raw const spec).cast::<[i64; 2]>().read() };

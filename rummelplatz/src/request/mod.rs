@@ -35,7 +35,6 @@ use std::marker::PhantomData;
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 
 use io_uring::squeue;
-use io_uring::types::{TimeoutFlags, Timespec};
 
 use crate::buffers::BufferPool;
 use crate::clock::Stamp;
@@ -44,14 +43,19 @@ use crate::fixed::Registered;
 use crate::slab::{self, Identity, Meta, Occupied, Remember, Vacancy};
 
 mod address;
+mod aside;
 mod constructors;
+mod paths;
 pub(crate) mod sqe;
 mod target;
 
 use sqe::Usual;
 
-pub use address::Address;
+pub(crate) use aside::Aside;
+
+pub use address::{Address, Peer};
 pub use constructors::*;
+pub use paths::*;
 pub use target::Target;
 
 /// One thing to do: ends with one completion.
@@ -103,28 +107,16 @@ pub(crate) enum Prepared {
     Usual(Usual),
     /// A usual one on registered memory, with its index.
     Indexed(Usual, u16),
-    /// Its fields are not the usual ones.
-    Entry(squeue::Entry),
-    Unbuilt(Unbuilt),
-}
-
-/// An entry that is built in that moment.
-pub(crate) enum Unbuilt {
-    Timeout {
-        spec: Timespec,
-        count: u32,
-        flags: TimeoutFlags,
-    },
-    Connect {
-        socket: RawFd,
-        address: Address,
-    },
-    /// The group is that of the pool in the ring, filled in before it is queued.
-    ReceiveMulti {
-        socket: RawFd,
+    /// A usual one whose address is that of what is kept beside it until the kernel has taken it in.
+    Beside(Usual, Aside),
+    /// A usual one that is given buffers. The group is that of the pool in the ring, filled in before it is queued.
+    FromPool {
+        entry: Usual,
         pool: BufferPool,
         group: u16,
     },
+    /// Its fields are not the usual ones.
+    Entry(squeue::Entry),
 }
 
 /// What a ring says of a request that it accepts.
@@ -192,7 +184,7 @@ impl Placed {
     #[inline]
     pub(crate) fn pool(&mut self) -> Option<(&BufferPool, &mut u16)> {
         match &mut self.prepared {
-            Prepared::Unbuilt(Unbuilt::ReceiveMulti { pool, group, .. }) => Some((pool, group)),
+            Prepared::FromPool { pool, group, .. } => Some((pool, group)),
             _ => None,
         }
     }
@@ -256,8 +248,16 @@ impl<'d> Parts<'d> {
         Parts { draft: Draft::Fixed(fixed), facts, closes: None }
     }
 
-    fn unbuilt(entry: Unbuilt, facts: Facts) -> Self {
-        Parts::prepared(Prepared::Unbuilt(entry), facts)
+    /// Of one whose address is that of what is kept beside it.
+    #[inline(always)]
+    fn beside(entry: Usual, aside: Aside) -> Self {
+        Parts::prepared(Prepared::Beside(entry, aside), Facts::new(entry.opcode as u8))
+    }
+
+    /// Of one that is given buffers of a pool.
+    fn from_pool(entry: Usual, pool: &BufferPool) -> Self {
+        let prepared = Prepared::FromPool { entry, pool: pool.clone(), group: 0 };
+        Parts::prepared(prepared, Facts::new(entry.opcode as u8)).yielding(Yields::Buffer)
     }
 
     fn yielding(mut self, yields: Yields) -> Self {
@@ -426,11 +426,11 @@ pub(crate) fn arm_again<D>(
     // if the kernel still had this one, nothing but Rust would use the data.
     let (facts, mut prepared) = unsafe { slot.with_value(|data| arm(data).parts.place(terms)) }?;
     let old = &mut slot.meta().facts;
-    if let Prepared::Unbuilt(Unbuilt::Timeout { count, .. }) = &mut prepared
+    if let Prepared::Beside(timer, Aside::Time(_)) = &mut prepared
         && old.ticks > 0
     {
         // What is left of a counted timer goes on; it does not start over.
-        *count = old.ticks;
+        timer.offset = old.ticks.into();
     } else {
         old.ticks = facts.ticks;
     }

@@ -44,7 +44,7 @@ pub(crate) fn bytes(entry: &squeue::Entry) -> [u8; 64] {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct Usual {
-    /// And above it `flags`, which are 0 or [`FIXED_FILE`], and `ioprio`, from bit [`PRIORITY`] on: one number is
+    /// And above it `flags`, such as [`FIXED_FILE`], and `ioprio`, from bit [`PRIORITY`] on: one number is
     /// written at once.
     pub(crate) opcode: u32,
     pub(crate) descriptor: RawFd,
@@ -56,6 +56,9 @@ pub(crate) struct Usual {
 
 /// `IOSQE_FIXED_FILE`, the first of the `flags`: the descriptor is an index into the ring's table of files.
 pub(crate) const FIXED_FILE: u32 = 1 << 8;
+
+/// `IOSQE_BUFFER_SELECT`: it is given buffers of the group whose number comes first behind the `user_data`.
+pub(crate) const BUFFER_SELECT: u32 = 1 << 8 << 5;
 
 /// Where in the number that begins an entry its `ioprio` is.
 pub(crate) const PRIORITY: u32 = 16;
@@ -93,13 +96,14 @@ impl Usual {
     }
 }
 
-/// Writes which of the ring's registered memory the entry is about: what comes first behind the `user_data`.
+/// Writes which of the ring's registered memory, or which of its groups of buffers, the entry is about: what comes
+/// first behind the `user_data`.
 ///
 /// # Safety
 ///
 /// As of [`Usual::write`].
 #[inline(always)]
-pub(crate) unsafe fn write_buffer_index(place: NonNull<squeue::Entry>, index: u16) {
+pub(crate) unsafe fn write_index(place: NonNull<squeue::Entry>, index: u16) {
     // SAFETY: it is within the entry, and aligned; that this may be written to is the caller's promise.
     unsafe { place.cast::<u8>().add(REST).cast::<u16>().write(index) };
 }

@@ -1,0 +1,126 @@
+//! What the kernel reads only while it takes an entry in: it is passed by value, and kept beside the entry until then.
+
+use std::mem::offset_of;
+
+use io_uring::types::Timespec;
+
+use super::Address;
+
+/// What an entry's address leads to.
+pub(crate) enum Aside {
+    Nothing,
+    Time(Timespec),
+    Address(Address),
+    Pieces(Pieces),
+    /// One piece, for this address.
+    Datagram(Header, Piece, Address),
+}
+
+impl Aside {
+    /// Where it is, as the kernel is told: good while `self` is neither moved nor dropped.
+    pub(crate) fn settle(&mut self) -> u64 {
+        match self {
+            Aside::Nothing => 0,
+            Aside::Time(time) => (&raw const *time).expose_provenance() as u64,
+            Aside::Address(address) => address.raw().0.expose_provenance() as u64,
+            Aside::Pieces(pieces) => pieces.as_slice().as_ptr().expose_provenance() as u64,
+            Aside::Datagram(header, piece, address) => {
+                let (name, length) = address.raw();
+                header.lead_to(name.expose_provenance(), length, piece)
+            }
+        }
+    }
+}
+
+/// What a message consists of (`struct msghdr`).
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct Header {
+    name: usize,
+    pub(crate) name_length: libc::socklen_t,
+    pieces: usize,
+    piece_count: usize,
+    control: usize,
+    control_length: usize,
+    flags: libc::c_int,
+}
+
+const _: () = assert!(size_of::<Header>() == size_of::<libc::msghdr>());
+const _: () = assert!(offset_of!(Header, name_length) == offset_of!(libc::msghdr, msg_namelen));
+const _: () = assert!(offset_of!(Header, pieces) == offset_of!(libc::msghdr, msg_iov));
+const _: () = assert!(offset_of!(Header, flags) == offset_of!(libc::msghdr, msg_flags));
+
+impl Header {
+    /// Makes it say where a name and one piece are. Returns where itself is.
+    pub(crate) fn lead_to(&mut self, name: usize, name_length: libc::socklen_t, piece: &Piece) -> u64 {
+        let pieces = (&raw const *piece).expose_provenance();
+        *self = Header { name, name_length, pieces, piece_count: 1, ..Header::default() };
+        (&raw mut *self).expose_provenance() as u64
+    }
+}
+
+/// A piece of memory (`struct iovec`).
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct Piece {
+    address: usize,
+    length: usize,
+}
+
+const _: () = assert!(size_of::<Piece>() == size_of::<libc::iovec>());
+const _: () = assert!(offset_of!(Piece, length) == offset_of!(libc::iovec, iov_len));
+
+impl Piece {
+    #[inline]
+    pub(crate) fn new<T>(start: *const T, length: usize) -> Piece {
+        Piece { address: start.expose_provenance(), length }
+    }
+}
+
+/// Pieces of memory, in order: a few in place, more behind a pointer.
+pub(crate) enum Pieces {
+    Few([Piece; Pieces::FEW], usize),
+    Many(Box<[Piece]>),
+}
+
+impl Pieces {
+    pub(crate) const FEW: usize = 4;
+
+    pub(crate) fn new(pieces: &[Piece]) -> Pieces {
+        let mut few = [Piece::default(); Self::FEW];
+        match few.get_mut(..pieces.len()) {
+            Some(places) => {
+                places.copy_from_slice(pieces);
+                Pieces::Few(few, pieces.len())
+            }
+            None => Pieces::Many(pieces.into()),
+        }
+    }
+
+    fn as_slice(&self) -> &[Piece] {
+        match self {
+            Pieces::Few(few, count) => &few[..*count],
+            Pieces::Many(many) => many,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_where_they_are_said_to_be() {
+        for count in [0, 1, Pieces::FEW, Pieces::FEW + 1, 100] {
+            let pieces: Vec<Piece> =
+                (0..count).map(|number| Piece { address: number, length: 2 * number }).collect();
+            let mut aside = Aside::Pieces(Pieces::new(&pieces));
+            let address = std::ptr::with_exposed_provenance::<libc::iovec>(aside.settle() as usize);
+            for number in 0..count {
+                // SAFETY: there are so many.
+                let piece = unsafe { address.add(number).read() };
+                assert_eq!((piece.iov_base.addr(), piece.iov_len), (number, 2 * number), "of {count}");
+            }
+        }
+    }
+}

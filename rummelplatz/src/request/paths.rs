@@ -1,0 +1,178 @@
+//! What has to do with names of files: they are relative to a directory, or to [`CWD`](super::CWD).
+
+use std::ffi::CStr;
+use std::fmt;
+use std::os::fd::AsFd;
+use std::time::{Duration, SystemTime};
+
+use io_uring::opcode;
+
+use super::constructors::{bare, fd};
+use super::sqe::Usual;
+use super::{Parts, Request};
+
+/// An entry on a name in a directory.
+fn named<'d>(opcode: u8, directory: &'d impl AsFd, path: &'d CStr) -> Usual {
+    Usual { address: address_of(path), ..bare(opcode.into(), fd(directory)) }
+}
+
+/// An entry on two names in two directories.
+fn from_to<'d>(
+    opcode: u8,
+    (directory, path): (&'d impl AsFd, &'d CStr),
+    (to_directory, to_path): (&'d impl AsFd, &'d CStr),
+) -> Usual {
+    let (offset, length) = (address_of(to_path), fd(to_directory) as u32);
+    Usual { offset, length, ..named(opcode, directory, path) }
+}
+
+fn address_of(path: &CStr) -> u64 {
+    path.as_ptr().expose_provenance() as u64
+}
+
+/// Removes a name, and the file if that was its last, as `unlink(2)` (`IORING_OP_UNLINKAT`, since 5.11).
+pub fn unlinkat<'d>(directory: &'d impl AsFd, path: &'d CStr) -> Request<'d> {
+    Parts::usual(named(opcode::UnlinkAt::CODE, directory, path)).request()
+}
+
+/// Removes an empty directory, as `rmdir(2)` (`AT_REMOVEDIR`, since 5.11).
+pub fn rmdirat<'d>(directory: &'d impl AsFd, path: &'d CStr) -> Request<'d> {
+    let entry = named(opcode::UnlinkAt::CODE, directory, path);
+    Parts::usual(Usual { op_flags: libc::AT_REMOVEDIR as u32, ..entry }).request()
+}
+
+/// Makes a directory with the permissions `mode`, before the umask, as `mkdir(2)` (`IORING_OP_MKDIRAT`, since 5.15).
+pub fn mkdirat<'d>(directory: &'d impl AsFd, path: &'d CStr, mode: u32) -> Request<'d> {
+    Parts::usual(Usual { length: mode, ..named(opcode::MkDirAt::CODE, directory, path) }).request()
+}
+
+/// What [`renameat`] does where the new name is taken (`renameat2(2)`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Rename {
+    /// Puts it in the place of what was there.
+    Replace,
+    /// Fails with `EEXIST` (`RENAME_NOREPLACE`).
+    NoReplace,
+    /// Exchanges the two (`RENAME_EXCHANGE`).
+    Exchange,
+}
+
+/// Gives a file another name, as `renameat2(2)` (`IORING_OP_RENAMEAT`, since 5.11).
+pub fn renameat<'d>(
+    directory: &'d impl AsFd,
+    path: &'d CStr,
+    new_directory: &'d impl AsFd,
+    new_path: &'d CStr,
+    how: Rename,
+) -> Request<'d> {
+    let op_flags = match how {
+        Rename::Replace => 0,
+        Rename::NoReplace => libc::RENAME_NOREPLACE,
+        Rename::Exchange => libc::RENAME_EXCHANGE,
+    };
+    let entry = from_to(opcode::RenameAt::CODE, (directory, path), (new_directory, new_path));
+    Parts::usual(Usual { op_flags, ..entry }).request()
+}
+
+/// Gives a file one more name, as `linkat(2)` (`IORING_OP_LINKAT`, since 5.15).
+pub fn linkat<'d>(
+    directory: &'d impl AsFd,
+    path: &'d CStr,
+    new_directory: &'d impl AsFd,
+    new_path: &'d CStr,
+) -> Request<'d> {
+    Parts::usual(from_to(opcode::LinkAt::CODE, (directory, path), (new_directory, new_path))).request()
+}
+
+/// Makes a symbolic link at `path` that leads to `target`, as `symlinkat(2)` (`IORING_OP_SYMLINKAT`, since 5.15).
+pub fn symlinkat<'d>(target: &'d CStr, directory: &'d impl AsFd, path: &'d CStr) -> Request<'d> {
+    let entry = named(opcode::SymlinkAt::CODE, directory, target);
+    Parts::usual(Usual { offset: address_of(path), ..entry }).request()
+}
+
+/// What [`statx`] finds out about a file, all of it zero until then.
+#[derive(Clone, Copy)]
+pub struct Statx(libc::statx);
+
+impl Default for Statx {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Statx {
+    /// Nothing is known yet.
+    pub const fn new() -> Statx {
+        // SAFETY: it is made of numbers.
+        Statx(unsafe { std::mem::zeroed() })
+    }
+
+    /// The size in bytes.
+    pub const fn len(&self) -> u64 {
+        self.0.stx_size
+    }
+
+    /// Whether the size is zero.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The kind of file and its permissions (`st_mode`).
+    pub const fn mode(&self) -> u32 {
+        self.0.stx_mode as u32
+    }
+
+    /// Whether it is a directory.
+    pub const fn is_dir(&self) -> bool {
+        self.mode() & libc::S_IFMT == libc::S_IFDIR
+    }
+
+    /// Whether it is a regular file.
+    pub const fn is_file(&self) -> bool {
+        self.mode() & libc::S_IFMT == libc::S_IFREG
+    }
+
+    /// When its contents last changed; `None` for a time that can't be represented.
+    pub fn modified(&self) -> Option<SystemTime> {
+        let libc::statx_timestamp { tv_sec, tv_nsec, .. } = self.0.stx_mtime;
+        let seconds = Duration::from_secs(tv_sec.unsigned_abs());
+        let whole = match tv_sec >= 0 {
+            true => SystemTime::UNIX_EPOCH.checked_add(seconds),
+            false => SystemTime::UNIX_EPOCH.checked_sub(seconds),
+        };
+        whole?.checked_add(Duration::from_nanos(tv_nsec.into()))
+    }
+
+    /// All that the kernel has said (`struct statx`).
+    pub const fn as_raw(&self) -> &libc::statx {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Statx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Statx").field("mode", &self.mode()).field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// What is asked for: the basic fields and the time of birth.
+const MASK: u32 = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
+
+/// Finds out about a file by its name, as `statx(2)` (`IORING_OP_STATX`, since 5.6). Symbolic links are followed.
+///
+/// Asks for the basic fields and the time of birth; what the file system does not know is left out of `stx_mask`.
+pub fn statx<'d>(directory: &'d impl AsFd, path: &'d CStr, statx: &'d mut Statx) -> Request<'d> {
+    stat(directory, path, statx, 0)
+}
+
+/// Finds out about an open file, as `fstat(2)` (`AT_EMPTY_PATH`, since 5.6).
+pub fn fstat<'d>(file: &'d impl AsFd, statx: &'d mut Statx) -> Request<'d> {
+    stat(file, c"", statx, libc::AT_EMPTY_PATH)
+}
+
+fn stat<'d>(directory: &'d impl AsFd, path: &'d CStr, statx: &'d mut Statx, flags: i32) -> Request<'d> {
+    let offset = (&raw mut statx.0).expose_provenance() as u64;
+    let entry = named(opcode::Statx::CODE, directory, path);
+    Parts::usual(Usual { offset, length: MASK, op_flags: flags as u32, ..entry }).request()
+}

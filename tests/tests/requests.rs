@@ -1,0 +1,410 @@
+//! Requests, one by one, beside what std says of the same: names of files, room on disk, vectors, datagrams, sockets.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, Statx};
+use rummelplatz::{BufferPool, Completion, ControlFlow, Request, Stream, request};
+use rummelplatz_tests::{Bench, Log, Script, outcome, pipe, watched};
+
+/// Submits one request; its completion, and its data.
+fn complete<D: Send + 'static>(data: D, build: for<'d> fn(&'d mut D) -> Request<'d>) -> (Completion, D) {
+    let completed = Log::new();
+    let log = completed.clone();
+    let script = Script::new()
+        .on_setup_once(move |mut submitter| {
+            submitter.submit(data, build)?;
+            Ok(())
+        })
+        .on_completion(move |completion, data, _| {
+            log.push((completion, data));
+            (ControlFlow::Continue, None)
+        });
+    Bench::with(4, script).run().unwrap();
+    completed.take().pop().unwrap()
+}
+
+/// As [`complete`]; its result, and its data.
+fn once<D: Send + 'static>(data: D, build: for<'d> fn(&'d mut D) -> Request<'d>) -> (Result<u32, i32>, D) {
+    let (completion, data) = complete(data, build);
+    (outcome(&completion), data)
+}
+
+/// A directory of a test, and paths in it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Directory {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Directory(path)
+    }
+
+    fn file(&self, name: &str, content: &[u8]) -> CString {
+        fs::write(self.0.join(name), content).unwrap();
+        self.path(name)
+    }
+
+    fn path(&self, name: &str) -> CString {
+        CString::new(self.0.join(name).as_os_str().as_bytes()).unwrap()
+    }
+
+    fn open(&self) -> File {
+        File::open(&self.0).unwrap()
+    }
+
+    fn read(&self, name: &str) -> Option<Vec<u8>> {
+        fs::read(self.0.join(name)).ok()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+#[test]
+fn names_come_and_go() {
+    watched(|| {
+        let there = Directory::new("names");
+        there.file("one", b"first");
+        let name = |name: &str| CString::new(name).unwrap();
+        let paths = |from: &str, to: &str| (there.open(), name(from), name(to));
+        let done = Ok(0);
+
+        let link = paths("one", "two");
+        assert_eq!(once(link, |(at, from, to)| request::linkat(at, from, at, to)).0, done);
+        assert_eq!(there.read("two").unwrap(), b"first");
+        let symlink = paths("one", "three");
+        assert_eq!(once(symlink, |(at, from, to)| request::symlinkat(from, at, to)).0, done);
+        assert_eq!(fs::read_link(there.0.join("three")).unwrap(), Path::new("one"));
+
+        there.file("other", b"second");
+        let rename = || paths("other", "two");
+        let kept = once(rename(), |(at, from, to)| request::renameat(at, from, at, to, Rename::NoReplace)).0;
+        assert_eq!(kept, Err(libc::EEXIST));
+        let swapped =
+            once(rename(), |(at, from, to)| request::renameat(at, from, at, to, Rename::Exchange)).0;
+        assert_eq!((swapped, there.read("two").unwrap()), (done, b"second".to_vec()));
+        let moved = once(rename(), |(at, from, to)| request::renameat(at, from, at, to, Rename::Replace)).0;
+        assert_eq!((moved, there.read("other")), (done, None));
+        assert_eq!(there.read("two").unwrap(), b"first");
+
+        let absolute = (CWD, there.path("two"));
+        assert_eq!(once(absolute, |(at, path)| request::unlinkat(at, path)).0, done);
+        assert_eq!(there.read("two"), None);
+        assert_eq!(
+            once((CWD, there.path("two")), |(at, path)| request::unlinkat(at, path)).0,
+            Err(libc::ENOENT)
+        );
+
+        let made = once((there.open(), name("below")), |(at, path)| request::mkdirat(at, path, 0o700)).0;
+        let mode = fs::metadata(there.0.join("below")).unwrap().permissions().mode();
+        assert_eq!((made, mode & 0o777), (done, 0o700));
+        let not_a_file = once((there.open(), name("below")), |(at, path)| request::unlinkat(at, path)).0;
+        assert_eq!(not_a_file, Err(libc::EISDIR));
+        assert_eq!(once((there.open(), name("below")), |(at, path)| request::rmdirat(at, path)).0, done);
+        assert!(!there.0.join("below").exists());
+    });
+}
+
+#[test]
+fn what_is_known_of_a_file_is_what_std_knows() {
+    watched(|| {
+        let there = Directory::new("stat");
+        let path = there.file("file", &[7; 12345]);
+        let known = fs::metadata(there.0.join("file")).unwrap();
+        let is_it = |statx: &Statx| {
+            assert_eq!((statx.len(), statx.mode(), statx.is_file()), (12345, known.mode(), true));
+            assert_eq!((statx.modified(), statx.is_dir()), (known.modified().ok(), false));
+            assert_eq!(statx.as_raw().stx_ino, known.ino());
+        };
+        let (result, (_, _, statx)) =
+            once((CWD, path, Statx::new()), |(at, path, statx)| request::statx(at, path, statx));
+        assert_eq!(result, Ok(0));
+        is_it(&statx);
+        let open = (File::open(there.0.join("file")).unwrap(), Statx::new());
+        let (result, (_, statx)) = once(open, |(file, statx)| request::fstat(file, statx));
+        assert_eq!(result, Ok(0));
+        is_it(&statx);
+        let (result, (_, statx)) =
+            once((there.open(), Statx::new()), |(file, statx)| request::fstat(file, statx));
+        assert!(result == Ok(0) && statx.is_dir());
+        let nobody = (CWD, there.path("nobody"), Statx::new());
+        let (result, (_, _, statx)) = once(nobody, |(at, path, statx)| request::statx(at, path, statx));
+        assert_eq!(
+            (result, statx.len(), statx.modified()),
+            (Err(libc::ENOENT), 0, Some(std::time::UNIX_EPOCH))
+        );
+    });
+}
+
+#[test]
+fn a_file_grows_and_shrinks_and_gets_holes() {
+    watched(|| {
+        let there = Directory::new("room");
+        there.file("file", &[7; 16384]);
+        let path = there.0.join("file");
+        let file = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let length = || fs::metadata(&path).unwrap().len();
+
+        assert_eq!(once(file(), |file| request::ftruncate(file, 12288)).0, Ok(0));
+        assert_eq!(length(), 12288);
+        assert_eq!(once(file(), |file| request::fallocate(file, Allocate::Extend, 12288, 4096)).0, Ok(0));
+        assert_eq!(length(), 16384);
+        assert_eq!(once(file(), |file| request::fallocate(file, Allocate::KeepSize, 16384, 4096)).0, Ok(0));
+        assert_eq!(length(), 16384, "though there is room for more");
+        let holed = once(file(), |file| request::fallocate(file, Allocate::PunchHole, 4096, 4096)).0;
+        // Not every file system can.
+        if holed != Err(libc::EOPNOTSUPP) {
+            assert_eq!(holed, Ok(0));
+            let mut bytes = [1; 12288];
+            file().read_exact_at(&mut bytes, 0).unwrap();
+            assert!(bytes[..4096] == [7; 4096] && bytes[4096..8192] == [0; 4096]);
+        }
+        for advice in [
+            Advice::Normal,
+            Advice::Random,
+            Advice::Sequential,
+            Advice::WillNeed,
+            Advice::DontNeed,
+            Advice::NoReuse,
+        ] {
+            let (result, _) = once((file(), advice), |(file, advice)| request::fadvise(file, *advice, 0, 0));
+            assert_eq!(result, Ok(0), "{advice:?}");
+        }
+        let (pipe, _) = pipe();
+        assert_eq!(once(pipe, |pipe| request::ftruncate(pipe, 0)).0, Err(libc::EINVAL), "it has no length");
+    });
+}
+
+#[test]
+fn several_buffers_are_written_and_read_in_their_order() {
+    watched(|| {
+        let there = Directory::new("vectors");
+        there.file("file", b"");
+        let path = there.0.join("file");
+        let mut file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let data = (file.try_clone().unwrap(), *b"head ", vec![b'x'; 3], String::from(" tail"));
+        let (result, _) = once(data, |(file, head, body, tail)| {
+            request::writev_at(file, [&*head, body, tail.as_bytes()], 2)
+        });
+        assert_eq!((result, there.read("file").unwrap()), (Ok(13), b"\0\0head xxx tail".to_vec()));
+
+        // As many as are kept in place, and more.
+        let data = (file.try_clone().unwrap(), [[0; 2]; 7]);
+        let (result, (_, read)) = once(data, |(file, parts)| {
+            request::readv_at(file, parts.each_mut().map(|part| &mut part[..]), 1)
+        });
+        assert_eq!((result, read.concat()), (Ok(14), b"\0head xxx tail".to_vec()));
+        let data = (file.try_clone().unwrap(), [0; 1], [0; 2], [0; 3], [0; 4]);
+        let (result, (_, a, b, c, d)) =
+            once(data, |(file, a, b, c, d)| request::readv_at(file, [a, b, c, d], 2));
+        assert_eq!((result, a, b, c, d), (Ok(10), *b"h", *b"ea", *b"d x", *b"xx t"));
+
+        // At the file's own position, and with nothing to move.
+        file.seek(std::io::SeekFrom::Start(2)).unwrap();
+        let (result, _) = once((file.try_clone().unwrap(), *b"HE"), |(file, bytes)| {
+            let (first, second) = bytes.split_at(1);
+            request::writev(file, [first, &[], second])
+        });
+        assert_eq!((result, &there.read("file").unwrap()[..6]), (Ok(2), &b"\0\0HEad"[..]));
+        let (result, (_, bytes)) =
+            once((file.try_clone().unwrap(), [0; 3]), |(file, bytes)| request::readv(file, [bytes]));
+        assert_eq!((result, bytes), (Ok(3), *b"ad "));
+        assert_eq!(once(file, |file| request::writev(file, [])).0, Ok(0));
+    });
+}
+
+#[test]
+fn vectors_that_wait_for_room_are_kept_as_they_were() {
+    watched(|| {
+        const COUNT: usize = 40;
+        let (reader, writer) = pipe();
+        let writer = std::sync::Arc::new(writer);
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                for number in 0..COUNT as u8 {
+                    let data = (writer.clone(), [number; 3]);
+                    submitter.submit(data, |(pipe, bytes)| {
+                        let (first, rest) = bytes.split_at(1);
+                        match first[0] % 2 {
+                            0 => request::writev(pipe, [rest, first]),
+                            _ => request::writev(pipe, [&rest[1..], first, &[], &[], &[], &rest[..1]]),
+                        }
+                    })?;
+                }
+                Ok(())
+            })
+            .on_completion(|completion, _, _| {
+                assert_eq!(outcome(&completion), Ok(3));
+                (ControlFlow::Continue, None)
+            });
+        // More than fit: so most are in the backlog for a time.
+        Bench::builder(script, Script::new()).entries(2.try_into().unwrap()).build().unwrap().run().unwrap();
+        let mut bytes = Vec::new();
+        File::from(reader).read_to_end(&mut bytes).unwrap();
+        let mut threes: Vec<&[u8]> = bytes.chunks(3).collect();
+        threes.sort();
+        let expected: Vec<[u8; 3]> = (0..COUNT as u8).map(|number| [number; 3]).collect();
+        assert_eq!(threes, expected);
+    });
+}
+
+#[test]
+fn bytes_are_spliced_through_a_pipe() {
+    watched(|| {
+        let there = Directory::new("splice");
+        there.file("from", b"0123456789");
+        let (reader, writer) = pipe();
+        let from = File::open(there.0.join("from")).unwrap();
+        let moved = once((from, writer), |(from, pipe)| request::splice(from, Some(3), pipe, None, 5)).0;
+        assert_eq!(moved, Ok(5));
+        let to = File::create(there.0.join("to")).unwrap();
+        let (moved, (reader, _)) =
+            once((reader, to), |(pipe, to)| request::splice(pipe, None, to, Some(1), 100));
+        assert_eq!((moved, there.read("to").unwrap()), (Ok(5), b"\x0034567".to_vec()));
+        let (ended, _) = once((reader, File::create(there.0.join("to")).unwrap()), |(pipe, to)| {
+            request::splice(pipe, None, to, None, 1)
+        });
+        assert_eq!(ended, Ok(0), "nobody has the other end");
+    });
+}
+
+#[test]
+fn a_datagram_says_where_it_came_from_and_goes_where_it_is_sent() {
+    watched(|| {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(ours) = UdpSocket::bind(address) else {
+                eprintln!("skipped: nothing can be bound to {address}");
+                continue;
+            };
+            let theirs = UdpSocket::bind(address).unwrap();
+            let (here, there) = (ours.local_addr().unwrap(), theirs.local_addr().unwrap());
+            theirs.send_to(b"longer than the buffer", here).unwrap();
+            let (result, (ours, bytes, peer)) = once((ours, [0; 6], Peer::new()), |(socket, bytes, peer)| {
+                request::recv_from(socket, bytes, peer)
+            });
+            assert_eq!((result, bytes, peer.address()), (Ok(6), *b"longer", Some(there)));
+            let (result, (ours, ..)) = once((ours, bytes, peer), |(socket, bytes, peer)| {
+                request::send_to(socket, &bytes[..4], peer.address().unwrap())
+            });
+            assert_eq!(result, Ok(4));
+            let mut answer = [0; 10];
+            let (length, sender) = theirs.recv_from(&mut answer).unwrap();
+            assert_eq!((&answer[..length], sender), (&b"long"[..], here));
+            // Broadcasts must be asked for.
+            let (result, _) = once(ours, |socket| {
+                request::send_to(socket, b"x", SocketAddr::from(([255, 255, 255, 255], 1)))
+            });
+            let is_refused =
+                matches!(result, Err(libc::EACCES | libc::EAFNOSUPPORT | libc::EINVAL | libc::ENETUNREACH));
+            assert!(is_refused, "{result:?}");
+        }
+        // A peer without an Internet address.
+        let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        theirs.send(b"x").unwrap();
+        let (result, (.., peer)) = once((ours, [0; 1], Peer::new()), |(socket, bytes, peer)| {
+            request::recv_from(socket, bytes, peer)
+        });
+        assert_eq!((result, peer.address()), (Ok(1), None));
+    });
+}
+
+#[test]
+fn a_server_is_made_of_requests() {
+    watched(|| {
+        let (completion, ()) = complete((), |()| request::socket(libc::AF_INET, libc::SOCK_STREAM, 0));
+        let socket: OwnedFd = completion.into_fd().unwrap();
+        // SAFETY: a plain call.
+        let flags = unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFD) };
+        assert_ne!(flags & libc::FD_CLOEXEC, 0, "it is not inherited");
+        let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let (bound, (socket, _)) =
+            once((socket, anywhere), |(socket, address)| request::bind(socket, *address));
+        // Linux 6.11 has both.
+        if bound == Err(libc::EINVAL) {
+            return eprintln!("skipped: this kernel binds no sockets");
+        }
+        assert_eq!(bound, Ok(0));
+        let (listens, socket) = once(socket, |socket| request::listen(socket, 5));
+        assert_eq!(listens, Ok(0));
+        let listener = TcpListener::from(socket);
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (completion, listener) = complete(listener, |listener| request::accept(listener));
+        let accepted = TcpStream::from(completion.into_fd().unwrap());
+        assert_eq!(accepted.peer_addr().unwrap(), client.local_addr().unwrap());
+        let taken = (UdpSocket::bind("127.0.0.1:0").unwrap(), listener.local_addr().unwrap());
+        assert_eq!(
+            once(taken, |(socket, address)| request::bind(socket, *address)).0,
+            Err(libc::EINVAL),
+            "bound already"
+        );
+        let refused = complete((), |()| request::socket(-1, libc::SOCK_STREAM, 0)).0;
+        assert_eq!(outcome(&refused), Err(libc::EAFNOSUPPORT));
+    });
+}
+
+#[test]
+fn a_pipe_is_read_again_and_again_into_a_pool() {
+    watched(|| {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let pool = BufferPool::new(2, 4).unwrap();
+        let seen = Log::new();
+        let log = seen.clone();
+        let data = (OwnedFd::from(reader), pool.clone());
+        writer.write_all(b"abc").unwrap();
+        let mut writer = Some(writer);
+        fn read((pipe, pool): &mut (OwnedFd, BufferPool)) -> Stream<'_> {
+            request::read_multi(pipe, pool)
+        }
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.stream(data, read)?;
+                Ok(())
+            })
+            .on_completion(move |completion, data, _| {
+                let more = completion.more();
+                // Both buffers may be full before the first of them is given back.
+                if outcome(&completion) != Err(libc::ENOBUFS) {
+                    log.push((completion.into_buffer().unwrap().to_vec(), more));
+                }
+                if let Some(mut writer) = writer.take() {
+                    writer.write_all(b"more than one buffer").unwrap();
+                }
+                (ControlFlow::Continue, more.then_some(data))
+            });
+        Bench::with(4, script).run().unwrap();
+        let seen = seen.take();
+        assert_eq!(seen[0], (b"abc".to_vec(), true));
+        let bytes: Vec<u8> = seen.iter().flat_map(|(bytes, _)| bytes.iter().copied()).collect();
+        assert_eq!(bytes, b"abcmore than one buffer");
+        assert!(seen.iter().all(|(bytes, _)| bytes.len() <= 4));
+        assert_eq!(seen.last(), Some(&(Vec::new(), false)), "the end");
+        assert_eq!(pool.available(), 2);
+
+        let there = Directory::new("read-multi");
+        there.file("file", b"on disk");
+        let seen = Log::new();
+        let log = seen.clone();
+        let data = (OwnedFd::from(File::open(there.0.join("file")).unwrap()), pool);
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.stream(data, read)?;
+                Ok(())
+            })
+            .on_completion(move |completion, _, _| {
+                log.push((outcome(&completion), completion.more()));
+                (ControlFlow::Continue, None)
+            });
+        Bench::with(4, script).run().unwrap();
+        assert_eq!(seen.take(), [(Err(libc::EBADFD), false)]);
+    });
+}
