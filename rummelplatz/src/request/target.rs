@@ -8,8 +8,8 @@ use crate::fixed::{FixedFile, Registered};
 ///
 /// It can't be implemented for anything else.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no file: it has no descriptor",
-    note = "requests take a reference to something that is `AsFd`, or to a `FixedFile`"
+    message = "`{Self}` owns no descriptor",
+    note = "a request takes a reference to what does (`AsFd`), never a number; or to a `FixedFile`"
 )]
 pub trait Target: sealed::Target {}
 
