@@ -329,7 +329,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// # Errors
     ///
     /// [`PoolInUse`](SubmitError::PoolInUse) if another ring has them; [`PoolRefused`](SubmitError::PoolRefused) if the
-    /// kernel refuses: `ENOMEM` beyond `RLIMIT_MEMLOCK`, `EINVAL` before Linux 5.19.
+    /// kernel refuses: `ENOMEM` beyond `RLIMIT_MEMLOCK`, `EMFILE` beyond that number, `EEXIST` in another thread than
+    /// the ring's, `EINVAL` before Linux 5.19.
     pub fn register_buffers(&mut self, buffers: &FixedBuffers) -> Result<(), SubmitError> {
         self.inner().core.adopt_memory(buffers)
     }
@@ -339,8 +340,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     ///
     /// # Errors
     ///
-    /// [`PoolRefused`](SubmitError::PoolRefused) if the kernel refuses: `EMFILE` beyond that number, `EINVAL` before
-    /// Linux 5.19.
+    /// [`PoolRefused`](SubmitError::PoolRefused) if the kernel refuses: `EMFILE` beyond that number, `EEXIST` in another
+    /// thread than the ring's, `EINVAL` before Linux 5.19.
     pub fn register_file(&mut self, file: impl AsFd) -> Result<FixedFile, SubmitError> {
         self.inner().core.adopt_file(file.as_fd())
     }
@@ -349,8 +350,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     ///
     /// # Errors
     ///
-    /// Hands the file back if it is not of this ring (any more), or if there is another clone of it, as a request has
-    /// in its data that may be in flight.
+    /// Hands the file back if it is not of this ring (any more), if this is another thread than the ring's, or if there
+    /// is another clone of it, as a request has in its data that may be in flight.
     pub fn unregister_file(&mut self, file: FixedFile) -> Result<(), FixedFile> {
         self.inner().core.expel_file(file)
     }

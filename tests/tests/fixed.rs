@@ -12,8 +12,8 @@ use rummelplatz::{
     ControlFlow, FixedBuffer, FixedBuffers, FixedFile, RawRing, Request, SubmitError, request,
 };
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Log, Script, become_nobody, in_child, open_descriptors, outcome, pipe, set_limit,
-    tcp_pair, watched,
+    Bench, BenchSubmitter, Log, Script, become_nobody, in_child, in_fork, open_descriptors, outcome, pipe,
+    set_limit, tcp_pair, watched,
 };
 
 const SIZE: usize = 4096;
@@ -320,6 +320,47 @@ fn a_ring_that_is_dropped_under_way_gives_all_of_it_back() {
             assert_eq!(open_descriptors(), before);
             let mut next = Bench::with(4, Script::<()>::new());
             next.submitter(Bench::FIRST).register_buffers(&buffers).expect("it was given back");
+        });
+    });
+}
+
+#[test]
+fn only_the_thread_and_the_process_of_the_ring_change_what_it_has() {
+    watched(|| {
+        in_child(|| {
+            let buffers = FixedBuffers::new(1, 8).unwrap();
+            let (reader, writer) = pipe();
+            let mut ring = Bench::with(4, Script::<(FixedFile, FixedBuffer)>::new());
+            ring.submitter(Bench::FIRST).register_buffers(&buffers).unwrap();
+            let file = ring.submitter(Bench::FIRST).register_file(writer).unwrap();
+            in_fork(|| {
+                let mut submitter = ring.submitter(Bench::FIRST);
+                assert_eq!(submitter.register_buffers(&buffers), Err(SubmitError::Forked));
+                assert!(submitter.unregister_file(file.clone()).is_err());
+                // As if the child had ended without a fork.
+                // SAFETY: the ring of this process is not used any more.
+                drop(unsafe { std::ptr::read(&raw const ring) });
+            });
+            ring.turn().unwrap();
+            let elsewhere = thread::scope(|scope| {
+                let change = || {
+                    let mut submitter = ring.submitter(Bench::FIRST);
+                    let other = FixedBuffers::new(1, 8).unwrap();
+                    let registered = submitter.register_buffers(&other);
+                    (registered, submitter.unregister_file(file).unwrap_err())
+                };
+                scope.spawn(change).join().unwrap()
+            });
+            let (registered, file) = elsewhere;
+            assert_eq!(registered, Err(SubmitError::PoolRefused(libc::EEXIST)));
+            let data = (file, buffers.take().unwrap());
+            ring.submitter(Bench::FIRST)
+                .submit(data, |(file, buffer)| request::write_fixed(file, buffer))
+                .unwrap();
+            ring.run().unwrap();
+            let mut bytes = Vec::new();
+            File::from(reader).read_to_end(&mut bytes).unwrap();
+            assert_eq!(bytes, [0; 8], "all was as before");
         });
     });
 }

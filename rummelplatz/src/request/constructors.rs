@@ -391,7 +391,7 @@ pub fn write_at<'d>(file: &'d impl Target, buffer: &'d [u8], offset: u64) -> Req
     on_bytes(opcode::Write::CODE, file, (buffer.as_ptr(), buffer.len()), offset, None)
 }
 
-/// As [`write`], from memory that the ring has registered (`IORING_OP_WRITE_FIXED`, since 5.1): a
+/// As [`write()`], from memory that the ring has registered (`IORING_OP_WRITE_FIXED`, since 5.1): a
 /// [`FixedBuffer`](crate::FixedBuffer), or a part of one.
 ///
 /// If its [`FixedBuffers`](crate::FixedBuffers) are not registered with the ring, this ends with `EFAULT`.

@@ -20,9 +20,21 @@
 //! }
 //! ```
 //!
-//! What the kernel reads only while it takes an entry in (a time, an address to connect to) is
-//! passed by value. Lengths above `u32::MAX` are cut to what one entry can say, as the kernel itself
-//! cuts them: check how much was done.
+//! What the kernel reads only while it takes an entry in (a time, an address to connect to, the pieces
+//! of a vector) is passed by value. Lengths above `u32::MAX` are cut to what one entry can say, as the
+//! kernel itself cuts them: check how much was done.
+//!
+//! | | requests | streams |
+//! |---|---|---|
+//! | time | [`timeout`], [`timeout_at`], [`timeout_at_time`] | [`timeout_multi`], [`timeout_multi_times`] |
+//! | connections | [`socket`], [`bind`], [`listen`], [`accept`], [`connect`], [`shutdown`] | [`accept_multi`] |
+//! | bytes of sockets | [`recv`], [`recv_from`], [`send`], [`send_to`], [`send_zc`], [`send_zc_fixed`] | [`recv_multi`] |
+//! | bytes of files, pipes and all else | [`read_at`], [`readv_at`], [`read_fixed_at`], [`write_at`], [`writev_at`], [`write_fixed_at`], each also without `_at`; [`splice`] | [`read_multi`] |
+//! | files | [`openat`], [`fsync`], [`fdatasync`], [`fallocate`], [`ftruncate`], [`fadvise`], [`fstat`] | |
+//! | names | [`statx`], [`unlinkat`], [`renameat`], [`linkat`], [`symlinkat`], [`mkdirat`], [`rmdirat`] | |
+//! | anything | [`poll`], [`close`], [`nop`] | [`poll_multi`] |
+//!
+//! What is not here can be asked for by a [raw entry](crate::Submitter::push).
 //!
 //! # Why this is sound
 //!
