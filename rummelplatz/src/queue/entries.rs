@@ -257,16 +257,19 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
     fn nothing_is_left_of_entries_that_were_there_before() {
-        // It has fields behind the `user_data`, which a usual one has not.
-        let unusual = opcode::Splice::new(Fd(1), 2, Fd(3), 4, 5).build().personality(6);
+        // They have fields behind the `user_data`, which usual ones have not.
+        let whole = opcode::Splice::new(Fd(1), 2, Fd(3), 4, 5).build().personality(6);
+        let indexed = opcode::ReadFixed::new(Fd(-1), std::ptr::null_mut(), 0, 7).build();
         let nop = Usual { opcode: 0, descriptor: -1, offset: 0, address: 0, length: 0, op_flags: 0 };
+        let read = Usual { opcode: opcode::ReadFixed::CODE.into(), ..nop };
         // Which entries of each lap are unusual: none in some, at each place in others.
         for laps in
             [[0, 0, 0b0101, 0, 0b1010, 0b1111, 0b1000, 0], [0b0100, 0, 0b0001, 0b0001, 0, 0, 0b0010, 0]]
         {
             // How many of the places are not taken in again before the next entry.
-            for (first, behind) in (0..4).flat_map(|first| (0..4).map(move |behind| (first, behind))) {
-                let mut memory: Vec<Entry> = vec![unusual.clone(); 4];
+            for (first, behind, is_whole) in (0..32).map(|case| (case % 4, case / 4 % 4, case / 16 == 0)) {
+                let unusual = if is_whole { &whole } else { &indexed };
+                let mut memory: Vec<Entry> = vec![whole.clone(); 4];
                 let start = NonNull::new(memory.as_mut_ptr()).unwrap();
                 // SAFETY: the memory outlives it, and is only read when it does not write.
                 let mut entries = unsafe { Entries::new(start, 4, first) };
@@ -275,11 +278,13 @@ mod tests {
                     unsafe { entries.open(number.saturating_sub(behind).max(first)) };
                     let place = entries.place().unwrap();
                     let is_unusual = laps[number as usize / 4] >> place.index() & 1 == 1;
-                    match is_unusual {
+                    match (is_unusual, is_whole) {
                         // SAFETY: it points to nothing.
-                        true => unsafe { place.fill(unusual.clone().user_data(number.into())) },
+                        (true, true) => unsafe { place.fill(unusual.clone().user_data(number.into())) },
                         // SAFETY: as above.
-                        false => unsafe { place.fill_as_usual(nop, number.into()) },
+                        (true, false) => unsafe { place.fill_with_index(read, number.into(), 7) },
+                        // SAFETY: as above.
+                        (false, _) => unsafe { place.fill_as_usual(nop, number.into()) },
                     }
                     let expected = if is_unusual { unusual.clone() } else { opcode::Nop::new().build() };
                     let expected = bytes(&expected.user_data(number.into()));
