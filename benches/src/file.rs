@@ -31,7 +31,7 @@ pub fn ensure(path: &Path) -> io::Result<()> {
     file.into_inner()?.sync_all()
 }
 
-/// Opens the file that `file=PATH` names, and makes it first if need be; for `mode=direct`, with
+/// Opens the file that `file=PATH` names, and makes it first if need be; for `mode=direct` and `mode=direct-fixed`, with
 /// `O_DIRECT`. Otherwise it is read once, so that it is in the page cache.
 ///
 /// # Errors
@@ -40,7 +40,7 @@ pub fn ensure(path: &Path) -> io::Result<()> {
 pub fn open(args: &Args) -> Result<File, Error> {
     let path = Path::new(args.get("file").ok_or("`file=PATH` is missing")?);
     ensure(path)?;
-    if args.text("mode", "plain") == "direct" {
+    if args.text("mode", "plain").starts_with("direct") {
         return OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_DIRECT)

@@ -30,7 +30,7 @@ pub fn read<R: Ring>(args: &Args) -> Outcome {
                 opcode::Read::new(fd, memory, BLOCK as u32).offset(offset).build().user_data(slot)
             })
         }
-        "fixed" => {
+        "fixed" | "direct-fixed" => {
             let file = file::open(args)?;
             let ring = R::build(args, (4 * depth) as u32)?;
             let mut slots = slots(depth);

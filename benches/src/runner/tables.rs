@@ -58,6 +58,7 @@ const TRADE: Table = Table { page: "trades", ..ECHO };
 const DATA: Table = Table { page: "data", work: "data", timed: 500_000, instructions: 20_000, ..BASE };
 const NEIGHBOUR: Table =
     Table { page: "neighbour", work: "neighbour", timed: 500_000, instructions: 20_000, ..BASE };
+const DIRECT: Table = Table { timed: 12_000, instructions: 2_000, system_calls: 0, ..READ };
 const TEARDOWN: Table = Table { page: "teardown", work: "teardown", key: "rounds", ..BASE };
 
 /// All of them, in the order of the pages.
@@ -95,10 +96,13 @@ pub(crate) const TABLES: &[Table] = &[
         name: "direct-depth-32",
         title: "4 KiB with `O_DIRECT`, depth 32",
         args: &["mode=direct", "depth=32"],
-        timed: 12_000,
-        instructions: 2_000,
-        system_calls: 0,
-        ..READ
+        ..DIRECT
+    },
+    Table {
+        name: "direct-registered-depth-32",
+        title: "4 KiB with `O_DIRECT` into registered buffers, depth 32",
+        args: &["mode=direct-fixed", "depth=32"],
+        ..DIRECT
     },
     Table {
         name: "multishot-64x64",

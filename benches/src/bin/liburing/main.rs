@@ -100,7 +100,7 @@ mod linked {
         let depth: usize = args.number("depth", 32)?;
         let fixed = match args.text("mode", "plain") {
             "plain" | "direct" => false,
-            "fixed" => true,
+            "fixed" | "direct-fixed" => true,
             other => return Err(skip(format!("no mode `{other}`"))),
         };
         let file = file::open(args)?;

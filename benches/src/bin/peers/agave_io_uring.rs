@@ -123,7 +123,7 @@ fn read(args: &Args) -> Outcome {
     let depth = args.number("depth", 32)?;
     let fixed = match args.text("mode", "plain") {
         "plain" | "direct" => false,
-        "fixed" => true,
+        "fixed" | "direct-fixed" => true,
         other => return Err(skip(format!("no mode `{other}`"))),
     };
     let file: File = file::open(args)?;

@@ -159,7 +159,7 @@ fn wrong(offset: u64) -> io::Error {
 pub(crate) fn read(args: &Args) -> Outcome {
     match args.text("mode", "plain") {
         "plain" | "direct" => reads::<Plain>(args),
-        "fixed" => reads::<Fixed>(args),
+        "fixed" | "direct-fixed" => reads::<Fixed>(args),
         other => Err(skip(format!("no mode `{other}`"))),
     }
 }
