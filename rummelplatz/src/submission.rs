@@ -436,7 +436,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         // While the queue is open, nothing is marked.
         let terms = Terms { ring: core.serial, flags, born: core.watch.shown() };
         let Some(place) = core.queue.place() else {
-            return accept_slowly(self.inner(), tag, data, flags, build);
+            return accept_slowly(self.inner(), tag, (data,), flags, build);
         };
         // SAFETY: it is of this slab, as whoever has made this submitter has promised.
         let vacancy = match warm.and_then(|warm| unsafe { slab.vacate(warm.take()) }) {
@@ -444,7 +444,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
             Some(vacancy) => vacancy,
             None => {
                 let Some(vacancy) = slab.vacancy() else {
-                    return accept_slowly(self.inner(), tag, data, flags, build);
+                    return accept_slowly(self.inner(), tag, (data,), flags, build);
                 };
                 core.in_flight += 1;
                 vacancy
@@ -484,12 +484,15 @@ pub(crate) unsafe fn release<R: Ring, Op: RingOperation<R>>(
 }
 
 /// Accepts a request for which room must be made.
+///
+/// The data comes in a tuple, which is a copy of it: so the short way, which would have it in memory to be handed on to
+/// here, may keep it in registers.
 #[cold]
 #[inline(never)]
 fn accept_slowly<R: Ring, Op: RingOperation<R>>(
     inner: &mut Inner<R>,
     tag: Tag<R, Op>,
-    data: Op::RingData,
+    (data,): (Op::RingData,),
     flags: Flags,
     build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
 ) -> Result<Key<Op>, Refused<Op::RingData>> {
