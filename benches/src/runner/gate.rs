@@ -74,8 +74,8 @@ const SHAPES: &[Shape] = &[
         contestants: BY_HAND,
         size: ("batches", 20),
         aim: 1.05,
-        held: 1.37,
-        held_in_release: 1.30,
+        held: 1.36,
+        held_in_release: 1.13,
     },
     Shape {
         goal: "G3",
@@ -85,7 +85,7 @@ const SHAPES: &[Shape] = &[
         size: ("n", 5_000),
         aim: 1.10,
         held: 1.39,
-        held_in_release: 1.38,
+        held_in_release: 1.28,
     },
     Shape {
         goal: "G3",
@@ -94,7 +94,7 @@ const SHAPES: &[Shape] = &[
         contestants: BY_HAND,
         size: ("n", 5_000),
         aim: 1.10,
-        held: 1.88,
+        held: 1.92,
         held_in_release: 1.70,
     },
 ];

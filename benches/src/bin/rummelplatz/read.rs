@@ -1,10 +1,10 @@
 //! Reads of a file, each into the buffer that it carries.
 
 use std::convert::Infallible;
-use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use kit::file::{self, BLOCK, Block, Offsets};
@@ -23,7 +23,7 @@ trait Way: Sized + 'static {
 
     /// As many reads as there are to be in flight.
     fn reads(
-        file: &Arc<File>,
+        file: &Arc<OwnedFd>,
         depth: u32,
         submitter: &mut Submitter<'_, Bench<Self>, Reads<Self>>,
     ) -> io::Result<Vec<Read<Self>>>;
@@ -51,11 +51,12 @@ impl<W: Way> Read<W> {
 struct Plain;
 
 impl Way for Plain {
-    type File = Arc<File>;
+    // A `File` gives its descriptor by a call, where the standard library is not compiled with it.
+    type File = Arc<OwnedFd>;
     type Buffer = Box<Block>;
 
     fn reads(
-        file: &Arc<File>,
+        file: &Arc<OwnedFd>,
         depth: u32,
         _: &mut Submitter<'_, Bench<Self>, Reads<Self>>,
     ) -> io::Result<Vec<Read<Self>>> {
@@ -79,7 +80,7 @@ impl Way for Fixed {
     type Buffer = FixedBuffer;
 
     fn reads(
-        file: &Arc<File>,
+        file: &Arc<OwnedFd>,
         depth: u32,
         submitter: &mut Submitter<'_, Bench<Self>, Reads<Self>>,
     ) -> io::Result<Vec<Read<Self>>> {
@@ -99,7 +100,7 @@ impl Way for Fixed {
 }
 
 struct Reads<W: Way> {
-    file: Arc<File>,
+    file: Arc<OwnedFd>,
     depth: u32,
     offsets: Offsets,
     pace: Pace,
@@ -166,7 +167,7 @@ pub(crate) fn read(args: &Args) -> Outcome {
 
 fn reads<W: Way>(args: &Args) -> Outcome {
     let depth: u32 = args.number("depth", 32)?;
-    let file = Arc::new(file::open(args)?);
+    let file = Arc::new(OwnedFd::from(file::open(args)?));
     let pace = Pace::from_args(args, depth as usize, 250_000)?;
     let entries = NonZeroU32::new(4 * depth).ok_or("depth=0")?;
     let ring = Bench::<W>::new_raw_ring(entries)?;
