@@ -56,6 +56,8 @@ pub enum Kind {
     Never,
     /// Of a file: no cancel ends it once it has begun.
     Read,
+    /// The same, into memory that the ring has registered.
+    ReadFixed,
     Receive,
     Send,
     /// Whose memory is in use until it is notified of.
@@ -73,11 +75,12 @@ pub enum Kind {
 
 impl Kind {
     /// What can be submitted by itself.
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Nop,
         Kind::Timeout,
         Kind::Never,
         Kind::Read,
+        Kind::ReadFixed,
         Kind::Receive,
         Kind::Send,
         Kind::SendZeroCopy,
@@ -108,6 +111,7 @@ impl Kind {
             Kind::Nop => "NOP",
             Kind::Timeout | Kind::Never | Kind::TimeoutMulti | Kind::TimeoutThrice => "TIMEOUT",
             Kind::Read => "READ",
+            Kind::ReadFixed => "READ_FIXED",
             Kind::Receive | Kind::ReceiveMulti => "RECV",
             Kind::Send => "SEND",
             Kind::SendZeroCopy => "SEND_ZC",

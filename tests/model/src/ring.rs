@@ -16,7 +16,7 @@ use rummelplatz::{
 };
 
 use crate::program::{Action, End, Kind, Link, Mode};
-use crate::world::{Caller, Data, World};
+use crate::world::{Caller, Data, Heap, World};
 
 /// The ring of a program.
 #[ring]
@@ -62,6 +62,10 @@ impl RingOperation<Model> for Operation {
     fn setup(&mut self, mut submitter: Submits<'_>) -> Result<(), Failed> {
         if !self.is_first {
             return Ok(());
+        }
+        // Of an earlier run, it was given back.
+        if let Err(error) = submitter.register_buffers(&self.world.registered) {
+            self.world.violation(format!("memory can't be registered: {error}"));
         }
         self.act(&mut submitter, Caller::Handler);
         let end = self.world.lock().program.end;
@@ -329,6 +333,10 @@ fn build(data: &mut Data) -> request::Request<'_> {
         Kind::Never if data.world.simulation.is_none() => request::timeout(Duration::from_millis(20)),
         Kind::Never => request::timeout(Duration::from_secs(1800)),
         Kind::Read => request::read_at(fd, &mut data.place, 0),
+        Kind::ReadFixed => match &mut data.heap {
+            Heap::Registered(buffer) => request::read_fixed_at(fd, buffer, 0),
+            Heap::Own(_) => request::nop(),
+        },
         Kind::Receive => request::recv(fd, &mut data.place),
         Kind::Send => request::send(fd, &data.place),
         Kind::SendZeroCopy => request::send_zc(fd, &data.place),

@@ -224,6 +224,7 @@ fn build(program: &Program, world: &Arc<World>) -> Result<Model, Box<dyn std::er
         builder = builder.deadline(Duration::from_millis(500));
     }
     let mut ring = builder.build()?;
+    ring.submitter(Model::FIRST).register_buffers(&world.registered)?;
     if matches!(program.end, End::Stop(_)) {
         let handle = ring.handle().downgrade();
         ring.first.handle = Some(handle.clone());

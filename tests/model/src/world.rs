@@ -2,6 +2,7 @@
 //! the answers of the kernel.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use rummelplatz::io_uring::opcode;
 use rummelplatz::sim::{Answer, Asked, Event, Simulation};
 use rummelplatz::{
-    Buffer, BufferPool, Completion, InvalidEntry, Key, RawCompletion, Stats, Stuck, SubmitError,
+    Buffer, BufferPool, Completion, FixedBuffer, FixedBuffers, InvalidEntry, Key, RawCompletion, Stats,
+    Stuck, SubmitError,
 };
 
 use crate::neighbour::Neighbour;
@@ -31,14 +33,17 @@ const MOST_STARVED: u32 = 12;
 /// How often in a row a stream must have been told that there are no buffers before it ends by itself.
 const HOPELESS: u32 = 4;
 
+/// How many buffers are registered; what would need one more becomes a NOP.
+const REGISTERED: u32 = 8;
+
 /// The data of a request.
 pub(crate) struct Data {
     pub(crate) id: usize,
     pub(crate) kind: Kind,
     /// Where the kernel reads and writes: the id, and what was written last. In the slot.
     pub(crate) place: [u8; 16],
-    /// As `place`, for raw entries: at an address of its own.
-    pub(crate) heap: Box<[u8; 16]>,
+    /// As `place`, at an address of its own.
+    pub(crate) heap: Heap,
     pub(crate) fd: Arc<OwnedFd>,
     pub(crate) closes: Option<OwnedFd>,
     pub(crate) pool: Option<BufferPool>,
@@ -59,13 +64,45 @@ impl Data {
 
     /// Notes where the kernel is told that the bytes are.
     pub(crate) fn note_place(&self) {
-        self.world.lock().requests[self.id].place = self.place.as_ptr().expose_provenance() as u64;
+        let place = match &self.heap {
+            Heap::Own(_) => self.place.as_ptr(),
+            Heap::Registered(buffer) => buffer.as_ptr(),
+        };
+        self.world.lock().requests[self.id].place = place.expose_provenance() as u64;
     }
 }
 
 impl Drop for Data {
     fn drop(&mut self) {
         self.world.dropped(self.id);
+    }
+}
+
+/// Memory of a request that is not in its slot.
+pub(crate) enum Heap {
+    /// For raw entries.
+    Own(Box<[u8; 16]>),
+    /// Of the set that the ring has registered.
+    Registered(FixedBuffer),
+}
+
+impl Deref for Heap {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Heap::Own(own) => &**own,
+            Heap::Registered(buffer) => buffer,
+        }
+    }
+}
+
+impl DerefMut for Heap {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Heap::Own(own) => &mut **own,
+            Heap::Registered(buffer) => buffer,
+        }
     }
 }
 
@@ -132,6 +169,8 @@ pub(crate) struct World {
     /// `None` on the real kernel, of which is known only what the ring says.
     pub(crate) simulation: Option<Simulation>,
     surroundings: Surroundings,
+    /// Memory that the ring registers.
+    pub(crate) registered: FixedBuffers,
     inner: Mutex<Inner>,
 }
 
@@ -234,6 +273,7 @@ impl World {
         Arc::new(World {
             simulation,
             surroundings,
+            registered: FixedBuffers::new(REGISTERED, 16).expect("there is so much memory"),
             inner: Mutex::new(Inner {
                 chance: Chance::new(program.seed ^ 0x1111),
                 kernel: Chance::new(program.seed ^ 0x2222),
@@ -288,6 +328,8 @@ impl World {
         let mut inner = self.lock();
         // What is leaked must hold no descriptor, or a million programs run out of them.
         let kind = if kind == Kind::Close && inner.may_leak() { Kind::Nop } else { kind };
+        let registered = if kind == Kind::ReadFixed { self.registered.take() } else { None };
+        let kind = if kind == Kind::ReadFixed && registered.is_none() { Kind::Nop } else { kind };
         let id = inner.requests.len();
         let blocked = inner.chance.one_in(3);
         inner.requests.push(Request {
@@ -320,7 +362,13 @@ impl World {
         });
         let mut place = [0; 16];
         place[..8].copy_from_slice(&(id as u64).to_ne_bytes());
-        let heap = Box::new(place);
+        let heap = match registered {
+            Some(mut buffer) => {
+                buffer.copy_from_slice(&place);
+                Heap::Registered(buffer)
+            }
+            None => Heap::Own(Box::new(place)),
+        };
         if raw {
             inner.requests[id].place = heap.as_ptr().expose_provenance() as u64;
         }
@@ -371,7 +419,7 @@ impl World {
             let mut place = [0; 16];
             place[..8].copy_from_slice(&(*id as u64).to_ne_bytes());
             // The interval of a timer is written there when the entry is made.
-            let heap_is_whole = *data.heap == place || data.kind == Kind::TimeoutMulti;
+            let heap_is_whole = data.heap[..] == place || data.kind == Kind::TimeoutMulti;
             let is_whole = data.place == place && heap_is_whole;
             if data.id != *id || !is_whole || data.closes.is_some() != (data.kind == Kind::Close) {
                 inner.violation(format!("#{id} was refused, and came back other than it was"));
@@ -693,7 +741,7 @@ impl World {
         if !is_possible(kind, raw.result) && !borrowed {
             wrong("no kernel ends it so");
         }
-        let in_place = !is_raw || kind.is_stream();
+        let in_place = kind != Kind::ReadFixed && (!is_raw || kind.is_stream());
         let place = if in_place { &data.place } else { &*data.heap };
         let number = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
         // The real kernel writes what it likes.
@@ -838,6 +886,9 @@ impl World {
             self.violation("a buffer of the neighbour's is lost".to_owned());
         }
         drop(neighbour);
+        if self.registered.available() != self.registered.capacity() && leaked.is_none() {
+            self.violation("a registered buffer is lost".to_owned());
+        }
         let mut inner = self.lock();
         let silenced = inner.silenced;
         let mut missing = 0;
@@ -941,7 +992,7 @@ fn is_possible(kind: Kind, result: i32) -> bool {
             // A full queue that cuts a timer in a teardown ends it with 0.
             matches!(errno, 0 | libc::ETIME) || interrupted
         }
-        Kind::Read | Kind::Receive | Kind::Send => {
+        Kind::Read | Kind::ReadFixed | Kind::Receive | Kind::Send => {
             (0..=16).contains(&result) || matches!(errno, libc::ECONNRESET | libc::EPIPE) || interrupted
         }
         Kind::SendZeroCopy => {
@@ -1154,14 +1205,15 @@ impl Inner {
             self.violation(format!("the kernel works on #{id} ({kind:?}), whose data is gone"));
             return Answer::Finish(-libc::EFAULT);
         }
-        if matches!(kind, Kind::Read | Kind::Receive | Kind::Send | Kind::SendZeroCopy) {
+        let has_memory = [Kind::Read, Kind::ReadFixed, Kind::Receive, Kind::Send, Kind::SendZeroCopy];
+        if has_memory.contains(&kind) {
             if asked.address != place {
                 self.violation(format!("the kernel was told of a wrong place for #{id}"));
                 return Answer::Finish(-libc::EFAULT);
             }
             self.touch(id, asked);
         }
-        if blocked && kind != Kind::Close && kind != Kind::Read {
+        if blocked && !matches!(kind, Kind::Close | Kind::Read | Kind::ReadFixed) {
             return Answer::Wait;
         }
         let some = 1 + self.kernel.below(u64::from(asked.length).max(1)) as i32;
@@ -1181,7 +1233,7 @@ impl Inner {
                 Answer::Finish(0)
             }
             Kind::Close => Answer::Perform,
-            Kind::Read => Answer::Finish(some),
+            Kind::Read | Kind::ReadFixed => Answer::Finish(some),
             Kind::Receive | Kind::Send | Kind::SendZeroCopy if fails => Answer::Finish(-libc::ECONNRESET),
             Kind::Receive | Kind::Send | Kind::SendZeroCopy => Answer::Finish(some),
             Kind::Poll => Answer::Finish(libc::POLLIN.into()),
@@ -1213,7 +1265,7 @@ impl Inner {
         if found != id as u64 {
             return self.violation(format!("the memory of #{id} has become that of #{found}"));
         }
-        if matches!(self.requests[id].kind, Kind::Read | Kind::Receive) {
+        if matches!(self.requests[id].kind, Kind::Read | Kind::ReadFixed | Kind::Receive) {
             let written = self.kernel.next();
             self.requests[id].written = written;
             // SAFETY: as above.
