@@ -293,8 +293,8 @@ impl<'b> From<&'b mut FixedBuffer> for FixedSliceMut<'b> {
 /// not look it up in the table of the process for each request, which other threads share.
 ///
 /// Made by [`register_file`](crate::Submitter::register_file), and named by requests of that ring in the place of a
-/// descriptor: [`read_at`](crate::request::read_at), [`write_at`](crate::request::write_at) and their like, and
-/// [`fsync`](crate::request::fsync). In another ring, and after that one has finished, such a request ends with `EBADF`.
+/// descriptor: [`read_at`](crate::request::read_at), [`write_at`](crate::request::write_at),
+/// [`fsync`](crate::request::fsync), and all else that takes a [`Target`](crate::request::Target). In another ring, and after that one has finished, such a request ends with `EBADF`.
 ///
 /// A cheap clone, of which each request keeps one in its data. The file stays open in the kernel until the ring has
 /// finished, or [`unregister_file`](crate::Submitter::unregister_file), or until the last clone is gone and its place

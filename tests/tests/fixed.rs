@@ -112,6 +112,14 @@ fn bytes_go_through_registered_memory_and_a_registered_file() {
                     assert_eq!(block.buffer[..9], *b"\x0112345678");
                     request::write_at(&block.file, &block.buffer[1..3], 0)
                 },
+                |block| {
+                    let (head, tail) = block.buffer.split_at_mut(3);
+                    request::readv_at(&block.file, [tail, head], SIZE as u64)
+                },
+                |block| {
+                    assert_eq!(block.buffer[3..11], *b"12345678");
+                    request::writev_at(&block.file, [&block.buffer[3..4], &block.buffer[4..5]], 0)
+                },
                 // At the file's own position.
                 |block| request::read_fixed(&block.file, block.buffer.part_mut(4..7)),
                 |block| {
@@ -120,7 +128,7 @@ fn bytes_go_through_registered_memory_and_a_registered_file() {
                 },
             ];
             let seen = run_steps(block, STEPS);
-            let expected = [SIZE as u32, 8, 0, 0, 0, 0, 4, 8, 9, 2, 3, 1].map(Ok);
+            let expected = [SIZE as u32, 8, 0, 0, 0, 0, 4, 8, 9, 2, 8, 2, 3, 1].map(Ok);
             assert_eq!(seen, expected, "the other set first: {other_first}");
             let mut head = [0; 5];
             std::os::unix::fs::FileExt::read_exact_at(&*plain, &mut head, 0).unwrap();
@@ -149,11 +157,12 @@ fn what_the_ring_does_not_have_is_an_error_and_nothing_else_is_touched() {
             |block| request::read_fixed_at(&block.plain, &mut block.buffer, 0),
             |block| request::write_fixed_at(&block.plain, &block.buffer, 0),
             |block| request::write_at(&block.file, b"in the wrong file", 0),
+            |block| request::writev_at(&block.file, [b"in the", b"wrong file"], 0),
             |block| request::fsync(&block.file),
             |block| request::read_at(&block.plain, &mut block.buffer, 0),
         ];
         let (fault, bad) = (Err(libc::EFAULT), Err(libc::EBADF));
-        assert_eq!(run_steps(block, STEPS), [fault, fault, bad, bad, Ok(0)]);
+        assert_eq!(run_steps(block, STEPS), [fault, fault, bad, bad, bad, Ok(0)]);
         assert_eq!(untouched.metadata().unwrap().len(), 0);
     });
 }

@@ -434,7 +434,7 @@ fn synchronise(file: &impl Target, flags: FsyncFlags) -> Request<'_> {
 /// Where the buffers are is kept by the ring: up to four in place, more in an allocation. The kernel takes at most 1024
 /// (`EINVAL`).
 pub fn readv_at<'d, const N: usize>(
-    file: &'d impl AsFd,
+    file: &'d impl Target,
     buffers: [&'d mut [u8]; N],
     offset: u64,
 ) -> Request<'d> {
@@ -443,7 +443,7 @@ pub fn readv_at<'d, const N: usize>(
 }
 
 /// As [`readv_at`], from the current position: for pipes, sockets and other streams.
-pub fn readv<'d, const N: usize>(file: &'d impl AsFd, buffers: [&'d mut [u8]; N]) -> Request<'d> {
+pub fn readv<'d, const N: usize>(file: &'d impl Target, buffers: [&'d mut [u8]; N]) -> Request<'d> {
     readv_at(file, buffers, CURRENT_POSITION)
 }
 
@@ -464,7 +464,7 @@ pub fn readv<'d, const N: usize>(file: &'d impl AsFd, buffers: [&'d mut [u8]; N]
 ///
 /// Of how many there may be, see [`readv_at`].
 pub fn writev_at<'d, const N: usize>(
-    file: &'d impl AsFd,
+    file: &'d impl Target,
     buffers: [&'d [u8]; N],
     offset: u64,
 ) -> Request<'d> {
@@ -473,13 +473,14 @@ pub fn writev_at<'d, const N: usize>(
 }
 
 /// As [`writev_at`], at the current position: for pipes, sockets and other streams.
-pub fn writev<'d, const N: usize>(file: &'d impl AsFd, buffers: [&'d [u8]; N]) -> Request<'d> {
+pub fn writev<'d, const N: usize>(file: &'d impl Target, buffers: [&'d [u8]; N]) -> Request<'d> {
     writev_at(file, buffers, CURRENT_POSITION)
 }
 
-fn vectored<'d>(opcode: u8, file: &'d impl AsFd, pieces: &[Piece], offset: u64) -> Request<'d> {
-    let entry = Usual { offset, length: length(pieces.len()), ..bare(opcode.into(), fd(file)) };
-    Parts::beside(entry, Aside::Pieces(Pieces::new(pieces))).request()
+fn vectored<'d>(opcode: u8, file: &'d impl Target, pieces: &[Piece], offset: u64) -> Request<'d> {
+    let Named { descriptor, place } = file.named();
+    let entry = Usual { offset, length: length(pieces.len()), ..bare(opcode.into(), descriptor) };
+    Parts::beside_on(entry, place, Aside::Pieces(Pieces::new(pieces))).request()
 }
 
 /// Reads again and again, each time into a buffer of `pool` (`IORING_OP_READ_MULTISHOT`, since 6.7): of pipes,

@@ -105,6 +105,8 @@ enum Draft<'d> {
     Prepared(Prepared),
     /// There is something registered in it.
     Fixed(Fixed<'d>),
+    /// It is on a registered file, and something is to be kept beside it.
+    FixedBeside { entry: Usual, file: &'d Registered, aside: Aside },
 }
 
 /// A usual entry, but for the indices of what a ring has registered.
@@ -209,24 +211,32 @@ impl Draft<'_> {
         match self {
             Draft::Prepared(prepared) => prepared,
             Draft::Fixed(fixed) => fixed.prepare(ring),
+            Draft::FixedBeside { entry, file, aside } => Prepared::Beside(on_file(entry, file, ring), aside),
         }
     }
 }
 
+/// The entry on this file, by its index. A file that the ring does not have is one that nothing is.
+#[inline(always)]
+fn on_file(mut entry: Usual, file: &Registered, ring: u64) -> Usual {
+    entry.descriptor = match file.in_ring(ring) {
+        Some(index) => {
+            entry.opcode |= sqe::FIXED_FILE;
+            index as RawFd
+        }
+        None => -1,
+    };
+    entry
+}
+
 impl Fixed<'_> {
-    /// Fills in what the ring knows it by. For what the ring does not have, the kernel gets an index that nothing has.
+    /// Fills in what the ring knows it by. For memory that it does not have, the kernel gets an index that nothing has.
     #[inline(always)]
     fn prepare(self, ring: u64) -> Prepared {
         const NOTHING: u32 = u16::MAX as u32;
         let Fixed { mut entry, file, memory } = self;
         if let Some(file) = file {
-            entry.descriptor = match file.in_ring(ring) {
-                Some(index) => {
-                    entry.opcode |= sqe::FIXED_FILE;
-                    index as RawFd
-                }
-                None => -1,
-            };
+            entry = on_file(entry, file, ring);
         }
         match memory {
             Some(memory) => Prepared::Indexed(entry, memory.in_ring(ring).unwrap_or(NOTHING) as u16),
@@ -264,6 +274,17 @@ impl<'d> Parts<'d> {
     #[inline(always)]
     fn beside(entry: Usual, aside: Aside) -> Self {
         Parts::prepared(Prepared::Beside(entry, aside), Facts::new(entry.opcode as u8))
+    }
+
+    /// As [`beside`](Self::beside), on a file that may be a registered one.
+    fn beside_on(entry: Usual, file: Option<&'d Registered>, aside: Aside) -> Self {
+        match file {
+            Some(file) => {
+                let facts = Facts::new(entry.opcode as u8);
+                Parts { draft: Draft::FixedBeside { entry, file, aside }, facts, closes: None }
+            }
+            None => Parts::beside(entry, aside),
+        }
     }
 
     /// Of one that is given buffers of a pool.
