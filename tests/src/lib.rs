@@ -47,10 +47,12 @@ use rummelplatz::io_uring::{opcode, squeue, types};
 use rummelplatz::{Completion, ControlFlow, RawRing, Request, RingOperation, Submitter, request, ring};
 
 mod bare;
+mod files;
 mod streams;
 mod surroundings;
 
 pub use bare::*;
+pub use files::*;
 pub use streams::*;
 pub use surroundings::*;
 
@@ -490,6 +492,24 @@ impl<D: Send + 'static> RingOperation<Bench<D>> for Script<D> {
     ) -> Result<(), Failure> {
         (self.teardown)(completion, data, submitter)
     }
+}
+
+/// Runs one request in a ring of its own. Returns its completion, and its data.
+pub fn complete<D: Send + 'static>(
+    data: D,
+    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
+) -> (Completion, D) {
+    let seen = Log::new();
+    let log = seen.clone();
+    let script = Script::new().on_completion(move |completion, data, _| {
+        assert!(!completion.more() && !completion.is_message());
+        log.push((completion, data));
+        (ControlFlow::Continue, None)
+    });
+    let mut ring = Bench::with(8, script);
+    ring.submitter(Bench::FIRST).submit(data, build).unwrap();
+    ring.run().unwrap();
+    seen.take().pop().unwrap()
 }
 
 // ---- data of requests -------------------------------------------------------------------------------

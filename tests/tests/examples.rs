@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rummelplatz_tests::ring_or_skip;
+use rummelplatz_tests::{Directory, ring_or_skip};
 
 /// After this time a program is taken for hung.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -452,32 +452,6 @@ fn addresses_that_cannot_be_listened_on_are_named() {
 
 // ---- cp ---------------------------------------------------------------------------------------------
 
-/// A directory that is removed in the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Directory {
-        let path = std::env::temp_dir().join(format!("rummelplatz-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Directory(path)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
-        fs::write(self.path(name), content).unwrap();
-        self.path(name)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).ok();
-    }
-}
-
 #[track_caller]
 fn cp(source: &Path, target: &Path, options: &[&str]) -> Ran {
     run(Command::new(example("cp")).arg(source).arg(target).args(options))
@@ -567,10 +541,10 @@ fn cp_names_the_file_and_the_cause() {
     let source = directory.file("source", pattern(100_000));
     let target = directory.path("target");
     cp(&directory.path("missing"), &target, &[]).failed_saying(&["can't open", "missing", "No such file"]);
-    cp(&directory.0, &target, &[]).failed_saying(&["can't open", "is a directory"]);
+    cp(directory.root(), &target, &[]).failed_saying(&["can't open", "is a directory"]);
     assert!(!target.exists());
-    cp(&source, &directory.0, &[]).failed_saying(&["exists"]);
-    cp(&source, &directory.0, &["--force"]).failed_saying(&["can't open", "Is a directory"]);
+    cp(&source, directory.root(), &[]).failed_saying(&["exists"]);
+    cp(&source, directory.root(), &["--force"]).failed_saying(&["can't open", "Is a directory"]);
     cp(&source, &directory.path("no/such"), &[]).failed_saying(&["can't create", "no/such"]);
     let full = Path::new("/dev/full");
     cp(&source, full, &["--force"]).failed_saying(&["can't write `/dev/full`", "No space left"]);

@@ -12,20 +12,11 @@ use rummelplatz::{
     ControlFlow, FixedBuffer, FixedBuffers, FixedFile, RawRing, Request, SubmitError, request,
 };
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Log, Script, become_nobody, in_child, in_fork, open_descriptors, outcome, pipe,
-    set_limit, tcp_pair, watched,
+    Bench, BenchSubmitter, Log, Script, become_nobody, in_child, in_fork, nameless_file, open_descriptors,
+    outcome, pipe, set_limit, tcp_pair, watched,
 };
 
 const SIZE: usize = 4096;
-
-/// A file without a name.
-fn file() -> File {
-    // SAFETY: a plain call; the name is a C string.
-    let descriptor = unsafe { libc::memfd_create(c"fixed".as_ptr(), libc::MFD_CLOEXEC) };
-    assert!(descriptor >= 0);
-    // SAFETY: it is new, and nobody else's.
-    unsafe { std::os::fd::FromRawFd::from_raw_fd(descriptor) }
-}
 
 /// What requests use.
 struct Block {
@@ -65,7 +56,7 @@ fn run_steps(
 #[test]
 fn bytes_go_through_registered_memory_and_a_registered_file() {
     watched(|| {
-        let plain = Arc::new(file());
+        let plain = Arc::new(nameless_file());
         // The set that is registered second has an index that usual entries have not.
         for other_first in [false, true] {
             let [other, buffers] = [2, 3].map(|count| FixedBuffers::new(count, SIZE as u32).unwrap());
@@ -144,8 +135,8 @@ fn bytes_go_through_registered_memory_and_a_registered_file() {
 fn what_the_ring_does_not_have_is_an_error_and_nothing_else_is_touched() {
     watched(|| {
         let mut owner = Bench::with(4, Script::<()>::new());
-        let strange = owner.submitter(Bench::FIRST).register_file(file()).unwrap();
-        let (plain, unregistered) = (Arc::new(file()), FixedBuffers::new(1, 8).unwrap());
+        let strange = owner.submitter(Bench::FIRST).register_file(nameless_file()).unwrap();
+        let (plain, unregistered) = (Arc::new(nameless_file()), FixedBuffers::new(1, 8).unwrap());
         let untouched = plain.clone();
         // What this ring has registered has the same index.
         let block = move |submitter: &mut BenchSubmitter<'_, Block>| {
@@ -170,7 +161,7 @@ fn what_the_ring_does_not_have_is_an_error_and_nothing_else_is_touched() {
 #[test]
 fn what_was_registered_in_an_earlier_run_is_not_taken_for_something_of_this_one() {
     watched(|| {
-        let files = [(); 2].map(|()| Arc::new(file()));
+        let files = [(); 2].map(|()| Arc::new(nameless_file()));
         let sets = [(); 2].map(|()| FixedBuffers::new(1, 8).unwrap());
         let (seen, written, buffers) = (Log::new(), files.clone(), sets[0].clone());
         let log = seen.clone();
@@ -249,7 +240,7 @@ fn a_file_is_closed_when_it_is_unregistered_and_not_before_others_are_done_with_
         assert_eq!(byte, *b"x", "the request was not disturbed");
 
         let mut other = Bench::with(4, Script::<()>::new());
-        other.submitter(Bench::FIRST).register_file(self::file()).unwrap();
+        other.submitter(Bench::FIRST).register_file(nameless_file()).unwrap();
         let file = other.submitter(Bench::FIRST).unregister_file(file).expect_err("it is not of this ring");
         ring.submitter(Bench::FIRST).unregister_file(file).unwrap();
         assert!(is_at_its_end(reader), "nobody else had it open");

@@ -5,69 +5,20 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, Statx};
-use rummelplatz::{BufferPool, Completion, ControlFlow, Request, Stream, request};
-use rummelplatz_tests::{Bench, Log, Script, outcome, pipe, watched};
+use rummelplatz::{BufferPool, ControlFlow, Request, Stream, request};
+use rummelplatz_tests::{Bench, Directory, Log, Script, complete, outcome, pipe, watched};
 
-/// Submits one request; its completion, and its data.
-fn complete<D: Send + 'static>(data: D, build: for<'d> fn(&'d mut D) -> Request<'d>) -> (Completion, D) {
-    let completed = Log::new();
-    let log = completed.clone();
-    let script = Script::new()
-        .on_setup_once(move |mut submitter| {
-            submitter.submit(data, build)?;
-            Ok(())
-        })
-        .on_completion(move |completion, data, _| {
-            log.push((completion, data));
-            (ControlFlow::Continue, None)
-        });
-    Bench::with(4, script).run().unwrap();
-    completed.take().pop().unwrap()
-}
-
-/// As [`complete`]; its result, and its data.
-fn once<D: Send + 'static>(data: D, build: for<'d> fn(&'d mut D) -> Request<'d>) -> (Result<u32, i32>, D) {
+/// What came of one request, and its data.
+fn once<D: Send + 'static>(
+    data: D,
+    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
+) -> (Result<u32, i32>, D) {
     let (completion, data) = complete(data, build);
     (outcome(&completion), data)
-}
-
-/// A directory of a test, and paths in it.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Directory {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Directory(path)
-    }
-
-    fn file(&self, name: &str, content: &[u8]) -> CString {
-        fs::write(self.0.join(name), content).unwrap();
-        self.path(name)
-    }
-
-    fn path(&self, name: &str) -> CString {
-        CString::new(self.0.join(name).as_os_str().as_bytes()).unwrap()
-    }
-
-    fn open(&self) -> File {
-        File::open(&self.0).unwrap()
-    }
-
-    fn read(&self, name: &str) -> Option<Vec<u8>> {
-        fs::read(self.0.join(name)).ok()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
-    }
 }
 
 #[test]
@@ -84,7 +35,7 @@ fn names_come_and_go() {
         assert_eq!(there.read("two").unwrap(), b"first");
         let symlink = paths("one", "three");
         assert_eq!(once(symlink, |(at, from, to)| request::symlinkat(from, at, to)).0, done);
-        assert_eq!(fs::read_link(there.0.join("three")).unwrap(), Path::new("one"));
+        assert_eq!(fs::read_link(there.path("three")).unwrap(), Path::new("one"));
 
         there.file("other", b"second");
         let rename = || paths("other", "two");
@@ -97,21 +48,21 @@ fn names_come_and_go() {
         assert_eq!((moved, there.read("other")), (done, None));
         assert_eq!(there.read("two").unwrap(), b"first");
 
-        let absolute = (CWD, there.path("two"));
+        let absolute = (CWD, there.c_path("two"));
         assert_eq!(once(absolute, |(at, path)| request::unlinkat(at, path)).0, done);
         assert_eq!(there.read("two"), None);
         assert_eq!(
-            once((CWD, there.path("two")), |(at, path)| request::unlinkat(at, path)).0,
+            once((CWD, there.c_path("two")), |(at, path)| request::unlinkat(at, path)).0,
             Err(libc::ENOENT)
         );
 
         let made = once((there.open(), name("below")), |(at, path)| request::mkdirat(at, path, 0o700)).0;
-        let mode = fs::metadata(there.0.join("below")).unwrap().permissions().mode();
+        let mode = fs::metadata(there.path("below")).unwrap().permissions().mode();
         assert_eq!((made, mode & 0o777), (done, 0o700));
         let not_a_file = once((there.open(), name("below")), |(at, path)| request::unlinkat(at, path)).0;
         assert_eq!(not_a_file, Err(libc::EISDIR));
         assert_eq!(once((there.open(), name("below")), |(at, path)| request::rmdirat(at, path)).0, done);
-        assert!(!there.0.join("below").exists());
+        assert!(!there.path("below").exists());
     });
 }
 
@@ -119,8 +70,9 @@ fn names_come_and_go() {
 fn what_is_known_of_a_file_is_what_std_knows() {
     watched(|| {
         let there = Directory::new("stat");
-        let path = there.file("file", &[7; 12345]);
-        let known = fs::metadata(there.0.join("file")).unwrap();
+        there.file("file", [7; 12345]);
+        let path = there.c_path("file");
+        let known = fs::metadata(there.path("file")).unwrap();
         let is_it = |statx: &Statx| {
             assert_eq!((statx.len(), statx.mode(), statx.is_file()), (12345, known.mode(), true));
             assert_eq!((statx.modified(), statx.is_dir()), (known.modified().ok(), false));
@@ -130,14 +82,14 @@ fn what_is_known_of_a_file_is_what_std_knows() {
             once((CWD, path, Statx::new()), |(at, path, statx)| request::statx(at, path, statx));
         assert_eq!(result, Ok(0));
         is_it(&statx);
-        let open = (File::open(there.0.join("file")).unwrap(), Statx::new());
+        let open = (File::open(there.path("file")).unwrap(), Statx::new());
         let (result, (_, statx)) = once(open, |(file, statx)| request::fstat(file, statx));
         assert_eq!(result, Ok(0));
         is_it(&statx);
         let (result, (_, statx)) =
             once((there.open(), Statx::new()), |(file, statx)| request::fstat(file, statx));
         assert!(result == Ok(0) && statx.is_dir());
-        let nobody = (CWD, there.path("nobody"), Statx::new());
+        let nobody = (CWD, there.c_path("nobody"), Statx::new());
         let (result, (_, _, statx)) = once(nobody, |(at, path, statx)| request::statx(at, path, statx));
         assert_eq!(
             (result, statx.len(), statx.modified()),
@@ -150,8 +102,8 @@ fn what_is_known_of_a_file_is_what_std_knows() {
 fn a_file_grows_and_shrinks_and_gets_holes() {
     watched(|| {
         let there = Directory::new("room");
-        there.file("file", &[7; 16384]);
-        let path = there.0.join("file");
+        there.file("file", [7; 16384]);
+        let path = there.path("file");
         let file = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let length = || fs::metadata(&path).unwrap().len();
 
@@ -190,7 +142,7 @@ fn several_buffers_are_written_and_read_in_their_order() {
     watched(|| {
         let there = Directory::new("vectors");
         there.file("file", b"");
-        let path = there.0.join("file");
+        let path = there.path("file");
         let mut file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let data = (file.try_clone().unwrap(), *b"head ", vec![b'x'; 3], String::from(" tail"));
         let (result, _) = once(data, |(file, head, body, tail)| {
@@ -264,14 +216,14 @@ fn bytes_are_spliced_through_a_pipe() {
         let there = Directory::new("splice");
         there.file("from", b"0123456789");
         let (reader, writer) = pipe();
-        let from = File::open(there.0.join("from")).unwrap();
+        let from = File::open(there.path("from")).unwrap();
         let moved = once((from, writer), |(from, pipe)| request::splice(from, Some(3), pipe, None, 5)).0;
         assert_eq!(moved, Ok(5));
-        let to = File::create(there.0.join("to")).unwrap();
+        let to = File::create(there.path("to")).unwrap();
         let (moved, (reader, _)) =
             once((reader, to), |(pipe, to)| request::splice(pipe, None, to, Some(1), 100));
         assert_eq!((moved, there.read("to").unwrap()), (Ok(5), b"\x0034567".to_vec()));
-        let (ended, _) = once((reader, File::create(there.0.join("to")).unwrap()), |(pipe, to)| {
+        let (ended, _) = once((reader, File::create(there.path("to")).unwrap()), |(pipe, to)| {
             request::splice(pipe, None, to, None, 1)
         });
         assert_eq!(ended, Ok(0), "nobody has the other end");
@@ -394,7 +346,7 @@ fn a_pipe_is_read_again_and_again_into_a_pool() {
         there.file("file", b"on disk");
         let seen = Log::new();
         let log = seen.clone();
-        let data = (OwnedFd::from(File::open(there.0.join("file")).unwrap()), pool);
+        let data = (OwnedFd::from(File::open(there.path("file")).unwrap()), pool);
         let script = Script::new()
             .on_setup_once(move |mut submitter| {
                 submitter.stream(data, read)?;

@@ -17,8 +17,8 @@ use rummelplatz::io_uring::{cqueue, opcode, squeue, types};
 use rummelplatz::request::{CWD, Events, OpenOptions};
 use rummelplatz::{Completion, ControlFlow, Refused, Request, RingError, SubmitError, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome, pipe,
-    tcp_pair, watched,
+    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, complete, in_child, open_descriptors, outcome,
+    pipe, tcp_pair, watched,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -803,17 +803,8 @@ fn one<D: Send + 'static>(
     data: D,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
 ) -> (Result<u32, i32>, D) {
-    let seen = Log::new();
-    let log = seen.clone();
-    let script = Script::new().on_completion(move |completion, data, _| {
-        assert!(!completion.more() && !completion.is_message());
-        log.push((outcome(&completion), data));
-        (ControlFlow::Continue, None)
-    });
-    let mut ring = Bench::with(8, script);
-    ring.submitter(Bench::FIRST).submit(data, build).unwrap();
-    ring.run().unwrap();
-    seen.take().pop().unwrap()
+    let (completion, data) = complete(data, build);
+    (outcome(&completion), data)
 }
 
 /// As [`one`], for a request that yields a descriptor.
@@ -821,16 +812,7 @@ fn one_descriptor<D: Send + 'static>(
     data: D,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
 ) -> std::io::Result<OwnedFd> {
-    let seen = Log::new();
-    let log = seen.clone();
-    let script = Script::new().on_completion(move |completion, _, _| {
-        log.push(completion.into_fd());
-        (ControlFlow::Continue, None)
-    });
-    let mut ring = Bench::with(8, script);
-    ring.submitter(Bench::FIRST).submit(data, build).unwrap();
-    ring.run().unwrap();
-    seen.take().pop().unwrap()
+    complete(data, build).0.into_fd()
 }
 
 /// A path that no other test uses, in a directory for the purpose.

@@ -1,15 +1,14 @@
 //! A file copied through registered memory and registered files: the same under the real kernel and the simulated one,
 //! whatever goes wrong in the latter.
 
-use std::fs::File;
 use std::io::Write;
 use std::num::NonZeroU32;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use rummelplatz::sim::{Faults, Simulation};
 use rummelplatz::{ControlFlow, FixedBuffer, FixedBuffers, FixedFile, RawRing, Request, request};
-use rummelplatz_tests::{Bench, BenchSubmitter, Log, Script, outcome, tcp_pair, watched};
+use rummelplatz_tests::{Bench, BenchSubmitter, Log, Script, nameless_file, outcome, tcp_pair, watched};
 
 const BLOCK: usize = 1000;
 
@@ -39,17 +38,9 @@ impl Block {
     }
 }
 
-fn file() -> File {
-    // SAFETY: a plain call; the name is a C string.
-    let descriptor = unsafe { libc::memfd_create(c"copy".as_ptr(), libc::MFD_CLOEXEC) };
-    assert!(descriptor >= 0);
-    // SAFETY: it is new, and nobody else's.
-    unsafe { File::from_raw_fd(descriptor) }
-}
-
 /// Copies so many blocks, unless a request fails for the reason that is expected.
 fn copy(raw: RawRing, blocks: u64, expected: Option<i32>) {
-    let (mut from, to) = (file(), file());
+    let (mut from, to) = (nameless_file(), nameless_file());
     let bytes: Vec<u8> = (0..blocks * BLOCK as u64).map(|number| (number * number / 7) as u8).collect();
     from.write_all(&bytes).unwrap();
     // The first set is in nobody's way.
@@ -130,7 +121,7 @@ fn the_simulated_kernel_refuses_what_the_real_one_does() {
         let entries = NonZeroU32::new(2).unwrap();
         for raw in [RawRing::new(entries).unwrap(), simulation.raw_ring(entries).unwrap()] {
             let mut owner = Bench::with(4, Script::<()>::new());
-            let strange = owner.submitter(Bench::FIRST).register_file(file()).unwrap();
+            let strange = owner.submitter(Bench::FIRST).register_file(nameless_file()).unwrap();
             let buffers = FixedBuffers::new(1, 8).unwrap();
             let seen = Log::new();
             let log = seen.clone();
@@ -146,7 +137,7 @@ fn the_simulated_kernel_refuses_what_the_real_one_does() {
             submitter.submit(data, |(file, buffer, _)| request::read_at(file, buffer, 0)).unwrap();
             ring.run().unwrap();
             let mut submitter = ring.submitter(Bench::FIRST);
-            let file = submitter.register_file(file()).unwrap();
+            let file = submitter.register_file(nameless_file()).unwrap();
             let data = (file.clone(), buffers.take().unwrap(), socket());
             submitter.submit(data, |(file, buffer, _)| request::read_fixed(file, buffer)).unwrap();
             ring.run().unwrap();

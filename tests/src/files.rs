@@ -1,0 +1,64 @@
+//! Files for tests.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::os::fd::FromRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// A file without a name, in memory.
+pub fn nameless_file() -> File {
+    // SAFETY: a plain call; the name, which is for people, is a C string.
+    let descriptor = unsafe { libc::memfd_create(c"nameless".as_ptr(), libc::MFD_CLOEXEC) };
+    assert!(descriptor >= 0);
+    // SAFETY: it is new, and nobody else's.
+    unsafe { File::from_raw_fd(descriptor) }
+}
+
+/// A directory of one test, that is removed in the end.
+pub struct Directory(PathBuf);
+
+impl Directory {
+    pub fn new(name: &str) -> Directory {
+        let path = std::env::temp_dir().join(format!("rummelplatz-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Directory(path)
+    }
+
+    /// Its own path.
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// Of the file with this name.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// [`path`](Self::path), as requests take it.
+    pub fn c_path(&self, name: &str) -> CString {
+        CString::new(self.path(name).as_os_str().as_bytes()).unwrap()
+    }
+
+    /// Makes a file. Returns its path.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        fs::write(self.path(name), content).unwrap();
+        self.path(name)
+    }
+
+    /// What is in a file, if there is one.
+    pub fn read(&self, name: &str) -> Option<Vec<u8>> {
+        fs::read(self.path(name)).ok()
+    }
+
+    /// The directory itself.
+    pub fn open(&self) -> File {
+        File::open(&self.0).unwrap()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
