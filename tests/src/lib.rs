@@ -499,6 +499,15 @@ pub fn complete<D: Send + 'static>(
     data: D,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
 ) -> (Completion, D) {
+    complete_on(addressable(8).0, data, build)
+}
+
+/// As [`complete`], in this one.
+pub fn complete_on<D: Send + 'static>(
+    raw: RawRing,
+    data: D,
+    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
+) -> (Completion, D) {
     let seen = Log::new();
     let log = seen.clone();
     let script = Script::new().on_completion(move |completion, data, _| {
@@ -506,7 +515,7 @@ pub fn complete<D: Send + 'static>(
         log.push((completion, data));
         (ControlFlow::Continue, None)
     });
-    let mut ring = Bench::with(8, script);
+    let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
     ring.submitter(Bench::FIRST).submit(data, build).unwrap();
     ring.run().unwrap();
     seen.take().pop().unwrap()

@@ -46,6 +46,8 @@ enum Kept {
     Nothing,
     Time(Duration),
     Address(Arc<[u8]>),
+    /// Of a vector: where each piece begins, and how long it is.
+    Pieces(Arc<[(u64, usize)]>),
 }
 
 const IOSQE_FIXED_FILE: u8 = 1;
@@ -98,7 +100,13 @@ impl Asked {
                 let seconds = seconds.max(0).unsigned_abs();
                 asked.kept = Kept::Time(Duration::new(seconds, nanoseconds.clamp(0, 999_999_999) as u32));
             }
-            opcode::Connect::CODE => {
+            opcode::Readv::CODE | opcode::Writev::CODE => {
+                // SAFETY: it points to so many of them.
+                let pieces = unsafe { std::slice::from_raw_parts(place.cast(), asked.length as usize) };
+                let piece = |piece: &libc::iovec| (piece.iov_base.expose_provenance() as u64, piece.iov_len);
+                asked.kept = Kept::Pieces(pieces.iter().map(piece).collect());
+            }
+            opcode::Connect::CODE | opcode::Bind::CODE => {
                 let length = offset.min(size_of::<libc::sockaddr_storage>() as u64) as usize;
                 // SAFETY: it points to an address of this length.
                 asked.kept = Kept::Address(unsafe { std::slice::from_raw_parts(place, length) }.into());
@@ -269,6 +277,8 @@ impl Asked {
         let events = match self.opcode {
             opcode::Accept::CODE => libc::POLLIN,
             opcode::Send::CODE | opcode::SendZc::CODE | opcode::Connect::CODE => libc::POLLOUT,
+            opcode::Readv::CODE => libc::POLLIN,
+            opcode::Writev::CODE => libc::POLLOUT,
             _ if self.reads_bytes() => libc::POLLIN,
             _ if self.writes() => libc::POLLOUT,
             opcode::PollAdd::CODE => self.poll_events(),
@@ -322,7 +332,29 @@ impl Asked {
 
     /// Whether it goes on once it has begun, whoever cancels it: work on files.
     pub(super) fn works_on_files(&self) -> bool {
-        self.reads_once() || self.writes() || self.opcode == opcode::Fsync::CODE
+        let others = [
+            opcode::Readv::CODE,
+            opcode::Writev::CODE,
+            opcode::Fsync::CODE,
+            opcode::Fallocate::CODE,
+            opcode::Ftruncate::CODE,
+            opcode::Fadvise::CODE,
+        ];
+        self.reads_once() || self.writes() || self.is_on_names() || others.contains(&self.opcode)
+    }
+
+    /// Whether it is on names in directories, of which one may be `AT_FDCWD`.
+    pub(super) fn is_on_names(&self) -> bool {
+        let those = [
+            opcode::OpenAt::CODE,
+            opcode::Statx::CODE,
+            opcode::UnlinkAt::CODE,
+            opcode::RenameAt::CODE,
+            opcode::MkDirAt::CODE,
+            opcode::LinkAt::CODE,
+            opcode::SymlinkAt::CODE,
+        ];
+        those.contains(&self.opcode)
     }
 
     /// Whether it moves bytes over a connection.
@@ -388,7 +420,17 @@ impl Asked {
         }
     }
 
-    /// Where to connect to (`struct sockaddr`).
+    /// The pieces of a vector, and the file that it is on.
+    pub(super) fn pieces(&self) -> Vec<libc::iovec> {
+        let Kept::Pieces(pieces) = &self.kept else { return Vec::new() };
+        let piece = |(address, iov_len): &(u64, usize)| libc::iovec {
+            iov_base: ptr::with_exposed_provenance_mut(*address as usize),
+            iov_len: *iov_len,
+        };
+        pieces.iter().map(piece).collect()
+    }
+
+    /// Where to connect to, or what to be bound to (`struct sockaddr`).
     pub(super) fn peer(&self) -> &[u8] {
         match &self.kept {
             Kept::Address(address) => address,

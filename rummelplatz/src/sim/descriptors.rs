@@ -123,8 +123,9 @@ pub(super) unsafe fn perform(asked: &Asked, work: Work) -> Option<i32> {
     }
     let fd = asked.descriptor;
     let file = match asked.opcode {
-        // Its directory may be `AT_FDCWD`.
-        opcode::OpenAt::CODE => None,
+        // It is a number of another kind.
+        opcode::Socket::CODE => None,
+        _ if asked.is_on_names() => None,
         _ => match File::of(fd) {
             Ok(file) => Some(file),
             Err(errno) => return Some(-errno),
@@ -184,6 +185,22 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
                 }
             }
         }
+        opcode::Readv::CODE => {
+            if poll(fd, libc::POLLIN) == 0 {
+                return None;
+            }
+            let (pieces, count, offset) = vector(asked, is_on_disk);
+            // SAFETY: as above, of each piece.
+            unsafe { libc::preadv2(fd, pieces.as_ptr(), count, offset, 0) as libc::c_long }
+        }
+        opcode::Writev::CODE => {
+            if poll(fd, libc::POLLOUT) & !i32::from(libc::POLLRDHUP) == 0 {
+                return None;
+            }
+            let (pieces, count, offset) = vector(asked, is_on_disk);
+            // SAFETY: as above, of each piece.
+            unsafe { libc::pwritev2(fd, pieces.as_ptr(), count, offset, 0) as libc::c_long }
+        }
         opcode::Recv::CODE => {
             let flags = flags & !libc::MSG_WAITALL | libc::MSG_DONTWAIT;
             // SAFETY: as above.
@@ -204,10 +221,50 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
             unsafe { libc::accept4(fd, address, size, flags).into() }
         }
         opcode::Connect::CODE => return connect(fd, asked.peer()),
+        opcode::Bind::CODE => {
+            let address = asked.peer();
+            // SAFETY: the address is there.
+            unsafe { libc::bind(fd, address.as_ptr().cast(), address.len() as libc::socklen_t).into() }
+        }
+        // SAFETY: a plain call.
+        opcode::Listen::CODE => unsafe { libc::listen(fd, asked.length as libc::c_int).into() },
+        opcode::Socket::CODE => {
+            let (kind, protocol) = (asked.offset as libc::c_int, asked.length as libc::c_int);
+            // SAFETY: a plain call.
+            unsafe { libc::socket(fd, kind, protocol).into() }
+        }
         // SAFETY: as above.
         opcode::OpenAt::CODE => unsafe {
             libc::openat(fd, bytes.cast_const().cast(), flags, asked.length).into()
         },
+        _ if asked.is_on_names() => {
+            let (path, mode) = (bytes.cast_const().cast(), asked.length);
+            let to_path = ptr::with_exposed_provenance_mut::<libc::c_char>(asked.offset as usize);
+            let to = asked.length as RawFd;
+            // SAFETY: as above, of both names, and of the place for what is found out.
+            unsafe {
+                match asked.opcode {
+                    opcode::Statx::CODE => libc::statx(fd, path, flags, mode, to_path.cast()).into(),
+                    opcode::UnlinkAt::CODE => libc::unlinkat(fd, path, flags).into(),
+                    opcode::RenameAt::CODE => libc::renameat2(fd, path, to, to_path, flags as u32).into(),
+                    opcode::MkDirAt::CODE => libc::mkdirat(fd, path, mode).into(),
+                    opcode::LinkAt::CODE => libc::linkat(fd, path, to, to_path, flags).into(),
+                    _ => libc::symlinkat(path, fd, to_path).into(),
+                }
+            }
+        }
+        opcode::Fallocate::CODE => {
+            let (mode, offset, length) = (asked.length as libc::c_int, asked.offset, asked.address);
+            // SAFETY: a plain call.
+            unsafe { libc::fallocate(fd, mode, offset as libc::off_t, length as libc::off_t).into() }
+        }
+        // SAFETY: a plain call.
+        opcode::Ftruncate::CODE => unsafe { libc::ftruncate(fd, asked.offset as libc::off_t).into() },
+        opcode::Fadvise::CODE => {
+            let (offset, length) = (asked.offset as libc::off_t, asked.length.into());
+            // SAFETY: a plain call, which returns its error.
+            return Some(-unsafe { libc::posix_fadvise(fd, offset, length, flags) });
+        }
         // SAFETY: the descriptor was given away for this.
         opcode::Close::CODE => unsafe { libc::close(fd).into() },
         // SAFETY: a plain call.
@@ -219,6 +276,23 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
         _ => return Some(-libc::EINVAL),
     };
     result(returned)
+}
+
+/// The pieces of a vector, how many there are, and where in a file they belong.
+fn vector(asked: &Asked, is_on_disk: bool) -> (Vec<libc::iovec>, libc::c_int, libc::off_t) {
+    let mut pieces = asked.pieces();
+    let mut offset = asked.offset as libc::off_t;
+    if !is_on_disk {
+        // There is no place but the next; and a pipe that can be written to takes this much.
+        offset = -1;
+        let mut room = libc::PIPE_BUF;
+        for piece in &mut pieces {
+            piece.iov_len = piece.iov_len.min(room);
+            room -= piece.iov_len;
+        }
+    }
+    let count = pieces.len() as libc::c_int;
+    (pieces, count, offset)
 }
 
 /// Connects, or finds out what has become of it.

@@ -113,8 +113,9 @@
 //!
 //! | `IORING_OP_…` | |
 //! |---|---|
-//! | `NOP`, `FSYNC`, `OPENAT`, `CLOSE`, `SHUTDOWN` | |
-//! | `READ`, `WRITE`, `READ_FIXED`, `WRITE_FIXED`, `READ_MULTISHOT` | at an offset, or at the file's position; a write to what is no file moves 4096 bytes at most |
+//! | `NOP`, `FSYNC`, `CLOSE`, `SHUTDOWN`, `SOCKET`, `BIND`, `LISTEN`, `FALLOCATE`, `FTRUNCATE`, `FADVISE` | |
+//! | `OPENAT`, `STATX`, `UNLINKAT`, `RENAMEAT`, `MKDIRAT`, `LINKAT`, `SYMLINKAT` | |
+//! | `READ`, `WRITE`, `READ_FIXED`, `WRITE_FIXED`, `READV`, `WRITEV`, `READ_MULTISHOT` | at an offset, or at the file's position; a write to what is no file moves 4096 bytes at most |
 //! | `RECV`, `SEND`, `SEND_ZC` | also multishot, into a [`BufferPool`](crate::BufferPool), and with `MSG_WAITALL`; `SEND_ZC` with a second completion that frees the memory, and to the socket's own peer only |
 //! | `ACCEPT`, `CONNECT` | also multishot |
 //! | `POLL_ADD` | also multishot, which tells again after a millisecond of what is still there |

@@ -1,0 +1,116 @@
+//! Requests on files, names and sockets, as the simulated kernel does them: beside what std says of the same.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+
+use rummelplatz::request::{Advice, Allocate, CWD, Rename, Statx};
+use rummelplatz::sim::{Faults, Simulation};
+use rummelplatz::{Completion, Request, request};
+use rummelplatz_tests::{Directory, complete_on, outcome, pipe, watched};
+
+/// Runs one request under a kernel in which what is on files takes its time.
+fn complete<D: Send + 'static>(
+    data: D,
+    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
+) -> (Completion, D) {
+    let simulation = Simulation::new(1);
+    simulation.set_faults(Faults { running: 0.5, delay: 0.5, ..Faults::none() });
+    complete_on(simulation.raw_ring(NonZeroU32::new(4).unwrap()).unwrap(), data, build)
+}
+
+fn once<D: Send + 'static>(
+    data: D,
+    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
+) -> (Result<u32, i32>, D) {
+    let (completion, data) = complete(data, build);
+    (outcome(&completion), data)
+}
+
+#[test]
+fn names_come_and_go() {
+    watched(|| {
+        let there = Directory::new("sim-names");
+        there.file("one", b"first");
+        let names =
+            |one: &str, other: &str| (there.open(), CString::new(one).unwrap(), CString::new(other).unwrap());
+        let (done, there) = (Ok(0), &there);
+        let linked = once(names("one", "two"), |(at, from, to)| request::linkat(at, from, at, to)).0;
+        assert_eq!((linked, there.read("two")), (done, Some(b"first".to_vec())));
+        let linked = once(names("one", "three"), |(at, from, to)| request::symlinkat(from, at, to)).0;
+        assert_eq!((linked, fs::read_link(there.path("three")).unwrap()), (done, "one".into()));
+        there.file("other", b"second");
+        let rename = |how| {
+            once(names("other", "two"), move |(at, from, to)| request::renameat(at, from, at, to, how)).0
+        };
+        assert_eq!(rename(Rename::NoReplace), Err(libc::EEXIST));
+        assert_eq!((rename(Rename::Exchange), there.read("two")), (done, Some(b"second".to_vec())));
+        assert_eq!((rename(Rename::Replace), there.read("other")), (done, None));
+        let removed = once((CWD, there.c_path("two")), |(at, path)| request::unlinkat(at, path)).0;
+        assert_eq!((removed, there.read("two")), (done, None));
+        let made = once((CWD, there.c_path("below")), |(at, path)| request::mkdirat(at, path, 0o500)).0;
+        let mode = fs::metadata(there.path("below")).unwrap().permissions().mode();
+        assert_eq!((made, mode & 0o777), (done, 0o500));
+        let statx = (CWD, there.c_path("below"), Statx::new());
+        let (known, (.., statx)) = once(statx, |(at, path, statx)| request::statx(at, path, statx));
+        assert_eq!((known, statx.is_dir(), statx.mode()), (done, true, mode));
+        assert_eq!(once((CWD, there.c_path("below")), |(at, path)| request::rmdirat(at, path)).0, done);
+        let gone = (CWD, there.c_path("below"), Statx::new());
+        assert_eq!(once(gone, |(at, path, statx)| request::statx(at, path, statx)).0, Err(libc::ENOENT));
+    });
+}
+
+#[test]
+fn a_file_has_room_and_several_buffers_are_written_and_read() {
+    watched(|| {
+        let there = Directory::new("sim-room");
+        there.file("file", b"");
+        let mut file = OpenOptions::new().read(true).write(true).open(there.path("file")).unwrap();
+        let open = || file.try_clone().unwrap();
+        assert_eq!(once(open(), |file| request::fallocate(file, Allocate::Extend, 0, 100)).0, Ok(0));
+        assert_eq!(there.read("file").unwrap().len(), 100);
+        assert_eq!(once(open(), |file| request::ftruncate(file, 5)).0, Ok(0));
+        assert_eq!(once(open(), |file| request::fadvise(file, Advice::DontNeed, 0, 0)).0, Ok(0));
+        let data = (open(), *b"head ", vec![b'x'; 3]);
+        let (wrote, _) = once(data, |(file, head, body)| request::writev_at(file, [&*head, body], 2));
+        assert_eq!((wrote, there.read("file").unwrap()), (Ok(8), b"\0\0head xxx".to_vec()));
+        let (read, (_, parts)) = once((open(), [[0; 3]; 6]), |(file, parts)| {
+            request::readv_at(file, parts.each_mut().map(|part| &mut part[..]), 1)
+        });
+        assert_eq!((read, &parts.concat()[..9]), (Ok(9), &b"\0head xxx"[..]));
+        file.rewind().unwrap();
+        let (read, (_, bytes)) = once((file, [1; 4]), |(file, bytes)| request::readv(file, [bytes]));
+        assert_eq!((read, bytes), (Ok(4), *b"\0\0he"));
+
+        // More than a pipe takes at once, which nobody reads meanwhile.
+        let (reader, writer) = pipe();
+        let (wrote, _) =
+            once((writer, vec![7; 3000]), |(pipe, bytes)| request::writev(pipe, [bytes.as_slice(), bytes]));
+        assert_eq!(wrote, Ok(4096));
+        let mut bytes = Vec::new();
+        File::from(reader).read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, [7; 4096]);
+    });
+}
+
+#[test]
+fn a_server_is_made_of_requests() {
+    watched(|| {
+        let (completion, ()) = complete((), |()| request::socket(libc::AF_INET, libc::SOCK_STREAM, 0));
+        let socket: OwnedFd = completion.into_fd().unwrap();
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (bound, socket) = once(socket, move |socket| request::bind(socket, anywhere));
+        assert_eq!(bound, Ok(0));
+        let (listens, socket) = once(socket, |socket| request::listen(socket, 5));
+        assert_eq!(listens, Ok(0));
+        let listener = TcpListener::from(socket);
+        TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(once(listener, move |socket| request::bind(socket, anywhere)).0, Err(libc::EINVAL));
+        let refused = complete((), |()| request::socket(-1, libc::SOCK_STREAM, 0)).0;
+        assert_eq!(outcome(&refused), Err(libc::EAFNOSUPPORT));
+    });
+}
