@@ -56,19 +56,28 @@ use crate::slab::{self, Identity, Meta, Occupied, Remember, Vacancy};
 
 mod address;
 mod aside;
-mod constructors;
+mod entry;
+mod files;
+mod general;
 mod paths;
+mod sockets;
 pub(crate) mod sqe;
 mod target;
+#[cfg(test)]
+mod tests;
+mod time;
 
 use sqe::Usual;
 
 pub(crate) use aside::Aside;
 
 pub use address::{Address, Peer};
-pub use constructors::*;
+pub use files::*;
+pub use general::*;
 pub use paths::*;
+pub use sockets::*;
 pub use target::Target;
+pub use time::*;
 
 /// One thing to do: ends with one completion.
 ///

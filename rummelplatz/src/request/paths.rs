@@ -2,14 +2,139 @@
 
 use std::ffi::CStr;
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime};
 
 use io_uring::opcode;
 
-use super::constructors::{bare, fd};
+use super::entry::{bare, fd};
 use super::sqe::Usual;
 use super::{Parts, Request};
+use crate::facts::Yields;
+
+/// The current directory of the process, for [`openat`] (`AT_FDCWD`).
+pub const CWD: BorrowedFd<'static> = current_directory();
+
+const fn current_directory() -> BorrowedFd<'static> {
+    // SAFETY: AT_FDCWD is no descriptor that could be closed, it is not -1, and every call that takes
+    // a directory takes it; the kernel refuses it with EBADF elsewhere.
+    unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) }
+}
+
+/// Opens a file (`IORING_OP_OPENAT`, since 5.6); `path` is relative to `directory`, or to
+/// [`CWD`](crate::request::CWD).
+///
+/// The file comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec.
+pub fn openat<'d>(directory: &'d impl AsFd, path: &'d CStr, options: &OpenOptions) -> Request<'d> {
+    let entry = Usual {
+        address: path.as_ptr().expose_provenance() as u64,
+        length: options.mode,
+        op_flags: options.flags() as u32,
+        ..bare(opcode::OpenAt::CODE.into(), fd(directory))
+    };
+    Parts::usual(entry).yielding(Yields::Descriptor).request()
+}
+
+/// How [`openat`] opens a file; named as in [`std::fs::OpenOptions`].
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    read: bool,
+    write: bool,
+    append: bool,
+    truncate: bool,
+    create: bool,
+    create_new: bool,
+    custom_flags: i32,
+    mode: u32,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl OpenOptions {
+    /// Nothing chosen yet: opens for reading.
+    pub const fn new() -> Self {
+        OpenOptions {
+            read: false,
+            write: false,
+            append: false,
+            truncate: false,
+            create: false,
+            create_new: false,
+            custom_flags: 0,
+            mode: 0o666,
+        }
+    }
+
+    /// Opens for reading.
+    pub const fn read(mut self, read: bool) -> Self {
+        self.read = read;
+        self
+    }
+
+    /// Opens for writing.
+    pub const fn write(mut self, write: bool) -> Self {
+        self.write = write;
+        self
+    }
+
+    /// Writes always go to the end (`O_APPEND`).
+    pub const fn append(mut self, append: bool) -> Self {
+        self.append = append;
+        self
+    }
+
+    /// Cuts the file to nothing (`O_TRUNC`).
+    pub const fn truncate(mut self, truncate: bool) -> Self {
+        self.truncate = truncate;
+        self
+    }
+
+    /// Creates the file if there is none (`O_CREAT`).
+    pub const fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// Creates the file, and fails with `EEXIST` if there is one (`O_EXCL`).
+    pub const fn create_new(mut self, create_new: bool) -> Self {
+        self.create_new = create_new;
+        self
+    }
+
+    /// Other `O_*` flags, such as `O_DIRECT`. Access modes among them are ignored.
+    pub const fn custom_flags(mut self, flags: i32) -> Self {
+        self.custom_flags = flags;
+        self
+    }
+
+    /// The permissions of a file that is created, before the umask: `0o666` by default.
+    pub const fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    fn flags(&self) -> i32 {
+        let writes = self.write || self.append;
+        let access = match (self.read, writes) {
+            (_, false) => libc::O_RDONLY,
+            (false, true) => libc::O_WRONLY,
+            (true, true) => libc::O_RDWR,
+        };
+        let chosen = [
+            (self.append, libc::O_APPEND),
+            (self.truncate, libc::O_TRUNC),
+            (self.create, libc::O_CREAT),
+            (self.create_new, libc::O_CREAT | libc::O_EXCL),
+        ];
+        let flags = chosen.iter().filter(|(on, _)| *on).map(|(_, flag)| flag);
+        flags.fold(access | libc::O_CLOEXEC, |flags, flag| flags | flag)
+            | (self.custom_flags & !libc::O_ACCMODE)
+    }
+}
 
 /// An entry on a name in a directory.
 fn named<'d>(opcode: u8, directory: &'d impl AsFd, path: &'d CStr) -> Usual {

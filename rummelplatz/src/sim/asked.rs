@@ -420,7 +420,7 @@ impl Asked {
         }
     }
 
-    /// The pieces of a vector, and the file that it is on.
+    /// The pieces of a vector.
     pub(super) fn pieces(&self) -> Vec<libc::iovec> {
         let Kept::Pieces(pieces) = &self.kept else { return Vec::new() };
         let piece = |(address, iov_len): &(u64, usize)| libc::iovec {

@@ -1,0 +1,27 @@
+//! How the fields of entries are found.
+
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use super::sqe::{self, Usual};
+
+#[inline]
+pub(super) fn fd(descriptor: &impl AsFd) -> RawFd {
+    descriptor.as_fd().as_raw_fd()
+}
+
+#[inline]
+pub(super) fn length(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// An entry that says nothing but its opcode, which may have more above it, and its descriptor.
+#[inline(always)]
+pub(super) const fn bare(opcode: u32, descriptor: RawFd) -> Usual {
+    Usual { opcode, descriptor, offset: 0, address: 0, length: 0, op_flags: 0 }
+}
+
+/// An opcode with what is to stand in `ioprio`.
+#[inline(always)]
+pub(super) const fn with_priority(opcode: u8, priority: u32) -> u32 {
+    opcode as u32 | priority << sqe::PRIORITY
+}

@@ -1,0 +1,301 @@
+//! Requests on open files: what is in them, and what room they have on disk.
+
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+
+use io_uring::opcode;
+use io_uring::types::{Fd, FsyncFlags};
+
+use super::aside::{Aside, Piece, Pieces};
+use super::entry::{bare, fd, length};
+use super::sqe::{self, Usual};
+use super::target::Named;
+use super::{Fixed, Parts, Request, Stream, Target};
+use crate::buffers::BufferPool;
+use crate::fixed::{FixedSlice, FixedSliceMut, Registered};
+
+/// The current file position, for `offset` (`-1`, as in `IORING_OP_READ`).
+const CURRENT_POSITION: u64 = u64::MAX;
+
+/// An entry on a file, which may be a registered one, as its memory may be.
+#[inline(always)]
+fn on_file<'d>(file: &'d impl Target, entry: Usual, memory: Option<&'d Registered>) -> Request<'d> {
+    let Named { descriptor, place } = file.named();
+    let entry = Usual { descriptor, ..entry };
+    match (place, memory) {
+        (None, None) => Parts::usual(entry).request(),
+        (file, memory) => Parts::fixed(Fixed { entry, file, memory }).request(),
+    }
+}
+
+/// An entry that moves bytes between a file and memory.
+#[inline(always)]
+fn on_bytes<'d, T>(
+    opcode: u8,
+    file: &'d impl Target,
+    (memory, bytes): (*const T, usize),
+    offset: u64,
+    place: Option<&'d Registered>,
+) -> Request<'d> {
+    let address = memory.expose_provenance() as u64;
+    let (opcode, length) = (opcode.into(), length(bytes));
+    on_file(file, Usual { opcode, descriptor: -1, offset, address, length, op_flags: 0 }, place)
+}
+
+/// Reads into `buffer` from the current position (`IORING_OP_READ`, since 5.6), as `read(2)`: the
+/// call for pipes, terminals and other streams. The result is a number of bytes; 0 is the end.
+#[inline]
+pub fn read<'d>(file: &'d impl Target, buffer: &'d mut [u8]) -> Request<'d> {
+    read_at(file, buffer, CURRENT_POSITION)
+}
+
+/// Reads into `buffer` from `offset`, in bytes, as `pread(2)`.
+#[inline]
+pub fn read_at<'d>(file: &'d impl Target, buffer: &'d mut [u8], offset: u64) -> Request<'d> {
+    on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), offset, None)
+}
+
+/// As [`read`], into memory that need not be initialised.
+#[inline]
+pub fn read_uninit<'d>(file: &'d impl Target, buffer: &'d mut [MaybeUninit<u8>]) -> Request<'d> {
+    read_at_uninit(file, buffer, CURRENT_POSITION)
+}
+
+/// As [`read_at`], into memory that need not be initialised.
+#[inline]
+pub fn read_at_uninit<'d>(
+    file: &'d impl Target,
+    buffer: &'d mut [MaybeUninit<u8>],
+    offset: u64,
+) -> Request<'d> {
+    on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), offset, None)
+}
+
+/// As [`read`], into memory that the ring has registered (`IORING_OP_READ_FIXED`, since 5.1): a
+/// [`FixedBuffer`](crate::FixedBuffer), or a part of one.
+///
+/// If its [`FixedBuffers`](crate::FixedBuffers) are not registered with the ring, this ends with `EFAULT`.
+#[inline]
+pub fn read_fixed<'d>(file: &'d impl Target, buffer: impl Into<FixedSliceMut<'d>>) -> Request<'d> {
+    read_fixed_at(file, buffer, CURRENT_POSITION)
+}
+
+/// As [`read_at`], into memory that the ring has registered: see [`read_fixed`].
+///
+/// ```
+/// # use rummelplatz::{request, request::Request, FixedBuffer, FixedFile};
+/// struct Block { file: FixedFile, buffer: FixedBuffer, offset: u64 }
+///
+/// impl Block {
+///     fn read(&mut self) -> Request<'_> {
+///         request::read_fixed_at(&self.file, &mut self.buffer, self.offset)
+///     }
+///     fn write_head(&mut self) -> Request<'_> {
+///         request::write_fixed_at(&self.file, self.buffer.part(..512), self.offset)
+///     }
+/// }
+/// ```
+#[inline]
+pub fn read_fixed_at<'d>(
+    file: &'d impl Target,
+    buffer: impl Into<FixedSliceMut<'d>>,
+    offset: u64,
+) -> Request<'d> {
+    let FixedSliceMut { bytes, place } = buffer.into();
+    let memory = (bytes.as_mut_ptr().cast_const(), bytes.len());
+    on_bytes(opcode::ReadFixed::CODE, file, memory, offset, Some(place))
+}
+
+/// Writes `buffer` at the current position (`IORING_OP_WRITE`, since 5.6), as `write(2)`. The result
+/// is a number of bytes, possibly less than asked for.
+#[inline]
+pub fn write<'d>(file: &'d impl Target, buffer: &'d [u8]) -> Request<'d> {
+    write_at(file, buffer, CURRENT_POSITION)
+}
+
+/// Writes `buffer` at `offset`, in bytes, as `pwrite(2)`.
+#[inline]
+pub fn write_at<'d>(file: &'d impl Target, buffer: &'d [u8], offset: u64) -> Request<'d> {
+    on_bytes(opcode::Write::CODE, file, (buffer.as_ptr(), buffer.len()), offset, None)
+}
+
+/// As [`write()`], from memory that the ring has registered (`IORING_OP_WRITE_FIXED`, since 5.1): a
+/// [`FixedBuffer`](crate::FixedBuffer), or a part of one.
+///
+/// If its [`FixedBuffers`](crate::FixedBuffers) are not registered with the ring, this ends with `EFAULT`.
+#[inline]
+pub fn write_fixed<'d>(file: &'d impl Target, buffer: impl Into<FixedSlice<'d>>) -> Request<'d> {
+    write_fixed_at(file, buffer, CURRENT_POSITION)
+}
+
+/// As [`write_at`], from memory that the ring has registered: see [`write_fixed`].
+#[inline]
+pub fn write_fixed_at<'d>(
+    file: &'d impl Target,
+    buffer: impl Into<FixedSlice<'d>>,
+    offset: u64,
+) -> Request<'d> {
+    let FixedSlice { bytes, place } = buffer.into();
+    on_bytes(opcode::WriteFixed::CODE, file, (bytes.as_ptr(), bytes.len()), offset, Some(place))
+}
+
+/// Brings a file's data and metadata to the disk (`IORING_OP_FSYNC`, since 5.1).
+#[inline]
+pub fn fsync<'d>(file: &'d impl Target) -> Request<'d> {
+    synchronise(file, FsyncFlags::empty())
+}
+
+/// Brings a file's data to the disk, and what it takes to find it (`IORING_FSYNC_DATASYNC`, since
+/// 5.1).
+#[inline]
+pub fn fdatasync<'d>(file: &'d impl Target) -> Request<'d> {
+    synchronise(file, FsyncFlags::DATASYNC)
+}
+
+fn synchronise(file: &impl Target, flags: FsyncFlags) -> Request<'_> {
+    on_file(file, Usual { op_flags: flags.bits(), ..bare(opcode::Fsync::CODE.into(), -1) }, None)
+}
+
+/// Reads into several buffers, one after the other, from `offset`, in bytes (`IORING_OP_READV`, since 5.1), as
+/// `preadv(2)`. The result is a number of bytes in all.
+///
+/// Where the buffers are is kept by the ring: up to four in place, more in an allocation. The kernel takes at most 1024
+/// (`EINVAL`).
+pub fn readv_at<'d, const N: usize>(
+    file: &'d impl Target,
+    buffers: [&'d mut [u8]; N],
+    offset: u64,
+) -> Request<'d> {
+    let pieces = buffers.map(|buffer| Piece::new(buffer.as_mut_ptr(), buffer.len()));
+    vectored(opcode::Readv::CODE, file, &pieces, offset)
+}
+
+/// As [`readv_at`], from the current position: for pipes, sockets and other streams.
+pub fn readv<'d, const N: usize>(file: &'d impl Target, buffers: [&'d mut [u8]; N]) -> Request<'d> {
+    readv_at(file, buffers, CURRENT_POSITION)
+}
+
+/// Writes several buffers, one after the other, at `offset`, in bytes (`IORING_OP_WRITEV`, since 5.1), as `pwritev(2)`.
+/// The result is a number of bytes in all, possibly less than asked for.
+///
+/// ```
+/// # use rummelplatz::{request, request::Request};
+/// # use std::fs::File;
+/// struct Record { file: File, head: [u8; 16], body: Vec<u8>, offset: u64 }
+///
+/// impl Record {
+///     fn write(&mut self) -> Request<'_> {
+///         request::writev_at(&self.file, [&self.head, &self.body], self.offset)
+///     }
+/// }
+/// ```
+///
+/// Of how many there may be, see [`readv_at`].
+pub fn writev_at<'d, const N: usize>(
+    file: &'d impl Target,
+    buffers: [&'d [u8]; N],
+    offset: u64,
+) -> Request<'d> {
+    let pieces = buffers.map(|buffer| Piece::new(buffer.as_ptr(), buffer.len()));
+    vectored(opcode::Writev::CODE, file, &pieces, offset)
+}
+
+/// As [`writev_at`], at the current position: for pipes, sockets and other streams.
+pub fn writev<'d, const N: usize>(file: &'d impl Target, buffers: [&'d [u8]; N]) -> Request<'d> {
+    writev_at(file, buffers, CURRENT_POSITION)
+}
+
+fn vectored<'d>(opcode: u8, file: &'d impl Target, pieces: &[Piece], offset: u64) -> Request<'d> {
+    let Named { descriptor, place } = file.named();
+    let entry = Usual { offset, length: length(pieces.len()), ..bare(opcode.into(), descriptor) };
+    Parts::beside_on(entry, place, Aside::Pieces(Pieces::new(pieces))).request()
+}
+
+/// Reads again and again, each time into a buffer of `pool` (`IORING_OP_READ_MULTISHOT`, since 6.7): of pipes,
+/// terminals, eventfds and whatever else can be waited for. A regular file ends it with `EBADFD`.
+///
+/// As [`recv_multi`](super::recv_multi) otherwise.
+pub fn read_multi<'d>(file: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
+    let entry = bare(u32::from(opcode::ReadMulti::CODE) | sqe::BUFFER_SELECT, fd(file));
+    Parts::from_pool(Usual { offset: CURRENT_POSITION, ..entry }, pool).stream()
+}
+
+/// What [`fallocate`] does with a range of a file (`fallocate(2)`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Allocate {
+    /// Has the disk hold it, and lets the file grow to it.
+    Extend,
+    /// Has the disk hold it; the file says the same size (`FALLOC_FL_KEEP_SIZE`).
+    KeepSize,
+    /// Gives it back to the disk: it reads as zeroes (`FALLOC_FL_PUNCH_HOLE`).
+    PunchHole,
+    /// Has it read as zeroes, and the disk hold it (`FALLOC_FL_ZERO_RANGE`).
+    ZeroRange,
+    /// Takes it out of the file, whose rest moves up (`FALLOC_FL_COLLAPSE_RANGE`).
+    Collapse,
+    /// Makes a hole before what is there, which moves down (`FALLOC_FL_INSERT_RANGE`).
+    Insert,
+}
+
+/// Sees to the room on disk of `length` bytes from `offset` on (`IORING_OP_FALLOCATE`, since 5.6).
+pub fn fallocate<'d>(file: &'d impl Target, how: Allocate, offset: u64, length: u64) -> Request<'d> {
+    let mode = match how {
+        Allocate::Extend => 0,
+        Allocate::KeepSize => libc::FALLOC_FL_KEEP_SIZE,
+        Allocate::PunchHole => libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
+        Allocate::ZeroRange => libc::FALLOC_FL_ZERO_RANGE,
+        Allocate::Collapse => libc::FALLOC_FL_COLLAPSE_RANGE,
+        Allocate::Insert => libc::FALLOC_FL_INSERT_RANGE,
+    };
+    let entry = bare(opcode::Fallocate::CODE.into(), -1);
+    on_file(file, Usual { offset, address: length, length: mode as u32, ..entry }, None)
+}
+
+/// Makes a file `length` bytes long, as `ftruncate(2)` (`IORING_OP_FTRUNCATE`, since 6.9).
+pub fn ftruncate<'d>(file: &'d impl Target, length: u64) -> Request<'d> {
+    on_file(file, Usual { offset: length, ..bare(opcode::Ftruncate::CODE.into(), -1) }, None)
+}
+
+/// What [`fadvise`] says of how a range of a file will be used (`posix_fadvise(2)`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Advice {
+    /// Nothing in particular.
+    Normal = libc::POSIX_FADV_NORMAL as isize,
+    /// Here and there.
+    Random = libc::POSIX_FADV_RANDOM as isize,
+    /// From the beginning to the end.
+    Sequential = libc::POSIX_FADV_SEQUENTIAL as isize,
+    /// Soon: it is read into the page cache.
+    WillNeed = libc::POSIX_FADV_WILLNEED as isize,
+    /// Not soon: it may leave the page cache.
+    DontNeed = libc::POSIX_FADV_DONTNEED as isize,
+    /// Once.
+    NoReuse = libc::POSIX_FADV_NOREUSE as isize,
+}
+
+/// Says how `length` bytes from `offset` on will be used; 0 is up to the end (`IORING_OP_FADVISE`, since 5.6).
+pub fn fadvise<'d>(file: &'d impl Target, advice: Advice, offset: u64, length: u32) -> Request<'d> {
+    let entry = bare(opcode::Fadvise::CODE.into(), -1);
+    on_file(file, Usual { offset, length, op_flags: advice as u32, ..entry }, None)
+}
+
+/// Moves up to `length` bytes from one file to another without copying them to the program, as `splice(2)`
+/// (`IORING_OP_SPLICE`, since 5.7). One of the two is a pipe.
+///
+/// An offset in bytes is of what is no pipe; `None` is its current position. The result is a number of bytes; 0 is the
+/// end.
+pub fn splice<'d>(
+    from: &'d impl AsFd,
+    from_offset: Option<u64>,
+    to: &'d impl AsFd,
+    to_offset: Option<u64>,
+    length: u32,
+) -> Request<'d> {
+    // No offset is -1 here.
+    let [from_offset, to_offset] =
+        [from_offset, to_offset].map(|offset| offset.map_or(-1, |offset| offset.min(i64::MAX as u64) as i64));
+    let (from, to) = (Fd(fd(from)), Fd(fd(to)));
+    Parts::new(opcode::Splice::new(from, from_offset, to, to_offset, length).build()).request()
+}

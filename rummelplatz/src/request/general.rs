@@ -1,0 +1,92 @@
+//! Requests on whatever has a descriptor, or on nothing.
+
+use std::ops::BitOr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use io_uring::opcode;
+
+use super::entry::{bare, fd};
+use super::sqe::Usual;
+use super::{Parts, Request, Stream};
+use crate::facts::Yields;
+
+/// Does nothing, and completes (`IORING_OP_NOP`, since 5.1).
+#[inline]
+pub fn nop<'d>() -> Request<'d> {
+    Parts::usual(bare(opcode::Nop::CODE.into(), -1)).request()
+}
+
+/// Closes a descriptor (`IORING_OP_CLOSE`, since 5.6).
+///
+/// The descriptor is owned by the request's slot from here on: it is closed exactly once, by the
+/// kernel, or by the slot if the request is cancelled before the kernel begins. Errors of `close(2)`
+/// are reported as it does; the descriptor is gone even then.
+pub fn close<'d>(descriptor: OwnedFd) -> Request<'d> {
+    let mut parts = Parts::usual(bare(opcode::Close::CODE.into(), fd(&descriptor)));
+    parts.closes = Some(descriptor);
+    parts.request()
+}
+
+/// What to wait for, and what has happened, in [`poll`] and [`poll_multi`] (`poll(2)`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Events(u32);
+
+impl Events {
+    /// There is something to read, or to accept (`POLLIN`).
+    pub const READABLE: Events = Events(libc::POLLIN as u32);
+    /// Writing would not block (`POLLOUT`).
+    pub const WRITABLE: Events = Events(libc::POLLOUT as u32);
+    /// Something out of the ordinary, such as urgent data (`POLLPRI`).
+    pub const PRIORITY: Events = Events(libc::POLLPRI as u32);
+    /// The peer will write no more (`POLLRDHUP`).
+    pub const READ_CLOSED: Events = Events(libc::POLLRDHUP as u32);
+    /// Hung up; reported always (`POLLHUP`). Does not end a [`poll_multi`].
+    pub const HANG_UP: Events = Events(libc::POLLHUP as u32);
+    /// An error is pending; reported always (`POLLERR`).
+    pub const ERROR: Events = Events(libc::POLLERR as u32);
+
+    /// The events in the result of a poll.
+    pub const fn from_result(result: u32) -> Events {
+        Events(result)
+    }
+
+    /// The `POLL*` bits.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether all of `other` is in here.
+    pub const fn contains(self, other: Events) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl BitOr for Events {
+    type Output = Events;
+    fn bitor(self, other: Events) -> Events {
+        Events(self.0 | other.0)
+    }
+}
+
+/// Waits until one of `events` happens (`IORING_OP_POLL_ADD`, since 5.1). The result is what
+/// [`Events::from_result`] takes.
+pub fn poll<'d>(descriptor: &'d impl AsFd, events: Events) -> Request<'d> {
+    polling(descriptor, events, 0).request()
+}
+
+/// Tells of `events` whenever they happen, until it is cancelled (`IORING_POLL_ADD_MULTI`, since
+/// 5.13). Edge-triggered: it tells of changes.
+///
+/// A file that is always ready, such as a regular file, is told of again and again for as long as the
+/// handler gives the data back.
+pub fn poll_multi<'d>(descriptor: &'d impl AsFd, events: Events) -> Stream<'d> {
+    const IORING_POLL_ADD_MULTI: u32 = 1;
+    polling(descriptor, events, IORING_POLL_ADD_MULTI).stream()
+}
+
+fn polling(descriptor: &impl AsFd, Events(events): Events, length: u32) -> Parts<'_> {
+    // Two halves of a word, of which the first has the events that there have always been.
+    let op_flags = if cfg!(target_endian = "big") { events.rotate_left(16) } else { events };
+    let entry = bare(opcode::PollAdd::CODE.into(), fd(descriptor));
+    Parts::usual(Usual { length, op_flags, ..entry }).yielding(Yields::Events)
+}

@@ -1,0 +1,180 @@
+//! Requests on sockets.
+
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+
+use io_uring::opcode;
+
+use super::aside::{Header, Piece};
+use super::entry::{bare, fd, length, with_priority};
+use super::sqe::{self, Usual};
+use super::{Address, Aside, Fixed, Parts, Peer, Request, Stream};
+use crate::buffers::BufferPool;
+use crate::facts::Yields;
+use crate::fixed::FixedSlice;
+
+/// An entry that moves bytes between a socket and memory.
+#[inline(always)]
+fn transfer<'d, T>(
+    opcode: u8,
+    socket: &'d impl AsFd,
+    memory: *const T,
+    bytes: usize,
+    op_flags: u32,
+) -> Request<'d> {
+    let address = memory.expose_provenance() as u64;
+    let (opcode, descriptor, length) = (opcode.into(), fd(socket), length(bytes));
+    Parts::usual(Usual { opcode, descriptor, offset: 0, address, length, op_flags }).request()
+}
+
+/// Accepts one connection (`IORING_OP_ACCEPT`, since 5.5).
+///
+/// The socket comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec.
+pub fn accept<'d>(listener: &'d impl AsFd) -> Request<'d> {
+    accepting(listener, 0).request()
+}
+
+/// Accepts connections until it is cancelled (`IORING_ACCEPT_MULTISHOT`, since 5.19).
+///
+/// Each completion has a socket in [`into_fd`](crate::Completion::into_fd), close-on-exec. The
+/// peer's address is to be had from `getpeername(2)`, as `TcpStream::peer_addr` does.
+pub fn accept_multi<'d>(listener: &'d impl AsFd) -> Stream<'d> {
+    const IORING_ACCEPT_MULTISHOT: u32 = 1;
+    accepting(listener, IORING_ACCEPT_MULTISHOT).stream()
+}
+
+fn accepting(listener: &impl AsFd, priority: u32) -> Parts<'_> {
+    let entry = bare(with_priority(opcode::Accept::CODE, priority), fd(listener));
+    let entry = Usual { op_flags: libc::SOCK_CLOEXEC as u32, ..entry };
+    Parts::usual(entry).yielding(Yields::Descriptor)
+}
+
+/// Makes a socket, as `socket(2)`: `domain` is one of libc's `AF_*`, `kind` of `SOCK_*`, `protocol` 0 or of `IPPROTO_*`
+/// (`IORING_OP_SOCKET`, since 5.19).
+///
+/// The socket comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec.
+pub fn socket<'d>(domain: i32, kind: i32, protocol: i32) -> Request<'d> {
+    let offset = (kind | libc::SOCK_CLOEXEC) as u32;
+    let entry = bare(opcode::Socket::CODE.into(), domain);
+    Parts::usual(Usual { offset: offset.into(), length: protocol as u32, ..entry })
+        .yielding(Yields::Descriptor)
+        .request()
+}
+
+/// Gives a socket an address, as `bind(2)` (`IORING_OP_BIND`, since 6.11).
+pub fn bind<'d>(socket: &'d impl AsFd, address: impl Into<Address>) -> Request<'d> {
+    addressed(opcode::Bind::CODE, socket, address.into())
+}
+
+/// Has a socket be connected to, as `listen(2)` (`IORING_OP_LISTEN`, since 6.11).
+pub fn listen<'d>(socket: &'d impl AsFd, backlog: u32) -> Request<'d> {
+    Parts::usual(Usual { length: backlog, ..bare(opcode::Listen::CODE.into(), fd(socket)) }).request()
+}
+
+/// Connects a socket (`IORING_OP_CONNECT`, since 5.5).
+///
+/// When this was cancelled, the socket may yet connect: close it, don't use it again.
+pub fn connect<'d>(socket: &'d impl AsFd, address: impl Into<Address>) -> Request<'d> {
+    addressed(opcode::Connect::CODE, socket, address.into())
+}
+
+fn addressed(opcode: u8, socket: &impl AsFd, address: Address) -> Request<'_> {
+    let offset = address.raw().1.into();
+    Parts::beside(Usual { offset, ..bare(opcode.into(), fd(socket)) }, Aside::Address(address)).request()
+}
+
+/// Receives into `buffer` what has arrived, waiting for something to arrive (`IORING_OP_RECV`, since
+/// 5.6). The result is a number of bytes; 0 is the end of the stream.
+#[inline]
+pub fn recv<'d>(socket: &'d impl AsFd, buffer: &'d mut [u8]) -> Request<'d> {
+    transfer(opcode::Recv::CODE, socket, buffer.as_mut_ptr(), buffer.len(), 0)
+}
+
+/// As [`recv`], into memory that need not be initialised.
+#[inline]
+pub fn recv_uninit<'d>(socket: &'d impl AsFd, buffer: &'d mut [MaybeUninit<u8>]) -> Request<'d> {
+    transfer(opcode::Recv::CODE, socket, buffer.as_mut_ptr(), buffer.len(), 0)
+}
+
+/// Receives again and again, each time into a buffer of `pool` (`IORING_RECV_MULTISHOT`, since 6.0).
+///
+/// A completion's bytes come out of [`into_buffer`](crate::Completion::into_buffer). The stream ends
+/// with an empty buffer at the end of file, or with an error. When the pool has run out, the handler
+/// sees `ENOBUFS` with [`more`](crate::Completion::more) true; if it gives the data back, the stream
+/// goes on as soon as a [`Buffer`](crate::Buffer) is dropped.
+pub fn recv_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
+    const IORING_RECV_MULTISHOT: u32 = 1 << 1;
+    let opcode = with_priority(opcode::Recv::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
+    Parts::from_pool(bare(opcode, fd(socket)), pool).stream()
+}
+
+/// Sends what the socket takes of `buffer` (`IORING_OP_SEND`, since 5.6). The result is a number of
+/// bytes.
+///
+/// A peer that is gone is the error `EPIPE`, never a signal (`MSG_NOSIGNAL`). Given to
+/// [`detach`](crate::Submitter::detach), a send of any kind goes out whole (`MSG_WAITALL`).
+#[inline]
+pub fn send<'d>(socket: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
+    transfer(opcode::Send::CODE, socket, buffer.as_ptr(), buffer.len(), libc::MSG_NOSIGNAL as u32)
+}
+
+/// Receives a datagram into `buffer`, and from whom into `peer` (`IORING_OP_RECVMSG`, since 5.3), as `recvfrom(2)`. The
+/// result is a number of bytes; of a longer datagram, the rest is lost.
+pub fn recv_from<'d>(socket: &'d impl AsFd, buffer: &'d mut [u8], peer: &'d mut Peer) -> Request<'d> {
+    let address = peer.receive(Piece::new(buffer.as_mut_ptr(), buffer.len()));
+    Parts::usual(Usual { address, length: 1, ..bare(opcode::RecvMsg::CODE.into(), fd(socket)) }).request()
+}
+
+/// Sends a datagram to `address` (`IORING_OP_SENDMSG`, since 5.3), as `sendto(2)`. The result is a number of bytes.
+///
+/// No signal is raised (`MSG_NOSIGNAL`).
+pub fn send_to<'d>(socket: &'d impl AsFd, buffer: &'d [u8], address: impl Into<Address>) -> Request<'d> {
+    let op_flags = libc::MSG_NOSIGNAL as u32;
+    let entry = Usual { length: 1, op_flags, ..bare(opcode::SendMsg::CODE.into(), fd(socket)) };
+    let piece = Piece::new(buffer.as_ptr(), buffer.len());
+    Parts::beside(entry, Aside::Datagram(Header::default(), piece, address.into())).request()
+}
+
+/// As [`send`], but the bytes are not copied: the network takes them from where they are (`IORING_OP_SEND_ZC`, since
+/// 6.0). Worth it from some ten KiB on; the loopback interface copies all the same.
+///
+/// The buffer is in use until the peer has taken all in, so only then is the handler called, with what `send` would
+/// have said: the kernel's two completions are one here. As long as the socket is open, nothing on our side hurries
+/// that, neither a cancel nor a [`shutdown`]. So a peer that does not read keeps a teardown waiting, for which the
+/// builder has a [`deadline`](crate::Builder::deadline).
+///
+/// Sockets that can't do it end with `EOPNOTSUPP`, as those of `AF_UNIX` do. Memory in flight counts towards
+/// `RLIMIT_MEMLOCK` (`ENOMEM`).
+#[inline]
+pub fn send_zc<'d>(socket: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
+    transfer(opcode::SendZc::CODE, socket, buffer.as_ptr(), buffer.len(), libc::MSG_NOSIGNAL as u32)
+}
+
+/// As [`send_zc`], out of memory that the ring has registered (`IORING_RECVSEND_FIXED_BUF`, since 6.0), which need not
+/// be pinned for each send.
+///
+/// If its [`FixedBuffers`](crate::FixedBuffers) are not registered with the ring, this ends with `EFAULT`.
+#[inline]
+pub fn send_zc_fixed<'d>(socket: &'d impl AsFd, buffer: impl Into<FixedSlice<'d>>) -> Request<'d> {
+    const IORING_RECVSEND_FIXED_BUF: u32 = 1 << 2;
+    let FixedSlice { bytes, place } = buffer.into();
+    let entry = Usual {
+        address: bytes.as_ptr().expose_provenance() as u64,
+        length: length(bytes.len()),
+        op_flags: libc::MSG_NOSIGNAL as u32,
+        ..bare(with_priority(opcode::SendZc::CODE, IORING_RECVSEND_FIXED_BUF), fd(socket))
+    };
+    Parts::fixed(Fixed { entry, file: None, memory: Some(place) }).request()
+}
+
+/// Shuts down one or both directions of a socket (`IORING_OP_SHUTDOWN`, since 5.11).
+pub fn shutdown<'d>(socket: &'d impl AsFd, how: Shutdown) -> Request<'d> {
+    let how = match how {
+        Shutdown::Read => libc::SHUT_RD,
+        Shutdown::Write => libc::SHUT_WR,
+        Shutdown::Both => libc::SHUT_RDWR,
+    };
+    let entry = bare(opcode::Shutdown::CODE.into(), fd(socket));
+    Parts::usual(Usual { length: how as u32, ..entry }).request()
+}

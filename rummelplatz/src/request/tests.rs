@@ -1,0 +1,218 @@
+//! What each constructor asks for.
+
+use std::fs::File;
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::num::NonZeroU32;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant, SystemTime};
+
+use io_uring::opcode;
+use io_uring::types::TimeoutFlags;
+
+use super::entry::length;
+use super::*;
+use crate::fixed::{FixedBuffers, FixedFile};
+
+/// The ring that asks.
+const RING: u64 = 7;
+
+/// What the kernel is asked for: opcode, priority (where multishot flags are), offset, address, length and
+/// flags of the operation.
+type Asked = (u8, u16, u64, u64, u32, u32);
+
+/// What an entry asks for; on which descriptor, and what it yields.
+fn parts(parts: Parts<'_>) -> (Asked, i32, Yields) {
+    let Prepared::Usual(usual) = parts.draft.prepare(RING) else { panic!("nothing is kept for it") };
+    let Usual { opcode, descriptor, offset, address, length, op_flags } = usual;
+    assert_eq!(opcode >> 8 & 0xFF, 0, "no flags");
+    let asked = (opcode as u8, (opcode >> 16) as u16, offset, address, length, op_flags);
+    (asked, descriptor, parts.facts.yields)
+}
+
+fn asks(request: Request<'_>, expected: Asked, descriptor: i32) {
+    assert_eq!(parts(request.parts), (expected, descriptor, Yields::Result));
+}
+
+fn null() -> File {
+    File::open("/dev/null").unwrap()
+}
+
+#[test]
+fn transfers_are_those_of_the_system_calls() {
+    let file = null();
+    let number = file.as_raw_fd();
+    let mut buffer = [0; 8];
+    let mut uninit = [MaybeUninit::uninit(); 8];
+    let (at, uninit_at) = (buffer.as_ptr().addr() as u64, uninit.as_ptr().addr() as u64);
+    let (read, write) = (opcode::Read::CODE, opcode::Write::CODE);
+    let (receive, here) = (opcode::Recv::CODE, u64::MAX);
+    asks(super::read(&file, &mut buffer), (read, 0, here, at, 8, 0), number);
+    asks(read_at(&file, &mut buffer, 77), (read, 0, 77, at, 8, 0), number);
+    asks(read_uninit(&file, &mut uninit), (read, 0, here, uninit_at, 8, 0), number);
+    asks(read_at_uninit(&file, &mut uninit, 77), (read, 0, 77, uninit_at, 8, 0), number);
+    asks(super::write(&file, &buffer), (write, 0, here, at, 8, 0), number);
+    asks(write_at(&file, &buffer, 77), (write, 0, 77, at, 8, 0), number);
+    asks(recv(&file, &mut buffer), (receive, 0, 0, at, 8, 0), number);
+    asks(recv_uninit(&file, &mut uninit), (receive, 0, 0, uninit_at, 8, 0), number);
+    let no_signal = libc::MSG_NOSIGNAL as u32;
+    asks(send(&file, &buffer), (opcode::Send::CODE, 0, 0, at, 8, no_signal), number);
+    assert_eq!(length(u32::MAX as usize + 2), u32::MAX, "cut, as the kernel cuts it");
+    let code = opcode::SendZc::CODE;
+    asks(send_zc(&file, &buffer), (code, 0, 0, at, 8, no_signal), number);
+    for (flags, whole) in [(Flags::EMPTY, 0), (Flags::DETACHED, libc::MSG_WAITALL as u32)] {
+        let terms = Terms { ring: RING, flags, born: Stamp::ZERO };
+        for (request, code) in [(send(&file, &buffer), opcode::Send::CODE), (send_zc(&file, &buffer), code)] {
+            let (facts, prepared) = request.parts.place(terms);
+            let (asked, ..) = parts(Parts::prepared(prepared, facts));
+            assert_eq!(asked, (code, 0, 0, at, 8, no_signal | whole));
+        }
+        let buffers = FixedBuffers::new(1, 8).unwrap();
+        let buffer = buffers.take().unwrap();
+        let (_, prepared) = send_zc_fixed(&file, &buffer).parts.place(terms);
+        let Prepared::Indexed(entry, _) = prepared else { panic!("it has an index") };
+        assert_eq!(entry.op_flags, no_signal | whole);
+    }
+}
+
+#[test]
+fn what_is_registered_is_named_by_its_index_in_the_ring() {
+    let (file, buffers) = (FixedFile::new(), FixedBuffers::new(2, 64).unwrap());
+    let mut buffer = buffers.take().unwrap();
+    let at = buffer.as_ptr().addr() as u64;
+    /// All of an entry but its `user_data`, by fields: opcode, flags, descriptor, offset, address, length, index.
+    type Named = (u8, u8, i32, u64, u64, u32, u16);
+    fn usual(request: Request<'_>) -> (Usual, u16) {
+        match request.parts.draft.prepare(RING) {
+            Prepared::Usual(usual) => (usual, 0),
+            Prepared::Indexed(usual, index) => (usual, index),
+            _ => panic!("it is a usual entry"),
+        }
+    }
+    fn named(request: Request<'_>) -> Named {
+        let (Usual { opcode, descriptor, offset, address, length, op_flags }, index) = usual(request);
+        assert_eq!((opcode >> 16, op_flags), (0, 0));
+        (opcode as u8, (opcode >> 8) as u8, descriptor, offset, address, length, index)
+    }
+    let (read, write) = (opcode::ReadFixed::CODE, opcode::WriteFixed::CODE);
+    let null = null();
+    let number = null.as_raw_fd();
+    let nothing = u16::MAX;
+    assert_eq!(named(read_fixed_at(&null, &mut buffer, 3)), (read, 0, number, 3, at, 64, nothing));
+    assert_eq!(named(write_fixed_at(&file, buffer.part(1..9), 3)), (write, 0, -1, 3, at + 1, 8, nothing));
+
+    assert!(buffers.shared.place.take(RING, 0) && file.place.take(RING, 5));
+    assert_eq!(named(read_fixed_at(&null, &mut buffer, 3)), (read, 0, number, 3, at, 64, 0));
+    assert_eq!(named(read_fixed(&file, buffer.part_mut(8..))), (read, 1, 5, u64::MAX, at + 8, 56, 0));
+    assert_eq!(named(read_at(&file, &mut buffer, 3)), (opcode::Read::CODE, 1, 5, 3, at, 64, 0));
+    assert_eq!(named(super::write(&file, &buffer)), (opcode::Write::CODE, 1, 5, u64::MAX, at, 64, 0));
+    assert_eq!(named(fsync(&file)), (opcode::Fsync::CODE, 1, 5, 0, 0, 0, 0));
+    let sent = Usual { op_flags: 0, ..usual(send_zc_fixed(&null, buffer.part(4..))).0 };
+    let opcode = u32::from(opcode::SendZc::CODE) | 4 << 16;
+    let expected = Usual { opcode, descriptor: number, offset: 0, address: at + 4, length: 60, op_flags: 0 };
+    assert_eq!(sent, expected);
+
+    buffers.shared.place.leave();
+    assert!(buffers.shared.place.take(RING, 300));
+    assert_eq!(named(write_fixed(&file, &buffer)), (write, 1, 5, u64::MAX, at, 64, 300));
+    let elsewhere = (FixedFile::new(), FixedBuffers::new(1, 8).unwrap());
+    assert!(elsewhere.0.place.take(RING + 1, 5) && elsewhere.1.shared.place.take(RING + 1, 0));
+    let other = elsewhere.1.take().unwrap();
+    let at = other.as_ptr().addr() as u64;
+    assert_eq!(named(write_fixed_at(&elsewhere.0, &other, 3)), (write, 0, -1, 3, at, 8, nothing));
+}
+
+#[test]
+fn what_has_no_memory_says_all_the_same() {
+    let file = null();
+    let number = file.as_raw_fd();
+    asks(nop(), (opcode::Nop::CODE, 0, 0, 0, 0, 0), -1);
+    for (how, what) in
+        [(Shutdown::Read, libc::SHUT_RD), (Shutdown::Write, libc::SHUT_WR), (Shutdown::Both, libc::SHUT_RDWR)]
+    {
+        asks(shutdown(&file, how), (opcode::Shutdown::CODE, 0, 0, 0, what as u32, 0), number);
+    }
+    const IORING_FSYNC_DATASYNC: u32 = 1;
+    asks(fsync(&file), (opcode::Fsync::CODE, 0, 0, 0, 0, 0), number);
+    asks(fdatasync(&file), (opcode::Fsync::CODE, 0, 0, 0, 0, IORING_FSYNC_DATASYNC), number);
+    let closes = close(null().into()).parts;
+    let owned = closes.closes.as_ref().map(AsRawFd::as_raw_fd);
+    let (asked, descriptor, _) = parts(Parts { closes: None, ..closes });
+    assert_eq!((asked.0, Some(descriptor)), (opcode::Close::CODE, owned));
+}
+
+#[test]
+fn new_descriptors_are_not_inherited() {
+    let file = null();
+    let number = file.as_raw_fd();
+    const IORING_ACCEPT_MULTISHOT: u16 = 1;
+    let cloexec = libc::SOCK_CLOEXEC as u32;
+    let code = opcode::Accept::CODE;
+    assert_eq!(parts(accept(&file).parts), ((code, 0, 0, 0, 0, cloexec), number, Yields::Descriptor));
+    let asked = (code, IORING_ACCEPT_MULTISHOT, 0, 0, 0, cloexec);
+    assert_eq!(parts(accept_multi(&file).parts), (asked, number, Yields::Descriptor));
+
+    let opened = |options: OpenOptions| {
+        let (asked, directory, yields) = parts(openat(&CWD, c"x", &options).parts);
+        let (opcode, _, _, name, mode, flags) = asked;
+        assert_eq!((opcode, directory, yields), (opcode::OpenAt::CODE, libc::AT_FDCWD, Yields::Descriptor));
+        assert_ne!(name, 0);
+        (mode, flags as i32)
+    };
+    let new = OpenOptions::new;
+    let append = libc::O_WRONLY | libc::O_APPEND;
+    for (options, flags) in [
+        (new(), libc::O_RDONLY),
+        (new().read(true).write(true), libc::O_RDWR),
+        (new().write(true).truncate(true), libc::O_WRONLY | libc::O_TRUNC),
+        (new().append(true), append),
+        (new().append(true).create(true), append | libc::O_CREAT),
+        (new().write(true).create_new(true), libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL),
+        (new().custom_flags(libc::O_DIRECT | libc::O_RDWR), libc::O_RDONLY | libc::O_DIRECT),
+    ] {
+        assert_eq!(opened(options.clone()), (0o666, flags | libc::O_CLOEXEC), "{options:?}");
+    }
+    assert_eq!(opened(new().mode(0o640)).0, 0o640);
+}
+
+#[test]
+fn polls_are_for_the_events_that_were_named() {
+    const IORING_POLL_ADD_MULTI: u32 = 1;
+    let file = null();
+    let number = file.as_raw_fd();
+    let events = Events::WRITABLE | Events::PRIORITY;
+    let (code, bits) = (opcode::PollAdd::CODE, (libc::POLLOUT | libc::POLLPRI) as u32);
+    assert_eq!(parts(poll(&file, events).parts), ((code, 0, 0, 0, 0, bits), number, Yields::Events));
+    let asked = (code, 0, 0, 0, IORING_POLL_ADD_MULTI, bits);
+    assert_eq!(parts(poll_multi(&file, events).parts), (asked, number, Yields::Events));
+    assert!(events.contains(Events::PRIORITY) && !events.contains(events | Events::READABLE));
+}
+
+#[test]
+fn timers_are_of_the_clock_that_was_meant() {
+    let timer = |parts: Parts<'_>| {
+        let (prepared, facts) = (parts.draft.prepare(RING), parts.facts);
+        let Prepared::Beside(entry, Aside::Time(spec)) = prepared else { panic!("no timer") };
+        let Usual { opcode, descriptor, offset, length, op_flags, .. } = entry;
+        assert_eq!((opcode, descriptor, length), (opcode::Timeout::CODE.into(), -1, 1));
+        let (count, flags) = (offset as u32, TimeoutFlags::from_bits_retain(op_flags));
+        assert_eq!((facts.yields, facts.ticks), (Yields::Tick, count));
+        // SAFETY: a `struct __kernel_timespec` is two such numbers.
+        let spec = unsafe { (&raw const spec).cast::<[i64; 2]>().read() };
+        (spec, count, flags)
+    };
+    let spec = |seconds, nanoseconds| [seconds, nanoseconds];
+    let (none, multi) = (TimeoutFlags::empty(), TimeoutFlags::MULTISHOT);
+    assert_eq!(timer(timeout(Duration::new(3, 5)).parts), (spec(3, 5), 0, none));
+    let longest = spec(i64::MAX, 999_999_999);
+    assert_eq!(timer(timeout(Duration::MAX).parts), (longest, 0, none), "it takes for ever");
+    let (_, count, flags) = timer(timeout_at(Instant::now()).parts);
+    assert_eq!((count, flags), (0, TimeoutFlags::ABS));
+    let time = SystemTime::UNIX_EPOCH + Duration::new(7, 9);
+    let real = TimeoutFlags::ABS | TimeoutFlags::REALTIME;
+    assert_eq!(timer(timeout_at_time(time).parts), (spec(7, 9), 0, real));
+    assert_eq!(timer(timeout_multi(Duration::new(3, 5)).parts), (spec(3, 5), 0, multi));
+    assert_eq!(timer(timeout_multi(Duration::ZERO).parts), (spec(0, 50_000), 0, multi));
+    let times = NonZeroU32::new(4).unwrap();
+    assert_eq!(timer(timeout_multi_times(Duration::ZERO, times).parts), (spec(0, 50_000), 4, multi));
+}

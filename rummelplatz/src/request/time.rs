@@ -1,0 +1,74 @@
+//! Requests that wait for a time.
+
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant, SystemTime};
+
+use io_uring::opcode;
+use io_uring::types::{TimeoutFlags, Timespec};
+
+use super::entry::bare;
+use super::sqe::Usual;
+use super::{Aside, Parts, Request, Stream};
+use crate::clock;
+use crate::facts::Yields;
+
+fn timer(time: Duration, count: u32, flags: TimeoutFlags) -> Parts<'static> {
+    // The kernel's seconds are signed: more of them would be refused, rather than take for ever.
+    let seconds = time.as_secs().min(i64::MAX as u64);
+    let spec = Timespec::new().sec(seconds).nsec(time.subsec_nanos());
+    let entry = Usual {
+        offset: count.into(),
+        // As many times as there are.
+        length: 1,
+        op_flags: flags.bits(),
+        ..bare(opcode::Timeout::CODE.into(), -1)
+    };
+    let mut parts = Parts::beside(entry, Aside::Time(spec)).yielding(Yields::Tick);
+    parts.facts.ticks = count;
+    parts
+}
+
+/// Completes once `duration` has passed (`IORING_OP_TIMEOUT`, since 5.4).
+///
+/// A timer that ran its time has the result `Ok(0)`; one that was cancelled, `ECANCELED`.
+pub fn timeout<'d>(duration: Duration) -> Request<'d> {
+    timer(duration, 0, TimeoutFlags::empty()).request()
+}
+
+/// Completes at `instant`, on the monotonic clock (`IORING_TIMEOUT_ABS`, since 5.4).
+///
+/// An instant in the past completes at once.
+pub fn timeout_at<'d>(instant: Instant) -> Request<'d> {
+    let at = clock::monotonic() + instant.saturating_duration_since(Instant::now());
+    timer(at, 0, TimeoutFlags::ABS).request()
+}
+
+/// Completes when the system's clock shows `time` (`IORING_TIMEOUT_REALTIME`, since 5.15).
+///
+/// Unlike [`timeout_at`], this follows changes of the clock.
+pub fn timeout_at_time<'d>(time: SystemTime) -> Request<'d> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    timer(since, 0, TimeoutFlags::ABS | TimeoutFlags::REALTIME).request()
+}
+
+/// The shortest interval of a multishot timer. The kernel can cancel one only between the moment that
+/// its task work has armed it again and the next time that it fires: with a shorter interval, a cancel
+/// does not get there in between, and the timer could never be ended.
+const SHORTEST_INTERVAL: Duration = Duration::from_micros(50);
+
+/// Completes again and again, each time `interval` has passed (`IORING_TIMEOUT_MULTISHOT`, since
+/// 6.4).
+///
+/// An interval of less than 50 microseconds counts as that: the kernel could not cancel a faster timer.
+pub fn timeout_multi<'d>(interval: Duration) -> Stream<'d> {
+    timer(interval.max(SHORTEST_INTERVAL), 0, TimeoutFlags::MULTISHOT).stream()
+}
+
+/// Completes `times` times, each time `interval` has passed (`IORING_TIMEOUT_MULTISHOT`, since
+/// 6.4).
+///
+/// The last completion is final: [`more`](crate::Completion::more) is false. The shortest interval is
+/// that of [`timeout_multi`].
+pub fn timeout_multi_times<'d>(interval: Duration, times: NonZeroU32) -> Stream<'d> {
+    timer(interval.max(SHORTEST_INTERVAL), times.get(), TimeoutFlags::MULTISHOT).stream()
+}
