@@ -1,15 +1,14 @@
 //! Socket addresses as the kernel reads them.
 
 use std::fmt;
-use std::mem::{self, offset_of};
+use std::mem::offset_of;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net;
 
-use super::aside::{Header, Piece};
-
-/// Where to [`connect`](super::connect) to, [`send_to`](super::send_to) or [`bind`](super::bind): an IPv4, IPv6 or Unix address, passed by value.
+/// Where to [`connect`](super::connect) to, [`send_to`](super::send_to) or [`bind`](super::bind): an IPv4, IPv6 or
+/// Unix address, passed by value.
 ///
 /// Made by `into()` from [`SocketAddr`], its two kinds, `(IpAddr, port)`, and
 /// [`std::os::unix::net::SocketAddr`]. Internet addresses are kept inline; a Unix address is boxed.
@@ -92,81 +91,11 @@ impl From<&net::SocketAddr> for Address {
     }
 }
 
-/// Where a datagram came from, as [`recv_from`](super::recv_from) finds out: kept in the data of the request.
-///
-/// ```
-/// # use rummelplatz::{request, request::{Peer, Request}};
-/// # use std::net::UdpSocket;
-/// struct Datagram { socket: UdpSocket, bytes: [u8; 1500], length: usize, peer: Peer }
-///
-/// impl Datagram {
-///     fn receive(&mut self) -> Request<'_> {
-///         request::recv_from(&self.socket, &mut self.bytes, &mut self.peer)
-///     }
-///     fn answer(&mut self) -> Option<Request<'_>> {
-///         let address = self.peer.address()?;
-///         Some(request::send_to(&self.socket, &self.bytes[..self.length], address))
-///     }
-/// }
-/// ```
-#[derive(Clone, Copy)]
-pub struct Peer {
-    header: Header,
-    piece: Piece,
-    name: libc::sockaddr_storage,
-}
-
-impl Default for Peer {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Peer {
-    /// Nobody.
-    pub fn new() -> Peer {
-        // SAFETY: it is made of numbers.
-        let name = unsafe { mem::zeroed() };
-        Peer { header: Header::default(), piece: Piece::default(), name }
-    }
-
-    /// Has a message be received into this piece, and from whom be written here. Returns where it says so.
-    pub(crate) fn receive(&mut self, piece: Piece) -> u64 {
-        let Peer { header, piece: place, name } = self;
-        *place = piece;
-        header.lead_to((&raw mut *name).expose_provenance(), size_of_val(name) as libc::socklen_t, place)
-    }
-
-    /// The Internet address, if there is one and it is of that kind.
-    pub fn address(&self) -> Option<SocketAddr> {
-        let (name, length) = (&raw const self.name, self.header.name_length as usize);
-        match i32::from(self.name.ss_family) {
-            libc::AF_INET if length >= size_of::<libc::sockaddr_in>() => {
-                // SAFETY: it is of this kind, and lies in larger memory that is aligned for all kinds.
-                let v4 = unsafe { name.cast::<libc::sockaddr_in>().read() };
-                Some(v4_of(&v4).into())
-            }
-            libc::AF_INET6 if length >= size_of::<libc::sockaddr_in6>() => {
-                // SAFETY: as above.
-                let v6 = unsafe { name.cast::<libc::sockaddr_in6>().read() };
-                Some(v6_of(&v6).into())
-            }
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Debug for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Peer").field(&self.address()).finish()
-    }
-}
-
-fn v4_of(v4: &libc::sockaddr_in) -> SocketAddrV4 {
+pub(super) fn v4_of(v4: &libc::sockaddr_in) -> SocketAddrV4 {
     SocketAddrV4::new(v4.sin_addr.s_addr.to_ne_bytes().into(), u16::from_be(v4.sin_port))
 }
 
-fn v6_of(v6: &libc::sockaddr_in6) -> SocketAddrV6 {
+pub(super) fn v6_of(v6: &libc::sockaddr_in6) -> SocketAddrV6 {
     let (ip, port) = (v6.sin6_addr.s6_addr.into(), u16::from_be(v6.sin6_port));
     SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id)
 }

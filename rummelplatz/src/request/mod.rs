@@ -60,6 +60,7 @@ mod entry;
 mod files;
 mod general;
 mod paths;
+mod peer;
 mod sockets;
 pub(crate) mod sqe;
 mod target;
@@ -71,10 +72,11 @@ use sqe::Usual;
 
 pub(crate) use aside::Aside;
 
-pub use address::{Address, Peer};
+pub use address::Address;
 pub use files::*;
 pub use general::*;
 pub use paths::*;
+pub use peer::Peer;
 pub use sockets::*;
 pub use target::Target;
 pub use time::*;
