@@ -1,8 +1,8 @@
 //! Memory and files that a ring has registered, so that the kernel need not look them up for each request.
 //!
-//! Which place in the ring's tables is whose is known on both sides: the ring keeps what is registered, and what is
-//! registered has a [`Registered`] that says which ring has it, and where. A request asks for that in the moment it is
-//! made, so one that names what its ring does not have is refused by the kernel, and never reaches anything else.
+//! Which place in the ring's tables is whose is known on both sides: the ring keeps the thing, and the thing says in a
+//! [`Registered`] which ring has it, and where. A request asks for that in the moment it is made, so one that names what
+//! its ring does not have is refused by the kernel, and never reaches anything else.
 //!
 //! # How the unsafe code stays right
 //!
@@ -57,8 +57,9 @@ impl Registered {
     }
 }
 
-/// Equal buffers that a ring registers (`IORING_REGISTER_BUFFERS_UPDATE`, in a table with empty places since 5.19), for [`read_fixed`] and
-/// [`write_fixed`]: the kernel pins their memory once, and not for each request, which matters for `O_DIRECT`.
+/// Equal buffers that a ring registers (`IORING_REGISTER_BUFFERS_UPDATE`, in a table with empty places since 5.19), for
+/// [`read_fixed`] and [`write_fixed`]: the kernel pins their memory once, and not for each request, which matters for
+/// `O_DIRECT`.
 ///
 /// A cheap value, made anywhere, and given to [`register_buffers`] by the first ring that uses it, mostly in
 /// [`setup`](crate::RingOperation::setup). A second ring gets an error, until the first has finished.
@@ -187,11 +188,6 @@ unsafe impl Send for FixedBuffer {}
 unsafe impl Sync for FixedBuffer {}
 
 impl FixedBuffer {
-    /// Which of its set it is.
-    fn number(&self) -> u32 {
-        self.set.number(self.start)
-    }
-
     #[inline(always)]
     fn bytes(&self) -> NonNull<[u8]> {
         NonNull::slice_from_raw_parts(self.start, self.set.size as usize)
@@ -289,12 +285,13 @@ impl<'b> From<&'b mut FixedBuffer> for FixedSliceMut<'b> {
     }
 }
 
-/// A file that a ring has registered (`IORING_REGISTER_FILES_UPDATE`, in a table with empty places since 5.19; a *direct descriptor*): the kernel need
-/// not look it up in the table of the process for each request, which other threads share.
+/// A file that a ring has registered (`IORING_REGISTER_FILES_UPDATE`, in a table with empty places since 5.19; a *direct
+/// descriptor*): the kernel need not look it up in the table of the process for each request, which other threads share.
 ///
 /// Made by [`register_file`](crate::Submitter::register_file), and named by requests of that ring in the place of a
 /// descriptor: [`read_at`](crate::request::read_at), [`write_at`](crate::request::write_at),
-/// [`fsync`](crate::request::fsync), and all else that takes a [`Target`](crate::request::Target). In another ring, and after that one has finished, such a request ends with `EBADF`.
+/// [`fsync`](crate::request::fsync), and all else that takes a [`Target`](crate::request::Target). In another ring, and
+/// after that one has finished, such a request ends with `EBADF`.
 ///
 /// A cheap clone, of which each request keeps one in its data. The file stays open in the kernel until the ring has
 /// finished, or [`unregister_file`](crate::Submitter::unregister_file), or until the last clone is gone and its place
@@ -322,7 +319,8 @@ impl fmt::Debug for FixedBuffers {
 
 impl fmt::Debug for FixedBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FixedBuffer").field("number", &self.number()).field("length", &self.len()).finish()
+        let number = self.set.number(self.start);
+        f.debug_struct("FixedBuffer").field("number", &number).field("length", &self.len()).finish()
     }
 }
 

@@ -87,7 +87,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// dropped; no handler is called. An error is counted in
     /// [`detached_failed`](crate::Stats::detached_failed).
     ///
-    /// A [`send`](request::send) or [`send_zc`](request::send_zc) goes out whole or fails (`MSG_WAITALL`, since 5.19). At teardown,
+    /// A [`send`](request::send), [`send_zc`](request::send_zc) or [`send_zc_fixed`](request::send_zc_fixed) goes out
+    /// whole or fails (`MSG_WAITALL`, since 5.19). At teardown,
     /// detached requests are cancelled like all others.
     ///
     /// # Errors

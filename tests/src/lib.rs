@@ -502,6 +502,15 @@ pub fn complete<D: Send + 'static>(
     complete_on(addressable(8).0, data, build)
 }
 
+/// As [`complete`]: its result, and its data.
+pub fn once<D: Send + 'static>(
+    data: D,
+    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
+) -> (Result<u32, i32>, D) {
+    let (completion, data) = complete(data, build);
+    (outcome(&completion), data)
+}
+
 /// As [`complete`], in this one.
 pub fn complete_on<D: Send + 'static>(
     raw: RawRing,

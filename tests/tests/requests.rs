@@ -9,17 +9,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, Statx};
-use rummelplatz::{BufferPool, ControlFlow, Request, Stream, request};
-use rummelplatz_tests::{Bench, Directory, Log, Script, complete, outcome, pipe, watched};
-
-/// What came of one request, and its data.
-fn once<D: Send + 'static>(
-    data: D,
-    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
-) -> (Result<u32, i32>, D) {
-    let (completion, data) = complete(data, build);
-    (outcome(&completion), data)
-}
+use rummelplatz::{BufferPool, ControlFlow, Stream, request};
+use rummelplatz_tests::{Bench, Directory, Log, Script, complete, once, outcome, pipe, watched};
 
 #[test]
 fn names_come_and_go() {

@@ -17,8 +17,8 @@ use rummelplatz::io_uring::{cqueue, opcode, squeue, types};
 use rummelplatz::request::{CWD, Events, OpenOptions};
 use rummelplatz::{Completion, ControlFlow, Refused, Request, RingError, SubmitError, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, complete, in_child, open_descriptors, outcome,
-    pipe, tcp_pair, watched,
+    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, complete, in_child, once, open_descriptors,
+    outcome, pipe, tcp_pair, watched,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -798,16 +798,7 @@ fn what_a_completion_carries_is_closed_when_nobody_takes_it() {
 
 // ---- each kind of request ----------------------------------------------------------------------------------------------
 
-/// Runs one request and returns what came of it.
-fn one<D: Send + 'static>(
-    data: D,
-    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
-) -> (Result<u32, i32>, D) {
-    let (completion, data) = complete(data, build);
-    (outcome(&completion), data)
-}
-
-/// As [`one`], for a request that yields a descriptor.
+/// As [`once`], for a request that yields a descriptor.
 fn one_descriptor<D: Send + 'static>(
     data: D,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
@@ -838,21 +829,21 @@ fn files_are_opened_written_synced_and_read() {
 
         let mut job = Job::new(0, &file, 11);
         job.buffer.copy_from_slice(b"hello world");
-        let (result, _) = one(job, |job| job.write());
+        let (result, _) = once(job, |job| job.write());
         assert_eq!(result, Ok(11));
-        let (result, _) = one(Job::new(0, &file, 1), |job| request::write_at(&*job.file, &job.buffer, 0));
+        let (result, _) = once(Job::new(0, &file, 1), |job| request::write_at(&*job.file, &job.buffer, 0));
         assert_eq!(result, Ok(1));
-        assert_eq!(one(Arc::clone(&file), |it| request::fsync(&**it)).0, Ok(0));
-        assert_eq!(one(Arc::clone(&file), |it| request::fdatasync(&**it)).0, Ok(0));
+        assert_eq!(once(Arc::clone(&file), |it| request::fsync(&**it)).0, Ok(0));
+        assert_eq!(once(Arc::clone(&file), |it| request::fdatasync(&**it)).0, Ok(0));
         let (result, job) =
-            one(Job::new(0, &file, 64), |job| request::read_at(&*job.file, &mut job.buffer, 6));
+            once(Job::new(0, &file, 64), |job| request::read_at(&*job.file, &mut job.buffer, 6));
         assert_eq!((result, &job.buffer[..5]), (Ok(5), &b"world"[..]));
         // The position is where the first write left it: at the end.
-        assert_eq!(one(Job::new(0, &file, 64), |job| job.read()).0, Ok(0));
+        assert_eq!(once(Job::new(0, &file, 64), |job| job.read()).0, Ok(0));
         assert_eq!(std::fs::read(&path).unwrap(), b"\0ello world");
 
         let appending = Arc::new(open(OpenOptions::new().append(true)).unwrap());
-        assert_eq!(one(Job::new(0, &appending, 2), |job| job.write()).0, Ok(2));
+        assert_eq!(once(Job::new(0, &appending, 2), |job| job.write()).0, Ok(2));
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 13);
         drop(open(OpenOptions::new().write(true).truncate(true)).unwrap());
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
@@ -864,7 +855,7 @@ fn files_are_opened_written_synced_and_read() {
 fn a_full_disk_is_an_error() {
     watched(|| {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let (result, _) = one(Job::new(0, &Arc::new(full.into()), 8), |job| job.write());
+        let (result, _) = once(Job::new(0, &Arc::new(full.into()), 8), |job| job.write());
         assert_eq!(result, Err(libc::ENOSPC));
     });
 }
@@ -882,34 +873,34 @@ fn sockets_connect_send_receive_and_shut_down() {
             Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })
         };
         let client = socket(libc::AF_INET);
-        assert_eq!(one(Arc::clone(&client), move |it| request::connect(&**it, address)).0, Ok(0));
+        assert_eq!(once(Arc::clone(&client), move |it| request::connect(&**it, address)).0, Ok(0));
         let mut server = TcpStream::from(one_descriptor(listener, |it| request::accept(it)).unwrap());
         let mut job = Job::new(0, &client, 5);
         job.buffer.copy_from_slice(b"hello");
-        assert_eq!(one(job, |job| job.send()).0, Ok(5));
+        assert_eq!(once(job, |job| job.send()).0, Ok(5));
         let mut bytes = [0; 5];
         server.read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"hello");
         server.write_all(b"bye").unwrap();
-        let (result, job) = one(Job::new(0, &client, 8), |job| job.recv());
+        let (result, job) = once(Job::new(0, &client, 8), |job| job.recv());
         assert_eq!((result, &job.buffer[..3]), (Ok(3), &b"bye"[..]));
-        assert_eq!(one(Arc::clone(&client), |it| request::shutdown(&**it, Shutdown::Write)).0, Ok(0));
+        assert_eq!(once(Arc::clone(&client), |it| request::shutdown(&**it, Shutdown::Write)).0, Ok(0));
         assert_eq!(server.read(&mut bytes).unwrap(), 0);
         drop(server);
-        assert_eq!(one(Job::new(0, &client, 8), |job| job.recv()).0, Ok(0));
+        assert_eq!(once(Job::new(0, &client, 8), |job| job.recv()).0, Ok(0));
 
         // Nobody listens there any more.
-        let refused = one(socket(libc::AF_INET), move |it| request::connect(&**it, address)).0;
+        let refused = once(socket(libc::AF_INET), move |it| request::connect(&**it, address)).0;
         assert_eq!(refused, Err(libc::ECONNREFUSED));
 
         let listener = TcpListener::bind("[::1]:0").unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
-        assert_eq!(one(socket(libc::AF_INET6), move |it| request::connect(&**it, address)).0, Ok(0));
+        assert_eq!(once(socket(libc::AF_INET6), move |it| request::connect(&**it, address)).0, Ok(0));
 
         let path = fresh_path("socket");
         let _listener = UnixListener::bind(&path).unwrap();
         let address = std::os::unix::net::SocketAddr::from_pathname(&path).unwrap();
-        assert_eq!(one(socket(libc::AF_UNIX), move |it| request::connect(&**it, &address)).0, Ok(0));
+        assert_eq!(once(socket(libc::AF_UNIX), move |it| request::connect(&**it, &address)).0, Ok(0));
         std::fs::remove_file(&path).unwrap();
     });
 }
@@ -918,10 +909,10 @@ fn sockets_connect_send_receive_and_shut_down() {
 fn polls_tell_which_events_have_come() {
     watched(|| {
         let (reader, writer) = pipe();
-        let (result, writer) = one(writer, |it| request::poll(it, Events::WRITABLE));
+        let (result, writer) = once(writer, |it| request::poll(it, Events::WRITABLE));
         assert_eq!(Events::from_result(result.unwrap()), Events::WRITABLE);
         drop(writer);
-        let (result, _) = one(reader, |it| request::poll(it, Events::READABLE));
+        let (result, _) = once(reader, |it| request::poll(it, Events::READABLE));
         assert!(Events::from_result(result.unwrap()).contains(Events::HANG_UP));
     });
 }
@@ -932,7 +923,7 @@ fn timers_run_their_time_on_each_clock() {
         let time = Duration::from_millis(20);
         let took = |build: Box<dyn for<'d> FnOnce(&'d mut ()) -> Request<'d>>| {
             let began = Instant::now();
-            assert_eq!(one((), build).0, Ok(0));
+            assert_eq!(once((), build).0, Ok(0));
             began.elapsed()
         };
         assert!(took(Box::new(move |()| request::timeout(time))) >= time);

@@ -84,7 +84,7 @@ pub(crate) enum Pieces {
 }
 
 impl Pieces {
-    pub(crate) const FEW: usize = 4;
+    const FEW: usize = 4;
 
     pub(crate) fn new(pieces: &[Piece]) -> Pieces {
         let mut few = [Piece::default(); Self::FEW];

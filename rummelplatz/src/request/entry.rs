@@ -20,6 +20,13 @@ pub(super) const fn bare(opcode: u32, descriptor: RawFd) -> Usual {
     Usual { opcode, descriptor, offset: 0, address: 0, length: 0, op_flags: 0 }
 }
 
+/// An entry that moves bytes from or to memory, before it is said where else.
+#[inline(always)]
+pub(super) fn on_memory<T>(opcode: u32, memory: *const T, bytes: usize) -> Usual {
+    let address = memory.expose_provenance() as u64;
+    Usual { address, length: length(bytes), ..bare(opcode, -1) }
+}
+
 /// An opcode with what is to stand in `ioprio`.
 #[inline(always)]
 pub(super) const fn with_priority(opcode: u8, priority: u32) -> u32 {

@@ -7,7 +7,7 @@ use io_uring::opcode;
 use io_uring::types::{Fd, FsyncFlags};
 
 use super::aside::{Aside, Piece, Pieces};
-use super::entry::{bare, fd, length};
+use super::entry::{bare, fd, length, on_memory};
 use super::sqe::{self, Usual};
 use super::target::Named;
 use super::{Fixed, Parts, Request, Stream, Target};
@@ -37,9 +37,7 @@ fn on_bytes<'d, T>(
     offset: u64,
     place: Option<&'d Registered>,
 ) -> Request<'d> {
-    let address = memory.expose_provenance() as u64;
-    let (opcode, length) = (opcode.into(), length(bytes));
-    on_file(file, Usual { opcode, descriptor: -1, offset, address, length, op_flags: 0 }, place)
+    on_file(file, Usual { offset, ..on_memory(opcode.into(), memory, bytes) }, place)
 }
 
 /// Reads into `buffer` from the current position (`IORING_OP_READ`, since 5.6), as `read(2)`: the

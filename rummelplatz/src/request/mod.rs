@@ -222,14 +222,16 @@ impl Draft<'_> {
         match self {
             Draft::Prepared(prepared) => prepared,
             Draft::Fixed(fixed) => fixed.prepare(ring),
-            Draft::FixedBeside { entry, file, aside } => Prepared::Beside(on_file(entry, file, ring), aside),
+            Draft::FixedBeside { entry, file, aside } => {
+                Prepared::Beside(on_file_of(ring, file, entry), aside)
+            }
         }
     }
 }
 
-/// The entry on this file, by its index. A file that the ring does not have is one that nothing is.
+/// The entry, on this file of the ring. A file that the ring does not have becomes one that nothing is.
 #[inline(always)]
-fn on_file(mut entry: Usual, file: &Registered, ring: u64) -> Usual {
+fn on_file_of(ring: u64, file: &Registered, mut entry: Usual) -> Usual {
     entry.descriptor = match file.in_ring(ring) {
         Some(index) => {
             entry.opcode |= sqe::FIXED_FILE;
@@ -247,7 +249,7 @@ impl Fixed<'_> {
         const NOTHING: u32 = u16::MAX as u32;
         let Fixed { mut entry, file, memory } = self;
         if let Some(file) = file {
-            entry = on_file(entry, file, ring);
+            entry = on_file_of(ring, file, entry);
         }
         match memory {
             Some(memory) => Prepared::Indexed(entry, memory.in_ring(ring).unwrap_or(NOTHING) as u16),

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use io_uring::opcode;
 
 use super::aside::{Header, Piece};
-use super::entry::{bare, fd, length, with_priority};
+use super::entry::{bare, fd, on_memory, with_priority};
 use super::sqe::{self, Usual};
 use super::{Address, Aside, Fixed, Parts, Peer, Request, Stream};
 use crate::buffers::BufferPool;
@@ -23,9 +23,8 @@ fn transfer<'d, T>(
     bytes: usize,
     op_flags: u32,
 ) -> Request<'d> {
-    let address = memory.expose_provenance() as u64;
-    let (opcode, descriptor, length) = (opcode.into(), fd(socket), length(bytes));
-    Parts::usual(Usual { opcode, descriptor, offset: 0, address, length, op_flags }).request()
+    let entry = on_memory(opcode.into(), memory, bytes);
+    Parts::usual(Usual { descriptor: fd(socket), op_flags, ..entry }).request()
 }
 
 /// Accepts one connection (`IORING_OP_ACCEPT`, since 5.5).
@@ -113,7 +112,7 @@ pub fn recv_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
 /// bytes.
 ///
 /// A peer that is gone is the error `EPIPE`, never a signal (`MSG_NOSIGNAL`). Given to
-/// [`detach`](crate::Submitter::detach), a send of any kind goes out whole (`MSG_WAITALL`).
+/// [`detach`](crate::Submitter::detach), it goes out whole (`MSG_WAITALL`), as [`send_zc`] and [`send_zc_fixed`] do.
 #[inline]
 pub fn send<'d>(socket: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
     transfer(opcode::Send::CODE, socket, buffer.as_ptr(), buffer.len(), libc::MSG_NOSIGNAL as u32)
@@ -159,12 +158,9 @@ pub fn send_zc<'d>(socket: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
 pub fn send_zc_fixed<'d>(socket: &'d impl AsFd, buffer: impl Into<FixedSlice<'d>>) -> Request<'d> {
     const IORING_RECVSEND_FIXED_BUF: u32 = 1 << 2;
     let FixedSlice { bytes, place } = buffer.into();
-    let entry = Usual {
-        address: bytes.as_ptr().expose_provenance() as u64,
-        length: length(bytes.len()),
-        op_flags: libc::MSG_NOSIGNAL as u32,
-        ..bare(with_priority(opcode::SendZc::CODE, IORING_RECVSEND_FIXED_BUF), fd(socket))
-    };
+    let opcode = with_priority(opcode::SendZc::CODE, IORING_RECVSEND_FIXED_BUF);
+    let entry = on_memory(opcode, bytes.as_ptr(), bytes.len());
+    let entry = Usual { descriptor: fd(socket), op_flags: libc::MSG_NOSIGNAL as u32, ..entry };
     Parts::fixed(Fixed { entry, file: None, memory: Some(place) }).request()
 }
 

@@ -100,7 +100,8 @@ impl Asked {
                 let seconds = seconds.max(0).unsigned_abs();
                 asked.kept = Kept::Time(Duration::new(seconds, nanoseconds.clamp(0, 999_999_999) as u32));
             }
-            opcode::Readv::CODE | opcode::Writev::CODE => {
+            // Of none, a raw entry may point to nothing.
+            opcode::Readv::CODE | opcode::Writev::CODE if asked.length > 0 => {
                 // SAFETY: it points to so many of them.
                 let pieces = unsafe { std::slice::from_raw_parts(place.cast(), asked.length as usize) };
                 let piece = |piece: &libc::iovec| (piece.iov_base.expose_provenance() as u64, piece.iov_len);
