@@ -79,6 +79,10 @@ fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data
     let facts = &mut slot.meta().facts;
     match core.bind(&mut placed) {
         Ok(group) => {
+            if facts.pool != group {
+                // What was taken from another pool says nothing of this one.
+                facts.starved = 0;
+            }
             facts.pool = group;
             facts.flags.remove(Flags::PARKED);
             core.push(placed);

@@ -247,6 +247,19 @@ fn a_stream_that_waits_for_a_buffer_ends_once_if_it_is_cancelled_before_the_tear
 }
 
 #[test]
+fn what_one_pool_lacks_is_not_held_against_the_next() {
+    let (one, other) = (pool(), BufferPool::new(1, 32).unwrap());
+    let (_, mut ring) = small(false, |_| Answer::Finish(-libc::ENOBUFS));
+    submit(&mut ring, Kind::Receives, &one);
+    ring.streams.becomes = Some((Kind::Receives, other));
+    ring.run().unwrap();
+    // Each is asked as often as a pool is that nobody has a buffer of.
+    let lacks = |more| (Kind::Receives, more, -libc::ENOBUFS, false);
+    assert_eq!(ring.streams.told, [true, true, true, true, true, false].map(lacks));
+    is_over(&ring);
+}
+
+#[test]
 fn a_close_that_fails_has_closed_and_is_not_repeated() {
     let (_, mut ring) = small(false, |_| Answer::Finish(-libc::EIO));
     let (_, writer) = std::io::pipe().unwrap();
