@@ -8,7 +8,7 @@ use crate::error::SubmitError;
 use crate::facts::{Facts, Flags};
 use crate::queue::Cqe;
 use crate::request::{self, Record, Slab};
-use crate::settle::{Settled, settle};
+use crate::settle::{Settled, settle, settle_timer};
 use crate::slab::{Lent, Occupied};
 
 /// After how many times that the pool was empty though nobody holds a buffer of it a stream ends. Once
@@ -115,6 +115,8 @@ pub trait AnySlab {
     fn tidy(&mut self);
     /// Settles a completion without telling anybody. The data is dropped here, which may panic.
     fn discard(&mut self, core: &mut Core, cqe: Cqe);
+    /// See [`settle_timer`].
+    fn settle_timer(&mut self, core: &mut Core, timer: Cqe) -> bool;
     /// Goes on with a stream that waited for a buffer.
     fn unpark(&mut self, core: &mut Core, user_data: u64);
     /// Takes in data that another thread sent. False if it is not of the right type or is refused.
@@ -157,6 +159,10 @@ impl<D: 'static> AnySlab for Slab<D> {
             }
             Settled::Told(completion, data, None) => drop((completion, data)),
         }
+    }
+
+    fn settle_timer(&mut self, core: &mut Core, timer: Cqe) -> bool {
+        settle_timer(core, self, timer)
     }
 
     fn unpark(&mut self, core: &mut Core, user_data: u64) {

@@ -47,8 +47,8 @@ impl Backlog {
         self.waiting.push_back(Waiting { placed, chained, control: false });
     }
 
-    pub(crate) fn push_control(&mut self, placed: Placed) {
-        self.waiting.push_back(Waiting { placed, chained: false, control: true });
+    pub(crate) fn push_control(&mut self, placed: Placed, chained: bool) {
+        self.waiting.push_back(Waiting { placed, chained, control: true });
     }
 
     /// How many entries must be queued together next.
@@ -99,7 +99,7 @@ mod tests {
         let mut backlog = Backlog::new(Some(2));
         assert!(backlog.admits(2) && !backlog.admits(3));
         backlog.push(entry(1), false);
-        backlog.push_control(entry(2));
+        backlog.push_control(entry(2), false);
         assert!(backlog.admits(1) && !backlog.admits(2));
         assert_eq!((backlog.len(), backlog.requests()), (2, 1));
         drop(backlog.pop());

@@ -36,7 +36,7 @@ union Carried {
 pub struct RawCompletion {
     /// `cqe->res`: what the operation returned, or a negative `errno`.
     pub result: i32,
-    /// `cqe->flags`: `IORING_CQE_F_*`, and in the upper half the number of a buffer. Bits 9 to 14, to which no
+    /// `cqe->flags`: `IORING_CQE_F_*`, and in the upper half the number of a buffer. Bits 8 to 14, to which no
     /// kernel gives a meaning by 6.18, are 0.
     pub flags: u32,
 }
@@ -48,7 +48,8 @@ struct Kind(u32);
 
 impl Kind {
     /// Ours; the kernel has given a meaning to bits 0 to 5 and 15 by 6.18, and to the upper half as a whole.
-    const OURS: u32 = 0b111_111 << 9;
+    const OURS: u32 = 0b111_1111 << 8;
+    const TIMED_OUT: Kind = Kind(1 << 8);
     /// [`Yields`], in three bits.
     const YIELDS: u32 = 0b111 << 9;
     const MORE: Kind = Kind(1 << 12);
@@ -210,6 +211,12 @@ impl Completion {
         self
     }
 
+    /// Marks that of a request whose deadline has passed.
+    pub(crate) fn timing_out(mut self) -> Self {
+        self.kind = self.kind.with(Kind::TIMED_OUT);
+        self
+    }
+
     pub(crate) fn into_message(mut self) -> Self {
         self.kind = self.kind.with(Kind::MESSAGE);
         self
@@ -257,6 +264,11 @@ impl Completion {
         self.announcing_more()
     }
 
+    /// The same completion with [`timed_out`](Self::timed_out) true, for tests of one's own operations.
+    pub fn with_timed_out(self) -> Completion {
+        self.timing_out()
+    }
+
     /// Whether the request goes on: more completions will come, if the handler returns the data.
     #[inline]
     pub fn more(&self) -> bool {
@@ -267,6 +279,14 @@ impl Completion {
     /// [`post`](crate::Submitter::post) or [`send`](crate::RingHandle::send).
     pub fn is_message(&self) -> bool {
         self.kind.has(Kind::MESSAGE)
+    }
+
+    /// Whether the request's [deadline](crate::Request::deadline) passed before it was over: the kernel was to cancel
+    /// it.
+    ///
+    /// As after any cancel, [`result`](Self::result) may be `ECANCELED`, or say that a part was done, or all of it.
+    pub fn timed_out(&self) -> bool {
+        self.kind.has(Kind::TIMED_OUT)
     }
 
     /// What the operation returned: for reads and writes a number of bytes, for polls the events.
@@ -375,6 +395,9 @@ impl fmt::Debug for Completion {
         if self.is_message() {
             debug.field("message", &true);
         }
+        if self.timed_out() {
+            debug.field("timed_out", &true);
+        }
         if self.kind.has(Kind::CARRIES) {
             match self.carried_descriptor() {
                 Some(descriptor) => debug.field("carries", &format_args!("descriptor {descriptor}")),
@@ -422,11 +445,12 @@ mod tests {
             // SAFETY: the result is no descriptor, but an error.
             let completion = unsafe { Completion::new(&facts, None, -libc::EIO, posted) };
             assert!(!completion.more() && !completion.is_message() && !completion.has_payload());
-            assert_eq!(completion.raw(), RawCompletion { result: -libc::EIO, flags: posted & !0x7e00 });
+            assert!(!completion.timed_out());
+            assert_eq!(completion.raw(), RawCompletion { result: -libc::EIO, flags: posted & !0x7f00 });
             assert_eq!(completion.into_fd().unwrap_err().raw_os_error(), Some(libc::EIO));
         }
         for bit in 0..16 {
-            let is_plain = !(9..15).contains(&bit) && bit != 1;
+            let is_plain = !(8..15).contains(&bit) && bit != 1;
             assert_eq!(Completion::can_be_plain(1 << bit), is_plain, "bit {bit}");
         }
         assert!(Completion::can_be_plain(7 << 16));
@@ -465,8 +489,8 @@ mod tests {
         assert_eq!(completion.result().unwrap(), 0);
         assert_eq!(completion.raw(), RawCompletion { result: number, flags: 0 });
         assert!(completion.has_payload() && !completion.more() && !completion.is_message());
-        let completion = completion.with_more().into_message();
-        assert!(completion.more() && completion.is_message());
+        let completion = completion.with_more().into_message().with_timed_out();
+        assert!(completion.more() && completion.is_message() && completion.timed_out());
         drop(completion);
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut &reader, &mut bytes).unwrap();

@@ -21,7 +21,7 @@ use crate::inbox::Shared;
 use crate::lifecycle::Phase;
 use crate::mutant;
 use crate::queue::{Cqe, Entered, Kernel as _, Patience, Uring};
-use crate::request::{Placed, Terms};
+use crate::request::{Placed, Terms, Timers, Timing};
 use crate::slab::Lent;
 use crate::user_data::{Control, UserData};
 
@@ -194,7 +194,8 @@ impl Core {
 
     /// What is said of a request that is accepted now, and that is to be remembered as `flags` say.
     pub(crate) fn terms(&self, flags: Flags) -> Terms {
-        Terms { ring: self.serial, flags: flags | self.mark, born: self.watch.shown() }
+        let timers = Timers::of(self.queue.capacity());
+        Terms { ring: self.serial, flags: flags | self.mark, born: self.watch.shown(), timers }
     }
 
     /// Counts a request that was accepted.
@@ -203,6 +204,14 @@ impl Core {
         self.in_flight += 1;
         if !self.mark.is_empty() {
             self.late += 1;
+        }
+    }
+
+    /// Counts off a request with these flags.
+    pub(crate) fn count_off(&mut self, flags: Flags) {
+        self.in_flight -= 1;
+        if flags.contains(Flags::LATE) {
+            self.late -= 1;
         }
     }
 
@@ -240,7 +249,24 @@ impl Core {
         }
     }
 
-    /// Queues admitted requests so that no other entry comes between them, nor the end of a submit.
+    /// Queues an admitted request and its timer, which needs no admission.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn push_timed(&mut self, placed: Placed, timing: Timing) {
+        let timer = Placed::timer(timing, placed.user_data());
+        match timing {
+            Timing::Linked(_) if !mutant::is("a timer comes too late") => {
+                self.flush(2);
+                self.push_chain([placed, timer].into_iter());
+            }
+            _ => {
+                self.push(placed);
+                self.push_control(timer);
+            }
+        }
+    }
+
+    /// Queues admitted requests, and what timers they have, so that no other entry comes between them, nor the end of a submit.
     pub(crate) fn push_chain(&mut self, chain: impl ExactSizeIterator<Item = Placed>) {
         let fits = self.has_room(chain.len());
         if mutant::is("chains are torn") {
@@ -248,10 +274,11 @@ impl Core {
         }
         let last = chain.len().saturating_sub(1);
         for (index, placed) in chain.enumerate() {
-            if fits {
-                self.queue.push(placed);
-            } else {
-                self.backlog.push(placed, index < last);
+            let is_timer = UserData::timed_tag(placed.user_data()).is_some();
+            match (fits, is_timer) {
+                (true, _) => self.queue.push(placed),
+                (false, true) => self.backlog.push_control(placed, index < last),
+                (false, false) => self.backlog.push(placed, index < last),
             }
         }
         self.refresh();
@@ -262,7 +289,7 @@ impl Core {
         if self.has_room(1) || mutant::is("a cancel overtakes") && self.queue.room() > 0 {
             self.queue.push(placed);
         } else if !mutant::is("a cancel needs room") {
-            self.backlog.push_control(placed);
+            self.backlog.push_control(placed, false);
             self.refresh();
         }
     }
@@ -479,7 +506,12 @@ impl Core {
 
     /// Ends a request that the kernel does not have, as if it had posted this result.
     pub(crate) fn end_without_kernel(&mut self, user_data: u64, result: i32) {
-        self.synthetic.push_back(Cqe { user_data, result, flags: 0 });
+        self.deliver(Cqe { user_data, result, flags: 0 });
+    }
+
+    /// Has a completion be delivered that the kernel does not post, or not now.
+    pub(crate) fn deliver(&mut self, cqe: Cqe) {
+        self.synthetic.push_back(cqe);
         if !mutant::is("what is known stays known") {
             self.queue.look_again();
         }
@@ -563,10 +595,14 @@ impl Core {
         self.has_own_work() || self.queue.has_completions() || self.queue.holds_back()
     }
 
-    /// Deals with a completion that no operation claims. True if another thread woke the ring.
-    #[cold]
-    pub(crate) fn unclaimed(&mut self, cqe: Cqe) -> bool {
+    /// Counts a completion that no operation claims.
+    pub(crate) fn count_unclaimed(&mut self) {
         self.unclaimed = self.unclaimed.wrapping_add(u32::from(!self.phase.is_teardown()));
+    }
+
+    /// Deals with a completion that no operation claims, nor the timer of a request. True if another thread woke the
+    /// ring.
+    pub(crate) fn unclaimed(&mut self, cqe: Cqe) -> bool {
         match Control::from_bits(cqe.user_data) {
             Some(Control::Cancel) => {
                 // A message from another ring could say the same: never below zero.

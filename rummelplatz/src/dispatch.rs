@@ -75,7 +75,7 @@ pub fn unclaimed<R: Ring>(delivery: Delivery<'_, R>) {
 #[cold]
 #[inline(never)]
 fn belongs_to_nobody<R: Ring>(inner: &mut Inner<R>, user_data: u64, result: i32, flags: u32) {
-    let woken = inner.core.unclaimed(Cqe { user_data, result, flags });
+    let woken = inner.unclaimed(Cqe { user_data, result, flags });
     if woken && !inner.core.phase.is_teardown() && teardown::collect_parcels(inner) {
         inner.end(FirstCause::Exit);
     }

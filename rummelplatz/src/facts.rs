@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 
 use crate::clock::Stamp;
 
@@ -19,14 +20,13 @@ pub struct Facts {
     pub(crate) starved: u8,
     /// How many buffers had ever been taken from the pool by then; wraps.
     pub(crate) taken: u16,
-    /// The descriptor that this `close` owns, if [`Flags::CLOSES`] says so.
-    pub(crate) closes: i32,
-    /// How often a counted timer still ticks; 0 for all others.
-    pub(crate) ticks: u32,
+    /// How often a counted timer still ticks, 0 for all others; but of a `close`, the descriptor that it owns, if
+    /// [`Flags::CLOSES`] says so.
+    pub(crate) number: u32,
     /// When the request was accepted.
     pub(crate) born: Stamp,
-    /// The first result of a request that announced more (`F_MORE`) without being a stream; of a stream,
-    /// the result that it was cut with.
+    /// The first result of a request that announced more (`F_MORE`) without being a stream, or that waits for its timer;
+    /// of a stream, the result that it was cut with.
     pub(crate) held: Held,
 }
 
@@ -45,6 +45,8 @@ impl Brief {
         Facts { yields, born, ..Facts::new(small as u8) }
     }
 }
+
+const _: () = assert!(size_of::<Facts>() == 32, "there are as many as there are slots");
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Held {
@@ -73,7 +75,7 @@ impl Yields {
 
 /// A small set of booleans about a request.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Flags(u8);
+pub(crate) struct Flags(u16);
 
 impl Flags {
     pub(crate) const EMPTY: Flags = Flags(0);
@@ -91,8 +93,16 @@ impl Flags {
     pub(crate) const PARKED: Flags = Flags(1 << 5);
     /// [`Facts::held`] has the first result.
     pub(crate) const HELD: Flags = Flags(1 << 6);
-    /// [`Facts::closes`] has a descriptor.
+    /// It owns a [descriptor to close](Facts::owned_descriptor).
     pub(crate) const CLOSES: Flags = Flags(1 << 7);
+    /// The timer of its deadline has not completed.
+    pub(crate) const TIMED: Flags = Flags(1 << 8);
+    /// That timer has nothing to do with its entry: whichever of the two is over first ends the other.
+    pub(crate) const TIMED_APART: Flags = Flags(1 << 11);
+    /// It has completed itself, as [`Facts::held`] says, and waits for its timer to do so.
+    pub(crate) const ENDED: Flags = Flags(1 << 9);
+    /// Its deadline has passed.
+    pub(crate) const TIMED_OUT: Flags = Flags(1 << 10);
 
     #[inline]
     pub(crate) const fn is_empty(self) -> bool {
@@ -129,11 +139,39 @@ impl BitOrAssign for Flags {
 
 impl fmt::Debug for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#010b}", self.0)
+        write!(f, "{:#013b}", self.0)
     }
 }
 
 impl Facts {
+    /// The descriptor that this `close` owns, if [`Flags::CLOSES`] says so.
+    pub(crate) fn owned_descriptor(&self) -> Option<RawFd> {
+        self.flags.contains(Flags::CLOSES).then_some(self.number as RawFd)
+    }
+
+    /// Has this `close` own a descriptor.
+    #[inline]
+    pub(crate) fn own(&mut self, descriptor: OwnedFd) {
+        self.flags.insert(Flags::CLOSES);
+        self.number = descriptor.into_raw_fd() as u32;
+    }
+
+    /// How often a timer still ticks, if that is counted, or else 0.
+    #[inline(always)]
+    pub(crate) fn ticks(&self) -> u32 {
+        self.number
+    }
+
+    /// So often does a timer tick.
+    pub(crate) fn set_ticks(&mut self, ticks: u32) {
+        self.number = ticks;
+    }
+
+    /// Whether it has completed itself, and only its timer has not.
+    pub(crate) fn waits_for_timer(&self) -> bool {
+        self.flags.contains(Flags::ENDED) && self.flags.contains(Flags::TIMED)
+    }
+
     /// Whether this result says that the pool is empty.
     pub(crate) fn lacks_buffers(&self, result: i32) -> bool {
         self.yields == Yields::Buffer && result == -libc::ENOBUFS
@@ -162,8 +200,7 @@ impl Facts {
             pool: 0,
             starved: 0,
             taken: 0,
-            closes: 0,
-            ticks: 0,
+            number: 0,
             born: Stamp::ZERO,
             held: Held { result: 0, flags: 0 },
         }

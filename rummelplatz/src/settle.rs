@@ -13,6 +13,9 @@ use crate::request::{Record, Slab};
 use crate::slab::{Calm, Lent, Plain, State};
 use crate::user_data::UserData;
 
+/// `IORING_CQE_F_MORE`.
+const F_MORE: u32 = 1 << 1;
+
 /// What is to be told to the operation.
 pub(crate) enum Settled<D> {
     /// Nothing: it was no completion of a request in flight, or nobody is to know.
@@ -96,9 +99,14 @@ pub(crate) fn settle<D>(
         core.counters.foreign += 1;
         return Settled::Silent;
     };
-    core.settled = !mutant::is("only ends move") || !cqueue::more(cqe.flags);
     let state = slot.state();
     let facts = &mut slot.meta().facts;
+    if facts.waits_for_timer() {
+        // What it had to say has come already.
+        core.counters.foreign += 1;
+        return Settled::Silent;
+    }
+    core.settled = !mutant::is("only ends move") || !cqueue::more(cqe.flags);
     let is_stream = facts.flags.contains(Flags::STREAM);
 
     let is_final = mutant::is("F_MORE means nothing") || mutant::is("errors are final") && cqe.result < 0;
@@ -124,9 +132,23 @@ pub(crate) fn settle<D>(
         };
     }
 
+    if facts.flags.contains(Flags::TIMED) && !mutant::is("a timer is not awaited") {
+        // It is told of when its timer has completed as well, whose name is that of this slot.
+        if facts.flags.contains(Flags::TIMED_APART) && !mutant::is("what has ended leaves its timer") {
+            core.cancel(UserData::of_timer(cqe.user_data));
+        }
+        facts.flags.insert(Flags::ENDED);
+        if !facts.flags.contains(Flags::HELD) {
+            facts.held = Held { result: cqe.result, flags: cqe.flags };
+        }
+        return Settled::Silent;
+    }
     let mut completion = complete(core, facts, cqe.result, cqe.flags);
     if facts.flags.contains(Flags::HELD) {
         completion = complete(core, facts, facts.held.result, facts.held.flags);
+    }
+    if facts.flags.contains(Flags::TIMED_OUT) {
+        completion = completion.timing_out();
     }
     if is_stream && state == State::Live && !core.phase.is_teardown() && was_cut(facts, &completion) {
         // The kernel does not have it any more; its data decides whether it is armed again.
@@ -139,18 +161,14 @@ pub(crate) fn settle<D>(
     }
 
     let flags = facts.flags;
-    if flags.contains(Flags::CLOSES) && cqe.result == -libc::ECANCELED {
-        // SAFETY: the slot owned the descriptor since `close` was given it, and the kernel did not
-        // begin to close it.
-        drop(unsafe { OwnedFd::from_raw_fd(facts.closes) });
-    }
-    if flags.contains(Flags::LATE) {
-        core.late -= 1;
+    if cqe.result == -libc::ECANCELED {
+        // SAFETY: the kernel did not begin with it.
+        drop(unsafe { take_owned(facts) });
     }
     if flags.contains(Flags::MESSAGE) {
         completion = completion.into_message();
     }
-    core.in_flight -= 1;
+    core.count_off(flags);
     let Some(data) = slot.take() else { return Settled::Silent };
     if flags.contains(Flags::DETACHED) {
         if completion.result().is_err() {
@@ -161,15 +179,54 @@ pub(crate) fn settle<D>(
     Settled::Told(completion, data, None)
 }
 
+/// The descriptor that a `close` was to close.
+///
+/// # Safety
+///
+/// The kernel has not begun to close it, and the slot, whose descriptor it is, is freed next.
+unsafe fn take_owned(facts: &Facts) -> Option<OwnedFd> {
+    // SAFETY: the slot owned it since `close` was given it, and the caller answers for the kernel.
+    facts.owned_descriptor().map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Settles the completion of a request's timer. False if there is no such timer.
+pub(crate) fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, timer: Cqe) -> bool {
+    let Some(mut slot) = slab.at(UserData::slot(timer.user_data)) else { return false };
+    let user_data = slot.user_data();
+    if UserData::of_timer(user_data) != timer.user_data || !slot.meta().facts.flags.contains(Flags::TIMED) {
+        return false;
+    }
+    core.settled = true;
+    let Facts { flags, held, .. } = &mut slot.meta().facts;
+    flags.remove(Flags::TIMED);
+    let errno = -timer.result;
+    if matches!(errno, libc::ETIME | libc::EALREADY | libc::ENOENT) && !mutant::is("time is never up") {
+        flags.insert(Flags::TIMED_OUT);
+    }
+    // The kernel has found the request, and cancelled it; or that was over first, or what came before it has failed.
+    // If not, it has not found it where it could be cancelled; or it has never set the timer, because it could not take
+    // both entries in at once.
+    let is_done = errno == libc::ETIME && !flags.contains(Flags::TIMED_APART) || errno == libc::ECANCELED;
+    if !is_done && !flags.contains(Flags::ENDED) {
+        core.cancel(user_data);
+    }
+    if flags.contains(Flags::ENDED) {
+        // As it was posted; of a zero-copy send, what was posted first is all that is told.
+        let flags = held.flags & !F_MORE;
+        core.deliver(Cqe { user_data, result: held.result, flags });
+    }
+    true
+}
+
 /// Whether a final completion is not the end of a stream: the kernel ran out of space for completions
 /// or of buffers, and would go on if it were asked again.
 fn was_cut(facts: &mut Facts, completion: &Completion) -> bool {
     if facts.flags.contains(Flags::CANCELLED) {
         return false;
     }
-    let counted = facts.ticks > 0;
+    let counted = facts.ticks() > 0;
     count_tick(facts, completion);
-    if counted && facts.ticks == 0 {
+    if counted && facts.ticks() == 0 {
         return false;
     }
     completion.has_payload() || facts.lacks_buffers(completion.raw().result)
@@ -178,7 +235,7 @@ fn was_cut(facts: &mut Facts, completion: &Completion) -> bool {
 /// Counts down a timer that ticks a limited number of times.
 fn count_tick(facts: &mut Facts, completion: &Completion) {
     if facts.yields == Yields::Tick && completion.has_payload() {
-        facts.ticks = facts.ticks.saturating_sub(1);
+        facts.set_ticks(facts.ticks().saturating_sub(1));
     }
 }
 

@@ -473,11 +473,17 @@ impl<D, M: Meta> Slab<D, M> {
     /// The slot of the request with this `user_data`, if there is one.
     #[inline]
     pub(crate) fn find(&mut self, user_data: u64) -> Option<Occupied<'_, D, M>> {
-        let slot = self.slot(UserData::slot(user_data))?;
-        let mut occupied = Occupied { slab: self, slot, user_data };
-        let header = occupied.header();
-        let is_here = header.name == user_data || header.name == !user_data && header.state != State::Free;
-        is_here.then_some(occupied)
+        self.at(UserData::slot(user_data)).filter(|occupied| occupied.user_data == user_data)
+    }
+
+    /// The slot with this index, if it is not free.
+    #[inline]
+    pub(crate) fn at(&mut self, index: u32) -> Option<Occupied<'_, D, M>> {
+        let slot = self.slot(index)?;
+        // SAFETY: all headers of a chunk are initialised, and are only changed through `&mut self`.
+        let header = unsafe { &(*slot.as_ptr()).header };
+        let user_data = if header.is_plain(index) { header.name } else { !header.name };
+        (!header.is_free(index)).then_some(Occupied { slab: self, slot, user_data })
     }
 
     /// Takes a lent value back, at the same address. Returns whether the request is calm, and nothing else is to

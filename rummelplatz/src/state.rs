@@ -9,7 +9,9 @@ use std::time::Duration;
 use crate::core::Core;
 use crate::error::Stuck;
 use crate::lifecycle::Teardown;
+use crate::queue::Cqe;
 use crate::shape::{Ring, operation_name};
+use crate::user_data::UserData;
 use crate::warning::{OnWarn, Warning};
 
 /// What a submitter and the loop work on.
@@ -51,6 +53,18 @@ impl<R: Ring> Inner<R> {
     pub(crate) fn end(&mut self, cause: FirstCause<R>) {
         self.cause = Some(cause);
         self.core.queue.look_again();
+    }
+
+    /// Deals with a completion that no operation claims. True if another thread woke the ring.
+    #[cold]
+    pub(crate) fn unclaimed(&mut self, cqe: Cqe) -> bool {
+        let Inner { core, slabs, .. } = self;
+        core.count_unclaimed();
+        let timed = UserData::timed_tag(cqe.user_data).and_then(|tag| R::slab(slabs, tag));
+        match timed.is_some_and(|slab| slab.settle_timer(core, cqe)) {
+            true => false,
+            false => core.unclaimed(cqe),
+        }
     }
 
     /// Counts a warning and tells of it.

@@ -11,7 +11,7 @@ use crate::fixed::{FixedBuffers, FixedFile};
 use crate::handle::RingHandle;
 use crate::mutant;
 use crate::operation::RingOperation;
-use crate::request::{self, Placed, Record, Request, Slab, Stream, Terms, sqe};
+use crate::request::{self, Placed, Record, Request, Slab, Stream, Terms, Timers, sqe};
 use crate::shape::Ring;
 use crate::slab::{Identity, Occupied, State, Warm};
 use crate::state::Inner;
@@ -150,7 +150,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         match (bound, slot) {
             (Ok(group), Some(mut slot)) => {
                 slot.meta().facts.pool = group;
-                commit(core, placed);
+                core.count();
+                core.push(placed);
                 Ok(Key::new(core.serial, identity))
             }
             (Err(error), Some(slot)) => match slot.take() {
@@ -435,7 +436,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         let Inner { core, slabs, .. } = inner;
         let slab: &mut Slab<Op::RingData> = tag.slab(slabs);
         // While the queue is open, nothing is marked.
-        let terms = Terms { ring: core.serial, flags, born: core.watch.shown() };
+        let timers = Timers::of(core.queue.capacity());
+        let terms = Terms { ring: core.serial, flags, born: core.watch.shown(), timers };
         let Some(place) = core.queue.place() else {
             return accept_slowly(self.inner(), tag, (data,), flags, build);
         };
@@ -452,10 +454,19 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
             }
         };
         let counted = Counted(&mut core.in_flight);
-        let queue = |placed| place.fill(placed);
+        let queue = |placed: Placed| match placed.timing() {
+            None => {
+                place.fill(placed);
+                None
+            }
+            Some(timing) => Some((placed, timing)),
+        };
         // SAFETY: it is of this slab; and to write an entry does not unwind.
-        let identity = unsafe { request::place_into(vacancy, slab, data, terms, build, queue) };
+        let (identity, timed) = unsafe { request::place_into(vacancy, slab, data, terms, build, queue) };
         std::mem::forget(counted);
+        if let Some((placed, timing)) = timed {
+            core.push_timed(placed, timing);
+        }
         Ok(Key::new(core.serial, identity))
     }
 }
@@ -518,7 +529,11 @@ fn accept_by<D>(
         return Err(Refused { data, error });
     }
     let (identity, placed) = request::place(slab, data, core.terms(flags), build);
-    commit(core, placed);
+    core.count();
+    match placed.timing() {
+        Some(timing) => core.push_timed(placed, timing),
+        None => core.push(placed),
+    }
     Ok(identity)
 }
 
@@ -526,12 +541,6 @@ fn accept_by<D>(
 fn make_room<D>(core: &mut Core, slab: &mut Slab<D>) -> Result<(), SubmitError> {
     core.admit(1)?;
     slab.reserve().map_err(|_| SubmitError::TooManyRequests)
-}
-
-/// Counts a request that is in its slot, and queues it.
-fn commit(core: &mut Core, placed: Placed) {
-    core.count();
-    core.push(placed);
 }
 
 const LINKS: squeue::Flags = squeue::Flags::IO_LINK.union(squeue::Flags::IO_HARDLINK);

@@ -51,7 +51,7 @@ impl<R: Ring> Nobody<'_, R> {
         let Inner { core, slabs, .. } = &mut *self.inner;
         let tag = UserData::tag(cqe.user_data);
         let Some(slab) = R::slab(slabs, tag) else {
-            core.unclaimed(cqe);
+            self.inner.unclaimed(cqe);
             return;
         };
         // The slot is settled before the data is dropped, so a panic leaves nothing half done.
@@ -236,7 +236,8 @@ fn send_wave<R: Ring>(inner: &mut Inner<R>, late: bool) {
         let unknown_to_kernel = facts.flags.contains(Flags::MESSAGE | Flags::PARKED);
         let spared = !late && facts.flags.contains(Flags::LATE);
         if !unknown_to_kernel && !spared {
-            core.cancel(user_data);
+            let is_timer = facts.waits_for_timer();
+            core.cancel(if is_timer { UserData::of_timer(user_data) } else { user_data });
             if mutant::is("cancelled is over") {
                 core.end_without_kernel(user_data, -libc::ECANCELED);
             }
@@ -343,7 +344,11 @@ fn end_requests<R: Ring>(inner: &mut Inner<R>) -> Option<Box<dyn Any + Send>> {
 /// Ends the requests of a ring that the kernel was never told of.
 fn discard_all<R: Ring>(inner: &mut Inner<R>) -> Option<Box<dyn Any + Send>> {
     let mut requests = Vec::with_capacity(inner.core.in_flight);
-    visit_all::<R>(&inner.slabs, |_, user_data, _| requests.push(user_data));
+    visit_all::<R>(&inner.slabs, |_, user_data, facts| {
+        // The end of its timer first, which it would wait for.
+        requests.extend(facts.flags.contains(Flags::TIMED).then(|| UserData::of_timer(user_data)));
+        requests.push(user_data);
+    });
     inner.core.phase = Phase::Draining;
     let mut nobody = Nobody { inner, panic: None };
     for user_data in requests {

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! * **tag** names the operation. Tag 0 is the kernel's and the ring's own traffic: a plain
-//!   `user_data(0)` is ignored, [`Control`] says what the others are. `#[ring]` gives out 1 to 250.
+//!   `user_data(0)` is ignored, [`Control`] says what the others are. `#[ring]` gives out 1 to 250. The last one is
+//!   that of the [timers](UserData::of_timer) of requests with a deadline.
 //! * **slot** is the index in the slab of that operation.
 //! * **generation** is counted up whenever the slot is used again. It lies on top, so that the carry of
 //!   a count that comes round falls off the end, where one instruction sees it.
@@ -51,6 +52,26 @@ impl UserData {
             return (bits, bits == u64::MAX);
         }
         bits.overflowing_add(step)
+    }
+
+    /// The tag of timers.
+    const TIMER: u8 = u8::MAX;
+    const TIMER_GENERATION_SHIFT: u32 = Self::GENERATION_SHIFT + 8;
+
+    /// The name of the timer of a request: its slot, its tag where a generation begins, and as much of that as is left.
+    /// A timer completes before its slot is used again, so this is enough.
+    pub(crate) const fn of_timer(bits: u64) -> u64 {
+        let generation = Self::generation(bits) << Self::TIMER_GENERATION_SHIFT;
+        let tag = (Self::tag(bits) as u64) << Self::GENERATION_SHIFT;
+        generation | tag | (Self::slot(bits) as u64) << Self::SLOT_SHIFT | Self::TIMER as u64
+    }
+
+    /// The tag of the request whose timer has this name, if it is that of one.
+    pub(crate) const fn timed_tag(bits: u64) -> Option<u8> {
+        match Self::tag(bits) {
+            Self::TIMER => Some((bits >> Self::GENERATION_SHIFT) as u8),
+            _ => None,
+        }
     }
 
     /// The tag of a packed value.
@@ -122,6 +143,23 @@ mod tests {
             UserData::step(UserData::pack(7, LAST, 9), UserData::STEP),
             (UserData::pack(7, 0, 9), true)
         );
+    }
+
+    #[test]
+    fn timers_name_their_requests() {
+        for tag in [1, 250] {
+            for generation in [0, 1, 0xffff, LAST] {
+                for slot in [0, 1, u32::MAX] {
+                    let bits = UserData::pack(tag, generation, slot);
+                    let timer = UserData::of_timer(bits);
+                    assert_eq!(UserData::timed_tag(timer), Some(tag));
+                    assert_eq!(UserData::slot(timer), slot);
+                    assert_eq!(UserData::timed_tag(bits), None, "a request is none");
+                    let (next, _) = UserData::step(bits, UserData::STEP);
+                    assert_ne!(UserData::of_timer(next), timer, "nor is it that of the next");
+                }
+            }
+        }
     }
 
     #[test]

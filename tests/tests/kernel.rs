@@ -1645,6 +1645,27 @@ fn w5_the_seconds_of_a_timeout_are_signed() {
 }
 
 #[test]
+fn w6_a_linked_timeout_does_not_run_while_a_worker_waits() {
+    on_linux(6, 18, || {
+        for (kind, mut ring) in kinds(8) {
+            let ((reader, _writer), (_reader, writer)) = (pipe(), pipe());
+            let splice = opcode::Splice::new(raw(&reader), -1, raw(&writer), -1, 8).build();
+            ring.push(1, splice.flags(LINK));
+            ring.push(2, opcode::LinkTimeout::new(time(Duration::from_millis(2))).build());
+            ring.look().unwrap();
+            let seen = ring.strays();
+            rule!("W6", seen.is_empty(), "{kind}: {seen:?}");
+            // A cancel interrupts it.
+            let (cancel, mut seen) = ring.cancel(1);
+            ring.complete(&mut seen, 2);
+            let expected = [(1, -512, 0), (2, ECANCELED, 0)];
+            let ended = cancel == -libc::EALREADY && sorted(seen.clone()) == expected;
+            rule!("W6", ended, "{kind}: {cancel}, {seen:?}");
+        }
+    });
+}
+
+#[test]
 fn j6_the_descriptors_of_a_deferring_ring_are_let_go_when_its_requests_have_ended() {
     on_linux(6, 1, || {
         let mut address = "127.0.0.1:0".parse().unwrap();

@@ -34,6 +34,8 @@
 //! | names | [`statx`], [`unlinkat`], [`renameat`], [`linkat`], [`symlinkat`], [`mkdirat`], [`rmdirat`] | |
 //! | anything | [`poll`], [`close`], [`nop`] | [`poll_multi`] |
 //!
+//! Any request, but no stream, can be given a [`deadline`](Request::deadline).
+//!
 //! What is not here can be asked for by a [raw entry](crate::Submitter::push).
 //!
 //! # Why this is sound
@@ -44,7 +46,8 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
+use std::time::Duration;
 
 use io_uring::squeue;
 
@@ -53,6 +56,7 @@ use crate::clock::Stamp;
 use crate::facts::{Brief, Facts, Flags, Yields};
 use crate::fixed::Registered;
 use crate::slab::{self, Identity, Meta, Occupied, Remember, Vacancy};
+use crate::user_data::UserData;
 
 mod address;
 mod aside;
@@ -108,6 +112,8 @@ struct Parts<'d> {
     facts: Facts,
     /// The descriptor of a `close`, owned until the slot takes it over.
     closes: Option<OwnedFd>,
+    /// How long it may take.
+    deadline: Option<Duration>,
 }
 
 /// What the kernel is asked for, before it is known which ring shall ask.
@@ -152,6 +158,32 @@ pub(crate) struct Terms {
     pub(crate) flags: Flags,
     /// When that is.
     pub(crate) born: Stamp,
+    /// How its timer is set, if it has one.
+    pub(crate) timers: Timers,
+}
+
+/// How timers of requests can be set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Timers {
+    /// As is best for the request.
+    AsFits,
+    /// For themselves, because there is no room for two entries side by side.
+    Apart,
+}
+
+impl Timers {
+    /// On a ring with so many entries.
+    #[inline(always)]
+    pub(crate) fn of(capacity: usize) -> Timers {
+        if capacity >= 2 { Timers::AsFits } else { Timers::Apart }
+    }
+
+    fn are_apart(self, opcode: u8) -> bool {
+        match self {
+            Timers::AsFits => sqe::is_left_to_workers(opcode),
+            Timers::Apart => true,
+        }
+    }
 }
 
 /// A prepared request whose pointers and descriptors stay good until the final completion of its
@@ -163,9 +195,48 @@ pub(crate) struct Terms {
 pub(crate) struct Placed {
     prepared: Prepared,
     user_data: u64,
+    timing: Option<Timing>,
+}
+
+/// How long a request may take, and what sees to it.
+#[derive(Clone, Copy)]
+pub(crate) enum Timing {
+    /// The entry of its timer, to which its own is linked: that must come next.
+    Linked(Duration),
+    /// A timer for itself, because [no other](sqe::is_left_to_workers) would work.
+    Apart(Duration),
 }
 
 impl Request<'_> {
+    /// Has the kernel cancel the request if it is not over after so much time (`IORING_OP_LINK_TIMEOUT`, since 5.5). Of
+    /// several calls, the last counts.
+    ///
+    /// The time begins when the kernel begins with the request: what waits in the backlog, does not. Afterwards, [`timed_out`](crate::Completion::timed_out) says whether
+    /// it has passed. What the result is then depends on how far the request has come: mostly `ECANCELED`, but a part
+    /// of the bytes may have been moved, or all.
+    ///
+    /// It takes a second entry of the submission queue. That of a linked timer would not run while a worker of the
+    /// kernel waits in the middle of a request (seen on 6.18): so requests that are left to workers, such as [`splice`],
+    /// [`openat`] and [`fsync`], have a timer (`IORING_OP_TIMEOUT`) for themselves, and the ring cancels what is not over
+    /// first, which takes a third entry; and so have all on a ring of a single entry. Whether a worker can be interrupted
+    /// is another matter: mostly, one that works on a disk can't.
+    ///
+    /// ```
+    /// # use rummelplatz::{request, request::Request};
+    /// # use std::{os::fd::OwnedFd, time::Duration};
+    /// # struct Connection { socket: OwnedFd, buffer: Box<[u8]> }
+    /// # impl Connection {
+    /// fn receive(&mut self) -> Request<'_> {
+    ///     request::recv(&self.socket, &mut self.buffer).deadline(Duration::from_secs(5))
+    /// }
+    /// # }
+    /// ```
+    #[inline(always)]
+    pub fn deadline(mut self, time: Duration) -> Self {
+        self.parts.deadline = Some(time);
+        self
+    }
+
     /// An entry that somebody else answers for.
     ///
     /// # Safety
@@ -187,12 +258,28 @@ impl Placed {
     /// What the entry points to must stay valid, and in place, until the final completion of
     /// `user_data`.
     pub(crate) unsafe fn vouched(entry: squeue::Entry, user_data: u64) -> Placed {
-        Placed { prepared: Prepared::Entry(entry), user_data }
+        Placed { prepared: Prepared::Entry(entry), user_data, timing: None }
     }
 
     /// An entry of the ring's own, which points to nothing.
     pub(crate) fn control(entry: squeue::Entry, user_data: u64) -> Placed {
-        Placed { prepared: Prepared::Entry(entry), user_data }
+        Placed { prepared: Prepared::Entry(entry), user_data, timing: None }
+    }
+
+    /// How long it may take.
+    #[inline(always)]
+    pub(crate) fn timing(&self) -> Option<Timing> {
+        self.timing
+    }
+
+    /// The timer of the request with this `user_data`.
+    pub(crate) fn timer(timing: Timing, user_data: u64) -> Placed {
+        let (entry, time) = match timing {
+            Timing::Linked(time) => time::linked(time),
+            Timing::Apart(time) => time::once(time),
+        };
+        let user_data = UserData::of_timer(user_data);
+        Placed { prepared: Prepared::Beside(entry, time), user_data, timing: None }
     }
 
     #[inline]
@@ -211,6 +298,19 @@ impl Placed {
         match &mut self.prepared {
             Prepared::FromPool { pool, group, .. } => Some((pool, group)),
             _ => None,
+        }
+    }
+}
+
+impl Prepared {
+    /// Adds flags of the entry (`IOSQE_*`).
+    fn add(&mut self, flags: squeue::Flags) {
+        match self {
+            Prepared::Usual(entry)
+            | Prepared::Indexed(entry, _)
+            | Prepared::Beside(entry, _)
+            | Prepared::FromPool { entry, .. } => entry.opcode |= u32::from(flags.bits()) << sqe::FLAGS_SHIFT,
+            Prepared::Entry(entry) => *entry = entry.clone().flags(flags),
         }
     }
 }
@@ -261,7 +361,7 @@ impl Fixed<'_> {
 impl<'d> Parts<'d> {
     #[inline(always)]
     fn prepared(prepared: Prepared, facts: Facts) -> Self {
-        Parts { draft: Draft::Prepared(prepared), facts, closes: None }
+        Parts { draft: Draft::Prepared(prepared), facts, closes: None, deadline: None }
     }
 
     #[inline(always)]
@@ -280,7 +380,7 @@ impl<'d> Parts<'d> {
     #[inline(always)]
     fn fixed(fixed: Fixed<'d>) -> Self {
         let facts = Facts::new(fixed.entry.opcode as u8);
-        Parts { draft: Draft::Fixed(fixed), facts, closes: None }
+        Parts { draft: Draft::Fixed(fixed), facts, closes: None, deadline: None }
     }
 
     /// Of one whose address is that of what is kept beside it.
@@ -294,7 +394,12 @@ impl<'d> Parts<'d> {
         match file {
             Some(file) => {
                 let facts = Facts::new(entry.opcode as u8);
-                Parts { draft: Draft::FixedBeside { entry, file, aside }, facts, closes: None }
+                Parts {
+                    draft: Draft::FixedBeside { entry, file, aside },
+                    facts,
+                    closes: None,
+                    deadline: None,
+                }
             }
             None => Parts::beside(entry, aside),
         }
@@ -323,22 +428,32 @@ impl<'d> Parts<'d> {
 
     /// Parts with what the slot must know; a descriptor to close passes to the slot.
     #[inline(always)]
-    fn place(self, terms: Terms) -> (Facts, Prepared) {
-        let Terms { ring, flags, born } = terms;
-        let Parts { draft, mut facts, closes } = self;
+    fn place(self, terms: Terms) -> (Facts, Prepared, Option<Timing>) {
+        let Terms { ring, flags, born, timers } = terms;
+        let Parts { draft, mut facts, closes, deadline } = self;
         let mut prepared = draft.prepare(ring);
         facts.flags.insert(flags);
         facts.born = born;
         if let Some(descriptor) = closes {
-            facts.closes = descriptor.into_raw_fd();
-            facts.flags.insert(Flags::CLOSES);
+            facts.own(descriptor);
         }
+        let timing = deadline.map(|time| match timers.are_apart(facts.opcode) {
+            true => {
+                facts.flags.insert(Flags::TIMED | Flags::TIMED_APART);
+                Timing::Apart(time)
+            }
+            false => {
+                facts.flags.insert(Flags::TIMED);
+                prepared.add(squeue::Flags::IO_LINK);
+                Timing::Linked(time)
+            }
+        });
         if flags.contains(Flags::DETACHED)
             && let Prepared::Usual(entry) | Prepared::Indexed(entry, _) = &mut prepared
         {
             entry.send_whole();
         }
-        (facts, prepared)
+        (facts, prepared, timing)
     }
 }
 
@@ -368,7 +483,7 @@ impl<D> Meta for Record<D> {
 
     #[inline(always)]
     fn is_calm(&self) -> bool {
-        self.facts.flags == Flags::STREAM && self.facts.ticks == 0
+        self.facts.flags == Flags::STREAM && self.facts.ticks() == 0
     }
 }
 
@@ -392,10 +507,10 @@ pub(crate) fn place<D>(
     terms: Terms,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
 ) -> (Identity, Placed) {
-    let (identity, prepared) = slab.insert_with(data, building(terms, build));
+    let (identity, (prepared, timing)) = slab.insert_with(data, building(terms, build));
     // The pointers in `prepared` were good for every lifetime that the data could have, and the data
     // now stays where it is until the completion of `user_data` is dispatched.
-    (identity, Placed { prepared, user_data: identity.user_data })
+    (identity, Placed { prepared, user_data: identity.user_data, timing })
 }
 
 /// As [`place`], into a vacancy; `queue` is what is done with the prepared request, which is written
@@ -405,45 +520,46 @@ pub(crate) fn place<D>(
 ///
 /// The vacancy is of this slab, and `queue` does not unwind.
 #[inline(always)]
-pub(crate) unsafe fn place_into<D>(
+pub(crate) unsafe fn place_into<D, T>(
     vacancy: Vacancy,
     slab: &mut Slab<D>,
     data: D,
     terms: Terms,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
-    queue: impl FnOnce(Placed),
-) -> Identity {
+    queue: impl FnOnce(Placed) -> T,
+) -> (Identity, T) {
     let user_data = vacancy.user_data();
     let build = building(terms, build);
     let build = |data: &mut D| {
-        let (remember, prepared) = build(data);
-        queue(Placed { prepared, user_data });
-        (remember, ())
+        let (remember, (prepared, timing)) = build(data);
+        (remember, queue(Placed { prepared, user_data, timing }))
     };
     // SAFETY: the caller's promise is the same.
-    let (identity, ()) = unsafe { slab.fill(vacancy, data, build) };
-    identity
+    unsafe { slab.fill(vacancy, data, build) }
 }
+
+/// What is to be remembered of a request, and what is to be queued.
+type Made<D> = (Remember<Record<D>>, (Prepared, Option<Timing>));
 
 /// What is done with the data in its slot.
 #[inline(always)]
 fn building<D>(
     terms: Terms,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
-) -> impl FnOnce(&mut D) -> (Remember<Record<D>>, Prepared) {
+) -> impl FnOnce(&mut D) -> Made<D> {
     move |data| {
-        let (facts, prepared) = build(data).parts.place(terms);
-        (remember(facts), prepared)
+        let (facts, prepared, timing) = build(data).parts.place(terms);
+        (remember(facts), (prepared, timing))
     }
 }
 
 /// As [`place`], for a stream, whose function is kept.
 pub(crate) fn place_stream<D>(slab: &mut Slab<D>, data: D, terms: Terms, arm: Arm<D>) -> (Identity, Placed) {
     let (identity, prepared) = slab.insert_with(data, |data| {
-        let (facts, prepared) = arm(data).parts.place(terms);
+        let (facts, prepared, _) = arm(data).parts.place(terms);
         (Remember::All(Record { facts, arm: Some(arm) }), prepared)
     });
-    (identity, Placed { prepared, user_data: identity.user_data })
+    (identity, Placed { prepared, user_data: identity.user_data, timing: None })
 }
 
 /// Puts `data` into a slot that the kernel knows nothing of.
@@ -467,22 +583,22 @@ pub(crate) fn arm_again<D>(
 ) -> Option<Placed> {
     let arm = slot.meta().arm?;
     // It was accepted long ago, and the slot remembers how.
-    let terms = Terms { ring, flags: Flags::EMPTY, born: Stamp::ZERO };
+    let terms = Terms { ring, flags: Flags::EMPTY, born: Stamp::ZERO, timers: Timers::AsFits };
     // SAFETY: only streams have a function to arm them, and no stream points into its data; so even
     // if the kernel still had this one, nothing but Rust would use the data.
-    let (facts, mut prepared) = unsafe { slot.with_value(|data| arm(data).parts.place(terms)) }?;
+    let (facts, mut prepared, _) = unsafe { slot.with_value(|data| arm(data).parts.place(terms)) }?;
     let old = &mut slot.meta().facts;
     if let Prepared::Beside(timer, Aside::Time(_)) = &mut prepared
-        && old.ticks > 0
+        && old.ticks() > 0
     {
         // What is left of a counted timer goes on; it does not start over.
-        timer.offset = old.ticks.into();
+        timer.offset = old.ticks().into();
     } else {
-        old.ticks = facts.ticks;
+        old.set_ticks(facts.ticks());
     }
     old.opcode = facts.opcode;
     old.yields = facts.yields;
-    Some(Placed { prepared, user_data })
+    Some(Placed { prepared, user_data, timing: None })
 }
 
 impl fmt::Debug for Request<'_> {

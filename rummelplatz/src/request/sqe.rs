@@ -54,11 +54,14 @@ pub(crate) struct Usual {
     pub(crate) op_flags: u32,
 }
 
+/// Where in the number that begins an entry its `flags` are.
+pub(crate) const FLAGS_SHIFT: u32 = 8;
+
 /// `IOSQE_FIXED_FILE`, the first of the `flags`: the descriptor is an index into the ring's table of files.
-pub(crate) const FIXED_FILE: u32 = 1 << 8;
+pub(crate) const FIXED_FILE: u32 = 1 << FLAGS_SHIFT;
 
 /// `IOSQE_BUFFER_SELECT`: it is given buffers of the group whose number comes first behind the `user_data`.
-pub(crate) const BUFFER_SELECT: u32 = 1 << 8 << 5;
+pub(crate) const BUFFER_SELECT: u32 = 1 << FLAGS_SHIFT << 5;
 
 /// Where in the number that begins an entry its `ioprio` is.
 pub(crate) const PRIORITY: u32 = 16;
@@ -140,6 +143,25 @@ pub(crate) fn yields_descriptor(entry: &squeue::Entry) -> bool {
     let opcode = entry.get_opcode() as u8;
     // The "slot" field of FIXED_FD_INSTALL is not a destination: it always makes a descriptor.
     opens.contains(&opcode) && (opcode == opcode::FixedFdInstall::CODE || !has_direct_slot(entry))
+}
+
+/// Whether the kernel leaves such a request to a worker, in which it may wait, rather than to wait for its file.
+pub(crate) const fn is_left_to_workers(opcode: u8) -> bool {
+    matches!(
+        opcode,
+        opcode::Fsync::CODE
+            | opcode::Fallocate::CODE
+            | opcode::OpenAt::CODE
+            | opcode::Statx::CODE
+            | opcode::Fadvise::CODE
+            | opcode::Splice::CODE
+            | opcode::RenameAt::CODE
+            | opcode::UnlinkAt::CODE
+            | opcode::MkDirAt::CODE
+            | opcode::SymlinkAt::CODE
+            | opcode::LinkAt::CODE
+            | opcode::Ftruncate::CODE
+    )
 }
 
 /// Whether the entry changes the `user_data` of another request (`IORING_POLL_UPDATE_USER_DATA`).

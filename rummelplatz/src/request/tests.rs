@@ -61,15 +61,15 @@ fn transfers_are_those_of_the_system_calls() {
     let code = opcode::SendZc::CODE;
     asks(send_zc(&file, &buffer), (code, 0, 0, at, 8, no_signal), number);
     for (flags, whole) in [(Flags::EMPTY, 0), (Flags::DETACHED, libc::MSG_WAITALL as u32)] {
-        let terms = Terms { ring: RING, flags, born: Stamp::ZERO };
+        let terms = Terms { ring: RING, flags, born: Stamp::ZERO, timers: Timers::AsFits };
         for (request, code) in [(send(&file, &buffer), opcode::Send::CODE), (send_zc(&file, &buffer), code)] {
-            let (facts, prepared) = request.parts.place(terms);
+            let (facts, prepared, _) = request.parts.place(terms);
             let (asked, ..) = parts(Parts::prepared(prepared, facts));
             assert_eq!(asked, (code, 0, 0, at, 8, no_signal | whole));
         }
         let buffers = FixedBuffers::new(1, 8).unwrap();
         let buffer = buffers.take().unwrap();
-        let (_, prepared) = send_zc_fixed(&file, &buffer).parts.place(terms);
+        let (_, prepared, _) = send_zc_fixed(&file, &buffer).parts.place(terms);
         let Prepared::Indexed(entry, _) = prepared else { panic!("it has an index") };
         assert_eq!(entry.op_flags, no_signal | whole);
     }
@@ -196,7 +196,7 @@ fn timers_are_of_the_clock_that_was_meant() {
         let Usual { opcode, descriptor, offset, length, op_flags, .. } = entry;
         assert_eq!((opcode, descriptor, length), (opcode::Timeout::CODE.into(), -1, 1));
         let (count, flags) = (offset as u32, TimeoutFlags::from_bits_retain(op_flags));
-        assert_eq!((facts.yields, facts.ticks), (Yields::Tick, count));
+        assert_eq!((facts.yields, facts.ticks()), (Yields::Tick, count));
         // SAFETY: a `struct __kernel_timespec` is two such numbers.
         let spec = unsafe { (&raw const spec).cast::<[i64; 2]>().read() };
         (spec, count, flags)

@@ -499,8 +499,9 @@ impl Machine {
             self.add(self.next_id, timeout, Stage::LinkTimeout { at, of: id }, VecDeque::new());
         }
         let for_a_worker = asked.is_for_a_worker();
-        // A stream that stands alone is issued as it is taken in.
-        let may_be_late = for_a_worker || in_chain || !asked.is_multishot();
+        // A stream that stands alone is issued as it is taken in, and so is a timer.
+        let is_prompt = asked.is_multishot() || asked.opcode == opcode::Timeout::CODE;
+        let may_be_late = for_a_worker || in_chain || !is_prompt;
         let late = may_be_late && self.rng.roll(self.faults.late);
         let stage = if late { Stage::Late(self.soon()) } else { self.first_stage(&asked) };
         let index = self.add(id, asked, stage, chain);
@@ -584,15 +585,30 @@ impl Machine {
             Stage::Done { at, result, flags } if now >= at => self.end(index, result, flags),
             Stage::Notify(at) if now >= at => self.finish(index, 0, F_NOTIF),
             Stage::Timer(at) if now >= at => self.tick(index, at),
-            Stage::LinkTimeout { at, of } if now >= at => {
-                self.finish(index, -libc::ETIME, 0);
-                if let Some(index) = self.position(of) {
-                    self.cancel_one(index).ok();
-                }
-            }
+            Stage::LinkTimeout { at, of } if now >= at => self.time_up(index, of),
             _ => return false,
         }
         true
+    }
+
+    /// The time of a request is up.
+    fn time_up(&mut self, timer: usize, of: u64) {
+        let stage = self.position(of).map(|index| self.pending[index].stage);
+        let result = match stage {
+            // Its time begins when it is issued.
+            Some(Stage::Late(at)) => {
+                let at = at.max(self.now) + Duration::from_nanos(1);
+                self.pending[timer].stage = Stage::LinkTimeout { at, of };
+                return;
+            }
+            Some(Stage::Notify(_)) => -libc::ENOENT,
+            Some(Stage::Running(_) | Stage::Done { .. }) => -libc::EALREADY,
+            _ => -libc::ETIME,
+        };
+        self.finish(timer, result, 0);
+        if let Some(index) = self.position(of) {
+            self.cancel_one(index).ok();
+        }
     }
 
     /// A timer is due.

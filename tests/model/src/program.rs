@@ -1,6 +1,7 @@
 //! What a program is, and how it is made from a seed.
 
 use std::fmt;
+use std::time::Duration;
 
 use rummelplatz::sim::Faults;
 
@@ -58,6 +59,8 @@ pub enum Kind {
     Read,
     /// The same, into memory that the ring has registered.
     ReadFixed,
+    /// As those, but without memory, and always left to a worker.
+    Sync,
     Receive,
     Send,
     /// Whose memory is in use until it is notified of.
@@ -73,14 +76,29 @@ pub enum Kind {
     TimeoutThrice,
 }
 
+impl Limit {
+    pub(crate) fn some(chance: &mut Chance) -> Limit {
+        chance.pick(&[Limit::None, Limit::None, Limit::Short, Limit::Long])
+    }
+
+    pub(crate) fn time(self) -> Option<Duration> {
+        match self {
+            Limit::None => None,
+            Limit::Short => Some(Duration::from_micros(500)),
+            Limit::Long => Some(Duration::from_secs(100_000)),
+        }
+    }
+}
+
 impl Kind {
     /// What can be submitted by itself.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Nop,
         Kind::Timeout,
         Kind::Never,
         Kind::Read,
         Kind::ReadFixed,
+        Kind::Sync,
         Kind::Receive,
         Kind::Send,
         Kind::SendZeroCopy,
@@ -112,6 +130,7 @@ impl Kind {
             Kind::Timeout | Kind::Never | Kind::TimeoutMulti | Kind::TimeoutThrice => "TIMEOUT",
             Kind::Read => "READ",
             Kind::ReadFixed => "READ_FIXED",
+            Kind::Sync => "FSYNC",
             Kind::Receive | Kind::ReceiveMulti => "RECV",
             Kind::Send => "SEND",
             Kind::SendZeroCopy => "SEND_ZC",
@@ -120,6 +139,16 @@ impl Kind {
             Kind::Close => "CLOSE",
         }
     }
+}
+
+/// How long a request may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Limit {
+    None,
+    /// Less than most wait for what they are about.
+    Short,
+    /// Longer than anything takes.
+    Long,
 }
 
 /// A part of a chain.
@@ -138,10 +167,13 @@ pub enum Action {
     Submit {
         second: bool,
         kind: Kind,
+        /// Not of a stream.
+        limit: Limit,
     },
     Detach {
         second: bool,
         kind: Kind,
+        limit: Limit,
     },
     Chain {
         second: bool,
@@ -304,9 +336,14 @@ fn action(chance: &mut Chance, entries: u32, streams: bool) -> Action {
         }
     };
     match chance.below(22) {
-        0..=8 => Action::Submit { second, kind: kind(chance) },
+        0..=8 => {
+            let kind = kind(chance);
+            let limit = if kind.is_stream() { Limit::None } else { Limit::some(chance) };
+            Action::Submit { second, kind, limit }
+        }
         9 => {
-            Action::Detach { second, kind: chance.pick(&[Kind::Nop, Kind::Send, Kind::Receive, Kind::Close]) }
+            let kind = chance.pick(&[Kind::Nop, Kind::Send, Kind::Receive, Kind::Close]);
+            Action::Detach { second, kind, limit: Limit::some(chance) }
         }
         10 | 11 => {
             // One more than fit, now and then.
@@ -336,7 +373,7 @@ impl Program {
     fn of_late_streams(seed: u64, entries: u32, completions: u32, chance: &mut Chance) -> Program {
         let late = Link { kind: Kind::TimeoutMulti, hard: false, worker: true };
         let actions = (0..1 + chance.below(8)).map(|_| match chance.below(3) {
-            0 => Action::Submit { second: chance.one_in(2), kind: Kind::TimeoutMulti },
+            0 => Action::Submit { second: chance.one_in(2), kind: Kind::TimeoutMulti, limit: Limit::None },
             _ => Action::Chain { second: chance.one_in(2), links: vec![late] },
         });
         Program {

@@ -15,7 +15,7 @@ use rummelplatz::{
     Submitter, ring,
 };
 
-use crate::program::{Action, End, Kind, Link, Mode};
+use crate::program::{Action, End, Kind, Limit, Link, Mode};
 use crate::world::{Caller, Data, Heap, World};
 
 /// The ring of a program.
@@ -142,16 +142,17 @@ impl RingOperation<Model> for Operation {
     ) -> Result<(), Failed> {
         self.world.delivered(&data, &completion, true);
         self.take(completion, &data);
-        let (submits, kind, panics, fails) = {
+        let (submits, what, panics, fails) = {
             let mut inner = self.world.lock();
             let late = u64::from(inner.program.late);
             let submits = late > 0 && inner.late_left > 0 && inner.chance.one_in(late);
             inner.late_left -= u32::from(submits);
             let kind = inner.chance.pick(&Kind::ALL);
-            (submits, kind, inner.chance.one_in(60), inner.chance.one_in(10))
+            let limit = if kind.is_stream() { Limit::None } else { Limit::some(&mut inner.chance) };
+            (submits, (kind, limit), inner.chance.one_in(60), inner.chance.one_in(10))
         };
         if submits {
-            self.submit(&mut submitter, kind, !self.is_first, Caller::TeardownHandler);
+            self.submit(&mut submitter, what, !self.is_first, Caller::TeardownHandler);
         }
         if panics {
             self.panic();
@@ -199,11 +200,11 @@ impl Operation {
     fn perform(&self, action: Action, submitter: &mut Submits<'_>, from: Caller) {
         let other = |second: bool| if second { Model::SECOND } else { Model::FIRST };
         match action {
-            Action::Submit { second, kind } => {
-                self.submit(&mut submitter.to(other(second)), kind, second, from);
+            Action::Submit { second, kind, limit } => {
+                self.submit(&mut submitter.to(other(second)), (kind, limit), second, from);
             }
-            Action::Detach { second, kind } => {
-                self.detach(&mut submitter.to(other(second)), kind, second, from);
+            Action::Detach { second, kind, limit } => {
+                self.detach(&mut submitter.to(other(second)), (kind, limit), second, from);
             }
             Action::Chain { second, links } => {
                 self.chain(&mut submitter.to(other(second)), &links, second, from);
@@ -244,8 +245,9 @@ impl Operation {
         }
     }
 
-    fn submit(&self, submitter: &mut Submits<'_>, kind: Kind, second: bool, from: Caller) {
-        let data = self.world.issue(kind, second, false);
+    fn submit(&self, submitter: &mut Submits<'_>, (kind, limit): (Kind, Limit), second: bool, from: Caller) {
+        let mut data = self.world.issue(kind, second, false);
+        data.limit(limit);
         let id = data.id;
         let pool = data.pool.clone();
         let submitted = if kind.is_stream() {
@@ -266,8 +268,9 @@ impl Operation {
         }
     }
 
-    fn detach(&self, submitter: &mut Submits<'_>, kind: Kind, second: bool, from: Caller) {
-        let data = self.world.issue(kind, second, false);
+    fn detach(&self, submitter: &mut Submits<'_>, (kind, limit): (Kind, Limit), second: bool, from: Caller) {
+        let mut data = self.world.issue(kind, second, false);
+        data.limit(limit);
         let id = data.id;
         match submitter.detach(data, build) {
             Ok(()) => {
@@ -327,8 +330,8 @@ impl Operation {
 /// A request of the data's kind.
 fn build(data: &mut Data) -> request::Request<'_> {
     data.note_place();
-    let fd = &*data.fd;
-    match data.kind {
+    let (fd, limit) = (&*data.fd, data.limit.time());
+    let request = match data.kind {
         Kind::Timeout => request::timeout(Duration::from_millis(1)),
         Kind::Never if data.world.simulation.is_none() => request::timeout(Duration::from_millis(20)),
         Kind::Never => request::timeout(Duration::from_secs(1800)),
@@ -346,7 +349,12 @@ fn build(data: &mut Data) -> request::Request<'_> {
             Some(descriptor) => request::close(descriptor),
             None => request::nop(),
         },
+        Kind::Sync => request::fsync(fd),
         _ => request::nop(),
+    };
+    match limit {
+        Some(time) => request.deadline(time),
+        None => request,
     }
 }
 

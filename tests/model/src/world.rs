@@ -15,7 +15,7 @@ use rummelplatz::{
 };
 
 use crate::neighbour::Neighbour;
-use crate::program::{Action, Chance, End, Kind, Program};
+use crate::program::{Action, Chance, End, Kind, Limit, Program};
 use crate::ring::Operation;
 use crate::surroundings::Surroundings;
 
@@ -40,6 +40,7 @@ const REGISTERED: u32 = 8;
 pub(crate) struct Data {
     pub(crate) id: usize,
     pub(crate) kind: Kind,
+    pub(crate) limit: Limit,
     /// Where the kernel reads and writes: the id, and what was written last. In the slot.
     pub(crate) place: [u8; 16],
     /// As `place`, at an address of its own.
@@ -53,6 +54,12 @@ pub(crate) struct Data {
 }
 
 impl Data {
+    /// How long its request may take.
+    pub(crate) fn limit(&mut self, limit: Limit) {
+        self.limit = limit;
+        self.world.lock().requests[self.id].limit = limit;
+    }
+
     /// Takes the form that it was given meanwhile, if it was given one.
     pub(crate) fn change(&mut self) {
         if let Some((kind, pool)) = self.becomes.take() {
@@ -119,6 +126,7 @@ pub(crate) enum Caller {
 /// What is known of a request.
 struct Request {
     kind: Kind,
+    limit: Limit,
     /// Of the second operation.
     second: bool,
     /// It is in a chain, or was submitted raw.
@@ -193,6 +201,10 @@ pub(crate) struct Inner {
     /// Entries that the kernel has been shown and has not taken in.
     shown: u32,
     last_taken: Option<usize>,
+    /// The timer that must be taken in next.
+    next_timer: Option<u64>,
+    /// What timers have ended with, by name, and whether that was after their request.
+    timers: HashMap<u64, (i32, bool)>,
     /// Chains by their first id: how long they are, and what of them was taken in.
     chains: Vec<Chain>,
     /// Buffers that are held for a while.
@@ -288,6 +300,8 @@ impl World {
                 owned: HashSet::new(),
                 shown: 0,
                 last_taken: None,
+                next_timer: None,
+                timers: HashMap::new(),
                 chains: Vec::new(),
                 kept: Vec::new(),
                 taken: [0; 2],
@@ -334,6 +348,7 @@ impl World {
         let blocked = inner.chance.one_in(3);
         inner.requests.push(Request {
             kind,
+            limit: Limit::None,
             second,
             raw,
             name: None,
@@ -375,7 +390,18 @@ impl World {
         let pool = (kind == Kind::ReceiveMulti).then(|| inner.some_pool());
         let closes = (kind == Kind::Close).then(|| inner.descriptor());
         let fd = self.surroundings.descriptor(kind);
-        Data { id, kind, place, heap, fd, closes, pool, becomes: None, world: Arc::clone(self) }
+        Data {
+            id,
+            kind,
+            limit: Limit::None,
+            place,
+            heap,
+            fd,
+            closes,
+            pool,
+            becomes: None,
+            world: Arc::clone(self),
+        }
     }
 
     /// A stream is armed again as one of another kind.
@@ -752,10 +778,16 @@ impl World {
         if is_simulated && number(&place[8..]) != written {
             wrong("what the kernel has written is not there");
         }
+        if is_simulated && let Err(why) = inner.is_timed(id, completion.timed_out()) {
+            inner.violation(format!("#{id} ({kind:?}): {why}; {raw:?}"));
+        }
         let from_kernel = name.and_then(|name| inner.posted.get(&name)).is_some_and(|it| !it.is_empty());
         if is_simulated {
             // Of the real kernel it is not known what it has posted.
-            inner.order(id, from_kernel);
+            // What has waited for its timer, the ring tells of itself.
+            let timer = name.and_then(|name| inner.timers.get(&timer_of(name)));
+            let is_own = !from_kernel || timer.is_some_and(|(_, is_last)| *is_last);
+            inner.order(id, is_own);
             let is_theirs = data.pool.as_ref().is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
             inner.count(id, raw.result, more, from_kernel, teardown, is_theirs);
         }
@@ -1007,6 +1039,22 @@ fn is_possible(kind: Kind, result: i32) -> bool {
             result >= 0 || matches!(errno, libc::EMFILE | libc::ENOBUFS | libc::ECONNRESET) || interrupted
         }
         Kind::Close => matches!(errno, 0 | libc::ECANCELED),
+        // Of the real kernel's file, there may be nothing to sync.
+        Kind::Sync => matches!(errno, 0 | libc::EINVAL) || interrupted,
+    }
+}
+
+/// The name of the timer of a request.
+fn timer_of(name: u64) -> u64 {
+    let [tag, slot @ .., low, middle, _] = name.to_le_bytes();
+    let [one, two, three, four] = slot;
+    u64::from_le_bytes([u8::MAX, one, two, three, four, tag, low, middle])
+}
+
+impl Request {
+    /// Whether its timer must be taken in right behind it.
+    fn has_linked_timer(&self) -> bool {
+        self.limit != Limit::None && self.kind != Kind::Sync
     }
 }
 
@@ -1099,12 +1147,19 @@ impl Inner {
                     let first = torn.first;
                     self.violation(format!("the chain of #{first} was torn apart"));
                 }
+                if all_taken && let Some(timer) = self.next_timer.take() {
+                    self.violation(format!("the timer {timer:#x} comes too late"));
+                }
             }
             Event::TakenIn(_) if self.shown == 0 => {
                 self.violation("more was taken in than was shown".to_owned());
             }
             Event::TakenIn(asked) => {
                 self.shown -= 1;
+                if let Some(timer) = self.next_timer.take_if(|timer| *timer != asked.user_data) {
+                    self.violation(format!("{asked:?} comes before the timer {timer:#x}"));
+                }
+                self.next_timer = None;
                 // The ring's own have tag 0.
                 let is_ours = asked.user_data as u8 != 0;
                 if !is_ours && asked.opcode == opcode::AsyncCancel::CODE {
@@ -1122,6 +1177,13 @@ impl Inner {
                     self.expected.strangers += 1;
                 }
                 if of_ours {
+                    if user_data as u8 == u8::MAX {
+                        self.owned.remove(&user_data);
+                        let owned = |name: &u64| timer_of(*name) == user_data;
+                        let is_last = !self.owned.iter().any(owned);
+                        self.timers.insert(user_data, (result, is_last));
+                        return;
+                    }
                     if flags & F_MORE == 0 {
                         self.owned.remove(&user_data);
                         let detached = !self.by_name.contains_key(&user_data);
@@ -1147,6 +1209,8 @@ impl Inner {
         *overtaken |= !*taken_in;
         // The teardown began later than that, and looked at the clock earlier.
         let is_spared = *is_late && !*cancelled && now.saturating_sub(self.expected.ran_at) < GRACE;
+        // One whose time is up is cancelled for that.
+        let is_spared = is_spared && !self.timers.contains_key(&timer_of(name));
         if is_spared && !self.silenced && self.program.end != End::Drop {
             self.violation(format!("#{id} was cancelled within the grace period"));
         }
@@ -1168,6 +1232,8 @@ impl Inner {
             self.violation(format!("#{id} was overtaken by #{}", self.last_taken.unwrap_or_default()));
         }
         self.last_taken = Some(id);
+        let is_linked = self.requests[id].has_linked_timer() && self.program.entries > 1;
+        self.next_timer = is_linked.then(|| timer_of(asked.user_data));
         let mut torn = false;
         for chain in &mut self.chains {
             if (chain.first..chain.first + chain.length).contains(&id) {
@@ -1213,7 +1279,7 @@ impl Inner {
             }
             self.touch(id, asked);
         }
-        if blocked && !matches!(kind, Kind::Close | Kind::Read | Kind::ReadFixed) {
+        if blocked && !matches!(kind, Kind::Close | Kind::Read | Kind::ReadFixed | Kind::Sync) {
             return Answer::Wait;
         }
         let some = 1 + self.kernel.below(u64::from(asked.length).max(1)) as i32;
@@ -1233,6 +1299,7 @@ impl Inner {
                 Answer::Finish(0)
             }
             Kind::Close => Answer::Perform,
+            Kind::Sync => Answer::Finish(0),
             Kind::Read | Kind::ReadFixed => Answer::Finish(some),
             Kind::Receive | Kind::Send | Kind::SendZeroCopy if fails => Answer::Finish(-libc::ECONNRESET),
             Kind::Receive | Kind::Send | Kind::SendZeroCopy => Answer::Finish(some),
@@ -1273,15 +1340,35 @@ impl Inner {
         }
     }
 
+    /// Whether the timer of a request that is told of has ended, and said as much.
+    fn is_timed(&self, id: usize, timed_out: bool) -> Result<(), String> {
+        let Request { limit, name, is_message, .. } = self.requests[id];
+        let timer = name.filter(|_| limit != Limit::None && !is_message).map(timer_of);
+        if timer.is_some_and(|timer| self.owned.contains(&timer)) {
+            return Err("the kernel has its timer".to_owned());
+        }
+        let ended = timer.and_then(|timer| self.timers.get(&timer)).copied();
+        let is_up =
+            ended.is_some_and(|(result, _)| [-libc::ETIME, -libc::EALREADY, -libc::ENOENT].contains(&result));
+        match (timed_out, is_up) {
+            (_, true) if limit == Limit::Long => Err("its timer was not ended".to_owned()),
+            (true, false) => {
+                Err(format!("its time is said to be up, but its timer has ended with {ended:?}"))
+            }
+            (false, true) => Err("its time was up".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
     /// What the ring has made itself by the end of a handler comes before the kernel's next completion.
-    fn order(&mut self, id: usize, from_kernel: bool) {
+    fn order(&mut self, id: usize, is_own: bool) {
         let Inner { expected, requests, .. } = self;
         expected.messages.retain(|message| *message != id && requests[*message].drops == 0);
         let is_late = |message: &&usize| requests[**message].round <= expected.round;
         let late = expected.messages.iter().find(is_late).copied();
-        expected.is_own = !from_kernel;
-        expected.round += u64::from(from_kernel);
-        if from_kernel && let Some(late) = late {
+        expected.is_own = is_own;
+        expected.round += u64::from(!is_own);
+        if !is_own && let Some(late) = late {
             self.violation(format!("#{id} has overtaken message #{late}"));
         }
     }

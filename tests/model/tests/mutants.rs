@@ -37,6 +37,10 @@ const MUTANTS: &[&str] = &[
     "pools stay registered",
     "the stuck have no opcode",
     "one request more than may be",
+    "a timer is not awaited",
+    "a timer comes too late",
+    "what has ended leaves its timer",
+    "time is never up",
 ];
 
 const CHOSEN: &str = "RUMMEL_MUTANT";

@@ -1,0 +1,496 @@
+//! Requests with a deadline: two completions, of which a handler is told once.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::Duration;
+
+use rummelplatz::request::{CWD, Events, OpenOptions};
+use rummelplatz::{Completion, ControlFlow, FixedBuffer, FixedBuffers, Request, SubmitError, request};
+use rummelplatz_tests::{
+    Bench, BenchSubmitter, Directory, Ledger, Log, Script, Tracked, complete, in_child, nameless_file,
+    open_descriptors, outcome, pipe, tcp_pair, watched,
+};
+
+const SOON: Duration = Duration::from_millis(5);
+const LATE: Duration = Duration::from_secs(100_000);
+const CANCELLED: Result<u32, i32> = Err(libc::ECANCELED);
+
+/// What a handler is told.
+fn told(completion: &Completion) -> (Result<u32, i32>, bool) {
+    (outcome(completion), completion.timed_out())
+}
+
+/// What became of a request on its own.
+fn told_of<D: Send + 'static>(
+    data: D,
+    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
+) -> (Result<u32, i32>, bool) {
+    told(&complete(data, build).0)
+}
+
+struct Receive {
+    socket: OwnedFd,
+    buffer: [u8; 8],
+}
+
+impl Receive {
+    fn new(socket: impl Into<OwnedFd>) -> Receive {
+        Receive { socket: socket.into(), buffer: [0; 8] }
+    }
+
+    fn soon(&mut self) -> Request<'_> {
+        request::recv(&self.socket, &mut self.buffer).deadline(SOON)
+    }
+
+    fn late(&mut self) -> Request<'_> {
+        request::recv(&self.socket, &mut self.buffer).deadline(LATE)
+    }
+}
+
+#[test]
+fn a_request_ends_when_its_time_is_up() {
+    watched(|| {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        assert_eq!(told_of(Receive::new(ours), Receive::soon), (CANCELLED, true));
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        assert_eq!(
+            told_of(Receive::new(ours), |it| request::recv(&it.socket, &mut it.buffer)
+                .deadline(Duration::ZERO)),
+            (CANCELLED, true)
+        );
+    });
+}
+
+#[test]
+fn a_request_that_is_quicker_is_not_disturbed() {
+    watched(|| {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"here").unwrap();
+        let (completion, data) = complete(Receive::new(ours), Receive::late);
+        assert_eq!((told(&completion), &data.buffer[..4]), ((Ok(4), false), &b"here"[..]));
+        // Not at once, but in time.
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let writer = thread::spawn(move || {
+            thread::sleep(SOON);
+            theirs.write_all(b"now").unwrap();
+        });
+        assert_eq!(told_of(Receive::new(ours), Receive::late), (Ok(3), false));
+        writer.join().unwrap();
+        // As long as a time can be.
+        assert_eq!(told_of((), |()| request::nop().deadline(Duration::MAX)), (Ok(0), false));
+        // Of several, the last counts.
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        assert_eq!(
+            told_of(Receive::new(ours), |it| request::recv(&it.socket, &mut it.buffer)
+                .deadline(LATE)
+                .deadline(SOON)),
+            (CANCELLED, true)
+        );
+        assert_eq!(
+            told_of((pipe().0, [0; 8]), |it| request::recv(&it.0, &mut it.1).deadline(LATE)),
+            (Err(libc::ENOTSOCK), false)
+        );
+    });
+}
+
+#[test]
+fn all_kinds_of_requests_can_have_one() {
+    watched(|| {
+        assert_eq!(told_of((), |()| request::timeout(LATE).deadline(SOON)), (CANCELLED, true));
+        let listener = || TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(told_of(listener(), |it| request::accept(it).deadline(SOON)), (CANCELLED, true));
+        assert_eq!(
+            told_of(pipe(), |it| request::poll(&it.0, Events::READABLE).deadline(SOON)),
+            (CANCELLED, true)
+        );
+        assert_eq!(
+            told_of((pipe(), [0; 4], [0; 4]), |(pipe, one, other)| {
+                request::readv(&pipe.0, [&mut one[..], &mut other[..]]).deadline(SOON)
+            }),
+            (CANCELLED, true)
+        );
+        let there = listener();
+        let address = there.local_addr().unwrap();
+        let made = complete((), |()| request::socket(libc::AF_INET, libc::SOCK_STREAM, 0).deadline(LATE)).0;
+        assert_eq!(told(&made), (Ok(0), false));
+        let socket = made.into_fd().unwrap();
+        assert_eq!(
+            told_of(socket, move |socket| request::connect(socket, address).deadline(LATE)),
+            (Ok(0), false)
+        );
+    });
+}
+
+#[test]
+fn what_is_left_to_a_worker_ends_in_time() {
+    watched(|| {
+        assert_eq!(
+            told_of((pipe(), pipe()), |((from, _), (_, to))| {
+                request::splice(from, None, to, None, 8).deadline(SOON)
+            }),
+            (CANCELLED, true)
+        );
+        // What is over in time ends its timer.
+        let there = Directory::new("deadlines");
+        there.file("file", b"content");
+        let opened = complete(there.c_path("file"), |path| {
+            request::openat(&CWD, path, &OpenOptions::new().read(true)).deadline(LATE)
+        });
+        assert_eq!(told(&opened.0), (Ok(0), false));
+        let mut content = String::new();
+        std::fs::File::from(opened.0.into_fd().unwrap()).read_to_string(&mut content).unwrap();
+        assert_eq!(content, "content");
+        let synced = complete(nameless_file(), |file| request::fsync(file).deadline(LATE)).0;
+        assert_eq!(told(&synced), (Ok(0), false));
+    });
+}
+
+#[test]
+fn a_timer_apart_may_wait_for_room() {
+    watched(|| {
+        for entries in [1, 2, 8] {
+            let (ended, ledger) = (Log::new(), Ledger::new());
+            let log = ended.clone();
+            let script = Script::new().on_completion(move |completion, _: Tracked<_>, _| {
+                log.push(told(&completion));
+                (ControlFlow::Continue, None)
+            });
+            let mut ring = Bench::with(entries, script);
+            for time in [SOON, LATE, SOON, LATE] {
+                let ((from, writer), to) = (pipe(), pipe());
+                if time == LATE {
+                    std::fs::File::from(writer.try_clone().unwrap()).write_all(b"12345678").unwrap();
+                }
+                let data = ledger.issue((from, writer, to));
+                ring.submitter(Bench::FIRST)
+                    .submit(data, move |data| {
+                        let (from, _, (_, to)) = &data.value;
+                        request::splice(from, None, to, None, 8).deadline(time)
+                    })
+                    .unwrap();
+            }
+            ring.run().unwrap();
+            let mut ended = ended.take();
+            ended.sort();
+            assert_eq!(ended, [(Ok(8), false), (Ok(8), false), (CANCELLED, true), (CANCELLED, true)]);
+            assert_eq!((ring.stats().foreign, ring.stats().in_flight), (0, 0));
+            ledger.assert_all_dropped_once();
+        }
+    });
+}
+
+#[test]
+fn what_is_registered_can_be_used_in_time() {
+    watched(|| {
+        let (reader, writer) = pipe();
+        let buffers = FixedBuffers::new(3, 8).unwrap();
+        let ended = Log::new();
+        let log = ended.clone();
+        let script = Script::new().on_completion(move |completion, data: (OwnedFd, FixedBuffer), _| {
+            log.push((told(&completion), data.1[..4].to_vec()));
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::builder(script, Script::new()).build().unwrap();
+        let mut submitter = ring.submitter(Bench::FIRST);
+        submitter.register_buffers(&buffers).unwrap();
+        let read = |submitter: &mut BenchSubmitter<'_, _>, time| {
+            let data = (reader.try_clone().unwrap(), buffers.take().unwrap());
+            submitter
+                .submit(data, move |(file, buffer)| request::read_fixed(file, buffer).deadline(time))
+                .unwrap();
+        };
+        read(&mut submitter, SOON);
+        ring.run().unwrap();
+        assert_eq!(ended.take(), [((CANCELLED, true), vec![0; 4])]);
+        std::fs::File::from(writer).write_all(b"here").unwrap();
+        let mut submitter = ring.submitter(Bench::FIRST);
+        submitter.register_buffers(&buffers).unwrap();
+        read(&mut submitter, LATE);
+        ring.run().unwrap();
+        assert_eq!(ended.take(), [((Ok(4), false), b"here".to_vec())]);
+    });
+}
+
+#[test]
+fn what_comes_in_time_is_owned_by_who_is_told() {
+    in_child(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let before = open_descriptors();
+        let (completion, listener) = complete(listener, |it| request::accept(it).deadline(LATE));
+        assert_eq!(told(&completion), (Ok(0), false));
+        let mut server = TcpStream::from(completion.into_fd().unwrap());
+        client.write_all(b"x").unwrap();
+        server.read_exact(&mut [0]).unwrap();
+        assert_eq!(open_descriptors(), before + 1);
+        drop(server);
+        // One that nobody takes.
+        let _again = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (completion, _) = complete(listener, |it| request::accept(it).deadline(LATE));
+        drop(completion);
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        assert_eq!(open_descriptors(), before, "one more peer, and one listener less");
+    });
+}
+
+#[test]
+fn a_part_that_was_done_in_time_is_told_of() {
+    watched(|| {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let much = (OwnedFd::from(ours), vec![7_u8; 8 << 20]);
+        let whole = Log::new();
+        let log = whole.clone();
+        let script = Script::new().on_completion(move |completion, _: (OwnedFd, Vec<u8>), _| {
+            log.push(told(&completion));
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(8, script);
+        ring.submitter(Bench::FIRST)
+            .submit(much, |(socket, bytes)| request::write(socket, bytes).deadline(SOON))
+            .unwrap();
+        ring.run().unwrap();
+        let [(result, timed_out)] = whole.take()[..] else { panic!("told once") };
+        // It may have ended with a part of it before.
+        let sent = result.unwrap_or(0);
+        assert!(sent < 8 << 20 && (timed_out || sent > 0), "{result:?}");
+        drop(theirs);
+    });
+}
+
+#[test]
+fn a_zero_copy_send_is_told_of_when_its_memory_is_free() {
+    watched(|| {
+        let (ours, mut theirs) = tcp_pair();
+        let ledger = Ledger::new();
+        let told_of = Log::new();
+        let log = told_of.clone();
+        let script = Script::new().on_completion(move |completion, data: Tracked<(OwnedFd, Vec<u8>)>, _| {
+            log.push((told(&completion), data.1.len()));
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(8, script);
+        let data = ledger.issue((OwnedFd::from(ours), vec![7_u8; 64 << 20]));
+        ring.submitter(Bench::FIRST)
+            .submit(data, |data| {
+                let (socket, bytes) = &data.value;
+                request::send_zc(socket, bytes).deadline(SOON)
+            })
+            .unwrap();
+        // The peer reads only after the deadline; until then the memory is in use.
+        let reader = thread::spawn(move || {
+            thread::sleep(4 * SOON);
+            std::io::copy(&mut theirs, &mut std::io::sink()).unwrap()
+        });
+        ring.run().unwrap();
+        let [((result, _), length)] = told_of.take()[..] else { panic!("told once") };
+        assert_eq!(length, 64 << 20);
+        ledger.assert_all_dropped_once();
+        assert_eq!(u64::from(result.unwrap_or(0)), reader.join().unwrap(), "{result:?}");
+    });
+}
+
+#[test]
+fn nobody_is_told_of_detached_requests() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new().on_completion(|_, _: Tracked<Receive>, _| panic!("it is detached"));
+        let mut ring = Bench::with(8, script);
+        let peers = [0; 2].map(|_| UnixStream::pair().unwrap());
+        let peers = peers.map(|(ours, theirs)| {
+            let data = ledger.issue(Receive::new(ours));
+            ring.submitter(Bench::FIRST).detach(data, |data| data.value.soon()).unwrap();
+            theirs
+        });
+        (&peers[0]).write_all(b"x").unwrap();
+        ring.run().unwrap();
+        assert_eq!((ring.stats().detached_failed, ring.stats().in_flight), (1, 0));
+        ledger.assert_all_dropped_once();
+    });
+}
+
+/// A ring that counts what it was told of, and of how many that it was late.
+type Counts = Log<(Result<u32, i32>, bool)>;
+
+fn counting(entries: u32, backlog: Option<usize>) -> (Bench<Tracked<Receive>>, Counts) {
+    let told_of = Log::new();
+    let (log, torn_down) = (told_of.clone(), told_of.clone());
+    let script = Script::new()
+        .on_completion(move |completion, _, _| {
+            log.push(told(&completion));
+            (ControlFlow::Continue, None)
+        })
+        .on_teardown(move |completion, _, _| {
+            torn_down.push(told(&completion));
+            Ok(())
+        });
+    let mut builder = Bench::builder(script, Script::new()).entries(NonZeroU32::new(entries).unwrap());
+    if let Some(limit) = backlog.and_then(NonZeroUsize::new) {
+        builder = builder.backlog_limit(limit);
+    }
+    (builder.build().unwrap(), told_of)
+}
+
+#[test]
+fn a_full_queue_parts_no_request_from_its_timer() {
+    const COUNT: usize = 37;
+    watched(|| {
+        // Also where two entries go round the end of the queue, and where they are all that fits.
+        for entries in [1, 2, 4, 8] {
+            let ledger = Ledger::new();
+            let (mut ring, told_of) = counting(entries, None);
+            let mut theirs = Vec::new();
+            for number in 0..COUNT {
+                let (ours, other) = UnixStream::pair().unwrap();
+                theirs.push(other);
+                let data = ledger.issue(Receive::new(ours));
+                let mut submitter = ring.submitter(Bench::FIRST);
+                match number % 3 {
+                    // Some without one, so that pairs begin anywhere.
+                    0 => {
+                        submitter.submit(data, |it| request::shutdown(&it.socket, std::net::Shutdown::Write))
+                    }
+                    _ => submitter.submit(data, |it| it.value.soon()),
+                }
+                .unwrap();
+            }
+            ring.run().unwrap();
+            let told_of = told_of.take();
+            let late = told_of.iter().filter(|told| **told == (CANCELLED, true)).count();
+            let others = told_of.iter().filter(|told| **told == (Ok(0), false)).count();
+            assert_eq!((late, others), (COUNT * 2 / 3, COUNT - COUNT * 2 / 3), "{entries}");
+            assert_eq!(ring.stats().foreign, 0);
+            ledger.assert_all_dropped_once();
+        }
+    });
+}
+
+#[test]
+fn a_timer_takes_no_room_of_the_backlog() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let (mut ring, told_of) = counting(2, Some(3));
+        let peers = [0; 5].map(|_| UnixStream::pair().unwrap());
+        let mut submitter = ring.submitter(Bench::FIRST);
+        let mut refused = 0;
+        // The kernel takes nothing in before the ring runs.
+        let peers = peers.map(|(ours, theirs)| {
+            let data = ledger.issue(Receive::new(ours));
+            match submitter.submit(data, |it| it.value.soon()) {
+                Ok(_) => {}
+                Err(error) => {
+                    assert_eq!(error, SubmitError::Full);
+                    refused += 1;
+                }
+            }
+            theirs
+        });
+        assert_eq!((refused, ring.stats().backlog), (1, 3), "one is in the queue, and three wait");
+        ring.run().unwrap();
+        assert_eq!(told_of.take(), [(CANCELLED, true); 4]);
+        ledger.assert_all_dropped_once();
+        drop(peers);
+    });
+}
+
+#[test]
+fn one_that_is_cancelled_was_in_time() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let (mut ring, told_of) = counting(8, None);
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut submitter = ring.submitter(Bench::FIRST);
+        let key = submitter.submit(ledger.issue(Receive::new(ours)), |it| it.value.late()).unwrap();
+        assert!(submitter.cancel(key));
+        ring.run().unwrap();
+        assert_eq!(told_of.take(), [(CANCELLED, false)]);
+        assert!(!ring.submitter(Bench::FIRST).cancel(key), "it is over");
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn a_ring_ends_before_their_time() {
+    watched(|| {
+        // Queued, waiting for room, or with the kernel; ended, dropped, or never begun.
+        for (count, turns) in [(1, 0), (5, 0), (1, 1), (5, 1), (5, 3)] {
+            for ends in [true, false] {
+                let ledger = Ledger::new();
+                let (mut ring, told_of) = counting(4, None);
+                let peers = [0; 5].map(|_| UnixStream::pair().unwrap());
+                let theirs: Vec<_> = peers
+                    .into_iter()
+                    .take(count)
+                    .map(|(ours, theirs)| {
+                        let data = ledger.issue(Receive::new(ours));
+                        ring.submitter(Bench::FIRST).submit(data, |it| it.value.late()).unwrap();
+                        theirs
+                    })
+                    .collect();
+                for _ in 0..turns {
+                    ring.turn().unwrap();
+                }
+                if ends {
+                    ring.finish().unwrap();
+                    assert_eq!(told_of.take(), vec![(CANCELLED, false); count]);
+                    assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
+                }
+                drop(ring);
+                assert!(told_of.is_empty(), "who drops a ring is told nothing");
+                ledger.assert_all_dropped_once();
+                drop(theirs);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_handler_that_panics_leaves_none_behind() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new().on_completion(|_, _: Tracked<Receive>, _| panic!("as planned"));
+        let mut ring = Bench::with(8, script);
+        let peers = [0; 3].map(|_| UnixStream::pair().unwrap());
+        let peers = peers.map(|(ours, theirs)| {
+            let data = ledger.issue(Receive::new(ours));
+            ring.submitter(Bench::FIRST).submit(data, |it| it.value.late()).unwrap();
+            theirs
+        });
+        (&peers[1]).write_all(b"x").unwrap();
+        catch_unwind(AssertUnwindSafe(|| ring.run())).unwrap_err();
+        assert_eq!(ring.stats().in_flight, 0);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn the_slot_is_used_again_and_again() {
+    const ROUNDS: usize = 500;
+    watched(|| {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let ledger = Ledger::new();
+        let rounds = Log::new();
+        let log = rounds.clone();
+        let script = Script::new().on_completion(move |completion, data: Tracked<Receive>, mut submitter| {
+            assert_eq!(told(&completion), (Ok(1), false));
+            log.push(());
+            if log.len() < ROUNDS {
+                (&theirs).write_all(b"x").unwrap();
+                submitter.submit(data, |it| it.value.late()).unwrap();
+            }
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(4, script);
+        let data = ledger.issue(Receive::new(ours));
+        ring.submitter(Bench::FIRST)
+            .submit(data, |it| request::send(&it.value.socket, b"x").deadline(LATE))
+            .unwrap();
+        ring.run().unwrap();
+        assert_eq!(rounds.len(), ROUNDS);
+        ledger.assert_all_dropped_once();
+    });
+}
