@@ -8,7 +8,7 @@ use crate::error::SubmitError;
 use crate::facts::{Facts, Flags};
 use crate::queue::Cqe;
 use crate::request::{self, Record, Slab};
-use crate::settle::{Settled, settle, settle_timer};
+use crate::settle::{Settled, settle, settle_timer, withdraw};
 use crate::slab::{Lent, Occupied};
 
 /// After how many times that the pool was empty though nobody holds a buffer of it a stream ends. Once
@@ -115,7 +115,11 @@ pub trait AnySlab {
     fn tidy(&mut self);
     /// Settles a completion without telling anybody. The data is dropped here, which may panic.
     fn discard(&mut self, core: &mut Core, cqe: Cqe);
-    /// See [`settle_timer`].
+    /// A request of a chain that was not submitted yet is counted from here on.
+    fn submitted(&mut self, user_data: u64);
+    /// Takes back a request that was neither counted nor queued. The data is dropped here, which may panic.
+    fn withdraw(&mut self, user_data: u64);
+    /// Settles the completion of a request's timer. False if there is no such timer.
     fn settle_timer(&mut self, core: &mut Core, timer: Cqe) -> bool;
     /// Goes on with a stream that waited for a buffer.
     fn unpark(&mut self, core: &mut Core, user_data: u64);
@@ -125,7 +129,9 @@ pub trait AnySlab {
 
 impl<D: 'static> AnySlab for Slab<D> {
     fn in_flight(&self) -> usize {
-        self.occupied_slots()
+        let mut count = 0;
+        AnySlab::visit(self, &mut |_, _| count += 1);
+        count
     }
 
     fn adopt(&mut self, _: &Core, tag: u8, limit: u32) {
@@ -135,7 +141,12 @@ impl<D: 'static> AnySlab for Slab<D> {
     }
 
     fn visit(&self, visit: &mut dyn FnMut(u64, &Facts)) {
-        self.for_each(|user_data, record| visit(user_data, &record.facts));
+        self.for_each(|user_data, record| {
+            // A chain that is forgotten leaves some behind.
+            if !record.facts.flags.contains(Flags::IN_CHAIN) {
+                visit(user_data, &record.facts);
+            }
+        });
     }
 
     fn look_at_all(&mut self) {
@@ -159,6 +170,16 @@ impl<D: 'static> AnySlab for Slab<D> {
             }
             Settled::Told(completion, data, None) => drop((completion, data)),
         }
+    }
+
+    fn submitted(&mut self, user_data: u64) {
+        if let Some(mut slot) = self.find(user_data) {
+            slot.meta().facts.flags.remove(Flags::IN_CHAIN);
+        }
+    }
+
+    fn withdraw(&mut self, user_data: u64) {
+        drop(withdraw(self, user_data));
     }
 
     fn settle_timer(&mut self, core: &mut Core, timer: Cqe) -> bool {

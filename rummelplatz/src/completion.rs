@@ -36,7 +36,7 @@ union Carried {
 pub struct RawCompletion {
     /// `cqe->res`: what the operation returned, or a negative `errno`.
     pub result: i32,
-    /// `cqe->flags`: `IORING_CQE_F_*`, and in the upper half the number of a buffer. Bits 8 to 14, to which no
+    /// `cqe->flags`: `IORING_CQE_F_*`, and in the upper half the number of a buffer. Bits 9 to 14, to which no
     /// kernel gives a meaning by 6.18, are 0.
     pub flags: u32,
 }
@@ -48,12 +48,12 @@ struct Kind(u32);
 
 impl Kind {
     /// Ours; the kernel has given a meaning to bits 0 to 5 and 15 by 6.18, and to the upper half as a whole.
-    const OURS: u32 = 0b111_1111 << 8;
-    const TIMED_OUT: Kind = Kind(1 << 8);
-    /// [`Yields`], in three bits.
+    const OURS: u32 = 0b111_111 << 9;
+    /// [`Yields`], in three bits, or that it is a message, which yields nothing.
     const YIELDS: u32 = 0b111 << 9;
+    const MESSAGE: u32 = Kind::bits(Yields::LAST) + (1 << 9);
     const MORE: Kind = Kind(1 << 12);
-    const MESSAGE: Kind = Kind(1 << 13);
+    const TIMED_OUT: Kind = Kind(1 << 13);
     const CARRIES: Kind = Kind(1 << 14);
     /// What only completions have that are more than a result.
     const MORE_THAN_RESULT: Kind = Self::MORE.with(Self::CARRIES);
@@ -96,7 +96,7 @@ impl Kind {
     }
 }
 
-const _: () = assert!(Yields::Result as u32 == 0 && Kind::bits(Yields::LAST) <= Kind::YIELDS);
+const _: () = assert!(Yields::Result as u32 == 0 && Kind::MESSAGE <= Kind::YIELDS);
 
 // What may have to be dropped when a handler panics is kept in memory, unless its `Drop` is so short that
 // even there the compiler does it in place. And the question is that of `is_only_result`, so that the loop
@@ -217,8 +217,10 @@ impl Completion {
         self
     }
 
+    /// Marks that of a message, which carries nothing.
     pub(crate) fn into_message(mut self) -> Self {
-        self.kind = self.kind.with(Kind::MESSAGE);
+        debug_assert!(!self.kind.has(Kind::CARRIES));
+        self.kind = Kind(self.kind.0 & !Kind::YIELDS | Kind::MESSAGE);
         self
     }
 
@@ -278,7 +280,7 @@ impl Completion {
     /// Whether this is no completion of the kernel's, but data from
     /// [`post`](crate::Submitter::post) or [`send`](crate::RingHandle::send).
     pub fn is_message(&self) -> bool {
-        self.kind.has(Kind::MESSAGE)
+        self.kind.0 & Kind::YIELDS == Kind::MESSAGE
     }
 
     /// Whether the request's [deadline](crate::Request::deadline) passed before it was over: the kernel was to cancel
@@ -446,11 +448,11 @@ mod tests {
             let completion = unsafe { Completion::new(&facts, None, -libc::EIO, posted) };
             assert!(!completion.more() && !completion.is_message() && !completion.has_payload());
             assert!(!completion.timed_out());
-            assert_eq!(completion.raw(), RawCompletion { result: -libc::EIO, flags: posted & !0x7f00 });
+            assert_eq!(completion.raw(), RawCompletion { result: -libc::EIO, flags: posted & !0x7e00 });
             assert_eq!(completion.into_fd().unwrap_err().raw_os_error(), Some(libc::EIO));
         }
         for bit in 0..16 {
-            let is_plain = !(8..15).contains(&bit) && bit != 1;
+            let is_plain = !(9..15).contains(&bit) && bit != 1;
             assert_eq!(Completion::can_be_plain(1 << bit), is_plain, "bit {bit}");
         }
         assert!(Completion::can_be_plain(7 << 16));
@@ -489,8 +491,8 @@ mod tests {
         assert_eq!(completion.result().unwrap(), 0);
         assert_eq!(completion.raw(), RawCompletion { result: number, flags: 0 });
         assert!(completion.has_payload() && !completion.more() && !completion.is_message());
-        let completion = completion.with_more().into_message().with_timed_out();
-        assert!(completion.more() && completion.is_message() && completion.timed_out());
+        let completion = completion.with_more().with_timed_out();
+        assert!(completion.more() && completion.timed_out());
         drop(completion);
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut &reader, &mut bytes).unwrap();

@@ -35,6 +35,8 @@ pub struct Core {
     due: usize,
     /// They have come.
     kernel_is_next: bool,
+    /// Memory for a chain while it is linked.
+    pub(crate) links: Vec<Placed>,
     /// Streams that wait for a buffer to come back.
     parked: Vec<Parked>,
     /// Streams that went on after they were to end.
@@ -113,6 +115,7 @@ impl Core {
             synthetic: VecDeque::new(),
             due: 0,
             kernel_is_next: false,
+            links: Vec::new(),
             parked: Vec::new(),
             insistent: Vec::new(),
             phase: Phase::Idle,

@@ -104,6 +104,9 @@ impl Flags {
     /// Its deadline has passed.
     pub(crate) const TIMED_OUT: Flags = Flags(1 << 10);
 
+    /// A part of a chain that was not submitted yet: nobody counts it, and the kernel knows nothing of it.
+    pub(crate) const IN_CHAIN: Flags = Flags(1 << 12);
+
     #[inline]
     pub(crate) const fn is_empty(self) -> bool {
         self.0 == 0
@@ -139,7 +142,7 @@ impl BitOrAssign for Flags {
 
 impl fmt::Debug for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#013b}", self.0)
+        write!(f, "{:#015b}", self.0)
     }
 }
 

@@ -88,6 +88,7 @@ mod backlog;
 mod block;
 mod buffers;
 mod builder;
+mod chain;
 #[allow(missing_docs, reason = "for generated code")]
 mod checked;
 mod clock;
@@ -263,6 +264,7 @@ pub use rummelplatz_macros::RingOperation;
 
 pub use crate::buffers::{Buffer, BufferPool};
 pub use crate::builder::Builder;
+pub use crate::chain::Chain;
 pub use crate::completion::{Completion, RawCompletion};
 pub use crate::config::RawRing;
 pub use crate::error::{BuildError, BuildErrorKind, InvalidEntry, Refused, Stuck, StuckRequest, SubmitError};

@@ -101,8 +101,8 @@ pub(crate) fn settle<D>(
     };
     let state = slot.state();
     let facts = &mut slot.meta().facts;
-    if facts.waits_for_timer() {
-        // What it had to say has come already.
+    if facts.waits_for_timer() || facts.flags.contains(Flags::IN_CHAIN) {
+        // What it had to say has come already; or the kernel has not heard of it.
         core.counters.foreign += 1;
         return Settled::Silent;
     }
@@ -187,6 +187,14 @@ pub(crate) fn settle<D>(
 unsafe fn take_owned(facts: &Facts) -> Option<OwnedFd> {
     // SAFETY: the slot owned it since `close` was given it, and the caller answers for the kernel.
     facts.owned_descriptor().map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Takes back a request that was neither counted nor queued: its data, and nothing of it is left.
+pub(crate) fn withdraw<D>(slab: &mut Slab<D>, user_data: u64) -> Option<D> {
+    let mut slot = slab.find(user_data)?;
+    // SAFETY: the kernel never had it.
+    drop(unsafe { take_owned(&slot.meta().facts) });
+    slot.take()
 }
 
 /// Settles the completion of a request's timer. False if there is no such timer.

@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 
 use io_uring::squeue;
 
+use crate::chain::Chain;
 use crate::core::Core;
 use crate::error::{InvalidEntry, Refused, SubmitError};
 use crate::facts::{Facts, Flags};
@@ -160,6 +161,39 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
             },
             (_, None) => unreachable!("the slot was made above"),
         }
+    }
+
+    /// Begins a chain: requests of which each begins when the one before it has ended. It reaches the kernel whole, when
+    /// its last one is submitted, and takes as many entries of the submission queue as it has requests and deadlines.
+    ///
+    /// Each request has its own data and its own completion; with [`to`](Chain::to), they can be of several operations.
+    /// Those after one that has failed end with `ECANCELED`. A cancel of one that has not begun finds nothing: cancel the
+    /// one before it. A chain that is dropped takes nothing with it but its data.
+    ///
+    /// ```
+    /// # use rummelplatz::{request, Request, Ring, RingOperation, Submitter, SubmitError, Tag};
+    /// # use std::{fs::File, sync::Arc};
+    /// struct Record { log: Arc<File>, line: Vec<u8> }
+    ///
+    /// impl Record {
+    ///     fn write(&mut self) -> Request<'_> {
+    ///         request::write(&*self.log, &self.line)
+    ///     }
+    /// }
+    /// # fn f<R: Ring, A: RingOperation<R, RingData = Record>, B: RingOperation<R, RingData = Arc<File>>>(
+    /// #     mut submitter: Submitter<'_, R, A>, SYNCS: Tag<R, B>, log: Arc<File>) -> Result<(), SubmitError> {
+    ///
+    /// let mut chain = submitter.chain();
+    /// for line in ["one\n", "two\n"] {
+    ///     chain.link(Record { log: log.clone(), line: line.into() }, Record::write)?;
+    /// }
+    /// // Not before both are written.
+    /// chain.to(SYNCS).submit(log, |log| request::fdatasync(&*log))?;
+    /// # Ok(()) }
+    /// ```
+    pub fn chain(&mut self) -> Chain<'_, R, Op> {
+        let tag = self.tag();
+        Chain::new(self.inner(), tag)
     }
 
     /// Gives data to the operation without the kernel: its handler is called with it after the
@@ -579,7 +613,7 @@ fn cancel<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
     let user_data = slot.user_data();
     let state = slot.state();
     let Facts { flags, .. } = &mut slot.meta().facts;
-    if flags.contains(Flags::MESSAGE) {
+    if flags.contains(Flags::MESSAGE | Flags::IN_CHAIN) {
         return false;
     }
     let already = flags.contains(Flags::CANCELLED);

@@ -49,7 +49,8 @@ use std::marker::PhantomData;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
-use io_uring::squeue;
+use io_uring::types::TimeoutFlags;
+use io_uring::{opcode, squeue};
 
 use crate::buffers::BufferPool;
 use crate::clock::Stamp;
@@ -167,6 +168,8 @@ pub(crate) struct Terms {
 pub(crate) enum Timers {
     /// As is best for the request.
     AsFits,
+    /// By an entry that is linked, because the request is a part of a chain.
+    Linked,
     /// For themselves, because there is no room for two entries side by side.
     Apart,
 }
@@ -181,6 +184,7 @@ impl Timers {
     fn are_apart(self, opcode: u8) -> bool {
         match self {
             Timers::AsFits => sqe::is_left_to_workers(opcode),
+            Timers::Linked => false,
             Timers::Apart => true,
         }
     }
@@ -211,15 +215,16 @@ impl Request<'_> {
     /// Has the kernel cancel the request if it is not over after so much time (`IORING_OP_LINK_TIMEOUT`, since 5.5). Of
     /// several calls, the last counts.
     ///
-    /// The time begins when the kernel begins with the request: what waits in the backlog, does not. Afterwards, [`timed_out`](crate::Completion::timed_out) says whether
+    /// The time begins when the kernel begins with the request: what waits in the backlog, or for those before it in a
+    /// [chain](crate::Submitter::chain), does not. Afterwards, [`timed_out`](crate::Completion::timed_out) says whether
     /// it has passed. What the result is then depends on how far the request has come: mostly `ECANCELED`, but a part
     /// of the bytes may have been moved, or all.
     ///
     /// It takes a second entry of the submission queue. That of a linked timer would not run while a worker of the
     /// kernel waits in the middle of a request (seen on 6.18): so requests that are left to workers, such as [`splice`],
     /// [`openat`] and [`fsync`], have a timer (`IORING_OP_TIMEOUT`) for themselves, and the ring cancels what is not over
-    /// first, which takes a third entry; and so have all on a ring of a single entry. Whether a worker can be interrupted
-    /// is another matter: mostly, one that works on a disk can't.
+    /// first, which takes a third entry; and so have all on a ring of a single entry. In a chain, all are linked. Whether
+    /// a worker can be interrupted is another matter: mostly, one that works on a disk can't.
     ///
     /// ```
     /// # use rummelplatz::{request, request::Request};
@@ -280,6 +285,18 @@ impl Placed {
         };
         let user_data = UserData::of_timer(user_data);
         Placed { prepared: Prepared::Beside(entry, time), user_data, timing: None }
+    }
+
+    /// Links it to what is queued next, if these flags say so.
+    pub(crate) fn link(&mut self, flags: squeue::Flags) {
+        self.prepared.add(flags);
+        if !flags.is_empty()
+            && let Prepared::Beside(timer, Aside::Time(_)) = &mut self.prepared
+            && timer.opcode as u8 == opcode::Timeout::CODE
+        {
+            // One that runs its time has succeeded.
+            timer.op_flags |= TimeoutFlags::ETIME_SUCCESS.bits();
+        }
     }
 
     #[inline]
@@ -448,7 +465,8 @@ impl<'d> Parts<'d> {
                 Timing::Linked(time)
             }
         });
-        if flags.contains(Flags::DETACHED)
+        // Nobody could send the rest, or not before what comes next.
+        if flags.contains(Flags::DETACHED | Flags::IN_CHAIN)
             && let Prepared::Usual(entry) | Prepared::Indexed(entry, _) = &mut prepared
         {
             entry.send_whole();

@@ -119,6 +119,18 @@ impl Kind {
     /// What can be a part of a chain.
     pub const LINKED: [Kind; 5] = [Kind::Nop, Kind::Read, Kind::Receive, Kind::Send, Kind::TimeoutMulti];
 
+    /// What can be a part of a chain by the safe call, in as far as the simulation knows what becomes of the next.
+    pub const SAFELY_LINKED: [Kind; 8] = [
+        Kind::Nop,
+        Kind::Timeout,
+        Kind::Read,
+        Kind::ReadFixed,
+        Kind::Sync,
+        Kind::Receive,
+        Kind::Send,
+        Kind::Close,
+    ];
+
     pub(crate) fn is_stream(self) -> bool {
         Kind::STREAMS.contains(&self)
     }
@@ -161,6 +173,16 @@ pub struct Link {
     pub worker: bool,
 }
 
+/// A part of a chain by the safe call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Member {
+    pub second: bool,
+    pub kind: Kind,
+    pub limit: Limit,
+    /// What comes next is issued even if this fails.
+    pub hard: bool,
+}
+
 /// Something that a program does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
@@ -178,6 +200,12 @@ pub enum Action {
     Chain {
         second: bool,
         links: Vec<Link>,
+    },
+    /// As `Chain`, by the safe call.
+    Link {
+        members: Vec<Member>,
+        /// Before the last one is submitted.
+        dropped: bool,
     },
     Post {
         second: bool,
@@ -335,7 +363,7 @@ fn action(chance: &mut Chance, entries: u32, streams: bool) -> Action {
             break kind;
         }
     };
-    match chance.below(22) {
+    match chance.below(24) {
         0..=8 => {
             let kind = kind(chance);
             let limit = if kind.is_stream() { Limit::None } else { Limit::some(chance) };
@@ -356,6 +384,17 @@ fn action(chance: &mut Chance, entries: u32, streams: bool) -> Action {
             Action::Chain { second, links: (0..length).map(|_| link(chance)).collect() }
         }
         12 => Action::Post { second },
+        22 | 23 => {
+            let length = 1 + chance.below(u64::from(entries).min(4) + 1);
+            let member = |chance: &mut Chance| Member {
+                second: if chance.one_in(3) { !second } else { second },
+                kind: chance.pick(&Kind::SAFELY_LINKED),
+                limit: Limit::some(chance),
+                hard: chance.one_in(3),
+            };
+            let members = (0..length).map(|_| member(chance)).collect();
+            Action::Link { members, dropped: chance.one_in(6) }
+        }
         13 | 14 => Action::Cancel { which: chance.next() as u8 },
         15 if chance.one_in(3) => Action::CancelAll { second },
         16 => Action::External,

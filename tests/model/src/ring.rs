@@ -15,7 +15,7 @@ use rummelplatz::{
     Submitter, ring,
 };
 
-use crate::program::{Action, End, Kind, Limit, Link, Mode};
+use crate::program::{Action, End, Kind, Limit, Link, Member, Mode};
 use crate::world::{Caller, Data, Heap, World};
 
 /// The ring of a program.
@@ -209,6 +209,7 @@ impl Operation {
             Action::Chain { second, links } => {
                 self.chain(&mut submitter.to(other(second)), &links, second, from);
             }
+            Action::Link { members, dropped } => self.link(submitter, &members, dropped, from),
             Action::Post { second } => {
                 let data = self.world.issue(Kind::Nop, second, false);
                 let id = data.id;
@@ -278,6 +279,45 @@ impl Operation {
                 self.world.accepted_silently(id);
             }
             Err(error) => self.world.refused(&[id], &[], error, from),
+        }
+    }
+
+    fn link(&self, submitter: &mut Submits<'_>, members: &[Member], dropped: bool, from: Caller) {
+        let data: Vec<Data> = members
+            .iter()
+            .map(|member| self.world.issue_linked(member.kind, member.second, member.limit))
+            .collect();
+        let ids: Vec<usize> = data.iter().map(|data| data.id).collect();
+        let tag = |second: bool| if second { Model::SECOND } else { Model::FIRST };
+        let mut chain = submitter.chain();
+        let mut keys = Vec::new();
+        let last = members.len() - 1;
+        for (index, (data, member)) in data.into_iter().zip(members).enumerate() {
+            let to = chain.to(tag(member.second));
+            chain = to;
+            let added = match (index == last && !dropped, member.hard) {
+                (true, _) => {
+                    let submitted = chain.submit(data, build);
+                    match submitted {
+                        Ok(key) => keys.push(key),
+                        Err(error) => return self.world.refused(&ids, &[], error, from),
+                    }
+                    for second in [false, true] {
+                        let of_it = members.iter().filter(|member| member.second == second);
+                        self.world.admitted(second, of_it.count());
+                    }
+                    for ((id, key), member) in ids.iter().zip(keys).zip(members) {
+                        self.world.accepted(*id, Some((member.second, key)));
+                    }
+                    return self.world.accepted_chain(ids[0], ids.len());
+                }
+                (false, true) => chain.hard_link(data, build),
+                (false, false) => chain.link(data, build),
+            };
+            match added {
+                Ok(key) => keys.push(key),
+                Err(error) => return self.world.refused(&ids[..=index], &[], error, from),
+            }
         }
     }
 

@@ -127,6 +127,8 @@ pub(crate) enum Caller {
 struct Request {
     kind: Kind,
     limit: Limit,
+    /// It is in a chain by the safe call.
+    linked: bool,
     /// Of the second operation.
     second: bool,
     /// It is in a chain, or was submitted raw.
@@ -349,6 +351,7 @@ impl World {
         inner.requests.push(Request {
             kind,
             limit: Limit::None,
+            linked: false,
             second,
             raw,
             name: None,
@@ -404,6 +407,14 @@ impl World {
         }
     }
 
+    /// Data for a part of a chain by the safe call.
+    pub(crate) fn issue_linked(self: &Arc<Self>, kind: Kind, second: bool, limit: Limit) -> Data {
+        let mut data = self.issue(kind, second, false);
+        data.limit(limit);
+        self.lock().requests[data.id].linked = true;
+        data
+    }
+
     /// A stream is armed again as one of another kind.
     fn changed(&self, id: usize, kind: Kind) {
         let mut inner = self.lock();
@@ -451,9 +462,13 @@ impl World {
                 inner.violation(format!("#{id} was refused, and came back other than it was"));
             }
         }
-        let (_, possible) = inner.occupied(inner.requests[ids[0]].second);
         let Program { entries, backlog_limit, request_limit, .. } = inner.program;
         let count = ids.len();
+        // Those of a chain may be of both operations, and it was the last that was refused.
+        let second = ids.last().is_some_and(|id| inner.requests[*id].second);
+        let (_, possible) = inner.occupied(second);
+        let of_operation = ids.iter().filter(|id| inner.requests[**id].second == second).count();
+        let timers = ids.iter().filter(|id| inner.requests[**id].has_linked_timer(entries)).count();
         // A stream may wait to be armed again.
         let may_wait = |it: &&Request| !it.taken_in || it.kind.is_stream();
         let waiting =
@@ -461,12 +476,11 @@ impl World {
         let borrows = data.iter().any(|data| inner.belongs_to_neighbour(data.pool.as_ref()));
         let is_right = match error {
             SubmitError::Full => backlog_limit.is_some_and(|limit| waiting + count > limit),
-            SubmitError::TooManyRequests => {
-                request_limit.is_some_and(|limit| !inner.knows_slots() || possible + count > limit as usize)
-            }
+            SubmitError::TooManyRequests => request_limit
+                .is_some_and(|limit| !inner.knows_slots() || possible + of_operation > limit as usize),
             SubmitError::Closed => from != Caller::Handler,
             SubmitError::PoolInUse => borrows,
-            SubmitError::Invalid(InvalidEntry::ChainTooLong) => count > entries as usize,
+            SubmitError::Invalid(InvalidEntry::ChainTooLong) => count + timers > entries as usize,
             _ => false,
         };
         if !is_right && self.simulation.is_some() {
@@ -1052,9 +1066,9 @@ fn timer_of(name: u64) -> u64 {
 }
 
 impl Request {
-    /// Whether its timer must be taken in right behind it.
-    fn has_linked_timer(&self) -> bool {
-        self.limit != Limit::None && self.kind != Kind::Sync
+    /// Whether its timer must be taken in right behind it, from a queue with so many entries.
+    fn has_linked_timer(&self, entries: u32) -> bool {
+        self.limit != Limit::None && (self.linked || self.kind != Kind::Sync && entries > 1)
     }
 }
 
@@ -1232,7 +1246,7 @@ impl Inner {
             self.violation(format!("#{id} was overtaken by #{}", self.last_taken.unwrap_or_default()));
         }
         self.last_taken = Some(id);
-        let is_linked = self.requests[id].has_linked_timer() && self.program.entries > 1;
+        let is_linked = self.requests[id].has_linked_timer(self.program.entries);
         self.next_timer = is_linked.then(|| timer_of(asked.user_data));
         let mut torn = false;
         for chain in &mut self.chains {

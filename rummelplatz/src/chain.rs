@@ -1,0 +1,177 @@
+//! Requests that are linked to each other.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use io_uring::squeue;
+
+use crate::error::{InvalidEntry, SubmitError};
+use crate::facts::Flags;
+use crate::operation::RingOperation;
+use crate::request::{self, Placed, Request, Slab, Terms, Timers};
+use crate::settle::withdraw;
+use crate::shape::Ring;
+use crate::state::Inner;
+use crate::tag::{Key, Tag};
+use crate::user_data::UserData;
+
+/// Requests of which each begins when the one before it has ended: see
+/// [`chain`](crate::Submitter::chain).
+#[must_use = "a chain does nothing until its last request is submitted"]
+pub struct Chain<'s, R: Ring, Op> {
+    links: Links<'s, R>,
+    tag: Tag<R, Op>,
+    not_send: PhantomData<*mut ()>,
+}
+
+/// What is linked so far: each in its slot, and not counted. They are taken back if they are not submitted.
+struct Links<'s, R: Ring> {
+    inner: &'s mut Inner<R>,
+    /// Requests and their timers, in order.
+    placed: Vec<Placed>,
+    requests: usize,
+}
+
+impl<'s, R: Ring, Op: RingOperation<R>> Chain<'s, R, Op> {
+    pub(crate) fn new(inner: &'s mut Inner<R>, tag: Tag<R, Op>) -> Self {
+        let placed = std::mem::take(&mut inner.core.links);
+        Chain { links: Links { inner, placed, requests: 0 }, tag, not_send: PhantomData }
+    }
+
+    /// Adds a request. What is added next begins when this one has succeeded (`IOSQE_IO_LINK`, since 5.3); if it fails
+    /// or is cancelled, all that comes after it ends with `ECANCELED`. So it is if it reads or writes fewer bytes than it
+    /// was to. A [`send`](request::send) goes out whole or fails, as with [`detach`](crate::Submitter::detach); a
+    /// [`recv`](request::recv) has succeeded with any number of bytes, and a timer when it has run its time
+    /// (`IORING_TIMEOUT_ETIME_SUCCESS`, since 5.16).
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](SubmitError::Invalid) if the chain is longer than the submission queue then, where a
+    /// [deadline](Request::deadline) counts as well; otherwise see [`SubmitError`]. The data is dropped. The chain
+    /// stays as it was.
+    pub fn link(
+        &mut self,
+        data: Op::RingData,
+        build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
+    ) -> Result<Key<Op>, SubmitError> {
+        self.links.add(self.tag, data, squeue::Flags::IO_LINK, build)
+    }
+
+    /// Adds a request. What is added next begins when this one has ended, however (`IOSQE_IO_HARDLINK`, since 5.5).
+    ///
+    /// # Errors
+    ///
+    /// As [`link`](Self::link).
+    pub fn hard_link(
+        &mut self,
+        data: Op::RingData,
+        build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
+    ) -> Result<Key<Op>, SubmitError> {
+        self.links.add(self.tag, data, squeue::Flags::IO_HARDLINK, build)
+    }
+
+    /// Adds the last request, and submits them all.
+    ///
+    /// # Errors
+    ///
+    /// As [`link`](Self::link); also [`Full`](SubmitError::Full). Nothing is submitted then, and all data is dropped.
+    pub fn submit(
+        mut self,
+        data: Op::RingData,
+        build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
+    ) -> Result<Key<Op>, SubmitError> {
+        let key = self.links.add(self.tag, data, squeue::Flags::empty(), build)?;
+        self.links.submit()?;
+        Ok(key)
+    }
+
+    /// The same chain, whose next requests are those of another operation of this ring.
+    pub fn to<Other: RingOperation<R>>(self, tag: Tag<R, Other>) -> Chain<'s, R, Other> {
+        Chain { links: self.links, tag, not_send: PhantomData }
+    }
+}
+
+const TOO_LONG: SubmitError = SubmitError::Invalid(InvalidEntry::ChainTooLong);
+
+impl<R: Ring> Links<'_, R> {
+    fn add<Op: RingOperation<R>>(
+        &mut self,
+        tag: Tag<R, Op>,
+        data: Op::RingData,
+        flags: squeue::Flags,
+        build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
+    ) -> Result<Key<Op>, SubmitError> {
+        let Links { inner, placed, requests } = self;
+        let Inner { core, slabs, .. } = &mut **inner;
+        let slab: &mut Slab<Op::RingData> = tag.slab(slabs);
+        core.accepts()?;
+        let room = core.queue.capacity() - placed.len();
+        if room == 0 {
+            return Err(TOO_LONG);
+        }
+        slab.reserve().map_err(|_| SubmitError::TooManyRequests)?;
+        let terms = Terms { timers: Timers::Linked, ..core.terms(Flags::IN_CHAIN) };
+        let (identity, mut request) = request::place(slab, data, terms, build);
+        let timer = request.timing().map(|timing| Placed::timer(timing, request.user_data()));
+        if timer.is_some() && room == 1 {
+            drop(withdraw(slab, request.user_data()));
+            return Err(TOO_LONG);
+        }
+        request.link(flags);
+        placed.push(request);
+        placed.extend(timer.map(|mut timer| {
+            timer.link(flags);
+            timer
+        }));
+        *requests += 1;
+        Ok(Key::new(core.serial, identity))
+    }
+
+    fn submit(&mut self) -> Result<(), SubmitError> {
+        let Inner { core, slabs, .. } = &mut *self.inner;
+        core.flush(self.placed.len());
+        core.admit(self.requests)?;
+        for placed in &self.placed {
+            let user_data = placed.user_data();
+            // Timers are of no slab.
+            if let Some(slab) = R::slab(slabs, UserData::tag(user_data)) {
+                slab.submitted(user_data);
+                core.count();
+            }
+        }
+        core.push_chain(self.placed.drain(..));
+        Ok(())
+    }
+}
+
+impl<R: Ring> Drop for Links<'_, R> {
+    fn drop(&mut self) {
+        let Inner { core, slabs, .. } = &mut *self.inner;
+        let mut panic = None;
+        for placed in self.placed.drain(..) {
+            let user_data = placed.user_data();
+            if let Some(slab) = R::slab(slabs, UserData::tag(user_data)) {
+                // A drop that panics keeps no other from being dropped.
+                let dropped = catch_unwind(AssertUnwindSafe(|| slab.withdraw(user_data)));
+                if let Err(caught) = dropped {
+                    panic.get_or_insert(caught);
+                }
+            }
+        }
+        // The next chain needs no memory of its own.
+        core.links = std::mem::take(&mut self.placed);
+        if let Some(panic) = panic
+            && !std::thread::panicking()
+        {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl<R: Ring, Op> fmt::Debug for Chain<'_, R, Op> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Chain");
+        debug.field("tag", &self.tag).field("requests", &self.links.requests).finish_non_exhaustive()
+    }
+}
