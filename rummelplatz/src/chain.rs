@@ -113,14 +113,14 @@ impl<R: Ring> Links<'_, R> {
         slab.reserve().map_err(|_| SubmitError::TooManyRequests)?;
         let terms = Terms { timers: Timers::Linked, ..core.terms(Flags::IN_CHAIN) };
         let (identity, mut request) = request::place(slab, data, terms, build);
-        let timer = request.timing().map(|timing| Placed::timer(timing, request.user_data()));
+        let timer = request.take_timer();
         if timer.is_some() && room == 1 {
             drop(withdraw(slab, request.user_data()));
             return Err(TOO_LONG);
         }
         request.link(flags);
         placed.push(request);
-        placed.extend(timer.map(|mut timer| {
+        placed.extend(timer.map(|(_, mut timer)| {
             timer.link(flags);
             timer
         }));

@@ -242,30 +242,31 @@ impl Core {
         self.backlog.is_empty() && self.queue.room() >= count
     }
 
-    /// Queues an admitted request, behind those that came before.
-    pub(crate) fn push(&mut self, placed: Placed) {
-        if self.has_room(1) {
-            self.queue.push(placed);
-        } else {
-            self.backlog.push(placed, false);
-            self.refresh();
-        }
-    }
-
-    /// Queues an admitted request and its timer, which needs no admission.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn push_timed(&mut self, placed: Placed, timing: Timing) {
-        let timer = Placed::timer(timing, placed.user_data());
-        match timing {
-            Timing::Linked(_) if !mutant::is("a timer comes too late") => {
+    /// Queues an admitted request, behind those that came before, and its timer, which needs no admission.
+    pub(crate) fn push(&mut self, mut placed: Placed) {
+        match placed.take_timer() {
+            None if self.has_room(1) => self.queue.push(placed),
+            None => {
+                self.backlog.push(placed, false);
+                self.refresh();
+            }
+            Some((Timing::Linked(_), timer)) if !mutant::is("a timer comes too late") => {
                 self.flush(2);
                 self.push_chain([placed, timer].into_iter());
             }
-            _ => {
+            Some((_, timer)) => {
                 self.push(placed);
                 self.push_control(timer);
             }
+        }
+    }
+
+    /// Queues what was set aside instead of being [filled in](crate::queue::Place::fill).
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn push_set_aside(&mut self) {
+        if let Some(placed) = self.queue.take_set_aside() {
+            self.push(placed);
         }
     }
 

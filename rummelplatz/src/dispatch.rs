@@ -14,7 +14,7 @@ use crate::settle::{Found, Settled, Tagged, find, settle, settle_going_on};
 use crate::shape::Ring;
 use crate::slab::{Lent, Warm};
 use crate::state::{FirstCause, Inner};
-use crate::submission::release;
+use crate::submission::{release, release_slowly};
 use crate::submitter::Submitter;
 use crate::tag::Tag;
 use crate::teardown;
@@ -106,17 +106,9 @@ struct Handling<'i, R: Ring, Op: RingOperation<R>> {
 impl<R: Ring, Op: RingOperation<R>> Drop for Handling<'_, R, Op> {
     #[inline(always)]
     fn drop(&mut self) {
-        if !self.warm.is_none() {
-            release_slowly(self.inner, self.tag, self.warm.take());
-        }
+        // SAFETY: as `warm` says.
+        unsafe { release_slowly(self.inner, self.tag, self.warm.take()) };
     }
-}
-
-#[cold]
-#[inline(never)]
-fn release_slowly<R: Ring, Op: RingOperation<R>>(inner: &mut Inner<R>, tag: Tag<R, Op>, warm: Warm) {
-    // SAFETY: as [`Handling::warm`] says, whose drop alone calls this.
-    unsafe { release(inner, tag, warm) };
 }
 
 /// Settles a completion and calls the handler, if one is to know.

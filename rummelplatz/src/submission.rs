@@ -473,7 +473,9 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         let timers = Timers::of(core.queue.capacity());
         let terms = Terms { ring: core.serial, flags, born: core.watch.shown(), timers };
         let Some(place) = core.queue.place() else {
-            return accept_slowly(self.inner(), tag, (data,), flags, build);
+            let warm = warm.map_or(Warm::NONE, Warm::take);
+            // SAFETY: it is of this slab, as whoever has made this submitter has promised.
+            return unsafe { accept_slowly(inner, tag, warm, (data,), flags, build) };
         };
         // SAFETY: it is of this slab, as whoever has made this submitter has promised.
         let vacancy = match warm.and_then(|warm| unsafe { slab.vacate(warm.take()) }) {
@@ -481,25 +483,20 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
             Some(vacancy) => vacancy,
             None => {
                 let Some(vacancy) = slab.vacancy() else {
-                    return accept_slowly(self.inner(), tag, (data,), flags, build);
+                    // SAFETY: it is none.
+                    return unsafe { accept_slowly(inner, tag, Warm::NONE, (data,), flags, build) };
                 };
                 core.in_flight += 1;
                 vacancy
             }
         };
         let counted = Counted(&mut core.in_flight);
-        let queue = |placed: Placed| match placed.timing() {
-            None => {
-                place.fill(placed);
-                None
-            }
-            Some(timing) => Some((placed, timing)),
-        };
+        let queue = |placed| place.fill(placed);
         // SAFETY: it is of this slab; and to write an entry does not unwind.
-        let (identity, timed) = unsafe { request::place_into(vacancy, slab, data, terms, build, queue) };
+        let (identity, is_queued) = unsafe { request::place_into(vacancy, slab, data, terms, build, queue) };
         std::mem::forget(counted);
-        if let Some((placed, timing)) = timed {
-            core.push_timed(placed, timing);
+        if !is_queued {
+            core.push_set_aside();
         }
         Ok(Key::new(core.serial, identity))
     }
@@ -529,19 +526,49 @@ pub(crate) unsafe fn release<R: Ring, Op: RingOperation<R>>(
     }
 }
 
-/// Accepts a request for which room must be made.
+/// As [`release`], where that is seldom.
+///
+/// # Safety
+///
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn release_slowly<R: Ring, Op: RingOperation<R>>(
+    inner: &mut Inner<R>,
+    tag: Tag<R, Op>,
+    warm: Warm,
+) {
+    #[cold]
+    #[inline(never)]
+    unsafe fn release_it<R: Ring, Op: RingOperation<R>>(inner: &mut Inner<R>, tag: Tag<R, Op>, warm: Warm) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { release(inner, tag, warm) };
+    }
+    if !warm.is_none() {
+        // SAFETY: the caller's promise is the same.
+        unsafe { release_it(inner, tag, warm) };
+    }
+}
+
+/// Accepts a request for which room must be made; the warm slot is given back.
 ///
 /// The data comes in a tuple, which is a copy of it: so the short way, which would have it in memory to be handed on to
 /// here, may keep it in registers.
+///
+/// # Safety
+///
+/// As of [`release`].
 #[cold]
 #[inline(never)]
-fn accept_slowly<R: Ring, Op: RingOperation<R>>(
+unsafe fn accept_slowly<R: Ring, Op: RingOperation<R>>(
     inner: &mut Inner<R>,
     tag: Tag<R, Op>,
+    warm: Warm,
     (data,): (Op::RingData,),
     flags: Flags,
     build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
 ) -> Result<Key<Op>, Refused<Op::RingData>> {
+    // SAFETY: the caller's promise is the same.
+    unsafe { release_slowly(inner, tag, warm) };
     let Inner { core, slabs, .. } = inner;
     let mut build = Some(build);
     let identity = accept_by(core, tag.slab(slabs), data, flags, &mut |data| match build.take() {
@@ -564,10 +591,7 @@ fn accept_by<D>(
     }
     let (identity, placed) = request::place(slab, data, core.terms(flags), build);
     core.count();
-    match placed.timing() {
-        Some(timing) => core.push_timed(placed, timing),
-        None => core.push(placed),
-    }
+    core.push(placed);
     Ok(identity)
 }
 

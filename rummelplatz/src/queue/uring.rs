@@ -37,6 +37,8 @@ pub(crate) struct Uring {
     kernel: Host,
     /// Beside each entry of the submission queue, what it points to.
     asides: Box<[Aside]>,
+    /// A request that has a timer, until both can be queued together.
+    set_aside: Option<Placed>,
     /// The kernel learns of new entries when it is entered.
     entries: Entries,
     /// Whether entries need no further thought but for room.
@@ -87,6 +89,7 @@ impl Uring {
         let completions = unsafe { Completions::new(start, capacity, next, queues.posts_when_entered()) };
         Uring {
             asides: (0..queues.capacity()).map(|_| Aside::Nothing).collect(),
+            set_aside: None,
             entries,
             is_open: false,
             taken_in: tail,
@@ -207,7 +210,12 @@ impl Uring {
     #[inline(always)]
     pub(crate) fn place(&mut self) -> Option<Place<'_>> {
         let place = self.entries.place()?;
-        Some(Place { place, asides: &mut self.asides })
+        Some(Place { place, asides: &mut self.asides, set_aside: &mut self.set_aside })
+    }
+
+    /// What no place was filled with.
+    pub(crate) fn take_set_aside(&mut self) -> Option<Placed> {
+        self.set_aside.take()
     }
 
     /// How many entries fit the submission queue.
@@ -238,7 +246,10 @@ impl Uring {
         let is_open = self.is_open;
         self.set_open(true);
         match self.place() {
-            Some(place) => place.fill(placed),
+            Some(place) => {
+                let is_queued = place.fill(placed);
+                debug_assert!(is_queued, "whoever pushes has parted it from its timer");
+            }
             None => panic!("room() comes before push()"),
         }
         self.set_open(is_open);
@@ -402,12 +413,16 @@ impl Uring {
 pub(crate) struct Place<'q> {
     place: entries::Place<'q>,
     asides: &'q mut [Aside],
+    set_aside: &'q mut Option<Placed>,
 }
 
 impl Place<'_> {
-    /// Queues an entry.
+    /// Queues an entry: `true`. What has a timer, which must be queued with it, is set aside.
     #[inline(always)]
-    pub(crate) fn fill(self, placed: Placed) {
+    pub(crate) fn fill(self, placed: Placed) -> bool {
+        if placed.is_timed() {
+            return set_aside(self.set_aside, placed);
+        }
         let user_data = placed.user_data();
         match placed.into_prepared() {
             // SAFETY: a `Placed` proves that what it points to is good until its final completion.
@@ -429,7 +444,15 @@ impl Place<'_> {
             // SAFETY: as above.
             Prepared::Entry(entry) => unsafe { self.place.fill(entry.user_data(user_data)) },
         }
+        true
     }
+}
+
+#[cold]
+#[inline(never)]
+fn set_aside(place: &mut Option<Placed>, placed: Placed) -> bool {
+    *place = Some(placed);
+    false
 }
 
 /// Keeps what an entry leads to. Returns where it is.

@@ -271,20 +271,21 @@ impl Placed {
         Placed { prepared: Prepared::Entry(entry), user_data, timing: None }
     }
 
-    /// How long it may take.
+    /// Whether it has a [timer](Self::take_timer) that must be queued with it.
     #[inline(always)]
-    pub(crate) fn timing(&self) -> Option<Timing> {
-        self.timing
+    pub(crate) fn is_timed(&self) -> bool {
+        self.timing.is_some()
     }
 
-    /// The timer of the request with this `user_data`.
-    pub(crate) fn timer(timing: Timing, user_data: u64) -> Placed {
+    /// Parts it from its timer, if it has one that is not parted from it yet.
+    pub(crate) fn take_timer(&mut self) -> Option<(Timing, Placed)> {
+        let timing = self.timing.take()?;
         let (entry, time) = match timing {
             Timing::Linked(time) => time::linked(time),
             Timing::Apart(time) => time::once(time),
         };
-        let user_data = UserData::of_timer(user_data);
-        Placed { prepared: Prepared::Beside(entry, time), user_data, timing: None }
+        let user_data = UserData::of_timer(self.user_data);
+        Some((timing, Placed { prepared: Prepared::Beside(entry, time), user_data, timing: None }))
     }
 
     /// Links it to what is queued next, if these flags say so.
@@ -454,25 +455,37 @@ impl<'d> Parts<'d> {
         if let Some(descriptor) = closes {
             facts.own(descriptor);
         }
-        let timing = deadline.map(|time| match timers.are_apart(facts.opcode) {
-            true => {
-                facts.flags.insert(Flags::TIMED | Flags::TIMED_APART);
-                Timing::Apart(time)
-            }
-            false => {
-                facts.flags.insert(Flags::TIMED);
-                prepared.add(squeue::Flags::IO_LINK);
-                Timing::Linked(time)
-            }
-        });
         // Nobody could send the rest, or not before what comes next.
         if flags.contains(Flags::DETACHED | Flags::IN_CHAIN)
             && let Prepared::Usual(entry) | Prepared::Indexed(entry, _) = &mut prepared
         {
             entry.send_whole();
         }
-        (facts, prepared, timing)
+        match deadline {
+            None => (facts, prepared, None),
+            Some(time) => with_deadline(facts, prepared, timers, time),
+        }
     }
+}
+
+/// The parts of a request that may take so long.
+#[cold]
+#[inline(never)]
+fn with_deadline(
+    mut facts: Facts,
+    mut prepared: Prepared,
+    timers: Timers,
+    time: Duration,
+) -> (Facts, Prepared, Option<Timing>) {
+    facts.flags.insert(Flags::TIMED);
+    let timing = if timers.are_apart(facts.opcode) {
+        facts.flags.insert(Flags::TIMED_APART);
+        Timing::Apart(time)
+    } else {
+        prepared.add(squeue::Flags::IO_LINK);
+        Timing::Linked(time)
+    };
+    (facts, prepared, Some(timing))
 }
 
 /// The function of a stream, run again on the present data whenever the stream must be armed again.
