@@ -3,7 +3,7 @@
 //! Nothing is assumed about how long anything takes, but that it does not take [`PATIENCE`].
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -125,7 +125,7 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 #[test]
 fn every_example_has_a_help() {
-    for name in ["basic", "echo", "cp", "simulated"] {
+    for name in ["basic", "echo", "cp", "wal", "simulated"] {
         let help = run(Command::new(example(name)).arg("--help")).succeeded().stdout;
         assert!(help.contains(&format!("Usage: {name}")), "{help}");
         let nonsense = run(Command::new(example(name)).arg("--nonsense"));
@@ -448,6 +448,78 @@ fn addresses_that_cannot_be_listened_on_are_named() {
     run(echo().arg("192.0.2.1:7777")).failed_saying(&["can't listen on 192.0.2.1:7777"]);
     let nonsense = run(echo().arg("nonsense"));
     assert_eq!(nonsense.status.code(), Some(2));
+}
+
+// ---- wal --------------------------------------------------------------------------------------------
+
+/// The numbers of lines that were said to be safe.
+fn safe(stdout: &str) -> Vec<usize> {
+    let number = |line: &str| line.strip_suffix(" lines are safe").unwrap().parse().unwrap();
+    stdout.lines().map(number).collect()
+}
+
+#[test]
+fn wal_appends_what_it_reads_and_says_what_is_safe() {
+    if !ring_or_skip() {
+        return;
+    }
+    let directory = Directory::new("wal");
+    let mut expected = Vec::new();
+    // More than may wait, less than a line, nothing; each is appended.
+    for (lines, rest) in [(3, ""), (300_000, ""), (0, "x"), (0, ""), (1, "y")] {
+        let text: String = (0..lines).map(|line| format!("line {line}\n")).collect::<String>() + rest;
+        let input = File::open(directory.file("input", &text)).unwrap();
+        let mut wal = Command::new(example("wal"));
+        let ran = run_with(wal.arg(directory.path("log")), input).succeeded();
+        expected.extend(text.as_bytes());
+        assert!(directory.read("log").unwrap() == expected, "{lines} lines and {rest:?}");
+        let safe = safe(&ran.stdout);
+        assert!(safe.is_sorted() && safe.last().is_none_or(|last| *last == lines), "{safe:?} of {lines}");
+        assert_eq!((safe.is_empty(), &*ran.stderr), (text.is_empty(), ""));
+    }
+}
+
+#[test]
+fn wal_writes_when_no_more_lines_come() {
+    if !ring_or_skip() {
+        return;
+    }
+    let directory = Directory::new("linger");
+    for linger in ["0", "1", "20"] {
+        let mut wal = Command::new(example("wal"));
+        let wal = wal.arg(directory.path("log")).args(["--linger-ms", linger]);
+        let mut child = wal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let mut answers = BufReader::new(child.stdout.take().unwrap()).lines();
+        for number in 1..=3 {
+            // The next one is written only when this one is safe.
+            writeln!(input, "line").unwrap();
+            assert_eq!(answers.next().unwrap().unwrap(), format!("{number} lines are safe"));
+        }
+        drop(input);
+        assert!(answers.next().is_none() && wait(&mut child).success());
+    }
+    assert_eq!(directory.read("log").unwrap(), b"line\n".repeat(9));
+}
+
+#[test]
+fn wal_names_what_has_failed() {
+    if !ring_or_skip() {
+        return;
+    }
+    let wal = |file: &str| {
+        let mut wal = Command::new(example("wal"));
+        wal.arg(file);
+        wal
+    };
+    run(&mut wal("/nowhere/log")).failed_saying(&["wal: can't open `/nowhere/log`", "No such file"]);
+    let directory = Directory::new("full");
+    let input = || File::open(directory.file("input", "line\n")).unwrap();
+    run_with(&mut wal("/dev/full"), input()).failed_saying(&["wal: can't write", "No space left"]);
+    // There is nothing to be synced.
+    run_with(&mut wal("/dev/null"), input()).failed_saying(&["wal: can't sync", "Invalid argument"]);
+    run_with(&mut wal("/dev/null"), File::open("/").unwrap())
+        .failed_saying(&["wal: can't read", "directory"]);
 }
 
 // ---- cp ---------------------------------------------------------------------------------------------
