@@ -8,7 +8,7 @@ use crate::error::SubmitError;
 use crate::facts::{Facts, Flags};
 use crate::queue::Cqe;
 use crate::request::{self, Record, Slab};
-use crate::settle::{Settled, settle, settle_timer, withdraw};
+use crate::settle::{Settled, Timed, settle, settle_timer, withdraw};
 use crate::slab::{Lent, Occupied};
 
 /// After how many times that the pool was empty though nobody holds a buffer of it a stream ends. Once
@@ -119,8 +119,8 @@ pub trait AnySlab {
     fn submitted(&mut self, user_data: u64);
     /// Takes back a request that was neither counted nor queued. The data is dropped here, which may panic.
     fn withdraw(&mut self, user_data: u64);
-    /// Settles the completion of a request's timer. False if there is no such timer.
-    fn settle_timer(&mut self, core: &mut Core, timer: Cqe) -> bool;
+    /// Settles the completion of a request's timer.
+    fn settle_timer(&mut self, core: &mut Core, timer: Cqe) -> Timed;
     /// Goes on with a stream that waited for a buffer.
     fn unpark(&mut self, core: &mut Core, user_data: u64);
     /// Takes in data that another thread sent. False if it is not of the right type or is refused.
@@ -182,7 +182,7 @@ impl<D: 'static> AnySlab for Slab<D> {
         drop(withdraw(self, user_data));
     }
 
-    fn settle_timer(&mut self, core: &mut Core, timer: Cqe) -> bool {
+    fn settle_timer(&mut self, core: &mut Core, timer: Cqe) -> Timed {
         settle_timer(core, self, timer)
     }
 

@@ -510,12 +510,7 @@ impl Core {
 
     /// Ends a request that the kernel does not have, as if it had posted this result.
     pub(crate) fn end_without_kernel(&mut self, user_data: u64, result: i32) {
-        self.deliver(Cqe { user_data, result, flags: 0 });
-    }
-
-    /// Has a completion be delivered that the kernel does not post, or not now.
-    pub(crate) fn deliver(&mut self, cqe: Cqe) {
-        self.synthetic.push_back(cqe);
+        self.synthetic.push_back(Cqe { user_data, result, flags: 0 });
         if !mutant::is("what is known stays known") {
             self.queue.look_again();
         }

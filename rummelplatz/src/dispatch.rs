@@ -13,7 +13,7 @@ use crate::runtime::Runtime;
 use crate::settle::{Found, Settled, Tagged, find, settle, settle_going_on};
 use crate::shape::Ring;
 use crate::slab::{Lent, Warm};
-use crate::state::{FirstCause, Inner};
+use crate::state::{FirstCause, Inner, Unclaimed};
 use crate::submission::{release, release_slowly};
 use crate::submitter::Submitter;
 use crate::tag::Tag;
@@ -75,9 +75,15 @@ pub fn unclaimed<R: Ring>(delivery: Delivery<'_, R>) {
 #[cold]
 #[inline(never)]
 fn belongs_to_nobody<R: Ring>(inner: &mut Inner<R>, user_data: u64, result: i32, flags: u32) {
-    let woken = inner.unclaimed(Cqe { user_data, result, flags });
-    if woken && !inner.core.phase.is_teardown() && teardown::collect_parcels(inner) {
-        inner.end(FirstCause::Exit);
+    match inner.unclaimed(Cqe { user_data, result, flags }) {
+        Unclaimed::Nothing => {}
+        Unclaimed::Wakes => {
+            if !inner.core.phase.is_teardown() && teardown::collect_parcels(inner) {
+                inner.end(FirstCause::Exit);
+            }
+        }
+        // SAFETY: this is called with the completion that was popped last, at once.
+        Unclaimed::Ends(cqe) => unsafe { inner.core.queue.put_back(cqe) },
     }
 }
 

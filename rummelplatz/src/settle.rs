@@ -197,33 +197,53 @@ pub(crate) fn withdraw<D>(slab: &mut Slab<D>, user_data: u64) -> Option<D> {
     slot.take()
 }
 
-/// Settles the completion of a request's timer. False if there is no such timer.
-pub(crate) fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, timer: Cqe) -> bool {
-    let Some(mut slot) = slab.at(UserData::slot(timer.user_data)) else { return false };
+/// What comes of the completion of a timer.
+pub enum Timed {
+    /// There is no such timer.
+    Foreign,
+    /// Its request has not completed yet.
+    Noted,
+    /// Its request has, as this says, and ends with it.
+    Ends(Cqe),
+}
+
+/// Settles the completion of a request's timer.
+pub(crate) fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, timer: Cqe) -> Timed {
+    let Some(mut slot) = slab.at(UserData::slot(timer.user_data)) else { return Timed::Foreign };
     let user_data = slot.user_data();
-    if UserData::of_timer(user_data) != timer.user_data || !slot.meta().facts.flags.contains(Flags::TIMED) {
-        return false;
+    if UserData::of_timer(user_data) != timer.user_data {
+        return Timed::Foreign;
+    }
+    let facts = &mut slot.meta().facts;
+    if !facts.flags.contains(Flags::TIMED) {
+        return Timed::Foreign;
     }
     core.settled = true;
-    let Facts { flags, held, .. } = &mut slot.meta().facts;
-    flags.remove(Flags::TIMED);
+    facts.flags.remove(Flags::TIMED);
     let errno = -timer.result;
     if matches!(errno, libc::ETIME | libc::EALREADY | libc::ENOENT) && !mutant::is("time is never up") {
-        flags.insert(Flags::TIMED_OUT);
+        facts.flags.insert(Flags::TIMED_OUT);
+    }
+    if facts.flags.contains(Flags::ENDED) {
+        facts.flags.remove(Flags::ENDED | Flags::TIMED_APART);
+        // As it was posted; of a zero-copy send, what was posted first is all that is told.
+        let Held { result, flags } = facts.held;
+        // Mostly there is nothing else to it now.
+        if let Some(brief) = facts.brief()
+            && !core.phase.is_teardown()
+        {
+            slot.make_plain(brief);
+        }
+        return Timed::Ends(Cqe { user_data, result, flags: flags & !F_MORE });
     }
     // The kernel has found the request, and cancelled it; or that was over first, or what came before it has failed.
     // If not, it has not found it where it could be cancelled; or it has never set the timer, because it could not take
     // both entries in at once.
-    let is_done = errno == libc::ETIME && !flags.contains(Flags::TIMED_APART) || errno == libc::ECANCELED;
-    if !is_done && !flags.contains(Flags::ENDED) {
+    let is_apart = facts.flags.contains(Flags::TIMED_APART);
+    if errno != libc::ECANCELED && (errno != libc::ETIME || is_apart) {
         core.cancel(user_data);
     }
-    if flags.contains(Flags::ENDED) {
-        // As it was posted; of a zero-copy send, what was posted first is all that is told.
-        let flags = held.flags & !F_MORE;
-        core.deliver(Cqe { user_data, result: held.result, flags });
-    }
-    true
+    Timed::Noted
 }
 
 /// Whether a final completion is not the end of a stream: the kernel ran out of space for completions

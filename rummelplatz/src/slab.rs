@@ -769,6 +769,17 @@ impl<D, M: Meta> Occupied<'_, D, M> {
         unsafe { &mut header.kept.meta }
     }
 
+    /// From here on, this is all that is remembered of the request, if its value is here.
+    pub(crate) fn make_plain(mut self, brief: M::Brief) {
+        if self.state() == State::Live {
+            let user_data = self.user_data;
+            let header = self.header();
+            header.kept.brief = brief;
+            header.state = State::Free;
+            header.name = user_data;
+        }
+    }
+
     /// Frees the slot and returns its value, if it was here.
     #[inline]
     pub(crate) fn take(mut self) -> Option<D> {
@@ -1141,6 +1152,29 @@ mod tests {
         assert_eq!((slot.user_data(), slot.state()), (identity.user_data, State::Live));
         drop(slot.take());
         assert!(drops.all_once());
+    }
+
+    #[test]
+    fn a_request_becomes_plain_where_its_value_is() {
+        let (drops, mut slab) = (Drops::default(), unlimited(1));
+        slab.reserve().unwrap();
+        let (identity, ()) = slab.insert_with(drops.issue(), |_| (Remember::All(7_u8), ()));
+        let user_data = identity.user_data;
+        let place = address_of(&mut slab, user_data);
+        assert!(find_plain(&mut slab, user_data).is_none());
+        // Not while a handler has it.
+        let (value, lent) = slab.find(user_data).unwrap().lend().unwrap();
+        slab.find(user_data).unwrap().make_plain(8);
+        assert!(find_plain(&mut slab, user_data).is_none());
+        // SAFETY: it was lent above.
+        assert!(unsafe { slab.take_back(&lent, value) });
+        slab.find(user_data).unwrap().make_plain(9);
+        assert_eq!(slab.occupied_slots(), 1);
+        slab.for_each(|_, meta| assert_eq!(*meta, 9));
+        assert!(slab.find_identity(identity).is_some());
+        assert_eq!(address_of(&mut slab, user_data), place);
+        drop(take_plain(&mut slab, user_data));
+        assert!(slab.find(user_data).is_none() && drops.all_once());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::core::Core;
 use crate::error::Stuck;
 use crate::lifecycle::Teardown;
 use crate::queue::Cqe;
+use crate::settle::Timed;
 use crate::shape::{Ring, operation_name};
 use crate::user_data::UserData;
 use crate::warning::{OnWarn, Warning};
@@ -48,6 +49,15 @@ pub(crate) enum FirstCause<R: Ring> {
     Api(io::Error),
 }
 
+/// What comes of a completion that no operation claims.
+pub(crate) enum Unclaimed {
+    Nothing,
+    /// Another thread woke the ring.
+    Wakes,
+    /// It was that of a timer, whose request has completed before: this is to be delivered instead.
+    Ends(Cqe),
+}
+
 impl<R: Ring> Inner<R> {
     /// Has the present run end. The loop looks for a cause when no completion is known of: none is from here on.
     pub(crate) fn end(&mut self, cause: FirstCause<R>) {
@@ -55,16 +65,17 @@ impl<R: Ring> Inner<R> {
         self.core.queue.look_again();
     }
 
-    /// Deals with a completion that no operation claims. True if another thread woke the ring.
-    #[cold]
-    pub(crate) fn unclaimed(&mut self, cqe: Cqe) -> bool {
+    /// Deals with a completion that no operation claims.
+    pub(crate) fn unclaimed(&mut self, cqe: Cqe) -> Unclaimed {
         let Inner { core, slabs, .. } = self;
-        core.count_unclaimed();
         let timed = UserData::timed_tag(cqe.user_data).and_then(|tag| R::slab(slabs, tag));
-        match timed.is_some_and(|slab| slab.settle_timer(core, cqe)) {
-            true => false,
-            false => core.unclaimed(cqe),
+        let timed = timed.map_or(Timed::Foreign, |slab| slab.settle_timer(core, cqe));
+        if let Timed::Ends(cqe) = timed {
+            return Unclaimed::Ends(cqe);
         }
+        core.count_unclaimed();
+        let wakes = matches!(timed, Timed::Foreign) && core.unclaimed(cqe);
+        if wakes { Unclaimed::Wakes } else { Unclaimed::Nothing }
     }
 
     /// Counts a warning and tells of it.

@@ -15,7 +15,7 @@ use crate::lifecycle::{Event, Limits, Phase, Step, Teardown, View};
 use crate::mutant;
 use crate::queue::{Cqe, Entered, Patience};
 use crate::shape::{Ring, operation_name};
-use crate::state::{Ending, FirstCause, Inner};
+use crate::state::{Ending, FirstCause, Inner, Unclaimed};
 use crate::user_data::UserData;
 
 /// Whom completions go to.
@@ -51,7 +51,9 @@ impl<R: Ring> Nobody<'_, R> {
         let Inner { core, slabs, .. } = &mut *self.inner;
         let tag = UserData::tag(cqe.user_data);
         let Some(slab) = R::slab(slabs, tag) else {
-            self.inner.unclaimed(cqe);
+            if let Unclaimed::Ends(cqe) = self.inner.unclaimed(cqe) {
+                self.discard(cqe);
+            }
             return;
         };
         // The slot is settled before the data is dropped, so a panic leaves nothing half done.

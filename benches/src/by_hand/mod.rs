@@ -99,5 +99,6 @@ pub fn works<R: Ring>() -> Vec<(&'static str, Work)> {
         ("echo", echo::<R>),
         ("teardown", teardown::teardown::<R>),
         ("data", nop::data::<R>),
+        ("deadline", nop::deadline::<R>),
     ]
 }

@@ -1,6 +1,8 @@
 //! NOPs, and what their requests carry.
 
 use io_uring::opcode;
+use io_uring::squeue::Flags;
+use io_uring::types::Timespec;
 
 use super::{Completion, Queue, Ring};
 use crate::{Args, Error, Outcome, Pace, skip};
@@ -31,6 +33,46 @@ pub(super) fn data<R: Ring>(args: &Args) -> Outcome {
 /// The error of a `size` that is not among those of `data`.
 pub fn no_such_size(size: usize) -> Error {
     skip(format!("no data of {size} bytes"))
+}
+
+/// Keeps `depth` NOPs in flight, each with a timer that is linked to it and never runs its time. The next one begins
+/// when both have completed, in whatever order.
+pub(super) fn deadline<R: Ring>(args: &Args) -> Outcome {
+    static LONG: Timespec = Timespec::new().sec(100_000);
+    const TIMER: u64 = 1 << 32;
+    let depth = args.number("depth", 32)?;
+    let pace = Pace::from_args(args, depth, 500_000)?;
+    let mut ring = R::build(args, (4 * depth) as u32)?;
+    // How often each has completed, and whether it has without its timer, or that without it.
+    let mut states = vec![(0_u64, false); depth];
+    let pair = |slot: u64| {
+        let nop = opcode::Nop::new().build().flags(Flags::IO_LINK).user_data(slot);
+        [nop, opcode::LinkTimeout::new(&raw const LONG).build().user_data(slot | TIMER)]
+    };
+    let first = (0..depth as u64).flat_map(pair);
+    let complete = |queue: &mut R::Queue<'_>, completion: Completion| {
+        let slot = completion.user_data & !TIMER;
+        if slot == completion.user_data {
+            completion.ok()?;
+        }
+        let (count, is_half_done) = &mut states[slot as usize];
+        *is_half_done = !*is_half_done;
+        if *is_half_done {
+            return Ok(false);
+        }
+        *count += 1;
+        if pace.again() {
+            for entry in pair(slot) {
+                // SAFETY: a NOP points to nothing, and the time lives for ever.
+                unsafe { queue.push(entry) };
+            }
+            return Ok(false);
+        }
+        Ok(pace.is_over())
+    };
+    // SAFETY: as above.
+    unsafe { ring.run(first, complete) }?;
+    pace.finish(states.iter().map(|(count, _)| count).sum())
 }
 
 /// The states are in a table, and stay there: `user_data` says where. Their first word counts.

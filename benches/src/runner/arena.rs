@@ -35,6 +35,11 @@ const fn trade(name: &'static str, only: &'static str, extra: &'static [&'static
     Contestant { binary: "trades", extra, only: Some(only), ..own(name) }
 }
 
+/// One that is only in a table that is among such.
+const fn among(name: &'static str, binary: &'static str, only: &'static str) -> Contestant {
+    Contestant { binary, only: Some(only), ..own(name) }
+}
+
 /// The first is the bar, the second is the same once more: what differs between the two is noise.
 pub(crate) const CONTESTANTS: &[Contestant] = &[
     own("raw"),
@@ -57,6 +62,9 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
         only: Some("among=tags"),
         ..own("to the neighbour")
     },
+    among("raw with deadlines", "raw", "among=deadlines"),
+    among("the same again", "raw", "among=deadlines"),
+    among("rummelplatz with deadlines", "rummelplatz", "among=deadlines"),
     own("floor"),
     peer("liburing"),
     own("boxed"),
@@ -373,6 +381,7 @@ mod tests {
         assert!(!who(&["mode=fixed"]).contains(&"pread"));
         assert_eq!(who(&["trade=nop"]), ["raw", "raw again", "raw fast", "sqpoll"]);
         assert_eq!(who(&["among=tags"]), ["to itself", "to the neighbour"]);
+        assert_eq!(who(&["among=deadlines"]).len(), 3);
     }
 
     #[test]

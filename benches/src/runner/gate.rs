@@ -157,6 +157,7 @@ pub(crate) fn gate(arena: &Arena) -> Result<bool, Error> {
             allocations(arena, one, work, args, &format!("{key}={}", 10 * n), &mut judge)?;
         }
     }
+    allocations(arena, &rummelplatz, "deadline", &["depth=32"], "n=200000", &mut judge)?;
     for args in CHURN {
         allocations(arena, &rummelplatz, "echo", args, "batches=50", &mut judge)?;
     }

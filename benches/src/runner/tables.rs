@@ -58,6 +58,8 @@ const TRADE: Table = Table { page: "trades", ..ECHO };
 const DATA: Table = Table { page: "data", work: "data", timed: 500_000, instructions: 20_000, ..BASE };
 const NEIGHBOUR: Table =
     Table { page: "neighbour", work: "neighbour", timed: 500_000, instructions: 20_000, ..BASE };
+const DEADLINE: Table =
+    Table { page: "deadline", work: "deadline", timed: 500_000, instructions: 20_000, ..BASE };
 const DIRECT: Table = Table { timed: 12_000, instructions: 2_000, system_calls: 0, ..READ };
 const TEARDOWN: Table = Table { page: "teardown", work: "teardown", key: "rounds", ..BASE };
 
@@ -251,6 +253,12 @@ pub(crate) const TABLES: &[Table] = &[
         title: "NOPs to itself and to the neighbour, depth 32",
         args: &["among=tags", "depth=32"],
         ..NEIGHBOUR
+    },
+    Table {
+        name: "depth-32",
+        title: "NOPs with deadlines that they keep, depth 32",
+        args: &["among=deadlines", "depth=32"],
+        ..DEADLINE
     },
     Table { name: "1000", title: "1000 reads in flight", args: &["requests=1000"], ..TEARDOWN },
     Table { name: "10000", title: "10 000 reads in flight", args: &["requests=10000"], ..TEARDOWN },

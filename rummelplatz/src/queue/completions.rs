@@ -3,7 +3,8 @@
 //! # How the unsafe code stays right
 //!
 //! `next ≤ end`, and the completions from one to the other are there: the kernel has posted them and
-//! has not been told that they were seen; or they are `own`. If they are the kernel's, `end ≤ limit`.
+//! has not been told that they were seen; or they are `own`. If they are the kernel's, `end ≤ limit`. Until the
+//! kernel is told, nobody else writes to the places of those that were seen.
 
 use std::ptr::{self, NonNull};
 
@@ -167,6 +168,18 @@ impl Completions {
         self.look_anew();
     }
 
+    /// Has the completion that was popped last be this one, which is next then.
+    ///
+    /// # Safety
+    ///
+    /// One was popped, and since then it was neither looked for more nor was the kernel told of what was seen.
+    pub(crate) unsafe fn put_back(&mut self, cqe: Cqe) {
+        // SAFETY: that is where the last one was, as the caller says.
+        self.next = unsafe { self.next.sub(1) };
+        // SAFETY: it is ours, until the kernel is told that it was seen; or `own`.
+        unsafe { self.next.write(cqe) };
+    }
+
     /// What is known of does not tell any more where the next ones are, nor whether there are some.
     fn look_anew(&mut self) {
         self.limit = ptr::null();
@@ -202,6 +215,31 @@ mod tests {
         completions.put(number(77));
         completions.forget();
         assert_eq!((popped(&mut completions), completions.seen()), (vec![77], 0));
+    }
+
+    #[test]
+    fn another_is_put_in_the_place_of_the_last() {
+        let mut memory: Vec<_> = (0..4).map(number).collect();
+        // SAFETY: the memory outlives it, and is only used by this.
+        let mut completions =
+            unsafe { Completions::new(NonNull::new(memory.as_mut_ptr()).unwrap(), 4, 0, true) };
+        // SAFETY: they lie there.
+        assert!(unsafe { completions.learn(2, u32::MAX) });
+        for (seen, user_data) in [(1, 10), (2, 11)] {
+            assert!(completions.pop().is_some());
+            assert_eq!(completions.seen(), seen);
+            // SAFETY: one was just popped.
+            unsafe { completions.put_back(number(user_data)) };
+            assert_eq!(completions.seen(), seen - 1, "it is to be seen once more");
+            assert_eq!(completions.pop(), Some(number(user_data)));
+        }
+        assert!(completions.is_empty());
+        // The same of its own.
+        completions.put(number(77));
+        assert_eq!(completions.pop(), Some(number(77)));
+        // SAFETY: as above.
+        unsafe { completions.put_back(number(78)) };
+        assert_eq!((popped(&mut completions), completions.seen()), (vec![78], 2));
     }
 
     #[test]

@@ -14,6 +14,8 @@ use std::mem;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use io_uring::squeue;
+
 use super::completions::Completions;
 use super::entries::{self, Entries};
 use super::memory::Queues;
@@ -23,7 +25,8 @@ use crate::buffers::{BufferPool, PoolError};
 use crate::eventfd::Eventfd;
 use crate::fixed::{FixedBuffers, FixedFile, Memory, Registered};
 use crate::mutant;
-use crate::request::{Aside, Placed, Prepared};
+use crate::request::sqe::{LINK, Usual};
+use crate::request::{Aside, Placed, Prepared, Timing};
 use crate::waker::Waker;
 
 /// How many files a ring may have registered; the kernel would allow 2²⁰, at eight bytes each.
@@ -311,6 +314,16 @@ impl Uring {
         self.completions.pop()
     }
 
+    /// Has the completion that was popped last be this one, which is next then.
+    ///
+    /// # Safety
+    ///
+    /// One was popped, and since then the ring was neither entered nor looked at.
+    pub(crate) unsafe fn put_back(&mut self, cqe: Cqe) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.completions.put_back(cqe) };
+    }
+
     /// Forgets which completions are known of, so that the next look is for others as well.
     pub(crate) fn look_again(&mut self) {
         self.completions.forget();
@@ -417,40 +430,66 @@ pub(crate) struct Place<'q> {
 }
 
 impl Place<'_> {
-    /// Queues an entry: `true`. What has a timer, which must be queued with it, is set aside.
+    /// Queues an entry, and that of its timer, if it has one: `true`. If that can't be done here, it is set aside.
     #[inline(always)]
     pub(crate) fn fill(self, placed: Placed) -> bool {
-        if placed.is_timed() {
-            return set_aside(self.set_aside, placed);
+        match placed.timing() {
+            None => self.fill_one(placed, 0),
+            Some(Timing::Linked(time)) if self.place.is_followed() => self.fill_both(placed, time),
+            Some(_) => return set_it_aside(self.set_aside, placed),
         }
+        true
+    }
+
+    /// Queues an entry and that of its timer, when there are places for both.
+    #[inline]
+    fn fill_both(self, placed: Placed, time: Duration) {
+        let Place { mut place, asides, set_aside } = self;
+        let (mut timer, time, user_data) = placed.linked_timer(time);
+        Place { place: place.reborrow(), asides, set_aside }.fill_one(placed, LINK);
+        if let Some(place) = place.next() {
+            timer.address = asides[place.index()].set_time(time);
+            // SAFETY: it points to its aside, which stays as it is until the entry is taken in.
+            unsafe { place.fill_as_usual(timer, user_data) };
+        }
+    }
+
+    /// Queues an entry, with these flags: none, or [`LINK`].
+    #[inline(always)]
+    fn fill_one(self, placed: Placed, flags: u32) {
+        let with_flags = |entry: Usual| Usual { opcode: entry.opcode | flags, ..entry };
         let user_data = placed.user_data();
         match placed.into_prepared() {
             // SAFETY: a `Placed` proves that what it points to is good until its final completion.
-            Prepared::Usual(entry) => unsafe { self.place.fill_as_usual(entry, user_data) },
+            Prepared::Usual(entry) => unsafe { self.place.fill_as_usual(with_flags(entry), user_data) },
             // SAFETY: as above.
-            Prepared::Indexed(entry, index) => unsafe { self.place.fill_with_index(entry, user_data, index) },
+            Prepared::Indexed(entry, index) => unsafe {
+                self.place.fill_with_index(with_flags(entry), user_data, index)
+            },
             Prepared::Beside(mut entry, aside) => {
                 // What was at this index has been taken in, and so its aside is free.
                 entry.address = keep(&mut self.asides[self.place.index()], aside);
                 // SAFETY: as above, and the aside stays as it is until the entry is taken in.
-                unsafe { self.place.fill_as_usual(entry, user_data) };
+                unsafe { self.place.fill_as_usual(with_flags(entry), user_data) };
             }
             Prepared::FromPool { entry, pool, group } => {
                 // The ring has it. (Each arm moves what has a drop: or else the compiler keeps all of it in memory.)
                 drop(pool);
                 // SAFETY: as above; the group is that of a pool of this ring.
-                unsafe { self.place.fill_with_index(entry, user_data, group) };
+                unsafe { self.place.fill_with_index(with_flags(entry), user_data, group) };
             }
-            // SAFETY: as above.
-            Prepared::Entry(entry) => unsafe { self.place.fill(entry.user_data(user_data)) },
+            Prepared::Entry(entry) => {
+                let entry = if flags == 0 { entry } else { entry.flags(squeue::Flags::IO_LINK) };
+                // SAFETY: as above.
+                unsafe { self.place.fill(entry.user_data(user_data)) };
+            }
         }
-        true
     }
 }
 
 #[cold]
 #[inline(never)]
-fn set_aside(place: &mut Option<Placed>, placed: Placed) -> bool {
+fn set_it_aside(place: &mut Option<Placed>, placed: Placed) -> bool {
     *place = Some(placed);
     false
 }

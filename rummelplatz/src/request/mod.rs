@@ -49,7 +49,7 @@ use std::marker::PhantomData;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
-use io_uring::types::TimeoutFlags;
+use io_uring::types::{TimeoutFlags, Timespec};
 use io_uring::{opcode, squeue};
 
 use crate::buffers::BufferPool;
@@ -181,12 +181,15 @@ impl Timers {
         if capacity >= 2 { Timers::AsFits } else { Timers::Apart }
     }
 
-    fn are_apart(self, opcode: u8) -> bool {
-        match self {
+    /// How a request with this opcode is timed.
+    #[inline]
+    fn timing(self, opcode: u8, time: Duration) -> Timing {
+        let is_apart = match self {
             Timers::AsFits => sqe::is_left_to_workers(opcode),
             Timers::Linked => false,
             Timers::Apart => true,
-        }
+        };
+        if is_apart { Timing::Apart(time) } else { Timing::Linked(time) }
     }
 }
 
@@ -271,21 +274,32 @@ impl Placed {
         Placed { prepared: Prepared::Entry(entry), user_data, timing: None }
     }
 
-    /// Whether it has a [timer](Self::take_timer) that must be queued with it.
+    /// How it is timed, if it has a timer that is not queued with it yet.
     #[inline(always)]
-    pub(crate) fn is_timed(&self) -> bool {
-        self.timing.is_some()
+    pub(crate) fn timing(&self) -> Option<Timing> {
+        self.timing
     }
 
-    /// Parts it from its timer, if it has one that is not parted from it yet.
+    /// Parts it from its timer, if it has one that is not queued with it yet.
     pub(crate) fn take_timer(&mut self) -> Option<(Timing, Placed)> {
         let timing = self.timing.take()?;
         let (entry, time) = match timing {
-            Timing::Linked(time) => time::linked(time),
+            Timing::Linked(time) => {
+                self.prepared.add(squeue::Flags::IO_LINK);
+                time::linked(time)
+            }
             Timing::Apart(time) => time::once(time),
         };
-        let user_data = UserData::of_timer(self.user_data);
-        Some((timing, Placed { prepared: Prepared::Beside(entry, time), user_data, timing: None }))
+        let (prepared, user_data) =
+            (Prepared::Beside(entry, Aside::Time(time)), UserData::of_timer(self.user_data));
+        Some((timing, Placed { prepared, user_data, timing: None }))
+    }
+
+    /// The entry of a timer that is linked to it, but for the address of its time; that; and its `user_data`.
+    #[inline(always)]
+    pub(crate) fn linked_timer(&self, time: Duration) -> (Usual, Timespec, u64) {
+        let (entry, time) = time::linked(time);
+        (entry, time, UserData::of_timer(self.user_data))
     }
 
     /// Links it to what is queued next, if these flags say so.
@@ -461,31 +475,14 @@ impl<'d> Parts<'d> {
         {
             entry.send_whole();
         }
-        match deadline {
-            None => (facts, prepared, None),
-            Some(time) => with_deadline(facts, prepared, timers, time),
+        let timing = deadline.map(|time| timers.timing(facts.opcode, time));
+        match timing {
+            None => {}
+            Some(Timing::Linked(_)) => facts.flags.insert(Flags::TIMED),
+            Some(Timing::Apart(_)) => facts.flags.insert(Flags::TIMED | Flags::TIMED_APART),
         }
+        (facts, prepared, timing)
     }
-}
-
-/// The parts of a request that may take so long.
-#[cold]
-#[inline(never)]
-fn with_deadline(
-    mut facts: Facts,
-    mut prepared: Prepared,
-    timers: Timers,
-    time: Duration,
-) -> (Facts, Prepared, Option<Timing>) {
-    facts.flags.insert(Flags::TIMED);
-    let timing = if timers.are_apart(facts.opcode) {
-        facts.flags.insert(Flags::TIMED_APART);
-        Timing::Apart(time)
-    } else {
-        prepared.add(squeue::Flags::IO_LINK);
-        Timing::Linked(time)
-    };
-    (facts, prepared, Some(timing))
 }
 
 /// The function of a stream, run again on the present data whenever the stream must be armed again.

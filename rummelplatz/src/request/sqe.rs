@@ -60,6 +60,9 @@ pub(crate) const FLAGS_SHIFT: u32 = 8;
 /// `IOSQE_FIXED_FILE`, the first of the `flags`: the descriptor is an index into the ring's table of files.
 pub(crate) const FIXED_FILE: u32 = 1 << FLAGS_SHIFT;
 
+/// `IOSQE_IO_LINK`: the next entry begins when it has succeeded, or is its timer.
+pub(crate) const LINK: u32 = 1 << FLAGS_SHIFT << 2;
+
 /// `IOSQE_BUFFER_SELECT`: it is given buffers of the group whose number comes first behind the `user_data`.
 pub(crate) const BUFFER_SELECT: u32 = 1 << FLAGS_SHIFT << 5;
 

@@ -13,19 +13,19 @@ use crate::clock;
 use crate::facts::Yields;
 
 /// A time as the kernel reads it, while it takes in what is about it.
-fn spec(time: Duration) -> Aside {
+fn spec(time: Duration) -> Timespec {
     // The kernel's seconds are signed: more of them would be refused, rather than take for ever.
     let seconds = time.as_secs().min(i64::MAX as u64);
-    Aside::Time(Timespec::new().sec(seconds).nsec(time.subsec_nanos()))
+    Timespec::new().sec(seconds).nsec(time.subsec_nanos())
 }
 
 /// The timer of a request that comes before it and is linked to it.
-pub(super) fn linked(time: Duration) -> (Usual, Aside) {
+pub(super) fn linked(time: Duration) -> (Usual, Timespec) {
     (Usual { length: 1, ..bare(opcode::LinkTimeout::CODE.into(), -1) }, spec(time))
 }
 
 /// A timer for itself.
-pub(super) fn once(time: Duration) -> (Usual, Aside) {
+pub(super) fn once(time: Duration) -> (Usual, Timespec) {
     (Usual { length: 1, ..bare(opcode::Timeout::CODE.into(), -1) }, spec(time))
 }
 
@@ -37,7 +37,7 @@ fn timer(time: Duration, count: u32, flags: TimeoutFlags) -> Parts<'static> {
         op_flags: flags.bits(),
         ..bare(opcode::Timeout::CODE.into(), -1)
     };
-    let mut parts = Parts::beside(entry, spec(time)).yielding(Yields::Tick);
+    let mut parts = Parts::beside(entry, Aside::Time(spec(time))).yielding(Yields::Tick);
     parts.facts.set_ticks(count);
     parts
 }

@@ -205,8 +205,8 @@ pub(crate) struct Inner {
     last_taken: Option<usize>,
     /// The timer that must be taken in next.
     next_timer: Option<u64>,
-    /// What timers have ended with, by name, and whether that was after their request.
-    timers: HashMap<u64, (i32, bool)>,
+    /// What timers have ended with, by name.
+    timers: HashMap<u64, i32>,
     /// Chains by their first id: how long they are, and what of them was taken in.
     chains: Vec<Chain>,
     /// Buffers that are held for a while.
@@ -798,10 +798,7 @@ impl World {
         let from_kernel = name.and_then(|name| inner.posted.get(&name)).is_some_and(|it| !it.is_empty());
         if is_simulated {
             // Of the real kernel it is not known what it has posted.
-            // What has waited for its timer, the ring tells of itself.
-            let timer = name.and_then(|name| inner.timers.get(&timer_of(name)));
-            let is_own = !from_kernel || timer.is_some_and(|(_, is_last)| *is_last);
-            inner.order(id, is_own);
+            inner.order(id, from_kernel);
             let is_theirs = data.pool.as_ref().is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
             inner.count(id, raw.result, more, from_kernel, teardown, is_theirs);
         }
@@ -1193,9 +1190,7 @@ impl Inner {
                 if of_ours {
                     if user_data as u8 == u8::MAX {
                         self.owned.remove(&user_data);
-                        let owned = |name: &u64| timer_of(*name) == user_data;
-                        let is_last = !self.owned.iter().any(owned);
-                        self.timers.insert(user_data, (result, is_last));
+                        self.timers.insert(user_data, result);
                         return;
                     }
                     if flags & F_MORE == 0 {
@@ -1363,7 +1358,7 @@ impl Inner {
         }
         let ended = timer.and_then(|timer| self.timers.get(&timer)).copied();
         let is_up =
-            ended.is_some_and(|(result, _)| [-libc::ETIME, -libc::EALREADY, -libc::ENOENT].contains(&result));
+            ended.is_some_and(|result| [-libc::ETIME, -libc::EALREADY, -libc::ENOENT].contains(&result));
         match (timed_out, is_up) {
             (_, true) if limit == Limit::Long => Err("its timer was not ended".to_owned()),
             (true, false) => {
@@ -1375,14 +1370,14 @@ impl Inner {
     }
 
     /// What the ring has made itself by the end of a handler comes before the kernel's next completion.
-    fn order(&mut self, id: usize, is_own: bool) {
+    fn order(&mut self, id: usize, from_kernel: bool) {
         let Inner { expected, requests, .. } = self;
         expected.messages.retain(|message| *message != id && requests[*message].drops == 0);
         let is_late = |message: &&usize| requests[**message].round <= expected.round;
         let late = expected.messages.iter().find(is_late).copied();
-        expected.is_own = is_own;
-        expected.round += u64::from(!is_own);
-        if !is_own && let Some(late) = late {
+        expected.is_own = !from_kernel;
+        expected.round += u64::from(from_kernel);
+        if from_kernel && let Some(late) = late {
             self.violation(format!("#{id} has overtaken message #{late}"));
         }
     }

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod deadline;
 mod multishot;
 mod nop;
 mod oneshot;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
             ("nop", nop::nop),
             ("data", nop::data),
             ("neighbour", nop::neighbour),
+            ("deadline", deadline::deadline),
             ("read", read::read),
             ("echo", echo),
             ("serve", serve),
