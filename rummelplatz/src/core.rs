@@ -270,7 +270,7 @@ impl Core {
         }
     }
 
-    /// Queues admitted requests, and what timers they have, so that no other entry comes between them, nor the end of a submit.
+    /// Queues admitted requests, and their timers, so that no other entry comes between them, nor the end of a submit.
     pub(crate) fn push_chain(&mut self, chain: impl ExactSizeIterator<Item = Placed>) {
         let fits = self.has_room(chain.len());
         if mutant::is("chains are torn") {

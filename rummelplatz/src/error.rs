@@ -111,7 +111,7 @@ pub enum SubmitError {
     Invalid(InvalidEntry),
 }
 
-/// What a raw entry may not do, because the ring could not keep its promises then.
+/// What a raw entry or a chain may not do, because the ring could not keep its promises then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum InvalidEntry {

@@ -98,11 +98,11 @@ impl Flags {
     /// The timer of its deadline has not completed.
     pub(crate) const TIMED: Flags = Flags(1 << 8);
     /// That timer has nothing to do with its entry: whichever of the two is over first ends the other.
-    pub(crate) const TIMED_APART: Flags = Flags(1 << 11);
+    pub(crate) const TIMED_APART: Flags = Flags(1 << 9);
     /// It has completed itself, as [`Facts::held`] says, and waits for its timer to do so.
-    pub(crate) const ENDED: Flags = Flags(1 << 9);
+    pub(crate) const ENDED: Flags = Flags(1 << 10);
     /// Its deadline has passed.
-    pub(crate) const TIMED_OUT: Flags = Flags(1 << 10);
+    pub(crate) const TIMED_OUT: Flags = Flags(1 << 11);
 
     /// A part of a chain that was not submitted yet: nobody counts it, and the kernel knows nothing of it.
     pub(crate) const IN_CHAIN: Flags = Flags(1 << 12);
