@@ -220,7 +220,7 @@ pub(crate) fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, timer: Cqe) -
     }
     core.settled = true;
     facts.flags.remove(Flags::TIMED);
-    let errno = -timer.result;
+    let errno = timer.result.wrapping_neg();
     if matches!(errno, libc::ETIME | libc::EALREADY | libc::ENOENT) && !mutant::is("time is never up") {
         facts.flags.insert(Flags::TIMED_OUT);
     }

@@ -238,8 +238,10 @@ fn send_wave<R: Ring>(inner: &mut Inner<R>, late: bool) {
         let unknown_to_kernel = facts.flags.contains(Flags::MESSAGE | Flags::PARKED);
         let spared = !late && facts.flags.contains(Flags::LATE);
         if !unknown_to_kernel && !spared {
-            let is_timer = facts.waits_for_timer();
-            core.cancel(if is_timer { UserData::of_timer(user_data) } else { user_data });
+            core.cancel(user_data);
+            if facts.waits_for_timer() {
+                core.cancel(UserData::of_timer(user_data));
+            }
             if mutant::is("cancelled is over") {
                 core.end_without_kernel(user_data, -libc::ECANCELED);
             }

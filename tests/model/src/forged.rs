@@ -11,6 +11,7 @@ use rummelplatz::sim::{Answer, Faults, Simulation};
 use rummelplatz::{BufferPool, Completion, CompletionResult, ControlFlow, RingOperation, Submitter, ring};
 
 use crate::program::Chance;
+use crate::world::timer_of;
 
 #[ring]
 struct Forged {
@@ -94,12 +95,17 @@ pub fn forge(bytes: &[u8]) {
                 let pool = chance.one_in(2).then(|| pool.clone());
                 let data = Data { drops: Rc::clone(&drops), dropped: false, bytes: [0; 8], pool };
                 issued += 1;
-                let key = match chance.below(4) {
+                const LONG: Duration = Duration::from_secs(100_000);
+                let key = match chance.below(6) {
                     0 => submitter.submit(data, |_| request::nop()),
                     1 => submitter.submit(data, |data| request::recv(&ANY, &mut data.bytes)),
+                    2 => submitter.submit(data, |data| request::recv(&ANY, &mut data.bytes).deadline(LONG)),
+                    3 => submitter.submit(data, |_| request::fsync(&ANY).deadline(LONG)),
                     _ => submitter.stream(data, receive),
                 };
-                names.extend(key.ok().map(|key| key.user_data()));
+                names.extend(
+                    key.ok().into_iter().flat_map(|key| [key.user_data(), timer_of(key.user_data())]),
+                );
             }
             2 => {
                 ring.turn().expect("nothing fails");

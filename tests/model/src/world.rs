@@ -1056,7 +1056,7 @@ fn is_possible(kind: Kind, result: i32) -> bool {
 }
 
 /// The name of the timer of a request.
-fn timer_of(name: u64) -> u64 {
+pub(crate) fn timer_of(name: u64) -> u64 {
     let [tag, slot @ .., low, middle, _] = name.to_le_bytes();
     let [one, two, three, four] = slot;
     u64::from_le_bytes([u8::MAX, one, two, three, four, tag, low, middle])
