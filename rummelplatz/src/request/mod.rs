@@ -226,8 +226,9 @@ impl Request<'_> {
     /// It takes a second entry of the submission queue. That of a linked timer would not run while a worker of the
     /// kernel waits in the middle of a request (seen on 6.18): so requests that are left to workers, such as [`splice`],
     /// [`openat`] and [`fsync`], have a timer (`IORING_OP_TIMEOUT`) for themselves, and the ring cancels what is not over
-    /// first, which takes a third entry; and so have all on a ring of a single entry. In a chain, all are linked. Whether
-    /// a worker can be interrupted is another matter: mostly, one that works on a disk can't.
+    /// first, which takes a third entry; and so have all on a ring of a single entry. In a chain, all are linked; so they
+    /// are for reads and writes, of which only those of files on disk are left to a worker now and then. Whether a worker
+    /// can be interrupted is another matter: mostly, one that works on a disk can't.
     ///
     /// ```
     /// # use rummelplatz::{request, request::Request};
