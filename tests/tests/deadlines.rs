@@ -313,10 +313,11 @@ fn nobody_is_told_of_detached_requests() {
     });
 }
 
-/// A ring that counts what it was told of, and of how many that it was late.
-type Counts = Log<(Result<u32, i32>, bool)>;
+/// What handlers were told of requests, running or in a teardown.
+type All = Log<(Result<u32, i32>, bool)>;
 
-fn counting(entries: u32, backlog: Option<usize>) -> (Bench<Tracked<Receive>>, Counts) {
+/// A ring of so many entries that notes what its handlers are told.
+fn noting(entries: u32, backlog: Option<usize>) -> (Bench<Tracked<Receive>>, All) {
     let told_of = Log::new();
     let (log, torn_down) = (told_of.clone(), told_of.clone());
     let script = Script::new()
@@ -342,7 +343,7 @@ fn a_full_queue_parts_no_request_from_its_timer() {
         // Also where two entries go round the end of the queue, and where they are all that fits.
         for entries in [1, 2, 4, 8] {
             let ledger = Ledger::new();
-            let (mut ring, told_of) = counting(entries, None);
+            let (mut ring, told_of) = noting(entries, None);
             let mut theirs = Vec::new();
             for number in 0..COUNT {
                 let (ours, other) = UnixStream::pair().unwrap();
@@ -373,7 +374,7 @@ fn a_full_queue_parts_no_request_from_its_timer() {
 fn a_timer_takes_no_room_of_the_backlog() {
     watched(|| {
         let ledger = Ledger::new();
-        let (mut ring, told_of) = counting(2, Some(3));
+        let (mut ring, told_of) = noting(2, Some(3));
         let peers = [0; 5].map(|_| UnixStream::pair().unwrap());
         let mut submitter = ring.submitter(Bench::FIRST);
         let mut refused = 0;
@@ -401,7 +402,7 @@ fn a_timer_takes_no_room_of_the_backlog() {
 fn one_that_is_cancelled_was_in_time() {
     watched(|| {
         let ledger = Ledger::new();
-        let (mut ring, told_of) = counting(8, None);
+        let (mut ring, told_of) = noting(8, None);
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let mut submitter = ring.submitter(Bench::FIRST);
         let key = submitter.submit(ledger.issue(Receive::new(ours)), |it| it.value.late()).unwrap();
@@ -420,7 +421,7 @@ fn a_ring_ends_before_their_time() {
         for (count, turns) in [(1, 0), (5, 0), (1, 1), (5, 1), (5, 3)] {
             for ends in [true, false] {
                 let ledger = Ledger::new();
-                let (mut ring, told_of) = counting(4, None);
+                let (mut ring, told_of) = noting(4, None);
                 let peers = [0; 5].map(|_| UnixStream::pair().unwrap());
                 let theirs: Vec<_> = peers
                     .into_iter()

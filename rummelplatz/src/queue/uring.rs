@@ -442,7 +442,7 @@ impl Place<'_> {
     #[inline]
     fn fill_both(self, placed: Placed, time: Duration) {
         let Place { mut place, asides, set_aside } = self;
-        let (mut timer, time, user_data) = placed.linked_timer(time);
+        let (mut timer, time, user_data) = placed.timer(Timing::Linked(time));
         Place { place: place.reborrow(), asides, set_aside }.fill_one(placed, LINK);
         if let Some(place) = place.next() {
             timer.address = asides[place.index()].set_time(time);

@@ -284,22 +284,24 @@ impl Placed {
     /// Parts it from its timer, if it has one that is not queued with it yet.
     pub(crate) fn take_timer(&mut self) -> Option<(Timing, Placed)> {
         let timing = self.timing.take()?;
-        let (entry, time) = match timing {
-            Timing::Linked(time) => {
-                self.prepared.add(squeue::Flags::IO_LINK);
-                time::linked(time)
-            }
-            Timing::Apart(time) => time::once(time),
-        };
-        let (prepared, user_data) =
-            (Prepared::Beside(entry, Aside::Time(time)), UserData::of_timer(self.user_data));
-        Some((timing, Placed { prepared, user_data, timing: None }))
+        if let Timing::Linked(_) = timing {
+            self.prepared.add(squeue::Flags::IO_LINK);
+        }
+        let (entry, time, user_data) = self.timer(timing);
+        Some((
+            timing,
+            Placed { prepared: Prepared::Beside(entry, Aside::Time(time)), user_data, timing: None },
+        ))
     }
 
-    /// The entry of a timer that is linked to it, but for the address of its time; that; and its `user_data`.
+    /// The entry of a timer of it, but for the address of its time; that; and its `user_data`.
     #[inline(always)]
-    pub(crate) fn linked_timer(&self, time: Duration) -> (Usual, Timespec, u64) {
-        let (entry, time) = time::linked(time);
+    pub(crate) fn timer(&self, timing: Timing) -> (Usual, Timespec, u64) {
+        let (opcode, time) = match timing {
+            Timing::Linked(time) => (opcode::LinkTimeout::CODE, time),
+            Timing::Apart(time) => (opcode::Timeout::CODE, time),
+        };
+        let (entry, time) = time::armed(opcode, time);
         (entry, time, UserData::of_timer(self.user_data))
     }
 

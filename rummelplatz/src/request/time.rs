@@ -13,31 +13,24 @@ use crate::clock;
 use crate::facts::Yields;
 
 /// A time as the kernel reads it, while it takes in what is about it.
+#[inline]
 fn spec(time: Duration) -> Timespec {
     // The kernel's seconds are signed: more of them would be refused, rather than take for ever.
     let seconds = time.as_secs().min(i64::MAX as u64);
     Timespec::new().sec(seconds).nsec(time.subsec_nanos())
 }
 
-/// The timer of a request that comes before it and is linked to it.
-pub(super) fn linked(time: Duration) -> (Usual, Timespec) {
-    (Usual { length: 1, ..bare(opcode::LinkTimeout::CODE.into(), -1) }, spec(time))
-}
-
-/// A timer for itself.
-pub(super) fn once(time: Duration) -> (Usual, Timespec) {
-    (Usual { length: 1, ..bare(opcode::Timeout::CODE.into(), -1) }, spec(time))
+/// The entry of a timer, but for the address of its time; and that.
+#[inline]
+pub(super) fn armed(opcode: u8, time: Duration) -> (Usual, Timespec) {
+    // As many times as there are.
+    (Usual { length: 1, ..bare(opcode.into(), -1) }, spec(time))
 }
 
 fn timer(time: Duration, count: u32, flags: TimeoutFlags) -> Parts<'static> {
-    let entry = Usual {
-        offset: count.into(),
-        // As many times as there are.
-        length: 1,
-        op_flags: flags.bits(),
-        ..bare(opcode::Timeout::CODE.into(), -1)
-    };
-    let mut parts = Parts::beside(entry, Aside::Time(spec(time))).yielding(Yields::Tick);
+    let (entry, time) = armed(opcode::Timeout::CODE, time);
+    let entry = Usual { offset: count.into(), op_flags: flags.bits(), ..entry };
+    let mut parts = Parts::beside(entry, Aside::Time(time)).yielding(Yields::Tick);
     parts.facts.set_ticks(count);
     parts
 }

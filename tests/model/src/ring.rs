@@ -12,7 +12,7 @@ use rummelplatz::io_uring::{opcode, squeue};
 use rummelplatz::request::{self, Events};
 use rummelplatz::{
     Completion, CompletionResult, ControlFlow, Refused, RingHandle, RingOperation, SendError, Stream,
-    Submitter, ring,
+    Submitter, Tag, ring,
 };
 
 use crate::program::{Action, End, Kind, Limit, Link, Member, Mode};
@@ -198,22 +198,21 @@ impl Operation {
     }
 
     fn perform(&self, action: Action, submitter: &mut Submits<'_>, from: Caller) {
-        let other = |second: bool| if second { Model::SECOND } else { Model::FIRST };
         match action {
             Action::Submit { second, kind, limit } => {
-                self.submit(&mut submitter.to(other(second)), (kind, limit), second, from);
+                self.submit(&mut submitter.to(tag(second)), (kind, limit), second, from);
             }
             Action::Detach { second, kind, limit } => {
-                self.detach(&mut submitter.to(other(second)), (kind, limit), second, from);
+                self.detach(&mut submitter.to(tag(second)), (kind, limit), second, from);
             }
             Action::Chain { second, links } => {
-                self.chain(&mut submitter.to(other(second)), &links, second, from);
+                self.chain(&mut submitter.to(tag(second)), &links, second, from);
             }
             Action::Link { members, dropped } => self.link(submitter, &members, dropped, from),
             Action::Post { second } => {
                 let data = self.world.issue(Kind::Nop, second, false);
                 let id = data.id;
-                match submitter.to(other(second)).try_post(data) {
+                match submitter.to(tag(second)).try_post(data) {
                     Ok(()) => {
                         self.world.admitted(second, 1);
                         self.world.accepted_message(id);
@@ -224,19 +223,19 @@ impl Operation {
             Action::Send { second } => {
                 let data = self.world.issue(Kind::Nop, second, false);
                 let id = data.id;
-                let sent = submitter.handle().send(other(second), data);
+                let sent = submitter.handle().send(tag(second), data);
                 self.world.sent(id, sent.err().map(|SendError(data)| data).as_ref(), from);
             }
             Action::Borrow => self.world.borrow(false),
             Action::Yield => self.world.yield_pool(),
             Action::Cancel { which } => {
                 if let Some((second, id, key)) = self.world.cancel_is_for(which) {
-                    let found = submitter.to(other(second)).cancel(key);
+                    let found = submitter.to(tag(second)).cancel(key);
                     self.world.cancelled(id, found);
                 }
             }
             Action::CancelAll { second } => {
-                let found = submitter.to(other(second)).cancel_all();
+                let found = submitter.to(tag(second)).cancel_all();
                 self.world.cancelled_all(second, found);
             }
             Action::External => {
@@ -288,37 +287,34 @@ impl Operation {
             .map(|member| self.world.issue_linked(member.kind, member.second, member.limit))
             .collect();
         let ids: Vec<usize> = data.iter().map(|data| data.id).collect();
-        let tag = |second: bool| if second { Model::SECOND } else { Model::FIRST };
         let mut chain = submitter.chain();
         let mut keys = Vec::new();
-        let last = members.len() - 1;
         for (index, (data, member)) in data.into_iter().zip(members).enumerate() {
-            let to = chain.to(tag(member.second));
-            chain = to;
-            let added = match (index == last && !dropped, member.hard) {
-                (true, _) => {
-                    let submitted = chain.submit(data, build);
-                    match submitted {
-                        Ok(key) => keys.push(key),
-                        Err(error) => return self.world.refused(&ids, &[], error, from),
-                    }
-                    for second in [false, true] {
-                        let of_it = members.iter().filter(|member| member.second == second);
-                        self.world.admitted(second, of_it.count());
-                    }
-                    for ((id, key), member) in ids.iter().zip(keys).zip(members) {
-                        self.world.accepted(*id, Some((member.second, key)));
-                    }
-                    return self.world.accepted_chain(ids[0], ids.len());
+            chain = chain.to(tag(member.second));
+            let so_far = &ids[..=index];
+            if so_far.len() == ids.len() && !dropped {
+                match chain.submit(data, build) {
+                    Ok(key) => keys.push(key),
+                    Err(error) => return self.world.refused(so_far, &[], error, from),
                 }
-                (false, true) => chain.hard_link(data, build),
-                (false, false) => chain.link(data, build),
-            };
-            match added {
+                break;
+            }
+            match if member.hard { chain.hard_link(data, build) } else { chain.link(data, build) } {
                 Ok(key) => keys.push(key),
-                Err(error) => return self.world.refused(&ids[..=index], &[], error, from),
+                Err(error) => return self.world.refused(so_far, &[], error, from),
             }
         }
+        if dropped {
+            return;
+        }
+        for second in [false, true] {
+            let of_it = members.iter().filter(|member| member.second == second);
+            self.world.admitted(second, of_it.count());
+        }
+        for ((id, key), member) in ids.iter().zip(keys).zip(members) {
+            self.world.accepted(*id, Some((member.second, key)));
+        }
+        self.world.accepted_chain(ids[0], ids.len());
     }
 
     fn chain(&self, submitter: &mut Submits<'_>, links: &[Link], second: bool, from: Caller) {
@@ -365,6 +361,10 @@ impl Operation {
             Err(Refused { data, error }) => self.world.refused(&ids, &data, error, from),
         }
     }
+}
+
+fn tag(second: bool) -> Tag<Model, Operation> {
+    if second { Model::SECOND } else { Model::FIRST }
 }
 
 /// A request of the data's kind.
