@@ -111,6 +111,7 @@ impl<'o> Printer<'o> {
         let handlers = &self.operation.handlers;
         let signature = |completion: TokenStream, data: TokenStream, submitter: TokenStream| {
             quote! {
+                #[inline]
                 fn on_completion(
                     &mut self,
                     #completion: #krate::Completion,
