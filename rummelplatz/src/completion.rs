@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use io_uring::cqueue;
 
-use crate::buffers::{Buffer, BufferPool, Shared};
+use crate::buffers::{Buffer, BufferPool, Buffers, Shared};
 use crate::facts::{Facts, Yields};
+use crate::request::Datagram;
 
 /// The end of a request, or one more result of a stream.
 ///
@@ -27,7 +28,7 @@ pub struct Completion {
 
 union Carried {
     descriptor: RawFd,
-    /// The pool of the buffer whose number is in the flags.
+    /// The pool of the buffer whose number is in the flags, and of those that come after it in a bundle.
     pool: ManuallyDrop<Arc<Shared>>,
 }
 
@@ -111,6 +112,24 @@ impl Drop for Completion {
     }
 }
 
+/// Holds the buffers of a completion whose request yields something [manifold](Yields::is_manifold), of which it names
+/// this one. Returns what the result is then: of a datagram, without what the kernel says of it.
+///
+/// # Safety
+///
+/// The pool is registered with the ring that calls this.
+unsafe fn hold(yields: Yields, pool: &BufferPool, id: u16, result: i32) -> Option<(Arc<Shared>, i32)> {
+    if yields == Yields::Datagram {
+        let bytes = if result < 0 { result } else { (result - OVERHEAD).max(0) };
+        // SAFETY: the caller's promise.
+        return unsafe { pool.hold(id) }.map(|pool| (pool, bytes));
+    }
+    // The kernel takes as many as it has filled: none for no byte, or for an error.
+    let bytes @ 1.. = u32::try_from(result).ok()? else { return None };
+    // SAFETY: the caller's promise.
+    unsafe { pool.hold_bundle(id, bytes) }.map(|(pool, bytes)| (pool, bytes as i32))
+}
+
 /// Drops what a completion of this kind carries, if it does.
 ///
 /// # Safety
@@ -128,8 +147,8 @@ unsafe fn release(kind: Kind, carried: MaybeUninit<Carried>) {
         // SAFETY: it is a descriptor, which the completion owned.
         drop(unsafe { OwnedFd::from_raw_fd(carried.descriptor) });
     } else {
-        // SAFETY: what is not a descriptor is a buffer of this pool, held for the completion.
-        drop(unsafe { Buffer::of(ManuallyDrop::into_inner(carried.pool), kind.buffer(), 0) });
+        // SAFETY: what is not a descriptor is a buffer of this pool, or several, held for the completion.
+        drop(unsafe { Buffers::of(ManuallyDrop::into_inner(carried.pool), kind.buffer(), 0) });
     }
 }
 
@@ -159,21 +178,46 @@ impl Completion {
     /// # Safety
     ///
     /// If the request yields descriptors and `result` is not negative, `result` is a descriptor that
-    /// nobody else owns. If it yields buffers, the pool is registered with the ring that calls this.
-    #[inline]
+    /// nobody else owns. If it receives from a pool, that is registered with the ring that calls this.
     pub(crate) unsafe fn new(
         facts: &Facts,
         pool: Option<&BufferPool>,
         result: i32,
         flags: u32,
     ) -> Completion {
-        let mut completion =
-            Completion { result, kind: Kind::of(facts.yields, flags), carried: MaybeUninit::uninit() };
+        if !facts.yields.is_manifold() {
+            // SAFETY: the caller's promise is the same.
+            return unsafe { Completion::simple(facts, pool, result, flags) };
+        }
+        let mut completion = Completion::carrying_nothing(facts.yields, result, flags);
+        if let Some(id) = cqueue::buffer_select(flags)
+            && let Some(pool) = pool
+            // SAFETY: the caller's promise.
+            && let Some((pool, bytes)) = unsafe { hold(facts.yields, pool, id, result) }
+        {
+            completion.result = bytes;
+            completion.carry_buffer(pool);
+        }
+        completion
+    }
+
+    /// As [`new`](Self::new), if what it yields is not [manifold](Yields::is_manifold).
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    #[inline(always)]
+    pub(crate) unsafe fn simple(
+        facts: &Facts,
+        pool: Option<&BufferPool>,
+        result: i32,
+        flags: u32,
+    ) -> Completion {
+        debug_assert!(!facts.yields.is_manifold());
+        let mut completion = Completion::carrying_nothing(facts.yields, result, flags);
         match facts.yields {
             // That it is ours is the caller's promise.
-            Yields::Descriptor if result >= 0 => {
-                completion.carry_descriptor(result);
-            }
+            Yields::Descriptor if result >= 0 => completion.carry_descriptor(result),
             // Errors can carry a buffer, too.
             Yields::Buffer => {
                 if let Some(id) = cqueue::buffer_select(flags)
@@ -181,13 +225,24 @@ impl Completion {
                     // SAFETY: the caller's promise.
                     && let Some(pool) = unsafe { pool.hold(id) }
                 {
-                    completion.kind = completion.kind.with(Kind::CARRIES);
-                    completion.carried = MaybeUninit::new(Carried { pool: ManuallyDrop::new(pool) });
+                    completion.carry_buffer(pool);
                 }
             }
             _ => {}
         }
         completion
+    }
+
+    #[inline(always)]
+    fn carrying_nothing(yields: Yields, result: i32, flags: u32) -> Completion {
+        Completion { result, kind: Kind::of(yields, flags), carried: MaybeUninit::uninit() }
+    }
+
+    /// From here on this owns the buffer of this pool that is named in its flags, and those that come after it.
+    #[inline(always)]
+    fn carry_buffer(&mut self, pool: Arc<Shared>) {
+        self.kind = self.kind.with(Kind::CARRIES);
+        self.carried = MaybeUninit::new(Carried { pool: ManuallyDrop::new(pool) });
     }
 
     /// From here on this, which yields one, owns the descriptor.
@@ -229,7 +284,8 @@ impl Completion {
     pub(crate) fn has_payload(&self) -> bool {
         // No bytes are the end of the file.
         self.kind.carries(Yields::Descriptor)
-            || self.kind.carries(Yields::Buffer) && self.result > 0
+            || (self.kind.carries(Yields::Buffer) || self.kind.carries(Yields::Bundle)) && self.result > 0
+            || self.kind.carries(Yields::Datagram) && self.result >= 0 && self.is_from_somebody()
             || self.kind.yields(Yields::Events) && self.result > 0
             || self.kind.yields(Yields::Tick) && self.result == -libc::ETIME
     }
@@ -353,12 +409,11 @@ impl Completion {
         if self.result < 0 || !self.kind.carries(Yields::Buffer) {
             return self.into_no_buffer();
         }
-        // The buffer is moved out, and there is nothing else to be dropped.
-        let this = ManuallyDrop::new(self);
-        // SAFETY: a buffer is carried, so there is a pool; `this` is not used again.
-        let pool = unsafe { ManuallyDrop::into_inner(ptr::read(&this.carried).assume_init().pool) };
+        let bytes = self.result.unsigned_abs();
+        // SAFETY: a buffer is carried.
+        let (pool, id) = unsafe { self.into_carried_pool() };
         // SAFETY: the buffer was held for this completion.
-        Ok(unsafe { Buffer::of(pool, this.kind.buffer(), this.result.unsigned_abs()) })
+        Ok(unsafe { Buffer::of(pool, id, bytes) })
     }
 
     /// What becomes of a completion that carries no buffer, or one and an error.
@@ -372,12 +427,87 @@ impl Completion {
         }
     }
 
+    /// The bytes that were received, in their buffers of the pool: several, if the stream is one of
+    /// [bundles](crate::request::recv_multi_bundle), and of any other that receives from a pool the one. At the end of a
+    /// stream there are no bytes.
+    ///
+    /// # Errors
+    ///
+    /// What the operation failed with, or `InvalidInput` if it is not one that receives from a pool, or receives
+    /// datagrams.
+    pub fn into_buffers(self) -> io::Result<Buffers> {
+        if !self.kind.yields(Yields::Bundle) {
+            return self.into_buffer().map(Buffers::from);
+        }
+        let bytes = self.result()?;
+        if !self.kind.carries(Yields::Bundle) {
+            return Ok(Buffers::empty());
+        }
+        // SAFETY: buffers are carried.
+        let (pool, first) = unsafe { self.into_carried_pool() };
+        // SAFETY: they were held for this completion, for so many bytes.
+        Ok(unsafe { Buffers::of(pool, first, bytes) })
+    }
+
+    /// The datagram that was received, in its buffer of the pool.
+    ///
+    /// # Errors
+    ///
+    /// What the operation failed with, or `InvalidInput` if it is not one that receives
+    /// [datagrams](crate::request::recv_from_multi).
+    pub fn into_datagram(self) -> io::Result<Datagram> {
+        let bytes = self.result()?;
+        if !self.kind.yields(Yields::Datagram) {
+            return Err(carries_no("datagram"));
+        }
+        if !self.kind.carries(Yields::Datagram) {
+            return Ok(Datagram::in_buffer(Buffer::empty()));
+        }
+        // SAFETY: a buffer is carried.
+        let (pool, id) = unsafe { self.into_carried_pool() };
+        // SAFETY: it was held for this completion.
+        let buffer = unsafe { Buffer::of(pool, id, bytes.saturating_add(OVERHEAD as u32)) };
+        Ok(Datagram::in_buffer(buffer))
+    }
+
+    /// The pool of what is carried, and the number of the buffer or of the first.
+    ///
+    /// # Safety
+    ///
+    /// Something is carried, and it is no descriptor.
+    #[inline(always)]
+    unsafe fn into_carried_pool(self) -> (Arc<Shared>, u16) {
+        // It is moved out, and there is nothing else to be dropped.
+        let this = ManuallyDrop::new(self);
+        // SAFETY: what is carried and is no descriptor is in a pool; `this` is not used again.
+        let pool = unsafe { ManuallyDrop::into_inner(ptr::read(&this.carried).assume_init().pool) };
+        (pool, this.kind.buffer())
+    }
+
+    /// Of one that carries a datagram: whether there is a sender's address or a byte.
+    fn is_from_somebody(&self) -> bool {
+        // SAFETY: a datagram is carried, so there is a pool; neither this copy of it nor what is made of it is dropped.
+        let pool = unsafe { ManuallyDrop::into_inner(ptr::read(&self.carried).assume_init().pool) };
+        // SAFETY: the buffer was held for this completion, which keeps it.
+        let buffer = unsafe { Buffer::of(pool, self.kind.buffer(), OVERHEAD as u32) };
+        let datagram = ManuallyDrop::new(Datagram::in_buffer(buffer));
+        self.result > 0 || datagram.has_sender()
+    }
+
     /// What the kernel posted, for what this type does not say.
     pub fn raw(&self) -> RawCompletion {
         let Kind(kind) = self.kind;
-        RawCompletion { result: self.carried_descriptor().unwrap_or(self.result), flags: kind & !Kind::OURS }
+        let result = match self.carried_descriptor() {
+            Some(descriptor) => descriptor,
+            None if self.kind.carries(Yields::Datagram) && self.result >= 0 => self.result + OVERHEAD,
+            None => self.result,
+        };
+        RawCompletion { result, flags: kind & !Kind::OURS }
     }
 }
+
+/// How many bytes of what was received are none of a datagram's.
+const OVERHEAD: i32 = Datagram::OVERHEAD as i32;
 
 const ETIME: i32 = -libc::ETIME;
 const CANCELLED: i32 = -libc::ECANCELED;

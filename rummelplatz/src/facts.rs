@@ -63,6 +63,10 @@ pub(crate) enum Yields {
     Descriptor,
     /// A buffer of a pool, where `IORING_CQE_F_BUFFER` is set.
     Buffer,
+    /// As that, and in it a datagram, behind what the kernel says of it.
+    Datagram,
+    /// Buffers of a pool, of which `IORING_CQE_F_BUFFER` names the first.
+    Bundle,
     /// The poll events, in `res`.
     Events,
     /// Nothing: the time is up, which the kernel calls `ETIME`.
@@ -71,6 +75,17 @@ pub(crate) enum Yields {
 
 impl Yields {
     pub(crate) const LAST: Yields = Yields::Tick;
+
+    /// Whether that is in buffers of a pool.
+    pub(crate) const fn is_from_pool(self) -> bool {
+        matches!(self, Yields::Buffer | Yields::Datagram | Yields::Bundle)
+    }
+
+    /// Whether that is more than one buffer, or there is more in it: which is not for the short way of streams.
+    #[inline(always)]
+    pub(crate) const fn is_manifold(self) -> bool {
+        matches!(self, Yields::Datagram | Yields::Bundle)
+    }
 }
 
 /// A small set of booleans about a request.
@@ -103,9 +118,10 @@ impl Flags {
     pub(crate) const ENDED: Flags = Flags(1 << 10);
     /// Its deadline has passed.
     pub(crate) const TIMED_OUT: Flags = Flags(1 << 11);
-
     /// A part of a chain that was not submitted yet: nobody counts it, and the kernel knows nothing of it.
     pub(crate) const IN_CHAIN: Flags = Flags(1 << 12);
+    /// A stream that yields something [manifold](Yields::is_manifold).
+    pub(crate) const MANIFOLD: Flags = Flags(1 << 13);
 
     #[inline]
     pub(crate) const fn is_empty(self) -> bool {
@@ -142,7 +158,7 @@ impl BitOrAssign for Flags {
 
 impl fmt::Debug for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#015b}", self.0)
+        write!(f, "{:#016b}", self.0)
     }
 }
 
@@ -177,7 +193,7 @@ impl Facts {
 
     /// Whether this result says that the pool is empty.
     pub(crate) fn lacks_buffers(&self, result: i32) -> bool {
-        self.yields == Yields::Buffer && result == -libc::ENOBUFS
+        self.yields.is_from_pool() && result == -libc::ENOBUFS
     }
 
     /// If its completion is just its result, and nothing else is known of it.
@@ -186,7 +202,9 @@ impl Facts {
         let yields = match self.yields {
             Yields::Result => 0,
             Yields::Events => Brief::EVENTS,
-            Yields::Descriptor | Yields::Buffer | Yields::Tick => return None,
+            Yields::Descriptor | Yields::Buffer | Yields::Datagram | Yields::Bundle | Yields::Tick => {
+                return None;
+            }
         };
         match self.flags.is_empty() {
             true => Some(Brief(self.born.with(yields | self.opcode as u32))),
@@ -218,7 +236,9 @@ mod tests {
     fn what_is_brief_is_all_that_there_was() {
         let born = Stamp::now();
         for opcode in [0, 1, u8::MAX] {
-            for yields in [Yields::Result, Yields::Events, Yields::Descriptor, Yields::Buffer, Yields::Tick] {
+            let of_more =
+                [Yields::Descriptor, Yields::Buffer, Yields::Datagram, Yields::Bundle, Yields::Tick];
+            for yields in [Yields::Result, Yields::Events].into_iter().chain(of_more) {
                 let facts = Facts { yields, born, ..Facts::new(opcode) };
                 let kept = facts.brief().map(Brief::facts);
                 let is_brief = matches!(yields, Yields::Result | Yields::Events);

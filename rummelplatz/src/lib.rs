@@ -262,7 +262,7 @@ pub use rummelplatz_macros::ring;
 /// data of a stream can be neither lost too early nor returned too late.
 pub use rummelplatz_macros::RingOperation;
 
-pub use crate::buffers::{Buffer, BufferPool};
+pub use crate::buffers::{Buffer, BufferPool, Buffers};
 pub use crate::builder::Builder;
 pub use crate::chain::Chain;
 pub use crate::completion::{Completion, RawCompletion};
@@ -272,7 +272,7 @@ pub use crate::fixed::{FixedBuffer, FixedBuffers, FixedFile, FixedSlice, FixedSl
 pub use crate::handle::{RingHandle, SendError};
 pub use crate::handler::ResultExt;
 pub use crate::operation::{CompletionResult, ControlFlow, RingOperation};
-pub use crate::request::{Request, Stream};
+pub use crate::request::{Datagram, Request, Stream};
 pub use crate::ring::{Progress, Status};
 pub use crate::ring_error::{Cause, RingError};
 pub use crate::shape::Ring;

@@ -79,7 +79,12 @@ pub(crate) fn find<'s, D>(slab: &'s mut Slab<D>, Tagged { cqe, tag }: &Tagged) -
 /// Settles a completion of a stream that just goes on.
 #[inline(always)]
 pub(crate) fn settle_going_on(core: &Core, facts: &Facts, cqe: &Cqe) -> Completion {
-    complete(core, facts, cqe.result, cqe.flags).announcing_more()
+    let pool = match facts.yields {
+        Yields::Buffer => core.queue.pool(facts.pool),
+        _ => None,
+    };
+    // SAFETY: as in `complete`; no stream that yields something manifold is calm.
+    unsafe { Completion::simple(facts, pool, cqe.result, cqe.flags) }.announcing_more()
 }
 
 /// Finds the slot that a completion names, and changes it accordingly.
@@ -268,12 +273,8 @@ fn count_tick(facts: &mut Facts, completion: &Completion) {
 }
 
 /// Takes over what a completion of a request with these facts carries.
-#[inline(always)]
 fn complete(core: &Core, facts: &Facts, result: i32, flags: u32) -> Completion {
-    let pool = match facts.yields {
-        Yields::Buffer => core.queue.pool(facts.pool),
-        _ => None,
-    };
+    let pool = facts.yields.is_from_pool().then(|| core.queue.pool(facts.pool)).flatten();
     // SAFETY: the kernel posted this result for a request that yields what `facts` say, and each
     // completion is settled once; nothing safe lets anybody else post one. All pools of the queue are
     // registered with this ring.

@@ -9,29 +9,35 @@
 //! * The memory belongs to the `Arc` that the pool, every [`Buffer`], and from registration until
 //!   `Finished` the ring's runtime hold. It is freed when the last of them is gone; a ring that is
 //!   abandoned keeps its share for ever.
-//! * A buffer's bytes are touched by Rust only through the one [`Buffer`] that holds it. `held` says
+//! * A buffer's bytes are touched by Rust only through the one [`Buffer`] that holds it. Its [`Whereabouts`] say
 //!   who has it: a number from a completion becomes a `Buffer` only if it was with the kernel, and
 //!   goes back to the kernel only from a `Buffer` that is dropped. The former is for the one ring that has
 //!   the pool registered, the latter for whoever has the `Buffer`: so each change has one thread that can
 //!   make it.
 //! * The entries of the ring and its tail are written under the lock, by whoever drops a buffer; the
 //!   kernel only reads them.
-//!
-//! The lock is one of our own: most of what std's would do is about panics, and there are none here.
+//! * A completion for several buffers names the first. The kernel takes them in the order in which they were offered, so
+//!   those after it are those that were offered after it: it is remembered of each buffer at which place of the ring it
+//!   was offered last, so that an entry that another lap has overwritten is not taken for one of them.
 
-use std::cell::UnsafeCell;
 use std::fmt;
 use std::io;
-use std::mem::{ManuallyDrop, offset_of};
+use std::mem::offset_of;
 use std::num::NonZeroU32;
 use std::ops::{Deref, DerefMut};
-use std::panic::RefUnwindSafe;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use crate::block::Block;
 use crate::waker::Waker;
+
+mod bundle;
+mod lock;
+
+use lock::Locked;
+
+pub use bundle::Buffers;
 
 /// One entry of the ring that the kernel reads (`struct io_uring_buf`).
 #[repr(C)]
@@ -75,8 +81,8 @@ pub(crate) struct Shared {
     memory: Block,
     /// Entries of the kernel's ring of them.
     ring: Block,
-    /// Which buffers are held as a [`Buffer`].
-    held: Box<[AtomicBool]>,
+    /// Of each buffer.
+    whereabouts: Box<[Whereabouts]>,
     /// How many were ever taken; wraps. Written by the ring that has the pool registered.
     taken: AtomicU32,
     state: Locked<State>,
@@ -96,6 +102,50 @@ struct Registration {
     ring: u64,
     group: u16,
     waker: Waker,
+}
+
+/// Where a buffer is: at which position of the ring it was offered to the kernel, or, from [`HELD`](Self::HELD) on, that
+/// it is held as a [`Buffer`] and which one comes after it in the same [`Buffers`].
+struct Whereabouts(AtomicU32);
+
+impl Whereabouts {
+    const HELD: u32 = 1 << 31;
+    /// Held, and none comes after it.
+    const HELD_LAST: u32 = u32::MAX;
+
+    fn offered_at(position: u16) -> Whereabouts {
+        Whereabouts(AtomicU32::new(position.into()))
+    }
+
+    /// At which position it was offered, if it is not held.
+    #[inline(always)]
+    fn offered(&self) -> Option<u16> {
+        let whereabouts = self.0.load(Ordering::Acquire);
+        (whereabouts < Self::HELD).then_some(whereabouts as u16)
+    }
+
+    /// Whoever gave it back has done with it when this is seen.
+    #[inline(always)]
+    fn offer(&self, position: u16) {
+        self.0.store(position.into(), Ordering::Release);
+    }
+
+    /// Whoever holds it from now on, in whatever thread, has it from here.
+    #[inline(always)]
+    fn hold(&self) {
+        self.0.store(Self::HELD_LAST, Ordering::Relaxed);
+    }
+
+    /// Notes that this one, which is held, comes after it.
+    fn follow_by(&self, next: u16) {
+        self.0.store(Self::HELD | u32::from(next), Ordering::Relaxed);
+    }
+
+    /// Which one comes after it, if it is held and one does.
+    fn next(&self) -> Option<u16> {
+        let whereabouts = self.0.load(Ordering::Relaxed);
+        (whereabouts >= Self::HELD && whereabouts != Self::HELD_LAST).then_some(whereabouts as u16)
+    }
 }
 
 /// Why a pool can't be used by a ring.
@@ -130,7 +180,7 @@ impl BufferPool {
             memory: Block::zeroed(count.into(), size as usize)?,
             ring: Block::zeroed(ring_entries.into(), size_of::<Offer>())?,
             mask: ring_entries - 1,
-            held: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            whereabouts: (0..count).map(|_| Whereabouts::offered_at(0)).collect(),
             taken: AtomicU32::new(0),
             state: Locked::new(State { returned: 0, tail: 0, awaited: false, registration: None }),
         };
@@ -177,7 +227,7 @@ impl BufferPool {
         }
         self.shared.start(&mut state);
         for id in 0..self.shared.count {
-            if !self.shared.held[usize::from(id)].load(Ordering::Acquire) {
+            if self.shared.whereabouts[usize::from(id)].offered().is_some() {
                 self.shared.offer(&mut state, id);
             }
         }
@@ -203,14 +253,10 @@ impl BufferPool {
     /// The pool is registered with the caller's ring: so nobody else does this at the same time.
     #[inline(always)]
     pub(crate) unsafe fn hold(&self, id: u16) -> Option<Arc<Shared>> {
-        let Shared { held, taken, .. } = &*self.shared;
-        let held = held.get(usize::from(id))?;
-        if held.load(Ordering::Acquire) {
-            return None;
-        }
-        // Whoever holds it from now on, in whatever thread, has it from here.
-        held.store(true, Ordering::Relaxed);
-        taken.store(taken.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        let whereabouts = self.shared.whereabouts.get(usize::from(id))?;
+        whereabouts.offered()?;
+        whereabouts.hold();
+        self.shared.count_taken(1);
         Some(Arc::clone(&self.shared))
     }
 
@@ -230,6 +276,12 @@ impl BufferPool {
 }
 
 impl Shared {
+    /// Counts buffers that became held, in the one thread that does this.
+    #[inline(always)]
+    fn count_taken(&self, count: u32) {
+        self.taken.store(self.taken.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
     /// How many buffers are held.
     fn held_count(&self, state: &State) -> u32 {
         self.taken.load(Ordering::Relaxed).wrapping_sub(state.returned)
@@ -253,12 +305,27 @@ impl Shared {
         unsafe { &(*self.ring.start().cast::<Offer>().as_ptr()).tail }
     }
 
-    /// Puts one buffer into the ring and shows it to the kernel.
-    fn offer(&self, state: &mut State, id: u16) {
+    /// The entry at a position of the ring.
+    #[inline(always)]
+    fn entry(&self, position: u16) -> *mut Offer {
         // SAFETY: the index is below the number of entries; each of them is zeroed memory or was
         // written before, both of which are valid.
-        let entry =
-            unsafe { self.ring.start().cast::<Offer>().add(usize::from(state.tail & self.mask)) }.as_ptr();
+        unsafe { self.ring.start().cast::<Offer>().add(usize::from(position & self.mask)) }.as_ptr()
+    }
+
+    /// Which buffer was offered last at a position of the ring, or 0.
+    fn offered_id(&self, _: &State, position: u16) -> u16 {
+        // SAFETY: the place is valid, and written only under the lock (that is what the state shows).
+        unsafe { (&raw const (*self.entry(position)).id).read() }
+    }
+
+    /// Puts one buffer into the ring and shows it to the kernel.
+    fn offer(&self, state: &mut State, id: u16) {
+        let position = state.tail;
+        if let Some(whereabouts) = self.whereabouts.get(usize::from(id)) {
+            whereabouts.offer(position);
+        }
+        let entry = self.entry(position);
         let address = self.address(id).as_ptr().expose_provenance() as u64;
         // Before anything is written: the compiler can't know that these are elsewhere.
         let (length, tail) = (self.size, self.published_tail());
@@ -270,7 +337,7 @@ impl Shared {
         unsafe { (&raw mut (*entry).length).write(length) };
         // SAFETY: as above.
         unsafe { (&raw mut (*entry).id).write(id) };
-        state.tail = state.tail.wrapping_add(1);
+        state.tail = position.wrapping_add(1);
         tail.store(state.tail, Ordering::Release);
     }
 
@@ -302,9 +369,6 @@ impl Shared {
 
     #[inline(always)]
     fn take_in(&self, state: &mut State, id: u16) {
-        if let Some(held) = self.held.get(usize::from(id)) {
-            held.store(false, Ordering::Release);
-        }
         state.returned = state.returned.wrapping_add(1);
         // Also if no ring has registered the pool: nobody reads it then, and who registers it begins anew.
         self.offer(state, id);
@@ -314,7 +378,7 @@ impl Shared {
     #[cold]
     #[inline(never)]
     fn wake(self: Arc<Self>) {
-        wake_one(&self.state.lock);
+        self.state.wake();
         let mut state = self.state.lock();
         if state.awaited
             && let Some(registration) = &state.registration
@@ -322,98 +386,6 @@ impl Shared {
             registration.waker.wake();
             state.awaited = false;
         }
-    }
-}
-
-/// A value under a lock that is not poisoned: three states, as in "Futexes Are Tricky" (Drepper).
-struct Locked<T> {
-    lock: AtomicU32,
-    value: UnsafeCell<T>,
-}
-
-const FREE: u32 = 0;
-const TAKEN: u32 = 1;
-/// Taken, and somebody may be asleep until it is free.
-const AWAITED: u32 = 2;
-
-// SAFETY: there is one guard at a time; that may be in any thread, or be shared by several.
-unsafe impl<T: Send + Sync> Sync for Locked<T> {}
-
-// No user's code runs under the lock, so no panic leaves anything half done.
-impl<T> RefUnwindSafe for Locked<T> {}
-
-/// The one way to the value of a [`Locked`].
-struct Guard<'l, T>(&'l Locked<T>);
-
-impl<T> Locked<T> {
-    fn new(value: T) -> Locked<T> {
-        Locked { lock: AtomicU32::new(FREE), value: UnsafeCell::new(value) }
-    }
-
-    #[inline(always)]
-    fn try_lock(&self) -> Option<Guard<'_, T>> {
-        let taken = self.lock.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed);
-        // Only then is there a guard, whose drop gives the lock back.
-        taken.is_ok().then(|| Guard(self))
-    }
-
-    fn lock(&self) -> Guard<'_, T> {
-        if let Some(guard) = self.try_lock() {
-            return guard;
-        }
-        while self.lock.swap(AWAITED, Ordering::Acquire) != FREE {
-            futex(&self.lock, libc::FUTEX_WAIT, AWAITED);
-        }
-        Guard(self)
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn wake_one(lock: &AtomicU32) {
-    futex(lock, libc::FUTEX_WAKE, 1);
-}
-
-/// `futex(2)`. What it returns does not matter: who waits looks again, and whom to wake there is none.
-fn futex(lock: &AtomicU32, operation: libc::c_int, value: u32) {
-    let (operation, forever) = (operation | libc::FUTEX_PRIVATE_FLAG, std::ptr::null::<libc::timespec>());
-    // SAFETY: the word is aligned, and there for the time of the call; there is no other memory.
-    unsafe { libc::syscall(libc::SYS_futex, lock.as_ptr(), operation, value, forever) };
-}
-
-impl<'l, T> Guard<'l, T> {
-    /// Gives the lock back. True if somebody may be asleep until then, whom the caller has to wake.
-    #[inline(always)]
-    fn leave(self) -> bool {
-        let Guard(locked) = *ManuallyDrop::new(self);
-        locked.lock.swap(FREE, Ordering::Release) == AWAITED
-    }
-}
-
-impl<T> Drop for Guard<'_, T> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        if Guard(self.0).leave() {
-            wake_one(&self.0.lock);
-        }
-    }
-}
-
-impl<T> Deref for Guard<'_, T> {
-    type Target = T;
-
-    #[inline(always)]
-    fn deref(&self) -> &T {
-        // SAFETY: there is one guard at a time, and this borrows it.
-        unsafe { &*self.0.value.get() }
-    }
-}
-
-impl<T> DerefMut for Guard<'_, T> {
-    #[inline(always)]
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as in `deref`; it is borrowed exclusively.
-        unsafe { &mut *self.0.value.get() }
     }
 }
 
@@ -524,6 +496,7 @@ fn invalid(message: String) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::panic::{RefUnwindSafe, UnwindSafe};
     use std::sync::mpsc::{Receiver, channel};
 
     fn take(pool: &BufferPool, id: u16, length: u32) -> Option<Buffer> {
@@ -592,23 +565,6 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_waited_for() {
-        const ROUNDS: u64 = if cfg!(miri) { 30 } else { 500 };
-        let count = Locked::new(0);
-        let add = || (0..ROUNDS).for_each(|_| *count.lock() += 1);
-        let guard = count.lock();
-        assert!(count.try_lock().is_none());
-        std::thread::scope(|scope| {
-            (0..4).for_each(|_| drop(scope.spawn(add)));
-            while count.lock.load(Ordering::Relaxed) != AWAITED {
-                std::thread::yield_now();
-            }
-            drop(guard);
-        });
-        assert_eq!(*count.lock(), 4 * ROUNDS);
-    }
-
-    #[test]
     fn a_buffer_that_had_to_wait_for_the_lock_wakes_the_ring_all_the_same() {
         let pool = BufferPool::new(1, 8).unwrap();
         let held = take(&pool, 0, 8);
@@ -617,11 +573,11 @@ mod tests {
         let guard = pool.shared.state.lock();
         std::thread::scope(|scope| {
             scope.spawn(|| drop(held));
-            while pool.shared.state.lock.load(Ordering::Relaxed) != AWAITED {
+            while !pool.shared.state.is_awaited() {
                 std::thread::yield_now();
             }
             assert!(guard.leave(), "somebody is asleep");
-            wake_one(&pool.shared.state.lock);
+            pool.shared.state.wake();
         });
         assert!(!pool.shared.state.lock().awaited, "which is forgotten when the ring was woken");
         assert_eq!(pool.available(), 1);
@@ -629,7 +585,7 @@ mod tests {
 
     #[test]
     fn what_holds_a_buffer_may_go_anywhere() {
-        fn goes_anywhere<T: Send + Sync + std::panic::UnwindSafe + RefUnwindSafe>() {}
+        fn goes_anywhere<T: Send + Sync + UnwindSafe + RefUnwindSafe>() {}
         goes_anywhere::<BufferPool>();
         goes_anywhere::<Buffer>();
         goes_anywhere::<crate::Completion>();

@@ -91,20 +91,38 @@ impl From<&net::SocketAddr> for Address {
     }
 }
 
-pub(super) fn v4_of(v4: &libc::sockaddr_in) -> SocketAddrV4 {
-    SocketAddrV4::new(v4.sin_addr.s_addr.to_ne_bytes().into(), u16::from_be(v4.sin_port))
-}
-
-pub(super) fn v6_of(v6: &libc::sockaddr_in6) -> SocketAddrV6 {
-    let (ip, port) = (v6.sin6_addr.s6_addr.into(), u16::from_be(v6.sin6_port));
-    SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id)
+/// The Internet address in a `struct sockaddr`, if it is one of these.
+pub(super) fn of_internet(name: &[u8]) -> Option<SocketAddr> {
+    let (family, rest) = name.split_first_chunk()?;
+    let (port, rest) = rest.split_first_chunk()?;
+    let port = u16::from_be_bytes(*port);
+    match i32::from(libc::sa_family_t::from_ne_bytes(*family)) {
+        libc::AF_INET if name.len() >= size_of::<libc::sockaddr_in>() => {
+            let ip: [u8; 4] = *rest.first_chunk()?;
+            Some((ip, port).into())
+        }
+        libc::AF_INET6 => {
+            let (flow, rest) = rest.split_first_chunk()?;
+            let (ip, rest) = rest.split_first_chunk::<16>()?;
+            let (flow, scope) = (u32::from_ne_bytes(*flow), u32::from_ne_bytes(*rest.first_chunk()?));
+            Some(SocketAddrV6::new((*ip).into(), port, flow, scope).into())
+        }
+        _ => None,
+    }
 }
 
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::V4(v4) => write!(f, "Address({})", v4_of(v4)),
-            Kind::V6(v6) => write!(f, "Address({})", v6_of(v6)),
+            Kind::V4(v4) => {
+                let ip = v4.sin_addr.s_addr.to_ne_bytes().into();
+                write!(f, "Address({})", SocketAddrV4::new(ip, u16::from_be(v4.sin_port)))
+            }
+            Kind::V6(v6) => {
+                let (ip, port) = (v6.sin6_addr.s6_addr.into(), u16::from_be(v6.sin6_port));
+                let v6 = SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id);
+                write!(f, "Address({v6})")
+            }
             Kind::Unix(_, length) => write!(f, "Address(unix, {length} bytes)"),
         }
     }
@@ -125,6 +143,22 @@ mod tests {
             panic!("it is one of IPv6");
         };
         assert_eq!((raw.sin6_flowinfo, raw.sin6_scope_id), (5, 3));
+    }
+
+    #[test]
+    fn what_the_kernel_wrote_is_read() {
+        for address in ["127.0.0.1:7777", "[fe80::1%3]:80"] {
+            let address: SocketAddr = address.parse().unwrap();
+            let raw = Address::from(address);
+            let (start, length) = raw.raw();
+            // SAFETY: so much is there, without gaps.
+            let name = unsafe { std::slice::from_raw_parts(start.cast::<u8>(), length as usize) };
+            assert_eq!(of_internet(name), Some(address));
+            for length in 0..name.len() {
+                assert_eq!(of_internet(&name[..length]), None, "no part of an address is one");
+            }
+        }
+        assert_eq!(of_internet(&[0; 32]), None, "`AF_UNSPEC`");
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(crate) enum Aside {
     Pieces(Pieces),
     /// One piece, for this address.
     Datagram(Header, Piece, Address),
+    /// Pieces of what is connected.
+    Message(Header, Pieces),
 }
 
 impl Aside {
@@ -36,8 +38,9 @@ impl Aside {
             Aside::Pieces(pieces) => pieces.as_slice().as_ptr().expose_provenance() as u64,
             Aside::Datagram(header, piece, address) => {
                 let (name, length) = address.raw();
-                header.lead_to(name.expose_provenance(), length, piece)
+                header.lead_to(name.expose_provenance(), length, std::slice::from_ref(piece))
             }
+            Aside::Message(header, pieces) => header.lead_to(0, 0, pieces.as_slice()),
         }
     }
 }
@@ -61,10 +64,16 @@ const _: () = assert!(offset_of!(Header, pieces) == offset_of!(libc::msghdr, msg
 const _: () = assert!(offset_of!(Header, flags) == offset_of!(libc::msghdr, msg_flags));
 
 impl Header {
-    /// Makes it say where a name and one piece are. Returns where itself is.
-    pub(crate) fn lead_to(&mut self, name: usize, name_length: libc::socklen_t, piece: &Piece) -> u64 {
-        let pieces = (&raw const *piece).expose_provenance();
-        *self = Header { name, name_length, pieces, piece_count: 1, ..Header::default() };
+    /// One whose pieces are buffers of a pool, behind room for a name of so many bytes.
+    pub(crate) const fn with_room_for_name(name_length: libc::socklen_t) -> Header {
+        Header { name: 0, name_length, pieces: 0, piece_count: 0, control: 0, control_length: 0, flags: 0 }
+    }
+
+    /// Makes it say where a name and pieces are. Returns where itself is.
+    pub(crate) fn lead_to(&mut self, name: usize, name_length: libc::socklen_t, pieces: &[Piece]) -> u64 {
+        let (address, piece_count) = (pieces.as_ptr().expose_provenance(), pieces.len());
+        *self = Header { pieces: address, piece_count, ..Header::with_room_for_name(name_length) };
+        self.name = name;
         (&raw mut *self).expose_provenance() as u64
     }
 }
@@ -96,21 +105,29 @@ pub(crate) enum Pieces {
 impl Pieces {
     const FEW: usize = 4;
 
-    pub(crate) fn new(pieces: &[Piece]) -> Pieces {
-        let mut few = [Piece::default(); Self::FEW];
-        match few.get_mut(..pieces.len()) {
-            Some(places) => {
-                places.copy_from_slice(pieces);
-                Pieces::Few(few, pieces.len())
-            }
-            None => Pieces::Many(pieces.into()),
-        }
+    pub(crate) fn len(&self) -> usize {
+        self.as_slice().len()
     }
 
     fn as_slice(&self) -> &[Piece] {
         match self {
             Pieces::Few(few, count) => &few[..*count],
             Pieces::Many(many) => many,
+        }
+    }
+}
+
+impl FromIterator<Piece> for Pieces {
+    fn from_iter<I: IntoIterator<Item = Piece>>(pieces: I) -> Pieces {
+        let mut pieces = pieces.into_iter();
+        let (mut few, mut count) = ([Piece::default(); Self::FEW], 0);
+        for (place, piece) in few.iter_mut().zip(&mut pieces) {
+            *place = piece;
+            count += 1;
+        }
+        match pieces.next() {
+            None => Pieces::Few(few, count),
+            Some(next) => Pieces::Many(few.into_iter().chain([next]).chain(pieces).collect()),
         }
     }
 }
@@ -122,9 +139,8 @@ mod tests {
     #[test]
     fn pieces_are_where_they_are_said_to_be() {
         for count in [0, 1, Pieces::FEW, Pieces::FEW + 1, 100] {
-            let pieces: Vec<Piece> =
-                (0..count).map(|number| Piece { address: number, length: 2 * number }).collect();
-            let mut aside = Aside::Pieces(Pieces::new(&pieces));
+            let pieces = (0..count).map(|number| Piece { address: number, length: 2 * number }).collect();
+            let mut aside = Aside::Pieces(pieces);
             let address = std::ptr::with_exposed_provenance::<libc::iovec>(aside.settle() as usize);
             for number in 0..count {
                 // SAFETY: there are so many.

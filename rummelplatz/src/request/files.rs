@@ -164,8 +164,8 @@ pub fn readv_at<'d, const N: usize>(
     buffers: [&'d mut [u8]; N],
     offset: u64,
 ) -> Request<'d> {
-    let pieces = buffers.map(|buffer| Piece::new(buffer.as_mut_ptr(), buffer.len()));
-    vectored(opcode::Readv::CODE, file, &pieces, offset)
+    let pieces = buffers.into_iter().map(|buffer| Piece::new(buffer.as_mut_ptr(), buffer.len())).collect();
+    vectored(opcode::Readv::CODE, file, pieces, offset)
 }
 
 /// As [`readv_at`], from the current position: for pipes, sockets and other streams.
@@ -194,8 +194,8 @@ pub fn writev_at<'d, const N: usize>(
     buffers: [&'d [u8]; N],
     offset: u64,
 ) -> Request<'d> {
-    let pieces = buffers.map(|buffer| Piece::new(buffer.as_ptr(), buffer.len()));
-    vectored(opcode::Writev::CODE, file, &pieces, offset)
+    let pieces = buffers.iter().map(|buffer| Piece::new(buffer.as_ptr(), buffer.len())).collect();
+    vectored(opcode::Writev::CODE, file, pieces, offset)
 }
 
 /// As [`writev_at`], at the current position: for pipes, sockets and other streams.
@@ -203,10 +203,10 @@ pub fn writev<'d, const N: usize>(file: &'d impl Target, buffers: [&'d [u8]; N])
     writev_at(file, buffers, CURRENT_POSITION)
 }
 
-fn vectored<'d>(opcode: u8, file: &'d impl Target, pieces: &[Piece], offset: u64) -> Request<'d> {
+fn vectored<'d>(opcode: u8, file: &'d impl Target, pieces: Pieces, offset: u64) -> Request<'d> {
     let Named { descriptor, place } = file.named();
     let entry = Usual { offset, length: length(pieces.len()), ..bare(opcode.into(), descriptor) };
-    Parts::beside_on(entry, place, Aside::Pieces(Pieces::new(pieces))).request()
+    Parts::beside_on(entry, place, Aside::Pieces(pieces)).request()
 }
 
 /// Reads again and again, each time into a buffer of `pool` (`IORING_OP_READ_MULTISHOT`, since 6.7): of pipes,

@@ -28,7 +28,7 @@
 //! |---|---|---|
 //! | time | [`timeout`], [`timeout_at`], [`timeout_at_time`] | [`timeout_multi`], [`timeout_multi_times`] |
 //! | connections | [`socket`], [`bind`], [`listen`], [`accept`], [`connect`], [`shutdown`] | [`accept_multi`] |
-//! | bytes of sockets | [`recv`], [`recv_from`], [`send`], [`send_to`], [`send_zc`], [`send_zc_fixed`] | [`recv_multi`] |
+//! | bytes of sockets | [`recv`], [`recv_from`], [`send`], [`send_to`], [`send_vectored`], [`send_zc`], [`send_zc_fixed`] | [`recv_multi`], [`recv_multi_bundle`], [`recv_from_multi`] |
 //! | bytes of files, pipes and all else | [`read_at`], [`readv_at`], [`read_fixed_at`], [`write_at`], [`writev_at`], [`write_fixed_at`], each also without `_at`; [`splice`] | [`read_multi`] |
 //! | files | [`openat`], [`fsync`], [`fdatasync`], [`fallocate`], [`ftruncate`], [`fadvise`], [`fstat`] | |
 //! | names | [`statx`], [`unlinkat`], [`renameat`], [`linkat`], [`symlinkat`], [`mkdirat`], [`rmdirat`] | |
@@ -61,6 +61,7 @@ use crate::user_data::UserData;
 
 mod address;
 mod aside;
+mod datagram;
 mod entry;
 mod files;
 mod general;
@@ -78,6 +79,7 @@ use sqe::Usual;
 pub(crate) use aside::Aside;
 
 pub use address::Address;
+pub use datagram::Datagram;
 pub use files::*;
 pub use general::*;
 pub use paths::*;
@@ -458,6 +460,9 @@ impl<'d> Parts<'d> {
 
     fn stream(mut self) -> Stream<'d> {
         self.facts.flags.insert(Flags::STREAM);
+        if self.facts.yields.is_manifold() {
+            self.facts.flags.insert(Flags::MANIFOLD);
+        }
         Stream { parts: self, borrows: PhantomData }
     }
 
@@ -474,7 +479,8 @@ impl<'d> Parts<'d> {
         }
         // Nobody could send the rest, or not before what comes next.
         if flags.contains(Flags::DETACHED | Flags::IN_CHAIN)
-            && let Prepared::Usual(entry) | Prepared::Indexed(entry, _) = &mut prepared
+            && let Prepared::Usual(entry) | Prepared::Indexed(entry, _) | Prepared::Beside(entry, _) =
+                &mut prepared
         {
             entry.send_whole();
         }
@@ -629,6 +635,10 @@ pub(crate) fn arm_again<D>(
     }
     old.opcode = facts.opcode;
     old.yields = facts.yields;
+    old.flags.remove(Flags::MANIFOLD);
+    if facts.yields.is_manifold() {
+        old.flags.insert(Flags::MANIFOLD);
+    }
     Some(Placed { prepared, user_data, timing: None })
 }
 

@@ -1,10 +1,10 @@
 //! Where a datagram came from.
 
 use std::fmt;
-use std::mem;
 use std::net::SocketAddr;
+use std::slice;
 
-use super::address::{v4_of, v6_of};
+use super::address;
 use super::aside::{Header, Piece};
 
 /// Where a datagram came from, as [`recv_from`](super::recv_from) finds out: kept in the data of the request.
@@ -28,7 +28,7 @@ use super::aside::{Header, Piece};
 pub struct Peer {
     header: Header,
     piece: Piece,
-    name: libc::sockaddr_storage,
+    name: [u8; size_of::<libc::sockaddr_storage>()],
 }
 
 impl Default for Peer {
@@ -40,8 +40,7 @@ impl Default for Peer {
 impl Peer {
     /// Nobody.
     pub fn new() -> Peer {
-        // SAFETY: it is made of numbers.
-        let name = unsafe { mem::zeroed() };
+        let name = [0; size_of::<libc::sockaddr_storage>()];
         Peer { header: Header::default(), piece: Piece::default(), name }
     }
 
@@ -49,25 +48,13 @@ impl Peer {
     pub(crate) fn receive(&mut self, piece: Piece) -> u64 {
         let Peer { header, piece: place, name } = self;
         *place = piece;
-        header.lead_to((&raw mut *name).expose_provenance(), size_of_val(name) as libc::socklen_t, place)
+        let length = name.len() as libc::socklen_t;
+        header.lead_to(name.as_mut_ptr().expose_provenance(), length, slice::from_ref(place))
     }
 
     /// The Internet address, if there is one and it is of that kind.
     pub fn address(&self) -> Option<SocketAddr> {
-        let (name, length) = (&raw const self.name, self.header.name_length as usize);
-        match i32::from(self.name.ss_family) {
-            libc::AF_INET if length >= size_of::<libc::sockaddr_in>() => {
-                // SAFETY: it is of this kind, and lies in larger memory that is aligned for all kinds.
-                let v4 = unsafe { name.cast::<libc::sockaddr_in>().read() };
-                Some(v4_of(&v4).into())
-            }
-            libc::AF_INET6 if length >= size_of::<libc::sockaddr_in6>() => {
-                // SAFETY: as above.
-                let v6 = unsafe { name.cast::<libc::sockaddr_in6>().read() };
-                Some(v6_of(&v6).into())
-            }
-            _ => None,
-        }
+        address::of_internet(self.name.get(..self.header.name_length as usize)?)
     }
 }
 

@@ -9,7 +9,7 @@ use io_uring::opcode;
 use super::aside::{Header, Piece};
 use super::entry::{bare, fd, on_memory, with_priority};
 use super::sqe::{self, Usual};
-use super::{Address, Aside, Fixed, Parts, Peer, Request, Stream};
+use super::{Address, Aside, Fixed, Parts, Peer, Request, Stream, datagram};
 use crate::buffers::BufferPool;
 use crate::facts::Yields;
 use crate::fixed::FixedSlice;
@@ -103,10 +103,39 @@ pub fn recv_uninit<'d>(socket: &'d impl AsFd, buffer: &'d mut [MaybeUninit<u8>])
 /// sees `ENOBUFS` with [`more`](crate::Completion::more) true; if it gives the data back, the stream
 /// goes on as soon as a [`Buffer`](crate::Buffer) is dropped.
 pub fn recv_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
-    const IORING_RECV_MULTISHOT: u32 = 1 << 1;
     let opcode = with_priority(opcode::Recv::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
     Parts::from_pool(bare(opcode, fd(socket)), pool).stream()
 }
+
+/// As [`recv_multi`], but a completion may be about several buffers: all that had arrived
+/// (`IORING_RECVSEND_BUNDLE`, since 6.10; `EINVAL` before).
+///
+/// They come out of [`into_buffers`](crate::Completion::into_buffers); at the end there is none. Worth it where messages
+/// are larger than the buffers: what takes one completion for each takes one for all. [`send_vectored`] sends them on.
+pub fn recv_multi_bundle<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
+    const IORING_RECVSEND_BUNDLE: u32 = 1 << 4;
+    let priority = IORING_RECV_MULTISHOT | IORING_RECVSEND_BUNDLE;
+    let opcode = with_priority(opcode::Recv::CODE, priority) | sqe::BUFFER_SELECT;
+    Parts::from_pool(bare(opcode, fd(socket)), pool).yielding(Yields::Bundle).stream()
+}
+
+/// Receives datagrams again and again, and from whom, each into a buffer of `pool` (`IORING_OP_RECVMSG` with
+/// `IORING_RECV_MULTISHOT`, since 6.0).
+///
+/// They come out of [`into_datagram`](crate::Completion::into_datagram). Of each buffer,
+/// [`Datagram::OVERHEAD`](crate::Datagram::OVERHEAD) bytes are for what the kernel says of its datagram; buffers smaller
+/// than that end the stream with `EFAULT`. What does not fit into the rest is lost, as
+/// [`is_truncated`](crate::Datagram::is_truncated) says. When the pool has run out, it is as with [`recv_multi`].
+///
+/// An empty datagram ends nothing, unless it comes from nobody: so does the end of a socket that is none for datagrams.
+pub fn recv_from_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
+    let opcode = with_priority(opcode::RecvMsg::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
+    let address = (&raw const datagram::ASKED).expose_provenance() as u64;
+    let entry = Usual { address, length: 1, ..bare(opcode, fd(socket)) };
+    Parts::from_pool(entry, pool).yielding(Yields::Datagram).stream()
+}
+
+const IORING_RECV_MULTISHOT: u32 = 1 << 1;
 
 /// Sends what the socket takes of `buffer` (`IORING_OP_SEND`, since 5.6). The result is a number of
 /// bytes.
@@ -116,6 +145,20 @@ pub fn recv_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
 #[inline]
 pub fn send<'d>(socket: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
     transfer(opcode::Send::CODE, socket, buffer.as_ptr(), buffer.len(), libc::MSG_NOSIGNAL as u32)
+}
+
+/// Sends what the socket takes of these pieces, in order (`IORING_OP_SENDMSG`, since 5.3), as `sendmsg(2)`. The result is
+/// a number of bytes.
+///
+/// Such as [`Buffers`](crate::Buffers) that were received. Pieces after the 1024th are left out (`UIO_MAXIOV`): check how
+/// much was done. More than four pieces take an allocation. Otherwise as [`send`]. For a number of pieces that is known,
+/// and for other files than sockets, there is [`writev`](super::writev).
+pub fn send_vectored<'d>(socket: &'d impl AsFd, pieces: impl IntoIterator<Item = &'d [u8]>) -> Request<'d> {
+    let pieces = pieces.into_iter().take(libc::UIO_MAXIOV as usize);
+    let pieces = pieces.map(|piece| Piece::new(piece.as_ptr(), piece.len()));
+    let op_flags = libc::MSG_NOSIGNAL as u32;
+    let entry = Usual { length: 1, op_flags, ..bare(opcode::SendMsg::CODE.into(), fd(socket)) };
+    Parts::beside(entry, Aside::Message(Header::default(), pieces.collect())).request()
 }
 
 /// Receives a datagram into `buffer`, and from whom into `peer` (`IORING_OP_RECVMSG`, since 5.3), as `recvfrom(2)`. The

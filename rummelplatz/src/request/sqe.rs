@@ -96,7 +96,7 @@ impl Usual {
     /// Makes a send go out whole or fail (`MSG_WAITALL`, since 5.19; without a copy since 6.0); entries of other opcodes
     /// stay as they are.
     pub(crate) fn send_whole(&mut self) {
-        if matches!(self.opcode as u8, opcode::Send::CODE | opcode::SendZc::CODE) {
+        if matches!(self.opcode as u8, opcode::Send::CODE | opcode::SendMsg::CODE | opcode::SendZc::CODE) {
             self.op_flags |= libc::MSG_WAITALL as u32;
         }
     }

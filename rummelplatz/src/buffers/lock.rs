@@ -1,0 +1,128 @@
+//! A lock of our own: most of what std's would do is about panics, and none happens under it.
+
+use std::cell::UnsafeCell;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::panic::RefUnwindSafe;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A value under a lock that is not poisoned: three states, as in "Futexes Are Tricky" (Drepper).
+pub(super) struct Locked<T> {
+    lock: AtomicU32,
+    value: UnsafeCell<T>,
+}
+
+const FREE: u32 = 0;
+const TAKEN: u32 = 1;
+/// Taken, and somebody may be asleep until it is free.
+const AWAITED: u32 = 2;
+
+// SAFETY: there is one guard at a time; that may be in any thread, or be shared by several.
+unsafe impl<T: Send + Sync> Sync for Locked<T> {}
+
+// No user's code runs under the lock, so no panic leaves anything half done.
+impl<T> RefUnwindSafe for Locked<T> {}
+
+/// The one way to the value of a [`Locked`].
+pub(super) struct Guard<'l, T>(&'l Locked<T>);
+
+impl<T> Locked<T> {
+    pub(super) fn new(value: T) -> Locked<T> {
+        Locked { lock: AtomicU32::new(FREE), value: UnsafeCell::new(value) }
+    }
+
+    #[inline(always)]
+    pub(super) fn try_lock(&self) -> Option<Guard<'_, T>> {
+        let taken = self.lock.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed);
+        // Only then is there a guard, whose drop gives the lock back.
+        taken.is_ok().then(|| Guard(self))
+    }
+
+    pub(super) fn lock(&self) -> Guard<'_, T> {
+        if let Some(guard) = self.try_lock() {
+            return guard;
+        }
+        while self.lock.swap(AWAITED, Ordering::Acquire) != FREE {
+            futex(&self.lock, libc::FUTEX_WAIT, AWAITED);
+        }
+        Guard(self)
+    }
+
+    /// Wakes one who is asleep until it is free.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn wake(&self) {
+        futex(&self.lock, libc::FUTEX_WAKE, 1);
+    }
+
+    /// Whether somebody may be asleep until it is free.
+    #[cfg(test)]
+    pub(super) fn is_awaited(&self) -> bool {
+        self.lock.load(Ordering::Relaxed) == AWAITED
+    }
+}
+
+/// `futex(2)`. What it returns does not matter: who waits looks again, and whom to wake there is none.
+fn futex(lock: &AtomicU32, operation: libc::c_int, value: u32) {
+    let (operation, forever) = (operation | libc::FUTEX_PRIVATE_FLAG, std::ptr::null::<libc::timespec>());
+    // SAFETY: the word is aligned, and there for the time of the call; there is no other memory.
+    unsafe { libc::syscall(libc::SYS_futex, lock.as_ptr(), operation, value, forever) };
+}
+
+impl<'l, T> Guard<'l, T> {
+    /// Gives the lock back. True if somebody may be asleep until then, whom the caller has to wake.
+    #[inline(always)]
+    pub(super) fn leave(self) -> bool {
+        let Guard(locked) = *ManuallyDrop::new(self);
+        locked.lock.swap(FREE, Ordering::Release) == AWAITED
+    }
+}
+
+impl<T> Drop for Guard<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if Guard(self.0).leave() {
+            self.0.wake();
+        }
+    }
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: there is one guard at a time, and this borrows it.
+        unsafe { &*self.0.value.get() }
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`; it is borrowed exclusively.
+        unsafe { &mut *self.0.value.get() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_waited_for() {
+        const ROUNDS: u64 = if cfg!(miri) { 30 } else { 500 };
+        let count = Locked::new(0);
+        let add = || (0..ROUNDS).for_each(|_| *count.lock() += 1);
+        let guard = count.lock();
+        assert!(count.try_lock().is_none());
+        std::thread::scope(|scope| {
+            (0..4).for_each(|_| drop(scope.spawn(add)));
+            while !count.is_awaited() {
+                std::thread::yield_now();
+            }
+            drop(guard);
+        });
+        assert_eq!(*count.lock(), 4 * ROUNDS);
+    }
+}
