@@ -8,7 +8,7 @@ use crate::error::SubmitError;
 use crate::facts::{Facts, Flags};
 use crate::queue::Cqe;
 use crate::request::{self, Record, Slab};
-use crate::settle::{Settled, Timed, settle, settle_timer, withdraw};
+use crate::settle::{Settled, Timed, is_not_over, settle, settle_timer, withdraw};
 use crate::slab::{Lent, Occupied};
 
 /// After how many times that the pool was empty though nobody holds a buffer of it a stream ends. Once
@@ -121,6 +121,8 @@ pub trait AnySlab {
     fn withdraw(&mut self, user_data: u64);
     /// Settles the completion of a request's timer.
     fn settle_timer(&mut self, core: &mut Core, timer: Cqe) -> Timed;
+    /// Which request a cancel of this name was to end, if the kernel still has it.
+    fn is_not_over(&mut self, cancel: u64) -> Option<u64>;
     /// Goes on with a stream that waited for a buffer.
     fn unpark(&mut self, core: &mut Core, user_data: u64);
     /// Takes in data that another thread sent. False if it is not of the right type or is refused.
@@ -184,6 +186,10 @@ impl<D: 'static> AnySlab for Slab<D> {
 
     fn settle_timer(&mut self, core: &mut Core, timer: Cqe) -> Timed {
         settle_timer(core, self, timer)
+    }
+
+    fn is_not_over(&mut self, cancel: u64) -> Option<u64> {
+        is_not_over(self, cancel)
     }
 
     fn unpark(&mut self, core: &mut Core, user_data: u64) {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use io_uring::opcode;
 
+use crate::asked_again::AskedAgain;
 use crate::backlog::Backlog;
 use crate::buffers::BufferPool;
 use crate::clock::{Clock, Watch};
@@ -41,12 +42,16 @@ pub struct Core {
     parked: Vec<Parked>,
     /// Streams that went on after they were to end.
     insistent: Vec<u64>,
+    /// Requests that no cancel has found yet.
+    asked_again: AskedAgain,
     pub(crate) phase: Phase,
     /// What every request that is accepted now is marked with: whether it is late.
     pub(crate) mark: Flags,
     /// Why nothing is accepted, if so.
     closed: Option<SubmitError>,
     pub(crate) in_flight: usize,
+    /// How many of those have ended, but for the timer of their deadline.
+    pub(crate) half_ended: usize,
     /// How many of those in flight were submitted during teardown.
     pub(crate) late: usize,
     /// The slot of the stream that was delivered last, until what its handler returned is dealt with.
@@ -118,10 +123,12 @@ impl Core {
             links: Vec::new(),
             parked: Vec::new(),
             insistent: Vec::new(),
+            asked_again: AskedAgain::new(),
             phase: Phase::Idle,
             mark: Flags::EMPTY,
             closed,
             in_flight: 0,
+            half_ended: 0,
             late: 0,
             lent: None,
             own_seen: 0,
@@ -382,6 +389,10 @@ impl Core {
         let mut wake = None;
         while let Some(placed) = self.backlog.pop() {
             let user_data = placed.user_data();
+            if UserData::cancelled_tag(user_data).is_some() {
+                self.cancels = self.cancels.saturating_sub(1);
+                continue;
+            }
             if UserData::tag(user_data) != 0 && !mutant::is("the backlog is forgotten") {
                 let ends_well = mutant::is("what was never submitted ends well");
                 self.end_without_kernel(user_data, if ends_well { 0 } else { -libc::ECANCELED });
@@ -392,6 +403,9 @@ impl Core {
                 Some(Control::Cancel) => self.cancels = self.cancels.saturating_sub(1),
                 // The next run needs it.
                 Some(Control::Wake) => wake = Some(placed),
+                Some(Control::Again) => {
+                    self.asked_again.end_of_pause();
+                }
                 Some(Control::Untracked) | None => {}
             }
         }
@@ -504,6 +518,7 @@ impl Core {
     pub(crate) fn forget_parked(&mut self) {
         self.parked.clear();
         self.insistent.clear();
+        self.asked_again.forget();
     }
 
     // ---- completions --------------------------------------------------------------------------
@@ -604,8 +619,7 @@ impl Core {
     pub(crate) fn unclaimed(&mut self, cqe: Cqe) -> bool {
         match Control::from_bits(cqe.user_data) {
             Some(Control::Cancel) => {
-                // A message from another ring could say the same: never below zero.
-                self.cancels = self.cancels.saturating_sub(1);
+                self.count_answer();
                 false
             }
             Some(Control::Wake) => {
@@ -620,6 +634,12 @@ impl Core {
                 }
                 true
             }
+            Some(Control::Again) => {
+                for user_data in self.asked_again.end_of_pause().to_vec() {
+                    self.cancel(user_data);
+                }
+                false
+            }
             Some(Control::Untracked) => false,
             None => {
                 self.counters.foreign += 1;
@@ -630,11 +650,35 @@ impl Core {
 
     // ---- control entries ----------------------------------------------------------------------
 
-    /// Asks the kernel for the end of a request.
+    /// Asks the kernel for the end of a request, again if it does not find it.
     pub(crate) fn cancel(&mut self, user_data: u64) {
         let entry = opcode::AsyncCancel::new(user_data).build();
         self.cancels += 1;
+        self.push_control(Placed::control(entry, UserData::of_cancel(user_data)));
+    }
+
+    /// Asks the kernel for the end of a request, or of a timer, whatever the answer: because it ends anyway, or because
+    /// somebody else asks again.
+    pub(crate) fn cancel_once(&mut self, user_data: u64) {
+        let entry = opcode::AsyncCancel::new(user_data).build();
+        self.cancels += 1;
         self.push_control(Placed::control(entry, Control::Cancel as u64));
+    }
+
+    /// The kernel has answered a [`cancel`](Self::cancel).
+    pub(crate) fn count_answer(&mut self) {
+        // A message from another ring could say the same: never below zero.
+        self.cancels = self.cancels.saturating_sub(1);
+    }
+
+    /// Has a request be cancelled again after a pause, because the kernel has not found it.
+    pub(crate) fn cancel_later(&mut self, user_data: u64) {
+        if self.phase.is_teardown() || mutant::is("a cancel is not repeated") {
+            return;
+        }
+        if let Some(pause) = self.asked_again.not_found(user_data) {
+            self.push_control(Placed::alarm(pause, Control::Again as u64));
+        }
     }
 
     /// Has an entry wait for all that came before it, as if that were the end of it.

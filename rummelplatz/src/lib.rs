@@ -84,6 +84,7 @@
 pub mod __private;
 
 mod any_slab;
+mod asked_again;
 mod backlog;
 mod block;
 mod buffers;

@@ -84,7 +84,9 @@ pub(crate) struct View {
     /// Entries that the kernel has not taken in, be they in the submission queue or behind it.
     pub(crate) queued: usize,
     pub(crate) in_flight: usize,
-    /// How many of these were submitted since the teardown began.
+    /// How many of these have ended, but for a timer.
+    pub(crate) half_ended: usize,
+    /// How many of those in flight were submitted since the teardown began.
     pub(crate) late: usize,
     /// Cancels that were sent and not answered.
     pub(crate) cancels: usize,
@@ -122,8 +124,8 @@ pub(crate) struct Teardown {
     limits: Limits,
     /// Something moved since the last wave; at the beginning, everything has.
     moved: bool,
-    /// How many requests were in flight at the last step.
-    in_flight: usize,
+    /// How many requests had not ended at the last step, be it but for a timer.
+    left: usize,
     /// Late requests have been included in a wave.
     grace_over: bool,
     /// How long the next wait may be: grows while nothing moves.
@@ -138,7 +140,7 @@ impl Teardown {
     const LONG: Duration = Duration::from_millis(80);
 
     pub(crate) fn new(limits: Limits) -> Teardown {
-        Teardown { limits, moved: true, in_flight: 0, grace_over: false, patience: Self::SHORT }
+        Teardown { limits, moved: true, left: 0, grace_over: false, patience: Self::SHORT }
     }
 
     /// Whether handlers may still submit.
@@ -156,8 +158,9 @@ impl Teardown {
 
     /// Decides the next step.
     pub(crate) fn step(&mut self, view: View) -> Step {
-        let View { elapsed, queued, in_flight, late, cancels } = view;
-        let ended = in_flight < std::mem::replace(&mut self.in_flight, in_flight);
+        let View { elapsed, queued, in_flight, half_ended, late, cancels } = view;
+        let left = in_flight - half_ended.min(in_flight);
+        let ended = left < std::mem::replace(&mut self.left, left);
         if self.limits.deadline.is_some_and(|deadline| elapsed >= deadline) {
             // Cancels own no memory: they alone are no reason to leak.
             return if in_flight == 0 { Step::Finish } else { Step::Abandon };
@@ -203,7 +206,8 @@ mod tests {
 
     const LIMITS: Limits = Limits { grace: Duration::from_secs(1), deadline: Some(Duration::from_secs(5)) };
 
-    const QUIET: View = View { elapsed: Duration::ZERO, queued: 0, in_flight: 0, late: 0, cancels: 0 };
+    const QUIET: View =
+        View { elapsed: Duration::ZERO, queued: 0, in_flight: 0, half_ended: 0, late: 0, cancels: 0 };
 
     fn wait(milliseconds: u64) -> Step {
         Step::Wait(Duration::from_millis(milliseconds))

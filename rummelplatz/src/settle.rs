@@ -9,7 +9,7 @@ use crate::core::Core;
 use crate::facts::{Facts, Flags, Held, Yields};
 use crate::mutant;
 use crate::queue::Cqe;
-use crate::request::{Record, Slab};
+use crate::request::{Record, Slab, sqe};
 use crate::slab::{Calm, Lent, Plain, State};
 use crate::user_data::UserData;
 
@@ -140,10 +140,14 @@ pub(crate) fn settle<D>(
     if facts.flags.contains(Flags::TIMED) && !mutant::is("a timer is not awaited") {
         // It is told of when its timer has completed as well, whose name is that of this slot.
         if facts.flags.contains(Flags::TIMED_APART) && !mutant::is("what has ended leaves its timer") {
-            core.cancel(UserData::of_timer(cqe.user_data));
+            core.cancel_once(UserData::of_timer(cqe.user_data));
         }
         facts.flags.insert(Flags::ENDED);
-        if !facts.flags.contains(Flags::HELD) {
+        core.half_ended += 1;
+        if facts.flags.contains(Flags::HELD) {
+            // It is told of as it was posted first.
+            drop(complete(core, facts, cqe.result, cqe.flags));
+        } else {
             facts.held = Held { result: cqe.result, flags: cqe.flags };
         }
         return Settled::Silent;
@@ -202,6 +206,21 @@ pub(crate) fn withdraw<D>(slab: &mut Slab<D>, user_data: u64) -> Option<D> {
     slot.take()
 }
 
+/// Which request a cancel of this name was to end, if the kernel still has it.
+pub(crate) fn is_not_over<D>(slab: &mut Slab<D>, cancel: u64) -> Option<u64> {
+    let mut slot = slab.at(UserData::slot(cancel))?;
+    let user_data = slot.user_data();
+    if UserData::of_cancel(user_data) != cancel {
+        return None;
+    }
+    let Facts { flags, opcode, .. } = slot.meta().facts;
+    // A zero-copy send that has told of itself has ended, but for its memory.
+    let is_sent = flags.contains(Flags::HELD) && sqe::is_zero_copy(opcode);
+    let elsewhere = Flags::ENDED | Flags::PARKED | Flags::MESSAGE | Flags::IN_CHAIN;
+    let is_to_end = flags.contains(Flags::CANCELLED | Flags::TIMED_OUT);
+    (is_to_end && !is_sent && !flags.contains(elsewhere)).then_some(user_data)
+}
+
 /// What comes of the completion of a timer.
 pub enum Timed {
     /// There is no such timer.
@@ -226,11 +245,16 @@ pub(crate) fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, timer: Cqe) -
     core.settled = true;
     facts.flags.remove(Flags::TIMED);
     let errno = timer.result.wrapping_neg();
-    if matches!(errno, libc::ETIME | libc::EALREADY | libc::ENOENT) && !mutant::is("time is never up") {
+    let is_apart = facts.flags.contains(Flags::TIMED_APART);
+    // One that is apart may run its time before it is cancelled, because its request has ended.
+    let is_in_time = is_apart && facts.flags.contains(Flags::ENDED) && !mutant::is("the last is late");
+    let is_up = matches!(errno, libc::ETIME | libc::EALREADY | libc::ENOENT);
+    if is_up && !is_in_time && !mutant::is("time is never up") {
         facts.flags.insert(Flags::TIMED_OUT);
     }
     if facts.flags.contains(Flags::ENDED) {
-        facts.flags.remove(Flags::ENDED | Flags::TIMED_APART);
+        facts.flags.remove(Flags::ENDED | Flags::TIMED_APART | Flags::HELD);
+        core.half_ended -= 1;
         // As it was posted; of a zero-copy send, what was posted first is all that is told.
         let Held { result, flags } = facts.held;
         // Mostly there is nothing else to it now.
@@ -244,8 +268,8 @@ pub(crate) fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, timer: Cqe) -
     // The kernel has found the request, and cancelled it; or that was over first, or what came before it has failed.
     // If not, it has not found it where it could be cancelled; or it has never set the timer, because it could not take
     // both entries in at once.
-    let is_apart = facts.flags.contains(Flags::TIMED_APART);
     if errno != libc::ECANCELED && (errno != libc::ETIME || is_apart) {
+        facts.flags.insert(Flags::CANCELLED);
         core.cancel(user_data);
     }
     Timed::Noted
@@ -254,15 +278,14 @@ pub(crate) fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, timer: Cqe) -
 /// Whether a final completion is not the end of a stream: the kernel ran out of space for completions
 /// or of buffers, and would go on if it were asked again.
 fn was_cut(facts: &mut Facts, completion: &Completion) -> bool {
-    if facts.flags.contains(Flags::CANCELLED) {
-        return false;
-    }
     let counted = facts.ticks() > 0;
     count_tick(facts, completion);
     if counted && facts.ticks() == 0 {
         return false;
     }
-    completion.has_payload() || facts.lacks_buffers(completion.raw().result)
+    // What it carries comes before the end, also if somebody has asked for that.
+    let is_cancelled = facts.flags.contains(Flags::CANCELLED);
+    completion.has_payload() || !is_cancelled && facts.lacks_buffers(completion.raw().result)
 }
 
 /// Counts down a timer that ticks a limited number of times.

@@ -68,6 +68,18 @@ impl<R: Ring> Inner<R> {
     /// Deals with a completion that no operation claims.
     pub(crate) fn unclaimed(&mut self, cqe: Cqe) -> Unclaimed {
         let Inner { core, slabs, .. } = self;
+        if let Some(tag) = UserData::cancelled_tag(cqe.user_data) {
+            core.count_unclaimed();
+            core.count_answer();
+            let was_not_found = matches!(cqe.result.wrapping_neg(), libc::ENOENT | libc::EALREADY);
+            if was_not_found
+                && let Some(slab) = R::slab(slabs, tag)
+                && let Some(user_data) = slab.is_not_over(cqe.user_data)
+            {
+                core.cancel_later(user_data);
+            }
+            return Unclaimed::Nothing;
+        }
         let timed = UserData::timed_tag(cqe.user_data).and_then(|tag| R::slab(slabs, tag));
         let timed = timed.map_or(Timed::Foreign, |slab| slab.settle_timer(core, cqe));
         if let Timed::Ends(cqe) = timed {

@@ -167,8 +167,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// its last one is submitted, and takes as many entries of the submission queue as it has requests and deadlines.
     ///
     /// Each request has its own data and its own completion; with [`to`](Chain::to), they can be of several operations.
-    /// Those after one that has failed end with `ECANCELED`. A cancel of one that has not begun finds nothing: cancel the
-    /// one before it. A chain that is dropped takes nothing with it but its data.
+    /// Those after one that has failed end with `ECANCELED`. A cancel of one that has not begun waits until it has: cancel
+    /// the one before it. A chain that is dropped takes nothing with it but its data.
     ///
     /// ```
     /// # use rummelplatz::{request, Request, Ring, RingOperation, Submitter, SubmitError, Tag};
@@ -392,8 +392,10 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         self.inner().core.expel_file(file)
     }
 
-    /// Asks the kernel to cancel a request (`IORING_OP_ASYNC_CANCEL`, since 5.5). Its completion comes
-    /// as always: with `ECANCELED`, or with its result if the kernel was faster.
+    /// Asks the kernel to cancel a request (`IORING_OP_ASYNC_CANCEL`, since 5.5), again and again if it does not find it.
+    /// Its completion comes as always: with `ECANCELED`, with `EINTR` if a worker of the kernel was interrupted in it, or
+    /// with its result if the kernel was faster, which may also be a part of it. A stream gives what it still carries
+    /// before.
     ///
     /// False if the request is over. A key never matches another request.
     pub fn cancel(&mut self, key: Key<Op>) -> bool {

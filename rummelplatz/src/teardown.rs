@@ -135,6 +135,7 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
         elapsed: core.queue.now().saturating_sub(ending.began),
         queued: core.queued(),
         in_flight: core.in_flight,
+        half_ended: core.half_ended,
         late: core.late,
         cancels: core.cancels,
     };
@@ -238,9 +239,9 @@ fn send_wave<R: Ring>(inner: &mut Inner<R>, late: bool) {
         let unknown_to_kernel = facts.flags.contains(Flags::MESSAGE | Flags::PARKED);
         let spared = !late && facts.flags.contains(Flags::LATE);
         if !unknown_to_kernel && !spared {
-            core.cancel(user_data);
+            core.cancel_once(user_data);
             if facts.waits_for_timer() {
-                core.cancel(UserData::of_timer(user_data));
+                core.cancel_once(UserData::of_timer(user_data));
             }
             if mutant::is("cancelled is over") {
                 core.end_without_kernel(user_data, -libc::ECANCELED);

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! * **tag** names the operation. Tag 0 is the kernel's and the ring's own traffic: a plain
-//!   `user_data(0)` is ignored, [`Control`] says what the others are. `#[ring]` gives out 1 to 250. The last one is
-//!   that of the [timers](UserData::of_timer) of requests with a deadline.
+//!   `user_data(0)` is ignored, [`Control`] says what the others are. `#[ring]` gives out 1 to 250. The last two are
+//!   those of the [cancels](UserData::of_cancel) of requests, and of the [timers](UserData::of_timer) of those with a
+//!   deadline.
 //! * **slot** is the index in the slab of that operation.
 //! * **generation** is counted up whenever the slot is used again. It lies on top, so that the carry of
 //!   a count that comes round falls off the end, where one instruction sees it.
@@ -54,22 +55,43 @@ impl UserData {
         bits.overflowing_add(step)
     }
 
+    /// The tag of cancels.
+    const CANCEL: u8 = u8::MAX - 1;
     /// The tag of timers.
     const TIMER: u8 = u8::MAX;
-    const TIMER_GENERATION_SHIFT: u32 = Self::GENERATION_SHIFT + 8;
+    const SHORT_GENERATION_SHIFT: u32 = Self::GENERATION_SHIFT + 8;
 
-    /// The name of the timer of a request: its slot, its tag where a generation begins, and as much of that as is left.
-    /// A timer completes before its slot is used again, so this is enough.
+    /// The name of something that goes with a request: its slot, its tag where a generation begins, and as much of that
+    /// as is left.
+    const fn beside(bits: u64, tag: u8) -> u64 {
+        let generation = Self::generation(bits) << Self::SHORT_GENERATION_SHIFT;
+        let of_request = (Self::tag(bits) as u64) << Self::GENERATION_SHIFT;
+        generation | of_request | (Self::slot(bits) as u64) << Self::SLOT_SHIFT | tag as u64
+    }
+
+    /// The name of the timer of a request, which completes before its slot is used again.
     pub(crate) const fn of_timer(bits: u64) -> u64 {
-        let generation = Self::generation(bits) << Self::TIMER_GENERATION_SHIFT;
-        let tag = (Self::tag(bits) as u64) << Self::GENERATION_SHIFT;
-        generation | tag | (Self::slot(bits) as u64) << Self::SLOT_SHIFT | Self::TIMER as u64
+        Self::beside(bits, Self::TIMER)
+    }
+
+    /// The name of a cancel of a request. The kernel answers when it takes it in, so its slot can't have come round by
+    /// then.
+    pub(crate) const fn of_cancel(bits: u64) -> u64 {
+        Self::beside(bits, Self::CANCEL)
     }
 
     /// The tag of the request whose timer has this name, if it is that of one.
     pub(crate) const fn timed_tag(bits: u64) -> Option<u8> {
         match Self::tag(bits) {
             Self::TIMER => Some((bits >> Self::GENERATION_SHIFT) as u8),
+            _ => None,
+        }
+    }
+
+    /// The tag of the request whose cancel has this name, if it is that of one.
+    pub(crate) const fn cancelled_tag(bits: u64) -> Option<u8> {
+        match Self::tag(bits) {
+            Self::CANCEL => Some((bits >> Self::GENERATION_SHIFT) as u8),
             _ => None,
         }
     }
@@ -93,10 +115,12 @@ impl UserData {
 pub(crate) enum Control {
     /// `push_raw` and anybody's `user_data(0)`: ignored.
     Untracked = 0,
-    /// An `IORING_OP_ASYNC_CANCEL` of ours.
+    /// An `IORING_OP_ASYNC_CANCEL` of ours whose answer does not matter.
     Cancel = 1 << 8,
     /// The poll on the socket by which other threads wake the ring.
     Wake = 2 << 8,
+    /// The timer after which cancels are [repeated](crate::asked_again).
+    Again = 3 << 8,
 }
 
 impl Control {
@@ -105,10 +129,12 @@ impl Control {
         const UNTRACKED: u64 = Control::Untracked as u64;
         const CANCEL: u64 = Control::Cancel as u64;
         const WAKE: u64 = Control::Wake as u64;
+        const AGAIN: u64 = Control::Again as u64;
         match bits {
             UNTRACKED => Some(Control::Untracked),
             CANCEL => Some(Control::Cancel),
             WAKE => Some(Control::Wake),
+            AGAIN => Some(Control::Again),
             _ => None,
         }
     }

@@ -1,10 +1,12 @@
 //! Requests with a deadline: two completions, of which a handler is told once.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Duration;
@@ -12,10 +14,12 @@ use std::time::Duration;
 use rummelplatz::request::{CWD, Events, OpenOptions};
 use rummelplatz::{Completion, ControlFlow, FixedBuffer, FixedBuffers, Request, SubmitError, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Directory, Ledger, Log, Script, Tracked, complete, in_child, nameless_file,
-    open_descriptors, outcome, pipe, tcp_pair, watched,
+    Bench, BenchSubmitter, Directory, Ledger, Log, Script, Tracked, addressable, complete, forge, in_child,
+    nameless_file, open_descriptors, outcome, pipe, tcp_pair, watched,
 };
 
+/// `IORING_CQE_F_MORE`.
+const F_MORE: u32 = 1 << 1;
 const SOON: Duration = Duration::from_millis(5);
 const LATE: Duration = Duration::from_secs(100_000);
 const CANCELLED: Result<u32, i32> = Err(libc::ECANCELED);
@@ -493,5 +497,170 @@ fn the_slot_is_used_again_and_again() {
         ring.run().unwrap();
         assert_eq!(rounds.len(), ROUNDS);
         ledger.assert_all_dropped_once();
+    });
+}
+
+/// Datagrams to a receiver that takes in no more of them: its queue seems to have room, and has not. So the kernel tries
+/// again and again, in no table that a cancel looks at, until it leaves the request to a worker.
+struct Stuck {
+    socket: UnixDatagram,
+    _receiver: UnixDatagram,
+    to: SocketAddr,
+}
+
+impl Stuck {
+    fn new(name: &str) -> Stuck {
+        let name = format!("rummelplatz-{name}-{}", std::process::id());
+        let to = SocketAddr::from_abstract_name(name).unwrap();
+        let receiver = UnixDatagram::bind_addr(&to).unwrap();
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        while socket.send_to_addr(b"full", &to).is_ok() {}
+        socket.set_nonblocking(false).unwrap();
+        Stuck { socket, _receiver: receiver, to }
+    }
+
+    fn send(&mut self) -> Request<'_> {
+        request::send_to(&self.socket, b"stuck", &self.to)
+    }
+}
+
+/// One that was cancelled or, as it is left to a worker by then, interrupted.
+fn has_ended((result, timed_out): (Result<u32, i32>, bool)) -> bool {
+    matches!(result, Err(libc::ECANCELED | libc::EINTR)) && timed_out
+}
+
+#[test]
+fn what_no_cancel_finds_at_first_ends_in_time_all_the_same() {
+    watched(|| {
+        for microseconds in [0, 1, 10, 100, 1_000, 20_000] {
+            let time = Duration::from_micros(microseconds);
+            let told = told_of(Stuck::new("short"), move |it| it.send().deadline(time));
+            assert!(has_ended(told), "{time:?}: {told:?}");
+        }
+        // One look at a time.
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new().on_completion(move |completion, _, _| {
+            log.push(told(&completion));
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(8, script);
+        ring.submitter(Bench::FIRST).submit(Stuck::new("turn"), |it| it.send().deadline(SOON)).unwrap();
+        while seen.is_empty() {
+            ring.turn().unwrap();
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(has_ended(seen.take()[0]));
+    });
+}
+
+#[test]
+fn what_no_cancel_finds_at_first_ends_when_it_is_cancelled() {
+    watched(|| {
+        for from_a_handler in [false, true] {
+            let seen = Log::new();
+            let log = seen.clone();
+            let mut key = None;
+            let script =
+                Script::new().on_completion(move |completion, data: Option<Stuck>, mut submitter| {
+                    match (data, key) {
+                        (Some(_), _) => log.push(outcome(&completion)),
+                        (None, Some(key)) => assert!(submitter.cancel(key)),
+                        (None, None) => {
+                            key = submitter.submit(Some(Stuck::new("key")), |it| send_it(it)).ok();
+                            submitter.submit(None, |_| request::nop()).unwrap();
+                        }
+                    }
+                    (ControlFlow::Continue, None)
+                });
+            let mut ring = Bench::with(8, script);
+            let mut submitter = ring.submitter(Bench::FIRST);
+            if from_a_handler {
+                submitter.submit(None, |_| request::nop()).unwrap();
+            } else {
+                let key = submitter.submit(Some(Stuck::new("key")), |it| send_it(it)).unwrap();
+                assert!(submitter.cancel(key));
+            }
+            ring.run().unwrap();
+            let ended = seen.take();
+            assert!(matches!(ended[..], [Err(libc::ECANCELED | libc::EINTR)]), "{ended:?}");
+        }
+    });
+}
+
+fn send_it(stuck: &mut Option<Stuck>) -> Request<'_> {
+    match stuck {
+        Some(stuck) => stuck.send(),
+        None => request::nop(),
+    }
+}
+
+#[test]
+fn what_has_ended_in_time_was_in_time_however_late_that_is_seen() {
+    watched(|| {
+        // With a timer of its own: of what is left to workers, and of all on a ring of one entry.
+        type Build = for<'d> fn(&'d mut (File, [u8; 4])) -> Request<'d>;
+        let cases: [(u32, Result<u32, i32>, Build); 2] = [
+            (8, Ok(0), |(file, _)| request::fsync(file).deadline(4 * SOON)),
+            (1, Ok(4), |(file, bytes)| request::read_at(file, bytes, 0).deadline(4 * SOON)),
+        ];
+        for (entries, result, build) in cases {
+            let mut file = nameless_file();
+            file.write_all(b"here").unwrap();
+            let seen = Log::new();
+            let log = seen.clone();
+            let script = Script::new().on_completion(move |completion, data: Option<(File, [u8; 4])>, _| {
+                match data {
+                    Some(_) => log.push(told(&completion)),
+                    // It takes longer than all that the others may.
+                    None => thread::sleep(10 * SOON),
+                }
+                (ControlFlow::Continue, None)
+            });
+            let mut ring = Bench::with(entries, script);
+            let mut submitter = ring.submitter(Bench::FIRST);
+            submitter.submit(None, |_| request::nop()).unwrap();
+            submitter
+                .submit(Some((file, [0; 4])), |it| match it {
+                    Some(it) => build(it),
+                    None => request::nop(),
+                })
+                .unwrap();
+            ring.run().unwrap();
+            assert_eq!(seen.take(), [(result, false)]);
+        }
+    });
+}
+
+#[test]
+fn a_forged_part_of_a_timed_request_closes_nothing_twice() {
+    in_child(|| {
+        let before = open_descriptors();
+        {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let (raw, target) = addressable(8);
+            let seen = Log::new();
+            let log = seen.clone();
+            let script = Script::new().on_completion(move |completion: Completion, _: TcpListener, _| {
+                log.push(completion.into_fd().unwrap());
+                (ControlFlow::Continue, None)
+            });
+            let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
+            let mut submitter = ring.submitter(Bench::FIRST);
+            let key = submitter.submit(listener, |it| request::accept(it).deadline(LATE)).unwrap();
+            ring.turn().unwrap();
+            // It is believed that this is one more result, and that the kernel gave this away.
+            let (given, _other) = pipe();
+            forge(target, key.user_data(), given.into_raw_fd(), Some(F_MORE));
+            ring.turn().unwrap();
+            let client = TcpStream::connect(address).unwrap();
+            ring.run().unwrap();
+            let [told] = &seen.take()[..] else { panic!("told once") };
+            assert!(told.try_clone().is_ok(), "nobody has closed it");
+            drop(client);
+        }
+        assert_eq!(open_descriptors(), before);
     });
 }

@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -1663,6 +1665,45 @@ fn w6_a_linked_timeout_does_not_run_while_a_worker_waits() {
             rule!("W6", ended, "{kind}: {cancel}, {seen:?}");
         }
     });
+}
+
+#[test]
+fn w7_what_only_seems_ready_is_not_found_by_a_cancel_before_it_is_left_to_a_worker() {
+    on_linux(6, 18, || {
+        // A receiver that takes in no more: a poll says that one can send, and to send that one can't.
+        let name = format!("rummelplatz-w7-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let _receiver = UnixDatagram::bind_addr(&address).unwrap();
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        while socket.send_to_addr(b"full", &address).is_ok() {}
+        socket.set_nonblocking(false).unwrap();
+        let mut ring = Bare::defer(8);
+        ring.push(1, send_to(&socket, &name));
+        let (cancel, seen) = ring.cancel(1);
+        rule!("W7", cancel == -libc::ENOENT && seen.is_empty(), "{cancel}, {seen:?}");
+        // While nothing else happens, it is tried so often that it is given to a worker.
+        let seen = ring.strays();
+        rule!("W7", seen.is_empty(), "{seen:?}");
+        let (cancel, mut seen) = ring.cancel(1);
+        ring.complete(&mut seen, 1);
+        let ended =
+            cancel == -libc::EALREADY && matches!(seen[..], [(1, result, 0)] if result == -libc::EINTR);
+        rule!("W7", ended, "{cancel}, {seen:?}");
+    });
+}
+
+/// A datagram to an abstract name.
+fn send_to(socket: &UnixDatagram, name: &str) -> squeue::Entry {
+    // SAFETY: these are structures of the system's, made of numbers.
+    let (mut address, mut header): (libc::sockaddr_un, libc::msghdr) = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    for (to, from) in address.sun_path[1..].iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    header.msg_name = (&raw mut *Box::leak(Box::new(address))).cast();
+    header.msg_namelen = (std::mem::offset_of!(libc::sockaddr_un, sun_path) + 1 + name.len()) as u32;
+    opcode::SendMsg::new(raw(socket), &raw const *Box::leak(Box::new(header))).build()
 }
 
 #[test]

@@ -596,6 +596,47 @@ fn a_stream_that_its_handler_cancels_at_the_moment_it_is_cut_is_not_armed_again(
     });
 }
 
+#[test]
+fn what_a_cancelled_stream_still_carries_comes_before_its_end() {
+    in_child(|| {
+        for returns_data in [true, false] {
+            let ledger = Ledger::new();
+            let listener = listener();
+            let clients = connect(&listener, 50);
+            let acceptor = ledger.issue(Acceptor::new(&listener));
+            let seen = Log::new();
+            let (log, mut key, mut cancelled) = (seen.clone(), None, false);
+            let (tell, told) = mpsc::channel();
+            let first = Script::new()
+                .on_setup_once(move |mut submitter| {
+                    tell.send(submitter.stream(acceptor, |acceptor| acceptor.accept())?)?;
+                    Ok(())
+                })
+                .on_completion(move |completion, acceptor: Tracked<Acceptor>, mut submitter| {
+                    let key = *key.get_or_insert_with(|| told.recv().unwrap());
+                    let was_cancelled = std::mem::replace(&mut cancelled, true);
+                    if !was_cancelled {
+                        // The completions that cut it are there already.
+                        assert!(submitter.cancel(key));
+                    }
+                    let returned = if completion.more() { returns_data || !was_cancelled } else { false };
+                    log.push((completion.more(), outcome(&completion), completion.into_fd().is_ok()));
+                    (ControlFlow::Continue, returned.then_some(acceptor))
+                });
+            let mut ring = cramped(first, Script::new());
+            ring.run().unwrap();
+            let mut seen = seen.take();
+            if returns_data {
+                assert_eq!(seen.pop(), Some((false, Err(libc::ECANCELED), false)));
+            }
+            assert!(seen.len() > 1 && seen.iter().all(|told| *told == (true, Ok(0), true)), "{seen:?}");
+            assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
+            ledger.assert_all_dropped_once();
+            drop(clients);
+        }
+    });
+}
+
 /// How a stream is told to end.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum End {

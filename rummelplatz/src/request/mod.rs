@@ -277,6 +277,12 @@ impl Placed {
         Placed { prepared: Prepared::Entry(entry), user_data, timing: None }
     }
 
+    /// A timer of the ring's own.
+    pub(crate) fn alarm(time: Duration, user_data: u64) -> Placed {
+        let (entry, time) = time::armed(opcode::Timeout::CODE, time);
+        Placed { prepared: Prepared::Beside(entry, Aside::Time(time)), user_data, timing: None }
+    }
+
     /// How it is timed, if it has a timer that is not queued with it yet.
     #[inline(always)]
     pub(crate) fn timing(&self) -> Option<Timing> {

@@ -167,6 +167,11 @@ pub(crate) const fn is_left_to_workers(opcode: u8) -> bool {
     )
 }
 
+/// Whether such a request completes twice: when it is over, and when its memory is free.
+pub(crate) const fn is_zero_copy(opcode: u8) -> bool {
+    matches!(opcode, opcode::SendZc::CODE | opcode::SendMsgZc::CODE)
+}
+
 /// Whether the entry changes the `user_data` of another request (`IORING_POLL_UPDATE_USER_DATA`).
 pub(crate) fn updates_user_data(entry: &squeue::Entry) -> bool {
     const IORING_POLL_UPDATE_USER_DATA: u32 = 1 << 2;

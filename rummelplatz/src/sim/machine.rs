@@ -286,7 +286,7 @@ impl Machine {
         }
         let partly = queued > 1 && self.rng.roll(self.faults.partial);
         let wanted = if partly { 1 + self.rng.below(u64::from(queued) - 1) as u32 } else { queued };
-        let took = self.take_in(wanted);
+        let took = self.take_in(wanted, queued);
         if patience == Patience::Submit {
             return Err(Ok(()));
         }
@@ -407,11 +407,12 @@ impl Machine {
 
     // ---- taking in --------------------------------------------------------------------------------
 
-    /// Takes in up to so many entries. Returns how many.
-    fn take_in(&mut self, wanted: u32) -> u32 {
+    /// Takes in up to so many entries of those that are submitted, and the rest of a chain that has begun. Returns how
+    /// many.
+    fn take_in(&mut self, wanted: u32, submitted: u32) -> u32 {
         let mut took = 0;
         let mut chain: VecDeque<Asked> = VecDeque::new();
-        while took < wanted
+        while (took < wanted || took < submitted && !chain.is_empty())
             && let Some(entry) = self.memory.take_in()
         {
             took += 1;
@@ -428,8 +429,9 @@ impl Machine {
             if !linked {
                 self.issue_chain(mem::take(&mut chain));
             }
-            // Without IORING_SETUP_SUBMIT_ALL, an entry that is refused is the last of its submit.
-            if refused && self.rng.roll(self.faults.partial) {
+            // Without IORING_SETUP_SUBMIT_ALL, an entry that is refused is the last of its submit; but not within a
+            // chain.
+            if refused && !linked && self.rng.roll(self.faults.partial) {
                 break;
             }
         }

@@ -246,7 +246,8 @@ pub struct Faults {
     /// The kernel is short of something for what is submitted (`EAGAIN`, `EBUSY`); never more than three
     /// times in a row. As the manual page says; not provoked.
     pub busy: f64,
-    /// Only a part of the submission queue is taken in, and there is no wait.
+    /// Only a part of the submission queue is taken in, and there is no wait. No chain is torn: that the kernel has no
+    /// memory for the next request of one is not simulated.
     pub partial: f64,
     /// A wait ends without a completion.
     pub silent: f64,

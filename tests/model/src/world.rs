@@ -207,6 +207,10 @@ pub(crate) struct Inner {
     next_timer: Option<u64>,
     /// What timers have ended with, by name.
     timers: HashMap<u64, i32>,
+    /// Requests that have ended before their timers, if they have any.
+    first: HashSet<u64>,
+    /// Requests of which a cancel was taken in.
+    asked_for: HashSet<u64>,
     /// Chains by their first id: how long they are, and what of them was taken in.
     chains: Vec<Chain>,
     /// Buffers that are held for a while.
@@ -304,6 +308,8 @@ impl World {
                 last_taken: None,
                 next_timer: None,
                 timers: HashMap::new(),
+                first: HashSet::new(),
+                asked_for: HashSet::new(),
                 chains: Vec::new(),
                 kept: Vec::new(),
                 taken: [0; 2],
@@ -859,13 +865,19 @@ impl World {
         self.lock().answer(asked)
     }
 
-    /// What was held up goes on. Whether anything was.
+    /// What was held up goes on, but for what was to be cancelled: that ends when the kernel finds it. Whether anything
+    /// was.
     pub(crate) fn release(&self) -> bool {
-        let mut inner = self.lock();
+        let mut inner = self.look();
         let kept = inner.kept();
         let mut any = !kept.is_empty();
-        for request in inner.requests.iter_mut().filter(|request| request.drops == 0) {
-            any |= std::mem::take(&mut request.blocked);
+        let Inner { requests, asked_for, .. } = &mut *inner;
+        for request in requests.iter_mut().filter(|request| request.drops == 0) {
+            let is_to_end = request.name.is_some_and(|name| asked_for.contains(&name));
+            // The memory of a zero-copy send is no matter of cancels.
+            if !is_to_end || request.kind == Kind::SendZeroCopy {
+                any |= std::mem::take(&mut request.blocked);
+            }
         }
         // Not under the lock: this may wake the ring.
         drop(inner);
@@ -1062,6 +1074,11 @@ pub(crate) fn timer_of(name: u64) -> u64 {
     u64::from_le_bytes([u8::MAX, one, two, three, four, tag, low, middle])
 }
 
+/// Whether that is the name of something of the ring's own, such as a cancel.
+fn is_of_ring(name: u64) -> bool {
+    matches!(name as u8, 0 | 254)
+}
+
 impl Request {
     /// Whether its timer must be taken in right behind it, from a queue with so many entries.
     fn has_linked_timer(&self, entries: u32) -> bool {
@@ -1171,19 +1188,16 @@ impl Inner {
                     self.violation(format!("{asked:?} comes before the timer {timer:#x}"));
                 }
                 self.next_timer = None;
-                // The ring's own have tag 0.
-                let is_ours = asked.user_data as u8 != 0;
-                if !is_ours && asked.opcode == opcode::AsyncCancel::CODE {
-                    self.cancel_taken_in(asked.address, now);
-                }
-                if is_ours {
+                if !is_of_ring(asked.user_data) {
                     self.taken_in(&asked);
+                } else if asked.opcode == opcode::AsyncCancel::CODE {
+                    self.cancel_taken_in(asked.address, now);
                 }
             }
             Event::Posted { user_data, result, flags } => {
-                let of_ours = user_data as u8 != 0 && self.owned.contains(&user_data);
+                let of_ours = self.owned.contains(&user_data);
                 // All that has tag 0 and is none of the ring's own is a stranger's.
-                let is_control = user_data as u8 == 0 && user_data >> 8 <= 2;
+                let is_control = is_of_ring(user_data) && (user_data as u8 != 0 || user_data >> 8 <= 3);
                 if !of_ours && !is_control {
                     self.expected.strangers += 1;
                 }
@@ -1195,6 +1209,9 @@ impl Inner {
                     }
                     if flags & F_MORE == 0 {
                         self.owned.remove(&user_data);
+                        if !self.timers.contains_key(&timer_of(user_data)) {
+                            self.first.insert(user_data);
+                        }
                         let detached = !self.by_name.contains_key(&user_data);
                         self.expected.detached_well += u64::from(detached && result >= 0);
                         self.expected.strangers_before.insert(user_data, self.expected.strangers);
@@ -1214,6 +1231,7 @@ impl Inner {
     /// A cancel that comes before what it cancels is in vain.
     fn cancel_taken_in(&mut self, name: u64, now: Duration) {
         let Some(id) = self.by_name.get(&name).copied() else { return };
+        self.asked_for.insert(name);
         let Request { taken_in, overtaken, is_late, cancelled, .. } = &mut self.requests[id];
         *overtaken |= !*taken_in;
         // The teardown began later than that, and looked at the clock earlier.
@@ -1268,7 +1286,7 @@ impl Inner {
 
     fn answer(&mut self, asked: &Asked) -> Answer {
         // The poll by which the ring is woken is a real one; Miri has none.
-        if asked.user_data as u8 == 0 {
+        if is_of_ring(asked.user_data) {
             return if cfg!(miri) { Answer::Wait } else { Answer::Perform };
         }
         let Some(id) = self.find(asked) else {
@@ -1352,6 +1370,9 @@ impl Inner {
     /// Whether the timer of a request that is told of has ended, and said as much.
     fn is_timed(&self, id: usize, timed_out: bool) -> Result<(), String> {
         let Request { limit, name, is_message, .. } = self.requests[id];
+        // One that is linked may be cancelled by its timer before that has completed.
+        let is_linked = self.requests[id].has_linked_timer(self.program.entries);
+        let was_first = !is_linked && name.is_some_and(|name| self.first.contains(&name));
         let timer = name.filter(|_| limit != Limit::None && !is_message).map(timer_of);
         if timer.is_some_and(|timer| self.owned.contains(&timer)) {
             return Err("the kernel has its timer".to_owned());
@@ -1361,6 +1382,10 @@ impl Inner {
             ended.is_some_and(|result| [-libc::ETIME, -libc::EALREADY, -libc::ENOENT].contains(&result));
         match (timed_out, is_up) {
             (_, true) if limit == Limit::Long => Err("its timer was not ended".to_owned()),
+            (true, _) if was_first => {
+                Err("its time is said to be up, but it ended before its timer".to_owned())
+            }
+            (false, true) if was_first => Ok(()),
             (true, false) => {
                 Err(format!("its time is said to be up, but its timer has ended with {ended:?}"))
             }
@@ -1459,10 +1484,10 @@ impl Inner {
                 if announced && !more {
                     return Err("it ends, but the kernel goes on".to_owned());
                 }
+                // What it carries is told before its end, also of one that was cancelled.
                 let cut = is_stream
-                    && !cancelled
                     && (raw.result > 0
-                        || kind == Kind::ReceiveMulti && raw.result == -libc::ENOBUFS
+                        || kind == Kind::ReceiveMulti && raw.result == -libc::ENOBUFS && !cancelled
                         || raw.result == -libc::ETIME
                         || kind == Kind::AcceptMulti && raw.result == 0);
                 if more && !announced && !cut {

@@ -38,6 +38,8 @@ const MUTANTS: &[&str] = &[
     "the stuck have no opcode",
     "one request more than may be",
     "a timer is not awaited",
+    "a cancel is not repeated",
+    "the last is late",
     "a timer comes too late",
     "what has ended leaves its timer",
     "time is never up",
