@@ -568,7 +568,7 @@ fn what_no_cancel_finds_at_first_ends_when_it_is_cancelled() {
                         (Some(_), _) => log.push(outcome(&completion)),
                         (None, Some(key)) => assert!(submitter.cancel(key)),
                         (None, None) => {
-                            key = submitter.submit(Some(Stuck::new("key")), |it| send_it(it)).ok();
+                            key = submitter.submit(Some(Stuck::new("key")), send_it).ok();
                             submitter.submit(None, |_| request::nop()).unwrap();
                         }
                     }
@@ -579,7 +579,7 @@ fn what_no_cancel_finds_at_first_ends_when_it_is_cancelled() {
             if from_a_handler {
                 submitter.submit(None, |_| request::nop()).unwrap();
             } else {
-                let key = submitter.submit(Some(Stuck::new("key")), |it| send_it(it)).unwrap();
+                let key = submitter.submit(Some(Stuck::new("key")), send_it).unwrap();
                 assert!(submitter.cancel(key));
             }
             ring.run().unwrap();

@@ -7,10 +7,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, Statx};
 use rummelplatz::{BufferPool, ControlFlow, Stream, request};
-use rummelplatz_tests::{Bench, Directory, Log, Script, complete, once, outcome, pipe, watched};
+use rummelplatz_tests::{Bench, Directory, Log, Script, complete, once, outcome, pipe, tcp_pair, watched};
 
 #[test]
 fn names_come_and_go() {
@@ -218,6 +220,47 @@ fn bytes_are_spliced_through_a_pipe() {
             request::splice(pipe, None, to, None, 1)
         });
         assert_eq!(ended, Ok(0), "nobody has the other end");
+    });
+}
+
+#[test]
+fn what_is_to_be_whole_takes_its_time() {
+    watched(|| {
+        const MANY: usize = 8 << 20;
+        // As it comes, in pieces.
+        let (mut theirs, ours) = tcp_pair();
+        let writer = thread::spawn(move || {
+            for piece in [&b"in"[..], b" pie", b"ces, and the end"] {
+                theirs.write_all(piece).unwrap();
+                thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let receive = |data: &'static str| {
+            let ours = OwnedFd::from(ours.try_clone().unwrap());
+            let (result, (_, bytes)) =
+                once((ours, vec![0; data.len()]), |(socket, bytes)| request::recv(socket, bytes).whole());
+            let received = result.unwrap() as usize;
+            assert_eq!(&bytes[..received], &data.as_bytes()[..received]);
+            received
+        };
+        assert_eq!(receive("in pieces"), 9);
+        assert_eq!(receive(", and the end, and no more"), ", and the end".len(), "all that there was");
+        writer.join().unwrap();
+
+        // As much as does not fit between the two.
+        let (mut theirs, ours) = tcp_pair();
+        let reader = thread::spawn(move || std::io::copy(&mut theirs, &mut std::io::sink()).unwrap());
+        let sent = |(result, data): (_, (OwnedFd, Vec<u8>))| {
+            drop(data);
+            result
+        };
+        let data = (OwnedFd::from(ours.try_clone().unwrap()), vec![7; MANY]);
+        assert_eq!(sent(once(data, |(socket, bytes)| request::send(socket, bytes).whole())), Ok(MANY as u32));
+        let data = (OwnedFd::from(ours), vec![7; MANY]);
+        let pieces =
+            once(data, |(socket, bytes)| request::send_vectored(socket, bytes.chunks(MANY / 8)).whole());
+        assert_eq!(sent(pieces), Ok(MANY as u32));
+        assert_eq!(reader.join().unwrap(), 2 * MANY as u64);
     });
 }
 

@@ -34,7 +34,8 @@
 //! | names | [`statx`], [`unlinkat`], [`renameat`], [`linkat`], [`symlinkat`], [`mkdirat`], [`rmdirat`] | |
 //! | anything | [`poll`], [`close`], [`nop`] | [`poll_multi`] |
 //!
-//! Any request, but no stream, can be given a [`deadline`](Request::deadline).
+//! Any request, but no stream, can be given a [`deadline`](Request::deadline); those that send or receive can be told to
+//! move [all or nothing less](Request::whole).
 //!
 //! What is not here can be asked for by a [raw entry](crate::Submitter::push).
 //!
@@ -245,6 +246,34 @@ impl Request<'_> {
     #[inline(always)]
     pub fn deadline(mut self, time: Duration) -> Self {
         self.parts.deadline = Some(time);
+        self
+    }
+
+    /// Has a send or a [`recv`] go on until all of its bytes are moved (`MSG_WAITALL`, since 5.19). Other requests stay as
+    /// they are.
+    ///
+    /// The result is less only if the stream has ended or failed on the way, or if the request was cancelled: what was
+    /// moved by then counts.
+    ///
+    /// ```
+    /// # use rummelplatz::{request, request::Request};
+    /// # use std::os::fd::OwnedFd;
+    /// # struct Connection { socket: OwnedFd, head: [u8; 16] }
+    /// # impl Connection {
+    /// fn receive_head(&mut self) -> Request<'_> {
+    ///     request::recv(&self.socket, &mut self.head).whole()
+    /// }
+    /// # }
+    /// ```
+    #[inline(always)]
+    pub fn whole(mut self) -> Self {
+        match &mut self.parts.draft {
+            Draft::Prepared(
+                Prepared::Usual(entry) | Prepared::Indexed(entry, _) | Prepared::Beside(entry, _),
+            )
+            | Draft::Fixed(Fixed { entry, .. }) => entry.move_whole(),
+            Draft::Prepared(Prepared::FromPool { .. } | Prepared::Entry(_)) | Draft::FixedBeside { .. } => {}
+        }
         self
     }
 

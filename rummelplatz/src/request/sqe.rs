@@ -95,8 +95,18 @@ impl Usual {
 
     /// Makes a send go out whole or fail (`MSG_WAITALL`, since 5.19; without a copy since 6.0); entries of other opcodes
     /// stay as they are.
+    #[inline]
     pub(crate) fn send_whole(&mut self) {
         if matches!(self.opcode as u8, opcode::Send::CODE | opcode::SendMsg::CODE | opcode::SendZc::CODE) {
+            self.op_flags |= libc::MSG_WAITALL as u32;
+        }
+    }
+
+    /// As [`send_whole`](Self::send_whole), and makes a receive wait until its buffer is full.
+    #[inline(always)]
+    pub(crate) fn move_whole(&mut self) {
+        self.send_whole();
+        if self.opcode as u8 == opcode::Recv::CODE {
             self.op_flags |= libc::MSG_WAITALL as u32;
         }
     }
