@@ -34,19 +34,22 @@ struct Ticker {
 }
 
 impl Ticker {
-    fn setup<R: Ring>(&mut self, submitter: Submitter<'_, R, Self>) -> io::Result<()> {
-        self.start(1, submitter)
+    fn setup<R: Ring>(&mut self, mut submitter: Submitter<'_, R, Self>) -> io::Result<()> {
+        let interval = self.interval;
+        submitter.submit(1, |_| request::timeout(interval))?;
+        Ok(())
     }
 
     fn on_completion<R: Ring>(
         &mut self,
         completion: Completion,
         tick: u32,
-        submitter: Submitter<'_, R, Self>,
+        mut submitter: Submitter<'_, R, Self>,
     ) -> io::Result<ControlFlow<std::convert::Infallible, io::Error>> {
         completion.result()?;
         writeln!(io::stdout(), "tick {tick}")?;
-        self.start(tick + 1, submitter)?;
+        let interval = self.interval;
+        submitter.submit(tick + 1, |_| request::timeout(interval))?;
         Ok(if tick == TICKS { ControlFlow::Exit } else { ControlFlow::Continue })
     }
 
@@ -61,12 +64,6 @@ impl Ticker {
             Ok(_) => writeln!(io::stdout(), "tick {tick}, just before the end"),
             Err(error) => writeln!(io::stdout(), "tick {tick} was in flight: {error}"),
         }
-    }
-
-    fn start<R: Ring>(&self, tick: u32, mut submitter: Submitter<'_, R, Self>) -> io::Result<()> {
-        let interval = self.interval;
-        submitter.submit(tick, |_| request::timeout(interval))?;
-        Ok(())
     }
 }
 

@@ -216,7 +216,9 @@ impl Copier {
                 state: State::Reading,
             };
             self.active += 1;
-            self.begin_next(block, submitter.reborrow())?;
+            if let Some(block) = self.next_block(block)? {
+                submitter.submit(block, Block::request)?;
+            }
         }
         Ok(())
     }
@@ -227,7 +229,7 @@ impl Copier {
         mut block: Block,
         mut submitter: Submitter<'_, FileCopy, Self>,
     ) -> Result<(), Failure> {
-        match block.state {
+        let next = match block.state {
             State::Reading => {
                 let read = completion.result().map_err(|error| failure("read", &block.source.path, error))?;
                 block.filled += read as usize;
@@ -235,15 +237,13 @@ impl Copier {
                     // If the source changes meanwhile, the copy ends at the first end that was seen.
                     let end = block.offset + block.filled as u64;
                     self.end = Some(self.end.map_or(end, |other| other.min(end)));
-                } else if block.filled < block.buffer.len() {
-                    submitter.submit(block, Block::request)?;
-                    return Ok(());
                 }
-                if block.filled == 0 {
-                    return self.begin_next(block, submitter);
+                let is_complete = read == 0 || block.filled == block.buffer.len();
+                match block.filled {
+                    0 => self.next_block(block)?,
+                    _ if is_complete => Some(Block { state: State::Writing { written: 0 }, ..block }),
+                    _ => Some(block),
                 }
-                block.state = State::Writing { written: 0 };
-                submitter.submit(block, Block::request)?;
             }
             State::Writing { written } => {
                 let result = completion.result().and_then(|wrote| match wrote {
@@ -253,29 +253,28 @@ impl Copier {
                 let wrote = result.map_err(|error| failure("write", &block.target.path, error))?;
                 self.progress.inc(wrote.into());
                 let written = written + wrote as usize;
-                if written == block.filled {
-                    return self.begin_next(block, submitter);
+                match written == block.filled {
+                    true => self.next_block(block)?,
+                    false => Some(Block { state: State::Writing { written }, ..block }),
                 }
-                block.state = State::Writing { written };
-                submitter.submit(block, Block::request)?;
             }
             State::Syncing => {
                 completion.result().map_err(|error| failure("sync", &block.target.path, error))?;
+                None
             }
+        };
+        if let Some(block) = next {
+            submitter.submit(block, Block::request)?;
         }
         Ok(())
     }
 
-    /// Goes on with the next block; after the last one, with the file as a whole.
-    fn begin_next(
-        &mut self,
-        mut block: Block,
-        mut submitter: Submitter<'_, FileCopy, Self>,
-    ) -> Result<(), Failure> {
+    /// The next block; after the last one, the file as a whole.
+    fn next_block(&mut self, mut block: Block) -> Result<Option<Block>, Failure> {
         if let Some(end) = self.end {
             self.active -= 1;
             if self.active > 0 || !self.target.metadata.is_file() {
-                return Ok(());
+                return Ok(None);
             }
             self.complete(end).map_err(|error| failure("complete", &self.target.path, error))?;
             block.state = State::Syncing;
@@ -285,8 +284,7 @@ impl Copier {
             block.state = State::Reading;
             self.next += u64::from(self.block_size);
         }
-        submitter.submit(block, Block::request)?;
-        Ok(())
+        Ok(Some(block))
     }
 
     fn complete(&self, end: u64) -> io::Result<()> {

@@ -239,18 +239,11 @@ impl Connection {
         }
     }
 
-    /// Sends the chunk that has waited longest, if there is one.
-    fn send_next(
-        self: Rc<Self>,
-        mut submitter: Submitter<'_, EchoServer, Senders>,
-    ) -> Result<(), SubmitError> {
+    /// What is to be sent next: the chunk that has waited longest, if there is one.
+    fn next_answer(self: Rc<Self>) -> Option<Answer> {
         let next = self.waiting.borrow_mut().pop_front();
         self.sending.set(next.is_some());
-        if let Some(chunk) = next {
-            let answer = Answer { connection: self, chunk, sent: 0 };
-            submitter.submit(answer, Answer::request)?;
-        }
-        Ok(())
+        next.map(|chunk| Answer { connection: self, chunk, sent: 0 })
     }
 }
 
@@ -300,7 +293,9 @@ impl Receivers {
         let chunk = Chunk::new(buffer, &connection.pool);
         connection.waiting.borrow_mut().push_back(chunk);
         if !connection.sending.get() {
-            connection.clone().send_next(submitter.to(EchoServer::SENDERS))?;
+            if let Some(answer) = connection.clone().next_answer() {
+                submitter.to(EchoServer::SENDERS).submit(answer, Answer::request)?;
+            }
         } else if let Receiving::Running(stream) = connection.receiving.get()
             && connection.waiting.borrow().len() >= MOST_WAITING
         {
@@ -349,18 +344,13 @@ impl Answer {
         request::send(&self.connection.socket, &self.chunk[self.sent..])
     }
 
-    /// Sends the rest of the chunk, or the next one.
-    fn go_on(
-        mut self,
-        sent: u32,
-        mut submitter: Submitter<'_, EchoServer, Senders>,
-    ) -> Result<(), SubmitError> {
+    /// What is to be sent after so many bytes of this: the rest of the chunk, or the next one.
+    fn next(mut self, sent: u32) -> Option<Answer> {
         self.sent += sent as usize;
-        if self.sent == self.chunk.len() {
-            return self.connection.send_next(submitter);
+        match self.sent == self.chunk.len() {
+            true => self.connection.next_answer(),
+            false => Some(self),
         }
-        submitter.submit(self, Answer::request)?;
-        Ok(())
     }
 }
 
@@ -374,7 +364,9 @@ impl Senders {
         let connection = answer.connection.clone();
         match completion.result() {
             Ok(sent) => {
-                answer.go_on(sent, submitter.reborrow())?;
+                if let Some(next) = answer.next(sent) {
+                    submitter.submit(next, Answer::request)?;
+                }
                 Ok(connection.go_on(submitter.to(EchoServer::RECEIVERS))?)
             }
             Err(error) => {
@@ -390,15 +382,17 @@ impl Senders {
         &mut self,
         completion: Completion,
         answer: Answer,
-        submitter: Submitter<'_, EchoServer, Self>,
+        mut submitter: Submitter<'_, EchoServer, Self>,
     ) {
         let sent = match completion.result() {
             Ok(sent) => sent,
             Err(_) if completion.is_cancelled() => 0,
             Err(_) => return,
         };
-        // Refused when the grace period is over.
-        answer.go_on(sent, submitter).ok();
+        if let Some(next) = answer.next(sent) {
+            // Refused when the grace period is over.
+            submitter.submit(next, Answer::request).ok();
+        }
     }
 }
 

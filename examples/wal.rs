@@ -47,8 +47,8 @@ struct Log {
     since: Instant,
     /// A batch is on its way.
     is_writing: bool,
-    /// What is to be read into when there is room again.
-    paused: Option<Box<[u8]>>,
+    /// What is to be read into, while nothing is being read.
+    buffer: Option<Box<[u8]>>,
     /// How many lines are on disk.
     safe: usize,
 }
@@ -79,111 +79,92 @@ fn failed(action: &str) -> impl FnOnce(io::Error) -> Failure {
 
 impl Log {
     fn new(file: File, linger: Duration) -> Log {
-        let (waiting, since, paused) = (Vec::new(), Instant::now(), None);
-        Log { file: Arc::new(file), linger, waiting, since, is_writing: false, paused, safe: 0 }
+        let (waiting, since, buffer) = (Vec::new(), Instant::now(), Some(vec![0; 1 << 16].into()));
+        Log { file: Arc::new(file), linger, waiting, since, is_writing: false, buffer, safe: 0 }
     }
 
-    fn setup(&mut self, submitter: Submitter<'_, Wal, Self>) -> Result<(), Failure> {
-        self.read_on(vec![0; 1 << 16].into(), submitter)
+    fn setup(&mut self, mut submitter: Submitter<'_, Wal, Self>) -> Result<(), Failure> {
+        if let Some(read) = self.next_read() {
+            submitter.submit(read, Step::request)?;
+        }
+        Ok(())
     }
 
     fn on_completion(
         &mut self,
         completion: Completion,
         step: Step,
-        submitter: Submitter<'_, Wal, Self>,
+        mut submitter: Submitter<'_, Wal, Self>,
     ) -> Result<(), Failure> {
-        match step {
+        let batch = match step {
             Step::Read { buffer, .. } if completion.timed_out() && completion.result().is_err() => {
-                self.was_read(None, buffer, submitter)
+                self.was_read(None, buffer)
             }
             Step::Read { buffer, .. } => {
                 let read = completion.result().map_err(failed("read"))?;
-                self.was_read(Some(read as usize), buffer, submitter)
+                self.was_read(Some(read as usize), buffer)
             }
             Step::Write { bytes, written, .. } => {
                 let written = written + completion.result().map_err(failed("write"))? as usize;
-                match written < bytes.len() {
-                    // That was the end of the chain: its sync did not begin.
-                    true => self.write(bytes, written, submitter),
-                    false => Ok(()),
-                }
+                // Less than all was the end of the chain: its sync did not begin.
+                (written < bytes.len()).then_some((bytes, written))
             }
-            Step::Sync { .. } if completion.is_cancelled() => Ok(()),
+            Step::Sync { .. } if completion.is_cancelled() => None,
             Step::Sync { lines, .. } => {
                 completion.result().map_err(failed("sync"))?;
-                self.was_synced(lines, submitter)
+                self.is_writing = false;
+                self.safe += lines;
+                writeln!(io::stdout(), "{} lines are safe", self.safe)?;
+                self.next_batch()
             }
+        };
+        if let Some((bytes, written)) = batch {
+            let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+            let mut chain = submitter.chain();
+            chain.link(Step::Write { file: Arc::clone(&self.file), bytes, written }, Step::request)?;
+            chain.submit(Step::Sync { file: Arc::clone(&self.file), lines }, Step::request)?;
         }
+        if let Some(read) = self.next_read() {
+            submitter.submit(read, Step::request)?;
+        }
+        Ok(())
     }
 
-    /// So many bytes were read, or none in time.
-    fn was_read(
-        &mut self,
-        read: Option<usize>,
-        buffer: Box<[u8]>,
-        mut submitter: Submitter<'_, Wal, Self>,
-    ) -> Result<(), Failure> {
+    /// So many bytes were read, or none in time. Returns the next batch, if it is time for that.
+    fn was_read(&mut self, read: Option<usize>, buffer: Box<[u8]>) -> Option<(Vec<u8>, usize)> {
         if self.waiting.is_empty() {
             self.since = Instant::now();
         }
         self.waiting.extend_from_slice(&buffer[..read.unwrap_or(0)]);
-        let is_full = self.waiting.len() >= MOST_WAITING;
         let has_ended = read == Some(0);
-        if has_ended || is_full || self.since.elapsed() >= self.linger {
-            self.write_next(submitter.reborrow())?;
+        if !has_ended {
+            self.buffer = Some(buffer);
         }
-        match has_ended {
-            // Without a read, the ring ends when the last batch is on disk.
-            true => Ok(()),
-            false if self.waiting.len() >= MOST_WAITING => {
-                self.paused = Some(buffer);
-                Ok(())
-            }
-            false => self.read_on(buffer, submitter),
-        }
+        let is_full = self.waiting.len() >= MOST_WAITING;
+        let is_time = has_ended || is_full || self.since.elapsed() >= self.linger;
+        if is_time { self.next_batch() } else { None }
     }
 
-    fn read_on(&mut self, buffer: Box<[u8]>, mut submitter: Submitter<'_, Wal, Self>) -> Result<(), Failure> {
+    /// What waits, of which nothing is written yet; unless something else is being written.
+    fn next_batch(&mut self) -> Option<(Vec<u8>, usize)> {
+        if self.is_writing || self.waiting.is_empty() {
+            return None;
+        }
+        self.is_writing = true;
+        Some((std::mem::take(&mut self.waiting), 0))
+    }
+
+    /// The next read, unless there is one, or no room, or nothing left to be read: then the ring ends when the last
+    /// batch is on disk.
+    fn next_read(&mut self) -> Option<Step> {
+        if self.waiting.len() >= MOST_WAITING {
+            return None;
+        }
+        let buffer = self.buffer.take()?;
         // A batch that is on its way ends the wait itself.
         let waits = !self.waiting.is_empty() && !self.is_writing;
         let linger = waits.then(|| self.linger.saturating_sub(self.since.elapsed()));
-        submitter.submit(Step::Read { input: io::stdin(), buffer, linger }, Step::request)?;
-        Ok(())
-    }
-
-    /// Writes what waits, unless something is being written.
-    fn write_next(&mut self, submitter: Submitter<'_, Wal, Self>) -> Result<(), Failure> {
-        if self.is_writing || self.waiting.is_empty() {
-            return Ok(());
-        }
-        self.is_writing = true;
-        let bytes = std::mem::take(&mut self.waiting);
-        self.write(bytes, 0, submitter)
-    }
-
-    fn write(
-        &self,
-        bytes: Vec<u8>,
-        written: usize,
-        mut submitter: Submitter<'_, Wal, Self>,
-    ) -> Result<(), Failure> {
-        let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
-        let mut chain = submitter.chain();
-        chain.link(Step::Write { file: Arc::clone(&self.file), bytes, written }, Step::request)?;
-        chain.submit(Step::Sync { file: Arc::clone(&self.file), lines }, Step::request)?;
-        Ok(())
-    }
-
-    fn was_synced(&mut self, lines: usize, mut submitter: Submitter<'_, Wal, Self>) -> Result<(), Failure> {
-        self.is_writing = false;
-        self.safe += lines;
-        writeln!(io::stdout(), "{} lines are safe", self.safe)?;
-        self.write_next(submitter.reborrow())?;
-        match self.paused.take() {
-            Some(buffer) => self.read_on(buffer, submitter),
-            None => Ok(()),
-        }
+        Some(Step::Read { input: io::stdin(), buffer, linger })
     }
 }
 

@@ -204,23 +204,23 @@ pub use rummelplatz_macros::ring;
 /// struct Ticks { interval: Duration }
 ///
 /// impl Ticks {
-///     fn setup(&mut self, submitter: Submitter<'_, Clock, Self>) -> io::Result<()> {
-///         self.wait(3, submitter)
+///     fn setup(&mut self, mut submitter: Submitter<'_, Clock, Self>) -> io::Result<()> {
+///         let interval = self.interval;
+///         submitter.submit(3, move |_| request::timeout(interval))?;
+///         Ok(())
 ///     }
 ///
 ///     fn on_completion(
 ///         &mut self,
 ///         completion: Completion,
 ///         left: u32,
-///         submitter: Submitter<'_, Clock, Self>,
+///         mut submitter: Submitter<'_, Clock, Self>,
 ///     ) -> io::Result<()> {
 ///         completion.result()?; // an error ends the ring: there is an `error`, and no `warn`
-///         if left > 0 { self.wait(left - 1, submitter) } else { Ok(()) }
-///     }
-///
-///     fn wait(&self, left: u32, mut submitter: Submitter<'_, Clock, Self>) -> io::Result<()> {
 ///         let interval = self.interval;
-///         submitter.submit(left, move |_| request::timeout(interval))?;
+///         if left > 0 {
+///             submitter.submit(left - 1, move |_| request::timeout(interval))?;
+///         }
 ///         Ok(())
 ///     }
 /// }
