@@ -27,6 +27,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -197,7 +198,7 @@ struct Connection {
 #[derive(Clone, Copy)]
 enum Receiving {
     Running(Key<Receivers>),
-    /// Too much is waiting; the stream was cancelled, and has not ended yet.
+    /// Too much is waiting; the stream was cancelled, and has not ended yet. More may come until then.
     Stopping,
     /// Goes on when less is waiting.
     Stopped,
@@ -314,15 +315,20 @@ impl Receivers {
     ) -> io::Result<()> {
         let before = connection.receiving.replace(Receiving::Over);
         match (completion.result(), before) {
-            (Err(_), Receiving::Stopping) => {
+            // Cancelled by `give_up`, which has told why.
+            (Err(_), Receiving::Over) => Ok(()),
+            // Stopped; or given up because there was no buffer again and again, though nobody held one.
+            (Err(error), before) if matches!(before, Receiving::Stopping) || is_no_buffer(&error) => {
                 connection.receiving.set(Receiving::Stopped);
                 Ok(connection.go_on(submitter)?)
             }
-            // Cancelled by `give_up`, which has told why.
-            (Err(_), Receiving::Over) => Ok(()),
             (result, _) => result.map(drop),
         }
     }
+}
+
+fn is_no_buffer(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::ENOBUFS as i32)
 }
 
 /// Sends to clients what came from them.
