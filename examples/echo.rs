@@ -68,6 +68,10 @@ struct EchoServer {
     senders: Senders,
 }
 
+#[cfg(all(test, feature = "sim"))]
+#[path = "echo/tests.rs"]
+mod tests;
+
 // ---- signals --------------------------------------------------------------------------------------
 
 /// Ends the server when a signal has been read.

@@ -26,8 +26,16 @@ fn example(name: &str) -> PathBuf {
     DIRECTORY.get_or_init(build).join(name)
 }
 
-/// Builds the examples, into the target directory and with the profile of this very test.
+/// Builds the examples.
 fn build() -> PathBuf {
+    let (mut cargo, output) = cargo("build");
+    assert!(cargo.arg("--examples").status().unwrap().success(), "the examples don't build");
+    output.join("examples")
+}
+
+/// Does something with the examples, in the target directory and with the profile of this very test: what `cargo` is
+/// told, and where the programs are.
+fn cargo(command: &str) -> (Command, PathBuf) {
     // …/target/PROFILE/deps/examples-0123456789abcdef
     let test = std::env::current_exe().unwrap();
     let output = test.ancestors().nth(2).unwrap();
@@ -35,15 +43,13 @@ fn build() -> PathBuf {
         "debug" => "dev",
         profile => profile,
     };
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--examples", "--package", "rummelplatz-examples", "--features", "sim"])
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args([command, "--quiet", "--package", "rummelplatz-examples", "--features", "sim"])
         .args(["--profile", profile, "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
         .arg("--target-dir")
-        .arg(output.parent().unwrap())
-        .status()
-        .unwrap();
-    assert!(built.success(), "the examples don't build");
-    output.join("examples")
+        .arg(output.parent().unwrap());
+    (cargo, output.to_owned())
 }
 
 /// What a program has done.
@@ -316,6 +322,14 @@ fn a_client_that_reads_only_after_it_has_sent_all_gets_all_its_bytes_back() {
         assert!(read_what_comes(&mut client) == sent);
         server.stop(libc::SIGINT);
     }
+}
+
+#[test]
+fn echo_loses_no_byte_under_a_simulated_kernel() {
+    // `examples/echo/tests.rs`: whose failures say their seeds.
+    let (mut cargo, _) = cargo("test");
+    let ran = run(cargo.args(["--example", "echo"])).succeeded();
+    assert!(ran.stdout.contains("2 passed"), "{ran:?}");
 }
 
 #[test]
