@@ -1,0 +1,38 @@
+//! What ways to write the same operation cost, for `docs/performance.md`: counted, and in no report.
+
+mod bare;
+mod elsewhere;
+mod helper;
+mod pair;
+
+use std::num::NonZeroU32;
+use std::process::ExitCode;
+
+use kit::{Args, Error};
+
+/// How many completions, and how many requests in flight.
+fn sizes(args: &Args) -> Result<(u64, u32, NonZeroU32), Error> {
+    let depth: u32 = args.number("depth", 128)?;
+    let entries = NonZeroU32::new(4 * depth).ok_or("depth=0")?;
+    Ok((args.number("n", 60_000)?, depth, entries))
+}
+
+fn main() -> ExitCode {
+    let pairs: [(&str, kit::Work); 4] = [
+        ("pair-small", pair::small),
+        ("pair-half", pair::half),
+        ("pair-large", pair::large),
+        ("pair-boxed", pair::boxed),
+    ];
+    let nops: [(&str, kit::Work); 8] = [
+        ("handler", helper::handler),
+        ("data", helper::data),
+        ("helper", helper::helper),
+        ("by-reference", helper::by_reference),
+        ("inline", helper::inline),
+        ("always", helper::always),
+        ("elsewhere", elsewhere::plain::nop),
+        ("elsewhere-inline", elsewhere::inline::nop),
+    ];
+    kit::contest("idioms", &[&nops[..], &pairs, &[("bare", bare::nop)]].concat())
+}
