@@ -2,7 +2,7 @@
 //!
 //! The trait method has one return type; a handler returns what reads best. The derive passes whatever comes back
 //! through one of the traits here. What an error of a plain `?` means is decided by what the operation declared
-//! ([`Warns`], [`Ends`], [`Chooses`]), never by the types: `warn = io::Error, error = io::Error` must stay a choice.
+//! ([`Warns`], [`Ends`], [`Chooses`], [`Neither`]), never by the types: `warn = io::Error, error = io::Error` must stay a choice.
 
 use crate::operation::ControlFlow;
 
@@ -10,22 +10,23 @@ use crate::operation::ControlFlow;
 pub enum Warns {}
 /// Only `error = …` was declared: an error that `?` returns ends the ring.
 pub enum Ends {}
-/// Both were declared, or neither: an error says itself what it is, as a [`ControlFlow`].
+/// Both were declared: an error says itself what it is, as a [`ControlFlow`].
 pub enum Chooses {}
+/// Neither was declared: there are no errors but that of a `ControlFlow` that is none.
+pub enum Neither {}
 
 /// An error that a handler may return by `?`.
 #[diagnostic::on_unimplemented(
     message = "a handler cannot return the error `{Self}` here",
     label = "this handler returns `Result<_, {Self}>`",
-    note = "with `warn = W` alone a handler may return `Result<_, W>`, with `error = E` alone `Result<_, E>`; \
-            with both, `Result<_, ControlFlow<W, E>>`, where `.or_warn()?` and `.or_end()?` choose"
+    note = "with `warn = W` alone a handler may return `Result<_, W>`, with `error = E` alone `Result<_, E>`"
 )]
 pub trait HandlerError<Mode, W, E> {
     /// What the error asks of the loop.
     fn into_flow(self) -> ControlFlow<W, E>;
 }
 
-impl<Mode, W, E> HandlerError<Mode, W, E> for ControlFlow<W, E> {
+impl<W, E> HandlerError<Warns, W, E> for ControlFlow<W, E> {
     fn into_flow(self) -> ControlFlow<W, E> {
         self
     }
@@ -37,9 +38,62 @@ impl<W, E> HandlerError<Warns, W, E> for W {
     }
 }
 
+impl<W, E> HandlerError<Ends, W, E> for ControlFlow<W, E> {
+    fn into_flow(self) -> ControlFlow<W, E> {
+        self
+    }
+}
+
 impl<W, E> HandlerError<Ends, W, E> for E {
     fn into_flow(self) -> ControlFlow<W, E> {
         ControlFlow::Error(self)
+    }
+}
+
+impl<X: Chosen<W, E>, W, E> HandlerError<Chooses, W, E> for X {
+    fn into_flow(self) -> ControlFlow<W, E> {
+        self.into_chosen()
+    }
+}
+
+impl<X: Declared<W, E>, W, E> HandlerError<Neither, W, E> for X {
+    fn into_flow(self) -> ControlFlow<W, E> {
+        self.into_declared()
+    }
+}
+
+/// An error that says itself what it is.
+#[diagnostic::on_unimplemented(
+    message = "the error `{Self}` does not say whether it is a warning or the end of the ring",
+    label = "this handler returns `Result<_, {Self}>`",
+    note = "both `warn = …` and `error = …` are declared: return `Result<_, ControlFlow<{W}, {E}>>`, \
+            where `.or_warn()?` and `.or_end()?` choose"
+)]
+pub trait Chosen<W, E> {
+    /// What it asks of the loop.
+    fn into_chosen(self) -> ControlFlow<W, E>;
+}
+
+impl<W, E> Chosen<W, E> for ControlFlow<W, E> {
+    fn into_chosen(self) -> ControlFlow<W, E> {
+        self
+    }
+}
+
+/// An error of an operation that has declared none.
+#[diagnostic::on_unimplemented(
+    message = "a handler of this operation cannot return the error `{Self}`",
+    label = "this handler returns `Result<_, {Self}>`",
+    note = "declare `error = …`, for errors that end the ring, or `warn = …`, for errors after which it goes on"
+)]
+pub trait Declared<W, E> {
+    /// What it asks of the loop.
+    fn into_declared(self) -> ControlFlow<W, E>;
+}
+
+impl<W, E> Declared<W, E> for ControlFlow<W, E> {
+    fn into_declared(self) -> ControlFlow<W, E> {
+        self
     }
 }
 

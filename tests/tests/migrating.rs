@@ -20,8 +20,12 @@ fn the_document_shows_the_program_that_is_tested() {
 #[test]
 fn the_derive_makes_the_same_operation() {
     #[derive(rummelplatz::RingOperation)]
-    #[ring_operation(warn = (), error = ())]
+    #[ring_operation(warn = (), error = (), setup)]
     struct Derived;
+
+    impl Derived {
+        fn setup<R: Ring>(&mut self, _: rummelplatz::Submitter<'_, R, Self>) {}
+    }
 
     fn is_like<R: Ring, Op>(_: &Op)
     where

@@ -21,6 +21,23 @@ pub(super) fn operation(operation: &Operation, errors: &mut Errors) {
         errors.at(word, format!("duplicate argument `{word}`; keep one of them"));
     }
     handlers(operation, errors);
+    if operation.handlers.are_none() {
+        idle_errors(operation, errors);
+    }
+}
+
+/// Errors that nothing can return: most likely a handler was written and not named, and would never be called.
+fn idle_errors(operation: &Operation, errors: &mut Errors) {
+    let types = &operation.types;
+    let given = [("warn", &types.warn), ("error", &types.error)];
+    for (word, ty) in given.into_iter().filter_map(|(word, once)| Some((word, once.get()?))) {
+        let message = format!(
+            "`{word}` is what handlers return, and none is named here; name those that `{}` has, \
+             like `on_completion`, or remove `{word}`",
+            operation.ident.unraw()
+        );
+        errors.at(ty, message);
+    }
 }
 
 fn repeated(operation: &Operation) -> impl Iterator<Item = &proc_macro2::Ident> {

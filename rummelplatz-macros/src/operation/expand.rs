@@ -208,7 +208,8 @@ impl<'o> Printer<'o> {
             match (types.warn.get(), types.error.get()) {
                 (Some(_), None) => "Warns",
                 (None, Some(_)) => "Ends",
-                _ => "Chooses",
+                (Some(_), Some(_)) => "Chooses",
+                (None, None) => "Neither",
             },
             span,
         );

@@ -67,6 +67,13 @@ pub(super) const HANDLERS: [&str; 5] =
     ["setup", "on_completion", "on_more", "on_final", "on_teardown_completion"];
 
 impl Handlers {
+    pub(super) fn are_none(&self) -> bool {
+        let Handlers { setup, on_completion, on_more, on_final, on_teardown_completion } = self;
+        [setup, on_completion, on_more, on_final, on_teardown_completion]
+            .iter()
+            .all(|once| once.get().is_none())
+    }
+
     /// In the order of [`HANDLERS`].
     pub(super) fn all(&mut self) -> [&mut Once<Handler>; HANDLERS.len()] {
         [

@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU32;
 
-use rummelplatz::{RingOperation, ring};
+use rummelplatz::{RingOperation, Submitter, ring};
 
 #[ring]
 struct Server {
@@ -13,8 +13,12 @@ struct Server {
 }
 
 #[derive(RingOperation)]
-#[ring_operation(error = ())]
+#[ring_operation(ring = Server, error = (), setup)]
 struct Operation;
+
+impl Operation {
+    fn setup(&mut self, _: Submitter<'_, Server, Self>) {}
+}
 
 fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let Ok(raw) = Server::new_raw_ring(NonZeroU32::MIN) else { return Ok(()) };

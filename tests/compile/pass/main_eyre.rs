@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU32;
 
-use rummelplatz::{RingOperation, ring};
+use rummelplatz::{RingOperation, Submitter, ring};
 
 #[ring]
 struct Server {
@@ -13,8 +13,12 @@ struct Server {
 }
 
 #[derive(RingOperation)]
-#[ring_operation(error = Opaque)]
+#[ring_operation(ring = Server, error = Opaque, setup)]
 struct Operation;
+
+impl Operation {
+    fn setup(&mut self, _: Submitter<'_, Server, Self>) {}
+}
 
 struct Opaque;
 
