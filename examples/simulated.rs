@@ -43,7 +43,7 @@ struct Connections {
 struct Connection {
     socket: UnixStream,
     received: Vec<u8>,
-    buffer: [u8; 64],
+    buffer: Box<[u8]>,
     /// What is to be sent, and how much of that has been.
     answer: Vec<u8>,
     sent: usize,
@@ -51,7 +51,7 @@ struct Connection {
 
 impl Connection {
     fn new(socket: UnixStream) -> Connection {
-        Connection { socket, received: Vec::new(), buffer: [0; 64], answer: Vec::new(), sent: 0 }
+        Connection { socket, received: Vec::new(), buffer: vec![0; 64].into(), answer: Vec::new(), sent: 0 }
     }
 
     fn request(&mut self) -> Request<'_> {
