@@ -60,14 +60,15 @@ impl<R: RingParts> Builder<R> {
     }
 
     /// How many requests each operation may have in flight before submitting fails: unlimited by
-    /// default.
+    /// default. What is [posted](crate::Submitter::post) counts as one. What other threads
+    /// [send](crate::RingHandle::send) does, too; if there is no room for it when it arrives, it is dropped.
     pub fn request_limit(mut self, limit: NonZeroU32) -> Self {
         self.options.request_limit = Some(limit.get());
         self
     }
 
     /// How long requests that are submitted by teardown handlers are awaited before they are
-    /// cancelled, and no more are accepted: one second by default.
+    /// cancelled, and no more are accepted: one second by default. Those that were in flight before are cancelled at once.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.options.limits.grace = grace;
         self

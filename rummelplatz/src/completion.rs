@@ -370,7 +370,8 @@ impl Completion {
     /// Whether the request was cancelled before it could do anything: [`result`](Self::result) is
     /// `ECANCELED`.
     ///
-    /// A request that was asked to end may also have succeeded, or failed, or done a part.
+    /// A request that was asked to end may also have succeeded, or failed, or done a part; and one that a worker of the
+    /// kernel waited in may have ended with `EINTR`, for which this is false.
     pub fn is_cancelled(&self) -> bool {
         matches!(self.result, CANCELLED | RESTART_FIRST..=RESTART_LAST)
     }

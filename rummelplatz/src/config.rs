@@ -123,6 +123,11 @@ impl RawRing {
 
     /// Takes over a ring that was built otherwise, for setup flags that are not offered here.
     ///
+    /// It is not enabled when it runs, as those of [`new`](Self::new) are: one that was built with
+    /// `IORING_SETUP_R_DISABLED` must be (`register_enable_rings`), in the thread that will run it if it has
+    /// `IORING_SETUP_SINGLE_ISSUER`. Where that was not done, the kernel takes nothing (`EBADFD`), and what was
+    /// submitted is [abandoned](crate::RingError::Abandoned).
+    ///
     /// # Safety
     ///
     /// Nothing is queued or in flight in it, and nobody else submits to it: a request with a

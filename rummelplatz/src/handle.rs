@@ -49,7 +49,11 @@ impl<R: Ring> RingHandle<R> {
     /// Gives data to an operation, as [`post`](crate::Submitter::post) does from within: its handler
     /// is called with it, and [`is_message`](crate::Completion::is_message) is true.
     ///
-    /// Wakes the ring if it waits. Data sent before the ring runs is kept until it does.
+    /// Wakes the ring if it waits. Data sent before the ring first runs is kept until it does.
+    ///
+    /// `Ok` says that it is on its way, and not that it arrives: if its operation then has as many requests in flight as
+    /// the [`request_limit`](crate::Builder::request_limit) allows, it is dropped, and counted in
+    /// [`undelivered`](crate::Stats::undelivered).
     ///
     /// # Errors
     ///
@@ -66,7 +70,7 @@ impl<R: Ring> RingHandle<R> {
     }
 
     /// Makes the ring stop as if a handler had returned
-    /// [`ControlFlow::Exit`](crate::ControlFlow::Exit); a ring that does not run yet stops when it
+    /// [`ControlFlow::Exit`](crate::ControlFlow::Exit); a ring that does not run stops when it next
     /// does.
     pub fn stop(&self) {
         self.shared.stop();

@@ -1,5 +1,5 @@
-//! The Rust framework for programs that live on io_uring without an async runtime: as fast as the loop
-//! an expert writes by hand, and safe by the compiler.
+//! The Rust framework for programs that live on io_uring without an async runtime: in about the time that a loop
+//! written by hand takes (`docs/performance.md` has the figures), and safe by the compiler.
 //!
 //! A struct with [`#[ring]`](macro@ring) is a ring, and each of its fields an operation: one kind of
 //! work, with the state that all its requests share ([`RingOperation`]). A request is submitted with
@@ -17,12 +17,12 @@
 //! #[ring_operation(ring = Reader, data = Block, error = io::Error, setup, on_completion)]
 //! struct Head { file: Option<File>, text: String }
 //!
-//! struct Block { file: File, bytes: [u8; 512] }
+//! struct Block { file: File, bytes: Box<[u8]> }
 //!
 //! impl Head {
 //!     fn setup(&mut self, mut submitter: Submitter<'_, Reader, Self>) -> io::Result<()> {
 //!         let Some(file) = self.file.take() else { return Ok(()) };
-//!         let block = Block { file, bytes: [0; 512] };
+//!         let block = Block { file, bytes: vec![0; 512].into() };
 //!         // The closure borrows from the block in its slot: nothing else compiles.
 //!         submitter.submit(block, |block| request::read_at(&block.file, &mut block.bytes, 0))?;
 //!         Ok(())
@@ -63,6 +63,100 @@
 //!
 //! Each request carries a tag, a generation and a slot in its `user_data`. The generated `match` on the
 //! tag is the only thing that differs from ring to ring; everything else is written once, here.
+//!
+//! # Stopping
+//!
+//! [`ControlFlow::Exit`] and [`RingHandle::stop`] stop a ring now: what is in flight is cancelled, and handed to
+//! `on_teardown_completion`. That may submit once more, for as long as the [`grace`](Builder::grace) lasts: it is for
+//! last words, such as the rest of an answer, and no time for what is in flight. The
+//! [`deadline`](Builder::deadline) is no time for anybody to finish, either: what the kernel has not given back by then is
+//! leaked.
+//!
+//! To let connections finish, take no more of them. With nothing in flight, and no strong handle, the ring ends by itself:
+//!
+//! ```
+//! # use rummelplatz::{Completion, RingOperation, Submitter, request, ring};
+//! # use std::{error::Error, io::{self, Read, Write}, net::{TcpListener, TcpStream}, os::fd::OwnedFd};
+//! # use std::os::unix::net::UnixStream;
+//! # #[ring]
+//! # struct Server { signals: Signals, acceptor: Acceptor, connections: Connections }
+//! # #[derive(RingOperation)]
+//! # #[ring_operation(ring = Server, data = SignalRead, error = io::Error, on_completion)]
+//! # struct Signals;
+//! # struct SignalRead { descriptor: UnixStream, info: [u8; 128] }
+//! # #[derive(RingOperation)]
+//! # #[ring_operation(ring = Server, data = TcpListener, error = io::Error, on_more, on_final)]
+//! # struct Acceptor;
+//! # #[derive(RingOperation)]
+//! # #[ring_operation(ring = Server, data = (OwnedFd, Vec<u8>), error = io::Error, on_completion)]
+//! # struct Connections;
+//! # impl Connections {
+//! #     fn on_completion(&mut self, completion: Completion, _: (OwnedFd, Vec<u8>), _: Submitter<'_, Server, Self>)
+//! #         -> io::Result<()>
+//! #     {
+//! #         completion.result()?;
+//! #         Ok(())
+//! #     }
+//! # }
+//! impl Signals {
+//!     /// A signal was read, from a `signalfd` as in `examples/echo.rs`. Nobody reads the next one.
+//!     fn on_completion(
+//!         &mut self,
+//!         completion: Completion,
+//!         _: SignalRead,
+//!         mut submitter: Submitter<'_, Server, Self>,
+//!     ) -> io::Result<()> {
+//!         completion.result()?;
+//!         submitter.to(Server::ACCEPTOR).cancel_all();
+//!         Ok(())
+//!     }
+//! }
+//!
+//! impl Acceptor {
+//! #   fn on_more(
+//! #       &mut self, completion: Completion, _: &mut TcpListener, mut submitter: Submitter<'_, Server, Self>,
+//! #   ) -> io::Result<()> {
+//! #       let data = (completion.into_fd()?, vec![0; 64]);
+//! #       submitter.to(Server::CONNECTIONS).submit(data, |(socket, buffer)| request::recv(socket, buffer))?;
+//! #       Ok(())
+//! #   }
+//!     fn on_final(
+//!         &mut self,
+//!         completion: Completion,
+//!         listener: TcpListener,
+//!         mut submitter: Submitter<'_, Server, Self>,
+//!     ) -> io::Result<()> {
+//!         if !completion.is_cancelled() {
+//!             completion.result()?;
+//!             submitter.stream(listener, |listener| request::accept_multi(listener))?;
+//!         }
+//!         Ok(()) // The listener is closed, and whoever comes now is refused.
+//!     }
+//! }
+//! # fn main() -> Result<(), Box<dyn Error>> {
+//! # let mut server = Server::builder(Signals, Acceptor, Connections).build()?;
+//! # let (mut kill, descriptor) = UnixStream::pair()?;
+//! # let read = SignalRead { descriptor, info: [0; 128] };
+//! # server.submitter(Server::SIGNALS).submit(read, |it| request::read(&it.descriptor, &mut it.info))?;
+//! # let listener = TcpListener::bind("127.0.0.1:0")?;
+//! # let address = listener.local_addr()?;
+//! # server.submitter(Server::ACCEPTOR).stream(listener, |listener| request::accept_multi(listener))?;
+//! # let client = std::thread::spawn(move || -> io::Result<usize> {
+//! #     let mut client = TcpStream::connect(address)?;
+//! #     std::thread::sleep(std::time::Duration::from_millis(20));
+//! #     kill.write_all(&[1; 128])?;
+//! #     std::thread::sleep(std::time::Duration::from_millis(20));
+//! #     client.write_all(b"bye")?;
+//! #     client.read(&mut [0; 8])
+//! # });
+//! # server.run()?;
+//! # assert_eq!(client.join().unwrap()?, 0);
+//! # assert!(TcpStream::connect(address).is_err());
+//! # Ok(()) }
+//! ```
+//!
+//! A client that is silent for ever keeps the ring. Give its requests a [`deadline`](Request::deadline), or call
+//! [`stop`](RingHandle::stop) by a weak handle when it has had time enough.
 //!
 //! # What is promised
 //!
@@ -174,6 +268,17 @@ pub use io_uring;
 /// `entries = N`, `backlog_limit = N`, `grace_ms = N`, `deadline_ms = N` are the defaults of the
 /// [`Builder`]'s methods of these names. `crate = path` says where this crate is, if it is renamed.
 ///
+/// # Running it again
+///
+/// A ring that has ended, but was not [abandoned](RingError::Abandoned), can be run again: `run` calls `setup` once
+/// more. Pools are registered again when they are used; buffers and files must be, by
+/// [`register_buffers`](Submitter::register_buffers) and [`register_file`](Submitter::register_file). A turn begins no
+/// second run: it says [`Status::Finished`].
+///
+/// Before a run and between two, `submit` and `post` by `server.submitter(TAG)` are accepted, and done in the next run.
+/// [`RingHandle::send`] is accepted before the first run, and refused between two. A [`RingHandle::stop`] that comes
+/// between two is kept: the next run ends right after `setup`.
+///
 /// # A ring in another event loop
 ///
 /// `turn()` flushes, reaps and dispatches without blocking, and runs `setup` the first time. It returns
@@ -261,6 +366,9 @@ pub use rummelplatz_macros::ring;
 /// `on_more(&mut self, completion, data: &mut RingData, submitter)` is called while more completions
 /// are announced, and `on_final(&mut self, completion, data: RingData, submitter)` at the end. So the
 /// data of a stream can be neither lost too early nor returned too late.
+///
+/// What is [posted](Submitter::post) or [sent](RingHandle::send) to the operation arrives at `on_final`, too, as does the
+/// one completion of a request that is no stream.
 pub use rummelplatz_macros::RingOperation;
 
 pub use crate::buffers::{Buffer, BufferPool, Buffers};

@@ -284,6 +284,9 @@ pub fn fadvise<'d>(file: &'d impl Target, advice: Advice, offset: u64, length: u
 ///
 /// An offset in bytes is of what is no pipe; `None` is its current position. The result is a number of bytes; 0 is the
 /// end.
+///
+/// A worker thread of the kernel carries it out, and each one that waits, for bytes or for room in a pipe, keeps one.
+/// Where many may wait, [`poll`](super::poll) first.
 pub fn splice<'d>(
     from: &'d impl AsFd,
     from_offset: Option<u64>,

@@ -92,7 +92,7 @@ pub use time::*;
 /// One thing to do: ends with one completion.
 ///
 /// Made by the functions of [this module](self), within the closure given to
-/// [`submit`](crate::Submitter::submit). It borrows from the request's data for `'d` and can't be
+/// [`submit`](crate::Submitter::submit); [`stream`](crate::Submitter::stream) takes a [`Stream`]. It borrows from the request's data for `'d` and can't be
 /// kept or copied.
 #[must_use = "a request does nothing until it is submitted"]
 pub struct Request<'d> {
@@ -102,7 +102,7 @@ pub struct Request<'d> {
 
 /// A multishot request: one submission, many completions.
 ///
-/// Given to [`stream`](crate::Submitter::stream). A stream takes no buffers of the data: what it
+/// Given to [`stream`](crate::Submitter::stream); [`submit`](crate::Submitter::submit) takes a [`Request`]. A stream takes no buffers of the data: what it
 /// receives comes out of a [`BufferPool`].
 #[must_use = "a stream does nothing until it is submitted"]
 pub struct Stream<'d> {
@@ -533,6 +533,7 @@ impl<'d> Parts<'d> {
 pub(crate) type Arm<D> = for<'d> fn(&'d mut D) -> Stream<'d>;
 
 /// What a slot remembers of its request: facts, and for streams the function that arms them.
+#[doc(hidden)]
 pub struct Record<D> {
     pub(crate) facts: Facts,
     pub(crate) arm: Option<Arm<D>>,
@@ -569,6 +570,7 @@ fn remember<D>(facts: Facts) -> Remember<Record<D>> {
 }
 
 /// The slab of an operation: its `RingData`, and a [`Record`] beside each.
+#[doc(hidden)]
 pub type Slab<D> = slab::Slab<D, Record<D>>;
 
 /// Puts `data` into a slot of `slab` and builds the request from it, there.

@@ -10,19 +10,50 @@ use super::aside::{Header, Piece};
 /// Where a datagram came from, as [`recv_from`](super::recv_from) finds out: kept in the data of the request.
 ///
 /// ```
-/// # use rummelplatz::{request, request::{Peer, Request}};
-/// # use std::net::UdpSocket;
-/// struct Datagram { socket: UdpSocket, bytes: [u8; 1500], length: usize, peer: Peer }
+/// # use rummelplatz::{request, request::{Peer, Request}, Completion, RingOperation, Submitter, ring};
+/// # use std::{io, net::{SocketAddr, UdpSocket}};
+/// struct Datagram { socket: UdpSocket, bytes: Box<[u8]>, peer: Peer, answer: Option<(SocketAddr, usize)> }
 ///
 /// impl Datagram {
-///     fn receive(&mut self) -> Request<'_> {
-///         request::recv_from(&self.socket, &mut self.bytes, &mut self.peer)
-///     }
-///     fn answer(&mut self) -> Option<Request<'_>> {
-///         let address = self.peer.address()?;
-///         Some(request::send_to(&self.socket, &self.bytes[..self.length], address))
+///     fn request(&mut self) -> Request<'_> {
+///         match self.answer {
+///             None => request::recv_from(&self.socket, &mut self.bytes, &mut self.peer),
+///             Some((address, length)) => request::send_to(&self.socket, &self.bytes[..length], address),
+///         }
 ///     }
 /// }
+/// # #[ring]
+/// # struct Server { datagrams: Datagrams }
+/// # #[derive(RingOperation)]
+/// # #[ring_operation(ring = Server, data = Datagram, error = io::Error, on_completion)]
+/// # struct Datagrams { answered: u32 }
+///
+/// impl Datagrams {
+///     fn on_completion(
+///         &mut self,
+///         completion: Completion,
+///         mut datagram: Datagram,
+///         mut submitter: Submitter<'_, Server, Self>,
+///     ) -> io::Result<()> {
+///         let length = completion.result()? as usize;
+///         datagram.answer = match datagram.answer {
+///             None => datagram.peer.address().map(|address| (address, length)),
+///             Some(_) => None, // That was the answer: the next one.
+///         };
+/// #       if datagram.answer.is_none() { self.answered += 1; return Ok(()) }
+///         submitter.submit(datagram, Datagram::request)?;
+///         Ok(())
+///     }
+/// }
+/// # let (socket, client) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+/// # client.send_to(b"ahoy", socket.local_addr()?)?;
+/// # let mut server = Server::builder(Datagrams { answered: 0 }).build()?;
+/// # let datagram = Datagram { socket, bytes: vec![0; 1500].into(), peer: Peer::new(), answer: None };
+/// # server.submitter(Server::DATAGRAMS).submit(datagram, Datagram::request)?;
+/// # server.run()?;
+/// # let mut bytes = [0; 8];
+/// # assert_eq!((client.recv(&mut bytes)?, &bytes[..4], server.datagrams.answered), (4, &b"ahoy"[..], 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy)]
 pub struct Peer {

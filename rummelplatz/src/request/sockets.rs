@@ -102,6 +102,10 @@ pub fn recv_uninit<'d>(socket: &'d impl AsFd, buffer: &'d mut [MaybeUninit<u8>])
 /// with an empty buffer at the end of file, or with an error. When the pool has run out, the handler
 /// sees `ENOBUFS` with [`more`](crate::Completion::more) true; if it gives the data back, the stream
 /// goes on as soon as a [`Buffer`](crate::Buffer) is dropped.
+///
+/// If nobody holds a buffer, it is tried again at once. The fourth `ENOBUFS` in a row, between which no buffer was taken
+/// out of the pool, is followed by a final one, for waiting would be of no use. No byte is lost by that: submit the
+/// stream again, as `examples/echo.rs` does.
 pub fn recv_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
     let opcode = with_priority(opcode::Recv::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
     Parts::from_pool(bare(opcode, fd(socket)), pool).stream()
