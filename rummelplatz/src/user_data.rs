@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn timers_name_their_requests() {
+    fn timers_and_cancels_name_their_requests() {
         for tag in [1, 250] {
             for generation in [0, 1, 0xffff, LAST] {
                 for slot in [0, 1, u32::MAX] {
@@ -181,6 +181,11 @@ mod tests {
                     assert_eq!(UserData::timed_tag(timer), Some(tag));
                     assert_eq!(UserData::slot(timer), slot);
                     assert_eq!(UserData::timed_tag(bits), None, "a request is none");
+                    let cancel = UserData::of_cancel(bits);
+                    assert_eq!(UserData::cancelled_tag(cancel), Some(tag));
+                    assert_eq!(UserData::slot(cancel), slot);
+                    assert_eq!([cancel, timer].map(UserData::timed_tag), [None, Some(tag)]);
+                    assert_eq!([bits, timer].map(UserData::cancelled_tag), [None; 2]);
                     let (next, _) = UserData::step(bits, UserData::STEP);
                     assert_ne!(UserData::of_timer(next), timer, "nor is it that of the next");
                 }
@@ -190,11 +195,11 @@ mod tests {
 
     #[test]
     fn control_values_have_tag_zero() {
-        for control in [Control::Untracked, Control::Cancel, Control::Wake] {
+        for control in [Control::Untracked, Control::Cancel, Control::Wake, Control::Again] {
             assert_eq!(UserData::tag(control as u64), 0);
             assert_eq!(Control::from_bits(control as u64), Some(control));
         }
         assert_eq!(Control::from_bits(1), None);
-        assert_eq!(Control::from_bits(3 << 8), None);
+        assert_eq!(Control::from_bits(4 << 8), None);
     }
 }
