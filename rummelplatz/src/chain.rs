@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use io_uring::squeue;
 
 use crate::error::{InvalidEntry, SubmitError};
 use crate::facts::Flags;
 use crate::operation::RingOperation;
+use crate::panics::FirstPanic;
 use crate::request::{self, Placed, Request, Slab, Terms, Timers};
 use crate::settle::withdraw;
 use crate::shape::Ring;
@@ -148,24 +148,17 @@ impl<R: Ring> Links<'_, R> {
 impl<R: Ring> Drop for Links<'_, R> {
     fn drop(&mut self) {
         let Inner { core, slabs, .. } = &mut *self.inner;
-        let mut panic = None;
+        let mut panic = FirstPanic::none();
         for placed in self.placed.drain(..) {
             let user_data = placed.user_data();
             if let Some(slab) = R::slab(slabs, UserData::tag(user_data)) {
                 // A drop that panics keeps no other from being dropped.
-                let dropped = catch_unwind(AssertUnwindSafe(|| slab.withdraw(user_data)));
-                if let Err(caught) = dropped {
-                    panic.get_or_insert(caught);
-                }
+                panic.catch(|| slab.withdraw(user_data));
             }
         }
         // The next chain needs no memory of its own.
         core.links = std::mem::take(&mut self.placed);
-        if let Some(panic) = panic
-            && !std::thread::panicking()
-        {
-            resume_unwind(panic);
-        }
+        panic.go_on_from_drop();
     }
 }
 

@@ -153,9 +153,10 @@ fn guarded<R: RingParts, T>(ring: &mut R, work: impl FnOnce(&mut R) -> T) -> T {
     match catch_unwind(AssertUnwindSafe(|| work(ring))) {
         Ok(result) => result,
         Err(panic) => {
+            let inner = inner(ring);
+            inner.core.queue.unregister();
             // A second panic, of a `Drop`, is less of a cause than the first.
-            drop(teardown::end_silently(inner(ring)));
-            inner(ring).core.queue.unregister();
+            drop(teardown::end_silently(inner));
             resume_unwind(panic)
         }
     }
@@ -194,12 +195,13 @@ fn begin<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     let this = inner(ring);
     this.core.phase = Phase::Running;
     // What was sent before, and came with a wake-up that was seen by an earlier run.
-    let stop = teardown::collect_parcels(this);
+    let (stop, panic) = teardown::collect_parcels(this);
     match set_up {
         Err(error) => teardown::begin(this, FirstCause::Setup(error)),
         Ok(()) if stop => teardown::begin(this, FirstCause::Exit),
         Ok(()) => {}
     }
+    panic.go_on();
     Ok(())
 }
 
