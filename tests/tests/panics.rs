@@ -1020,3 +1020,35 @@ fn in_the_drop_of_what_drops_panicked_with_while_a_chain_is_dropped() {
         });
     });
 }
+
+// ---- closures ---------------------------------------------------------------------------------------------------
+
+/// Builds a request, if it is asked to.
+fn holding(ruthless: Ruthless) -> impl for<'d> FnOnce(&'d mut Tracked<()>) -> Request<'d> {
+    move |_| {
+        std::mem::forget(ruthless);
+        request::nop()
+    }
+}
+
+#[test]
+fn in_the_drop_of_the_closure_of_what_is_refused() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let mut ring = Bench::builder(Script::new(), Script::new())
+            .request_limit(1.try_into().unwrap())
+            .build()
+            .unwrap();
+        let mut submitter = ring.submitter(Bench::FIRST);
+        submitter.submit(ledger.issue(()), |_| request::nop()).unwrap();
+        assert_eq!(panic_of(|| submitter.submit(ledger.issue(()), holding(Ruthless))), "ruthless");
+        assert_eq!(panic_of(|| submitter.try_submit(ledger.issue(()), holding(Ruthless))), "ruthless");
+        assert_eq!(panic_of(|| submitter.detach(ledger.issue(()), holding(Ruthless))), "ruthless");
+        let mut chain = submitter.chain();
+        assert_eq!(panic_of(|| chain.link(ledger.issue(()), holding(Ruthless))), "ruthless");
+        assert_eq!(panic_of(|| chain.submit(ledger.issue(()), holding(Ruthless))), "ruthless");
+        assert_eq!(ledger.alive(), 1);
+        ring.run().unwrap();
+        ledger.assert_all_dropped_once();
+    });
+}
