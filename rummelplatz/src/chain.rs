@@ -130,8 +130,7 @@ impl<R: Ring> Links<'_, R> {
 
     fn submit(&mut self) -> Result<(), SubmitError> {
         let Inner { core, slabs, .. } = &mut *self.inner;
-        core.flush(self.placed.len());
-        core.admit(self.requests)?;
+        core.admit_chain(self.requests, self.placed.len())?;
         for placed in &self.placed {
             let user_data = placed.user_data();
             // Timers are of no slab.

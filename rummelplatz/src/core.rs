@@ -227,9 +227,15 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn admit_slowly(&mut self, count: usize) -> Result<(), SubmitError> {
+        self.admit_chain(count, count)
+    }
+
+    /// Makes room for so many requests that have so many entries, timers included; or says why not. Those that wait are
+    /// all of them.
+    pub(crate) fn admit_chain(&mut self, requests: usize, entries: usize) -> Result<(), SubmitError> {
         self.accepts()?;
-        self.flush(count);
-        if self.has_room(count) || self.backlog.admits(count) {
+        self.flush(entries);
+        if self.has_room(entries) || self.backlog.admits(requests) {
             return Ok(());
         }
         Err(SubmitError::Full)

@@ -357,6 +357,43 @@ fn a_closure_that_panics_ends_its_chain() {
 }
 
 #[test]
+fn a_chain_with_deadlines_finds_room_as_a_whole_or_not_at_all() {
+    fn in_time(part: &mut Data) -> Request<'_> {
+        write(part).deadline(LATE)
+    }
+    watched(|| {
+        let (mut ring, told, ledger) = ring(8, Some(1));
+        let file = Arc::new(OwnedFd::from(nameless_file()));
+        let chain = |submitter: &mut BenchSubmitter<'_, Data>, names: &[&'static str]| {
+            let mut chain = submitter.chain();
+            let [names @ .., last] = names else { unreachable!("a chain has a last request") };
+            for name in names {
+                chain.link(part(ledger, name, &file), in_time)?;
+            }
+            chain.submit(part(ledger, last, &file), in_time)
+        };
+        let mut submitter = ring.submitter(Bench::FIRST);
+        for _ in 0..4 {
+            submitter.submit(part(ledger, "first", &file), write).unwrap();
+        }
+        // With its deadlines, it has twice as many entries as there are places; the kernel takes nothing in yet.
+        assert_eq!(chain(&mut submitter, &["a", "b", "c", "d"]).unwrap_err(), SubmitError::Full);
+        assert_eq!((ring.stats().in_flight, ring.stats().backlog), (4, 0));
+        let mut submitter = ring.submitter(Bench::FIRST);
+        // This fits, and the next one may wait.
+        chain(&mut submitter, &["e", "f"]).unwrap();
+        chain(&mut submitter, &["g"]).unwrap();
+        assert_eq!(chain(&mut submitter, &["h"]).unwrap_err(), SubmitError::Full);
+        assert_eq!((ring.stats().in_flight, ring.stats().backlog), (7, 1));
+        ring.run().unwrap();
+        let mut names: Vec<_> = told.take().into_iter().map(|(_, name, ..)| name).collect();
+        names.sort();
+        assert_eq!(names, ["e", "f", "first", "first", "first", "first", "g"]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
 fn a_chain_that_is_forgotten_keeps_its_data_and_nothing_else() {
     watched(|| {
         for runs in [true, false] {
