@@ -45,6 +45,9 @@ impl<'s, R: Ring, Op: RingOperation<R>> Chain<'s, R, Op> {
     /// [`recv`](request::recv) has succeeded with any number of bytes, and a timer when it has run its time
     /// (`IORING_TIMEOUT_ETIME_SUCCESS`, since 5.16).
     ///
+    /// What the kernel cannot even prepare ends what comes *before* it, too: see
+    /// [`chain`](crate::Submitter::chain).
+    ///
     /// # Errors
     ///
     /// [`Invalid`](SubmitError::Invalid) if the chain is longer than the submission queue then, where a
@@ -59,6 +62,9 @@ impl<'s, R: Ring, Op: RingOperation<R>> Chain<'s, R, Op> {
     }
 
     /// Adds a request. What is added next begins when this one has ended, however (`IOSQE_IO_HARDLINK`, since 5.5).
+    ///
+    /// But if the kernel cannot prepare it, or another request of the chain, none begins: see
+    /// [`chain`](crate::Submitter::chain).
     ///
     /// # Errors
     ///

@@ -170,6 +170,12 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// Those after one that has failed end with `ECANCELED`. A cancel of one that has not begun finds nothing: cancel the
     /// one before it. A chain that is dropped takes nothing with it but its data.
     ///
+    /// The kernel prepares all of a chain when it is submitted, before it begins with the first request. One that it
+    /// cannot prepare ends with the reason, and all the others with `ECANCELED`, those before it as well, however they
+    /// are linked. That is so for what is wrong with the request itself: an opcode that the kernel does not know, a path
+    /// that is too long or none at all (`ENAMETOOLONG`, `ENOENT`). What turns out only when it is done, such as a file
+    /// that is not there, ends those behind it.
+    ///
     /// ```
     /// # use rummelplatz::{request, Request, Ring, RingOperation, Submitter, SubmitError, Tag};
     /// # use std::{fs::File, sync::Arc};

@@ -1093,6 +1093,31 @@ fn h3_a_bad_entry_in_a_chain_ends_all_of_it_with_a_completion_each() {
 }
 
 #[test]
+fn h4_what_cannot_be_prepared_ends_its_chain_before_anything_is_begun() {
+    on_linux(6, 1, || {
+        let long = Box::leak(Box::new([b'x'; 5000]));
+        long[4999] = 0;
+        for (kind, mut ring) in kinds(8) {
+            for link in [LINK, squeue::Flags::IO_HARDLINK] {
+                let (reader, writer) = pipe();
+                let write = opcode::Write::new(raw(&writer), memory(8), 8).build();
+                let unlink = opcode::UnlinkAt::new(Fd(libc::AT_FDCWD), long.as_ptr().cast()).build();
+                ring.push(1, write.flags(link));
+                ring.push(2, unlink.flags(link));
+                ring.push(3, nop());
+                let seen = sorted(ring.wait(3));
+                let expected = [(1, ECANCELED, 0), (2, -libc::ENAMETOOLONG, 0), (3, ECANCELED, 0)];
+                rule!("H4", seen == expected, "{kind}, {link:?}: {seen:?}");
+                drop(writer);
+                let mut bytes = Vec::new();
+                File::from(reader).read_to_end(&mut bytes).unwrap();
+                rule!("H4", bytes.is_empty(), "{kind}, {link:?}: the first was done");
+            }
+        }
+    });
+}
+
+#[test]
 fn h5_flags_that_a_kernel_does_not_know_are_einval() {
     on_linux(6, 1, || {
         // SAFETY: zeroes are valid parameters, and large enough for any kernel's.
