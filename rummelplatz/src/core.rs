@@ -628,9 +628,19 @@ impl Core {
             }
             Some(Control::Untracked) => false,
             None => {
-                self.counters.foreign += 1;
+                self.count_foreign(&cqe);
                 false
             }
+        }
+    }
+
+    /// Counts a completion that names no request in flight; but not the notification of a zero-copy send that its chain
+    /// has ended before it began, which comes after its end.
+    pub(crate) fn count_foreign(&mut self, cqe: &Cqe) {
+        // With `IORING_SEND_ZC_REPORT_USAGE`, the sign is set.
+        let is_notification = io_uring::cqueue::notif(cqe.flags) && !io_uring::cqueue::more(cqe.flags);
+        if !is_notification || cqe.result & i32::MAX != 0 {
+            self.counters.foreign += 1;
         }
     }
 

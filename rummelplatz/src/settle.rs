@@ -89,8 +89,8 @@ pub(crate) fn settle_going_on(core: &Core, facts: &Facts, cqe: &Cqe) -> Completi
 
 /// Finds the slot that a completion names, and changes it accordingly.
 ///
-/// Accounting is by slot: a completion that names no request in flight is counted as foreign and
-/// dropped; one that names a request is believed.
+/// Accounting is by slot: a completion that names no request in flight is [counted](Core::count_foreign)
+/// and dropped; one that names a request is believed.
 #[inline(never)]
 pub(crate) fn settle<D>(
     core: &mut Core,
@@ -101,14 +101,14 @@ pub(crate) fn settle<D>(
 ) -> Settled<D> {
     let cqe = Cqe { user_data, result, flags };
     let Some(mut slot) = slab.find(cqe.user_data) else {
-        core.counters.foreign += 1;
+        core.count_foreign(&cqe);
         return Settled::Silent;
     };
     let state = slot.state();
     let facts = &mut slot.meta().facts;
     if facts.waits_for_timer() || facts.flags.contains(Flags::IN_CHAIN) {
         // What it had to say has come already; or the kernel has not heard of it.
-        core.counters.foreign += 1;
+        core.count_foreign(&cqe);
         return Settled::Silent;
     }
     core.settled = !mutant::is("only ends move") || !cqueue::more(cqe.flags);

@@ -13,8 +13,8 @@ use std::time::Duration;
 use rummelplatz::request::CWD;
 use rummelplatz::{ControlFlow, InvalidEntry, Request, SubmitError, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Ledger, Log, Script, Tracked, in_child, nameless_file, open_descriptors, outcome,
-    pipe, watched,
+    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, in_child, nameless_file, open_descriptors,
+    outcome, pipe, tcp_pair, watched,
 };
 
 const SOON: Duration = Duration::from_millis(5);
@@ -184,6 +184,43 @@ fn what_the_kernel_cannot_prepare_ends_the_whole_chain() {
             let mut seen = seen.take();
             seen.sort();
             assert_eq!(seen, [(1, CANCELLED), (2, Err(libc::ENAMETOOLONG)), (3, CANCELLED)]);
+        }
+    });
+}
+
+#[test]
+fn the_notification_of_a_zero_copy_send_that_has_not_begun_is_nobodys() {
+    watched(|| {
+        fn in_time(job: &mut Job) -> Request<'_> {
+            job.send_zc().deadline(LATE)
+        }
+        for send in [Job::send_zc, in_time] {
+            let seen = Log::new();
+            let log = seen.clone();
+            let script = Script::new().on_completion(move |completion, job: Job, mut submitter| {
+                log.push((job.number, outcome(&completion)));
+                // The slot is used again at once.
+                if job.number == 2 {
+                    submitter.submit(Job { number: 3, ..job }, Job::send_zc).unwrap();
+                }
+                (ControlFlow::Continue, None)
+            });
+            let mut ring = Bench::with(8, script);
+            let (reader, _writer) = pipe();
+            let (client, _server) = tcp_pair();
+            let (reader, client) = (Arc::new(reader), Arc::new(OwnedFd::from(client)));
+            for _ in 0..3 {
+                let mut submitter = ring.submitter(Bench::FIRST);
+                let mut chain = submitter.chain();
+                // Of what is no socket, this fails.
+                chain.link(Job::new(1, &reader, 8), Job::recv).unwrap();
+                chain.submit(Job::new(2, &client, 8), send).unwrap();
+                ring.run().unwrap();
+                let mut seen = seen.take();
+                seen.sort();
+                assert_eq!(seen, [(1, Err(libc::ENOTSOCK)), (2, CANCELLED), (3, Ok(8))]);
+                assert_eq!((ring.stats().foreign, ring.stats().in_flight), (0, 0));
+            }
         }
     });
 }

@@ -683,6 +683,31 @@ fn c6_an_error_of_a_zero_copy_send_is_not_final_if_it_announces_more() {
 }
 
 #[test]
+fn c7_a_zero_copy_send_that_its_chain_has_ended_is_notified_of_after_its_end() {
+    on_linux(6, 1, || {
+        for (kind, mut ring) in kinds(8) {
+            let (client, mut server) = tcp_pair();
+            let (reader, _writer) = pipe();
+            // Of what is no socket, a receive fails. What the kernel does not know ends the chain before it has begun.
+            let receive = opcode::Recv::new(raw(&reader), memory(8), 8).build();
+            for (first, errno) in [(receive, libc::ENOTSOCK), (unknown(), libc::EINVAL)] {
+                ring.push(2, first.flags(LINK));
+                ring.push(1, send_zc(&client, 64));
+                let mut seen = Vec::new();
+                ring.complete_only(&mut seen, 3);
+                let (of_send, rest): (Vec<Cqe>, Vec<Cqe>) = seen.into_iter().partition(|it| it.0 == 1);
+                rule!("C7", rest == [(2, -errno, 0)], "{kind}: the first: {rest:?}");
+                let expected = [(1, ECANCELED, 0), (1, 0, F_NOTIF)];
+                rule!("C7", of_send == expected, "{kind}, {errno}: {of_send:?}");
+            }
+            server.set_nonblocking(true).unwrap();
+            let read = server.read(&mut [0; 8]).map_err(|error| error.kind());
+            rule!("C7", read == Err(io::ErrorKind::WouldBlock), "{kind}: something was sent: {read:?}");
+        }
+    });
+}
+
+#[test]
 fn c9_a_notification_can_be_neither_cancelled_nor_hurried() {
     on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
