@@ -8,7 +8,7 @@ use crate::completion::Completion;
 use crate::core::Core;
 use crate::facts::{Facts, Flags, Held, Yields};
 use crate::mutant;
-use crate::queue::Cqe;
+use crate::queue::{Cqe, is_ring};
 use crate::request::{Record, Slab};
 use crate::slab::{Calm, Lent, Plain, State};
 use crate::user_data::UserData;
@@ -166,7 +166,7 @@ pub(crate) fn settle<D>(
     }
 
     let flags = facts.flags;
-    if cqe.result == -libc::ECANCELED {
+    if flags.contains(Flags::CLOSES) && was_not_begun(facts, cqe.result) {
         // SAFETY: the kernel did not begin with it.
         drop(unsafe { take_owned(facts) });
     }
@@ -182,6 +182,24 @@ pub(crate) fn settle<D>(
         return Settled::Silent;
     }
     Settled::Told(completion, data, None)
+}
+
+/// Whether a `close` that ended with this result leaves its descriptor open.
+///
+/// Mostly it does not: the kernel takes the descriptor out of its table first, and then asks the file, whose answer is
+/// the result (`filp_flush`). A file system in user space may answer with any error: `EIO` and `EINTR`, but also `EINVAL`,
+/// `EACCES` or `EBADF`. To close the descriptor again then would be to close somebody else's.
+///
+/// * `ECANCELED` is the end of what was not begun. (Such a file system could answer that as well, which nothing would tell
+///   from a cancel.)
+/// * `EBADF` is what the kernel refuses a ring's descriptor with, and leaves it where it is. A ring is not asked. So this
+///   was refused if what has its number now is a ring.
+fn was_not_begun(facts: &Facts, result: i32) -> bool {
+    match result.wrapping_neg() {
+        libc::ECANCELED => true,
+        libc::EBADF => facts.owned_descriptor().is_some_and(is_ring),
+        _ => false,
+    }
 }
 
 /// The descriptor that a `close` was to close.

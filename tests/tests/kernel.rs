@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -1556,6 +1556,33 @@ fn l6_no_user_data_is_special() {
                 let (cancel, mut seen) = ring.cancel(user_data);
                 ring.complete(&mut seen, 1);
                 rule!("L6", cancel == 0 && seen == [(user_data, ECANCELED, 0)], "{kind}: {cancel}, {seen:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn l7_of_all_that_is_open_only_a_ring_is_not_closed() {
+    in_child(|| {
+        if !is_linux(6, 1) {
+            return;
+        }
+        let is_open = |fd: RawFd| std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok();
+        for (kind, mut ring) in kinds(8) {
+            let other = IoUring::new(1).unwrap();
+            // One of its own, and that of another.
+            for number in [ring.0.as_raw_fd(), other.as_raw_fd()] {
+                let (closed, _) = ring.one(opcode::Close::new(Fd(number)).build());
+                rule!("L7", closed == -libc::EBADF && is_open(number), "{kind}: a ring: {closed}");
+            }
+            let (_client, server) = tcp_pair();
+            let files: [OwnedFd; 3] = [File::open("/dev/null").unwrap().into(), server.into(), eventfd()];
+            for file in files {
+                let number = file.into_raw_fd();
+                let (closed, _) = ring.one(opcode::Close::new(Fd(number)).build());
+                rule!("L7", closed == 0 && !is_open(number), "{kind}: {closed}");
+                let (closed, _) = ring.one(opcode::Close::new(Fd(number)).build());
+                rule!("L7", closed == -libc::EBADF, "{kind}: what is not open: {closed}");
             }
         }
     });

@@ -21,7 +21,7 @@ mod uring;
 
 #[cfg(feature = "sim")]
 pub(crate) use memory::{Own, Queues};
-pub(crate) use real::Real;
+pub(crate) use real::{Real, is_ring};
 pub(crate) use table::Change;
 pub(crate) use uring::Uring;
 
