@@ -6,6 +6,7 @@ impl<__R: ::rummelplatz::Ring> ::rummelplatz::RingOperation<__R> for Nothing {
     type TeardownError = ::core::convert::Infallible;
     type ControlFlowWarn = ::core::convert::Infallible;
     type ControlFlowError = ::core::convert::Infallible;
+    #[inline]
     fn on_completion(
         &mut self,
         _: ::rummelplatz::Completion,

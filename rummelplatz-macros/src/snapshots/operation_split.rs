@@ -7,6 +7,7 @@ for Peers<N> {
     type TeardownError = ::core::convert::Infallible;
     type ControlFlowWarn = io::Error;
     type ControlFlowError = ::core::convert::Infallible;
+    #[inline]
     fn on_completion(
         &mut self,
         __completion: ::rummelplatz::Completion,

@@ -29,6 +29,7 @@ where
             >::into_result(__returned)
         }
     }
+    #[inline]
     fn on_completion(
         &mut self,
         __completion: ::rummelplatz::Completion,
