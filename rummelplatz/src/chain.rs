@@ -11,7 +11,7 @@ use crate::operation::RingOperation;
 use crate::panics::FirstPanic;
 use crate::request::{self, Placed, Request, Slab, Terms, Timers};
 use crate::settle::withdraw;
-use crate::shape::Ring;
+use crate::shape::{Ring, slab_of};
 use crate::state::Inner;
 use crate::tag::{Key, Tag};
 use crate::user_data::UserData;
@@ -140,7 +140,7 @@ impl<R: Ring> Links<'_, R> {
         for placed in &self.placed {
             let user_data = placed.user_data();
             // Timers are of no slab.
-            if let Some(slab) = R::slab(slabs, UserData::tag(user_data)) {
+            if let Some(slab) = slab_of::<R>(slabs, UserData::tag(user_data)) {
                 slab.submitted(user_data);
                 core.count();
             }
@@ -156,7 +156,7 @@ impl<R: Ring> Drop for Links<'_, R> {
         let mut panic = FirstPanic::none();
         for placed in self.placed.drain(..) {
             let user_data = placed.user_data();
-            if let Some(slab) = R::slab(slabs, UserData::tag(user_data)) {
+            if let Some(slab) = slab_of::<R>(slabs, UserData::tag(user_data)) {
                 // A drop that panics keeps no other from being dropped.
                 panic.catch(|| slab.withdraw(user_data));
             }

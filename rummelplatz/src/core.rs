@@ -26,7 +26,7 @@ use crate::slab::Lent;
 use crate::user_data::{Control, UserData};
 
 /// See the [module documentation](self).
-pub struct Core {
+pub(crate) struct Core {
     pub(crate) queue: Uring,
     backlog: Backlog,
     /// Completions that the kernel does not post: messages, and requests that end without it.

@@ -12,7 +12,7 @@ use crate::operation::RingOperation;
 use crate::parts::{RingParts, Round};
 use crate::queue::{Entered, Patience};
 use crate::ring_error::{Cause, RingError};
-use crate::shape::Ring;
+use crate::shape::{Ring, look_at_slab, slab_of};
 use crate::state::{Ending, FirstCause, Inner};
 use crate::stats::{OperationStats, Stats};
 use crate::submitter::Submitter;
@@ -270,7 +270,7 @@ fn unpark<R: Ring>(inner: &mut Inner<R>) {
 fn unpark_some<R: Ring>(inner: &mut Inner<R>) {
     let Inner { core, slabs, .. } = inner;
     for parked in core.unpark() {
-        if let Some(slab) = R::slab(slabs, UserData::tag(parked.user_data)) {
+        if let Some(slab) = slab_of::<R>(slabs, UserData::tag(parked.user_data)) {
             slab.unpark(core, parked.user_data);
         }
     }
@@ -402,7 +402,7 @@ pub fn handle<R: RingParts>(ring: &mut R) -> RingHandle<R> {
 pub fn stats<R: RingParts>(ring: &R) -> Stats {
     let Inner { core, slabs, .. } = ring.runtime().inner();
     let operations = R::OPERATIONS.iter().map(|(tag, name)| {
-        let in_flight = R::slab_ref(slabs, *tag).map_or(0, AnySlab::in_flight);
+        let in_flight = look_at_slab::<R>(slabs, *tag).map_or(0, AnySlab::in_flight);
         OperationStats { name, in_flight, tag: *tag }
     });
     Stats {

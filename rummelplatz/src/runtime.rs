@@ -7,7 +7,7 @@ use crate::config::{Options, RawRing};
 use crate::core::Core;
 use crate::lifecycle::Phase;
 use crate::mutant;
-use crate::shape::Ring;
+use crate::shape::{Ring, slab_of};
 use crate::state::Inner;
 use crate::teardown;
 use crate::warning::OnWarn;
@@ -27,7 +27,7 @@ impl<R: Ring> Runtime<R> {
         for (tag, _) in R::OPERATIONS {
             // Ascending: one slab to a tag, and none to that of the ring's own traffic.
             if *tag > last
-                && let Some(slab) = R::slab(&mut slabs, *tag)
+                && let Some(slab) = slab_of::<R>(&mut slabs, *tag)
             {
                 let limit = options.request_limit.unwrap_or(u32::MAX);
                 let one_more = u32::from(mutant::is("one request more than may be"));

@@ -221,7 +221,7 @@ pub(crate) fn withdraw<D>(slab: &mut Slab<D>, user_data: u64) -> Option<D> {
 }
 
 /// What comes of the completion of a timer.
-pub enum Timed {
+pub(crate) enum Timed {
     /// There is no such timer.
     Foreign,
     /// Its request has not completed yet.

@@ -11,7 +11,7 @@ use crate::error::Stuck;
 use crate::lifecycle::Teardown;
 use crate::queue::Cqe;
 use crate::settle::Timed;
-use crate::shape::{Ring, operation_name};
+use crate::shape::{Ring, operation_name, slab_of};
 use crate::user_data::UserData;
 use crate::warning::{OnWarn, Warning};
 
@@ -68,7 +68,7 @@ impl<R: Ring> Inner<R> {
     /// Deals with a completion that no operation claims.
     pub(crate) fn unclaimed(&mut self, cqe: Cqe) -> Unclaimed {
         let Inner { core, slabs, .. } = self;
-        let timed = UserData::timed_tag(cqe.user_data).and_then(|tag| R::slab(slabs, tag));
+        let timed = UserData::timed_tag(cqe.user_data).and_then(|tag| slab_of::<R>(slabs, tag));
         let timed = timed.map_or(Timed::Foreign, |slab| slab.settle_timer(core, cqe));
         if let Timed::Ends(cqe) = timed {
             return Unclaimed::Ends(cqe);

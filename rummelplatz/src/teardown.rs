@@ -13,7 +13,7 @@ use crate::lifecycle::{Event, Limits, Phase, Step, Teardown, View};
 use crate::mutant;
 use crate::panics::FirstPanic;
 use crate::queue::{Cqe, Entered, Patience};
-use crate::shape::{Ring, operation_name};
+use crate::shape::{Ring, look_at_slab, operation_name, slab_of};
 use crate::state::{Ending, FirstCause, Inner, Unclaimed};
 use crate::user_data::UserData;
 
@@ -49,7 +49,7 @@ impl<R: Ring> Nobody<'_, R> {
     fn discard(&mut self, cqe: Cqe) {
         let Inner { core, slabs, .. } = &mut *self.inner;
         let tag = UserData::tag(cqe.user_data);
-        let Some(slab) = R::slab(slabs, tag) else {
+        let Some(slab) = slab_of::<R>(slabs, tag) else {
             if let Unclaimed::Ends(cqe) = self.inner.unclaimed(cqe) {
                 self.discard(cqe);
             }
@@ -118,7 +118,7 @@ pub(crate) fn collect_parcels<R: Ring>(inner: &mut Inner<R>) -> (bool, FirstPani
     let Inner { core, slabs, .. } = inner;
     let mut panic = FirstPanic::none();
     for parcel in parcels {
-        let slab = R::slab(slabs, parcel.tag);
+        let slab = slab_of::<R>(slabs, parcel.tag);
         let received = panic.catch(|| slab.is_some_and(|slab| slab.receive(core, parcel.data)));
         if received != Some(true) && !mutant::is("what is lost is not counted") {
             core.counters.undelivered += 1;
@@ -256,7 +256,7 @@ fn send_wave<R: Ring>(inner: &mut Inner<R>, late: bool) {
 /// Calls `visit` with the tag, `user_data` and facts of each request in flight.
 fn visit_all<R: Ring>(slabs: &R::Slabs, mut visit: impl FnMut(u8, u64, &Facts)) {
     for (tag, _) in R::OPERATIONS {
-        if let Some(slab) = R::slab_ref(slabs, *tag) {
+        if let Some(slab) = look_at_slab::<R>(slabs, *tag) {
             slab.visit(&mut |user_data, facts| visit(*tag, user_data, facts));
         }
     }
@@ -265,7 +265,7 @@ fn visit_all<R: Ring>(slabs: &R::Slabs, mut visit: impl FnMut(u8, u64, &Facts)) 
 /// Calls `visit` with the slab of each operation.
 fn for_each_slab<R: Ring>(slabs: &mut R::Slabs, mut visit: impl FnMut(&mut dyn AnySlab)) {
     for (tag, _) in R::OPERATIONS {
-        if let Some(slab) = R::slab(slabs, *tag) {
+        if let Some(slab) = slab_of::<R>(slabs, *tag) {
             visit(slab);
         }
     }
