@@ -3,12 +3,11 @@
 
 pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-pub use crate::any_slab::AnySlab;
+pub use crate::any_slab::{SlabCell, SlabRef};
 pub use crate::builder::{builder, new, new_raw_ring};
 pub use crate::config::Options;
 pub use crate::dispatch::{Delivery, Glue, deliver, setup, unclaimed};
 pub use crate::parts::{RingParts, Round};
-pub use crate::request::Slab;
 pub use crate::ring::{deliver_all, finish, fmt, handle, run, stats, submitter, turn};
 pub use crate::runtime::Runtime;
 pub use crate::shape::RingShape;

@@ -2,16 +2,16 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use io_uring::squeue;
 
 use crate::error::{InvalidEntry, SubmitError};
 use crate::facts::Flags;
 use crate::operation::RingOperation;
+use crate::panics::FirstPanic;
 use crate::request::{self, Placed, Request, Slab, Terms, Timers};
 use crate::settle::withdraw;
-use crate::shape::Ring;
+use crate::shape::{Ring, slab_of};
 use crate::state::Inner;
 use crate::tag::{Key, Tag};
 use crate::user_data::UserData;
@@ -45,6 +45,9 @@ impl<'s, R: Ring, Op: RingOperation<R>> Chain<'s, R, Op> {
     /// [`recv`](request::recv) has succeeded with any number of bytes, and a timer when it has run its time
     /// (`IORING_TIMEOUT_ETIME_SUCCESS`, since 5.16).
     ///
+    /// What the kernel cannot even prepare ends what comes *before* it, too: see
+    /// [`chain`](crate::Submitter::chain).
+    ///
     /// # Errors
     ///
     /// [`Invalid`](SubmitError::Invalid) if the chain is longer than the submission queue then, where a
@@ -59,6 +62,9 @@ impl<'s, R: Ring, Op: RingOperation<R>> Chain<'s, R, Op> {
     }
 
     /// Adds a request. What is added next begins when this one has ended, however (`IOSQE_IO_HARDLINK`, since 5.5).
+    ///
+    /// But if the kernel cannot prepare it, or another request of the chain, none begins: see
+    /// [`chain`](crate::Submitter::chain).
     ///
     /// # Errors
     ///
@@ -130,12 +136,11 @@ impl<R: Ring> Links<'_, R> {
 
     fn submit(&mut self) -> Result<(), SubmitError> {
         let Inner { core, slabs, .. } = &mut *self.inner;
-        core.flush(self.placed.len());
-        core.admit(self.requests)?;
+        core.admit_chain(self.requests, self.placed.len())?;
         for placed in &self.placed {
             let user_data = placed.user_data();
             // Timers are of no slab.
-            if let Some(slab) = R::slab(slabs, UserData::tag(user_data)) {
+            if let Some(slab) = slab_of::<R>(slabs, UserData::tag(user_data)) {
                 slab.submitted(user_data);
                 core.count();
             }
@@ -148,24 +153,17 @@ impl<R: Ring> Links<'_, R> {
 impl<R: Ring> Drop for Links<'_, R> {
     fn drop(&mut self) {
         let Inner { core, slabs, .. } = &mut *self.inner;
-        let mut panic = None;
+        let mut panic = FirstPanic::none();
         for placed in self.placed.drain(..) {
             let user_data = placed.user_data();
-            if let Some(slab) = R::slab(slabs, UserData::tag(user_data)) {
+            if let Some(slab) = slab_of::<R>(slabs, UserData::tag(user_data)) {
                 // A drop that panics keeps no other from being dropped.
-                let dropped = catch_unwind(AssertUnwindSafe(|| slab.withdraw(user_data)));
-                if let Err(caught) = dropped {
-                    panic.get_or_insert(caught);
-                }
+                panic.catch(|| slab.withdraw(user_data));
             }
         }
         // The next chain needs no memory of its own.
         core.links = std::mem::take(&mut self.placed);
-        if let Some(panic) = panic
-            && !std::thread::panicking()
-        {
-            resume_unwind(panic);
-        }
+        panic.go_on_from_drop();
     }
 }
 

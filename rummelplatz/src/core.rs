@@ -27,7 +27,7 @@ use crate::slab::Lent;
 use crate::user_data::{Control, UserData};
 
 /// See the [module documentation](self).
-pub struct Core {
+pub(crate) struct Core {
     pub(crate) queue: Uring,
     backlog: Backlog,
     /// Completions that the kernel does not post: messages, and requests that end without it.
@@ -234,9 +234,15 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn admit_slowly(&mut self, count: usize) -> Result<(), SubmitError> {
+        self.admit_chain(count, count)
+    }
+
+    /// Makes room for so many requests that have so many entries, timers included; or says why not. Those that wait are
+    /// all of them.
+    pub(crate) fn admit_chain(&mut self, requests: usize, entries: usize) -> Result<(), SubmitError> {
         self.accepts()?;
-        self.flush(count);
-        if self.has_room(count) || self.backlog.admits(count) {
+        self.flush(entries);
+        if self.has_room(entries) || self.backlog.admits(requests) {
             return Ok(());
         }
         Err(SubmitError::Full)
@@ -642,9 +648,19 @@ impl Core {
             }
             Some(Control::Untracked) => false,
             None => {
-                self.counters.foreign += 1;
+                self.count_foreign(&cqe);
                 false
             }
+        }
+    }
+
+    /// Counts a completion that names no request in flight; but not the notification of a zero-copy send that its chain
+    /// has ended before it began, which comes after its end.
+    pub(crate) fn count_foreign(&mut self, cqe: &Cqe) {
+        // With `IORING_SEND_ZC_REPORT_USAGE`, the sign is set.
+        let is_notification = io_uring::cqueue::notif(cqe.flags) && !io_uring::cqueue::more(cqe.flags);
+        if !is_notification || cqe.result & i32::MAX != 0 {
+            self.counters.foreign += 1;
         }
     }
 

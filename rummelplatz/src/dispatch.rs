@@ -78,8 +78,12 @@ fn belongs_to_nobody<R: Ring>(inner: &mut Inner<R>, user_data: u64, result: i32,
     match inner.unclaimed(Cqe { user_data, result, flags }) {
         Unclaimed::Nothing => {}
         Unclaimed::Wakes => {
-            if !inner.core.phase.is_teardown() && teardown::collect_parcels(inner) {
-                inner.end(FirstCause::Exit);
+            if !inner.core.phase.is_teardown() {
+                let (stop, panic) = teardown::collect_parcels(inner);
+                if stop {
+                    inner.end(FirstCause::Exit);
+                }
+                panic.go_on();
             }
         }
         // SAFETY: this is called with the completion that was popped last, at once.

@@ -9,7 +9,7 @@ use crate::clock::Stamp;
 
 /// What is known about a request, whatever the type of its data.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts {
+pub(crate) struct Facts {
     pub(crate) opcode: u8,
     pub(crate) yields: Yields,
     pub(crate) flags: Flags,
@@ -33,7 +33,7 @@ pub struct Facts {
 /// As much as is remembered of a request that has nothing else to it: its opcode, when it was accepted, and
 /// whether it yields events. In one number, which is put together in fewer instructions than it has parts.
 #[derive(Clone, Copy, Debug)]
-pub struct Brief(u64);
+pub(crate) struct Brief(u64);
 
 impl Brief {
     const EVENTS: u32 = 1 << 8;

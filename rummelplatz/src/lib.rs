@@ -202,6 +202,7 @@ mod inbox;
 mod lifecycle;
 mod mutant;
 mod operation;
+mod panics;
 mod parts;
 #[allow(missing_docs, reason = "for generated code")]
 mod probe;

@@ -12,7 +12,7 @@ use crate::operation::RingOperation;
 use crate::parts::{RingParts, Round};
 use crate::queue::{Entered, Patience};
 use crate::ring_error::{Cause, RingError};
-use crate::shape::Ring;
+use crate::shape::{Ring, look_at_slab, slab_of};
 use crate::state::{Ending, FirstCause, Inner};
 use crate::stats::{OperationStats, Stats};
 use crate::submitter::Submitter;
@@ -153,9 +153,10 @@ fn guarded<R: RingParts, T>(ring: &mut R, work: impl FnOnce(&mut R) -> T) -> T {
     match catch_unwind(AssertUnwindSafe(|| work(ring))) {
         Ok(result) => result,
         Err(panic) => {
+            let inner = inner(ring);
+            inner.core.queue.unregister();
             // A second panic, of a `Drop`, is less of a cause than the first.
-            drop(teardown::end_silently(inner(ring)));
-            inner(ring).core.queue.unregister();
+            drop(teardown::end_silently(inner));
             resume_unwind(panic)
         }
     }
@@ -194,12 +195,13 @@ fn begin<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     let this = inner(ring);
     this.core.phase = Phase::Running;
     // What was sent before, and came with a wake-up that was seen by an earlier run.
-    let stop = teardown::collect_parcels(this);
+    let (stop, panic) = teardown::collect_parcels(this);
     match set_up {
         Err(error) => teardown::begin(this, FirstCause::Setup(error)),
         Ok(()) if stop => teardown::begin(this, FirstCause::Exit),
         Ok(()) => {}
     }
+    panic.go_on();
     Ok(())
 }
 
@@ -268,7 +270,7 @@ fn unpark<R: Ring>(inner: &mut Inner<R>) {
 fn unpark_some<R: Ring>(inner: &mut Inner<R>) {
     let Inner { core, slabs, .. } = inner;
     for parked in core.unpark() {
-        if let Some(slab) = R::slab(slabs, UserData::tag(parked.user_data)) {
+        if let Some(slab) = slab_of::<R>(slabs, UserData::tag(parked.user_data)) {
             slab.unpark(core, parked.user_data);
         }
     }
@@ -400,7 +402,7 @@ pub fn handle<R: RingParts>(ring: &mut R) -> RingHandle<R> {
 pub fn stats<R: RingParts>(ring: &R) -> Stats {
     let Inner { core, slabs, .. } = ring.runtime().inner();
     let operations = R::OPERATIONS.iter().map(|(tag, name)| {
-        let in_flight = R::slab_ref(slabs, *tag).map_or(0, AnySlab::in_flight);
+        let in_flight = look_at_slab::<R>(slabs, *tag).map_or(0, AnySlab::in_flight);
         OperationStats { name, in_flight, tag: *tag }
     });
     Stats {

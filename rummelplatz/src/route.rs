@@ -8,6 +8,7 @@
 
 use std::mem;
 
+use crate::any_slab::SlabCell;
 use crate::operation::RingOperation;
 use crate::request::Slab;
 use crate::shape::{Ring, RingShape};
@@ -15,7 +16,7 @@ use crate::tag::Tag;
 
 /// Finds the slab of an operation among those of its ring.
 type SlabOf<R, Op> =
-    for<'s> fn(&'s mut <R as RingShape>::Slabs) -> &'s mut Slab<<Op as RingOperation<R>>::RingData>;
+    for<'s> fn(&'s <R as RingShape>::Slabs) -> &'s SlabCell<<Op as RingOperation<R>>::RingData>;
 
 impl<R: Ring, Op: RingOperation<R>> Tag<R, Op> {
     #[doc(hidden)]
@@ -29,6 +30,6 @@ impl<R: Ring, Op: RingOperation<R>> Tag<R, Op> {
     pub(crate) fn slab<'s>(&self, slabs: &'s mut R::Slabs) -> &'s mut Slab<Op::RingData> {
         // SAFETY: it was made by `__new` from a pointer of this very type.
         let slab = unsafe { mem::transmute::<fn(), SlabOf<R, Op>>(self.route()) };
-        slab(slabs)
+        SlabCell::open(slabs, slab)
     }
 }

@@ -7,7 +7,7 @@ use crate::config::{Options, RawRing};
 use crate::core::Core;
 use crate::lifecycle::Phase;
 use crate::mutant;
-use crate::shape::Ring;
+use crate::shape::{Ring, slab_of};
 use crate::state::Inner;
 use crate::teardown;
 use crate::warning::OnWarn;
@@ -27,7 +27,7 @@ impl<R: Ring> Runtime<R> {
         for (tag, _) in R::OPERATIONS {
             // Ascending: one slab to a tag, and none to that of the ring's own traffic.
             if *tag > last
-                && let Some(slab) = R::slab(&mut slabs, *tag)
+                && let Some(slab) = slab_of::<R>(&mut slabs, *tag)
             {
                 let limit = options.request_limit.unwrap_or(u32::MAX);
                 let one_more = u32::from(mutant::is("one request more than may be"));
@@ -58,7 +58,7 @@ impl<R: Ring> Drop for Runtime<R> {
             // All of it belongs to another process.
             return;
         }
-        let panic = teardown::end_for_good(inner);
+        let mut panic = teardown::end_for_good(inner);
         if inner.core.phase == Phase::Finished {
             // SAFETY: nothing is in flight, so nobody else uses the slabs; they are not used again,
             // because `inner` is dropped below.
@@ -66,14 +66,13 @@ impl<R: Ring> Drop for Runtime<R> {
         } else {
             inner.core.queue.leak();
         }
-        // SAFETY: this is the only place that drops it, once. What the kernel may still write to,
-        // slabs and pools, was taken out of it above if there is any.
-        unsafe { ManuallyDrop::drop(&mut self.inner) };
-        if let Some(panic) = panic
-            && !std::thread::panicking()
-        {
-            std::panic::resume_unwind(panic);
-        }
+        // What is called for warnings is in it, whose `Drop` may panic as well.
+        panic.catch(|| {
+            // SAFETY: this is the only place that drops it, once. What the kernel may still write to,
+            // slabs and pools, was taken out of it above if there is any.
+            unsafe { ManuallyDrop::drop(&mut self.inner) };
+        });
+        panic.go_on_from_drop();
     }
 }
 

@@ -8,7 +8,7 @@ use crate::completion::Completion;
 use crate::core::Core;
 use crate::facts::{Facts, Flags, Held, Yields};
 use crate::mutant;
-use crate::queue::Cqe;
+use crate::queue::{Cqe, is_ring};
 use crate::request::{Record, Slab, sqe};
 use crate::slab::{Calm, Lent, Plain, State};
 use crate::user_data::UserData;
@@ -89,8 +89,8 @@ pub(crate) fn settle_going_on(core: &Core, facts: &Facts, cqe: &Cqe) -> Completi
 
 /// Finds the slot that a completion names, and changes it accordingly.
 ///
-/// Accounting is by slot: a completion that names no request in flight is counted as foreign and
-/// dropped; one that names a request is believed.
+/// Accounting is by slot: a completion that names no request in flight is [counted](Core::count_foreign)
+/// and dropped; one that names a request is believed.
 #[inline(never)]
 pub(crate) fn settle<D>(
     core: &mut Core,
@@ -101,14 +101,14 @@ pub(crate) fn settle<D>(
 ) -> Settled<D> {
     let cqe = Cqe { user_data, result, flags };
     let Some(mut slot) = slab.find(cqe.user_data) else {
-        core.counters.foreign += 1;
+        core.count_foreign(&cqe);
         return Settled::Silent;
     };
     let state = slot.state();
     let facts = &mut slot.meta().facts;
     if facts.waits_for_timer() || facts.flags.contains(Flags::IN_CHAIN) {
         // What it had to say has come already; or the kernel has not heard of it.
-        core.counters.foreign += 1;
+        core.count_foreign(&cqe);
         return Settled::Silent;
     }
     core.settled = !mutant::is("only ends move") || !cqueue::more(cqe.flags);
@@ -170,7 +170,7 @@ pub(crate) fn settle<D>(
     }
 
     let flags = facts.flags;
-    if cqe.result == -libc::ECANCELED {
+    if flags.contains(Flags::CLOSES) && was_not_begun(facts, cqe.result) {
         // SAFETY: the kernel did not begin with it.
         drop(unsafe { take_owned(facts) });
     }
@@ -186,6 +186,24 @@ pub(crate) fn settle<D>(
         return Settled::Silent;
     }
     Settled::Told(completion, data, None)
+}
+
+/// Whether a `close` that ended with this result leaves its descriptor open.
+///
+/// Mostly it does not: the kernel takes the descriptor out of its table first, and then asks the file, whose answer is
+/// the result (`filp_flush`). A file system in user space may answer with any error: `EIO` and `EINTR`, but also `EINVAL`,
+/// `EACCES` or `EBADF`. To close the descriptor again then would be to close somebody else's.
+///
+/// * `ECANCELED` is the end of what was not begun. (Such a file system could answer that as well, which nothing would tell
+///   from a cancel.)
+/// * `EBADF` is what the kernel refuses a ring's descriptor with, and leaves it where it is. A ring is not asked. So this
+///   was refused if what has its number now is a ring.
+fn was_not_begun(facts: &Facts, result: i32) -> bool {
+    match result.wrapping_neg() {
+        libc::ECANCELED => true,
+        libc::EBADF => facts.owned_descriptor().is_some_and(is_ring),
+        _ => false,
+    }
 }
 
 /// The descriptor that a `close` was to close.
@@ -222,7 +240,7 @@ pub(crate) fn is_not_over<D>(slab: &mut Slab<D>, cancel: u64) -> Option<u64> {
 }
 
 /// What comes of the completion of a timer.
-pub enum Timed {
+pub(crate) enum Timed {
     /// There is no such timer.
     Foreign,
     /// Its request has not completed yet.

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use crate::any_slab::AnySlab;
+use crate::any_slab::{AnySlab, SlabRef};
 use crate::config::Options;
 
 /// A struct that is a ring: implemented by [`#[ring]`](macro@crate::ring), and by nothing else.
@@ -40,9 +40,17 @@ pub trait RingShape: Sized {
     /// Makes empty slabs.
     fn slabs() -> Self::Slabs;
     /// The slab of a tag.
-    fn slab(slabs: &mut Self::Slabs, tag: u8) -> Option<&mut dyn AnySlab>;
-    /// The slab of a tag, to look at.
-    fn slab_ref(slabs: &Self::Slabs, tag: u8) -> Option<&dyn AnySlab>;
+    fn slab(slabs: &Self::Slabs, tag: u8) -> Option<SlabRef<'_>>;
+}
+
+/// The slab of a tag.
+pub(crate) fn slab_of<R: Ring>(slabs: &mut R::Slabs, tag: u8) -> Option<&mut dyn AnySlab> {
+    SlabRef::open(slabs, |slabs| R::slab(slabs, tag))
+}
+
+/// The slab of a tag, to look at.
+pub(crate) fn look_at_slab<R: Ring>(slabs: &R::Slabs, tag: u8) -> Option<&dyn AnySlab> {
+    SlabRef::look(slabs, |slabs| R::slab(slabs, tag))
 }
 
 /// The name of an operation of `R`.

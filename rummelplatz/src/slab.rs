@@ -59,7 +59,7 @@ pub(crate) enum State {
 }
 
 /// What the owner of a slab remembers about a request.
-pub trait Meta: Copy {
+pub(crate) trait Meta: Copy {
     /// As much of it as is remembered of a plain one.
     type Brief: Copy;
 
@@ -109,7 +109,7 @@ struct Slot<D, M: Meta> {
 const NONE: u32 = u32::MAX;
 
 /// See the [module documentation](self).
-pub struct Slab<D, M: Meta> {
+pub(crate) struct Slab<D, M: Meta> {
     tag: u8,
     /// [`UserData::STEP`]. Out of sight of the compiler, which would make four instructions of an addition
     /// and a question for its carry.
@@ -159,7 +159,7 @@ impl<D, M: Meta> Slab<D, M> {
     };
 
     /// An empty slab whose requests carry `tag`. It has no room before [`set_limit`](Self::set_limit).
-    pub fn new(tag: u8) -> Self {
+    pub(crate) fn new(tag: u8) -> Self {
         let first = Self::chunk();
         Slab { tag, step: UserData::STEP, free: None, limit: 0, made: 0, chunks: vec![first], first }
     }

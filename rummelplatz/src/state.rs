@@ -11,7 +11,7 @@ use crate::error::Stuck;
 use crate::lifecycle::Teardown;
 use crate::queue::Cqe;
 use crate::settle::Timed;
-use crate::shape::{Ring, operation_name};
+use crate::shape::{Ring, operation_name, slab_of};
 use crate::user_data::UserData;
 use crate::warning::{OnWarn, Warning};
 
@@ -73,14 +73,14 @@ impl<R: Ring> Inner<R> {
             core.count_answer();
             let was_not_found = matches!(cqe.result.wrapping_neg(), libc::ENOENT | libc::EALREADY);
             if was_not_found
-                && let Some(slab) = R::slab(slabs, tag)
+                && let Some(slab) = slab_of::<R>(slabs, tag)
                 && let Some(user_data) = slab.is_not_over(cqe.user_data)
             {
                 core.cancel_later(user_data);
             }
             return Unclaimed::Nothing;
         }
-        let timed = UserData::timed_tag(cqe.user_data).and_then(|tag| R::slab(slabs, tag));
+        let timed = UserData::timed_tag(cqe.user_data).and_then(|tag| slab_of::<R>(slabs, tag));
         let timed = timed.map_or(Timed::Foreign, |slab| slab.settle_timer(core, cqe));
         if let Timed::Ends(cqe) = timed {
             return Unclaimed::Ends(cqe);

@@ -175,6 +175,12 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// Those after one that has failed end with `ECANCELED`. A cancel of one that has not begun waits until it has: cancel
     /// the one before it. A chain that is dropped takes nothing with it but its data.
     ///
+    /// The kernel prepares all of a chain when it is submitted, before it begins with the first request. One that it
+    /// cannot prepare ends with the reason, and all the others with `ECANCELED`, those before it as well, however they
+    /// are linked. That is so for what is wrong with the request itself: an opcode that the kernel does not know, a path
+    /// that is too long or none at all (`ENAMETOOLONG`, `ENOENT`). What turns out only when it is done, such as a file
+    /// that is not there, ends those behind it.
+    ///
     /// ```
     /// # use rummelplatz::{request, Request, Ring, RingOperation, Submitter, SubmitError, Tag};
     /// # use std::{fs::File, sync::Arc};
@@ -577,29 +583,33 @@ unsafe fn accept_slowly<R: Ring, Op: RingOperation<R>>(
     // SAFETY: the caller's promise is the same.
     unsafe { release_slowly(inner, tag, warm) };
     let Inner { core, slabs, .. } = inner;
+    let slab = tag.slab(slabs);
+    if let Err(error) = make_room(core, slab) {
+        // Its `Drop` may panic: after this, the data would be a part of what is returned, and lost.
+        drop(build);
+        return Err(Refused { data, error });
+    }
     let mut build = Some(build);
-    let identity = accept_by(core, tag.slab(slabs), data, flags, &mut |data| match build.take() {
+    let identity = accept_by(core, slab, data, flags, &mut |data| match build.take() {
         Some(build) => build(data),
         None => unreachable!("a request is built once"),
-    })?;
+    });
     Ok(Key::new(core.serial, identity))
 }
 
-/// The same for all operations with this data and all ways to build a request, so that it is compiled once.
+/// Accepts a request for which there is room: the same for all operations with this data and all ways to build a
+/// request, so that it is compiled once.
 fn accept_by<D>(
     core: &mut Core,
     slab: &mut Slab<D>,
     data: D,
     flags: Flags,
     build: &mut dyn for<'d> FnMut(&'d mut D) -> Request<'d>,
-) -> Result<Identity, Refused<D>> {
-    if let Err(error) = make_room(core, slab) {
-        return Err(Refused { data, error });
-    }
+) -> Identity {
     let (identity, placed) = request::place(slab, data, core.terms(flags), build);
     core.count();
     core.push(placed);
-    Ok(identity)
+    identity
 }
 
 /// Makes room for one request, in the queue and in the slab.

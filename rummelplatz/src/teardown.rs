@@ -3,9 +3,7 @@
 //! The same steps serve a run that ends, whose completions go to the operations, and a ring that is
 //! dropped or whose handler panicked, whose completions go to nobody ([`Audience`]).
 
-use std::any::Any;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::any_slab::AnySlab;
@@ -13,8 +11,9 @@ use crate::error::{Stuck, StuckRequest, SubmitError};
 use crate::facts::{Facts, Flags};
 use crate::lifecycle::{Event, Limits, Phase, Step, Teardown, View};
 use crate::mutant;
+use crate::panics::FirstPanic;
 use crate::queue::{Cqe, Entered, Patience};
-use crate::shape::{Ring, operation_name};
+use crate::shape::{Ring, look_at_slab, operation_name, slab_of};
 use crate::state::{Ending, FirstCause, Inner, Unclaimed};
 use crate::user_data::UserData;
 
@@ -25,10 +24,10 @@ pub(crate) trait Audience<R: Ring> {
     fn reap(&mut self) -> bool;
 }
 
-/// Nobody: data is dropped. The first panic of a `Drop` is kept.
+/// Nobody: data is dropped.
 struct Nobody<'i, R: Ring> {
     inner: &'i mut Inner<R>,
-    panic: Option<Box<dyn Any + Send>>,
+    panic: FirstPanic,
 }
 
 impl<R: Ring> Audience<R> for Nobody<'_, R> {
@@ -50,17 +49,14 @@ impl<R: Ring> Nobody<'_, R> {
     fn discard(&mut self, cqe: Cqe) {
         let Inner { core, slabs, .. } = &mut *self.inner;
         let tag = UserData::tag(cqe.user_data);
-        let Some(slab) = R::slab(slabs, tag) else {
+        let Some(slab) = slab_of::<R>(slabs, tag) else {
             if let Unclaimed::Ends(cqe) = self.inner.unclaimed(cqe) {
                 self.discard(cqe);
             }
             return;
         };
         // The slot is settled before the data is dropped, so a panic leaves nothing half done.
-        let dropped = catch_unwind(AssertUnwindSafe(|| slab.discard(core, cqe)));
-        if let Err(panic) = dropped {
-            self.panic.get_or_insert(panic);
-        }
+        self.panic.catch(|| slab.discard(core, cqe));
     }
 }
 
@@ -77,13 +73,14 @@ pub(crate) enum Progress {
     Abandoned,
 }
 
-/// Begins to end the present run.
+/// Begins to end the present run. The `Drop` of data that nobody can be given any more may panic, but not before it has
+/// begun.
 pub(crate) fn begin<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>) {
     let limits = inner.core.options.limits;
-    begin_within(inner, cause, limits);
+    begin_within(inner, cause, limits).go_on();
 }
 
-fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Limits) {
+fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Limits) -> FirstPanic {
     let core = &mut inner.core;
     core.phase = Phase::Cancelling;
     core.set_mark(Flags::LATE);
@@ -92,7 +89,7 @@ fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Lim
     let core = &mut inner.core;
     // In this order, so that nothing is sent in between and lost.
     core.shared.set_open(false);
-    collect_parcels(inner);
+    let (_, panic) = collect_parcels(inner);
     let core = &mut inner.core;
     // What the kernel does not have ends here, as if it had been cancelled.
     core.forget_parked();
@@ -111,20 +108,23 @@ fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Lim
         began: core.queue.now(),
         wait_ends: None,
     });
+    panic
 }
 
-/// Moves what other threads have sent to the slabs. True if they want the ring to stop.
-pub(crate) fn collect_parcels<R: Ring>(inner: &mut Inner<R>) -> bool {
+/// Moves what other threads have sent to the slabs. Whether they want the ring to stop; and the panic of what had no
+/// room and was dropped, for the caller to go on with when all else is in order.
+pub(crate) fn collect_parcels<R: Ring>(inner: &mut Inner<R>) -> (bool, FirstPanic) {
     let (parcels, stop) = inner.core.shared.collect();
     let Inner { core, slabs, .. } = inner;
+    let mut panic = FirstPanic::none();
     for parcel in parcels {
-        let slab = R::slab(slabs, parcel.tag);
-        let received = slab.is_some_and(|slab| slab.receive(core, parcel.data));
-        if !received && !mutant::is("what is lost is not counted") {
+        let slab = slab_of::<R>(slabs, parcel.tag);
+        let received = panic.catch(|| slab.is_some_and(|slab| slab.receive(core, parcel.data)));
+        if received != Some(true) && !mutant::is("what is lost is not counted") {
             core.counters.undelivered += 1;
         }
     }
-    stop
+    (stop, panic)
 }
 
 /// Makes one step of a teardown that has begun.
@@ -257,7 +257,7 @@ fn send_wave<R: Ring>(inner: &mut Inner<R>, late: bool) {
 /// Calls `visit` with the tag, `user_data` and facts of each request in flight.
 fn visit_all<R: Ring>(slabs: &R::Slabs, mut visit: impl FnMut(u8, u64, &Facts)) {
     for (tag, _) in R::OPERATIONS {
-        if let Some(slab) = R::slab_ref(slabs, *tag) {
+        if let Some(slab) = look_at_slab::<R>(slabs, *tag) {
             slab.visit(&mut |user_data, facts| visit(*tag, user_data, facts));
         }
     }
@@ -266,7 +266,7 @@ fn visit_all<R: Ring>(slabs: &R::Slabs, mut visit: impl FnMut(u8, u64, &Facts)) 
 /// Calls `visit` with the slab of each operation.
 fn for_each_slab<R: Ring>(slabs: &mut R::Slabs, mut visit: impl FnMut(&mut dyn AnySlab)) {
     for (tag, _) in R::OPERATIONS {
-        if let Some(slab) = R::slab(slabs, *tag) {
+        if let Some(slab) = slab_of::<R>(slabs, *tag) {
             visit(slab);
         }
     }
@@ -304,50 +304,58 @@ pub(crate) fn abandon<R: Ring>(inner: &mut Inner<R>, error: Option<io::Error>) {
 }
 
 /// Ends a ring without calling a handler: its requests are cancelled and awaited, and their data is
-/// dropped. Returns the first panic of a `Drop`.
+/// dropped. Returns the first panic of a `Drop`, and never panics itself.
 ///
 /// Afterwards the ring is finished or abandoned.
-pub(crate) fn end_silently<R: Ring>(inner: &mut Inner<R>) -> Option<Box<dyn Any + Send>> {
+pub(crate) fn end_silently<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
+    let mut panic = FirstPanic::none();
+    // The run that has come to this will not return it; nor shall the next one.
+    let (cause, ending) = (inner.cause.take(), inner.ending.take());
     // Nobody is told of the end of late requests, so nobody need wait for it.
     let limits = Limits { grace: Duration::ZERO, ..inner.core.options.limits };
-    begin_within(inner, FirstCause::Exit, limits);
-    let mut nobody = Nobody { inner, panic: None };
+    panic.then(begin_within(inner, FirstCause::Exit, limits));
+    let mut nobody = Nobody { inner, panic };
     while !matches!(advance(&mut nobody, true), Progress::Finished | Progress::Abandoned) {}
-    let Nobody { inner, panic } = nobody;
+    let Nobody { inner, mut panic } = nobody;
     inner.ending = None;
+    panic.catch(|| drop(cause));
+    if let Some(Ending { cause, errors, .. }) = ending {
+        panic.catch(|| drop(cause));
+        for error in errors {
+            panic.catch(|| drop(error));
+        }
+    }
     panic
 }
 
 /// The end of a ring that is dropped, in whatever state it is.
-pub(crate) fn end_for_good<R: Ring>(inner: &mut Inner<R>) -> Option<Box<dyn Any + Send>> {
+pub(crate) fn end_for_good<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
     let core = &mut inner.core;
     core.shared.set_open(false);
     let (parcels, _) = core.shared.collect();
-    let dropped = catch_unwind(AssertUnwindSafe(|| drop(parcels)));
-    end_requests(inner).or(dropped.err())
+    let mut panic = end_requests(inner);
+    for parcel in parcels {
+        panic.catch(|| drop(parcel));
+    }
+    panic
 }
 
 /// Ends what is in flight, as the state of the ring allows.
-fn end_requests<R: Ring>(inner: &mut Inner<R>) -> Option<Box<dyn Any + Send>> {
+fn end_requests<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
     let core = &mut inner.core;
     match core.phase {
-        Phase::Abandoned => None,
-        _ if !core.is_enabled() => discard_all(inner),
-        _ if core.in_flight == 0 => {
-            finish(inner);
-            None
-        }
-        _ if core.is_owner() => end_silently(inner),
-        _ => {
-            // The kernel takes cancels from the owner alone.
-            abandon(inner, None);
-            None
-        }
+        Phase::Abandoned => {}
+        _ if !core.is_enabled() => return discard_all(inner),
+        _ if core.in_flight == 0 => finish(inner),
+        _ if core.is_owner() => return end_silently(inner),
+        // The kernel takes cancels from the owner alone.
+        _ => abandon(inner, None),
     }
+    FirstPanic::none()
 }
 
 /// Ends the requests of a ring that the kernel was never told of.
-fn discard_all<R: Ring>(inner: &mut Inner<R>) -> Option<Box<dyn Any + Send>> {
+fn discard_all<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
     let mut requests = Vec::with_capacity(inner.core.in_flight);
     visit_all::<R>(&inner.slabs, |_, user_data, facts| {
         // The end of its timer first, which it would wait for.
@@ -355,7 +363,7 @@ fn discard_all<R: Ring>(inner: &mut Inner<R>) -> Option<Box<dyn Any + Send>> {
         requests.push(user_data);
     });
     inner.core.phase = Phase::Draining;
-    let mut nobody = Nobody { inner, panic: None };
+    let mut nobody = Nobody { inner, panic: FirstPanic::none() };
     for user_data in requests {
         nobody.discard(Cqe { user_data, result: -libc::ECANCELED, flags: 0 });
     }

@@ -16,10 +16,11 @@
 //! # Why 24 bits are enough here, and not in a `Key`
 //!
 //! The generation in `user_data` has one job: to tell a completion of the present request from a
-//! stray one. The kernel posts exactly one final completion per request and the slot is freed by
-//! it, so a genuine completion can never be of an earlier generation; only a message from another
-//! ring can carry an invented number. A counter that wraps is therefore no danger: an equal value
-//! needs 2²⁴ requests through one slot *and* a forged message. A [`Key`](crate::Key), on the other
+//! stray one. The kernel posts one final completion per request and the slot is freed by it; there is
+//! one exception. A zero-copy send that its chain has ended before it began has a notification after
+//! its end, and that is of an earlier generation, by one or a few: it is posted next. All others are
+//! messages from another ring, with an invented number. A counter that wraps is therefore no danger: an
+//! equal value needs 2²⁴ requests through one slot *and* a forged message. A [`Key`](crate::Key), on the other
 //! hand, may be kept by the user for ever, and a hot slot turns over 2²⁴ times within seconds: it
 //! also compares how often the slot's generation has come round, 32 bits more, which is enough for
 //! twenty years at a hundred million requests a second through one slot.

@@ -1,5 +1,6 @@
 //! Requests of which each begins when the one before it has ended.
 
+use std::ffi::CString;
 use std::io::{Read, Write};
 use std::mem;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -9,10 +10,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rummelplatz::request::CWD;
 use rummelplatz::{ControlFlow, InvalidEntry, Request, SubmitError, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Ledger, Log, Script, Tracked, in_child, nameless_file, open_descriptors, outcome,
-    pipe, watched,
+    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, in_child, nameless_file, open_descriptors,
+    outcome, pipe, tcp_pair, watched,
 };
 
 const SOON: Duration = Duration::from_millis(5);
@@ -155,6 +157,75 @@ fn what_fails_ends_those_behind_it_unless_they_are_linked_hard() {
 }
 
 #[test]
+fn what_the_kernel_cannot_prepare_ends_the_whole_chain() {
+    watched(|| {
+        for hard in [false, true] {
+            let seen = Log::new();
+            let log = seen.clone();
+            let script = Script::new().on_completion(move |completion, (number, _): (u32, CString), _| {
+                log.push((number, outcome(&completion)));
+                (ControlFlow::Continue, None)
+            });
+            let mut ring = Bench::with(8, script);
+            let mut submitter = ring.submitter(Bench::FIRST);
+            let mut chain = submitter.chain();
+            fn nop(_: &mut (u32, CString)) -> Request<'_> {
+                request::nop()
+            }
+            let path = CString::new(vec![b'x'; 5000]).unwrap();
+            match hard {
+                true => chain.hard_link((1, CString::default()), nop),
+                false => chain.link((1, CString::default()), nop),
+            }
+            .unwrap();
+            chain.link((2, path), |data| request::unlinkat(&CWD, &data.1)).unwrap();
+            chain.submit((3, CString::default()), nop).unwrap();
+            ring.run().unwrap();
+            let mut seen = seen.take();
+            seen.sort();
+            assert_eq!(seen, [(1, CANCELLED), (2, Err(libc::ENAMETOOLONG)), (3, CANCELLED)]);
+        }
+    });
+}
+
+#[test]
+fn the_notification_of_a_zero_copy_send_that_has_not_begun_is_nobodys() {
+    watched(|| {
+        fn in_time(job: &mut Job) -> Request<'_> {
+            job.send_zc().deadline(LATE)
+        }
+        for send in [Job::send_zc, in_time] {
+            let seen = Log::new();
+            let log = seen.clone();
+            let script = Script::new().on_completion(move |completion, job: Job, mut submitter| {
+                log.push((job.number, outcome(&completion)));
+                // The slot is used again at once.
+                if job.number == 2 {
+                    submitter.submit(Job { number: 3, ..job }, Job::send_zc).unwrap();
+                }
+                (ControlFlow::Continue, None)
+            });
+            let mut ring = Bench::with(8, script);
+            let (reader, _writer) = pipe();
+            let (client, _server) = tcp_pair();
+            let (reader, client) = (Arc::new(reader), Arc::new(OwnedFd::from(client)));
+            for _ in 0..3 {
+                let mut submitter = ring.submitter(Bench::FIRST);
+                let mut chain = submitter.chain();
+                // Of what is no socket, this fails.
+                chain.link(Job::new(1, &reader, 8), Job::recv).unwrap();
+                chain.submit(Job::new(2, &client, 8), send).unwrap();
+                ring.run().unwrap();
+                let mut seen = seen.take();
+                seen.sort();
+                assert_eq!(seen, [(1, Err(libc::ENOTSOCK)), (2, CANCELLED), (3, Ok(8))]);
+                assert_eq!((ring.stats().foreign, ring.stats().in_flight), (0, 0));
+            }
+        }
+    });
+}
+
+#[test]
 fn a_send_in_a_chain_goes_out_whole() {
     const MUCH: usize = 4 << 20;
     watched(|| {
@@ -277,6 +348,43 @@ fn a_chain_finds_room_as_a_whole_or_not_at_all() {
         let names: Vec<_> =
             told.take().into_iter().map(|(_, name, result, _)| (name, result.is_ok())).collect();
         assert_eq!(names, [("first", true), ("a", true), ("b", true), ("c", true)]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn a_chain_with_deadlines_finds_room_as_a_whole_or_not_at_all() {
+    fn in_time(part: &mut Data) -> Request<'_> {
+        write(part).deadline(LATE)
+    }
+    watched(|| {
+        let (mut ring, told, ledger) = ring(8, Some(1));
+        let file = Arc::new(OwnedFd::from(nameless_file()));
+        let chain = |submitter: &mut BenchSubmitter<'_, Data>, names: &[&'static str]| {
+            let mut chain = submitter.chain();
+            let [names @ .., last] = names else { unreachable!("a chain has a last request") };
+            for name in names {
+                chain.link(part(ledger, name, &file), in_time)?;
+            }
+            chain.submit(part(ledger, last, &file), in_time)
+        };
+        let mut submitter = ring.submitter(Bench::FIRST);
+        for _ in 0..4 {
+            submitter.submit(part(ledger, "first", &file), write).unwrap();
+        }
+        // With its deadlines, it has twice as many entries as there are places; the kernel takes nothing in yet.
+        assert_eq!(chain(&mut submitter, &["a", "b", "c", "d"]).unwrap_err(), SubmitError::Full);
+        assert_eq!((ring.stats().in_flight, ring.stats().backlog), (4, 0));
+        let mut submitter = ring.submitter(Bench::FIRST);
+        // This fits, and the next one may wait.
+        chain(&mut submitter, &["e", "f"]).unwrap();
+        chain(&mut submitter, &["g"]).unwrap();
+        assert_eq!(chain(&mut submitter, &["h"]).unwrap_err(), SubmitError::Full);
+        assert_eq!((ring.stats().in_flight, ring.stats().backlog), (7, 1));
+        ring.run().unwrap();
+        let mut names: Vec<_> = told.take().into_iter().map(|(_, name, ..)| name).collect();
+        names.sort();
+        assert_eq!(names, ["e", "f", "first", "first", "first", "first", "g"]);
         ledger.assert_all_dropped_once();
     });
 }

@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
@@ -685,6 +685,31 @@ fn c6_an_error_of_a_zero_copy_send_is_not_final_if_it_announces_more() {
 }
 
 #[test]
+fn c7_a_zero_copy_send_that_its_chain_has_ended_is_notified_of_after_its_end() {
+    on_linux(6, 1, || {
+        for (kind, mut ring) in kinds(8) {
+            let (client, mut server) = tcp_pair();
+            let (reader, _writer) = pipe();
+            // Of what is no socket, a receive fails. What the kernel does not know ends the chain before it has begun.
+            let receive = opcode::Recv::new(raw(&reader), memory(8), 8).build();
+            for (first, errno) in [(receive, libc::ENOTSOCK), (unknown(), libc::EINVAL)] {
+                ring.push(2, first.flags(LINK));
+                ring.push(1, send_zc(&client, 64));
+                let mut seen = Vec::new();
+                ring.complete_only(&mut seen, 3);
+                let (of_send, rest): (Vec<Cqe>, Vec<Cqe>) = seen.into_iter().partition(|it| it.0 == 1);
+                rule!("C7", rest == [(2, -errno, 0)], "{kind}: the first: {rest:?}");
+                let expected = [(1, ECANCELED, 0), (1, 0, F_NOTIF)];
+                rule!("C7", of_send == expected, "{kind}, {errno}: {of_send:?}");
+            }
+            server.set_nonblocking(true).unwrap();
+            let read = server.read(&mut [0; 8]).map_err(|error| error.kind());
+            rule!("C7", read == Err(io::ErrorKind::WouldBlock), "{kind}: something was sent: {read:?}");
+        }
+    });
+}
+
+#[test]
 fn c9_a_notification_can_be_neither_cancelled_nor_hurried() {
     on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
@@ -1089,6 +1114,31 @@ fn h3_a_bad_entry_in_a_chain_ends_all_of_it_with_a_completion_each() {
                 let mut expected: Vec<Cqe> = (0..3).map(|place| (place, result(place), 0)).collect();
                 expected.push((9, 0, 0));
                 rule!("H3", seen == expected, "{kind}, bad: {bad}: {seen:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn h4_what_cannot_be_prepared_ends_its_chain_before_anything_is_begun() {
+    on_linux(6, 1, || {
+        let long = Box::leak(Box::new([b'x'; 5000]));
+        long[4999] = 0;
+        for (kind, mut ring) in kinds(8) {
+            for link in [LINK, squeue::Flags::IO_HARDLINK] {
+                let (reader, writer) = pipe();
+                let write = opcode::Write::new(raw(&writer), memory(8), 8).build();
+                let unlink = opcode::UnlinkAt::new(Fd(libc::AT_FDCWD), long.as_ptr().cast()).build();
+                ring.push(1, write.flags(link));
+                ring.push(2, unlink.flags(link));
+                ring.push(3, nop());
+                let seen = sorted(ring.wait(3));
+                let expected = [(1, ECANCELED, 0), (2, -libc::ENAMETOOLONG, 0), (3, ECANCELED, 0)];
+                rule!("H4", seen == expected, "{kind}, {link:?}: {seen:?}");
+                drop(writer);
+                let mut bytes = Vec::new();
+                File::from(reader).read_to_end(&mut bytes).unwrap();
+                rule!("H4", bytes.is_empty(), "{kind}, {link:?}: the first was done");
             }
         }
     });
@@ -1508,6 +1558,33 @@ fn l6_no_user_data_is_special() {
                 let (cancel, mut seen) = ring.cancel(user_data);
                 ring.complete(&mut seen, 1);
                 rule!("L6", cancel == 0 && seen == [(user_data, ECANCELED, 0)], "{kind}: {cancel}, {seen:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn l7_of_all_that_is_open_only_a_ring_is_not_closed() {
+    in_child(|| {
+        if !is_linux(6, 1) {
+            return;
+        }
+        let is_open = |fd: RawFd| std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok();
+        for (kind, mut ring) in kinds(8) {
+            let other = IoUring::new(1).unwrap();
+            // One of its own, and that of another.
+            for number in [ring.0.as_raw_fd(), other.as_raw_fd()] {
+                let (closed, _) = ring.one(opcode::Close::new(Fd(number)).build());
+                rule!("L7", closed == -libc::EBADF && is_open(number), "{kind}: a ring: {closed}");
+            }
+            let (_client, server) = tcp_pair();
+            let files: [OwnedFd; 3] = [File::open("/dev/null").unwrap().into(), server.into(), eventfd()];
+            for file in files {
+                let number = file.into_raw_fd();
+                let (closed, _) = ring.one(opcode::Close::new(Fd(number)).build());
+                rule!("L7", closed == 0 && !is_open(number), "{kind}: {closed}");
+                let (closed, _) = ring.one(opcode::Close::new(Fd(number)).build());
+                rule!("L7", closed == -libc::EBADF, "{kind}: what is not open: {closed}");
             }
         }
     });

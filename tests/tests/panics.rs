@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,11 +18,12 @@ use rummelplatz::io_uring::{cqueue, opcode, squeue, types};
 use rummelplatz::request::Events;
 use rummelplatz::{BufferPool, Completion, ControlFlow, Key, Request, Stream, SubmitError, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Failure, Ledger, Log, Outcome, Script, Tracked, outcome, panic_of, pipe, tcp_pair,
-    watched,
+    Bench, BenchSubmitter, Failure, Ledger, Log, Outcome, Script, Tracked, in_child, leaves_nothing, outcome,
+    panic_of, pipe, tcp_pair, watched,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(100_000);
+const SOON: Duration = Duration::from_millis(5);
 
 fn shared_pipe() -> (Arc<OwnedFd>, Arc<OwnedFd>) {
     let (reader, writer) = pipe();
@@ -814,5 +816,239 @@ fn in_the_drop_of_data_while_a_panic_drops_the_ring() {
             panic!("the first");
         });
         assert_eq!(text, "the first");
+    });
+}
+
+// ---- data that was sent ---------------------------------------------------------------------------------
+
+/// A ring with room for the ten requests and the NOP, and for nothing that is sent.
+fn crowded(ledger: Ledger, script: Script<Bomb>) -> Bench<Bomb> {
+    let script = script.on_setup_once(move |submitter| ten_and_a_nop(submitter, ledger, dud(ledger, 99)));
+    let builder = Bench::builder(script, Script::new()).request_limit(11.try_into().unwrap());
+    builder.entries(NonZeroU32::new(8).unwrap()).grace(Duration::ZERO).build().unwrap()
+}
+
+/// Sends what panics when the ring has no room for it.
+fn send_bombs(submitter: &mut BenchSubmitter<'_, Bomb>, ledger: Ledger) {
+    let handle = submitter.handle();
+    // The NOP that this is said to is over; its slot is the one place that is free.
+    for data in [dud(ledger, 20), bomb(ledger, 21), dud(ledger, 22), bomb(ledger, 23), dud(ledger, 24)] {
+        handle.send(Bench::FIRST, data).unwrap();
+    }
+}
+
+/// The ring runs, and can be stopped.
+fn is_as_good_as_new(mut ring: Bench<Bomb>, ledger: Ledger) {
+    let handle = ring.handle();
+    ring.submitter(Bench::FIRST).submit(dud(ledger, 30), |_| request::timeout(FOR_EVER)).unwrap();
+    handle.stop();
+    ring.run().unwrap();
+    drop((ring, handle));
+    ledger.assert_all_dropped_once();
+}
+
+#[test]
+fn in_the_drop_of_what_was_sent_in_vain_while_a_panic_ends_the_ring() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new().on_completion(move |_, _, mut submitter| {
+            send_bombs(&mut submitter, ledger);
+            panic!("the first")
+        });
+        let mut ring = crowded(ledger, script);
+        panics_and_is_over(&mut ring, ledger, "the first");
+        is_as_good_as_new(ring, ledger);
+    });
+}
+
+#[test]
+fn in_the_drop_of_what_was_sent_in_vain_while_the_ring_runs_or_ends() {
+    watched(|| {
+        for exits in [false, true] {
+            let ledger = Ledger::new();
+            let script = Script::new().on_completion(move |completion, _, mut submitter| {
+                if completion.is_message() {
+                    return (ControlFlow::Continue, None);
+                }
+                send_bombs(&mut submitter, ledger);
+                (if exits { ControlFlow::Exit } else { ControlFlow::Continue }, None)
+            });
+            let mut ring = crowded(ledger, script);
+            panics_and_is_over(&mut ring, ledger, "bomb 21");
+            is_as_good_as_new(ring, ledger);
+        }
+    });
+}
+
+#[test]
+fn in_the_drop_of_what_was_sent_before_a_setup_that_fails() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let script = Script::new().on_setup_once(|_| Err("no such luck".into()));
+        let builder = Bench::builder(script, Script::new()).request_limit(1.try_into().unwrap());
+        let mut ring = builder.build().unwrap();
+        let handle = ring.handle();
+        for data in [dud(ledger, 1), bomb(ledger, 2), bomb(ledger, 3), dud(ledger, 4)] {
+            handle.send(Bench::FIRST, data).unwrap();
+        }
+        panics_and_is_over(&mut ring, ledger, "bomb 2");
+        is_as_good_as_new(ring, ledger);
+    });
+}
+
+#[test]
+fn in_the_drop_of_data_of_a_handler_that_ends_the_run_and_the_next_one_does_not_end_by_it() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let told = Log::new();
+        let (log, late) = (told.clone(), told.clone());
+        let script = Script::new()
+            .on_completion(move |_, data: Bomb, _| {
+                log.push(*data.data);
+                match data.armed {
+                    true => (ControlFlow::Error("of the first run".into()), Some(data)),
+                    false => (ControlFlow::Continue, None),
+                }
+            })
+            .on_teardown(move |_, data, _| {
+                late.push(100 + *data.data);
+                Ok(())
+            });
+        let mut ring = Bench::with(8, script);
+        ring.submitter(Bench::FIRST).submit(bomb(ledger, 1), |_| request::nop()).unwrap();
+        panics_and_is_over(&mut ring, ledger, "bomb 1");
+        ring.submitter(Bench::FIRST).submit(dud(ledger, 2), |_| request::nop()).unwrap();
+        ring.submitter(Bench::FIRST).submit(dud(ledger, 3), |_| request::timeout(SOON)).unwrap();
+        ring.run().unwrap();
+        assert_eq!(told.take(), [1, 2, 3]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+// ---- panics of panics ---------------------------------------------------------------------------------------
+
+/// What a panic carries, and panics itself when it is dropped.
+struct Payload;
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        std::panic::panic_any(Payload);
+    }
+}
+
+/// Panics with that when it is dropped.
+struct Grenade(#[expect(dead_code, reason = "counted")] Tracked<()>);
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        std::panic::panic_any(Payload);
+    }
+}
+
+/// Runs what must panic with a [`Payload`].
+fn panics_with_payload<T>(body: impl FnOnce() -> T) {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(_) => panic!("no panic came through"),
+        Err(panic) => {
+            assert!(panic.is::<Payload>());
+            std::mem::forget(panic);
+        }
+    }
+}
+
+#[test]
+fn in_the_drop_of_what_drops_panicked_with_while_the_ring_is_dropped() {
+    in_child(|| {
+        for turns in [0, 2] {
+            leaves_nothing(|ledger| {
+                let mut ring = Bench::with(4, Script::new());
+                let handle = ring.handle();
+                for _ in 0..turns {
+                    ring.turn().unwrap();
+                }
+                for _ in 0..4 {
+                    let data = Grenade(ledger.issue(()));
+                    ring.submitter(Bench::FIRST).submit(data, |_| request::timeout(FOR_EVER)).unwrap();
+                    handle.send(Bench::FIRST, Grenade(ledger.issue(()))).unwrap();
+                }
+                drop(handle);
+                panics_with_payload(|| drop(ring));
+            });
+        }
+    });
+}
+
+#[test]
+fn in_the_drop_of_what_drops_panicked_with_while_a_panic_ends_the_ring() {
+    in_child(|| {
+        leaves_nothing(|ledger| {
+            let script = Script::new().on_completion(|_, data, _| {
+                std::mem::forget(data);
+                panic!("the first")
+            });
+            let mut ring = Bench::with(4, script);
+            for _ in 0..4 {
+                let data = Grenade(ledger.issue(()));
+                ring.submitter(Bench::FIRST).submit(data, |_| request::timeout(FOR_EVER)).unwrap();
+            }
+            // Of a ledger of its own, as it is forgotten.
+            let data = Grenade(Ledger::new().issue(()));
+            ring.submitter(Bench::FIRST).submit(data, |_| request::nop()).unwrap();
+            assert_eq!(panic_of(|| ring.run()), "the first");
+            assert_eq!(ring.stats().in_flight, 0);
+            ring.run().unwrap();
+        });
+    });
+}
+
+#[test]
+fn in_the_drop_of_what_drops_panicked_with_while_a_chain_is_dropped() {
+    in_child(|| {
+        leaves_nothing(|ledger| {
+            let mut ring = Bench::with(4, Script::new());
+            let mut fill = |and: &mut dyn FnMut()| {
+                let mut submitter = ring.submitter(Bench::FIRST);
+                let mut chain = submitter.chain();
+                for _ in 0..4 {
+                    chain.link(Grenade(ledger.issue(())), |_| request::nop()).unwrap();
+                }
+                and();
+            };
+            panics_with_payload(|| fill(&mut || ()));
+            assert_eq!(panic_of(|| fill(&mut || panic!("the first"))), "the first");
+            assert_eq!(ring.stats().in_flight, 0);
+        });
+    });
+}
+
+// ---- closures ---------------------------------------------------------------------------------------------------
+
+/// Builds a request, if it is asked to.
+fn holding(ruthless: Ruthless) -> impl for<'d> FnOnce(&'d mut Tracked<()>) -> Request<'d> {
+    move |_| {
+        std::mem::forget(ruthless);
+        request::nop()
+    }
+}
+
+#[test]
+fn in_the_drop_of_the_closure_of_what_is_refused() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let mut ring = Bench::builder(Script::new(), Script::new())
+            .request_limit(1.try_into().unwrap())
+            .build()
+            .unwrap();
+        let mut submitter = ring.submitter(Bench::FIRST);
+        submitter.submit(ledger.issue(()), |_| request::nop()).unwrap();
+        assert_eq!(panic_of(|| submitter.submit(ledger.issue(()), holding(Ruthless))), "ruthless");
+        assert_eq!(panic_of(|| submitter.try_submit(ledger.issue(()), holding(Ruthless))), "ruthless");
+        assert_eq!(panic_of(|| submitter.detach(ledger.issue(()), holding(Ruthless))), "ruthless");
+        let mut chain = submitter.chain();
+        assert_eq!(panic_of(|| chain.link(ledger.issue(()), holding(Ruthless))), "ruthless");
+        assert_eq!(panic_of(|| chain.submit(ledger.issue(()), holding(Ruthless))), "ruthless");
+        assert_eq!(ledger.alive(), 1);
+        ring.run().unwrap();
+        ledger.assert_all_dropped_once();
     });
 }

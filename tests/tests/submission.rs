@@ -6,19 +6,19 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use rummelplatz::io_uring::{cqueue, opcode, squeue, types};
+use rummelplatz::io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rummelplatz::request::{CWD, Events, OpenOptions};
 use rummelplatz::{Completion, ControlFlow, Refused, Request, RingError, SubmitError, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, complete, in_child, once, open_descriptors,
-    outcome, pipe, tcp_pair, watched,
+    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, addressable, complete, forge, in_child, once,
+    open_descriptors, outcome, pipe, tcp_pair, watched,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -755,6 +755,83 @@ fn close_neither_loses_nor_doubles_a_descriptor() {
         }
         drop(watch);
         assert_eq!(open_descriptors(), before);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+/// A share of an io_uring, the one kind of file that the kernel does not close.
+fn uring() -> OwnedFd {
+    let uring = IoUring::new(1).unwrap();
+    // SAFETY: it is open as long as the ring is.
+    unsafe { BorrowedFd::borrow_raw(uring.as_raw_fd()) }.try_clone_to_owned().unwrap()
+}
+
+#[test]
+fn a_close_that_the_kernel_refuses_is_done_all_the_same() {
+    in_child(|| {
+        let before = open_descriptors();
+        let ledger = Ledger::new();
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new().on_completion(move |completion, _: Closing, _| {
+            log.push(outcome(&completion));
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(8, script);
+        fn in_time(data: &mut Closing) -> Request<'_> {
+            data.close().deadline(FOR_EVER)
+        }
+        for close in [Closing::close, in_time] {
+            ring.submitter(Bench::FIRST).submit(Closing::new(ledger, uring()), close).unwrap();
+            ring.submitter(Bench::FIRST).detach(Closing::new(ledger, uring()), close).unwrap();
+        }
+        ring.run().unwrap();
+        assert_eq!(seen.take(), [Err(libc::EBADF); 2]);
+        assert_eq!(ring.stats().detached_failed, 2);
+        drop(ring);
+        assert_eq!(open_descriptors(), before);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn a_close_that_fails_in_any_other_way_is_not_done_twice() {
+    in_child(|| {
+        let (raw, fd) = addressable(8);
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new().on_completion(move |completion, _: Closing, _| {
+            log.push(outcome(&completion));
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
+        let ledger = Ledger::new();
+        // What a file has to say when it is closed may be anything, a refusal's number included. Here somebody has
+        // invented it, of a close that has not begun.
+        for errno in [libc::EBADF, libc::EINTR, libc::EIO, libc::EINVAL] {
+            let (reader, writer) = pipe();
+            let number = writer.as_raw_fd();
+            let mut submitter = ring.submitter(Bench::FIRST);
+            let mut chain = submitter.chain();
+            let sleep = chain
+                .link(Closing::new(ledger, reader.try_clone().unwrap()), |_| request::timeout(FOR_EVER))
+                .unwrap();
+            let close = chain.submit(Closing::new(ledger, writer), Closing::close).unwrap();
+            ring.turn().unwrap();
+            forge(fd, close.user_data(), -errno, None);
+            while seen.is_empty() {
+                ring.turn().unwrap();
+            }
+            assert_eq!(seen.take(), [Err(errno)]);
+            ring.submitter(Bench::FIRST).cancel(sleep);
+            while ring.stats().in_flight > 0 {
+                ring.turn().unwrap();
+            }
+            assert_eq!(seen.take(), [CANCELLED]);
+            // SAFETY: a plain call, whose failure is looked at.
+            assert_eq!(unsafe { libc::close(number) }, 0, "what was not begun was done for {errno}");
+        }
+        drop(ring);
         ledger.assert_all_dropped_once();
     });
 }

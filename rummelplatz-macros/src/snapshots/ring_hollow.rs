@@ -155,15 +155,9 @@ const _: () = {
         const OPTIONS: __rt::Options = __rt::Options::new();
         fn slabs() {}
         fn slab(
-            _: &mut (),
-            _: ::core::primitive::u8,
-        ) -> ::core::option::Option<&mut dyn __rt::AnySlab> {
-            loop {}
-        }
-        fn slab_ref(
             _: &(),
             _: ::core::primitive::u8,
-        ) -> ::core::option::Option<&dyn __rt::AnySlab> {
+        ) -> ::core::option::Option<__rt::SlabRef<'_>> {
             loop {}
         }
     }

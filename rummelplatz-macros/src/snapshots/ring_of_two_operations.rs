@@ -106,7 +106,7 @@ const _: () = {
         > = ::rummelplatz::Tag::<
             Self,
             __Operation1,
-        >::__new(1u8, |__slabs| &mut __slabs.acceptor);
+        >::__new(1u8, |__slabs| &__slabs.acceptor);
         #[doc(hidden)]
         const __CHECK_1: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -124,7 +124,7 @@ const _: () = {
         > = ::rummelplatz::Tag::<
             Self,
             __Operation2,
-        >::__new(2u8, |__slabs| &mut __slabs.connections);
+        >::__new(2u8, |__slabs| &__slabs.connections);
         #[doc(hidden)]
         const __CHECK_2: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -223,10 +223,10 @@ const _: () = {
     }
     #[doc(hidden)]
     pub struct __Slabs {
-        acceptor: __rt::Slab<
+        acceptor: __rt::SlabCell<
             <__Operation1 as ::rummelplatz::RingOperation<EchoServer>>::RingData,
         >,
-        connections: __rt::Slab<
+        connections: __rt::SlabCell<
             <__Operation2 as ::rummelplatz::RingOperation<EchoServer>>::RingData,
         >,
         __rummelplatz_ring: ::core::marker::PhantomData<fn() -> EchoServer>,
@@ -251,28 +251,18 @@ const _: () = {
         const OPTIONS: __rt::Options = __rt::Options::new();
         fn slabs() -> Self::Slabs {
             __Slabs {
-                acceptor: __rt::Slab::new(1u8),
-                connections: __rt::Slab::new(2u8),
+                acceptor: __rt::SlabCell::new(1u8),
+                connections: __rt::SlabCell::new(2u8),
                 __rummelplatz_ring: ::core::marker::PhantomData,
             }
         }
         fn slab(
-            __slabs: &mut Self::Slabs,
-            __tag: ::core::primitive::u8,
-        ) -> ::core::option::Option<&mut dyn __rt::AnySlab> {
-            match __tag {
-                1u8 => ::core::option::Option::Some(&mut __slabs.acceptor),
-                2u8 => ::core::option::Option::Some(&mut __slabs.connections),
-                _ => ::core::option::Option::None,
-            }
-        }
-        fn slab_ref(
             __slabs: &Self::Slabs,
             __tag: ::core::primitive::u8,
-        ) -> ::core::option::Option<&dyn __rt::AnySlab> {
+        ) -> ::core::option::Option<__rt::SlabRef<'_>> {
             match __tag {
-                1u8 => ::core::option::Option::Some(&__slabs.acceptor),
-                2u8 => ::core::option::Option::Some(&__slabs.connections),
+                1u8 => ::core::option::Option::Some(__slabs.acceptor.any()),
+                2u8 => ::core::option::Option::Some(__slabs.connections.any()),
                 _ => ::core::option::Option::None,
             }
         }

@@ -153,7 +153,7 @@ const _: () = {
         > = crate::reexported::Tag::<
             Self,
             __Operation1,
-        >::__new(1u8, |__slabs| &mut __slabs.r#type);
+        >::__new(1u8, |__slabs| &__slabs.r#type);
         #[doc(hidden)]
         const __CHECK_1: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -168,7 +168,7 @@ const _: () = {
         > = crate::reexported::Tag::<
             Self,
             __Operation2,
-        >::__new(2u8, |__slabs| &mut __slabs.self_);
+        >::__new(2u8, |__slabs| &__slabs.self_);
         #[doc(hidden)]
         const __CHECK_2: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -183,7 +183,7 @@ const _: () = {
         > = crate::reexported::Tag::<
             Self,
             __Operation3,
-        >::__new(3u8, |__slabs| &mut __slabs.raw);
+        >::__new(3u8, |__slabs| &__slabs.raw);
         #[doc(hidden)]
         const __CHECK_3: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -198,7 +198,7 @@ const _: () = {
         > = crate::reexported::Tag::<
             Self,
             __Operation4,
-        >::__new(4u8, |__slabs| &mut __slabs._1);
+        >::__new(4u8, |__slabs| &__slabs._1);
         #[doc(hidden)]
         const __CHECK_4: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -308,16 +308,16 @@ const _: () = {
     }
     #[doc(hidden)]
     struct __Slabs {
-        r#type: __rt::Slab<
+        r#type: __rt::SlabCell<
             <__Operation1 as crate::reexported::RingOperation<r#Match>>::RingData,
         >,
-        self_: __rt::Slab<
+        self_: __rt::SlabCell<
             <__Operation2 as crate::reexported::RingOperation<r#Match>>::RingData,
         >,
-        raw: __rt::Slab<
+        raw: __rt::SlabCell<
             <__Operation3 as crate::reexported::RingOperation<r#Match>>::RingData,
         >,
-        _1: __rt::Slab<
+        _1: __rt::SlabCell<
             <__Operation4 as crate::reexported::RingOperation<r#Match>>::RingData,
         >,
         __rummelplatz_ring: ::core::marker::PhantomData<fn() -> r#Match>,
@@ -348,34 +348,22 @@ const _: () = {
             .deadline_ms(5 * 60);
         fn slabs() -> Self::Slabs {
             __Slabs {
-                r#type: __rt::Slab::new(1u8),
-                self_: __rt::Slab::new(2u8),
-                raw: __rt::Slab::new(3u8),
-                _1: __rt::Slab::new(4u8),
+                r#type: __rt::SlabCell::new(1u8),
+                self_: __rt::SlabCell::new(2u8),
+                raw: __rt::SlabCell::new(3u8),
+                _1: __rt::SlabCell::new(4u8),
                 __rummelplatz_ring: ::core::marker::PhantomData,
             }
         }
         fn slab(
-            __slabs: &mut Self::Slabs,
-            __tag: ::core::primitive::u8,
-        ) -> ::core::option::Option<&mut dyn __rt::AnySlab> {
-            match __tag {
-                1u8 => ::core::option::Option::Some(&mut __slabs.r#type),
-                2u8 => ::core::option::Option::Some(&mut __slabs.self_),
-                3u8 => ::core::option::Option::Some(&mut __slabs.raw),
-                4u8 => ::core::option::Option::Some(&mut __slabs._1),
-                _ => ::core::option::Option::None,
-            }
-        }
-        fn slab_ref(
             __slabs: &Self::Slabs,
             __tag: ::core::primitive::u8,
-        ) -> ::core::option::Option<&dyn __rt::AnySlab> {
+        ) -> ::core::option::Option<__rt::SlabRef<'_>> {
             match __tag {
-                1u8 => ::core::option::Option::Some(&__slabs.r#type),
-                2u8 => ::core::option::Option::Some(&__slabs.self_),
-                3u8 => ::core::option::Option::Some(&__slabs.raw),
-                4u8 => ::core::option::Option::Some(&__slabs._1),
+                1u8 => ::core::option::Option::Some(__slabs.r#type.any()),
+                2u8 => ::core::option::Option::Some(__slabs.self_.any()),
+                3u8 => ::core::option::Option::Some(__slabs.raw.any()),
+                4u8 => ::core::option::Option::Some(__slabs._1.any()),
                 _ => ::core::option::Option::None,
             }
         }

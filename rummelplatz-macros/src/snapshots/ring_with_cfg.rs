@@ -140,7 +140,7 @@ const _: () = {
         > = ::rummelplatz::Tag::<
             Self,
             __Operation1,
-        >::__new(1u8, |__slabs| &mut __slabs.unix);
+        >::__new(1u8, |__slabs| &__slabs.unix);
         #[cfg(unix)]
         #[doc(hidden)]
         const __CHECK_1: ::core::primitive::bool = {
@@ -157,7 +157,7 @@ const _: () = {
         > = ::rummelplatz::Tag::<
             Self,
             __Operation2,
-        >::__new(2u8, |__slabs| &mut __slabs.windows);
+        >::__new(2u8, |__slabs| &__slabs.windows);
         #[cfg_attr(feature = "x", cfg(windows))]
         #[doc(hidden)]
         const __CHECK_2: ::core::primitive::bool = {
@@ -173,7 +173,7 @@ const _: () = {
         > = ::rummelplatz::Tag::<
             Self,
             __Operation3,
-        >::__new(3u8, |__slabs| &mut __slabs.both);
+        >::__new(3u8, |__slabs| &__slabs.both);
         #[doc(hidden)]
         const __CHECK_3: ::core::primitive::bool = {
             let _: ::core::marker::PhantomData<
@@ -283,14 +283,14 @@ const _: () = {
     #[doc(hidden)]
     struct __Slabs {
         #[cfg(unix)]
-        unix: __rt::Slab<
+        unix: __rt::SlabCell<
             <__Operation1 as ::rummelplatz::RingOperation<Server>>::RingData,
         >,
         #[cfg_attr(feature = "x", cfg(windows))]
-        windows: __rt::Slab<
+        windows: __rt::SlabCell<
             <__Operation2 as ::rummelplatz::RingOperation<Server>>::RingData,
         >,
-        both: __rt::Slab<
+        both: __rt::SlabCell<
             <__Operation3 as ::rummelplatz::RingOperation<Server>>::RingData,
         >,
         __rummelplatz_ring: ::core::marker::PhantomData<fn() -> Server>,
@@ -325,36 +325,23 @@ const _: () = {
         fn slabs() -> Self::Slabs {
             __Slabs {
                 #[cfg(unix)]
-                unix: __rt::Slab::new(1u8),
+                unix: __rt::SlabCell::new(1u8),
                 #[cfg_attr(feature = "x", cfg(windows))]
-                windows: __rt::Slab::new(2u8),
-                both: __rt::Slab::new(3u8),
+                windows: __rt::SlabCell::new(2u8),
+                both: __rt::SlabCell::new(3u8),
                 __rummelplatz_ring: ::core::marker::PhantomData,
             }
         }
         fn slab(
-            __slabs: &mut Self::Slabs,
-            __tag: ::core::primitive::u8,
-        ) -> ::core::option::Option<&mut dyn __rt::AnySlab> {
-            match __tag {
-                #[cfg(unix)]
-                1u8 => ::core::option::Option::Some(&mut __slabs.unix),
-                #[cfg_attr(feature = "x", cfg(windows))]
-                2u8 => ::core::option::Option::Some(&mut __slabs.windows),
-                3u8 => ::core::option::Option::Some(&mut __slabs.both),
-                _ => ::core::option::Option::None,
-            }
-        }
-        fn slab_ref(
             __slabs: &Self::Slabs,
             __tag: ::core::primitive::u8,
-        ) -> ::core::option::Option<&dyn __rt::AnySlab> {
+        ) -> ::core::option::Option<__rt::SlabRef<'_>> {
             match __tag {
                 #[cfg(unix)]
-                1u8 => ::core::option::Option::Some(&__slabs.unix),
+                1u8 => ::core::option::Option::Some(__slabs.unix.any()),
                 #[cfg_attr(feature = "x", cfg(windows))]
-                2u8 => ::core::option::Option::Some(&__slabs.windows),
-                3u8 => ::core::option::Option::Some(&__slabs.both),
+                2u8 => ::core::option::Option::Some(__slabs.windows.any()),
+                3u8 => ::core::option::Option::Some(__slabs.both.any()),
                 _ => ::core::option::Option::None,
             }
         }

@@ -99,7 +99,7 @@ const _: () = {
         const HOLDER: ::rummelplatz::Tag<Self, Holder<'a, T>> = ::rummelplatz::Tag::<
             Self,
             Holder<'a, T>,
-        >::__new(1u8, |__slabs| &mut __slabs.holder);
+        >::__new(1u8, |__slabs| &__slabs.holder);
         /// The tag of operation `me`.
         const ME: ::rummelplatz::Tag<
             Self,
@@ -107,7 +107,7 @@ const _: () = {
         > = ::rummelplatz::Tag::<
             Self,
             ForRing<Server<'a, T, N>, [<Server<'a, T, N>>::Item; N]>,
-        >::__new(2u8, |__slabs| &mut __slabs.me);
+        >::__new(2u8, |__slabs| &__slabs.me);
         /// Creates the kernel's side of the ring, with `entries` rounded up to a power of two.
         ///
         /// # Errors
@@ -202,10 +202,10 @@ const _: () = {
     where
         T: 'a,
     {
-        holder: __rt::Slab<
+        holder: __rt::SlabCell<
             <Holder<'a, T> as ::rummelplatz::RingOperation<Server<'a, T, N>>>::RingData,
         >,
-        me: __rt::Slab<
+        me: __rt::SlabCell<
             <ForRing<
                 Server<'a, T, N>,
                 [<Server<'a, T, N>>::Item; N],
@@ -239,28 +239,18 @@ const _: () = {
         const OPTIONS: __rt::Options = __rt::Options::new();
         fn slabs() -> Self::Slabs {
             __Slabs {
-                holder: __rt::Slab::new(1u8),
-                me: __rt::Slab::new(2u8),
+                holder: __rt::SlabCell::new(1u8),
+                me: __rt::SlabCell::new(2u8),
                 __rummelplatz_ring: ::core::marker::PhantomData,
             }
         }
         fn slab(
-            __slabs: &mut Self::Slabs,
-            __tag: ::core::primitive::u8,
-        ) -> ::core::option::Option<&mut dyn __rt::AnySlab> {
-            match __tag {
-                1u8 => ::core::option::Option::Some(&mut __slabs.holder),
-                2u8 => ::core::option::Option::Some(&mut __slabs.me),
-                _ => ::core::option::Option::None,
-            }
-        }
-        fn slab_ref(
             __slabs: &Self::Slabs,
             __tag: ::core::primitive::u8,
-        ) -> ::core::option::Option<&dyn __rt::AnySlab> {
+        ) -> ::core::option::Option<__rt::SlabRef<'_>> {
             match __tag {
-                1u8 => ::core::option::Option::Some(&__slabs.holder),
-                2u8 => ::core::option::Option::Some(&__slabs.me),
+                1u8 => ::core::option::Option::Some(__slabs.holder.any()),
+                2u8 => ::core::option::Option::Some(__slabs.me.any()),
                 _ => ::core::option::Option::None,
             }
         }

@@ -21,14 +21,14 @@ mod uring;
 
 #[cfg(feature = "sim")]
 pub(crate) use memory::{Own, Queues};
-pub(crate) use real::Real;
+pub(crate) use real::{Real, is_ring};
 pub(crate) use table::Change;
 pub(crate) use uring::Uring;
 
 /// A completion as the kernel posted it (`struct io_uring_cqe`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cqe {
+pub(crate) struct Cqe {
     pub(crate) user_data: u64,
     pub(crate) result: i32,
     pub(crate) flags: u32,

@@ -39,6 +39,15 @@ struct Files {
     data: u64,
 }
 
+/// Whether this is the number of a ring's descriptor, whoever has it.
+pub(crate) fn is_ring(descriptor: RawFd) -> bool {
+    // SAFETY: nothing is submitted, waited for or looked at, and there is no argument: whatever the number is of, nothing
+    // happens to it.
+    let entered = unsafe { syscalls::syscall!(Sysno::io_uring_enter, descriptor, 0, 0, 0, 0, 0) };
+    // The errors are those of a ring that is disabled, and of one whose poller is gone.
+    matches!(entered, Ok(_) | Err(Errno::EBADFD | Errno::EOWNERDEAD))
+}
+
 impl Real {
     /// Takes over a ring whose submission queue is empty.
     ///

@@ -19,8 +19,9 @@ pub fn nop<'d>() -> Request<'d> {
 /// Closes a descriptor (`IORING_OP_CLOSE`, since 5.6).
 ///
 /// The descriptor is owned by the request's slot from here on: it is closed exactly once, by the
-/// kernel, or by the slot if the request is cancelled before the kernel begins. Errors of `close(2)`
-/// are reported as it does; the descriptor is gone even then.
+/// kernel, or by the slot if the request is cancelled before the kernel begins, or if the kernel refuses,
+/// which it does for the descriptor of an io_uring (`EBADF`). Errors of `close(2)` are reported as it does; the
+/// descriptor is gone even then.
 pub fn close<'d>(descriptor: OwnedFd) -> Request<'d> {
     let mut parts = Parts::usual(bare(opcode::Close::CODE.into(), fd(&descriptor)));
     parts.closes = Some(descriptor);

@@ -533,8 +533,7 @@ impl<'d> Parts<'d> {
 pub(crate) type Arm<D> = for<'d> fn(&'d mut D) -> Stream<'d>;
 
 /// What a slot remembers of its request: facts, and for streams the function that arms them.
-#[doc(hidden)]
-pub struct Record<D> {
+pub(crate) struct Record<D> {
     pub(crate) facts: Facts,
     pub(crate) arm: Option<Arm<D>>,
 }
@@ -570,8 +569,7 @@ fn remember<D>(facts: Facts) -> Remember<Record<D>> {
 }
 
 /// The slab of an operation: its `RingData`, and a [`Record`] beside each.
-#[doc(hidden)]
-pub type Slab<D> = slab::Slab<D, Record<D>>;
+pub(crate) type Slab<D> = slab::Slab<D, Record<D>>;
 
 /// Puts `data` into a slot of `slab` and builds the request from it, there.
 #[inline(always)]

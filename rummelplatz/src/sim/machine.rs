@@ -470,7 +470,10 @@ impl Machine {
             chain.iter().zip(before).map(|(asked, before)| asked.refusal(before)).collect();
         if refusals.iter().any(Option::is_some) {
             for (asked, refusal) in chain.into_iter().zip(refusals) {
-                self.post_final(&asked, -refusal.unwrap_or(libc::ECANCELED), 0);
+                match refusal {
+                    Some(errno) => self.post_final(&asked, -errno, 0),
+                    None => self.end_unbegun(&asked),
+                }
             }
         } else if let Some(head) = chain.pop_front() {
             self.issue(head, chain, false);
@@ -861,8 +864,17 @@ impl Machine {
             }
         } else {
             for asked in chain {
-                self.post_final(&asked, -libc::ECANCELED, 0);
+                self.end_unbegun(&asked);
             }
+        }
+    }
+
+    /// Ends a member of a chain that was prepared and not begun. There is a notification of each zero-copy send, also of
+    /// one that ends so.
+    fn end_unbegun(&mut self, asked: &Asked) {
+        self.post_final(asked, -libc::ECANCELED, 0);
+        if asked.is_zero_copy() {
+            self.post(asked.user_data, 0, F_NOTIF);
         }
     }
 

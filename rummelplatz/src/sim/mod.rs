@@ -116,7 +116,7 @@
 //! | `NOP`, `FSYNC`, `CLOSE`, `SHUTDOWN`, `SOCKET`, `BIND`, `LISTEN`, `FALLOCATE`, `FTRUNCATE`, `FADVISE` | |
 //! | `OPENAT`, `STATX`, `UNLINKAT`, `RENAMEAT`, `MKDIRAT`, `LINKAT`, `SYMLINKAT` | |
 //! | `READ`, `WRITE`, `READ_FIXED`, `WRITE_FIXED`, `READV`, `WRITEV`, `READ_MULTISHOT` | at an offset, or at the file's position; a write to what is no file moves 4096 bytes at most |
-//! | `RECV`, `SEND`, `SEND_ZC` | also multishot, into a [`BufferPool`](crate::BufferPool), and with `MSG_WAITALL`; `SEND_ZC` with a second completion that frees the memory, and to the socket's own peer only |
+//! | `RECV`, `SEND`, `SEND_ZC` | also multishot, into a [`BufferPool`](crate::BufferPool), and with `MSG_WAITALL`; `SEND_ZC` with a second completion that frees the memory, also if its chain has ended it, and to the socket's own peer only |
 //! | `ACCEPT`, `CONNECT` | also multishot |
 //! | `POLL_ADD` | also multishot, which tells again after a millisecond of what is still there |
 //! | `TIMEOUT`, `LINK_TIMEOUT` | also multishot, absolute and real time; without a number of completions to wait for |

@@ -20,6 +20,7 @@ use crate::ring::Operation;
 use crate::surroundings::Surroundings;
 
 const F_MORE: u32 = 1 << 1;
+const F_NOTIF: u32 = 1 << 3;
 
 /// How often a stream goes on before it ends by itself.
 const LONGEST_STREAM: u32 = 5;
@@ -1198,7 +1199,9 @@ impl Inner {
                 let of_ours = self.owned.contains(&user_data);
                 // All that has tag 0 and is none of the ring's own is a stranger's.
                 let is_control = is_of_ring(user_data) && (user_data as u8 != 0 || user_data >> 8 <= 3);
-                if !of_ours && !is_control {
+                // Of a zero-copy send that its chain has ended; a stranger's looks the same.
+                let is_notification = flags & (F_MORE | F_NOTIF) == F_NOTIF && result & i32::MAX == 0;
+                if !of_ours && !is_control && !is_notification {
                     self.expected.strangers += 1;
                 }
                 if of_ours {

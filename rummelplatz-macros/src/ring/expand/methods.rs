@@ -136,7 +136,7 @@ impl Printer<'_> {
         let (vis, tag) = (&operation.field.vis, Literal::u8_suffixed(operation.tag()));
         let doc = format!(" The tag of operation `{name}`.");
         let check = self.check(operation, ty);
-        let slab = if hollow { quote!(loop {}) } else { quote!(&mut __slabs.#ident) };
+        let slab = if hollow { quote!(loop {}) } else { quote!(&__slabs.#ident) };
         let (checked, short) = (self.checked(operation, ty), self.short(operation, ty));
         quote! {
             #[doc = #doc]

@@ -23,7 +23,7 @@ impl Printer<'_> {
         let slab_fields = self.each(|operation, ty| {
             let field = &operation.ident;
             let data = self.associated(&self.short(operation, ty), "RingData");
-            quote!(#field: __rt::Slab<#data>,)
+            quote!(#field: __rt::SlabCell<#data>,)
         });
         let operation_fields = self.each(|Operation { ident, .. }, ty| quote!(#ident: #ty,));
         let names = self.each(|operation, _| {
@@ -33,15 +33,11 @@ impl Printer<'_> {
         let assembled = self.each(|Operation { ident, .. }, _| quote!(#ident: __operations.#ident,));
         let slabs = self.each(|operation, _| {
             let (field, tag) = (&operation.ident, Literal::u8_suffixed(operation.tag()));
-            quote!(#field: __rt::Slab::new(#tag),)
+            quote!(#field: __rt::SlabCell::new(#tag),)
         });
         let slab_arms = self.each(|operation, _| {
             let (field, tag) = (&operation.ident, Literal::u8_suffixed(operation.tag()));
-            quote!(#tag => ::core::option::Option::Some(&mut __slabs.#field),)
-        });
-        let slab_ref_arms = self.each(|operation, _| {
-            let (field, tag) = (&operation.ident, Literal::u8_suffixed(operation.tag()));
-            quote!(#tag => ::core::option::Option::Some(&__slabs.#field),)
+            quote!(#tag => ::core::option::Option::Some(__slabs.#field.any()),)
         });
         let setups = self.each(|operation, ty| {
             let Operation { ident, constant, variant, .. } = operation;
@@ -93,20 +89,11 @@ impl Printer<'_> {
                     __Slabs { #slabs __rummelplatz_ring: ::core::marker::PhantomData }
                 }
                 fn slab(
-                    __slabs: &mut Self::Slabs,
-                    __tag: ::core::primitive::u8,
-                ) -> ::core::option::Option<&mut dyn __rt::AnySlab> {
-                    match __tag {
-                        #slab_arms
-                        _ => ::core::option::Option::None,
-                    }
-                }
-                fn slab_ref(
                     __slabs: &Self::Slabs,
                     __tag: ::core::primitive::u8,
-                ) -> ::core::option::Option<&dyn __rt::AnySlab> {
+                ) -> ::core::option::Option<__rt::SlabRef<'_>> {
                     match __tag {
-                        #slab_ref_arms
+                        #slab_arms
                         _ => ::core::option::Option::None,
                     }
                 }
@@ -159,10 +146,7 @@ impl Printer<'_> {
                 const OPERATIONS: &'static [(::core::primitive::u8, &'static ::core::primitive::str)] = &[];
                 const OPTIONS: __rt::Options = __rt::Options::new();
                 fn slabs() {}
-                fn slab(_: &mut (), _: ::core::primitive::u8) -> ::core::option::Option<&mut dyn __rt::AnySlab> {
-                    loop {}
-                }
-                fn slab_ref(_: &(), _: ::core::primitive::u8) -> ::core::option::Option<&dyn __rt::AnySlab> {
+                fn slab(_: &(), _: ::core::primitive::u8) -> ::core::option::Option<__rt::SlabRef<'_>> {
                     loop {}
                 }
             }

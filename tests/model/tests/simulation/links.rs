@@ -302,6 +302,25 @@ fn a_linked_timeout_that_is_linked_to_no_request_is_refused() {
     assert_eq!(told, [(0, CANCELLED), (1, CANCELLED), (2, Err(libc::EINVAL))]);
 }
 
+#[test]
+fn a_zero_copy_send_that_its_chain_has_ended_is_notified_of_after_its_end() {
+    let chain = || {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let byte = opcode::SendZc::new(types::Fd(ours.as_raw_fd()), b"x".as_ptr(), 1).build();
+        Chain::of([bad_read().flags(SOFT), byte]).keeping((ours, theirs))
+    };
+    assert_eq!(both(chain), [(0, Err(libc::EBADF)), (1, CANCELLED)]);
+    let simulation = calm();
+    simulation.take_log();
+    run(simulation.raw_ring(size(8)).unwrap(), chain());
+    let posted = simulation.take_log().into_iter().filter_map(|event| match event {
+        Event::Posted { result, flags, .. } => Some((result, flags)),
+        _ => None,
+    });
+    const F_NOTIF: u32 = 1 << 3;
+    assert!(posted.eq([(-libc::EBADF, 0), (-libc::ECANCELED, 0), (0, F_NOTIF)]));
+}
+
 // ---- chains that are cut ----------------------------------------------------------------------------
 
 #[test]
