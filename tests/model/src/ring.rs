@@ -16,7 +16,7 @@ use rummelplatz::{
 };
 
 use crate::program::{Action, End, Kind, Limit, Link, Member, Mode};
-use crate::world::{Caller, Data, Heap, World};
+use crate::world::{Caller, Data, Heap, Piece, World};
 
 /// The ring of a program.
 #[ring]
@@ -179,7 +179,18 @@ impl Operation {
             Kind::Accept | Kind::AcceptMulti => drop(completion.into_fd()),
             Kind::ReceiveMulti => {
                 if let Ok(buffer) = completion.into_buffer() {
-                    self.world.received(data.id, data.pool.as_ref(), buffer);
+                    self.world.received(data.id, data.pool.as_ref(), vec![Box::new(buffer)]);
+                }
+            }
+            Kind::ReceiveBundles => {
+                if let Ok(buffers) = completion.into_buffers() {
+                    let buffers = buffers.map(|buffer| -> Piece { Box::new(buffer) });
+                    self.world.received(data.id, data.pool.as_ref(), buffers.collect());
+                }
+            }
+            Kind::ReceiveDatagrams => {
+                if let Ok(datagram) = completion.into_datagram() {
+                    self.world.received(data.id, data.pool.as_ref(), vec![Box::new(datagram)]);
                 }
             }
             _ => drop(completion),
@@ -406,6 +417,8 @@ fn arm(data: &mut Data) -> Stream<'_> {
     match (data.kind, &data.pool) {
         (Kind::AcceptMulti, _) => request::accept_multi(fd),
         (Kind::ReceiveMulti, Some(pool)) => request::recv_multi(fd, pool),
+        (Kind::ReceiveBundles, Some(pool)) => request::recv_multi_bundle(fd, pool),
+        (Kind::ReceiveDatagrams, Some(pool)) => request::recv_from_multi(fd, pool),
         (Kind::TimeoutMulti, _) => request::timeout_multi(Duration::from_micros(300)),
         (Kind::TimeoutThrice, _) => request::timeout_multi_times(Duration::from_micros(300), THREE),
         _ => request::poll_multi(fd, Events::READABLE),
