@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -177,20 +178,20 @@ impl Operation {
     fn take(&self, completion: Completion, data: &Data) {
         match data.kind {
             Kind::Accept | Kind::AcceptMulti => drop(completion.into_fd()),
-            Kind::ReceiveMulti => {
-                if let Ok(buffer) = completion.into_buffer() {
-                    self.world.received(data.id, data.pool.as_ref(), vec![Box::new(buffer)]);
-                }
-            }
-            Kind::ReceiveBundles => {
-                if let Ok(buffers) = completion.into_buffers() {
-                    let buffers = buffers.map(|buffer| -> Piece { Box::new(buffer) });
-                    self.world.received(data.id, data.pool.as_ref(), buffers.collect());
-                }
-            }
-            Kind::ReceiveDatagrams => {
-                if let Ok(datagram) = completion.into_datagram() {
-                    self.world.received(data.id, data.pool.as_ref(), vec![Box::new(datagram)]);
+            kind if kind.has_pool() => {
+                let length = completion.result().unwrap_or_default() as usize;
+                let pieces: io::Result<Vec<Piece>> = match kind {
+                    Kind::ReceiveBundles => {
+                        let buffers = completion.into_buffers();
+                        buffers.map(|all| all.map(|buffer| -> Piece { Box::new(buffer) }).collect())
+                    }
+                    Kind::ReceiveDatagrams => {
+                        completion.into_datagram().map(|it| vec![Box::new(it) as Piece])
+                    }
+                    _ => completion.into_buffer().map(|it| vec![Box::new(it) as Piece]),
+                };
+                if let Ok(pieces) = pieces {
+                    self.world.received(data.id, data.pool.as_ref(), pieces, length);
                 }
             }
             _ => drop(completion),

@@ -603,13 +603,16 @@ impl World {
         }
     }
 
-    /// A stream has received these bytes, in one buffer or more, which may be kept.
-    pub(crate) fn received(&self, id: usize, pool: Option<&BufferPool>, pieces: Vec<Piece>) {
+    /// A stream has received so many bytes, in one buffer or more, which may be kept.
+    pub(crate) fn received(&self, id: usize, pool: Option<&BufferPool>, pieces: Vec<Piece>, length: usize) {
         let mut inner = self.lock();
         let is_theirs = pool.is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
         let content: Vec<u8> = pieces.iter().flat_map(|piece| (**piece).as_ref()).copied().collect();
         let taken = pieces.iter().filter(|piece| !(***piece).as_ref().is_empty()).count();
         inner.taken[usize::from(is_theirs)] += taken as u64;
+        if content.len() != length {
+            inner.violation(format!("#{id} is told of {length} bytes, and given {}", content.len()));
+        }
         if self.simulation.is_some() && !content.is_empty() {
             let received = &mut inner.requests[id].received;
             // Nobody is told of what was received by a stream that was to end.
