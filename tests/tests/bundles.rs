@@ -291,7 +291,7 @@ fn messages_of_all_lengths_are_echoed() {
 fn streams_that_share_too_small_a_pool_get_every_byte_in_order() {
     watched(|| {
         let echoed = echo_to(20, &BufferPool::new(5, 64).unwrap(), |_| true, all_at_once);
-        assert!(echoed.starved.len() > 0, "there were enough buffers after all");
+        assert!(!echoed.starved.is_empty(), "there were enough buffers after all");
         assert!(echoed.bundles.take().iter().any(|count| *count > 1));
     });
 }
