@@ -573,7 +573,9 @@ mod tests {
     #[test]
     fn what_is_ours_in_the_flags_is_never_the_kernels() {
         let posted = 7 << 16 | u32::from(u16::MAX);
-        for yields in [Yields::Result, Yields::Descriptor, Yields::Buffer, Yields::Events, Yields::Tick] {
+        let from_pools = [Yields::Buffer, Yields::Datagram, Yields::Bundle];
+        let others = [Yields::Result, Yields::Descriptor, Yields::Events, Yields::Tick];
+        for yields in from_pools.into_iter().chain(others) {
             let facts = Facts { yields, ..Facts::new(0) };
             // SAFETY: the result is no descriptor, but an error.
             let completion = unsafe { Completion::new(&facts, None, -libc::EIO, posted) };
@@ -612,6 +614,128 @@ mod tests {
         assert_eq!(complete(-libc::EIO).into_buffer().unwrap_err().raw_os_error(), Some(libc::EIO));
         assert!(complete(5).into_fd().is_err());
         assert_eq!(pool.available(), 3);
+    }
+
+    /// A pool of four buffers that a ring has registered, and what makes completions that name its second one.
+    fn completing(size: u32, yields: Yields) -> (BufferPool, impl Fn(i32) -> Completion) {
+        let pool = BufferPool::new(4, size).unwrap();
+        let waker = crate::waker::Waker::new().unwrap();
+        pool.register(1, 0, waker, |_, _| Ok(())).unwrap();
+        let (facts, registered) = (Facts { yields, ..Facts::new(0) }, pool.clone());
+        // SAFETY: there are no descriptors here, and the pool is this test's.
+        (pool, move |result| unsafe { Completion::new(&facts, Some(&registered), result, 1 << 16 | 1) })
+    }
+
+    #[test]
+    fn a_bundle_comes_out_once_or_goes_back() {
+        let (pool, complete) = completing(8, Yields::Bundle);
+        let completion = complete(20);
+        assert_eq!((pool.available(), completion.result().unwrap()), (1, 20));
+        assert_eq!(completion.raw(), RawCompletion { result: 20, flags: 1 << 16 | 1 });
+        assert!(completion.has_payload() && format!("{completion:?}").contains("buffer 1"));
+        assert!(!complete(20).has_payload(), "it can't be there twice");
+        let lengths: Vec<_> = completion.into_buffers().unwrap().map(|buffer| buffer.len()).collect();
+        assert_eq!((lengths, pool.available()), (vec![8, 8, 4], 4));
+
+        // Now 0 is the first of them, and 1 comes after it.
+        drop(complete(9).announcing_more());
+        assert_eq!(pool.available(), 4);
+        let error = complete(9).into_buffer().unwrap_err();
+        assert_eq!((error.kind(), pool.available()), (io::ErrorKind::InvalidInput, 4));
+        assert!(complete(9).into_fd().is_err() && complete(9).into_datagram().is_err());
+        assert_eq!(pool.available(), 4);
+    }
+
+    #[test]
+    fn a_bundle_that_the_kernel_did_not_fill_takes_no_buffer() {
+        let (pool, complete) = completing(8, Yields::Bundle);
+        let end = complete(0);
+        assert_eq!((pool.available(), end.has_payload()), (4, false));
+        assert_eq!(end.into_buffers().unwrap().count(), 0);
+        let failed = complete(-libc::ECONNRESET);
+        assert_eq!((pool.available(), failed.has_payload()), (4, false));
+        assert_eq!(failed.into_buffers().unwrap_err().raw_os_error(), Some(libc::ECONNRESET));
+        // More than there is: the buffers that the kernel can have had, and as many bytes as are in them.
+        let most = complete(i32::MAX);
+        assert_eq!((most.result().unwrap(), pool.available()), (24, 1));
+        assert_eq!(most.into_buffers().unwrap().byte_count(), 24);
+        assert_eq!(pool.available(), 4);
+    }
+
+    #[test]
+    fn the_buffer_of_another_stream_is_a_bundle_of_one() {
+        let (pool, complete) = completing(8, Yields::Buffer);
+        let buffers = complete(5).into_buffers().unwrap();
+        assert_eq!((buffers.byte_count(), pool.available()), (5, 3));
+        assert!(buffers.map(|buffer| buffer.len()).eq([5]));
+        assert_eq!(complete(-libc::EIO).into_buffers().unwrap_err().raw_os_error(), Some(libc::EIO));
+        let error = Completion::from_result(Ok(1)).into_buffers().unwrap_err();
+        assert_eq!((error.kind(), pool.available()), (io::ErrorKind::InvalidInput, 4));
+    }
+
+    /// Writes what the kernel says of a datagram into the second buffer: from nobody, or from somebody.
+    fn say(pool: &BufferPool, name_length: u32) {
+        // SAFETY: this test has one thread.
+        let held = unsafe { pool.hold(1) }.unwrap();
+        // SAFETY: as it asks for; once.
+        let mut buffer = unsafe { Buffer::of(held, 1, u32::MAX) };
+        buffer[..4].copy_from_slice(&name_length.to_ne_bytes());
+    }
+
+    #[test]
+    fn a_datagram_comes_out_without_what_is_said_of_it() {
+        let (pool, complete) = completing(64, Yields::Datagram);
+        say(&pool, 16);
+        let completion = complete(53);
+        assert_eq!((pool.available(), completion.result().unwrap()), (3, 5));
+        assert_eq!(completion.raw(), RawCompletion { result: 53, flags: 1 << 16 | 1 }, "as it was posted");
+        assert!(completion.has_payload());
+        assert!(!complete(53).has_payload(), "it can't be there twice");
+        let datagram = completion.into_datagram().unwrap();
+        assert_eq!((datagram.len(), pool.available()), (5, 3));
+        drop(datagram);
+        assert_eq!(pool.available(), 4);
+        assert_eq!(complete(500).into_datagram().unwrap().len(), 16, "as many as there is room for");
+        for result in [0, 47, 48] {
+            assert_eq!(complete(result).into_datagram().unwrap().len(), 0, "{result}");
+        }
+        drop(complete(53).announcing_more());
+        for wrong in [complete(53).into_buffer().err(), complete(53).into_buffers().err()] {
+            assert_eq!(wrong.unwrap().kind(), io::ErrorKind::InvalidInput);
+        }
+        assert_eq!(pool.available(), 4);
+    }
+
+    #[test]
+    fn an_empty_datagram_is_one_if_it_is_from_somebody() {
+        let (pool, complete) = completing(64, Yields::Datagram);
+        for (name_length, is_one) in [(0, false), (2, true), (28, true)] {
+            say(&pool, name_length);
+            let empty = complete(48);
+            assert_eq!((empty.has_payload(), empty.result().unwrap()), (is_one, 0));
+            assert_eq!(empty.raw().result, 48);
+            drop(empty);
+            assert!(complete(49).has_payload(), "it has a byte");
+        }
+        assert_eq!(pool.available(), 4);
+    }
+
+    #[test]
+    fn errors_of_datagrams_are_told_with_and_without_a_buffer() {
+        let (pool, complete) = completing(64, Yields::Datagram);
+        let failed = complete(-libc::ECANCELED);
+        assert_eq!((pool.available(), failed.has_payload()), (3, false), "errors can carry a buffer, too");
+        assert_eq!(failed.raw().result, -libc::ECANCELED);
+        assert_eq!(failed.into_datagram().unwrap_err().raw_os_error(), Some(libc::ECANCELED));
+        assert_eq!(pool.available(), 4);
+        let facts = Facts { yields: Yields::Datagram, ..Facts::new(0) };
+        // SAFETY: there is nothing to be taken over.
+        let without = |result| unsafe { Completion::new(&facts, None, result, 0) };
+        assert_eq!(without(-libc::ENOBUFS).into_datagram().unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
+        assert!(!without(0).has_payload());
+        assert_eq!(without(0).into_datagram().unwrap().len(), 0);
+        let error = Completion::from_result(Ok(1)).into_datagram().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

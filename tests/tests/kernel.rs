@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -1509,6 +1509,193 @@ fn k10_a_buffer_that_is_used_up_bit_by_bit_says_whether_there_is_more_of_it() {
             let used_up = matches!(seen[..], [(1, 5, flags)] if flags & (F_BUFFER | F_BUF_MORE) == F_BUFFER);
             rule!("K10", used_up, "{kind}: {seen:?}");
             rule!("K10", buffers.bytes() == b"abcdefgh", "{kind}: {:?}", buffers.bytes());
+        }
+    });
+}
+
+/// Receives so many bytes by bundles on a socket, in buffers of four bytes that are offered in this order; the request is
+/// submitted again whenever it has ended. Returns in how many completions they came.
+fn receive_bundles(ring: &mut Bare, socket: &TcpStream, kind: &str, bytes: i32, order: &[u32]) -> usize {
+    let (mut received, mut used, mut count) = (0, 0, 0);
+    while received < bytes {
+        let seen = ring.wait(1);
+        rule!("K11", !seen.is_empty(), "{kind}: nothing after {received} of {bytes} bytes");
+        for (_, result, flags) in seen {
+            rule!("K11", result > 0 && flags & F_BUFFER != 0, "{kind}: {result}, {flags:#x}");
+            rule!("K11", flags >> 16 == order[used], "{kind}: buffer {}, not {}", flags >> 16, order[used]);
+            (received, count) = (received + result, count + 1);
+            used += result as usize / 4 + usize::from(result % 4 != 0);
+            if flags & F_MORE == 0 {
+                ring.push(1, opcode::RecvMultiBundle::new(raw(socket), 7).build());
+            }
+        }
+    }
+    rule!("K11", received == bytes, "{kind}: {received} of {bytes} bytes");
+    count
+}
+
+#[test]
+fn k11_a_bundle_takes_the_buffers_that_are_offered_next_and_fills_all_but_the_last() {
+    on_linux(6, 10, || {
+        for (kind, mut ring) in kinds(8) {
+            let (mut client, server) = tcp_pair();
+            let mut buffers = ProvidedBuffers::register(&ring.0.submitter(), 7, 8, 4, 0).unwrap();
+            ring.push(1, opcode::RecvMultiBundle::new(raw(&server), 7).build());
+            ring.look().unwrap();
+            client.write_all(b"0123456789ab").unwrap();
+            let count = receive_bundles(&mut ring, &server, kind, 12, &[0, 1, 2]);
+            rule!("K11", count < 3, "{kind}: one completion for each");
+            rule!("K11", buffers.bytes().starts_with(b"0123456789ab"), "{kind}: {:?}", buffers.bytes());
+            // Behind the others, and not as they lie in memory.
+            [2, 0, 1].iter().for_each(|id| buffers.provide(*id));
+            client.write_all(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ...").unwrap();
+            receive_bundles(&mut ring, &server, kind, 29, &[3, 4, 5, 6, 7, 2, 0, 1]);
+            let bytes = buffers.bytes();
+            let is_in_order = bytes[12..] == *b"ABCDEFGHIJKLMNOPQRST" && bytes[8..12] == *b"UVWX";
+            rule!("K11", is_in_order && bytes[..5] == *b"YZ...", "{kind}: {bytes:?}");
+        }
+    });
+}
+
+#[test]
+fn k12_a_bundle_of_all_that_is_offered_is_the_last_or_followed_by_a_lack_of_buffers() {
+    on_linux(6, 10, || {
+        for (kind, mut ring) in kinds(8) {
+            let (mut client, server) = tcp_pair();
+            let _buffers = ProvidedBuffers::register(&ring.0.submitter(), 7, 2, 4, 0).unwrap();
+            client.write_all(b"12345678.").unwrap();
+            ring.push(1, opcode::RecvMultiBundle::new(raw(&server), 7).build());
+            let (mut seen, end) = (Vec::new(), Instant::now() + LONG);
+            while seen.last().is_none_or(|last: &Cqe| last.2 & F_MORE != 0) && Instant::now() < end {
+                seen.extend(ring.wait(1));
+            }
+            let bytes: i32 = seen.iter().map(|it| it.1.max(0)).sum();
+            let last = seen.last().copied().unwrap_or_default();
+            rule!("K12", bytes == 8 && last.2 & F_MORE == 0, "{kind}: {seen:?}");
+            let is_lack = last == (1, -libc::ENOBUFS, 0);
+            rule!("K12", is_lack || last.1 > 0 && last.2 & F_BUFFER != 0, "{kind}: {seen:?}");
+            let strays = ring.strays();
+            rule!("K12", strays.is_empty(), "{kind}, after its end: {strays:?}");
+        }
+    });
+}
+
+#[test]
+fn k13_the_end_of_a_file_and_a_reset_end_bundles_without_a_buffer() {
+    on_linux(6, 10, || {
+        for (kind, mut ring) in kinds(8) {
+            for (reset, result) in [(false, 0), (true, -libc::ECONNRESET)] {
+                let (client, server) = tcp_pair();
+                let _buffers = ProvidedBuffers::register(&ring.0.submitter(), 7, 1, 4, 0).unwrap();
+                ring.push(1, opcode::RecvMultiBundle::new(raw(&server), 7).build());
+                ring.look().unwrap();
+                if reset {
+                    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+                    setsockopt(&client, sockopt::Linger, &linger).unwrap();
+                }
+                drop(client);
+                let mut seen = Vec::new();
+                ring.complete_only(&mut seen, 1);
+                let ended =
+                    matches!(seen[..], [(1, it, flags)] if it == result && flags & (F_MORE | F_BUFFER) == 0);
+                rule!("K13", ended, "{kind}, reset: {reset}: {seen:?}");
+                ring.0.submitter().unregister_buf_ring(7).unwrap();
+            }
+        }
+    });
+}
+
+/// Room for a name in what a multishot `recvmsg` receives, and how much there is before a payload.
+const NAME: usize = 32;
+const BEFORE_PAYLOAD: usize = 16 + NAME;
+
+fn receive_datagrams(socket: &impl AsRawFd) -> squeue::Entry {
+    // SAFETY: all zeroes is a `struct msghdr`.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_namelen = NAME as u32;
+    opcode::RecvMsgMulti::new(raw(socket), Box::leak(Box::new(header)), 7).build()
+}
+
+/// The lengths of the name, of control messages and of the payload, and the flags (`struct io_uring_recvmsg_out`).
+fn said(buffer: &[u8]) -> [u32; 4] {
+    let number = |index: usize| u32::from_ne_bytes(buffer[4 * index..][..4].try_into().unwrap());
+    [0, 1, 2, 3].map(number)
+}
+
+#[test]
+fn k14_a_multishot_recvmsg_puts_what_it_says_before_the_payload() {
+    const SIZE: usize = BEFORE_PAYLOAD + 8;
+    on_linux(6, 1, || {
+        for (kind, mut ring) in kinds(8) {
+            let [ours, theirs] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+            theirs.connect(ours.local_addr().unwrap()).unwrap();
+            let buffers = ProvidedBuffers::register(&ring.0.submitter(), 7, 4, SIZE, 0).unwrap();
+            ring.push(1, receive_datagrams(&ours));
+            ring.look().unwrap();
+            for (id, sent) in [&b"short"[..], b"much too long"].into_iter().enumerate() {
+                theirs.send(sent).unwrap();
+                let seen = ring.wait(1);
+                let received = sent.len().min(8);
+                let flags = (id as u32) << 16 | F_MORE | F_BUFFER;
+                let is_it = matches!(seen[..], [(1, result, it)] if it & !(1 << 2) == flags
+                    && result as usize == BEFORE_PAYLOAD + received);
+                rule!("K14", is_it, "{kind}: {seen:?}");
+                let bytes = &buffers.bytes()[id * SIZE..][..SIZE];
+                let [name, control, payload, flags] = said(bytes);
+                rule!(
+                    "K14",
+                    (name, control) == (16, 0),
+                    "{kind}: {name} bytes of a name, {control} of control"
+                );
+                rule!("K14", payload as usize == received, "{kind}: {payload} of {received} bytes");
+                let is_cut = flags & libc::MSG_TRUNC as u32 != 0;
+                rule!("K14", is_cut == (sent.len() > 8), "{kind}: flags {flags:#x} of {} bytes", sent.len());
+                rule!("K14", bytes[BEFORE_PAYLOAD..][..received] == sent[..received], "{kind}: {bytes:?}");
+                let port = u16::from_be_bytes([bytes[18], bytes[19]]);
+                rule!("K14", port == theirs.local_addr().unwrap().port(), "{kind}: from port {port}");
+            }
+        }
+    });
+}
+
+#[test]
+fn k15_an_empty_datagram_and_the_end_of_a_connection_end_a_multishot_recvmsg_with_a_buffer() {
+    on_linux(6, 1, || {
+        for (kind, mut ring) in kinds(8) {
+            let [ours, theirs] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+            theirs.connect(ours.local_addr().unwrap()).unwrap();
+            theirs.send(b"").unwrap();
+            let (client, server) = tcp_pair();
+            drop(client);
+            for (socket, name) in [(OwnedFd::from(ours), 16), (server.into(), 0)] {
+                let buffers = ProvidedBuffers::register(&ring.0.submitter(), 7, 1, 64, 0).unwrap();
+                ring.push(1, receive_datagrams(&socket));
+                let mut seen = Vec::new();
+                ring.complete_only(&mut seen, 1);
+                let ended = matches!(seen[..], [(1, result, flags)] if result as usize == BEFORE_PAYLOAD
+                    && flags & (F_MORE | F_BUFFER) == F_BUFFER);
+                rule!("K15", ended, "{kind}: {seen:?}");
+                let [length, ..] = said(&buffers.bytes());
+                rule!("K15", length == name, "{kind}: {length} bytes of a name, not {name}");
+                ring.0.submitter().unregister_buf_ring(7).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn k16_a_buffer_without_room_for_what_a_multishot_recvmsg_says_is_efault_and_stays() {
+    on_linux(6, 1, || {
+        for (kind, mut ring) in kinds(8) {
+            let [ours, theirs] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+            theirs.connect(ours.local_addr().unwrap()).unwrap();
+            theirs.send(b"x").unwrap();
+            let _buffers =
+                ProvidedBuffers::register(&ring.0.submitter(), 7, 1, BEFORE_PAYLOAD - 1, 0).unwrap();
+            ring.push(1, receive_datagrams(&ours));
+            let mut seen = Vec::new();
+            ring.complete_only(&mut seen, 1);
+            rule!("K16", seen == [(1, -libc::EFAULT, 0)], "{kind}: {seen:?}");
         }
     });
 }

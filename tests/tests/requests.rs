@@ -6,6 +6,7 @@ use std::io::{Read, Seek, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -301,6 +302,58 @@ fn a_datagram_says_where_it_came_from_and_goes_where_it_is_sent() {
             request::recv_from(socket, bytes, peer)
         });
         assert_eq!((result, peer.address()), (Ok(1), None));
+    });
+}
+
+#[test]
+fn pieces_are_sent_in_their_order_as_many_as_a_message_can_have() {
+    watched(|| {
+        for (count, sent) in [(0, 0), (1, 1), (4, 4), (5, 5), (1024, 1024), (1025, 1024)] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let bytes: Vec<u8> = (0..3 * count).map(|number| (number % 251) as u8).collect();
+            let (result, (ours, bytes)) =
+                once((ours, bytes), |(socket, bytes)| request::send_vectored(socket, bytes.chunks(3)));
+            assert_eq!(result, Ok(3 * sent as u32), "of {count} pieces");
+            drop(ours);
+            let mut received = Vec::new();
+            theirs.read_to_end(&mut received).unwrap();
+            assert!(received == bytes[..3 * sent], "of {count} pieces");
+        }
+        // Empty ones are none, and one that nobody receives raises no signal.
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (result, ours) = once(ours, |socket| request::send_vectored(socket, [&b""[..], b"x", b"", b"y"]));
+        assert_eq!(result, Ok(2));
+        drop(theirs);
+        let (result, _) = once(ours, |socket| request::send_vectored(socket, [&b"x"[..]]));
+        assert_eq!(result, Err(libc::EPIPE));
+    });
+}
+
+#[test]
+fn pieces_that_nobody_waits_for_go_out_whole() {
+    watched(|| {
+        const LENGTH: usize = 8 << 20;
+        let (ours, mut theirs) = tcp_pair();
+        let reading = thread::spawn(move || {
+            let mut received = Vec::new();
+            // So late that the socket has long been full.
+            thread::sleep(Duration::from_millis(20));
+            theirs.read_to_end(&mut received).unwrap();
+            received
+        });
+        let bytes: Vec<u8> = (0..LENGTH).map(|number| (number % 251) as u8).collect();
+        let sent = bytes.clone();
+        let script = Script::new().on_setup_once(move |mut submitter| {
+            submitter.detach((ours, sent), |(socket, bytes)| {
+                request::send_vectored(socket, bytes.chunks(LENGTH / 100))
+            })?;
+            Ok(())
+        });
+        let mut ring = Bench::with(4, script);
+        ring.run().unwrap();
+        assert_eq!((ring.stats().in_flight, ring.stats().detached_failed), (0, 0));
+        drop(ring);
+        assert!(reading.join().unwrap() == bytes, "not all of it came, or not in order");
     });
 }
 

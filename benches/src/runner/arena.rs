@@ -30,7 +30,7 @@ const fn peer(name: &'static str) -> Contestant {
     Contestant { feature: Some(name), ..own(name) }
 }
 
-/// `raw`, which does something otherwise.
+/// `raw`, mostly, which does something otherwise.
 const fn trade(name: &'static str, only: &'static str, extra: &'static [&'static str]) -> Contestant {
     Contestant { binary: "trades", extra, only: Some(only), ..own(name) }
 }
@@ -53,6 +53,10 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
     trade("sqpoll", "trade=oneshot", &["wait=sqpoll"]),
     trade("zero copy", "trade=large", &["mode=zero-copy"]),
     trade("bundles", "trade=bundles", &["mode=bundles"]),
+    Contestant {
+        binary: "rummelplatz",
+        ..trade("bundles by rummelplatz", "trade=bundles", &["mode=bundles"])
+    },
     Contestant { binary: "raw", ..trade("buffers of 16 KiB", "trade=bundles", &["buffer=16384"]) },
     trade("sqpoll", "trade=nop", &["wait=sqpoll"]),
     Contestant { binary: "rummelplatz", extra: &["to=self"], only: Some("among=tags"), ..own("to itself") },

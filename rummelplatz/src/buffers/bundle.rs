@@ -110,3 +110,196 @@ impl fmt::Debug for Buffers {
         f.debug_struct("Buffers").field("byte_count", &self.byte_count()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::waker::Waker;
+    use std::panic::{RefUnwindSafe, UnwindSafe};
+    use std::sync::atomic::Ordering;
+    use std::sync::mpsc::{Receiver, channel};
+
+    const SIZE: u32 = 4;
+
+    /// A pool that a ring has registered: its buffers are offered by their numbers.
+    fn pool(count: u16) -> BufferPool {
+        let pool = BufferPool::new(count, SIZE).unwrap();
+        pool.register(1, 0, Waker::new().unwrap(), |_, _| Ok(())).unwrap();
+        pool
+    }
+
+    fn one(pool: &BufferPool, id: u16) -> Buffer {
+        // SAFETY: in each of these tests, one thread does this.
+        let shared = unsafe { pool.hold(id) }.unwrap();
+        // SAFETY: as it asks for; once.
+        unsafe { Buffer::of(shared, id, SIZE) }
+    }
+
+    fn bundle(pool: &BufferPool, first: u16, bytes: u32) -> Option<Buffers> {
+        // SAFETY: in each of these tests, one thread does this.
+        let held = unsafe { pool.hold_bundle(first, bytes) };
+        // SAFETY: as it asks for; once.
+        held.map(|(shared, bytes)| unsafe { Buffers::of(shared, first, bytes) })
+    }
+
+    /// Offers all buffers anew, in this order.
+    fn offer(pool: &BufferPool, order: &[u16]) {
+        let held: Vec<_> = order.iter().map(|id| one(pool, *id)).collect();
+        held.into_iter().for_each(drop);
+    }
+
+    /// The number of each, and how many bytes are in it.
+    fn parts(buffers: &[Buffer]) -> Vec<(u16, usize)> {
+        buffers.iter().map(|buffer| (buffer.id(), buffer.len())).collect()
+    }
+
+    fn parts_of(buffers: Buffers) -> Vec<(u16, usize)> {
+        parts(&buffers.collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn they_come_in_the_order_in_which_they_were_offered() {
+        // The places of the ring come round every 65536.
+        const ROUNDS: u16 = if cfg!(miri) { 20 } else { 16_000 };
+        // Their number is no power of two, so that they are elsewhere in the ring each time.
+        let pool = pool(5);
+        for round in 0..ROUNDS {
+            let order = [3, 0, 4, 1, 2].map(|id| (id + round) % 5);
+            offer(&pool, &order);
+            let buffers = bundle(&pool, order[1], 3 * SIZE - 1).unwrap();
+            assert_eq!((buffers.byte_count(), pool.available()), (11, 2));
+            let buffers: Vec<_> = buffers.collect();
+            assert_eq!(parts(&buffers), [(order[1], 4), (order[2], 4), (order[3], 3)]);
+            drop(buffers);
+            assert_eq!(pool.available(), 5);
+        }
+    }
+
+    #[test]
+    fn there_are_as_many_as_the_bytes_take() {
+        for (bytes, lengths) in [(1, &[1][..]), (4, &[4]), (5, &[4, 1]), (8, &[4, 4]), (9, &[4, 4, 1])] {
+            let pool = pool(4);
+            let buffers = bundle(&pool, 0, bytes).unwrap();
+            assert_eq!(pool.available(), 4 - lengths.len(), "of {bytes} bytes");
+            assert!(buffers.map(|buffer| buffer.len()).eq(lengths.iter().copied()));
+            assert_eq!(pool.available(), 4);
+        }
+        assert_eq!((Buffers::empty().byte_count(), Buffers::empty().count()), (0, 0));
+    }
+
+    #[test]
+    fn one_that_is_held_ends_them_early() {
+        let pool = pool(4);
+        let held = one(&pool, 2);
+        let buffers = bundle(&pool, 0, 4 * SIZE).unwrap();
+        assert_eq!((buffers.byte_count(), pool.available()), (8, 1), "3 is no part of it");
+        assert_eq!(parts_of(buffers), [(0, 4), (1, 4)]);
+        assert!(bundle(&pool, 2, 1).is_none(), "the kernel can't have had it");
+        assert!(bundle(&pool, 4, 1).is_none(), "there is no such buffer");
+        drop(held);
+        assert_eq!(pool.available(), 4);
+    }
+
+    #[test]
+    fn there_are_no_more_of_them_than_were_offered() {
+        let pool = pool(3);
+        let buffers = bundle(&pool, 1, u32::MAX).unwrap();
+        assert_eq!(buffers.byte_count(), 8, "behind the last there is what was never offered");
+        drop(buffers);
+        // Now 1 and 2 are offered after 0, and 0 is the last in the memory of the ring.
+        offer(&pool, &[1, 2, 0]);
+        assert_eq!(parts_of(bundle(&pool, 2, u32::MAX).unwrap()), [(2, 4), (0, 4)]);
+    }
+
+    #[test]
+    fn an_entry_of_another_lap_is_not_taken_for_the_next() {
+        let pool = pool(4);
+        // Their new entries are where those of 0 and 1 were.
+        offer(&pool, &[2]);
+        offer(&pool, &[3]);
+        assert_eq!(parts_of(bundle(&pool, 0, 4 * SIZE).unwrap()), [(0, 4)]);
+    }
+
+    #[test]
+    fn those_that_are_not_taken_out_go_back() {
+        let pool = pool(8);
+        for taken_out in 0..=5 {
+            let mut buffers = bundle(&pool, 0, 5 * SIZE).unwrap();
+            let kept: Vec<_> = buffers.by_ref().take(taken_out).collect();
+            assert_eq!((buffers.byte_count(), pool.available()), (4 * (5 - taken_out), 3));
+            drop(buffers);
+            assert_eq!(pool.available(), 8 - taken_out);
+            drop(kept);
+            // In the old order.
+            offer(&pool, &[0, 1, 2, 3, 4, 5, 6, 7]);
+        }
+    }
+
+    #[test]
+    fn one_that_was_taken_out_is_alone() {
+        for which in 0..3 {
+            let pool = pool(4);
+            let mut buffers = bundle(&pool, 0, 3 * SIZE).unwrap();
+            let alone = Buffers::from(buffers.nth(which).unwrap());
+            assert_eq!(alone.byte_count(), 4);
+            drop(buffers);
+            assert_eq!(pool.available(), 3);
+            assert_eq!(parts_of(alone), [(which as u16, 4)]);
+            assert_eq!(pool.available(), 4);
+        }
+        assert_eq!(Buffers::from(Buffer::empty()).count(), 0);
+    }
+
+    #[test]
+    fn a_bundle_that_many_threads_hand_on_is_held_by_one() {
+        const ROUNDS: usize = if cfg!(miri) { 100 } else { 10_000 };
+        let pool = pool(7);
+        let work = |bundles: Receiver<Buffers>| {
+            for (round, buffers) in (0_u32..).zip(bundles) {
+                let mut buffers: Vec<_> = buffers.collect();
+                for buffer in &mut buffers {
+                    buffer.copy_from_slice(&round.to_ne_bytes());
+                }
+                std::hint::spin_loop();
+                assert!(buffers.iter().all(|buffer| **buffer == round.to_ne_bytes()), "nobody else has them");
+            }
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..3)
+                .map(|_| {
+                    let (sender, receiver) = channel();
+                    scope.spawn(move || work(receiver));
+                    sender
+                })
+                .collect();
+            let (mut head, mut round) = (0_u16, 0);
+            while round < ROUNDS {
+                // As the kernel does it: what is offered, in order.
+                let offered = pool.shared.published_tail().load(Ordering::Acquire).wrapping_sub(head);
+                let count = offered.min(1 + round as u16 % 4);
+                if count == 0 {
+                    std::thread::yield_now();
+                    continue;
+                }
+                let first = pool.shared.offered_id(&pool.shared.state.lock(), head);
+                let buffers = bundle(&pool, first, u32::from(count) * SIZE).unwrap();
+                assert_eq!(buffers.byte_count(), usize::from(count) * SIZE as usize);
+                head = head.wrapping_add(count);
+                threads[round % 3].send(buffers).unwrap();
+                round += 1;
+            }
+        });
+        assert_eq!(pool.available(), 7);
+    }
+
+    #[test]
+    fn they_may_go_anywhere() {
+        fn goes_anywhere<T: Send + Sync + UnwindSafe + RefUnwindSafe>() {}
+        goes_anywhere::<Buffers>();
+        let pool = pool(2);
+        let buffers = bundle(&pool, 0, 5).unwrap();
+        assert_eq!(format!("{buffers:?}"), "Buffers { byte_count: 5, .. }");
+        drop(pool);
+        assert_eq!(buffers.map(|buffer| buffer.len()).sum::<usize>(), 5, "they outlive their pool");
+    }
+}

@@ -33,7 +33,7 @@ impl Datagram {
 
     /// Whether it was longer than what there was room for: the rest is lost.
     pub fn is_truncated(&self) -> bool {
-        self.said(2) & libc::MSG_TRUNC as u32 != 0
+        self.said(3) & libc::MSG_TRUNC as u32 != 0
     }
 
     /// Whether there is an address of any kind that it came from.
@@ -79,5 +79,80 @@ impl AsRef<[u8]> for Datagram {
 impl fmt::Debug for Datagram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Datagram").field("length", &self.len()).field("peer", &self.peer()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Address;
+    use super::*;
+    use crate::buffers::BufferPool;
+
+    /// A buffer with what the kernel would say of a datagram, and so many bytes of what follows.
+    fn received(pool: &BufferPool, said: [u32; 4], name: &[u8], bytes: &[u8]) -> Datagram {
+        // SAFETY: these tests have one thread each.
+        let shared = unsafe { pool.hold(0) }.unwrap();
+        let length = (Datagram::OVERHEAD + bytes.len()) as u32;
+        // SAFETY: as it asks for; once.
+        let mut buffer = unsafe { Buffer::of(shared, 0, length) };
+        let said = said.map(u32::to_ne_bytes).concat();
+        let kept = name.len().min(NAME);
+        let parts = [&said, &name[..kept], &[0xAA; NAME][kept..], bytes];
+        buffer.copy_from_slice(&parts.concat());
+        Datagram::in_buffer(buffer)
+    }
+
+    fn raw(address: SocketAddr) -> Vec<u8> {
+        let address = Address::from(address);
+        let (start, length) = address.raw();
+        // SAFETY: so much is there, without gaps.
+        unsafe { std::slice::from_raw_parts(start.cast::<u8>(), length as usize) }.to_vec()
+    }
+
+    #[test]
+    fn it_is_its_bytes_and_says_whom_it_is_from() {
+        let pool = BufferPool::new(1, 64).unwrap();
+        for address in ["127.0.0.1:7777", "[fe80::1%3]:80"] {
+            let address: SocketAddr = address.parse().unwrap();
+            let name = raw(address);
+            let mut datagram = received(&pool, [name.len() as u32, 0, 5, 0], &name, b"ahoy!");
+            assert_eq!((&*datagram, datagram.as_ref()), (&b"ahoy!"[..], &b"ahoy!"[..]));
+            assert_eq!((datagram.peer(), datagram.has_sender()), (Some(address), true));
+            assert!(!datagram.is_truncated());
+            assert_eq!(format!("{datagram:?}"), format!("Datagram {{ length: 5, peer: Some({address}) }}"));
+            datagram.make_ascii_uppercase();
+            assert_eq!(*datagram, *b"AHOY!");
+            assert_eq!(pool.available(), 0);
+            drop(datagram);
+            assert_eq!(pool.available(), 1);
+        }
+    }
+
+    #[test]
+    fn what_is_from_nobody_or_elsewhere_has_no_peer() {
+        let pool = BufferPool::new(1, 64).unwrap();
+        let nobody = received(&pool, [0; 4], &[], b"");
+        assert_eq!((nobody.peer(), nobody.has_sender(), nobody.len()), (None, false, 0));
+        drop(nobody);
+        // The kernel says how long the name is, also if there is less room for it.
+        let mut unix = [b'x'; 110];
+        unix[..2].copy_from_slice(&(libc::AF_UNIX as libc::sa_family_t).to_ne_bytes());
+        for length in [2, 10, 110, u32::MAX] {
+            let datagram = received(&pool, [length, 0, 1, 0], &unix, b"y");
+            assert_eq!((datagram.peer(), datagram.has_sender(), &*datagram), (None, true, &b"y"[..]));
+        }
+        let empty = Datagram::in_buffer(Buffer::empty());
+        assert_eq!((empty.len(), empty.peer(), empty.has_sender()), (0, None, false));
+        assert!(!empty.is_truncated());
+    }
+
+    #[test]
+    fn what_was_too_long_says_so() {
+        let pool = BufferPool::new(1, 50).unwrap();
+        let truncated = libc::MSG_TRUNC as u32;
+        for (flags, is_truncated) in [(truncated, true), (truncated | 1, true), (1, false), (0, false)] {
+            let datagram = received(&pool, [0, 0, 9, flags], &[], b"xy");
+            assert_eq!((datagram.is_truncated(), datagram.len()), (is_truncated, 2));
+        }
     }
 }

@@ -111,8 +111,8 @@ pub fn recv_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
     Parts::from_pool(bare(opcode, fd(socket)), pool).stream()
 }
 
-/// As [`recv_multi`], but a completion may be about several buffers: all that had arrived
-/// (`IORING_RECVSEND_BUNDLE`, since 6.10; `EINVAL` before).
+/// As [`recv_multi`], but a completion may be about several buffers: all that had arrived, or as much of it as the kernel
+/// takes at once (`IORING_RECVSEND_BUNDLE`, since 6.10; `EINVAL` before).
 ///
 /// They come out of [`into_buffers`](crate::Completion::into_buffers); at the end there is none. Worth it where messages
 /// are larger than the buffers: what takes one completion for each takes one for all. [`send_vectored`] sends them on.

@@ -336,10 +336,10 @@ mod tests {
             usual.op_flags
         };
         assert_eq!(whole(recv), op_flags);
-        assert_eq!(
-            whole(Usual { opcode: opcode::Send::CODE.into(), ..recv }),
-            op_flags | libc::MSG_WAITALL as u32
-        );
+        for send in [opcode::Send::CODE, opcode::SendMsg::CODE, opcode::SendZc::CODE] {
+            let send = Usual { opcode: send.into(), ..recv };
+            assert_eq!(whole(send), op_flags | libc::MSG_WAITALL as u32);
+        }
     }
 
     #[test]

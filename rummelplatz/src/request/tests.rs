@@ -5,10 +5,11 @@ use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
 use std::time::{Duration, Instant, SystemTime};
 
 use io_uring::opcode;
-use io_uring::types::TimeoutFlags;
+use io_uring::types::{Fd, TimeoutFlags};
 
 use super::entry::length;
 use super::*;
@@ -139,6 +140,76 @@ fn what_has_no_memory_says_all_the_same() {
     let owned = closes.closes.as_ref().map(AsRawFd::as_raw_fd);
     let (asked, descriptor, _) = parts(Parts { closes: None, ..closes });
     assert_eq!((asked.0, Some(descriptor)), (opcode::Close::CODE, owned));
+}
+
+/// What is queued of this in a ring, where a pool has been given this group.
+fn queued(usual: Usual, group: u16) -> [u8; 64] {
+    let mut place = opcode::Nop::new().build();
+    let at = NonNull::from(&mut place);
+    // SAFETY: it is a place of this test's.
+    unsafe { sqe::clear_rest(at) };
+    // SAFETY: as above.
+    unsafe { usual.write(at, 8) };
+    // SAFETY: as above.
+    unsafe { sqe::write_index(at, group) };
+    sqe::bytes(&place)
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
+fn streams_out_of_pools_ask_for_what_the_crate_would() {
+    let file = null();
+    let number = Fd(file.as_raw_fd());
+    let pool = BufferPool::new(1, 64).unwrap();
+    let asks = |stream: Stream<'_>, entry: squeue::Entry, yields: Yields, flags: Flags| {
+        let Parts { draft, facts, .. } = stream.parts;
+        let Prepared::FromPool { entry: usual, group: 0, .. } = draft.prepare(RING) else {
+            panic!("it takes buffers")
+        };
+        assert_eq!(queued(usual, 3), sqe::bytes(&entry.user_data(8)));
+        assert_eq!((facts.yields, facts.flags), (yields, flags));
+    };
+    let manifold = Flags::STREAM | Flags::MANIFOLD;
+    let one = opcode::RecvMulti::new(number, 3).build();
+    asks(recv_multi(&file, &pool), one, Yields::Buffer, Flags::STREAM);
+    let bundle = opcode::RecvMultiBundle::new(number, 3).build();
+    asks(recv_multi_bundle(&file, &pool), bundle, Yields::Bundle, manifold);
+    let header = (&raw const datagram::ASKED).cast();
+    let datagrams = opcode::RecvMsgMulti::new(number, header, 3).build();
+    asks(recv_from_multi(&file, &pool), datagrams, Yields::Datagram, manifold);
+    // SAFETY: a header is laid out as this, as is asserted where it is.
+    let libc::msghdr { msg_namelen, msg_controllen, .. } = unsafe { header.read() };
+    assert_eq!((msg_namelen as usize, msg_controllen), (Datagram::OVERHEAD - 16, 0));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
+fn what_is_sent_in_pieces_is_a_message_to_the_peer() {
+    let file = null();
+    let number = Fd(file.as_raw_fd());
+    let bytes = [7; 2000];
+    for (count, kept) in [(0, 0), (1, 1), (4, 4), (5, 5), (1024, 1024), (1025, 1024)] {
+        for (flags, whole) in [(Flags::EMPTY, 0), (Flags::DETACHED, libc::MSG_WAITALL)] {
+            let terms = Terms { ring: RING, flags, born: Stamp::ZERO, timers: Timers::AsFits };
+            let request = send_vectored(&file, bytes.chunks(1).take(count));
+            let (facts, prepared, _) = request.parts.place(terms);
+            let Prepared::Beside(entry, mut aside) = prepared else { panic!("it has pieces") };
+            assert_eq!(facts.yields, Yields::Result);
+            let address = aside.settle();
+            let header = std::ptr::with_exposed_provenance::<libc::msghdr>(address as usize);
+            let flags = (libc::MSG_NOSIGNAL | whole) as u32;
+            let message = opcode::SendMsg::new(number, header).flags(flags).build();
+            assert_eq!(queued(Usual { address, ..entry }, 0), sqe::bytes(&message.user_data(8)));
+            // SAFETY: it is the header of what was just settled.
+            let header = unsafe { header.read() };
+            assert_eq!((header.msg_iovlen, header.msg_name.addr(), header.msg_namelen), (kept, 0, 0));
+            for index in 0..kept {
+                // SAFETY: there are so many pieces, as was just settled.
+                let piece = unsafe { header.msg_iov.add(index).read() };
+                assert_eq!((piece.iov_base.addr(), piece.iov_len), (bytes.as_ptr().addr() + index, 1));
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What an entry asks for.
 
 use std::fmt;
+use std::mem;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use io_uring::opcode;
 
+use super::descriptors::Work;
 use super::tables::{File, Files, Memory};
 use crate::request::sqe;
 
@@ -48,6 +50,20 @@ enum Kept {
     Address(Arc<[u8]>),
     /// Of a vector: where each piece begins, and how long it is.
     Pieces(Arc<[(u64, usize)]>),
+    Message(Arc<Message>),
+}
+
+/// What a message consists of (`struct msghdr`).
+#[derive(PartialEq, Eq)]
+struct Message {
+    /// Of what is sent: where to. Of what is received: where that is to be written.
+    name: Box<[u8]>,
+    name_at: u64,
+    /// How much room there is for a name.
+    name_length: u32,
+    control_at: u64,
+    control_length: usize,
+    pieces: Box<[(u64, usize)]>,
 }
 
 const IOSQE_FIXED_FILE: u8 = 1;
@@ -62,6 +78,7 @@ const IORING_POLL_ADD_MULTI: u32 = 1;
 const IORING_ACCEPT_MULTISHOT: u16 = 1;
 const IORING_RECV_MULTISHOT: u16 = 1 << 1;
 const IORING_RECVSEND_FIXED_BUF: u16 = 1 << 2;
+const IORING_RECVSEND_BUNDLE: u16 = 1 << 4;
 const IORING_TIMEOUT_ABS: u32 = 1;
 const IORING_TIMEOUT_REALTIME: u32 = 1 << 3;
 const IORING_TIMEOUT_MULTISHOT: u32 = 1 << 6;
@@ -103,9 +120,11 @@ impl Asked {
             // Of none, a raw entry may point to nothing.
             opcode::Readv::CODE | opcode::Writev::CODE if asked.length > 0 => {
                 // SAFETY: it points to so many of them.
-                let pieces = unsafe { std::slice::from_raw_parts(place.cast(), asked.length as usize) };
-                let piece = |piece: &libc::iovec| (piece.iov_base.expose_provenance() as u64, piece.iov_len);
-                asked.kept = Kept::Pieces(pieces.iter().map(piece).collect());
+                asked.kept = Kept::Pieces(unsafe { pieces_at(place.cast(), asked.length as usize) }.into());
+            }
+            opcode::SendMsg::CODE | opcode::RecvMsg::CODE => {
+                // SAFETY: it points to one, and that to its parts.
+                asked.kept = Kept::Message(Arc::new(unsafe { Message::read(place.cast(), opcode) }));
             }
             opcode::Connect::CODE | opcode::Bind::CODE => {
                 let length = offset.min(size_of::<libc::sockaddr_storage>() as u64) as usize;
@@ -122,12 +141,29 @@ impl Asked {
         sqe::name(self.opcode)
     }
 
+    /// Whether it may take several of the buffers that are offered at once.
+    pub(super) fn takes_bundles(&self) -> bool {
+        let may = self.opcode == opcode::Recv::CODE && self.takes_buffers();
+        may && self.ioprio & IORING_RECVSEND_BUNDLE != 0
+    }
+
+    /// How many bytes of a buffer of a pool are for what is said of the bytes in it (`struct io_uring_recvmsg_out`, a
+    /// name, and control messages).
+    pub(super) fn overhead(&self) -> usize {
+        match &self.kept {
+            Kept::Message(message) if self.takes_buffers() => {
+                SAID + message.name_length as usize + message.control_length
+            }
+            _ => 0,
+        }
+    }
+
     /// Whether it announces more completions after the first (`IORING_CQE_F_MORE`).
     pub fn is_multishot(&self) -> bool {
         match self.opcode {
             opcode::PollAdd::CODE => self.length & IORING_POLL_ADD_MULTI != 0,
             opcode::Accept::CODE => self.ioprio & IORING_ACCEPT_MULTISHOT != 0,
-            opcode::Recv::CODE => self.ioprio & IORING_RECV_MULTISHOT != 0,
+            opcode::Recv::CODE | opcode::RecvMsg::CODE => self.ioprio & IORING_RECV_MULTISHOT != 0,
             opcode::Timeout::CODE => self.op_flags & IORING_TIMEOUT_MULTISHOT != 0,
             opcode::ReadMulti::CODE => true,
             _ => false,
@@ -204,13 +240,29 @@ impl Asked {
 
     /// Whether the bytes that it moves come from the kernel.
     pub(super) fn reads_bytes(&self) -> bool {
-        let receives = matches!(self.opcode, opcode::Recv::CODE | opcode::ReadMulti::CODE);
-        receives || self.reads_once()
+        let receives = [opcode::Recv::CODE, opcode::RecvMsg::CODE, opcode::ReadMulti::CODE];
+        receives.contains(&self.opcode) || self.reads_once()
+    }
+
+    /// Whether its address is that of a message, and not that of bytes.
+    pub(super) fn is_of_messages(&self) -> bool {
+        matches!(self.opcode, opcode::SendMsg::CODE | opcode::RecvMsg::CODE)
     }
 
     /// How many bytes it reads at most, as far as that is known before a buffer is picked.
     pub(super) fn room(&self) -> usize {
-        if self.takes_buffers() { i32::MAX as usize } else { self.length.min(i32::MAX as u32) as usize }
+        if self.takes_buffers() { i32::MAX as usize } else { self.whole().min(i32::MAX as u32) as usize }
+    }
+
+    /// How many bytes it is about.
+    pub(super) fn whole(&self) -> u32 {
+        match &self.kept {
+            Kept::Message(message) => {
+                let lengths = message.pieces.iter().map(|(_, length)| u32::try_from(*length));
+                lengths.fold(0, |sum, length| sum.saturating_add(length.unwrap_or(u32::MAX)))
+            }
+            _ => self.length,
+        }
     }
 
     /// Which bytes must be there for this result to be true: so many of those that it reads, if any.
@@ -277,7 +329,9 @@ impl Asked {
     pub(super) fn waits_for(&self) -> Option<(RawFd, i16)> {
         let events = match self.opcode {
             opcode::Accept::CODE => libc::POLLIN,
-            opcode::Send::CODE | opcode::SendZc::CODE | opcode::Connect::CODE => libc::POLLOUT,
+            opcode::Send::CODE | opcode::SendMsg::CODE | opcode::SendZc::CODE | opcode::Connect::CODE => {
+                libc::POLLOUT
+            }
             opcode::Readv::CODE => libc::POLLIN,
             opcode::Writev::CODE => libc::POLLOUT,
             _ if self.reads_bytes() => libc::POLLIN,
@@ -358,9 +412,10 @@ impl Asked {
         those.contains(&self.opcode)
     }
 
-    /// Whether it moves bytes over a connection.
+    /// Whether it moves bytes over a connection, or messages.
     pub(super) fn is_transfer(&self) -> bool {
-        matches!(self.opcode, opcode::Recv::CODE | opcode::Send::CODE | opcode::SendZc::CODE)
+        let plain = matches!(self.opcode, opcode::Recv::CODE | opcode::Send::CODE | opcode::SendZc::CODE);
+        plain || self.is_of_messages()
     }
 
     /// Flags of a transfer, of an accept or of an open.
@@ -372,22 +427,22 @@ impl Asked {
     pub(super) fn moves_bytes(&self) -> bool {
         self.reads_bytes()
             || self.writes()
-            || matches!(self.opcode, opcode::Send::CODE | opcode::SendZc::CODE)
+            || matches!(self.opcode, opcode::Send::CODE | opcode::SendMsg::CODE | opcode::SendZc::CODE)
     }
 
     /// Whether less than all breaks the chain that it is a part of: reads and writes, and transfers that
     /// are to be whole.
     pub(super) fn must_be_whole(&self) -> bool {
         match self.opcode {
-            opcode::Recv::CODE | opcode::Send::CODE => self.waits_for_all(),
+            opcode::Recv::CODE | opcode::Send::CODE | opcode::SendMsg::CODE => self.waits_for_all(),
             _ => self.reads_once() || self.writes(),
         }
     }
 
     /// `MSG_WAITALL`.
     pub(super) fn waits_for_all(&self) -> bool {
-        matches!(self.opcode, opcode::Recv::CODE | opcode::Send::CODE | opcode::SendZc::CODE)
-            && self.op_flags & libc::MSG_WAITALL as u32 != 0
+        let may = [opcode::Recv::CODE, opcode::Send::CODE, opcode::SendMsg::CODE, opcode::SendZc::CODE];
+        may.contains(&self.opcode) && self.op_flags & libc::MSG_WAITALL as u32 != 0
     }
 
     /// `IORING_ASYNC_CANCEL_*`, of a cancel.
@@ -421,9 +476,13 @@ impl Asked {
         }
     }
 
-    /// The pieces of a vector.
+    /// The pieces of a vector or a message.
     pub(super) fn pieces(&self) -> Vec<libc::iovec> {
-        let Kept::Pieces(pieces) = &self.kept else { return Vec::new() };
+        let pieces = match &self.kept {
+            Kept::Pieces(pieces) => &pieces[..],
+            Kept::Message(message) => &message.pieces,
+            _ => &[],
+        };
         let piece = |(address, iov_len): &(u64, usize)| libc::iovec {
             iov_base: ptr::with_exposed_provenance_mut(*address as usize),
             iov_len: *iov_len,
@@ -439,10 +498,94 @@ impl Asked {
         }
     }
 
+    /// The pieces of a message, as places to be filled.
+    pub(super) fn works(&self) -> impl Iterator<Item = Work> {
+        let pieces = self.pieces().into_iter();
+        pieces.map(|piece| Work {
+            address: piece.iov_base.expose_provenance() as u64,
+            length: piece.iov_len as u32,
+        })
+    }
+
+    /// The message that it is about, with these pieces; of one that takes a buffer, with the places in it that are for a
+    /// name and for control messages.
+    pub(super) fn header(&self, pieces: &mut [libc::iovec], buffer: Option<u64>) -> libc::msghdr {
+        // SAFETY: all zeroes is a `struct msghdr`.
+        let mut header: libc::msghdr = unsafe { mem::zeroed() };
+        let Kept::Message(message) = &self.kept else { return header };
+        let name = match self.opcode {
+            opcode::SendMsg::CODE => message.name.as_ptr().expose_provenance() as u64,
+            _ => buffer.map_or(message.name_at, |buffer| buffer + SAID as u64),
+        };
+        let control =
+            buffer.map_or(message.control_at, |_| name.wrapping_add(u64::from(message.name_length)));
+        let at = |place: u64| ptr::with_exposed_provenance_mut::<libc::c_void>(place as usize);
+        if message.name_length > 0 {
+            (header.msg_name, header.msg_namelen) = (at(name), message.name_length);
+        }
+        if message.control_length > 0 {
+            (header.msg_control, header.msg_controllen) = (at(control), message.control_length as _);
+        }
+        (header.msg_iov, header.msg_iovlen) = (pieces.as_mut_ptr(), pieces.len() as _);
+        header
+    }
+
     /// Whether the end of its time counts as a success, to those that are linked to it.
     pub(super) fn etime_is_success(&self) -> bool {
         self.op_flags & IORING_TIMEOUT_ETIME_SUCCESS != 0
     }
+}
+
+/// How many bytes a `struct io_uring_recvmsg_out` has.
+pub(super) const SAID: usize = 16;
+
+impl Message {
+    /// # Safety
+    ///
+    /// There is a `struct msghdr` here, of an entry with this opcode, and what it points to is there.
+    unsafe fn read(place: *const libc::msghdr, opcode: u8) -> Message {
+        // SAFETY: the caller's promise.
+        let header = unsafe { place.read_unaligned() };
+        // Of a multishot one, its pieces are buffers of a pool.
+        let count = if header.msg_iov.is_null() { 0 } else { header.msg_iovlen };
+        // SAFETY: as above.
+        let pieces = unsafe { pieces_at(header.msg_iov, count) };
+        let name_length = if opcode == opcode::SendMsg::CODE && header.msg_name.is_null() {
+            0
+        } else {
+            header.msg_namelen.min(size_of::<libc::sockaddr_storage>() as u32)
+        };
+        let name = match opcode {
+            // SAFETY: as above.
+            opcode::SendMsg::CODE if name_length > 0 => unsafe {
+                std::slice::from_raw_parts(header.msg_name.cast::<u8>(), name_length as usize).into()
+            },
+            _ => Box::default(),
+        };
+        Message {
+            name,
+            name_at: header.msg_name.expose_provenance() as u64,
+            name_length,
+            control_at: header.msg_control.expose_provenance() as u64,
+            control_length: header.msg_controllen,
+            pieces,
+        }
+    }
+}
+
+/// Where each of these pieces begins, and how long it is.
+///
+/// # Safety
+///
+/// There are so many of them.
+unsafe fn pieces_at(place: *const libc::iovec, count: usize) -> Box<[(u64, usize)]> {
+    if count == 0 {
+        return Box::default();
+    }
+    // SAFETY: the caller's promise.
+    let pieces = unsafe { std::slice::from_raw_parts(place, count) };
+    let piece = |piece: &libc::iovec| (piece.iov_base.expose_provenance() as u64, piece.iov_len);
+    pieces.iter().map(piece).collect()
 }
 
 impl fmt::Debug for Asked {

@@ -6,7 +6,8 @@ use std::ptr;
 
 use io_uring::opcode;
 
-use super::asked::Asked;
+use super::asked::{Asked, SAID};
+use super::pool::Offered;
 
 /// Where the bytes of a transfer are, or are to go.
 #[derive(Clone, Copy)]
@@ -70,7 +71,23 @@ pub(super) unsafe fn fill(work: Work, bytes: &[u8]) {
     unsafe { place.copy_from(bytes.as_ptr(), length) };
 }
 
-/// Says of the peer of a connection that nothing is known of its address, if that is asked for.
+/// As [`fill`], one place after the other.
+///
+/// # Safety
+///
+/// As there, of each.
+pub(super) unsafe fn fill_all(works: impl IntoIterator<Item = Work>, bytes: &[u8]) {
+    let mut rest = bytes;
+    for work in works {
+        let (here, after) = rest.split_at(rest.len().min(work.length as usize));
+        // SAFETY: the caller's promise.
+        unsafe { fill(work, here) };
+        rest = after;
+    }
+}
+
+/// Says that nothing is known of the address of the peer, if that is asked for: of an accepted connection, or of
+/// what was received.
 ///
 /// # Safety
 ///
@@ -81,6 +98,109 @@ pub(super) unsafe fn forget_peer(asked: &Asked) {
         // SAFETY: it points to the length of the address.
         unsafe { length.write_unaligned(0) };
     }
+    if asked.opcode == opcode::RecvMsg::CODE && !asked.takes_buffers() {
+        let header = ptr::with_exposed_provenance_mut::<libc::msghdr>(asked.address as usize);
+        // SAFETY: it points to the message.
+        unsafe { (&raw mut (*header).msg_namelen).write_unaligned(0) };
+    }
+}
+
+/// Whether this is an end of a connection, in which bytes have no boundaries.
+pub(super) fn is_stream(socket: RawFd) -> bool {
+    let mut kind: libc::c_int = 0;
+    let mut length = size_of_val(&kind) as libc::socklen_t;
+    let place = (&raw mut kind).cast();
+    // SAFETY: there is a place for the answer.
+    let known = unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_TYPE, place, &raw mut length) };
+    known == 0 && kind == libc::SOCK_STREAM
+}
+
+/// Receives into several buffers, one after the other; `None` if it would have to wait.
+///
+/// # Safety
+///
+/// They are there, and the kernel may use them.
+pub(super) unsafe fn receive_into(asked: &Asked, buffers: &[Offered]) -> Option<i32> {
+    let mut pieces: Vec<_> =
+        buffers.iter().map(|buffer| piece(buffer.address, buffer.length as usize)).collect();
+    // SAFETY: all zeroes is a `struct msghdr`.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    (header.msg_iov, header.msg_iovlen) = (pieces.as_mut_ptr(), pieces.len() as _);
+    let flags = asked.op_flags() as libc::c_int | libc::MSG_DONTWAIT;
+    // SAFETY: the caller's promise.
+    result(unsafe { libc::recvmsg(asked.descriptor, &raw mut header, flags) as libc::c_long })
+}
+
+fn piece(address: u64, length: usize) -> libc::iovec {
+    libc::iovec { iov_base: ptr::with_exposed_provenance_mut(address as usize), iov_len: length }
+}
+
+/// Receives a message, and says of it what the kernel says: where that is asked for, or before it in a buffer.
+///
+/// # Safety
+///
+/// As of [`perform`].
+unsafe fn receive_message(asked: &Asked, work: Work) -> Option<i32> {
+    let (overhead, takes_buffer) = (asked.overhead(), asked.takes_buffers());
+    let Some(room) = (work.length as usize).checked_sub(overhead) else { return Some(-libc::EFAULT) };
+    let mut pieces = match takes_buffer {
+        true => vec![piece(work.address + overhead as u64, room)],
+        false => asked.pieces(),
+    };
+    let mut header = asked.header(&mut pieces, takes_buffer.then_some(work.address));
+    let flags = asked.op_flags() as libc::c_int | libc::MSG_DONTWAIT;
+    // SAFETY: the caller's promise, of the pieces and of the places in the buffer.
+    let received = unsafe { libc::recvmsg(asked.descriptor, &raw mut header, flags) };
+    let length = result(received as libc::c_long)?;
+    if length < 0 {
+        return Some(length);
+    }
+    if takes_buffer {
+        let said = said(header.msg_namelen, header.msg_controllen as u32, length as u32, header.msg_flags);
+        // SAFETY: as above; it begins the buffer, and there is room.
+        unsafe { fill(Work { length: said.len() as u32, ..work }, &said) };
+        return Some(length + overhead as i32);
+    }
+    let place = ptr::with_exposed_provenance_mut::<libc::msghdr>(asked.address as usize);
+    // SAFETY: the message is there until the request is over; what is written is what the kernel writes.
+    unsafe {
+        (&raw mut (*place).msg_namelen).write_unaligned(header.msg_namelen);
+        (&raw mut (*place).msg_controllen).write_unaligned(header.msg_controllen);
+        (&raw mut (*place).msg_flags).write_unaligned(header.msg_flags);
+    }
+    Some(length)
+}
+
+/// What is said of a message in a buffer (`struct io_uring_recvmsg_out`).
+pub(super) fn said(name: u32, control: u32, payload: u32, flags: libc::c_int) -> [u8; SAID] {
+    let mut said = [0; SAID];
+    for (place, number) in said.as_chunks_mut().0.iter_mut().zip([name, control, payload, flags as u32]) {
+        *place = number.to_ne_bytes();
+    }
+    said
+}
+
+/// Sends what comes in a message after so many bytes, up to so many.
+///
+/// # Safety
+///
+/// As of [`perform`].
+unsafe fn send_message(asked: &Asked, work: Work) -> Option<i32> {
+    let mut pieces = asked.pieces();
+    let mut skipped = work.address.wrapping_sub(asked.address) as usize;
+    let mut left = work.length as usize;
+    for part in &mut pieces {
+        let before = skipped.min(part.iov_len);
+        skipped -= before;
+        let length = (part.iov_len - before).min(left);
+        left -= length;
+        *part = piece(part.iov_base.expose_provenance() as u64 + before as u64, length);
+    }
+    let header = asked.header(&mut pieces, None);
+    let flags = asked.op_flags() as libc::c_int & !libc::MSG_WAITALL;
+    let flags = flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the caller's promise.
+    result(unsafe { libc::sendmsg(asked.descriptor, &raw const header, flags) as libc::c_long })
 }
 
 /// How the kernel treats what a descriptor is of.
@@ -211,6 +331,10 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
             // SAFETY: as above.
             unsafe { libc::send(fd, bytes.cast_const().cast(), length, flags) as libc::c_long }
         }
+        // SAFETY: as above.
+        opcode::RecvMsg::CODE => return unsafe { receive_message(asked, work) },
+        // SAFETY: as above.
+        opcode::SendMsg::CODE => return unsafe { send_message(asked, work) },
         opcode::Accept::CODE => {
             if poll(fd, libc::POLLIN) == 0 {
                 return None;

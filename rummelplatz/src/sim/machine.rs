@@ -16,7 +16,7 @@ use io_uring::opcode;
 
 use super::asked::Asked;
 use super::descriptors::{self, Work};
-use super::pool::Pool;
+use super::pool::{Offered, Pool};
 use super::rng::Rng;
 use super::settings::Settings;
 use super::tables::{Files, Memory};
@@ -660,7 +660,12 @@ impl Machine {
                 assert!(asked.reads_bytes(), "{asked:?} reads nothing: `Answer::Bytes` is no answer to that");
                 let length = bytes.len().min(asked.room());
                 let ends = !is_multishot || length == 0;
-                self.carry(index, length as i32, ends, Some(&bytes[..length]))
+                // SAFETY: the entry was vouched for.
+                unsafe { descriptors::forget_peer(asked) };
+                match asked.overhead() {
+                    0 => self.carry(index, length as i32, ends, Some(&bytes[..length])),
+                    _ => self.carry_message(index, &bytes),
+                }
             }
             Answer::Descriptor(descriptor) => {
                 let asked = &self.pending[index].asked;
@@ -688,12 +693,29 @@ impl Machine {
         let asked = &self.pending[index].asked;
         let mut flags = 0;
         let mut result = result;
+        if asked.takes_bundles() && result > 0 {
+            let offered = self.offered(asked.group);
+            let room = offered.iter().map(|buffer| buffer.length).sum::<u32>().min(i32::MAX as u32);
+            result = result.min(room as i32);
+            if result == 0 {
+                return Tried::Ends { result: -libc::ENOBUFS, flags: 0 };
+            }
+            let works = offered.iter().map(|buffer| Work { address: buffer.address, length: buffer.length });
+            // SAFETY: what the pool offers is there.
+            unsafe { descriptors::fill_all(works, bytes.unwrap_or_default()) };
+            return self.take_bundle(index, &offered, result, ends);
+        }
         let mut work = Work { address: asked.address, length: asked.length };
+        if asked.is_of_messages() && !asked.takes_buffers() {
+            // SAFETY: the entry was vouched for.
+            unsafe { descriptors::fill_all(asked.works(), bytes.unwrap_or_default()) };
+            return if ends { Tried::Ends { result, flags } } else { Tried::GoesOn { result, flags } };
+        }
         if asked.takes_buffers() && result > 0 {
             let pool = self.pools.get_mut(&asked.group);
             match pool.and_then(|pool| Some((pool.next()?, pool))) {
                 Some((offered, pool)) => {
-                    pool.take();
+                    pool.take(1);
                     flags = F_BUFFER | u32::from(offered.id) << BUFFER_SHIFT;
                     result = result.min(offered.length as i32);
                     work = Work { address: offered.address, length: offered.length };
@@ -708,6 +730,24 @@ impl Machine {
         if ends { Tried::Ends { result, flags } } else { Tried::GoesOn { result, flags } }
     }
 
+    /// Puts a message from nobody into a buffer of the pool, behind what is said of it.
+    fn carry_message(&mut self, index: usize, bytes: &[u8]) -> Tried {
+        let asked = &self.pending[index].asked;
+        let (overhead, is_multishot) = (asked.overhead(), asked.is_multishot());
+        let offered = self.pools.get(&asked.group).and_then(Pool::next);
+        let Some(offered) = offered else { return Tried::Ends { result: -libc::ENOBUFS, flags: 0 } };
+        let Some(room) = (offered.length as usize).checked_sub(overhead) else {
+            return Tried::Ends { result: -libc::EFAULT, flags: 0 };
+        };
+        let length = bytes.len().min(room);
+        let flags = if bytes.len() > room { libc::MSG_TRUNC } else { 0 };
+        let mut message = descriptors::said(0, 0, length as u32, flags).to_vec();
+        message.resize(overhead, 0);
+        message.extend_from_slice(&bytes[..length]);
+        let ends = !is_multishot || length == 0;
+        self.carry(index, message.len() as i32, ends, Some(&message))
+    }
+
     /// Does what was asked, on the descriptors of this process.
     fn perform(&mut self, index: usize) -> Tried {
         let Pending { asked, moved, .. } = &self.pending[index];
@@ -717,7 +757,7 @@ impl Machine {
         }
         let mut work = Work {
             address: asked.address.wrapping_add(u64::from(moved)),
-            length: asked.length.saturating_sub(moved),
+            length: asked.whole().saturating_sub(moved),
         };
         let mut offered = None;
         if asked.takes_buffers() {
@@ -733,19 +773,27 @@ impl Machine {
         if let Some(offered) = offered {
             work = Work { address: offered.address, length: offered.length };
         }
+        // Messages that are no parts of a stream come and go whole.
+        let is_stream = !asked.is_of_messages() || descriptors::is_stream(asked.descriptor);
         if work.length > 1
             && !asked.waits_for_all()
             && asked.moves_bytes()
+            && !asked.takes_bundles()
+            && asked.opcode != opcode::RecvMsg::CODE
+            && is_stream
             && self.rng.roll(self.faults.short)
         {
             work.length = 1 + self.rng.below(u64::from(work.length) - 1) as u32;
         }
-        if asked.is_transfer() && self.rng.roll(self.faults.reset) {
+        if asked.is_transfer() && is_stream && self.rng.roll(self.faults.reset) {
             descriptors::reset(asked.descriptor);
             return Tried::Ends { result: -libc::ECONNRESET, flags: 0 };
         }
         if asked.opcode == opcode::PollAdd::CODE {
             return self.poll(index);
+        }
+        if asked.takes_bundles() {
+            return self.receive_bundle(index);
         }
         // SAFETY: the entry was vouched for, so what it points to is there; a buffer that is offered is
         // as well, and is nobody else's.
@@ -753,25 +801,70 @@ impl Machine {
         if asked.waits_for_all() && offered.is_none() {
             return self.move_on(index, result);
         }
-        let goes_on = asked.is_multishot() && if asked.takes_buffers() { result > 0 } else { result >= 0 };
+        let overhead = asked.overhead() as i32;
+        let goes_on =
+            asked.is_multishot() && if asked.takes_buffers() { result > overhead } else { result >= 0 };
         let mut flags = 0;
         if let Some(offered) = offered
             && result > 0
         {
             let group = asked.group;
             if let Some(pool) = self.pools.get_mut(&group) {
-                pool.take();
+                pool.take(1);
             }
             flags = F_BUFFER | u32::from(offered.id) << BUFFER_SHIFT;
         }
         if goes_on { Tried::GoesOn { result, flags } } else { Tried::Ends { result, flags } }
     }
 
+    /// The buffers of a pool that a bundle may take: all that are offered, or fewer.
+    fn offered(&mut self, group: u16) -> Vec<Offered> {
+        let mut offered = self.pools.get(&group).map(Pool::all).unwrap_or_default();
+        if offered.len() > 1 && self.rng.roll(self.faults.short) {
+            offered.truncate(1 + self.rng.below(offered.len() as u64 - 1) as usize);
+        }
+        offered
+    }
+
+    /// Receives into as many buffers as there are bytes for.
+    fn receive_bundle(&mut self, index: usize) -> Tried {
+        let offered = self.offered(self.pending[index].asked.group);
+        let asked = &self.pending[index].asked;
+        // SAFETY: what is offered is there, and is nobody else's.
+        let Some(result) = (unsafe { descriptors::receive_into(asked, &offered) }) else {
+            return Tried::NotYet;
+        };
+        let ends = result <= 0 || !asked.is_multishot();
+        self.take_bundle(index, &offered, result, ends)
+    }
+
+    /// Takes those of the buffers that so many bytes are in.
+    fn take_bundle(&mut self, index: usize, offered: &[Offered], result: i32, ends: bool) -> Tried {
+        let group = self.pending[index].asked.group;
+        let (mut flags, mut ends) = (0, ends);
+        if result > 0
+            && let Some(first) = offered.first()
+            && let Some(pool) = self.pools.get_mut(&group)
+        {
+            let mut left = result.unsigned_abs();
+            let is_used = |buffer: &&Offered| {
+                let is_used = left > 0;
+                left = left.saturating_sub(buffer.length);
+                is_used
+            };
+            pool.take(offered.iter().take_while(is_used).count() as u16);
+            flags = F_BUFFER | u32::from(first.id) << BUFFER_SHIFT;
+            // With the last buffer that is offered, the kernel may leave it at that.
+            ends |= pool.next().is_none() && self.rng.below(2) == 0;
+        }
+        if ends { Tried::Ends { result, flags } } else { Tried::GoesOn { result, flags } }
+    }
+
     /// A transfer that is to be whole has moved so much, or has ended.
     fn move_on(&mut self, index: usize, result: i32) -> Tried {
         let Pending { asked, moved, .. } = &mut self.pending[index];
         *moved += result.max(0).unsigned_abs();
-        if result > 0 && *moved < asked.length {
+        if result > 0 && *moved < asked.whole() {
             return self.perform(index);
         }
         let result = if *moved > 0 { *moved as i32 } else { result };
@@ -967,6 +1060,8 @@ impl Machine {
         let scripted = self.settings.is_vouched_for();
         let Pending { id, asked, stage, .. } = &self.pending[index];
         let (id, armed) = (*id, *stage == Stage::Armed);
+        // Those of a bundle are not.
+        let takes_one = asked.takes_buffers() && !asked.takes_bundles();
         let some_bytes = asked.moves_bytes() && !asked.takes_buffers() && asked.length > 1;
         let (result, flags) = match self.rng.below(4) {
             // One that is interrupted has closed, and this one has not.
@@ -979,7 +1074,7 @@ impl Machine {
                 (1 + self.rng.below(most) as i32, 0)
             }
             // A buffer that was picked beforehand comes with the error.
-            2 if self.pending[index].asked.takes_buffers() => match self.carry(index, 1, true, None) {
+            2 if takes_one => match self.carry(index, 1, true, None) {
                 Tried::Ends { flags, .. } => (-libc::ECANCELED, flags),
                 _ => (-libc::ECANCELED, 0),
             },

@@ -116,7 +116,8 @@
 //! | `NOP`, `FSYNC`, `CLOSE`, `SHUTDOWN`, `SOCKET`, `BIND`, `LISTEN`, `FALLOCATE`, `FTRUNCATE`, `FADVISE` | |
 //! | `OPENAT`, `STATX`, `UNLINKAT`, `RENAMEAT`, `MKDIRAT`, `LINKAT`, `SYMLINKAT` | |
 //! | `READ`, `WRITE`, `READ_FIXED`, `WRITE_FIXED`, `READV`, `WRITEV`, `READ_MULTISHOT` | at an offset, or at the file's position; a write to what is no file moves 4096 bytes at most |
-//! | `RECV`, `SEND`, `SEND_ZC` | also multishot, into a [`BufferPool`](crate::BufferPool), and with `MSG_WAITALL`; `SEND_ZC` with a second completion that frees the memory, also if its chain has ended it, and to the socket's own peer only |
+//! | `RECV`, `SEND`, `SEND_ZC` | also multishot, into a [`BufferPool`](crate::BufferPool), one buffer at a time or bundles of them, and with `MSG_WAITALL`; `SEND_ZC` with a second completion that frees the memory, also if its chain has ended it, and to the socket's own peer only |
+//! | `RECVMSG`, `SENDMSG` | also multishot, into a [`BufferPool`](crate::BufferPool), and `SENDMSG` with `MSG_WAITALL` |
 //! | `ACCEPT`, `CONNECT` | also multishot |
 //! | `POLL_ADD` | also multishot, which tells again after a millisecond of what is still there |
 //! | `TIMEOUT`, `LINK_TIMEOUT` | also multishot, absolute and real time; without a number of completions to wait for |
@@ -199,7 +200,7 @@ pub enum Answer {
     /// A stream goes on after this result; other requests end with it.
     More(i32),
     /// These bytes are read or received, as many of them as there is room for: the others are lost. A stream
-    /// goes on; other requests, and a stream for which there are none, end.
+    /// goes on; other requests, and a stream for which there are none, end. Datagrams are from nobody.
     Bytes(Vec<u8>),
     /// This descriptor is what was accepted or opened. A stream goes on; other requests end.
     Descriptor(OwnedFd),

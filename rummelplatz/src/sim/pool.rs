@@ -18,6 +18,9 @@ pub(super) struct Offered {
     pub(super) id: u16,
 }
 
+/// The most buffers that one request takes.
+const MOST: u16 = 256;
+
 /// Where the tail is: in the first entry (`struct io_uring_buf_ring`).
 const TAIL: usize = 14;
 
@@ -30,15 +33,25 @@ impl Pool {
         Pool { address, entries, head: 0 }
     }
 
-    /// The next buffer, if one is offered. It stays so until it is [`take`](Self::take)n.
+    /// The next buffer, if one is offered. It stays so until it is [taken](Self::take).
     pub(super) fn next(&self) -> Option<Offered> {
+        self.ahead(0)
+    }
+
+    /// As many as one request can take, in order.
+    pub(super) fn all(&self) -> Vec<Offered> {
+        (0..MOST).map_while(|ahead| self.ahead(ahead)).collect()
+    }
+
+    /// The buffer behind so many others, if it is offered.
+    fn ahead(&self, ahead: u16) -> Option<Offered> {
         let ring = ptr::with_exposed_provenance::<u8>(self.address as usize);
         // SAFETY: the tail is there, aligned, and the other end uses it as an atomic, too.
         let tail = unsafe { &*ring.add(TAIL).cast::<AtomicU16>() }.load(Ordering::Acquire);
-        if tail == self.head {
+        if tail.wrapping_sub(self.head) <= ahead {
             return None;
         }
-        let index = usize::from(self.head & (self.entries - 1));
+        let index = usize::from(self.head.wrapping_add(ahead) & (self.entries - 1));
         // SAFETY: the index is below the number of entries, of 16 bytes each; it was written before the
         // tail that was read was.
         let entry = unsafe { ring.add(index * 16) };
@@ -49,8 +62,8 @@ impl Pool {
         Some(Offered { address, length, id })
     }
 
-    /// Takes the next buffer, which is in the hands of a completion from then on.
-    pub(super) fn take(&mut self) {
-        self.head = self.head.wrapping_add(1);
+    /// Takes the next buffers, which are in the hands of a completion from then on.
+    pub(super) fn take(&mut self, count: u16) {
+        self.head = self.head.wrapping_add(count);
     }
 }

@@ -30,6 +30,7 @@ struct Data {
     dropped: bool,
     bytes: [u8; 8],
     pool: Option<BufferPool>,
+    stream: u64,
 }
 
 impl Drop for Data {
@@ -53,7 +54,13 @@ impl RingOperation<Forged> for Operation {
         _: Submitter<'_, Forged, Self>,
     ) -> CompletionResult<Forged, Self> {
         let goes_on = completion.more() && !self.chance.one_in(4);
-        drop(completion.into_buffer());
+        match self.chance.below(4) {
+            0 => drop(completion),
+            1 => drop(completion.into_buffer()),
+            // A part of it.
+            2 => drop(completion.into_buffers().map(|mut buffers| buffers.next())),
+            _ => drop(completion.into_datagram().map(|datagram| (datagram.peer(), datagram.is_truncated()))),
+        }
         (ControlFlow::Continue, goes_on.then_some(data))
     }
 }
@@ -63,7 +70,11 @@ const ANY: std::os::fd::BorrowedFd<'static> = request::CWD;
 
 fn receive(data: &mut Data) -> request::Stream<'_> {
     match &data.pool {
-        Some(pool) => request::recv_multi(&ANY, pool),
+        Some(pool) => match data.stream {
+            0 => request::recv_multi(&ANY, pool),
+            1 => request::recv_multi_bundle(&ANY, pool),
+            _ => request::recv_from_multi(&ANY, pool),
+        },
         None => request::poll_multi(&ANY, Events::READABLE),
     }
 }
@@ -93,7 +104,8 @@ pub fn forge(bytes: &[u8]) {
                 let second = chance.one_in(2);
                 let mut submitter = ring.submitter(if second { Forged::SECOND } else { Forged::FIRST });
                 let pool = chance.one_in(2).then(|| pool.clone());
-                let data = Data { drops: Rc::clone(&drops), dropped: false, bytes: [0; 8], pool };
+                let (drops, stream) = (Rc::clone(&drops), chance.below(3));
+                let data = Data { drops, dropped: false, bytes: [0; 8], pool, stream };
                 issued += 1;
                 const LONG: Duration = Duration::from_secs(100_000);
                 let key = match chance.below(6) {
@@ -119,7 +131,8 @@ pub fn forge(bytes: &[u8]) {
                     2 => name ^= chance.next(),
                     _ => {}
                 }
-                let result = chance.pick(&[0, 1, 8, 9, -125, -105, -62, i32::MIN, i32::MAX, -512]);
+                let result =
+                    chance.pick(&[0, 1, 8, 9, 20, 48, 50, -125, -105, -62, i32::MIN, i32::MAX, -512]);
                 let flags = chance.next() as u32 & 0xf | (chance.below(6) as u32) << 16;
                 // SAFETY: nothing ever comes of a request here, and none yields a descriptor.
                 unsafe { simulation.post(name, result, flags) };

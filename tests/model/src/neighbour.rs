@@ -52,7 +52,7 @@ pub(crate) struct Neighbour {
 
 impl Neighbour {
     /// The size of its buffers, by which they are told from others.
-    pub(crate) const SIZE: usize = 32;
+    pub(crate) const SIZE: usize = 56;
 
     pub(crate) fn new(socket: Arc<OwnedFd>) -> Neighbour {
         let simulation = Simulation::new(0);

@@ -70,6 +70,9 @@ pub enum Kind {
     Close,
     AcceptMulti,
     ReceiveMulti,
+    /// Several buffers in one completion.
+    ReceiveBundles,
+    ReceiveDatagrams,
     PollMulti,
     TimeoutMulti,
     /// That ends by itself, after three times.
@@ -92,7 +95,7 @@ impl Limit {
 
 impl Kind {
     /// What can be submitted by itself.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 19] = [
         Kind::Nop,
         Kind::Timeout,
         Kind::Never,
@@ -107,14 +110,23 @@ impl Kind {
         Kind::Close,
         Kind::AcceptMulti,
         Kind::ReceiveMulti,
+        Kind::ReceiveBundles,
+        Kind::ReceiveDatagrams,
         Kind::PollMulti,
         Kind::TimeoutMulti,
         Kind::TimeoutThrice,
     ];
 
     /// Streams, of any kind.
-    pub const STREAMS: [Kind; 5] =
-        [Kind::AcceptMulti, Kind::ReceiveMulti, Kind::PollMulti, Kind::TimeoutMulti, Kind::TimeoutThrice];
+    pub const STREAMS: [Kind; 7] = [
+        Kind::AcceptMulti,
+        Kind::ReceiveMulti,
+        Kind::ReceiveBundles,
+        Kind::ReceiveDatagrams,
+        Kind::PollMulti,
+        Kind::TimeoutMulti,
+        Kind::TimeoutThrice,
+    ];
 
     /// What can be a part of a chain.
     pub const LINKED: [Kind; 5] = [Kind::Nop, Kind::Read, Kind::Receive, Kind::Send, Kind::TimeoutMulti];
@@ -135,6 +147,11 @@ impl Kind {
         Kind::STREAMS.contains(&self)
     }
 
+    /// Whether it receives into buffers of a pool.
+    pub(crate) fn has_pool(self) -> bool {
+        matches!(self, Kind::ReceiveMulti | Kind::ReceiveBundles | Kind::ReceiveDatagrams)
+    }
+
     /// The kernel's name of what is asked for, without its `IORING_OP_`.
     pub(crate) fn opcode_name(self) -> &'static str {
         match self {
@@ -143,7 +160,8 @@ impl Kind {
             Kind::Read => "READ",
             Kind::ReadFixed => "READ_FIXED",
             Kind::Sync => "FSYNC",
-            Kind::Receive | Kind::ReceiveMulti => "RECV",
+            Kind::Receive | Kind::ReceiveMulti | Kind::ReceiveBundles => "RECV",
+            Kind::ReceiveDatagrams => "RECVMSG",
             Kind::Send => "SEND",
             Kind::SendZeroCopy => "SEND_ZC",
             Kind::Poll | Kind::PollMulti => "POLL_ADD",

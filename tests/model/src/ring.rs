@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use rummelplatz::{
 };
 
 use crate::program::{Action, End, Kind, Limit, Link, Member, Mode};
-use crate::world::{Caller, Data, Heap, World};
+use crate::world::{Caller, Data, Heap, Piece, World};
 
 /// The ring of a program.
 #[ring]
@@ -177,9 +178,20 @@ impl Operation {
     fn take(&self, completion: Completion, data: &Data) {
         match data.kind {
             Kind::Accept | Kind::AcceptMulti => drop(completion.into_fd()),
-            Kind::ReceiveMulti => {
-                if let Ok(buffer) = completion.into_buffer() {
-                    self.world.received(data.id, data.pool.as_ref(), buffer);
+            kind if kind.has_pool() => {
+                let length = completion.result().unwrap_or_default() as usize;
+                let pieces: io::Result<Vec<Piece>> = match kind {
+                    Kind::ReceiveBundles => {
+                        let buffers = completion.into_buffers();
+                        buffers.map(|all| all.map(|buffer| -> Piece { Box::new(buffer) }).collect())
+                    }
+                    Kind::ReceiveDatagrams => {
+                        completion.into_datagram().map(|it| vec![Box::new(it) as Piece])
+                    }
+                    _ => completion.into_buffer().map(|it| vec![Box::new(it) as Piece]),
+                };
+                if let Ok(pieces) = pieces {
+                    self.world.received(data.id, data.pool.as_ref(), pieces, length);
                 }
             }
             _ => drop(completion),
@@ -406,6 +418,8 @@ fn arm(data: &mut Data) -> Stream<'_> {
     match (data.kind, &data.pool) {
         (Kind::AcceptMulti, _) => request::accept_multi(fd),
         (Kind::ReceiveMulti, Some(pool)) => request::recv_multi(fd, pool),
+        (Kind::ReceiveBundles, Some(pool)) => request::recv_multi_bundle(fd, pool),
+        (Kind::ReceiveDatagrams, Some(pool)) => request::recv_from_multi(fd, pool),
         (Kind::TimeoutMulti, _) => request::timeout_multi(Duration::from_micros(300)),
         (Kind::TimeoutThrice, _) => request::timeout_multi_times(Duration::from_micros(300), THREE),
         _ => request::poll_multi(fd, Events::READABLE),

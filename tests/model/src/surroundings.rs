@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -18,6 +18,7 @@ use crate::program::Kind;
 pub(crate) struct Surroundings {
     file: Arc<OwnedFd>,
     socket: Arc<OwnedFd>,
+    datagrams: Arc<OwnedFd>,
     tcp: Arc<OwnedFd>,
     listener: Arc<OwnedFd>,
     pipe: Arc<OwnedFd>,
@@ -39,6 +40,7 @@ impl Surroundings {
         Surroundings {
             file: nothing(),
             socket: nothing(),
+            datagrams: nothing(),
             tcp: nothing(),
             listener: nothing(),
             pipe: nothing(),
@@ -48,7 +50,8 @@ impl Surroundings {
     /// What a request of this kind is about.
     pub(crate) fn descriptor(&self, kind: Kind) -> Arc<OwnedFd> {
         Arc::clone(match kind {
-            Kind::Receive | Kind::Send | Kind::ReceiveMulti => &self.socket,
+            Kind::Receive | Kind::Send | Kind::ReceiveMulti | Kind::ReceiveBundles => &self.socket,
+            Kind::ReceiveDatagrams => &self.datagrams,
             Kind::SendZeroCopy => &self.tcp,
             Kind::Accept | Kind::AcceptMulti => &self.listener,
             Kind::Poll | Kind::PollMulti => &self.pipe,
@@ -73,6 +76,8 @@ impl OtherSide {
         let (socket, mut others) = UnixStream::pair()?;
         let (mut reader, mut writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
+        let (datagrams, sender_of_them) = UnixDatagram::pair()?;
+        sender_of_them.set_nonblocking(true)?;
         let tcp = TcpListener::bind("127.0.0.1:0")?;
         let sender = TcpStream::connect(tcp.local_addr()?)?;
         let (mut receiver, _) = tcp.accept()?;
@@ -82,6 +87,7 @@ impl OtherSide {
         let surroundings = Surroundings {
             file: Arc::new(File::open("/proc/self/exe")?.into()),
             socket: Arc::new(socket.into()),
+            datagrams: Arc::new(datagrams.into()),
             tcp: Arc::new(sender.into()),
             listener: Arc::new(listener.into()),
             pipe: Arc::new(reader.try_clone()?.into()),
@@ -95,6 +101,7 @@ impl OtherSide {
             let mut turn = 0_u32;
             while !ended.load(Ordering::Relaxed) {
                 maybe(others.write(&bytes[..40]));
+                maybe(sender_of_them.send(&bytes[..20]));
                 maybe(others.read(&mut bytes));
                 maybe(receiver.read(&mut bytes));
                 maybe(writer.write(&[1]));

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rummelplatz::io_uring::opcode;
+use rummelplatz::request::Datagram;
 use rummelplatz::sim::{Answer, Asked, Event, Simulation};
 use rummelplatz::{
-    Buffer, BufferPool, Completion, FixedBuffer, FixedBuffers, InvalidEntry, Key, RawCompletion, Stats,
-    Stuck, SubmitError,
+    BufferPool, Completion, FixedBuffer, FixedBuffers, InvalidEntry, Key, RawCompletion, Stats, Stuck,
+    SubmitError,
 };
 
 use crate::neighbour::Neighbour;
@@ -262,9 +263,12 @@ struct Expected {
     messages: Vec<usize>,
 }
 
+/// A buffer with what was received, or with a datagram.
+pub(crate) type Piece = Box<dyn AsRef<[u8]> + Send>;
+
 /// A buffer that is held for a while.
 struct Kept {
-    buffer: Buffer,
+    buffer: Piece,
     content: Vec<u8>,
     /// It is of the neighbour's pool.
     is_theirs: bool,
@@ -397,7 +401,7 @@ impl World {
         if raw {
             inner.requests[id].place = heap.as_ptr().expose_provenance() as u64;
         }
-        let pool = (kind == Kind::ReceiveMulti).then(|| inner.some_pool());
+        let pool = kind.has_pool().then(|| inner.some_pool());
         let closes = (kind == Kind::Close).then(|| inner.descriptor());
         let fd = self.surroundings.descriptor(kind);
         Data {
@@ -427,7 +431,7 @@ impl World {
         let mut inner = self.lock();
         let request = &mut inner.requests[id];
         // A want of buffers counts on, whichever pool it is of.
-        if (request.kind, kind) != (Kind::ReceiveMulti, Kind::ReceiveMulti) {
+        if !request.kind.has_pool() || !kind.has_pool() {
             request.starved = 0;
         }
         (request.kind, request.ticks) = (kind, 0);
@@ -441,7 +445,7 @@ impl World {
         let may_change = self.simulation.is_some() && kind != Kind::TimeoutThrice && inner.chance.one_in(6);
         may_change.then(|| {
             let kind = inner.chance.pick(&Kind::STREAMS);
-            (kind, (kind == Kind::ReceiveMulti).then(|| inner.some_pool()))
+            (kind, kind.has_pool().then(|| inner.some_pool()))
         })
     }
 
@@ -606,32 +610,39 @@ impl World {
         }
     }
 
-    /// A stream has received these bytes; the buffer may be kept.
-    pub(crate) fn received(&self, id: usize, pool: Option<&BufferPool>, buffer: Buffer) {
+    /// A stream has received so many bytes, in one buffer or more, which may be kept.
+    pub(crate) fn received(&self, id: usize, pool: Option<&BufferPool>, pieces: Vec<Piece>, length: usize) {
         let mut inner = self.lock();
         let is_theirs = pool.is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
-        inner.taken[usize::from(is_theirs)] += u64::from(!buffer.is_empty());
-        if self.simulation.is_some() && !buffer.is_empty() {
+        let content: Vec<u8> = pieces.iter().flat_map(|piece| (**piece).as_ref()).copied().collect();
+        let taken = pieces.iter().filter(|piece| !(***piece).as_ref().is_empty()).count();
+        inner.taken[usize::from(is_theirs)] += taken as u64;
+        if content.len() != length {
+            inner.violation(format!("#{id} is told of {length} bytes, and given {}", content.len()));
+        }
+        if self.simulation.is_some() && !content.is_empty() {
             let received = &mut inner.requests[id].received;
             // Nobody is told of what was received by a stream that was to end.
-            let found = received.iter().position(|bytes| bytes.starts_with(&buffer));
+            let found = received.iter().position(|bytes| bytes.starts_with(&content));
             match found {
                 Some(index) => drop(received.drain(..=index)),
-                None => {
-                    inner.violation(format!("#{id} is told of {:?}, which it has not received", &*buffer))
-                }
+                None => inner.violation(format!("#{id} is told of {content:?}, which it has not received")),
             }
         }
-        // Nobody gives the last buffer back on the real kernel, where there is no idle moment.
-        let may_keep = self.simulation.is_some() || inner.kept.is_empty();
-        if !buffer.is_empty() && may_keep && inner.chance.one_in(3) {
-            let content = buffer.to_vec();
-            inner.kept.push(Kept { buffer, content, is_theirs });
-        } else {
-            // Not under the lock: this may wake the ring.
-            drop(inner);
-            drop(buffer);
+        let mut given_back = Vec::new();
+        for buffer in pieces {
+            // Nobody gives the last buffer back on the real kernel, where there is no idle moment.
+            let may_keep = self.simulation.is_some() || inner.kept.is_empty();
+            let content = (*buffer).as_ref().to_vec();
+            if !content.is_empty() && may_keep && inner.chance.one_in(3) {
+                inner.kept.push(Kept { buffer, content, is_theirs });
+            } else {
+                given_back.push(buffer);
+            }
         }
+        // Not under the lock: this may wake the ring.
+        drop(inner);
+        drop(given_back);
     }
 
     /// A handler fails: with what.
@@ -784,7 +795,7 @@ impl World {
         if more && !is_stream {
             wrong("more is announced, but it is no stream");
         }
-        let borrowed = kind == Kind::ReceiveMulti && raw.result == -libc::EBUSY && !more;
+        let borrowed = kind.has_pool() && raw.result == -libc::EBUSY && !more;
         if !is_possible(kind, raw.result) && !borrowed {
             wrong("no kernel ends it so");
         }
@@ -1055,8 +1066,14 @@ fn is_possible(kind: Kind, result: i32) -> bool {
             let refused = matches!(errno, libc::ECONNRESET | libc::EPIPE | libc::EOPNOTSUPP | libc::ENOMEM);
             (0..=16).contains(&result) || refused || interrupted
         }
-        Kind::ReceiveMulti => {
-            (0..=64).contains(&result) || matches!(errno, libc::ECONNRESET | libc::ENOBUFS) || interrupted
+        Kind::ReceiveMulti | Kind::ReceiveBundles | Kind::ReceiveDatagrams => {
+            let possible = match kind {
+                Kind::ReceiveMulti => 0..=64,
+                Kind::ReceiveBundles => 0..=128,
+                // The end is an empty one, too.
+                _ => Datagram::OVERHEAD as i32..=64,
+            };
+            possible.contains(&result) || matches!(errno, libc::ECONNRESET | libc::ENOBUFS) || interrupted
         }
         Kind::Poll | Kind::PollMulti => result > 0 || errno == libc::ECONNRESET || interrupted,
         Kind::Accept | Kind::AcceptMulti => {
@@ -1133,7 +1150,7 @@ impl Inner {
     /// The buffers that are held, to be dropped when this is not locked any more.
     fn kept(&mut self) -> Vec<Kept> {
         let kept = std::mem::take(&mut self.kept);
-        if kept.iter().any(|Kept { buffer, content, .. }| **buffer != **content) {
+        if kept.iter().any(|Kept { buffer, content, .. }| (**buffer).as_ref() != content) {
             self.violation("a buffer was written to while it was held".to_owned());
         }
         kept
@@ -1338,13 +1355,16 @@ impl Inner {
                 Answer::Finish(self.kernel.pick(&[-libc::EMFILE, -libc::ENOBUFS]))
             }
             Kind::Accept | Kind::AcceptMulti => Answer::More(self.descriptor().into_raw_fd()),
-            Kind::ReceiveMulti if fails => {
+            Kind::ReceiveMulti | Kind::ReceiveBundles | Kind::ReceiveDatagrams if fails => {
                 let result = self.kernel.pick(&[0, -libc::ECONNRESET, -libc::ENOBUFS]);
                 self.requests[id].starves = result == -libc::ENOBUFS;
-                Answer::Finish(result)
+                match (kind, result) {
+                    (Kind::ReceiveDatagrams, 0) => Answer::Bytes(Vec::new()),
+                    _ => Answer::Finish(result),
+                }
             }
-            Kind::ReceiveMulti => {
-                let length = 1 + self.kernel.below(64);
+            Kind::ReceiveMulti | Kind::ReceiveBundles | Kind::ReceiveDatagrams => {
+                let length = 1 + self.kernel.below(if kind == Kind::ReceiveBundles { 150 } else { 64 });
                 let bytes: Vec<u8> = (0..length).map(|_| self.kernel.next() as u8).collect();
                 self.requests[id].received.push_back(bytes.clone());
                 Answer::Bytes(bytes)
@@ -1489,8 +1509,9 @@ impl Inner {
                 }
                 // What it carries is told before its end, also of one that was cancelled.
                 let cut = is_stream
-                    && (raw.result > 0
-                        || kind == Kind::ReceiveMulti && raw.result == -libc::ENOBUFS && !cancelled
+                    && (raw.result
+                        > if kind == Kind::ReceiveDatagrams { Datagram::OVERHEAD as i32 } else { 0 }
+                        || kind.has_pool() && raw.result == -libc::ENOBUFS && !cancelled
                         || raw.result == -libc::ETIME
                         || kind == Kind::AcceptMulti && raw.result == 0);
                 if more && !announced && !cut {
@@ -1506,7 +1527,7 @@ impl Inner {
             // The ring ends it itself.
             None if (cancelled || teardown) && raw.result == -libc::ECANCELED && !more => Ok(()),
             // That it was given up too early is seen elsewhere.
-            None if is_stream && kind == Kind::ReceiveMulti && !more => match -raw.result {
+            None if is_stream && kind.has_pool() && !more => match -raw.result {
                 libc::ENOBUFS => Ok(()),
                 libc::EBUSY if self.neighbour.is_some() => Ok(()),
                 _ => Err("the kernel has posted nothing".to_owned()),

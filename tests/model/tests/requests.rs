@@ -3,15 +3,16 @@
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 
-use rummelplatz::request::{Advice, Allocate, CWD, Rename, Statx};
+use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, Statx};
 use rummelplatz::sim::{Faults, Simulation};
 use rummelplatz::{Completion, Request, request};
-use rummelplatz_tests::{Directory, complete_on, outcome, pipe, watched};
+use rummelplatz_tests::{Bench, Directory, Log, Script, complete_on, outcome, pipe, watched};
 
 /// Runs one request under a kernel in which what is on files takes its time.
 fn complete<D: Send + 'static>(
@@ -94,6 +95,80 @@ fn a_file_has_room_and_several_buffers_are_written_and_read() {
         let mut bytes = Vec::new();
         File::from(reader).read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes, [7; 4096]);
+    });
+}
+
+#[test]
+fn a_datagram_says_where_it_came_from_and_goes_where_it_is_sent() {
+    watched(|| {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(ours) = UdpSocket::bind(address) else { continue };
+            let theirs = UdpSocket::bind(address).unwrap();
+            let (here, there) = (ours.local_addr().unwrap(), theirs.local_addr().unwrap());
+            theirs.send_to(b"longer than the buffer", here).unwrap();
+            let (result, (ours, bytes, peer)) = once((ours, [0; 6], Peer::new()), |(socket, bytes, peer)| {
+                request::recv_from(socket, bytes, peer)
+            });
+            assert_eq!((result, bytes, peer.address()), (Ok(6), *b"longer", Some(there)));
+            let (result, _) = once((ours, bytes, peer), |(socket, bytes, peer)| {
+                request::send_to(socket, &bytes[..4], peer.address().unwrap())
+            });
+            let mut answer = [0; 10];
+            let (length, sender) = theirs.recv_from(&mut answer).unwrap();
+            assert_eq!((result, &answer[..length], sender), (Ok(4), &b"long"[..], here));
+        }
+        let file = File::open("/dev/null").unwrap();
+        let (result, _) =
+            once((file, [0; 1], Peer::new()), |(file, bytes, peer)| request::recv_from(file, bytes, peer));
+        assert_eq!(result, Err(libc::ENOTSOCK));
+    });
+}
+
+#[test]
+fn pieces_are_sent_in_their_order_whole_if_nobody_waits() {
+    watched(|| {
+        for count in [0, 1, 4, 5, 1024, 1025] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let bytes: Vec<u8> = (0..3 * count).map(|number| (number % 251) as u8).collect();
+            let (result, (ours, bytes)) =
+                once((ours, bytes), |(socket, bytes)| request::send_vectored(socket, bytes.chunks(3)));
+            let sent = 3 * count.min(1024);
+            assert_eq!(result, Ok(sent as u32), "of {count} pieces");
+            drop(ours);
+            let mut received = Vec::new();
+            theirs.read_to_end(&mut received).unwrap();
+            assert!(received == bytes[..sent], "of {count} pieces");
+        }
+        let bytes: Vec<u8> = (0..1 << 20).map(|number: u32| (number % 251) as u8).collect();
+        for seed in 0..20 {
+            let simulation = Simulation::new(seed);
+            simulation.set_faults(Faults { short: 0.9, delay: 0.5, ..Faults::none() });
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            theirs.set_nonblocking(true).unwrap();
+            let received = Log::new();
+            let log = received.clone();
+            // The other side reads when there is no room for more.
+            simulation.on_idle(move || {
+                let mut bytes = vec![0; 10_000];
+                let Ok(length @ 1..) = (&theirs).read(&mut bytes) else { return false };
+                bytes.truncate(length);
+                log.push(bytes);
+                true
+            });
+            let sent = bytes.clone();
+            let script = Script::new().on_setup_once(move |mut submitter| {
+                submitter.detach((ours, sent), |(socket, bytes)| {
+                    request::send_vectored(socket, bytes.chunks(99_999))
+                })?;
+                Ok(())
+            });
+            let raw = simulation.raw_ring(NonZeroU32::new(4).unwrap()).unwrap();
+            let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
+            ring.run().unwrap();
+            assert_eq!((ring.stats().in_flight, ring.stats().detached_failed), (0, 0));
+            let received = received.take().concat();
+            assert!(received == bytes[..received.len()] && bytes.len() - received.len() < 300_000);
+        }
     });
 }
 

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bundles;
 mod deadline;
 mod multishot;
 mod nop;
@@ -9,31 +10,34 @@ mod oneshot;
 mod read;
 mod teardown;
 
+use std::net::TcpListener;
 use std::process::ExitCode;
 
-use kit::echo;
-use kit::{Args, Outcome};
+use kit::echo::{self, Shape};
+use kit::{Args, Error, Outcome};
 
 /// Of a ring that serves so many connections.
 fn entries(conns: usize) -> u32 {
     (4 * conns).next_power_of_two().clamp(64, 4096) as u32
 }
 
+fn run(args: &Args, listener: TcpListener, shape: Shape) -> Result<(), Error> {
+    match (shape.multishot, args.text("mode", "plain")) {
+        (true, "bundles") => bundles::run(listener, shape),
+        (true, _) => multishot::run(listener, shape),
+        (false, _) => oneshot::run(listener, shape),
+    }
+}
+
 fn echo(args: &Args) -> Outcome {
     let (listener, shape) = echo::start(args)?;
-    match shape.multishot {
-        true => multishot::run(listener, shape)?,
-        false => oneshot::run(listener, shape)?,
-    }
+    run(args, listener, shape)?;
     echo::finish()
 }
 
 fn serve(args: &Args) -> Outcome {
     let (listener, shape) = echo::serve("rummelplatz", args)?;
-    match shape.multishot {
-        true => multishot::run(listener, shape)?,
-        false => oneshot::run(listener, shape)?,
-    }
+    run(args, listener, shape)?;
     Err("the server has ended by itself".into())
 }
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -153,8 +153,8 @@ fn stream_on<D: Send + 'static>(
         })
         .on_completion(move |completion, data, _| {
             seen.push((outcome(&completion), completion.more()));
-            if let Ok(buffer) = completion.into_buffer() {
-                read.push(buffer.to_vec());
+            if let Ok(buffers) = completion.into_buffers() {
+                read.push(buffers.flat_map(|buffer| buffer.to_vec()).collect());
             }
             (if seen.len() < most { GO_ON } else { ControlFlow::Exit }, Some(data))
         });

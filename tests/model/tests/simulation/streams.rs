@@ -101,6 +101,179 @@ fn bytes_come_as_a_stream_in_buffers_of_a_pool() {
     assert_eq!(pool.available(), 4);
 }
 
+fn receive_bundles((socket, pool): &mut (UnixStream, BufferPool)) -> Stream<'_> {
+    request::recv_multi_bundle(socket, pool)
+}
+
+#[test]
+fn bytes_come_as_bundles_of_buffers() {
+    let bytes: Vec<u8> = (0..100).collect();
+    let pool = BufferPool::new(12, 10).unwrap();
+    let received = |raw: RawRing| {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(&bytes).unwrap();
+        drop(theirs);
+        let (told, received) = stream_on(raw, (ours, pool.clone()), receive_bundles, 99);
+        assert_eq!((received.concat(), pool.available()), (bytes.clone(), 12));
+        told
+    };
+    let in_one = [(Ok(100), true), (Ok(0), false)];
+    assert_eq!(received(calm().raw_ring(size(8)).unwrap()), in_one);
+    if let Ok(raw) = RawRing::new(size(8)) {
+        assert_eq!(received(raw).last(), in_one.last(), "it may cut them differently");
+    }
+    // In fewer buffers each time, and in one ring with single ones.
+    for seed in 0..20 {
+        let simulation = simulation(seed, Faults { short: 0.5, cut: 0.3, no_buffers: 0.1, ..Faults::none() });
+        let told = received(simulation.raw_ring(size(8)).unwrap());
+        let whole = |it: &(Outcome, bool)| it.0.is_err() || it.0.is_ok_and(|length| length % 10 == 0);
+        assert!(told.iter().all(whole), "all but the last are full: {told:?}");
+    }
+}
+
+#[test]
+fn a_bundle_of_all_that_is_offered_may_be_the_last() {
+    let mut goes_on = Vec::new();
+    for seed in 0..20 {
+        let simulation = simulation(seed, Faults::none());
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"123456789").unwrap();
+        drop(theirs);
+        let pool = BufferPool::new(2, 4).unwrap();
+        let raw = simulation.raw_ring(size(8)).unwrap();
+        simulation.take_log();
+        let (told, received) = stream_on(raw, (ours, pool), receive_bundles, 99);
+        assert_eq!(received.concat(), b"123456789");
+        assert_eq!(told[0], (Ok(8), true), "it is armed again");
+        let first = posted(&simulation).into_iter().find(|(result, _)| *result == 8).unwrap();
+        assert_eq!(first.1 & !F_MORE, F_BUFFER);
+        goes_on.push(first.1 & F_MORE != 0);
+    }
+    assert!(goes_on.contains(&true) && goes_on.contains(&false));
+}
+
+/// What is told of a datagram: what it says, who said so, whether there was more of it; and whether more come.
+type Heard = (Vec<u8>, Option<SocketAddr>, bool, bool);
+
+fn hear(raw: RawRing, socket: impl Into<OwnedFd>, pool: &BufferPool, most: usize) -> Vec<Heard> {
+    fn receive((socket, pool): &mut (OwnedFd, BufferPool)) -> Stream<'_> {
+        request::recv_from_multi(socket, pool)
+    }
+    let (log, data) = (Log::new(), (socket.into(), pool.clone()));
+    let heard = log.clone();
+    let script = Script::new()
+        .on_setup_once(move |mut submitter| {
+            submitter.stream(data, receive)?;
+            Ok(())
+        })
+        .on_completion(move |completion, data, _| {
+            let more = completion.more();
+            let datagram = completion.into_datagram().unwrap();
+            heard.push((datagram.to_vec(), datagram.peer(), datagram.is_truncated(), more));
+            (if heard.len() < most { GO_ON } else { ControlFlow::Exit }, Some(data))
+        });
+    bench(raw, script).run().unwrap();
+    log.take()
+}
+
+#[test]
+fn datagrams_come_as_a_stream_and_say_whom_they_are_from() {
+    let sent: [&[u8]; 6] = [b"one", b"", b"", b"12345678", b"123456789", b"last"];
+    let pool = BufferPool::new(16, request::Datagram::OVERHEAD as u32 + 8).unwrap();
+    let exchange = |raw: RawRing| {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(ours) = UdpSocket::bind(address) else { continue };
+            let theirs = UdpSocket::bind(address).unwrap();
+            theirs.connect(ours.local_addr().unwrap()).unwrap();
+            for bytes in sent {
+                theirs.send(bytes).unwrap();
+            }
+            let there = theirs.local_addr().ok();
+            let told = |bytes: &[u8]| {
+                let is_cut = bytes.len() > 8;
+                (bytes[..bytes.len().min(8)].to_vec(), there, is_cut, true)
+            };
+            assert_eq!(hear(raw, ours, &pool, sent.len()), sent.map(told));
+            assert_eq!(pool.available(), 16);
+            return;
+        }
+    };
+    exchange(calm().raw_ring(size(8)).unwrap());
+    for seed in 0..10 {
+        let simulation = simulation(seed, Faults { short: 1.0, cut: 0.5, reset: 1.0, ..Faults::none() });
+        exchange(simulation.raw_ring(size(8)).unwrap());
+    }
+    if let Ok(raw) = RawRing::new(size(8)) {
+        exchange(raw);
+    }
+}
+
+#[test]
+fn a_connection_and_too_small_a_buffer_end_a_stream_of_datagrams() {
+    let hears = |raw: RawRing| {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"bytes").unwrap();
+        drop(theirs);
+        let pool = BufferPool::new(4, request::Datagram::OVERHEAD as u32 + 3).unwrap();
+        let told = |bytes: &[u8], more| (bytes.to_vec(), None, false, more);
+        assert_eq!(hear(raw, ours, &pool, 9), [told(b"byt", true), told(b"es", true), told(b"", false)]);
+        assert_eq!(pool.available(), 4);
+    };
+    hears(calm().raw_ring(size(8)).unwrap());
+    if let Ok(raw) = RawRing::new(size(8)) {
+        hears(raw);
+    }
+    fn receive((socket, pool): &mut (UnixStream, BufferPool)) -> Stream<'_> {
+        request::recv_from_multi(socket, pool)
+    }
+    let small = |raw: RawRing| {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"bytes").unwrap();
+        let pool = BufferPool::new(4, request::Datagram::OVERHEAD as u32 - 1).unwrap();
+        let (told, _) = stream_on(raw, (ours, pool.clone()), receive, 9);
+        assert_eq!((told, pool.available()), (vec![(Err(libc::EFAULT), false)], 4));
+    };
+    small(calm().raw_ring(size(8)).unwrap());
+    if let Ok(raw) = RawRing::new(size(8)) {
+        small(raw);
+    }
+}
+
+#[test]
+fn what_is_answered_comes_in_bundles_and_datagrams_from_nobody() {
+    /// A kernel that gives these answers to who receives.
+    fn answering(answers: Vec<Vec<u8>>) -> Simulation {
+        let (simulation, mut left) = (calm(), answers.into_iter());
+        simulation.on_request(move |asked| match asked.name() {
+            "RECV" | "RECVMSG" => Answer::Bytes(left.next().unwrap_or_default()),
+            _ => Answer::Perform,
+        });
+        simulation
+    }
+    let nothing = || UnixStream::pair().unwrap().0;
+    let simulation = answering(vec![vec![7; 25], vec![8; 5]]);
+    let pool = BufferPool::new(4, 10).unwrap();
+    let raw = simulation.raw_ring(size(8)).unwrap();
+    let (told, bytes) = stream_on(raw, (nothing(), pool.clone()), receive_bundles, 9);
+    assert_eq!(told, [(Ok(25), true), (Ok(5), true), (Ok(0), false)]);
+    assert_eq!((bytes, pool.available()), (vec![vec![7; 25], vec![8; 5], vec![]], 4));
+
+    let simulation = answering(vec![vec![7; 5], vec![8; 9]]);
+    let pool = BufferPool::new(4, request::Datagram::OVERHEAD as u32 + 8).unwrap();
+    let told = |bytes: &[u8], is_cut, more| (bytes.to_vec(), None, is_cut, more);
+    let heard = hear(simulation.raw_ring(size(8)).unwrap(), nothing(), &pool, 9);
+    assert_eq!(heard, [told(&[7; 5], false, true), told(&[8; 8], true, true), told(&[], false, false)]);
+    assert_eq!(pool.available(), 4);
+
+    let simulation = answering(vec![b"from nobody".into()]);
+    let asking = Asking {
+        data: (nothing(), [0; 4], request::Peer::new()),
+        request: |(socket, bytes, peer)| request::recv_from(socket, bytes, peer),
+    };
+    let (told, _, (_, bytes, peer)) = ask_on(simulation.raw_ring(size(8)).unwrap(), asking);
+    assert_eq!((told, &bytes, peer.address()), (Ok(4), b"from", None));
+}
+
 #[test]
 fn events_come_as_a_stream() {
     let simulation = calm();
