@@ -1,6 +1,7 @@
 //! Several buffers that one completion is about.
 
 use std::fmt;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::{Buffer, BufferPool, Shared};
@@ -31,8 +32,10 @@ impl BufferPool {
         let mut last = shared.whereabouts.get(usize::from(first))?;
         let begin = last.offered()?;
         last.hold();
+        let in_first = shared.offered_length(&state, begin).min(shared.size);
+        let wanted = 1 + bytes.saturating_sub(in_first).div_ceil(shared.size);
         let mut count = 1;
-        while count < bytes.div_ceil(shared.size) {
+        while count < wanted {
             let position = begin.wrapping_add(count as u16);
             let id = shared.offered_id(&state, position);
             let Some(next) = shared.whereabouts.get(usize::from(id)) else { break };
@@ -43,8 +46,53 @@ impl BufferPool {
             last.follow_by(id);
             (last, count) = (next, count + 1);
         }
+        drop(state);
         shared.count_taken(count);
-        Some((Arc::clone(shared), bytes.min(count.saturating_mul(shared.size))))
+        let bytes = bytes.min((count - 1).saturating_mul(shared.size).saturating_add(in_first));
+        if count > 1 && in_first < shared.size {
+            // SAFETY: they were held above, and nobody has them yet.
+            unsafe { pack(shared, first, in_first, bytes) };
+        }
+        Some((Arc::clone(shared), bytes))
+    }
+}
+
+/// Moves what is in these buffers together, so that all but the last are full, though only a part of the first was filled;
+/// and gives back a last one in which nothing is left.
+///
+/// When the kernel knows that less is there than a buffer has room for, it shortens what is offered; and if somebody else
+/// has read that from the socket by then, the buffer stays offered like this, and more comes to lie behind it (6.18,
+/// `io_ring_buffers_peek`).
+///
+/// # Safety
+///
+/// They are held as those of one bundle, so many bytes, and belong to the caller.
+#[cold]
+unsafe fn pack(shared: &Arc<Shared>, first: u16, in_first: u32, bytes: u32) {
+    let whereabouts = |id: u16| shared.whereabouts.get(usize::from(id));
+    let ids: Vec<u16> = std::iter::successors(Some(first), |id| whereabouts(*id)?.next()).collect();
+    let memory = |id: u16, length: u32| {
+        // SAFETY: the buffer is held, so it is one of the pool, and the caller's; there is one reference to it at a time.
+        unsafe { NonNull::slice_from_raw_parts(shared.address(id), length as usize).as_mut() }
+    };
+    let mut all = Vec::with_capacity(bytes as usize);
+    for id in &ids {
+        let length = if *id == first { in_first } else { shared.size };
+        all.extend_from_slice(memory(*id, length));
+    }
+    all.truncate(bytes as usize);
+    let parts = all.chunks(shared.size as usize);
+    if let [.., before, last] = ids[..]
+        && parts.len() < ids.len()
+    {
+        if let Some(before) = whereabouts(before) {
+            before.hold();
+        }
+        // SAFETY: it is held, and a part of nothing else any more.
+        drop(unsafe { Buffer::of(Arc::clone(shared), last, 0) });
+    }
+    for (id, part) in ids.iter().zip(parts) {
+        memory(*id, part.len() as u32).copy_from_slice(part);
     }
 }
 
@@ -218,6 +266,37 @@ mod tests {
         offer(&pool, &[2]);
         offer(&pool, &[3]);
         assert_eq!(parts_of(bundle(&pool, 0, 4 * SIZE).unwrap()), [(0, 4)]);
+    }
+
+    #[test]
+    fn what_was_offered_short_is_filled_up() {
+        for in_first in 1..SIZE {
+            for bytes in 1..=4 * SIZE - (SIZE - in_first) {
+                let pool = pool(5);
+                offer(&pool, &[2, 0, 4, 1, 3]);
+                let begin = pool.shared.whereabouts[2].offered().unwrap();
+                // As the kernel does it.
+                let entry = pool.shared.entry(begin);
+                // SAFETY: it is there, and nobody reads it meanwhile.
+                unsafe { (&raw mut (*entry).length).write(in_first) };
+                let mut number = 0;
+                for (id, room) in [(2, in_first), (0, SIZE), (4, SIZE), (1, SIZE)] {
+                    for at in 0..room as usize {
+                        // SAFETY: nobody has the buffer.
+                        unsafe { pool.shared.address(id).add(at).write(number) };
+                        number += 1;
+                    }
+                }
+                let buffers: Vec<_> = bundle(&pool, 2, bytes).unwrap().collect();
+                let received: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.to_vec()).collect();
+                assert!(received.into_iter().eq(0..bytes as u8), "{bytes} of which {in_first}");
+                let full = buffers.iter().rev().skip(1).all(|buffer| buffer.len() == SIZE as usize);
+                assert!(full && buffers.last().is_some_and(|last| !last.is_empty()), "{buffers:?}");
+                assert_eq!(pool.available(), 5 - buffers.len());
+                drop(buffers);
+                assert_eq!(pool.available(), 5);
+            }
+        }
     }
 
     #[test]

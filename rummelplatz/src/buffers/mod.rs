@@ -319,6 +319,12 @@ impl Shared {
         unsafe { (&raw const (*self.entry(position)).id).read() }
     }
 
+    /// How much room was offered last at a position of the ring; the kernel may have shortened it.
+    fn offered_length(&self, _: &State, position: u16) -> u32 {
+        // SAFETY: as above; the kernel writes to it before it posts the completion that this is asked for.
+        unsafe { (&raw const (*self.entry(position)).length).read() }
+    }
+
     /// Puts one buffer into the ring and shows it to the kernel.
     fn offer(&self, state: &mut State, id: u16) {
         let position = state.tail;
