@@ -240,7 +240,10 @@ fn datagrams_wait_for_a_buffer_that_another_thread_drops() {
             });
             ring.run().unwrap();
             drop((ring, other.join().unwrap().take()));
-            assert_eq!((seen.take(), pool.available()), (vec![told(b"three")], 2));
+            let mut seen = seen.take();
+            // The second buffer may come back later than it is needed.
+            seen.retain(|told| *told != Seen::Starved);
+            assert_eq!((seen, pool.available()), (vec![told(b"three")], 2));
         }
     });
 }

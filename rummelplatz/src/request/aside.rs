@@ -94,6 +94,10 @@ impl Piece {
     pub(crate) fn new<T>(start: *const T, length: usize) -> Piece {
         Piece { address: start.expose_provenance(), length }
     }
+
+    fn end(&self) -> usize {
+        self.address.wrapping_add(self.length)
+    }
 }
 
 /// Pieces of memory, in order: a few in place, more behind a pointer.
@@ -118,8 +122,16 @@ impl Pieces {
 }
 
 impl FromIterator<Piece> for Pieces {
+    /// Pieces that are neighbours, in this order, become one: as buffers of a pool are that came in one bundle.
     fn from_iter<I: IntoIterator<Item = Piece>>(pieces: I) -> Pieces {
-        let mut pieces = pieces.into_iter();
+        let mut apart = pieces.into_iter().peekable();
+        let mut pieces = std::iter::from_fn(|| {
+            let mut piece = apart.next()?;
+            while let Some(next) = apart.next_if(|next| next.address == piece.end()) {
+                piece.length += next.length;
+            }
+            Some(piece)
+        });
         let (mut few, mut count) = ([Piece::default(); Self::FEW], 0);
         for (place, piece) in few.iter_mut().zip(&mut pieces) {
             *place = piece;
@@ -139,14 +151,31 @@ mod tests {
     #[test]
     fn pieces_are_where_they_are_said_to_be() {
         for count in [0, 1, Pieces::FEW, Pieces::FEW + 1, 100] {
-            let pieces = (0..count).map(|number| Piece { address: number, length: 2 * number }).collect();
+            let pieces = (0..count).map(|number| Piece { address: 1000 * number, length: number }).collect();
             let mut aside = Aside::Pieces(pieces);
             let address = std::ptr::with_exposed_provenance::<libc::iovec>(aside.settle() as usize);
             for number in 0..count {
                 // SAFETY: there are so many.
                 let piece = unsafe { address.add(number).read() };
-                assert_eq!((piece.iov_base.addr(), piece.iov_len), (number, 2 * number), "of {count}");
+                assert_eq!((piece.iov_base.addr(), piece.iov_len), (1000 * number, number), "of {count}");
             }
         }
+    }
+    #[test]
+    fn neighbours_are_one_piece() {
+        let joined = |pieces: &[(usize, usize)]| {
+            let pieces = pieces.iter().map(|(address, length)| Piece { address: *address, length: *length });
+            let joined: Pieces = pieces.collect();
+            joined.as_slice().iter().map(|piece| (piece.address, piece.length)).collect::<Vec<_>>()
+        };
+        assert_eq!(joined(&[(8, 2), (10, 3), (13, 1), (15, 1), (16, 1)]), [(8, 6), (15, 2)]);
+        assert_eq!(
+            joined(&[(10, 3), (8, 2), (8, 2)]),
+            [(10, 3), (8, 2), (8, 2)],
+            "in another order they are none"
+        );
+        assert_eq!(joined(&[(8, 0), (8, 2)]), [(8, 2)]);
+        let many: Vec<_> = (0..100).map(|number| (number, 1)).collect();
+        assert_eq!(joined(&many), [(0, 100)]);
     }
 }

@@ -157,8 +157,8 @@ fn synchronise(file: &impl Target, flags: FsyncFlags) -> Request<'_> {
 /// Reads into several buffers, one after the other, from `offset`, in bytes (`IORING_OP_READV`, since 5.1), as
 /// `preadv(2)`. The result is a number of bytes in all.
 ///
-/// Where the buffers are is kept by the ring: up to four in place, more in an allocation. The kernel takes at most 1024
-/// (`EINVAL`).
+/// Where the buffers are is kept by the ring: up to four that are no neighbours in place, more in an allocation. The
+/// kernel takes at most 1024 (`EINVAL`).
 pub fn readv_at<'d, const N: usize>(
     file: &'d impl Target,
     buffers: [&'d mut [u8]; N],

@@ -155,7 +155,7 @@ pub fn send<'d>(socket: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
 /// a number of bytes.
 ///
 /// Such as [`Buffers`](crate::Buffers) that were received. Pieces after the 1024th are left out (`UIO_MAXIOV`): check how
-/// much was done. More than four pieces take an allocation. Otherwise as [`send`]. For a number of pieces that is known,
+/// much was done. More than four pieces that are no neighbours in memory take an allocation. Otherwise as [`send`]. For a number of pieces that is known,
 /// and for other files than sockets, there is [`writev`](super::writev).
 pub fn send_vectored<'d>(socket: &'d impl AsFd, pieces: impl IntoIterator<Item = &'d [u8]>) -> Request<'d> {
     let pieces = pieces.into_iter().take(libc::UIO_MAXIOV as usize);
