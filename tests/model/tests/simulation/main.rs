@@ -193,8 +193,15 @@ fn posted(simulation: &Simulation) -> Vec<(i32, u32)> {
 }
 
 /// The log since it was last taken, in words: `enter 2`, with so many entries to be taken in; `take RECV`;
-/// `RECV 5 more`, which was posted. What names nothing that was taken in is `?`.
+/// `RECV 5 more`, which was posted. What names nothing that was taken in is `?`. Timers of the ring's own are left out.
 fn history(simulation: &Simulation) -> Vec<String> {
+    /// That of the timers after which the ring repeats its cancels.
+    const AGAIN: u64 = 3 << 8;
+    let is_told = |event: &Event| match event {
+        Event::TakenIn(asked) => asked.user_data != AGAIN,
+        Event::Posted { user_data, .. } => *user_data != AGAIN,
+        _ => true,
+    };
     let mut names = HashMap::new();
     let tell = |event| match event {
         Event::Entered { shown } => format!("enter {shown}"),
@@ -211,7 +218,7 @@ fn history(simulation: &Simulation) -> Vec<String> {
         }
         other => panic!("{other:?}"),
     };
-    simulation.take_log().into_iter().map(tell).collect()
+    simulation.take_log().into_iter().filter(is_told).map(tell).collect()
 }
 
 /// What of a history was not how the ring entered the kernel.
