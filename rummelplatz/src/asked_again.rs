@@ -5,14 +5,15 @@
 //! for those before it in a chain, or that a disk is at work on. All but the last can be found after a while. So each
 //! cancel is repeated, after a pause that is short at first.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// See the [module documentation](self).
 pub(crate) struct AskedAgain {
     /// Those that wait for the end of the pause.
-    waiting: Vec<u64>,
+    waiting: BTreeSet<u64>,
     /// Those that were asked for at the end of the last pause.
-    last: Vec<u64>,
+    last: BTreeSet<u64>,
     pause: Duration,
     /// Somebody sees to it that the pause ends.
     is_pausing: bool,
@@ -24,14 +25,17 @@ impl AskedAgain {
     const LONGEST: Duration = Duration::from_millis(512);
 
     pub(crate) fn new() -> AskedAgain {
-        AskedAgain { waiting: Vec::new(), last: Vec::new(), pause: Self::SHORTEST, is_pausing: false }
+        AskedAgain {
+            waiting: BTreeSet::new(),
+            last: BTreeSet::new(),
+            pause: Self::SHORTEST,
+            is_pausing: false,
+        }
     }
 
     /// A cancel has not found this request. Returns how long the pause is that begins with it, if one does.
     pub(crate) fn not_found(&mut self, user_data: u64) -> Option<Duration> {
-        if !self.waiting.contains(&user_data) {
-            self.waiting.push(user_data);
-        }
+        self.waiting.insert(user_data);
         if !self.last.contains(&user_data) {
             self.pause = Self::SHORTEST;
         }
@@ -39,12 +43,11 @@ impl AskedAgain {
     }
 
     /// The pause is over: what is to be asked for now.
-    pub(crate) fn end_of_pause(&mut self) -> &[u64] {
+    pub(crate) fn end_of_pause(&mut self) -> Vec<u64> {
         self.is_pausing = false;
         self.pause = (self.pause * 2).min(Self::LONGEST);
-        self.last.clear();
-        std::mem::swap(&mut self.last, &mut self.waiting);
-        &self.last
+        self.last = std::mem::take(&mut self.waiting);
+        self.last.iter().copied().collect()
     }
 
     /// Nobody is asked for any more; a pause ends as it would.
@@ -71,7 +74,7 @@ mod tests {
         }
         assert_eq!(milliseconds(again.not_found(8)), Some(1), "that is another one");
         assert_eq!(again.not_found(7), None);
-        assert_eq!(again.end_of_pause(), [8, 7]);
+        assert_eq!(again.end_of_pause(), [7, 8]);
         assert!(again.end_of_pause().is_empty());
     }
 

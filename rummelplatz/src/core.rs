@@ -641,7 +641,7 @@ impl Core {
                 true
             }
             Some(Control::Again) => {
-                for user_data in self.asked_again.end_of_pause().to_vec() {
+                for user_data in self.asked_again.end_of_pause() {
                     self.cancel(user_data);
                 }
                 false

@@ -2,7 +2,8 @@
 //!
 //! The trait method has one return type; a handler returns what reads best. The derive passes whatever comes back
 //! through one of the traits here. What an error of a plain `?` means is decided by what the operation declared
-//! ([`Warns`], [`Ends`], [`Chooses`], [`Neither`]), never by the types: `warn = io::Error, error = io::Error` must stay a choice.
+//! ([`Warns`], [`Ends`], [`Chooses`], [`Neither`]), never by the types: `warn = io::Error, error = io::Error` must stay a
+//! choice.
 
 use crate::operation::ControlFlow;
 
