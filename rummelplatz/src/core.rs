@@ -396,7 +396,7 @@ impl Core {
         while let Some(placed) = self.backlog.pop() {
             let user_data = placed.user_data();
             if UserData::cancelled_tag(user_data).is_some() {
-                self.cancels = self.cancels.saturating_sub(1);
+                self.count_answer();
                 continue;
             }
             if UserData::tag(user_data) != 0 && !mutant::is("the backlog is forgotten") {
@@ -405,8 +405,7 @@ impl Core {
                 continue;
             }
             match Control::from_bits(user_data) {
-                // Never below zero, whatever a message from another ring has said.
-                Some(Control::Cancel) => self.cancels = self.cancels.saturating_sub(1),
+                Some(Control::Cancel) => self.count_answer(),
                 // The next run needs it.
                 Some(Control::Wake) => wake = Some(placed),
                 Some(Control::Again) => {
@@ -668,20 +667,21 @@ impl Core {
 
     /// Asks the kernel for the end of a request, again if it does not find it.
     pub(crate) fn cancel(&mut self, user_data: u64) {
-        let entry = opcode::AsyncCancel::new(user_data).build();
-        self.cancels += 1;
-        self.push_control(Placed::control(entry, UserData::of_cancel(user_data)));
+        self.push_cancel(user_data, UserData::of_cancel(user_data));
     }
 
     /// Asks the kernel for the end of a request, or of a timer, whatever the answer: because it ends anyway, or because
     /// somebody else asks again.
     pub(crate) fn cancel_once(&mut self, user_data: u64) {
-        let entry = opcode::AsyncCancel::new(user_data).build();
-        self.cancels += 1;
-        self.push_control(Placed::control(entry, Control::Cancel as u64));
+        self.push_cancel(user_data, Control::Cancel as u64);
     }
 
-    /// The kernel has answered a [`cancel`](Self::cancel).
+    fn push_cancel(&mut self, target: u64, name: u64) {
+        self.cancels += 1;
+        self.push_control(Placed::control(opcode::AsyncCancel::new(target).build(), name));
+    }
+
+    /// A cancel has been answered, or will never be sent.
     pub(crate) fn count_answer(&mut self) {
         // A message from another ring could say the same: never below zero.
         self.cancels = self.cancels.saturating_sub(1);

@@ -120,7 +120,7 @@ impl Flags {
     pub(crate) const TIMED_OUT: Flags = Flags(1 << 11);
     /// A part of a chain that was not submitted yet: nobody counts it, and the kernel knows nothing of it.
     pub(crate) const IN_CHAIN: Flags = Flags(1 << 12);
-    /// A stream that yields something [manifold](Yields::is_manifold).
+    /// It yields something [manifold](Yields::is_manifold): so it is never calm.
     pub(crate) const MANIFOLD: Flags = Flags(1 << 13);
 
     #[inline]
@@ -173,6 +173,16 @@ impl Facts {
     pub(crate) fn own(&mut self, descriptor: OwnedFd) {
         self.flags.insert(Flags::CLOSES);
         self.number = descriptor.into_raw_fd() as u32;
+    }
+
+    /// What it yields from here on.
+    #[inline(always)]
+    pub(crate) fn set_yields(&mut self, yields: Yields) {
+        self.yields = yields;
+        self.flags.remove(Flags::MANIFOLD);
+        if yields.is_manifold() {
+            self.flags.insert(Flags::MANIFOLD);
+        }
     }
 
     /// How often a timer still ticks, if that is counted, or else 0.

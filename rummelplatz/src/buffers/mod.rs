@@ -15,7 +15,7 @@
 //!   the pool registered, the latter for whoever has the `Buffer`: so each change has one thread that can
 //!   make it.
 //! * The entries of the ring and its tail are written under the lock, by whoever drops a buffer; the
-//!   kernel only reads them.
+//!   kernel reads them, and writes nothing to them but a shorter length to one that it takes.
 //! * A completion for several buffers names the first. The kernel takes them in the order in which they were offered, so
 //!   those after it are those that were offered after it: it is remembered of each buffer at which place of the ring it
 //!   was offered last, so that an entry that another lap has overwritten is not taken for one of them.

@@ -484,7 +484,7 @@ impl<'d> Parts<'d> {
     }
 
     fn yielding(mut self, yields: Yields) -> Self {
-        self.facts.yields = yields;
+        self.facts.set_yields(yields);
         self
     }
 
@@ -495,9 +495,6 @@ impl<'d> Parts<'d> {
 
     fn stream(mut self) -> Stream<'d> {
         self.facts.flags.insert(Flags::STREAM);
-        if self.facts.yields.is_manifold() {
-            self.facts.flags.insert(Flags::MANIFOLD);
-        }
         Stream { parts: self, borrows: PhantomData }
     }
 
@@ -669,11 +666,7 @@ pub(crate) fn arm_again<D>(
         old.set_ticks(facts.ticks());
     }
     old.opcode = facts.opcode;
-    old.yields = facts.yields;
-    old.flags.remove(Flags::MANIFOLD);
-    if facts.yields.is_manifold() {
-        old.flags.insert(Flags::MANIFOLD);
-    }
+    old.set_yields(facts.yields);
     Some(Placed { prepared, user_data, timing: None })
 }
 
