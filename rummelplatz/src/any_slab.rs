@@ -16,7 +16,7 @@ use crate::error::SubmitError;
 use crate::facts::{Facts, Flags};
 use crate::queue::Cqe;
 use crate::request::{self, Record, Slab};
-use crate::settle::{Settled, Timed, is_not_over, settle, settle_timer, withdraw};
+use crate::settle::{Settled, is_not_over, settle, withdraw};
 use crate::slab::{Lent, Occupied};
 
 /// After how many times that the pool was empty though nobody holds a buffer of it a stream ends. Once
@@ -203,8 +203,6 @@ pub(crate) trait AnySlab {
     fn submitted(&mut self, user_data: u64);
     /// Takes back a request that was neither counted nor queued. The data is dropped here, which may panic.
     fn withdraw(&mut self, user_data: u64);
-    /// Settles the completion of a request's timer.
-    fn settle_timer(&mut self, core: &mut Core, timer: Cqe) -> Timed;
     /// Which request a cancel of this name was to end, if the kernel still has it.
     fn is_not_over(&mut self, cancel: u64) -> Option<u64>;
     /// Goes on with a stream that waited for a buffer.
@@ -246,6 +244,7 @@ impl<D: 'static> AnySlab for Slab<D> {
     fn discard(&mut self, core: &mut Core, cqe: Cqe) {
         match settle(core, self, cqe.user_data, cqe.result, cqe.flags) {
             Settled::Silent => {}
+            Settled::Plain(cqe) => self.discard(core, cqe),
             // Not while the ring is being torn down, which is when this is called.
             Settled::Told(_completion, data, Some(lent)) => {
                 // SAFETY: it was just lent, here.
@@ -266,10 +265,6 @@ impl<D: 'static> AnySlab for Slab<D> {
 
     fn withdraw(&mut self, user_data: u64) {
         drop(withdraw(self, user_data));
-    }
-
-    fn settle_timer(&mut self, core: &mut Core, timer: Cqe) -> Timed {
-        settle_timer(core, self, timer)
     }
 
     fn is_not_over(&mut self, cancel: u64) -> Option<u64> {

@@ -139,8 +139,8 @@ impl<R: Ring> Links<'_, R> {
         core.admit_chain(self.requests, self.placed.len())?;
         for placed in &self.placed {
             let user_data = placed.user_data();
-            // Timers are of no slab.
-            if let Some(slab) = slab_of::<R>(slabs, UserData::tag(user_data)) {
+            let is_timer = UserData::timed(user_data).is_some();
+            if !is_timer && let Some(slab) = slab_of::<R>(slabs, UserData::tag(user_data)) {
                 slab.submitted(user_data);
                 core.count();
             }

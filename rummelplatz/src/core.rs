@@ -291,7 +291,7 @@ impl Core {
         }
         let last = chain.len().saturating_sub(1);
         for (index, placed) in chain.enumerate() {
-            let is_timer = UserData::timed_tag(placed.user_data()).is_some();
+            let is_timer = UserData::timed(placed.user_data()).is_some();
             match (fits, is_timer) {
                 (true, _) => self.queue.push(placed),
                 (false, true) => self.backlog.push_control(placed, index < last),

@@ -13,7 +13,7 @@ use crate::runtime::Runtime;
 use crate::settle::{Found, Settled, Tagged, find, settle, settle_going_on};
 use crate::shape::Ring;
 use crate::slab::{Lent, Warm};
-use crate::state::{FirstCause, Inner, Unclaimed};
+use crate::state::{FirstCause, Inner};
 use crate::submission::{release, release_slowly};
 use crate::submitter::Submitter;
 use crate::tag::Tag;
@@ -75,19 +75,12 @@ pub fn unclaimed<R: Ring>(delivery: Delivery<'_, R>) {
 #[cold]
 #[inline(never)]
 fn belongs_to_nobody<R: Ring>(inner: &mut Inner<R>, user_data: u64, result: i32, flags: u32) {
-    match inner.unclaimed(Cqe { user_data, result, flags }) {
-        Unclaimed::Nothing => {}
-        Unclaimed::Wakes => {
-            if !inner.core.phase.is_teardown() {
-                let (stop, panic) = teardown::collect_parcels(inner);
-                if stop {
-                    inner.end(FirstCause::Exit);
-                }
-                panic.go_on();
-            }
+    if inner.unclaimed(Cqe { user_data, result, flags }) && !inner.core.phase.is_teardown() {
+        let (stop, panic) = teardown::collect_parcels(inner);
+        if stop {
+            inner.end(FirstCause::Exit);
         }
-        // SAFETY: this is called with the completion that was popped last, at once.
-        Unclaimed::Ends(cqe) => unsafe { inner.core.queue.put_back(cqe) },
+        panic.go_on();
     }
 }
 
@@ -153,6 +146,8 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
         }
         Found::Other => match settle(core, slab, cqe.user_data, cqe.result, cqe.flags) {
             Settled::Silent => return,
+            // SAFETY: the completion that was popped last is settled here, at once.
+            Settled::Plain(cqe) => return unsafe { core.queue.put_back(cqe) },
             // No request is plain or calm any more when this begins.
             Settled::Told(completion, data, _) if core.phase.is_teardown() => {
                 return tear_down(this.inner, operation, tag, glue.teardown_error, completion, data);

@@ -20,6 +20,8 @@ const F_MORE: u32 = 1 << 1;
 pub(crate) enum Settled<D> {
     /// Nothing: it was no completion of a request in flight, or nobody is to know.
     Silent,
+    /// That of a request which is a plain one from here on, and has ended with this.
+    Plain(Cqe),
     /// If the data is lent, there is [`more`](Completion::more) to come, and the stream goes on if it is
     /// returned. If not, the request is over and its slot free.
     Told(Completion, D, Option<Lent>),
@@ -99,7 +101,14 @@ pub(crate) fn settle<D>(
     result: i32,
     flags: u32,
 ) -> Settled<D> {
-    let cqe = Cqe { user_data, result, flags };
+    let mut cqe = Cqe { user_data, result, flags };
+    if let Some(timed) = UserData::timed(user_data) {
+        match settle_timer(core, slab, timed, cqe) {
+            Timed::Plain(cqe) => return Settled::Plain(cqe),
+            Timed::Ends(ended) => cqe = ended,
+            Timed::Noted => return Settled::Silent,
+        }
+    }
     let Some(mut slot) = slab.find(cqe.user_data) else {
         core.count_foreign(&cqe);
         return Settled::Silent;
@@ -240,25 +249,25 @@ pub(crate) fn is_not_over<D>(slab: &mut Slab<D>, cancel: u64) -> Option<u64> {
 }
 
 /// What comes of the completion of a timer.
-pub(crate) enum Timed {
-    /// There is no such timer.
-    Foreign,
-    /// Its request has not completed yet.
+enum Timed {
+    /// There is no such timer, or its request has not completed yet.
     Noted,
     /// Its request has, as this says, and ends with it.
     Ends(Cqe),
+    /// As that, and there is nothing else to it: it is a plain one from here on.
+    Plain(Cqe),
 }
 
-/// Settles the completion of a request's timer.
-pub(crate) fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, timer: Cqe) -> Timed {
-    let Some(mut slot) = slab.at(UserData::slot(timer.user_data)) else { return Timed::Foreign };
-    let user_data = slot.user_data();
-    if UserData::of_timer(user_data) != timer.user_data {
-        return Timed::Foreign;
-    }
+/// Settles the completion of the timer of a request.
+fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, timer: Cqe) -> Timed {
+    let Some(mut slot) = slab.find(user_data) else {
+        core.count_foreign(&timer);
+        return Timed::Noted;
+    };
     let facts = &mut slot.meta().facts;
-    if !facts.flags.contains(Flags::TIMED) {
-        return Timed::Foreign;
+    if !facts.flags.contains(Flags::TIMED) || facts.flags.contains(Flags::IN_CHAIN) {
+        core.count_foreign(&timer);
+        return Timed::Noted;
     }
     core.settled = true;
     facts.flags.remove(Flags::TIMED);
@@ -275,13 +284,11 @@ pub(crate) fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, timer: Cqe) -
         core.half_ended -= 1;
         // As it was posted; of a zero-copy send, what was posted first is all that is told.
         let Held { result, flags } = facts.held;
-        // Mostly there is nothing else to it now.
-        if let Some(brief) = facts.brief()
-            && !core.phase.is_teardown()
-        {
-            slot.make_plain(brief);
-        }
-        return Timed::Ends(Cqe { user_data, result, flags: flags & !F_MORE });
+        let ended = Cqe { user_data, result, flags: flags & !F_MORE };
+        return match facts.brief() {
+            Some(brief) if !core.phase.is_teardown() && slot.make_plain(brief) => Timed::Plain(ended),
+            _ => Timed::Ends(ended),
+        };
     }
     // The kernel has found the request, and cancelled it; or that was over first, or what came before it has failed.
     // If not, it has not found it where it could be cancelled; or it has never set the timer, because it could not take

@@ -105,9 +105,6 @@ struct Slot<D, M: Meta> {
     value: UnsafeCell<MaybeUninit<D>>,
 }
 
-/// "No slot", as an index.
-const NONE: u32 = u32::MAX;
-
 /// See the [module documentation](self).
 pub(crate) struct Slab<D, M: Meta> {
     tag: u8,
@@ -171,8 +168,7 @@ impl<D, M: Meta> Slab<D, M> {
 
     /// Bounds the number of slots, before the first is used.
     pub(crate) fn set_limit(&mut self, limit: u32) {
-        // One index is not a slot.
-        self.limit = limit.min(NONE - 1);
+        self.limit = limit.min(UserData::SLOTS);
     }
 
     /// How many slots are not free: counts them.
@@ -260,7 +256,10 @@ impl<D, M: Meta> Slab<D, M> {
         if index >= self.made {
             return None;
         }
-        let chunk = *self.chunks.get((index >> Self::CHUNK_SHIFT) as usize)?;
+        let chunk = match index < Self::CHUNK {
+            true => self.first,
+            false => *self.chunks.get((index >> Self::CHUNK_SHIFT) as usize)?,
+        };
         // SAFETY: the offset is below `CHUNK`, so it stays inside the allocation.
         Some(unsafe { chunk.add((index & (Self::CHUNK - 1)) as usize) })
     }
@@ -278,6 +277,9 @@ impl<D, M: Meta> Slab<D, M> {
     #[cold]
     #[inline(never)]
     fn named_beyond(&self, name: u64, user_data: u64) -> Option<NonNull<Slot<D, M>>> {
+        if UserData::slot(user_data) < Self::CHUNK {
+            return None;
+        }
         self.slot(UserData::slot(user_data)).filter(|slot| Self::name(*slot) == name)
     }
 
@@ -473,7 +475,12 @@ impl<D, M: Meta> Slab<D, M> {
     /// The slot of the request with this `user_data`, if there is one.
     #[inline]
     pub(crate) fn find(&mut self, user_data: u64) -> Option<Occupied<'_, D, M>> {
-        self.at(UserData::slot(user_data)).filter(|occupied| occupied.user_data == user_data)
+        let slot = self.slot(UserData::slot(user_data))?;
+        // SAFETY: all headers of a chunk are initialised, and are only changed through `&mut self`.
+        let Header { name, state, .. } = unsafe { &(*slot.as_ptr()).header };
+        // A free slot has the name of its next request.
+        let is_there = *name == user_data || *name == !user_data && *state != State::Free;
+        is_there.then_some(Occupied { slab: self, slot, user_data })
     }
 
     /// The slot with this index, if it is not free.
@@ -769,15 +776,17 @@ impl<D, M: Meta> Occupied<'_, D, M> {
         unsafe { &mut header.kept.meta }
     }
 
-    /// From here on, this is all that is remembered of the request, if its value is here.
-    pub(crate) fn make_plain(mut self, brief: M::Brief) {
-        if self.state() == State::Live {
+    /// From here on, this is all that is remembered of the request: if its value is here.
+    pub(crate) fn make_plain(mut self, brief: M::Brief) -> bool {
+        let is_live = self.state() == State::Live;
+        if is_live {
             let user_data = self.user_data;
             let header = self.header();
             header.kept.brief = brief;
             header.state = State::Free;
             header.name = user_data;
         }
+        is_live
     }
 
     /// Frees the slot and returns its value, if it was here.

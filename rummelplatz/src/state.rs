@@ -10,7 +10,6 @@ use crate::core::Core;
 use crate::error::Stuck;
 use crate::lifecycle::Teardown;
 use crate::queue::Cqe;
-use crate::settle::Timed;
 use crate::shape::{Ring, operation_name, slab_of};
 use crate::user_data::UserData;
 use crate::warning::{OnWarn, Warning};
@@ -49,15 +48,6 @@ pub(crate) enum FirstCause<R: Ring> {
     Api(io::Error),
 }
 
-/// What comes of a completion that no operation claims.
-pub(crate) enum Unclaimed {
-    Nothing,
-    /// Another thread woke the ring.
-    Wakes,
-    /// It was that of a timer, whose request has completed before: this is to be delivered instead.
-    Ends(Cqe),
-}
-
 impl<R: Ring> Inner<R> {
     /// Has the present run end. The loop looks for a cause when no completion is known of: none is from here on.
     pub(crate) fn end(&mut self, cause: FirstCause<R>) {
@@ -65,29 +55,20 @@ impl<R: Ring> Inner<R> {
         self.core.queue.look_again();
     }
 
-    /// Deals with a completion that no operation claims.
-    pub(crate) fn unclaimed(&mut self, cqe: Cqe) -> Unclaimed {
+    /// Deals with a completion that no operation claims. True if another thread woke the ring.
+    pub(crate) fn unclaimed(&mut self, cqe: Cqe) -> bool {
         let Inner { core, slabs, .. } = self;
-        if let Some(tag) = UserData::cancelled_tag(cqe.user_data) {
-            core.count_unclaimed();
-            core.count_answer();
-            let was_not_found = matches!(cqe.result.wrapping_neg(), libc::ENOENT | libc::EALREADY);
-            if was_not_found
-                && let Some(slab) = slab_of::<R>(slabs, tag)
-                && let Some(user_data) = slab.is_not_over(cqe.user_data)
-            {
-                core.cancel_later(user_data);
-            }
-            return Unclaimed::Nothing;
-        }
-        let timed = UserData::timed_tag(cqe.user_data).and_then(|tag| slab_of::<R>(slabs, tag));
-        let timed = timed.map_or(Timed::Foreign, |slab| slab.settle_timer(core, cqe));
-        if let Timed::Ends(cqe) = timed {
-            return Unclaimed::Ends(cqe);
-        }
         core.count_unclaimed();
-        let wakes = matches!(timed, Timed::Foreign) && core.unclaimed(cqe);
-        if wakes { Unclaimed::Wakes } else { Unclaimed::Nothing }
+        let Some(tag) = UserData::cancelled_tag(cqe.user_data) else { return core.unclaimed(cqe) };
+        core.count_answer();
+        let was_not_found = matches!(cqe.result.wrapping_neg(), libc::ENOENT | libc::EALREADY);
+        if was_not_found
+            && let Some(slab) = slab_of::<R>(slabs, tag)
+            && let Some(user_data) = slab.is_not_over(cqe.user_data)
+        {
+            core.cancel_later(user_data);
+        }
+        false
     }
 
     /// Counts a warning and tells of it.

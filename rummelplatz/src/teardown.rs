@@ -14,7 +14,7 @@ use crate::mutant;
 use crate::panics::FirstPanic;
 use crate::queue::{Cqe, Entered, Patience};
 use crate::shape::{Ring, look_at_slab, operation_name, slab_of};
-use crate::state::{Ending, FirstCause, Inner, Unclaimed};
+use crate::state::{Ending, FirstCause, Inner};
 use crate::user_data::UserData;
 
 /// Whom completions go to.
@@ -50,9 +50,7 @@ impl<R: Ring> Nobody<'_, R> {
         let Inner { core, slabs, .. } = &mut *self.inner;
         let tag = UserData::tag(cqe.user_data);
         let Some(slab) = slab_of::<R>(slabs, tag) else {
-            if let Unclaimed::Ends(cqe) = self.inner.unclaimed(cqe) {
-                self.discard(cqe);
-            }
+            self.inner.unclaimed(cqe);
             return;
         };
         // The slot is settled before the data is dropped, so a panic leaves nothing half done.

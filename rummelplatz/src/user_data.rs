@@ -6,10 +6,10 @@
 //! ```
 //!
 //! * **tag** names the operation. Tag 0 is the kernel's and the ring's own traffic: a plain
-//!   `user_data(0)` is ignored, [`Control`] says what the others are. `#[ring]` gives out 1 to 250. The last two are
-//!   those of the [cancels](UserData::of_cancel) of requests, and of the [timers](UserData::of_timer) of those with a
-//!   deadline.
-//! * **slot** is the index in the slab of that operation.
+//!   `user_data(0)` is ignored, [`Control`] says what the others are. `#[ring]` gives out 1 to 250. One of the others is
+//!   that of the [cancels](UserData::of_cancel) of requests.
+//! * **slot** is the index in the slab of that operation. Its highest bit says that it is not the request in that slot
+//!   which is meant, but the [timer](UserData::of_timer) of its deadline.
 //! * **generation** is counted up whenever the slot is used again. It lies on top, so that the carry of
 //!   a count that comes round falls off the end, where one instruction sees it.
 //!
@@ -56,37 +56,35 @@ impl UserData {
         bits.overflowing_add(step)
     }
 
-    /// The tag of cancels.
-    const CANCEL: u8 = u8::MAX - 1;
-    /// The tag of timers.
-    const TIMER: u8 = u8::MAX;
-    const SHORT_GENERATION_SHIFT: u32 = Self::GENERATION_SHIFT + 8;
-
-    /// The name of something that goes with a request: its slot, its tag where a generation begins, and as much of that
-    /// as is left.
-    const fn beside(bits: u64, tag: u8) -> u64 {
-        let generation = Self::generation(bits) << Self::SHORT_GENERATION_SHIFT;
-        let of_request = (Self::tag(bits) as u64) << Self::GENERATION_SHIFT;
-        generation | of_request | (Self::slot(bits) as u64) << Self::SLOT_SHIFT | tag as u64
-    }
+    /// How many slots there can be. (Twice as many would leave no bit for timers.)
+    pub(crate) const SLOTS: u32 = 1 << 31;
+    const TIMER: u64 = (Self::SLOTS as u64) << Self::SLOT_SHIFT;
 
     /// The name of the timer of a request, which completes before its slot is used again.
+    #[inline(always)]
     pub(crate) const fn of_timer(bits: u64) -> u64 {
-        Self::beside(bits, Self::TIMER)
+        bits | Self::TIMER
     }
 
-    /// The name of a cancel of a request. The kernel answers when it takes it in, so its slot can't have come round by
-    /// then.
-    pub(crate) const fn of_cancel(bits: u64) -> u64 {
-        Self::beside(bits, Self::CANCEL)
-    }
-
-    /// The tag of the request whose timer has this name, if it is that of one.
-    pub(crate) const fn timed_tag(bits: u64) -> Option<u8> {
-        match Self::tag(bits) {
-            Self::TIMER => Some((bits >> Self::GENERATION_SHIFT) as u8),
-            _ => None,
+    /// The request whose timer has this name, if it is that of one.
+    #[inline(always)]
+    pub(crate) const fn timed(bits: u64) -> Option<u64> {
+        match bits & Self::TIMER {
+            0 => None,
+            _ => Some(bits & !Self::TIMER),
         }
+    }
+
+    /// The tag of cancels.
+    const CANCEL: u8 = u8::MAX - 1;
+    const SHORT_GENERATION_SHIFT: u32 = Self::GENERATION_SHIFT + 8;
+
+    /// The name of a cancel of a request: its slot, its tag where a generation begins, and as much of that as is left.
+    /// The kernel answers when it takes it in, so its slot can't have come round by then.
+    pub(crate) const fn of_cancel(bits: u64) -> u64 {
+        let generation = Self::generation(bits) << Self::SHORT_GENERATION_SHIFT;
+        let of_request = (Self::tag(bits) as u64) << Self::GENERATION_SHIFT;
+        generation | of_request | (Self::slot(bits) as u64) << Self::SLOT_SHIFT | Self::CANCEL as u64
     }
 
     /// The tag of the request whose cancel has this name, if it is that of one.
@@ -176,16 +174,16 @@ mod tests {
     fn timers_and_cancels_name_their_requests() {
         for tag in [1, 250] {
             for generation in [0, 1, 0xffff, LAST] {
-                for slot in [0, 1, u32::MAX] {
+                for slot in [0, 1, UserData::SLOTS - 1] {
                     let bits = UserData::pack(tag, generation, slot);
                     let timer = UserData::of_timer(bits);
-                    assert_eq!(UserData::timed_tag(timer), Some(tag));
-                    assert_eq!(UserData::slot(timer), slot);
-                    assert_eq!(UserData::timed_tag(bits), None, "a request is none");
+                    assert_eq!(UserData::timed(timer), Some(bits));
+                    assert_eq!(UserData::tag(timer), tag, "it is looked at by the same operation");
+                    assert!(UserData::slot(timer) >= UserData::SLOTS, "and is that of no slot");
+                    assert_eq!(UserData::timed(bits), None, "a request is none");
                     let cancel = UserData::of_cancel(bits);
                     assert_eq!(UserData::cancelled_tag(cancel), Some(tag));
                     assert_eq!(UserData::slot(cancel), slot);
-                    assert_eq!([cancel, timer].map(UserData::timed_tag), [None, Some(tag)]);
                     assert_eq!([bits, timer].map(UserData::cancelled_tag), [None; 2]);
                     let (next, _) = UserData::step(bits, UserData::STEP);
                     assert_ne!(UserData::of_timer(next), timer, "nor is it that of the next");

@@ -23,9 +23,9 @@ impl Aside {
     pub(crate) fn set_time(&mut self, time: Timespec) -> u64 {
         if let Aside::Time(place) = self {
             *place = time;
-        } else {
-            *self = Aside::Time(time);
+            return (&raw const *place).expose_provenance() as u64;
         }
+        *self = Aside::Time(time);
         self.settle()
     }
 

@@ -1085,11 +1085,16 @@ fn is_possible(kind: Kind, result: i32) -> bool {
     }
 }
 
+/// What the name of a timer has and that of its request has not.
+const TIMER: u64 = 1 << 39;
+
 /// The name of the timer of a request.
 pub(crate) fn timer_of(name: u64) -> u64 {
-    let [tag, slot @ .., low, middle, _] = name.to_le_bytes();
-    let [one, two, three, four] = slot;
-    u64::from_le_bytes([u8::MAX, one, two, three, four, tag, low, middle])
+    name | TIMER
+}
+
+fn is_timer(name: u64) -> bool {
+    name & TIMER != 0
 }
 
 /// Whether that is the name of something of the ring's own, such as a cancel.
@@ -1222,7 +1227,7 @@ impl Inner {
                     self.expected.strangers += 1;
                 }
                 if of_ours {
-                    if user_data as u8 == u8::MAX {
+                    if is_timer(user_data) {
                         self.owned.remove(&user_data);
                         self.timers.insert(user_data, result);
                         return;
