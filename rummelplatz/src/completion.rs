@@ -5,11 +5,10 @@ use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::Arc;
 
 use io_uring::cqueue;
 
-use crate::buffers::{Buffer, BufferPool, Buffers, Shared};
+use crate::buffers::{Buffer, BufferPool, Buffers, Lender};
 use crate::facts::{Facts, Yields};
 use crate::request::Datagram;
 
@@ -29,7 +28,7 @@ pub struct Completion {
 union Carried {
     descriptor: RawFd,
     /// The pool of the buffer whose number is in the flags, and of those that come after it in a bundle.
-    pool: ManuallyDrop<Arc<Shared>>,
+    pool: Lender,
 }
 
 /// `res` and `flags` of the completion queue entry, as the kernel posted them.
@@ -118,7 +117,7 @@ impl Drop for Completion {
 /// # Safety
 ///
 /// The pool is registered with the ring that calls this.
-unsafe fn hold(yields: Yields, pool: &BufferPool, id: u16, result: i32) -> Option<(Arc<Shared>, i32)> {
+unsafe fn hold(yields: Yields, pool: &BufferPool, id: u16, result: i32) -> Option<(Lender, i32)> {
     if yields == Yields::Datagram {
         let bytes = if result < 0 { result } else { (result - OVERHEAD).max(0) };
         // SAFETY: the caller's promise.
@@ -148,7 +147,7 @@ unsafe fn release(kind: Kind, carried: MaybeUninit<Carried>) {
         drop(unsafe { OwnedFd::from_raw_fd(carried.descriptor) });
     } else {
         // SAFETY: what is not a descriptor is a buffer of this pool, or several, held for the completion.
-        drop(unsafe { Buffers::of(ManuallyDrop::into_inner(carried.pool), kind.buffer(), 0) });
+        drop(unsafe { Buffers::of(carried.pool, kind.buffer(), 0) });
     }
 }
 
@@ -240,9 +239,9 @@ impl Completion {
 
     /// From here on this owns the buffer of this pool that is named in its flags, and those that come after it.
     #[inline(always)]
-    fn carry_buffer(&mut self, pool: Arc<Shared>) {
+    fn carry_buffer(&mut self, pool: Lender) {
         self.kind = self.kind.with(Kind::CARRIES);
-        self.carried = MaybeUninit::new(Carried { pool: ManuallyDrop::new(pool) });
+        self.carried = MaybeUninit::new(Carried { pool });
     }
 
     /// From here on this, which yields one, owns the descriptor.
@@ -477,18 +476,18 @@ impl Completion {
     ///
     /// Something is carried, and it is no descriptor.
     #[inline(always)]
-    unsafe fn into_carried_pool(self) -> (Arc<Shared>, u16) {
+    unsafe fn into_carried_pool(self) -> (Lender, u16) {
         // It is moved out, and there is nothing else to be dropped.
         let this = ManuallyDrop::new(self);
         // SAFETY: what is carried and is no descriptor is in a pool; `this` is not used again.
-        let pool = unsafe { ManuallyDrop::into_inner(ptr::read(&this.carried).assume_init().pool) };
+        let pool = unsafe { this.carried.assume_init_ref().pool };
         (pool, this.kind.buffer())
     }
 
     /// Of one that carries a datagram: whether there is a sender's address or a byte.
     fn is_from_somebody(&self) -> bool {
         // SAFETY: a datagram is carried, so there is a pool; neither this copy of it nor what is made of it is dropped.
-        let pool = unsafe { ManuallyDrop::into_inner(ptr::read(&self.carried).assume_init().pool) };
+        let pool = unsafe { self.carried.assume_init_ref().pool };
         // SAFETY: the buffer was held for this completion, which keeps it.
         let buffer = unsafe { Buffer::of(pool, self.kind.buffer(), OVERHEAD as u32) };
         let datagram = ManuallyDrop::new(Datagram::in_buffer(buffer));
@@ -594,7 +593,7 @@ mod tests {
 
     #[test]
     fn a_buffer_comes_out_once_or_goes_back() {
-        let pool = BufferPool::new(3, 8).unwrap();
+        let pool = BufferPool::registered(3, 8);
         let facts = Facts { yields: Yields::Buffer, ..Facts::new(0) };
         // `IORING_CQE_F_BUFFER`, and the number.
         let flags = 2 << 16 | 1;
@@ -618,9 +617,7 @@ mod tests {
 
     /// A pool of four buffers that a ring has registered, and what makes completions that name its second one.
     fn completing(size: u32, yields: Yields) -> (BufferPool, impl Fn(i32) -> Completion) {
-        let pool = BufferPool::new(4, size).unwrap();
-        let waker = crate::waker::Waker::new().unwrap();
-        pool.register(1, 0, waker, |_, _| Ok(())).unwrap();
+        let pool = BufferPool::registered(4, size);
         let (facts, registered) = (Facts { yields, ..Facts::new(0) }, pool.clone());
         // SAFETY: there are no descriptors here, and the pool is this test's.
         (pool, move |result| unsafe { Completion::new(&facts, Some(&registered), result, 1 << 16 | 1) })

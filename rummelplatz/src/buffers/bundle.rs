@@ -2,9 +2,8 @@
 
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::Arc;
 
-use super::{Buffer, BufferPool, Shared};
+use super::{Buffer, BufferPool, Lender};
 
 /// Bytes that were received, in one buffer or more of a [`BufferPool`](crate::BufferPool): an iterator over these.
 ///
@@ -12,7 +11,7 @@ use super::{Buffer, BufferPool, Shared};
 /// of a stream there is none.
 pub struct Buffers {
     /// The next one to come, and how many bytes are in it and those after it.
-    rest: Option<(Arc<Shared>, u16)>,
+    rest: Option<(Lender, u16)>,
     bytes: u32,
 }
 
@@ -26,7 +25,7 @@ impl BufferPool {
     /// # Safety
     ///
     /// As of [`hold`](Self::hold).
-    pub(crate) unsafe fn hold_bundle(&self, first: u16, bytes: u32) -> Option<(Arc<Shared>, u32)> {
+    pub(crate) unsafe fn hold_bundle(&self, first: u16, bytes: u32) -> Option<(Lender, u32)> {
         let shared = &self.shared;
         let state = shared.state.lock();
         let mut last = shared.whereabouts.get(usize::from(first))?;
@@ -51,9 +50,9 @@ impl BufferPool {
         let bytes = bytes.min((count - 1).saturating_mul(shared.size).saturating_add(in_first));
         if count > 1 && in_first < shared.size {
             // SAFETY: they were held above, and nobody has them yet.
-            unsafe { pack(shared, first, in_first, bytes) };
+            unsafe { pack(self.lender(), first, in_first, bytes) };
         }
-        Some((Arc::clone(shared), bytes))
+        Some((self.lender(), bytes))
     }
 }
 
@@ -68,7 +67,7 @@ impl BufferPool {
 ///
 /// They are held as those of one bundle, so many bytes, and belong to the caller.
 #[cold]
-unsafe fn pack(shared: &Arc<Shared>, first: u16, in_first: u32, bytes: u32) {
+unsafe fn pack(shared: Lender, first: u16, in_first: u32, bytes: u32) {
     let whereabouts = |id: u16| shared.whereabouts.get(usize::from(id));
     let ids: Vec<u16> = std::iter::successors(Some(first), |id| whereabouts(*id)?.next()).collect();
     let memory = |id: u16, length: u32| {
@@ -89,7 +88,7 @@ unsafe fn pack(shared: &Arc<Shared>, first: u16, in_first: u32, bytes: u32) {
             before.hold();
         }
         // SAFETY: it is held, and a part of nothing else any more.
-        drop(unsafe { Buffer::of(Arc::clone(shared), last, 0) });
+        drop(unsafe { Buffer::of(shared, last, 0) });
     }
     for (id, part) in ids.iter().zip(parts) {
         memory(*id, part.len() as u32).copy_from_slice(part);
@@ -107,7 +106,7 @@ impl Buffers {
     /// # Safety
     ///
     /// [`BufferPool::hold_bundle`] has returned this pool and so many bytes for it, and this is done once.
-    pub(crate) unsafe fn of(pool: Arc<Shared>, first: u16, bytes: u32) -> Buffers {
+    pub(crate) unsafe fn of(pool: Lender, first: u16, bytes: u32) -> Buffers {
         Buffers { rest: Some((pool, first)), bytes }
     }
 
@@ -136,7 +135,7 @@ impl Iterator for Buffers {
         if let Some(this) = pool.whereabouts.get(usize::from(id))
             && let Some(next) = this.next()
         {
-            self.rest = Some((Arc::clone(&pool), next));
+            self.rest = Some((pool, next));
             // It is alone from here on, also if it is made `Buffers` again.
             this.hold();
         }
@@ -162,18 +161,15 @@ impl fmt::Debug for Buffers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::waker::Waker;
     use std::panic::{RefUnwindSafe, UnwindSafe};
     use std::sync::atomic::Ordering;
     use std::sync::mpsc::{Receiver, channel};
 
     const SIZE: u32 = 4;
 
-    /// A pool that a ring has registered: its buffers are offered by their numbers.
+    /// Its buffers are offered by their numbers.
     fn pool(count: u16) -> BufferPool {
-        let pool = BufferPool::new(count, SIZE).unwrap();
-        pool.register(1, 0, Waker::new().unwrap(), |_, _| Ok(())).unwrap();
-        pool
+        BufferPool::registered(count, SIZE)
     }
 
     fn one(pool: &BufferPool, id: u16) -> Buffer {
@@ -378,6 +374,7 @@ mod tests {
         let pool = pool(2);
         let buffers = bundle(&pool, 0, 5).unwrap();
         assert_eq!(format!("{buffers:?}"), "Buffers { byte_count: 5, .. }");
+        pool.unregister();
         drop(pool);
         assert_eq!(buffers.map(|buffer| buffer.len()).sum::<usize>(), 5, "they outlive their pool");
     }

@@ -1,7 +1,6 @@
 //! A lock of our own: most of what std's would do is about panics, and none happens under it.
 
 use std::cell::UnsafeCell;
-use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::panic::RefUnwindSafe;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -43,16 +42,9 @@ impl<T> Locked<T> {
             return guard;
         }
         while self.lock.swap(AWAITED, Ordering::Acquire) != FREE {
-            futex(&self.lock, libc::FUTEX_WAIT, AWAITED);
+            futex(self.lock.as_ptr(), libc::FUTEX_WAIT, AWAITED);
         }
         Guard(self)
-    }
-
-    /// Wakes one who is asleep until it is free.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn wake(&self) {
-        futex(&self.lock, libc::FUTEX_WAKE, 1);
     }
 
     /// Whether somebody may be asleep until it is free.
@@ -63,26 +55,25 @@ impl<T> Locked<T> {
 }
 
 /// `futex(2)`. What it returns does not matter: who waits looks again, and whom to wake there is none.
-fn futex(lock: &AtomicU32, operation: libc::c_int, value: u32) {
+#[cold]
+#[inline(never)]
+fn futex(lock: *mut u32, operation: libc::c_int, value: u32) {
     let (operation, forever) = (operation | libc::FUTEX_PRIVATE_FLAG, std::ptr::null::<libc::timespec>());
-    // SAFETY: the word is aligned, and there for the time of the call; there is no other memory.
-    unsafe { libc::syscall(libc::SYS_futex, lock.as_ptr(), operation, value, forever) };
+    // SAFETY: the kernel only looks at the word, and says so if it is not there; there is no other memory.
+    unsafe { libc::syscall(libc::SYS_futex, lock, operation, value, forever) };
 }
 
-impl<'l, T> Guard<'l, T> {
-    /// Gives the lock back. True if somebody may be asleep until then, whom the caller has to wake.
-    #[inline(always)]
-    pub(super) fn leave(self) -> bool {
-        let Guard(locked) = *ManuallyDrop::new(self);
-        locked.lock.swap(FREE, Ordering::Release) == AWAITED
-    }
-}
-
+/// Gives the lock back, and wakes one who is asleep until then.
+///
+/// After that, nothing of it is touched: whoever has it next may be the last to need it. (To wake somebody takes only an
+/// address. If that is something else's by now, it wakes nobody, or somebody who looks again.)
 impl<T> Drop for Guard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        if Guard(self.0).leave() {
-            self.0.wake();
+        let lock = &self.0.lock;
+        let address = lock.as_ptr();
+        if lock.swap(FREE, Ordering::Release) == AWAITED {
+            futex(address, libc::FUTEX_WAKE, 1);
         }
     }
 }

@@ -6,9 +6,10 @@
 //!
 //! # How the unsafe code stays right
 //!
-//! * The memory belongs to the `Arc` that the pool, every [`Buffer`], and from registration until
-//!   `Finished` the ring's runtime hold. It is freed when the last of them is gone; a ring that is
-//!   abandoned keeps its share for ever.
+//! * The memory belongs to the `Arc` that the pool holds and, from registration until `Finished`, the ring's runtime; a
+//!   ring that is abandoned keeps its share for ever. A [`Buffer`] has none: buffers are made by the ring that has the
+//!   pool registered, and if some are held when it gives it back, all that are held have one share together, until the
+//!   last of them is given back ([`State::kept`]). So memory that somebody holds is there, and none is counted twice.
 //! * A buffer's bytes are touched by Rust only through the one [`Buffer`] that holds it. Its [`Whereabouts`] say
 //!   who has it: a number from a completion becomes a `Buffer` only if it was with the kernel, and
 //!   goes back to the kernel only from a `Buffer` that is dropped. The former is for the one ring that has
@@ -35,7 +36,7 @@ use crate::waker::Waker;
 mod bundle;
 mod lock;
 
-use lock::Locked;
+use lock::{Guard, Locked};
 
 pub use bundle::Buffers;
 
@@ -94,6 +95,8 @@ struct State {
     tail: u16,
     /// A stream of the ring waits for a buffer.
     awaited: bool,
+    /// What is held has a share of the `Arc`.
+    kept: bool,
     registration: Option<Registration>,
 }
 
@@ -182,7 +185,13 @@ impl BufferPool {
             mask: ring_entries - 1,
             whereabouts: (0..count).map(|_| Whereabouts::offered_at(0)).collect(),
             taken: AtomicU32::new(0),
-            state: Locked::new(State { returned: 0, tail: 0, awaited: false, registration: None }),
+            state: Locked::new(State {
+                returned: 0,
+                tail: 0,
+                awaited: false,
+                kept: false,
+                registration: None,
+            }),
         };
         Ok(BufferPool { shared: Arc::new(shared) })
     }
@@ -242,6 +251,9 @@ impl BufferPool {
         let mut state = self.shared.state.lock();
         state.registration = None;
         state.awaited = false;
+        if self.shared.held_count(&state) > 0 && !std::mem::replace(&mut state.kept, true) {
+            std::mem::forget(Arc::clone(&self.shared));
+        }
     }
 
     /// Holds the buffer that a completion names, for a [`Buffer`] to be made of it.
@@ -250,14 +262,20 @@ impl BufferPool {
     ///
     /// # Safety
     ///
-    /// The pool is registered with the caller's ring: so nobody else does this at the same time.
+    /// The pool is registered with the caller's ring, which keeps it until it is not: so nobody else does this at the same
+    /// time.
     #[inline(always)]
-    pub(crate) unsafe fn hold(&self, id: u16) -> Option<Arc<Shared>> {
+    pub(crate) unsafe fn hold(&self, id: u16) -> Option<Lender> {
         let whereabouts = self.shared.whereabouts.get(usize::from(id))?;
         whereabouts.offered()?;
         whereabouts.hold();
         self.shared.count_taken(1);
-        Some(Arc::clone(&self.shared))
+        Some(self.lender())
+    }
+
+    /// The pool, for a buffer that is held now.
+    fn lender(&self) -> Lender {
+        Lender(NonNull::from(&*self.shared))
     }
 
     /// How many buffers were ever taken, if nobody holds one now; wraps.
@@ -347,50 +365,74 @@ impl Shared {
         tail.store(state.tail, Ordering::Release);
     }
 
-    /// Takes a buffer back from its holder, and what that had of the pool.
-    ///
-    /// What is unusual is done elsewhere, with all that is left: so that nothing needs to be kept for after
-    /// a call.
-    #[inline(never)]
-    fn give_back(self: Arc<Self>, id: u16) {
-        let Some(mut state) = self.state.try_lock() else { return self.give_back_slowly(id) };
-        self.take_in(&mut state, id);
-        let is_awaited = state.awaited;
-        if state.leave() || is_awaited {
-            self.wake();
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn give_back_slowly(self: Arc<Self>, id: u16) {
-        let mut state = self.state.lock();
-        self.take_in(&mut state, id);
-        let is_awaited = state.awaited;
-        drop(state);
-        if is_awaited {
-            self.wake();
-        }
-    }
-
     #[inline(always)]
     fn take_in(&self, state: &mut State, id: u16) {
         state.returned = state.returned.wrapping_add(1);
         // Also if no ring has registered the pool: nobody reads it then, and who registers it begins anew.
         self.offer(state, id);
     }
+}
 
-    /// Wakes who waits for the lock, and the ring, if one of its streams waits for a buffer.
+/// The pool of a buffer that is held, for whoever holds it: good until that is given back.
+#[derive(Clone, Copy)]
+pub(crate) struct Lender(NonNull<Shared>);
+
+// SAFETY: it is a reference to what may be shared between threads, as this asserts.
+unsafe impl Send for Lender where Shared: Sync {}
+// SAFETY: as above.
+unsafe impl Sync for Lender where Shared: Sync {}
+
+impl Deref for Lender {
+    type Target = Shared;
+
+    #[inline(always)]
+    fn deref(&self) -> &Shared {
+        // SAFETY: the buffer is held, and what is held keeps its pool (see the module's documentation).
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Lender {
+    /// Takes a buffer back from its holder.
+    ///
+    /// Nothing of the pool is touched once the lock is left: somebody else may give back the last buffer then, and the
+    /// ring its registration. What is unusual is done elsewhere, with all that is left: so that nothing needs to be kept
+    /// for after a call.
+    #[inline(never)]
+    fn give_back(self, id: u16) {
+        let Some(mut state) = self.state.try_lock() else { return self.give_back_slowly(id) };
+        self.take_in(&mut state, id);
+        match state.awaited | state.kept {
+            false => drop(state),
+            true => self.look_after(state),
+        }
+    }
+
     #[cold]
     #[inline(never)]
-    fn wake(self: Arc<Self>) {
-        self.state.wake();
+    fn give_back_slowly(self, id: u16) {
         let mut state = self.state.lock();
-        if state.awaited
+        self.take_in(&mut state, id);
+        self.look_after(state);
+    }
+
+    /// Wakes the ring, if one of its streams waits for a buffer; and gives up the share of what is held, if nothing is.
+    #[cold]
+    #[inline(never)]
+    fn look_after(self, mut state: Guard<'_, State>) {
+        if std::mem::take(&mut state.awaited)
             && let Some(registration) = &state.registration
         {
             registration.waker.wake();
-            state.awaited = false;
+        }
+        let was_last = state.kept && self.held_count(&state) == 0;
+        if was_last {
+            state.kept = false;
+        }
+        drop(state);
+        if was_last {
+            // SAFETY: `unregister` has forgotten this share, once, which nobody needs any more.
+            unsafe { Arc::decrement_strong_count(self.0.as_ptr()) };
         }
     }
 }
@@ -404,7 +446,7 @@ impl Shared {
 /// At the end of a stream the buffer is empty.
 pub struct Buffer {
     /// `None` for the empty buffer that takes no memory of a pool.
-    pool: Option<Arc<Shared>>,
+    pool: Option<Lender>,
     length: u32,
     /// The number, plus one: so there is a value to spare, where an enum that has a buffer keeps its tag.
     place: NonZeroU32,
@@ -424,7 +466,7 @@ impl Buffer {
     ///
     /// [`BufferPool::hold`] has returned this pool for it, and this is done once.
     #[inline(always)]
-    pub(crate) unsafe fn of(pool: Arc<Shared>, id: u16, length: u32) -> Buffer {
+    pub(crate) unsafe fn of(pool: Lender, id: u16, length: u32) -> Buffer {
         let length = length.min(pool.size);
         Buffer { pool: Some(pool), length, place: NonZeroU32::MIN.saturating_add(id.into()) }
     }
@@ -449,8 +491,8 @@ impl Deref for Buffer {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: the memory is initialised (it was zeroed), held by this buffer alone, and lives as
-        // long as the `Arc` in `self`; an empty buffer has no bytes.
+        // SAFETY: the memory is initialised (it was zeroed), held by this buffer alone, and there for as long as it is; an
+        // empty buffer has no bytes.
         unsafe { self.bytes().as_ref() }
     }
 }
@@ -500,6 +542,16 @@ fn invalid(message: String) -> io::Error {
 }
 
 #[cfg(test)]
+impl BufferPool {
+    /// One that the ring with the number 1 has registered.
+    pub(crate) fn registered(count: u16, size: u32) -> BufferPool {
+        let pool = BufferPool::new(count, size).unwrap();
+        pool.register(1, 0, Waker::new().unwrap(), |_, _| Ok(())).unwrap();
+        pool
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -522,7 +574,7 @@ mod tests {
 
     #[test]
     fn a_number_becomes_a_buffer_once() {
-        let pool = BufferPool::new(2, 16).unwrap();
+        let pool = BufferPool::registered(2, 16);
         let mut buffer = take(&pool, 1, 100).unwrap();
         assert_eq!(buffer.len(), 16, "no longer than it is");
         buffer.copy_from_slice(&[7; 16]);
@@ -537,7 +589,7 @@ mod tests {
     #[test]
     fn a_buffer_that_many_threads_hand_on_is_held_by_one() {
         const ROUNDS: u64 = if cfg!(miri) { 200 } else { 20_000 };
-        let pool = BufferPool::new(3, 8).unwrap();
+        let pool = BufferPool::registered(3, 8);
         let work = |buffers: Receiver<Buffer>| {
             for (round, mut buffer) in (0u64..).zip(buffers) {
                 let mine = round.to_ne_bytes();
@@ -572,9 +624,8 @@ mod tests {
 
     #[test]
     fn a_buffer_that_had_to_wait_for_the_lock_wakes_the_ring_all_the_same() {
-        let pool = BufferPool::new(1, 8).unwrap();
+        let pool = BufferPool::registered(1, 8);
         let held = take(&pool, 0, 8);
-        pool.register(1, 0, Waker::new().unwrap(), |_, _| Ok(())).unwrap();
         assert!(!pool.wait(), "the only one is held");
         let guard = pool.shared.state.lock();
         std::thread::scope(|scope| {
@@ -582,8 +633,7 @@ mod tests {
             while !pool.shared.state.is_awaited() {
                 std::thread::yield_now();
             }
-            assert!(guard.leave(), "somebody is asleep");
-            pool.shared.state.wake();
+            drop(guard);
         });
         assert!(!pool.shared.state.lock().awaited, "which is forgotten when the ring was woken");
         assert_eq!(pool.available(), 1);
@@ -597,16 +647,56 @@ mod tests {
         goes_anywhere::<crate::Completion>();
     }
 
+    /// How many shares there are in the memory of a pool.
+    fn shares(pool: &BufferPool) -> usize {
+        Arc::strong_count(&pool.shared)
+    }
+
     #[test]
-    fn a_buffer_outlives_its_pool() {
-        let buffer = take(&BufferPool::new(1, 8).unwrap(), 0, 8).unwrap();
-        assert_eq!(*buffer, [0; 8]);
+    fn what_is_held_keeps_the_memory_of_a_pool_that_no_ring_has_any_more() {
+        let pool = BufferPool::registered(3, 8);
+        let held = [0, 1].map(|id| take(&pool, id, 8).unwrap());
+        assert_eq!(shares(&pool), 1);
+        pool.unregister();
+        assert_eq!(shares(&pool), 2, "both together have one");
+        // Another ring, while they are held.
+        pool.register(2, 0, Waker::new().unwrap(), |_, _| Ok(())).unwrap();
+        let third = take(&pool, 2, 8).unwrap();
+        pool.unregister();
+        assert_eq!(shares(&pool), 2);
+        let [mut first, second] = held;
+        drop(second);
+        drop(third);
+        assert_eq!((shares(&pool), pool.available()), (2, 2));
+        let weak = Arc::downgrade(&pool.shared);
+        drop(pool);
+        first.copy_from_slice(&[7; 8]);
+        let sent = std::thread::spawn(move || assert_eq!(*first, [7; 8]));
+        sent.join().unwrap();
+        assert_eq!(weak.strong_count(), 0, "the last one has given it up");
+    }
+
+    #[test]
+    fn a_pool_that_is_given_back_whole_has_no_share_left_over() {
+        let pool = BufferPool::registered(2, 8);
+        drop(take(&pool, 0, 8));
+        pool.unregister();
+        assert_eq!(shares(&pool), 1);
+        pool.register(2, 0, Waker::new().unwrap(), |_, _| Ok(())).unwrap();
+        let held = take(&pool, 0, 8);
+        pool.unregister();
+        pool.register(3, 0, Waker::new().unwrap(), |_, _| Ok(())).unwrap();
+        drop(held);
+        assert_eq!(shares(&pool), 1, "given up while another ring has it");
+        pool.unregister();
+        assert_eq!(shares(&pool), 1);
     }
 
     #[test]
     fn only_one_ring_has_a_pool() {
-        let pool = BufferPool::new(3, 8).unwrap();
+        let pool = BufferPool::registered(3, 8);
         let held = take(&pool, 1, 8);
+        pool.unregister();
         let waker = Waker::new().unwrap();
         pool.register(1, 0, waker.clone(), |_, entries| {
             assert_eq!(entries, 4, "a power of two");

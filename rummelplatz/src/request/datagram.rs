@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn it_is_its_bytes_and_says_whom_it_is_from() {
-        let pool = BufferPool::new(1, 64).unwrap();
+        let pool = BufferPool::registered(1, 64);
         for address in ["127.0.0.1:7777", "[fe80::1%3]:80"] {
             let address: SocketAddr = address.parse().unwrap();
             let name = raw(address);
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn what_is_from_nobody_or_elsewhere_has_no_peer() {
-        let pool = BufferPool::new(1, 64).unwrap();
+        let pool = BufferPool::registered(1, 64);
         let nobody = received(&pool, [0; 4], &[], b"");
         assert_eq!((nobody.peer(), nobody.has_sender(), nobody.len()), (None, false, 0));
         drop(nobody);
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn what_was_too_long_says_so() {
-        let pool = BufferPool::new(1, 50).unwrap();
+        let pool = BufferPool::registered(1, 50);
         let truncated = libc::MSG_TRUNC as u32;
         for (flags, is_truncated) in [(truncated, true), (truncated | 1, true), (1, false), (0, false)] {
             let datagram = received(&pool, [0, 0, 9, flags], &[], b"xy");
