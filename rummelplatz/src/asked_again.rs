@@ -10,13 +10,14 @@ use std::time::Duration;
 
 /// See the [module documentation](self).
 pub(crate) struct AskedAgain {
-    /// Those that wait for the end of the pause.
+    /// Those that wait for the end of a pause.
     waiting: BTreeSet<u64>,
     /// Those that were asked for at the end of the last pause.
     last: BTreeSet<u64>,
+    /// How long the next pause is.
     pause: Duration,
-    /// Somebody sees to it that the pause ends.
-    is_pausing: bool,
+    /// When pauses end that somebody sees to: each of them before those that began earlier.
+    ends: Vec<Duration>,
 }
 
 impl AskedAgain {
@@ -29,30 +30,45 @@ impl AskedAgain {
             waiting: BTreeSet::new(),
             last: BTreeSet::new(),
             pause: Self::SHORTEST,
-            is_pausing: false,
+            ends: Vec::new(),
         }
     }
 
-    /// A cancel has not found this request. Returns how long the pause is that begins with it, if one does.
-    pub(crate) fn not_found(&mut self, user_data: u64) -> Option<Duration> {
+    /// A cancel has not found this request. Returns how long the pause is that begins with it, if none ends by then.
+    pub(crate) fn not_found(&mut self, user_data: u64, now: Duration) -> Option<Duration> {
         self.waiting.insert(user_data);
         if !self.last.contains(&user_data) {
+            // It does not wait as long as others that are never found.
             self.pause = Self::SHORTEST;
         }
-        (!std::mem::replace(&mut self.is_pausing, true)).then_some(self.pause)
+        self.ends.retain(|end| *end > now);
+        let end = now + self.pause;
+        let begins = self.ends.last().is_none_or(|next| *next > end);
+        begins.then(|| {
+            self.ends.push(end);
+            self.pause
+        })
     }
 
-    /// The pause is over: what is to be asked for now.
+    /// A pause is over: what is to be asked for now.
     pub(crate) fn end_of_pause(&mut self) -> Vec<u64> {
-        self.is_pausing = false;
+        if self.waiting.is_empty() {
+            // Another pause, which ended just before, was for all of them.
+            return Vec::new();
+        }
         self.pause = (self.pause * 2).min(Self::LONGEST);
         self.last = std::mem::take(&mut self.waiting);
         self.last.iter().copied().collect()
     }
 
-    /// Nobody is asked for any more; a pause ends as it would.
+    /// Nobody is asked for any more.
     pub(crate) fn forget(&mut self) {
         self.waiting.clear();
+    }
+
+    /// Nobody sees to the end of pauses any more.
+    pub(crate) fn forget_pauses(&mut self) {
+        self.ends.clear();
     }
 }
 
@@ -60,30 +76,56 @@ impl AskedAgain {
 mod tests {
     use super::*;
 
-    fn milliseconds(pause: Option<Duration>) -> Option<u128> {
-        pause.map(|pause| pause.as_millis())
+    const fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
     }
 
     #[test]
     fn pauses_grow_for_what_is_never_found() {
-        let mut again = AskedAgain::new();
-        for pause in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 512] {
-            assert_eq!(milliseconds(again.not_found(7)), Some(pause));
-            assert_eq!(again.not_found(7), None, "once");
+        let (mut again, mut now) = (AskedAgain::new(), ms(3));
+        for pause in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 512].map(ms) {
+            assert_eq!(again.not_found(7, now), Some(pause));
+            assert_eq!(again.not_found(7, now), None, "once");
+            now += pause;
             assert_eq!(again.end_of_pause(), [7]);
         }
-        assert_eq!(milliseconds(again.not_found(8)), Some(1), "that is another one");
-        assert_eq!(again.not_found(7), None);
-        assert_eq!(again.end_of_pause(), [7, 8]);
         assert!(again.end_of_pause().is_empty());
+    }
+
+    #[test]
+    fn who_is_new_does_not_wait_for_the_end_of_a_long_pause() {
+        let mut again = AskedAgain::new();
+        let mut now = ms(0);
+        for pause in [1, 2, 4, 8, 16].map(ms) {
+            assert_eq!(again.not_found(7, now), Some(pause));
+            now += pause;
+            again.end_of_pause();
+        }
+        assert_eq!(again.not_found(7, now), Some(ms(32)));
+        // The same pause serves both from here on, until it would end after that one.
+        for pause in [1, 2, 4, 8].map(ms) {
+            assert_eq!(again.not_found(8, now), Some(pause));
+            assert_eq!(again.not_found(9, now), None, "it ends with that");
+            now += pause;
+            let asked = again.end_of_pause();
+            assert!(asked.contains(&8) && asked.contains(&9));
+        }
+        assert_eq!(now, ms(31 + 15));
+        assert_eq!(again.not_found(8, now), Some(ms(16)));
+        now += ms(16);
+        again.end_of_pause();
+        assert_eq!(again.not_found(8, now), None, "{:?}", again.ends);
     }
 
     #[test]
     fn what_is_forgotten_is_not_asked_for() {
         let mut again = AskedAgain::new();
-        assert!(again.not_found(7).is_some());
+        assert!(again.not_found(7, ms(0)).is_some());
         again.forget();
-        assert_eq!(again.not_found(8), None, "the pause goes on");
+        assert_eq!(again.not_found(8, ms(0)), None, "the pause goes on");
         assert_eq!(again.end_of_pause(), [8]);
+        assert!(again.not_found(8, ms(1)).is_some());
+        again.forget_pauses();
+        assert!(again.not_found(8, ms(1)).is_some(), "nobody would see to it");
     }
 }

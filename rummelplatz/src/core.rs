@@ -408,9 +408,7 @@ impl Core {
                 Some(Control::Cancel) => self.count_answer(),
                 // The next run needs it.
                 Some(Control::Wake) => wake = Some(placed),
-                Some(Control::Again) => {
-                    self.asked_again.end_of_pause();
-                }
+                Some(Control::Again) => self.asked_again.forget_pauses(),
                 Some(Control::Untracked) | None => {}
             }
         }
@@ -692,7 +690,7 @@ impl Core {
         if self.phase.is_teardown() || mutant::is("a cancel is not repeated") {
             return;
         }
-        if let Some(pause) = self.asked_again.not_found(user_data) {
+        if let Some(pause) = self.asked_again.not_found(user_data, self.queue.now()) {
             self.push_control(Placed::alarm(pause, Control::Again as u64));
         }
     }
