@@ -207,8 +207,11 @@ pub(crate) trait AnySlab {
     fn is_not_over(&mut self, cancel: u64) -> Option<u64>;
     /// Goes on with a stream that waited for a buffer.
     fn unpark(&mut self, core: &mut Core, user_data: u64);
-    /// Takes in data that another thread sent. False if it is not of the right type or is refused.
-    fn receive(&mut self, core: &mut Core, data: Box<dyn Any + Send>) -> bool;
+    /// Makes room for one more request. False if there are as many as may be.
+    fn make_room(&mut self) -> bool;
+    /// Takes in data that another thread sent, for which there is room. (If it is not of the right type, it is dropped,
+    /// which may panic.)
+    fn receive(&mut self, core: &mut Core, data: Box<dyn Any + Send>);
 }
 
 impl<D: 'static> AnySlab for Slab<D> {
@@ -279,14 +282,14 @@ impl<D: 'static> AnySlab for Slab<D> {
         }
     }
 
-    fn receive(&mut self, core: &mut Core, data: Box<dyn Any + Send>) -> bool {
-        let Ok(data) = data.downcast::<D>() else { return false };
-        if self.reserve().is_err() {
-            return false;
-        }
+    fn make_room(&mut self) -> bool {
+        self.reserve().is_ok()
+    }
+
+    fn receive(&mut self, core: &mut Core, data: Box<dyn Any + Send>) {
+        let Ok(data) = data.downcast::<D>() else { return };
         let user_data = request::place_message(self, *data, core.terms(Flags::EMPTY));
         core.count();
         core.end_without_kernel(user_data, 0);
-        true
     }
 }

@@ -18,7 +18,7 @@ use crate::error::SubmitError;
 use crate::eventfd::Eventfd;
 use crate::facts::Flags;
 use crate::fixed::{FixedBuffers, FixedFile};
-use crate::inbox::Shared;
+use crate::inbox::{Overdue, Shared};
 use crate::lifecycle::Phase;
 use crate::mutant;
 use crate::queue::{Cqe, Entered, Kernel as _, Patience, Uring};
@@ -44,6 +44,8 @@ pub(crate) struct Core {
     insistent: Vec<u64>,
     /// Requests that no cancel has found yet.
     asked_again: AskedAgain,
+    /// What was sent to operations that have no room for it.
+    pub(crate) overdue: Overdue,
     pub(crate) phase: Phase,
     /// What every request that is accepted now is marked with: whether it is late.
     pub(crate) mark: Flags,
@@ -97,7 +99,6 @@ pub(crate) struct Counters {
     pub(crate) warnings: u64,
     pub(crate) returned_late: u64,
     pub(crate) detached_failed: u64,
-    pub(crate) undelivered: u64,
 }
 
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
@@ -124,6 +125,7 @@ impl Core {
             parked: Vec::new(),
             insistent: Vec::new(),
             asked_again: AskedAgain::new(),
+            overdue: Overdue::default(),
             phase: Phase::Idle,
             mark: Flags::EMPTY,
             closed,
@@ -367,11 +369,12 @@ impl Core {
         }
     }
 
-    /// Opens the queue for requests that need no further thought: nothing waits, and they are neither
-    /// refused nor marked.
+    /// Opens the queue for requests that need no further thought, and the loop need have none after they have ended:
+    /// nothing waits, and they are neither refused nor marked.
     #[inline]
-    fn refresh(&mut self) {
-        self.queue.set_open(self.closed.is_none() && self.backlog.is_empty() && self.mark.is_empty());
+    pub(crate) fn refresh(&mut self) {
+        let nothing_waits = self.backlog.is_empty() && self.overdue.operations() == 0;
+        self.queue.set_open(self.closed.is_none() && nothing_waits && self.mark.is_empty());
     }
 
     /// Marks all requests that are accepted from here on.

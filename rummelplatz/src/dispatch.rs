@@ -7,6 +7,7 @@ use std::fmt;
 use crate::any_slab::{give_up, resume};
 use crate::completion::Completion;
 use crate::operation::{ControlFlow, RingOperation};
+use crate::parcels;
 use crate::parts::Round;
 use crate::queue::Cqe;
 use crate::runtime::Runtime;
@@ -17,7 +18,6 @@ use crate::state::{FirstCause, Inner};
 use crate::submission::{release, release_slowly};
 use crate::submitter::Submitter;
 use crate::tag::Tag;
-use crate::teardown;
 
 /// A completion on its way to the operation that its tag names.
 pub struct Delivery<'r, R: Ring> {
@@ -76,7 +76,7 @@ pub fn unclaimed<R: Ring>(delivery: Delivery<'_, R>) {
 #[inline(never)]
 fn belongs_to_nobody<R: Ring>(inner: &mut Inner<R>, user_data: u64, result: i32, flags: u32) {
     if inner.unclaimed(Cqe { user_data, result, flags }) && !inner.core.phase.is_teardown() {
-        let (stop, panic) = teardown::collect_parcels(inner);
+        let (stop, panic) = parcels::collect(inner);
         if stop {
             inner.end(FirstCause::Exit);
         }

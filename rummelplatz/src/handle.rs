@@ -51,9 +51,9 @@ impl<R: Ring> RingHandle<R> {
     ///
     /// Wakes the ring if it waits. Data sent before the ring first runs is kept until it does.
     ///
-    /// `Ok` says that it is on its way, and not that it arrives: if its operation then has as many requests in flight as
-    /// the [`request_limit`](crate::Builder::request_limit) allows, it is dropped, and counted in
-    /// [`undelivered`](crate::Stats::undelivered).
+    /// While its operation has as many requests in flight as the [`request_limit`](crate::Builder::request_limit) allows,
+    /// it waits, in order, and is counted in [`undelivered`](crate::Stats::undelivered). If the ring is torn down
+    /// meanwhile, it goes to [`on_teardown_completion`](crate::RingOperation::on_teardown_completion).
     ///
     /// # Errors
     ///

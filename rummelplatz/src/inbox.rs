@@ -1,7 +1,7 @@
 //! What a ring and its handles share: what was sent and not looked at yet.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::waker::Waker;
@@ -27,6 +27,48 @@ struct Inbox {
 pub(crate) struct Parcel {
     pub(crate) tag: u8,
     pub(crate) data: Box<dyn Any + Send>,
+}
+
+/// Parcels that have found no room, in order, by the tag of their operation: of each there is one at least.
+#[derive(Default)]
+pub(crate) struct Overdue(BTreeMap<u8, VecDeque<Parcel>>);
+
+impl Overdue {
+    /// How many operations there are parcels for.
+    #[inline]
+    pub(crate) fn operations(&self) -> usize {
+        self.0.len()
+    }
+
+    /// How many parcels there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.values().map(VecDeque::len).sum()
+    }
+
+    pub(crate) fn tags(&self) -> Vec<u8> {
+        self.0.keys().copied().collect()
+    }
+
+    pub(crate) fn has(&self, tag: u8) -> bool {
+        self.0.contains_key(&tag)
+    }
+
+    pub(crate) fn push(&mut self, parcel: Parcel) {
+        self.0.entry(parcel.tag).or_default().push_back(parcel);
+    }
+
+    pub(crate) fn pop(&mut self, tag: u8) -> Option<Parcel> {
+        let parcels = self.0.get_mut(&tag)?;
+        let parcel = parcels.pop_front();
+        if parcels.is_empty() {
+            self.0.remove(&tag);
+        }
+        parcel
+    }
+
+    pub(crate) fn into_parcels(self) -> impl Iterator<Item = Parcel> {
+        self.0.into_values().flatten()
+    }
 }
 
 impl Shared {

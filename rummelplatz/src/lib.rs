@@ -203,6 +203,7 @@ mod lifecycle;
 mod mutant;
 mod operation;
 mod panics;
+mod parcels;
 mod parts;
 #[allow(missing_docs, reason = "for generated code")]
 mod probe;

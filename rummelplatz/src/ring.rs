@@ -9,6 +9,7 @@ use crate::error::SubmitError;
 use crate::handle::RingHandle;
 use crate::lifecycle::Phase;
 use crate::operation::RingOperation;
+use crate::parcels;
 use crate::parts::{RingParts, Round};
 use crate::queue::{Entered, Patience};
 use crate::ring_error::{Cause, RingError};
@@ -195,7 +196,7 @@ fn begin<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     let this = inner(ring);
     this.core.phase = Phase::Running;
     // What was sent before, and came with a wake-up that was seen by an earlier run.
-    let (stop, panic) = teardown::collect_parcels(this);
+    let (stop, panic) = parcels::collect(this);
     match set_up {
         Err(error) => teardown::begin(this, FirstCause::Setup(error)),
         Ok(()) if stop => teardown::begin(this, FirstCause::Exit),
@@ -213,6 +214,7 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     let this = inner(ring);
     this.core.move_backlog_on();
     unpark(this);
+    parcels::deliver_overdue(this);
     let core = &mut this.core;
     if core.in_flight == 0 && may_wait && core.is_idle() && !core.shared.may_be_woken() {
         return end(ring, FirstCause::Exit);
@@ -244,6 +246,7 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
 fn before_waiting<R: RingParts>(ring: &mut R, progress: Progress) -> Progress {
     let inner = inner(ring);
     unpark(inner);
+    parcels::deliver_overdue(inner);
     let core = &mut inner.core;
     // An error is met again by the next turn.
     let entered = if core.queued() > 0 { core.enter(Patience::Submit) } else { Ok(Entered::Done) };
@@ -412,7 +415,7 @@ pub fn stats<R: RingParts>(ring: &R) -> Stats {
         warnings: core.counters.warnings,
         returned_late: core.counters.returned_late,
         detached_failed: core.counters.detached_failed,
-        undelivered: core.counters.undelivered,
+        undelivered: core.overdue.len() as u64,
         operations: operations.collect(),
     }
 }

@@ -20,8 +20,8 @@ pub struct Stats {
     pub returned_late: u64,
     /// Detached requests that ended with an error.
     pub detached_failed: u64,
-    /// Data from [`send`](crate::RingHandle::send) that was dropped, because its operation has as many
-    /// requests in flight as it may.
+    /// How much of what was [sent](crate::RingHandle::send) waits because its operation has as many requests in flight as
+    /// the [`request_limit`](crate::Builder::request_limit) allows.
     pub undelivered: u64,
     pub(crate) operations: Vec<OperationStats>,
 }

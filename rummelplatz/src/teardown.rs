@@ -12,6 +12,7 @@ use crate::facts::{Facts, Flags};
 use crate::lifecycle::{Event, Limits, Phase, Step, Teardown, View};
 use crate::mutant;
 use crate::panics::FirstPanic;
+use crate::parcels;
 use crate::queue::{Cqe, Entered, Patience};
 use crate::shape::{Ring, look_at_slab, operation_name, slab_of};
 use crate::state::{Ending, FirstCause, Inner};
@@ -87,7 +88,7 @@ fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Lim
     let core = &mut inner.core;
     // In this order, so that nothing is sent in between and lost.
     core.shared.set_open(false);
-    let (_, panic) = collect_parcels(inner);
+    let (_, panic) = parcels::collect(inner);
     let core = &mut inner.core;
     // What the kernel does not have ends here, as if it had been cancelled.
     core.forget_parked();
@@ -109,25 +110,10 @@ fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Lim
     panic
 }
 
-/// Moves what other threads have sent to the slabs. Whether they want the ring to stop; and the panic of what had no
-/// room and was dropped, for the caller to go on with when all else is in order.
-pub(crate) fn collect_parcels<R: Ring>(inner: &mut Inner<R>) -> (bool, FirstPanic) {
-    let (parcels, stop) = inner.core.shared.collect();
-    let Inner { core, slabs, .. } = inner;
-    let mut panic = FirstPanic::none();
-    for parcel in parcels {
-        let slab = slab_of::<R>(slabs, parcel.tag);
-        let received = panic.catch(|| slab.is_some_and(|slab| slab.receive(core, parcel.data)));
-        if received != Some(true) && !mutant::is("what is lost is not counted") {
-            core.counters.undelivered += 1;
-        }
-    }
-    (stop, panic)
-}
-
 /// Makes one step of a teardown that has begun.
 pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) -> Progress {
     let inner = audience.inner();
+    parcels::deliver_overdue(inner);
     let Inner { core, ending: Some(ending), .. } = inner else { return Progress::Finished };
     let view = View {
         elapsed: core.queue.now().saturating_sub(ending.began),
@@ -332,7 +318,8 @@ pub(crate) fn end_for_good<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
     core.shared.set_open(false);
     let (parcels, _) = core.shared.collect();
     let mut panic = end_requests(inner);
-    for parcel in parcels {
+    let overdue = std::mem::take(&mut inner.core.overdue).into_parcels();
+    for parcel in overdue.chain(parcels) {
         panic.catch(|| drop(parcel));
     }
     panic

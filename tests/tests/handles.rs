@@ -1,11 +1,12 @@
 //! Handles: how other threads send to a ring, keep it waiting, and stop it.
 
+use std::io::{PipeReader, PipeWriter, Write};
 use std::num::NonZeroU32;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use rummelplatz::{ControlFlow, RingHandle, SendError, request};
+use rummelplatz::{ControlFlow, Request, RingHandle, SendError, request};
 use rummelplatz_tests::{
     Bench, BenchSubmitter, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome, watched,
 };
@@ -255,26 +256,137 @@ fn a_handler_may_send_to_its_own_ring() {
     });
 }
 
+/// A ring whose operations may have so many requests, and that logs the numbers of its data: of the handlers, and of those
+/// of the teardown.
+fn limited(limit: u32, told: &Log<u32>, torn_down: &Log<u32>) -> Bench<Blocked> {
+    let (first, second) = (told.clone(), told.clone());
+    let script = |told: Log<u32>| {
+        let torn_down = torn_down.clone();
+        Script::new()
+            .on_completion(move |_, data: Blocked, _| {
+                told.push(*data.number);
+                (ControlFlow::Continue, None)
+            })
+            .on_teardown(move |_, data: Blocked, _| {
+                torn_down.push(*data.number);
+                Ok(())
+            })
+    };
+    let builder = Bench::builder(script(first), script(second));
+    builder.request_limit(NonZeroU32::new(limit).unwrap()).build().unwrap()
+}
+
+/// A number, and for a request that waits, what it waits for.
+struct Blocked {
+    number: Tracked<u32>,
+    reader: Option<PipeReader>,
+    byte: [u8; 1],
+}
+
+impl Blocked {
+    fn message(ledger: &Ledger, number: u32) -> Blocked {
+        Blocked { number: ledger.issue(number), reader: None, byte: [0] }
+    }
+
+    fn read(&mut self) -> Request<'_> {
+        match &self.reader {
+            Some(reader) => request::read(reader, &mut self.byte),
+            None => request::nop(),
+        }
+    }
+}
+
+/// The first operation is busy until something is written.
+fn occupy(ring: &mut Bench<Blocked>, ledger: &Ledger, number: u32) -> PipeWriter {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let data = Blocked { reader: Some(reader), ..Blocked::message(ledger, number) };
+    ring.submitter(Bench::FIRST).submit(data, Blocked::read).unwrap();
+    writer
+}
+
 #[test]
-fn what_does_not_fit_the_limit_is_dropped_and_counted() {
+fn what_does_not_fit_the_limit_waits_for_room() {
     watched(|| {
-        let (ledger, log) = (Ledger::new(), Log::new());
-        let seen = log.clone();
-        let script = Script::new().on_completion(move |_, data: Tracked<u32>, _| {
-            seen.push(*data);
-            (ControlFlow::Continue, None)
-        });
-        let mut ring =
-            Bench::builder(script, Script::new()).request_limit(NonZeroU32::new(2).unwrap()).build().unwrap();
+        let (ledger, told) = (Ledger::new(), Log::new());
+        let mut ring = limited(2, &told, &Log::new());
         let handle = ring.handle();
         for number in 0..5 {
-            handle.send(Bench::FIRST, ledger.issue(number)).unwrap();
+            handle.send(Bench::FIRST, Blocked::message(&ledger, number)).unwrap();
         }
         drop(handle);
         ring.run().unwrap();
-        assert_eq!(log.take(), [0, 1]);
-        assert_eq!((ring.stats().undelivered, ring.stats().in_flight), (3, 0));
+        assert_eq!(told.take(), [0, 1, 2, 3, 4]);
+        assert_eq!((ring.stats().undelivered, ring.stats().in_flight), (0, 0));
         ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn what_waits_for_room_is_counted_and_holds_up_nobody_else() {
+    watched(|| {
+        let (ledger, told) = (Ledger::new(), Log::new());
+        let mut ring = limited(1, &told, &Log::new());
+        let mut writer = occupy(&mut ring, &ledger, 0);
+        ring.turn().unwrap();
+        let handle = ring.handle();
+        for number in 1..4 {
+            handle.send(Bench::FIRST, Blocked::message(&ledger, number)).unwrap();
+        }
+        handle.send(Bench::SECOND, Blocked::message(&ledger, 10)).unwrap();
+        while told.is_empty() {
+            ring.turn().unwrap();
+        }
+        assert_eq!(told.take(), [10], "the other operation has room");
+        assert_eq!((ring.stats().undelivered, ring.stats().in_flight), (3, 1));
+        handle.send(Bench::FIRST, Blocked::message(&ledger, 4)).unwrap();
+        writer.write_all(b"x").unwrap();
+        drop(handle);
+        ring.run().unwrap();
+        assert_eq!(told.take(), [0, 1, 2, 3, 4], "what was sent later comes behind them");
+        assert_eq!((ring.stats().undelivered, ring.stats().in_flight), (0, 0));
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn what_waits_for_room_when_the_ring_ends_is_told_of_in_its_teardown() {
+    watched(|| {
+        let (ledger, told, torn_down) = (Ledger::new(), Log::new(), Log::new());
+        let mut ring = limited(1, &told, &torn_down);
+        let writer = occupy(&mut ring, &ledger, 0);
+        let handle = ring.handle();
+        for number in 1..4 {
+            handle.send(Bench::FIRST, Blocked::message(&ledger, number)).unwrap();
+        }
+        while ring.stats().undelivered < 3 {
+            ring.turn().unwrap();
+        }
+        handle.stop();
+        ring.run().unwrap();
+        assert!(told.is_empty());
+        assert_eq!(torn_down.take(), [0, 1, 2, 3]);
+        assert_eq!((ring.stats().undelivered, ring.stats().in_flight), (0, 0));
+        ledger.assert_all_dropped_once();
+        drop(writer);
+    });
+}
+
+#[test]
+fn what_waits_for_room_is_dropped_with_its_ring() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let mut ring = limited(1, &Log::new(), &Log::new());
+        let writer = occupy(&mut ring, &ledger, 0);
+        let handle = ring.handle();
+        for number in 1..4 {
+            handle.send(Bench::FIRST, Blocked::message(&ledger, number)).unwrap();
+        }
+        while ring.stats().undelivered < 3 {
+            ring.turn().unwrap();
+        }
+        drop(ring);
+        ledger.assert_all_dropped_once();
+        drop(writer);
     });
 }
 

@@ -33,7 +33,7 @@ const MUTANTS: &[&str] = &[
     "a cancel leaves no mark",
     "hopeless though a buffer is held",
     "the grace begins anew with each wait",
-    "what is lost is not counted",
+    "what finds no room is lost",
     "pools stay registered",
     "the stuck have no opcode",
     "one request more than may be",

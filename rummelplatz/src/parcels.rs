@@ -1,0 +1,52 @@
+//! What other threads have sent, on its way from the inbox to the operations.
+//!
+//! An operation that has as many requests in flight as it may has no room for it: then it waits, in order, until one of
+//! them has ended. It waits in no other place than this, so nothing that was sent is lost.
+
+use crate::mutant;
+use crate::panics::FirstPanic;
+use crate::shape::{Ring, slab_of};
+use crate::state::Inner;
+
+/// Gives what other threads have sent to its operations, as far as they have room. Whether those threads want the ring to
+/// stop; and the panic of what no operation can take, for the caller to go on with when all else is in order.
+pub(crate) fn collect<R: Ring>(inner: &mut Inner<R>) -> (bool, FirstPanic) {
+    let (parcels, stop) = inner.core.shared.collect();
+    let mut panic = FirstPanic::none();
+    for parcel in parcels {
+        let Inner { core, slabs, .. } = &mut *inner;
+        let Some(slab) = slab_of::<R>(slabs, parcel.tag) else {
+            panic.catch(|| drop(parcel));
+            continue;
+        };
+        if !core.overdue.has(parcel.tag) && slab.make_room() {
+            panic.catch(|| slab.receive(core, parcel.data));
+        } else if !mutant::is("what finds no room is lost") {
+            core.overdue.push(parcel);
+        }
+    }
+    inner.core.refresh();
+    (stop, panic)
+}
+
+/// Gives what has found no room to its operations, as far as they have some now.
+#[inline]
+pub(crate) fn deliver_overdue<R: Ring>(inner: &mut Inner<R>) {
+    if inner.core.overdue.operations() > 0 {
+        deliver_some(inner);
+    }
+}
+
+#[cold]
+fn deliver_some<R: Ring>(inner: &mut Inner<R>) {
+    let Inner { core, slabs, .. } = inner;
+    for tag in core.overdue.tags() {
+        let Some(slab) = slab_of::<R>(slabs, tag) else { continue };
+        while slab.make_room()
+            && let Some(parcel) = core.overdue.pop(tag)
+        {
+            slab.receive(core, parcel.data);
+        }
+    }
+    core.refresh();
+}
