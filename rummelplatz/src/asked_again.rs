@@ -56,7 +56,9 @@ impl AskedAgain {
             // Another pause, which ended just before, was for all of them.
             return Vec::new();
         }
-        self.pause = (self.pause * 2).min(Self::LONGEST);
+        // Some were found, or have ended: those of a chain come one after the other.
+        let any_less = !self.last.is_subset(&self.waiting);
+        self.pause = if any_less { Self::SHORTEST } else { (self.pause * 2).min(Self::LONGEST) };
         self.last = std::mem::take(&mut self.waiting);
         self.last.iter().copied().collect()
     }
@@ -105,16 +107,26 @@ mod tests {
         // The same pause serves both from here on, until it would end after that one.
         for pause in [1, 2, 4, 8].map(ms) {
             assert_eq!(again.not_found(8, now), Some(pause));
-            assert_eq!(again.not_found(9, now), None, "it ends with that");
+            assert_eq!([7, 9].map(|number| again.not_found(number, now)), [None; 2], "it ends with that");
             now += pause;
-            let asked = again.end_of_pause();
-            assert!(asked.contains(&8) && asked.contains(&9));
+            assert_eq!(again.end_of_pause(), [7, 8, 9]);
         }
         assert_eq!(now, ms(31 + 15));
-        assert_eq!(again.not_found(8, now), Some(ms(16)));
+        assert_eq!([8, 7, 9].map(|number| again.not_found(number, now)), [Some(ms(16)), None, None]);
         now += ms(16);
         again.end_of_pause();
-        assert_eq!(again.not_found(8, now), None, "{:?}", again.ends);
+        assert_eq!(again.not_found(8, now), None, "that which began first ends before");
+    }
+
+    #[test]
+    fn pauses_stay_short_while_there_are_less_and_less() {
+        let (mut again, mut now) = (AskedAgain::new(), ms(0));
+        for left in (0..100).rev() {
+            let pauses: Vec<_> = (0..=left).filter_map(|number| again.not_found(number, now)).collect();
+            assert!(matches!(pauses[..], [pause] if pause <= ms(2)), "{pauses:?} for {left}");
+            now += pauses[0];
+            assert_eq!(again.end_of_pause().len() as u64, left + 1);
+        }
     }
 
     #[test]
