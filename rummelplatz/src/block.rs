@@ -7,6 +7,9 @@ use std::ptr::NonNull;
 /// A block of memory, freed when it is dropped.
 pub(crate) struct Block {
     start: NonNull<u8>,
+    bytes: usize,
+    /// What was allocated, in which it lies.
+    memory: NonNull<u8>,
     layout: Layout,
 }
 
@@ -26,10 +29,18 @@ impl Block {
         if bytes == 0 {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let layout = Layout::from_size_align(bytes, page_size()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        // Aligned by hand: allocators that are asked for pages write all the zeros, though most of what is large and new
+        // is zero already, and has no memory before it is touched.
+        let page = page_size();
+        let layout = bytes.checked_add(page - 1).and_then(|size| Layout::from_size_align(size, 1).ok());
+        let layout = layout.ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: the size is not zero.
-        let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) });
-        Ok(Block { start: start.ok_or(io::ErrorKind::OutOfMemory)?, layout })
+        let memory =
+            NonNull::new(unsafe { alloc::alloc_zeroed(layout) }).ok_or(io::ErrorKind::OutOfMemory)?;
+        let unaligned = memory.addr().get() % page;
+        // SAFETY: a page less one is more than that, and so much was added.
+        let start = unsafe { memory.add((page - unaligned) % page) };
+        Ok(Block { start, bytes, memory, layout })
     }
 
     #[inline(always)]
@@ -44,14 +55,14 @@ impl Block {
 
     /// How many bytes it has.
     pub(crate) fn bytes(&self) -> usize {
-        self.layout.size()
+        self.bytes
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
         // SAFETY: allocated in `zeroed` with this layout.
-        unsafe { alloc::dealloc(self.start.as_ptr(), self.layout) };
+        unsafe { alloc::dealloc(self.memory.as_ptr(), self.layout) };
     }
 }
 
