@@ -7,8 +7,7 @@
 //!
 //! * The pointers lead into the two maps, at offsets that the kernel gave (`struct io_uring_params`),
 //!   and the maps live as long as [`Mapped`].
-//! * In a process that was forked off, nothing is mapped (`MADV_DONTFORK`), and something else may be
-//!   in its place; so nothing is unmapped there.
+//! * In a process that was forked off, [other memory](super::forked) is in their place; nothing is unmapped there.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -18,8 +17,8 @@ use std::ptr::{self, NonNull};
 
 use io_uring::{IoUring, Parameters, cqueue, squeue};
 
-use super::Cqe;
 use super::memory::{Queues, Shared};
+use super::{Cqe, forked};
 
 /// An io_uring and its memory.
 pub(crate) struct Mapped {
@@ -184,17 +183,15 @@ impl Map {
         }
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let map = Map { start, length };
-        // SAFETY: the map was just made.
-        if unsafe { libc::madvise(start.as_ptr().cast(), length, libc::MADV_DONTFORK) } != 0 {
-            let error = io::Error::last_os_error();
-            map.unmap();
-            return Err(error);
-        }
+        // SAFETY: the map was just made, and is forgotten before it is unmapped.
+        let withheld = unsafe { forked::withhold(start, length) };
+        withheld.inspect_err(|_| map.unmap())?;
         Ok(map)
     }
 
     /// Unmaps it: by its owner, once, in the process that mapped it.
     fn unmap(&self) {
+        forked::forget(self.start);
         // SAFETY: the map is exactly this, and its owner does not use it any more.
         let result = unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
         debug_assert_eq!(result, 0);

@@ -13,6 +13,7 @@ use crate::eventfd::Eventfd;
 
 mod completions;
 mod entries;
+mod forked;
 mod mapped;
 mod memory;
 mod real;

@@ -397,6 +397,42 @@ fn e07_a_fork_in_a_handler_whose_child_does_something_else_changes_nothing() {
 }
 
 #[test]
+fn e07_a_submitter_that_was_there_before_the_fork_does_no_harm_in_the_child() {
+    in_child(|| {
+        let ledger = Ledger::new();
+        let issue = move |number| ledger.issue(number);
+        let script = Script::new().on_completion(move |completion, number: Tracked<u32>, mut submitter| {
+            assert!(completion.result().is_ok());
+            if *number == 0 {
+                in_fork(|| {
+                    submitter.submit(issue(9), |_| request::nop()).ok();
+                    submitter.to(Bench::SECOND).submit(issue(9), |_| request::nop()).ok();
+                });
+            }
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(4, script);
+        let mut submitter = ring.submitter(Bench::FIRST);
+        in_fork(|| {
+            // More than there is room for.
+            for _ in 0..20 {
+                submitter.submit(issue(9), |_| request::nop()).ok();
+            }
+        });
+        let mut chain = Some(submitter.chain());
+        in_fork(|| {
+            let mut chain = chain.take().unwrap();
+            chain.link(issue(9), |_| request::nop()).unwrap();
+            chain.submit(issue(9), |_| request::nop()).ok();
+        });
+        drop(chain);
+        submitter.submit(issue(0), |_| request::nop()).unwrap();
+        ring.run().unwrap();
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
 fn e08_nothing_of_a_ring_is_inherited() {
     in_child(|| {
         let inherited = || {
