@@ -106,7 +106,10 @@ impl FixedBuffers {
             let message = format!("fixed buffers have one byte to a gibibyte, not {count} times {size}");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        let (block, free) = (Block::zeroed(count as usize, size as usize)?, (0..count).rev().collect());
+        let block = Block::zeroed(count as usize, size as usize)?;
+        let mut free = Vec::new();
+        free.try_reserve_exact(count as usize).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        free.extend((0..count).rev());
         Ok(FixedBuffers {
             shared: Arc::new(Memory { place: Registered::nowhere(), block, size, free: Mutex::new(free) }),
         })

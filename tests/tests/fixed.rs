@@ -1,7 +1,7 @@
 //! Registered memory and files: what is read and written through them, whose they are, and when they are given back.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -321,6 +321,15 @@ fn a_ring_that_is_dropped_under_way_gives_all_of_it_back() {
             let mut next = Bench::with(4, Script::<()>::new());
             next.submitter(Bench::FIRST).register_buffers(&buffers).expect("it was given back");
         });
+    });
+}
+
+#[test]
+fn memory_that_there_is_not_is_refused() {
+    in_child(|| {
+        set_limit(libc::RLIMIT_AS, 3 << 30);
+        let error = FixedBuffers::new(1 << 30, 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfMemory);
     });
 }
 

@@ -287,6 +287,11 @@ fn a_datagram_says_where_it_came_from_and_goes_where_it_is_sent() {
             let mut answer = [0; 10];
             let (length, sender) = theirs.recv_from(&mut answer).unwrap();
             assert_eq!((&answer[..length], sender), (&b"long"[..], here));
+            // If there is none, there is no sender, either.
+            let (result, (ours, _, peer)) = once((ours, bytes, peer), |(socket, bytes, peer)| {
+                request::recv_from(socket, bytes, peer).deadline(Duration::from_millis(1))
+            });
+            assert_eq!((result, peer.address()), (Err(libc::ECANCELED), None));
             // Broadcasts must be asked for.
             let (result, _) = once(ours, |socket| {
                 request::send_to(socket, b"x", SocketAddr::from(([255, 255, 255, 255], 1)))
