@@ -140,8 +140,11 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
             return Progress::Moved;
         }
         Step::Flush => {
+            // No cancel finds a timer that has fired before task work has armed it again, which an enter does after it
+            // has submitted. So that is done first, and the cancels go out before the timers fire once more.
+            let armed = core.enter(Patience::ReapFor(Duration::ZERO));
             core.move_backlog();
-            match core.enter(Patience::Poll) {
+            match armed.and_then(|_| core.enter(Patience::Poll)) {
                 Ok(Entered::Busy) if may_wait && !core.is_busy() => core.enter(Patience::ReapFor(BUSY)),
                 entered => entered,
             }

@@ -54,6 +54,34 @@ fn ten_thousand_reads_in_flight_end() {
     });
 }
 
+#[test]
+fn timers_that_fire_faster_than_they_can_be_looked_at_end() {
+    watched(|| {
+        for is_dropped in [false, true] {
+            let ledger = Ledger::new();
+            let mut ticks = 0;
+            let script = Script::new().on_completion(move |_, data: Tracked<u32>, _| {
+                ticks += 1;
+                (
+                    if ticks == 600 && !is_dropped { ControlFlow::Exit } else { ControlFlow::Continue },
+                    Some(data),
+                )
+            });
+            let mut ring = Bench::with(64, script);
+            for number in 0..300 {
+                // As short as one may be.
+                let mut submitter = ring.submitter(Bench::FIRST);
+                submitter.stream(ledger.issue(number), |_| request::timeout_multi(Duration::ZERO)).unwrap();
+            }
+            match is_dropped {
+                false => ring.run().unwrap(),
+                true => drop((ring.turn().unwrap(), ring)),
+            }
+            ledger.assert_all_dropped_once();
+        }
+    });
+}
+
 // ---- zero-copy sends ------------------------------------------------------------------------------
 
 #[test]

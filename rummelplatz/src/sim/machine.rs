@@ -307,7 +307,7 @@ impl Machine {
         let (waits, time) = match patience {
             Patience::Submit | Patience::Poll => (false, None),
             Patience::Wait => (true, None),
-            Patience::WaitFor(time) | Patience::ReapFor(time) => (true, Some(time)),
+            Patience::WaitFor(time) | Patience::ReapFor(time) => (!time.is_zero(), Some(time)),
         };
         if waits && self.rng.roll(self.faults.silent) {
             return Err(Ok(()));

@@ -315,7 +315,7 @@ fn what_ends_a_run_and_what_its_teardown_abandons_are_both_told_of() {
 fn completions_of_strangers_neither_hurry_a_teardown_nor_hold_it_up() {
     let simulation = kernel(Faults { never: 1.0, ..Faults::none() });
     let does = Does::new(&[Kind::Sticks, Kind::Exits]);
-    let mut ring = ring(&simulation, 4, 4, does).deadline(Duration::from_millis(400)).build().unwrap();
+    let mut ring = ring(&simulation, 4, 4, does).deadline(Duration::from_millis(440)).build().unwrap();
     // One every three milliseconds, in the middle of the waits, which name a slot as it was or will be.
     let kernel = simulation.clone();
     simulation.on_idle(move || {
