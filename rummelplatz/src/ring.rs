@@ -250,6 +250,7 @@ fn before_waiting<R: RingParts>(ring: &mut R, progress: Progress) -> Progress {
     let core = &mut inner.core;
     // An error is met again by the next turn.
     let entered = if core.queued() > 0 { core.enter(Patience::Submit) } else { Ok(Entered::Done) };
+    core.queue.show_seen();
     // In this order: what comes after the reset signals again, what came before it is seen below.
     core.ready.reset();
     let status = match progress.status {
@@ -397,6 +398,10 @@ pub fn handle<R: RingParts>(ring: &mut R) -> RingHandle<R> {
     let core = &mut inner(ring).core;
     if !core.is_forked() {
         core.arm_wake();
+        if core.is_enabled() && core.is_owner() && core.queued() > 0 {
+            // Between turns, no other enter may come before somebody uses the handle. An error is met again by the next.
+            core.enter(Patience::Submit).ok();
+        }
     }
     RingHandle::new(&core.shared, true)
 }

@@ -336,10 +336,20 @@ fn end_requests<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
         _ if !core.is_enabled() => return discard_all(inner),
         _ if core.in_flight == 0 => finish(inner),
         _ if core.is_owner() => return end_silently(inner),
-        // The kernel takes cancels from the owner alone.
-        _ => abandon(inner, None),
+        _ => return leave_to_kernel(inner),
     }
     FirstPanic::none()
+}
+
+/// Ends the requests of a ring in a thread from which the kernel takes no cancels: those that it has are leaked.
+fn leave_to_kernel<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
+    let limits = inner.core.options.limits;
+    let panic = begin_within(inner, FirstCause::Exit, limits);
+    let mut nobody = Nobody { inner, panic };
+    give_up(&mut nobody, None);
+    let Nobody { inner, panic } = nobody;
+    inner.ending = None;
+    panic
 }
 
 /// Ends the requests of a ring that the kernel was never told of.

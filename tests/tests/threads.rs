@@ -176,6 +176,39 @@ fn a_ring_in_the_middle_of_turns_survives_a_visit_to_another_thread() {
 }
 
 #[test]
+fn what_the_kernel_never_had_is_dropped_with_its_ring_in_any_thread() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let mut ring = Bench::with(8, Script::<Tracked<u32>>::new());
+        ring.turn().unwrap();
+        ring.submitter(Bench::FIRST).post(ledger.issue(1)).unwrap();
+        let handle = ring.handle();
+        handle.send(Bench::FIRST, ledger.issue(2)).unwrap();
+        elsewhere(move || drop(ring));
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn a_pool_is_free_again_when_its_idle_ring_was_dropped_in_another_thread() {
+    watched(|| {
+        let pool = BufferPool::new(4, 64).unwrap();
+        let bench = || Bench::with(8, Script::<(TcpStream, BufferPool)>::new());
+        let receive = |ring: &mut Bench<(TcpStream, BufferPool)>| {
+            let (ours, theirs) = tcp_pair();
+            drop(theirs);
+            let data = (ours, pool.clone());
+            ring.submitter(Bench::FIRST).stream(data, |(socket, pool)| request::recv_multi(socket, pool))
+        };
+        let mut ring = bench();
+        receive(&mut ring).unwrap();
+        while !ring.turn().unwrap().is_idle() {}
+        elsewhere(move || drop(ring));
+        receive(&mut bench()).expect("no ring has it");
+    });
+}
+
+#[test]
 fn a_finished_ring_may_be_dropped_in_any_thread() {
     in_child(|| {
         let before = open_descriptors();

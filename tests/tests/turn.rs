@@ -549,6 +549,59 @@ fn an_idle_ring_is_woken_by_a_handle_and_does_not_keep_its_loop_busy() {
 }
 
 #[test]
+fn a_handle_that_is_taken_between_two_turns_wakes_the_ring() {
+    watched(|| {
+        let log = Log::new();
+        let messages = log.clone();
+        let script = Script::new().on_completion(move |_, data, _| {
+            messages.push(data);
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(8, script);
+        let outside = Loop::new(&ring);
+        ring.turn().unwrap();
+        let handle = ring.handle();
+        thread::spawn(move || handle.send(Bench::FIRST, 7).unwrap()).join().unwrap();
+        outside.drive(&mut ring, |_| log.len() == 1);
+        assert_eq!(log.take(), [7]);
+        ring.finish().unwrap();
+    });
+}
+
+#[test]
+fn a_turn_that_has_emptied_a_full_queue_leaves_room_for_what_comes_next() {
+    watched(|| {
+        for defer in [false, true] {
+            let log = Log::new();
+            let seen = log.clone();
+            let script = Script::new().on_completion(move |completion, _, _| {
+                seen.push(outcome(&completion));
+                (ControlFlow::Continue, None)
+            });
+            // Of 16 completions.
+            let builder = Bench::builder(script, Script::new()).entries(NonZeroU32::new(4).unwrap());
+            let mut ring = builder.defer_taskrun(defer).build().unwrap();
+            let mut writers = Vec::new();
+            for _ in 0..17 {
+                let (reader, writer) = pipe();
+                ring.submitter(Bench::FIRST).submit(Pipe { reader, bytes: [0; 16] }, Pipe::read).unwrap();
+                writers.push(std::fs::File::from(writer));
+            }
+            let outside = Loop::new(&ring);
+            outside.calm(&mut ring);
+            for writer in &mut writers[..16] {
+                writer.write_all(b"x").unwrap();
+            }
+            outside.drive(&mut ring, |_| log.len() == 16);
+            outside.calm(&mut ring);
+            writers[16].write_all(b"x").unwrap();
+            outside.drive(&mut ring, |_| log.len() == 17);
+            ring.finish().unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_raw_entry_that_nobody_tracks_leaves_the_descriptor_quiet() {
     watched(|| {
         let mut ring = Bench::<()>::with(8, Script::new());

@@ -12,6 +12,7 @@
 use std::io;
 use std::mem;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use io_uring::squeue;
@@ -299,6 +300,14 @@ impl Uring {
         self.completions.seen()
     }
 
+    /// Shows the kernel which completions were seen, when no enter does so next: what comes finds room then. What does not
+    /// is held back, of which an eventfd is told nothing.
+    pub(crate) fn show_seen(&mut self) {
+        self.queues.set_completions_seen(self.completions.seen());
+        // Before anybody looks whether something is held back.
+        fence(Ordering::SeqCst);
+    }
+
     /// Whether no completion is known of.
     #[inline(always)]
     pub(crate) fn knows_none(&self) -> bool {
@@ -412,8 +421,11 @@ impl Uring {
         for (group, pool) in self.pools.drain(..).enumerate() {
             match self.kernel.unregister_buffers(group as u16) {
                 Ok(()) => pool.unregister(),
-                // The kernel keeps it, so it is kept.
-                Err(_) => mem::forget(pool),
+                // The kernel keeps it until the ring is closed, so its memory is kept; but nothing is received any more.
+                Err(_) => {
+                    pool.unregister();
+                    mem::forget(pool);
+                }
             }
         }
     }
