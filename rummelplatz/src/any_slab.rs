@@ -85,7 +85,7 @@ pub(crate) unsafe fn give_up<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent)
 fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data: u64) {
     let Some(mut placed) = request::arm_again(&mut slot, user_data, core.serial) else { return };
     let facts = &mut slot.meta().facts;
-    match core.bind(&mut placed) {
+    match core.bind_stream(&mut placed) {
         Ok(group) => {
             if facts.pool != group {
                 // What was taken from another pool says nothing of this one.

@@ -13,6 +13,7 @@ use crate::request::{self, Placed, Request, Slab, Terms, Timers};
 use crate::settle::withdraw;
 use crate::shape::{Ring, slab_of};
 use crate::state::Inner;
+use crate::submission::bind;
 use crate::tag::{Key, Tag};
 use crate::user_data::UserData;
 
@@ -124,6 +125,7 @@ impl<R: Ring> Links<'_, R> {
             drop(withdraw(slab, request.user_data()));
             return Err(TOO_LONG);
         }
+        bind(core, slab, &mut request)?;
         request.link(flags);
         placed.push(request);
         placed.extend(timer.map(|(_, mut timer)| {

@@ -257,7 +257,8 @@ impl Core {
         self.backlog.is_empty() && self.queue.room() >= count
     }
 
-    /// Queues an admitted request, behind those that came before, and its timer, which needs no admission.
+    /// Queues an admitted request, behind those that came before, and its timer, which needs no admission. If it receives
+    /// out of a pool, it is [bound](Self::bind).
     pub(crate) fn push(&mut self, mut placed: Placed) {
         match placed.take_timer() {
             None if self.has_room(1) => self.queue.push(placed),
@@ -273,15 +274,6 @@ impl Core {
                 self.push(placed);
                 self.push_control(timer);
             }
-        }
-    }
-
-    /// Queues what was set aside instead of being [filled in](crate::queue::Place::fill).
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn push_set_aside(&mut self) {
-        if let Some(placed) = self.queue.take_set_aside() {
-            self.push(placed);
         }
     }
 
@@ -465,14 +457,24 @@ impl Core {
 
     // ---- pools --------------------------------------------------------------------------------
 
-    /// Fills in the group of the pool that a request receives from, if it does.
+    /// Fills in the group of the pool that a request receives from, if it does, and registers that, if it is not. Returns
+    /// the group.
     #[inline]
     pub(crate) fn bind(&mut self, placed: &mut Placed) -> Result<u16, SubmitError> {
-        let Some((pool, group)) = placed.pool() else { return Ok(0) };
-        let adopted = self.queue.adopt(pool, &self.shared.waker)?;
-        *group = adopted;
-        self.arm_wake();
-        Ok(adopted)
+        let Some(pool) = placed.pool() else { return Ok(0) };
+        let group = self.queue.adopt(pool, &self.shared.waker)?;
+        placed.bind(group);
+        Ok(group)
+    }
+
+    /// As [`bind`](Self::bind), for a stream, which is told when a buffer comes back.
+    pub(crate) fn bind_stream(&mut self, placed: &mut Placed) -> Result<u16, SubmitError> {
+        let receives = placed.pool().is_some();
+        let group = self.bind(placed)?;
+        if receives {
+            self.arm_wake();
+        }
+        Ok(group)
     }
 
     /// Registers memory, if it is not.

@@ -151,21 +151,11 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
             return Err(Refused { data, error });
         }
         let (identity, mut placed) = request::place_stream(slab, data, core.terms(Flags::EMPTY), arm);
-        let bound = core.bind(&mut placed);
-        let slot = slab.find(placed.user_data());
-        match (bound, slot) {
-            (Ok(group), Some(mut slot)) => {
-                slot.meta().facts.pool = group;
-                core.count();
-                core.push(placed);
-                Ok(Key::new(core.serial, identity))
-            }
-            (Err(error), Some(slot)) => match slot.take() {
-                Some(data) => Err(Refused { data, error }),
-                None => unreachable!("the data was put into the slot above"),
-            },
-            (_, None) => unreachable!("the slot was made above"),
-        }
+        let bound = core.bind_stream(&mut placed);
+        note_bound(slab, placed.user_data(), bound)?;
+        core.count();
+        core.push(placed);
+        Ok(Key::new(core.serial, identity))
     }
 
     /// Begins a chain: requests of which each begins when the one before it has ended. It reaches the kernel whole, when
@@ -508,10 +498,10 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         // SAFETY: it is of this slab; and to write an entry does not unwind.
         let (identity, is_queued) = unsafe { request::place_into(vacancy, slab, data, terms, build, queue) };
         std::mem::forget(counted);
-        if !is_queued {
-            core.push_set_aside();
+        match is_queued {
+            true => Ok(Key::new(core.serial, identity)),
+            false => push_set_aside(core, slab, identity),
         }
-        Ok(Key::new(core.serial, identity))
     }
 }
 
@@ -593,7 +583,7 @@ unsafe fn accept_slowly<R: Ring, Op: RingOperation<R>>(
     let identity = accept_by(core, slab, data, flags, &mut |data| match build.take() {
         Some(build) => build(data),
         None => unreachable!("a request is built once"),
-    });
+    })?;
     Ok(Key::new(core.serial, identity))
 }
 
@@ -605,11 +595,62 @@ fn accept_by<D>(
     data: D,
     flags: Flags,
     build: &mut dyn for<'d> FnMut(&'d mut D) -> Request<'d>,
-) -> Identity {
-    let (identity, placed) = request::place(slab, data, core.terms(flags), build);
+) -> Result<Identity, Refused<D>> {
+    let (identity, mut placed) = request::place(slab, data, core.terms(flags), build);
+    bind(core, slab, &mut placed)?;
     core.count();
     core.push(placed);
-    identity
+    Ok(identity)
+}
+
+/// Queues a request that is counted already, and that was set aside instead of being
+/// [filled in](crate::queue::Place::fill).
+#[cold]
+#[inline(never)]
+fn push_set_aside<Op, D>(
+    core: &mut Core,
+    slab: &mut Slab<D>,
+    identity: Identity,
+) -> Result<Key<Op>, Refused<D>> {
+    if let Some(mut placed) = core.queue.take_set_aside() {
+        if let Err(refused) = bind(core, slab, &mut placed) {
+            core.in_flight -= 1;
+            return Err(refused);
+        }
+        core.push(placed);
+    }
+    Ok(Key::new(core.serial, identity))
+}
+
+/// Has a request receive out of its pool, if it does that. If the pool can't be registered, the data comes back, and
+/// nothing is left of the request.
+pub(crate) fn bind<D>(core: &mut Core, slab: &mut Slab<D>, placed: &mut Placed) -> Result<(), Refused<D>> {
+    if placed.pool().is_none() {
+        return Ok(());
+    }
+    let bound = core.bind(placed);
+    note_bound(slab, placed.user_data(), bound)
+}
+
+/// Notes in the slot of a request out of which group it receives; or takes the data out again.
+fn note_bound<D>(
+    slab: &mut Slab<D>,
+    user_data: u64,
+    bound: Result<u16, SubmitError>,
+) -> Result<(), Refused<D>> {
+    let Some(mut slot) = slab.find(user_data) else {
+        unreachable!("the request was put into a slot just now");
+    };
+    match bound {
+        Ok(group) => {
+            slot.meta().facts.pool = group;
+            Ok(())
+        }
+        Err(error) => match slot.take() {
+            Some(data) => Err(Refused { data, error }),
+            None => unreachable!("the data was put into the slot just now"),
+        },
+    }
 }
 
 /// Makes room for one request, in the queue and in the slab.

@@ -1700,6 +1700,34 @@ fn k16_a_buffer_without_room_for_what_a_multishot_recvmsg_says_is_efault_and_sta
     });
 }
 
+#[test]
+fn k17_a_single_receive_or_read_takes_a_buffer_only_when_there_is_something_for_it() {
+    on_linux(6, 1, || {
+        for (kind, mut ring) in kinds(8) {
+            let [(mut one, first), (mut two, second)] = [tcp_pair(), tcp_pair()];
+            let mut buffers = ProvidedBuffers::register(&ring.0.submitter(), 7, 1, 4, 0).unwrap();
+            let null = std::ptr::null_mut();
+            let receive = |socket| opcode::Recv::new(raw(socket), null, 0).buf_group(7).build();
+            for (name, socket) in [(1, &first), (2, &second)] {
+                ring.push(name, receive(socket).flags(squeue::Flags::BUFFER_SELECT));
+            }
+            ring.submit().unwrap();
+            rule!("K17", ring.strays().is_empty(), "{kind}: it ended before there was something");
+            two.write_all(b"second").unwrap();
+            let seen = ring.wait(1);
+            let taken = matches!(seen[..], [(2, 4, flags)] if flags & (F_BUFFER | F_MORE) == F_BUFFER);
+            rule!("K17", taken, "{kind}, the only buffer: {seen:?}");
+            one.write_all(b"first").unwrap();
+            let seen = ring.wait(1);
+            rule!("K17", seen == [(1, -libc::ENOBUFS, 0)], "{kind}, none left: {seen:?}");
+            buffers.provide(0);
+            let read = opcode::Read::new(raw(&first), null, 0).buf_group(7).build();
+            let (result, _) = ring.one(read.flags(squeue::Flags::BUFFER_SELECT));
+            rule!("K17", (result, &buffers.bytes()[..]) == (4, b"firs"), "{kind}: {result}");
+        }
+    });
+}
+
 // ---- L: limits ------------------------------------------------------------------------------------
 
 #[test]

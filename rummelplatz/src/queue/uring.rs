@@ -245,12 +245,12 @@ impl Uring {
     ///
     /// # Panics
     ///
-    /// If there is no [`room`](Self::room).
+    /// If there is no [`room`](Self::room), or it is not [bound](Placed::bind).
     pub(crate) fn push(&mut self, placed: Placed) {
         let is_open = self.is_open;
         self.set_open(true);
-        match self.place() {
-            Some(place) => place.fill_one(placed, 0),
+        match self.place().map(|place| place.fill_one(placed, 0)) {
+            Some(is_queued) => assert!(is_queued, "bind() comes before push()"),
             None => panic!("room() comes before push()"),
         }
         self.set_open(is_open);
@@ -443,8 +443,10 @@ impl Place<'_> {
     #[inline(always)]
     pub(crate) fn fill(self, placed: Placed) -> bool {
         match placed.timing() {
-            None => self.fill_one(placed, 0),
-            Some(Timing::Linked(time)) if self.place.is_followed() => self.fill_both(placed, time),
+            None => return self.fill_one(placed, 0),
+            Some(Timing::Linked(time)) if self.place.is_followed() && placed.pool().is_none() => {
+                self.fill_both(placed, time);
+            }
             Some(_) => return set_it_aside(self.set_aside, placed),
         }
         true
@@ -463,9 +465,9 @@ impl Place<'_> {
         }
     }
 
-    /// Queues an entry, with these flags: none, or [`LINK`].
+    /// Queues an entry, with these flags: none, or [`LINK`]. If it is not bound, it is set aside: `false`.
     #[inline(always)]
-    fn fill_one(self, placed: Placed, flags: u32) {
+    fn fill_one(self, placed: Placed, flags: u32) -> bool {
         let with_flags = |entry: Usual| Usual { opcode: entry.opcode | flags, ..entry };
         let user_data = placed.user_data();
         match placed.into_prepared() {
@@ -481,11 +483,10 @@ impl Place<'_> {
                 // SAFETY: as above, and the aside stays as it is until the entry is taken in.
                 unsafe { self.place.fill_as_usual(with_flags(entry), user_data) };
             }
-            Prepared::FromPool { entry, pool, group } => {
-                // The ring has it. (Each arm moves what has a drop: or else the compiler keeps all of it in memory.)
-                drop(pool);
-                // SAFETY: as above; the group is that of a pool of this ring.
-                unsafe { self.place.fill_with_index(with_flags(entry), user_data, group) };
+            // (Each arm moves what has a drop: or else the compiler keeps all of it in memory.)
+            Prepared::FromPool { entry, pool } => {
+                let placed = Placed::again(Prepared::FromPool { entry, pool }, user_data);
+                return set_it_aside(self.set_aside, placed);
             }
             Prepared::Entry(entry) => {
                 let entry = if flags == 0 { entry } else { entry.flags(squeue::Flags::IO_LINK) };
@@ -493,6 +494,7 @@ impl Place<'_> {
                 unsafe { self.place.fill(entry.user_data(user_data)) };
             }
         }
+        true
     }
 }
 

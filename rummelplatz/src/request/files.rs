@@ -206,7 +206,24 @@ pub fn writev<'d, const N: usize>(file: &'d impl Target, buffers: [&'d [u8]; N])
 fn vectored<'d>(opcode: u8, file: &'d impl Target, pieces: Pieces, offset: u64) -> Request<'d> {
     let Named { descriptor, place } = file.named();
     let entry = Usual { offset, length: length(pieces.len()), ..bare(opcode.into(), descriptor) };
-    Parts::beside_on(entry, place, Aside::Pieces(pieces)).request()
+    Parts::beside(entry, Aside::Pieces(pieces)).on(place).request()
+}
+
+/// As [`read`], into a buffer of `pool`, which the kernel takes when there is something to read (`IOSQE_BUFFER_SELECT`,
+/// with a [`BufferPool`] since 5.19).
+///
+/// The bytes come out of [`into_buffer`](crate::Completion::into_buffer): as many as the buffer has room for, or as there
+/// are. Otherwise as [`recv_provided`](super::recv_provided). In a [chain](crate::Submitter::chain), it has succeeded if
+/// the buffer is full.
+pub fn read_provided<'d>(file: &'d impl Target, pool: &BufferPool) -> Request<'d> {
+    read_provided_at(file, pool, CURRENT_POSITION)
+}
+
+/// As [`read_provided`], from `offset`, in bytes.
+pub fn read_provided_at<'d>(file: &'d impl Target, pool: &BufferPool, offset: u64) -> Request<'d> {
+    let Named { descriptor, place } = file.named();
+    let entry = bare(u32::from(opcode::Read::CODE) | sqe::BUFFER_SELECT, descriptor);
+    Parts::from_pool(Usual { offset, ..entry }, pool).on(place).request()
 }
 
 /// Reads again and again, each time into a buffer of `pool` (`IORING_OP_READ_MULTISHOT`, since 6.7): of pipes,

@@ -28,8 +28,8 @@
 //! |---|---|---|
 //! | time | [`timeout`], [`timeout_at`], [`timeout_at_time`] | [`timeout_multi`], [`timeout_multi_times`] |
 //! | connections | [`socket`], [`bind`], [`listen`], [`accept`], [`connect`], [`shutdown`] | [`accept_multi`] |
-//! | bytes of sockets | [`recv`], [`recv_from`], [`send`], [`send_to`], [`send_vectored`], [`send_zc`], [`send_zc_fixed`] | [`recv_multi`], [`recv_multi_bundle`], [`recv_from_multi`] |
-//! | bytes of files, pipes and all else | [`read_at`], [`readv_at`], [`read_fixed_at`], [`write_at`], [`writev_at`], [`write_fixed_at`], each also without `_at`; [`splice`] | [`read_multi`] |
+//! | bytes of sockets | [`recv`], [`recv_provided`], [`recv_from`], [`send`], [`send_to`], [`send_vectored`], [`send_zc`], [`send_zc_fixed`] | [`recv_multi`], [`recv_multi_bundle`], [`recv_from_multi`] |
+//! | bytes of files, pipes and all else | [`read_at`], [`readv_at`], [`read_fixed_at`], [`write_at`], [`writev_at`], [`write_fixed_at`], [`read_provided_at`], each also without `_at`; [`splice`] | [`read_multi`] |
 //! | files | [`openat`], [`fsync`], [`fdatasync`], [`fallocate`], [`ftruncate`], [`fadvise`], [`fstat`] | |
 //! | names | [`statx`], [`unlinkat`], [`renameat`], [`linkat`], [`symlinkat`], [`mkdirat`], [`rmdirat`] | |
 //! | anything | [`poll`], [`close`], [`nop`] | [`poll_multi`] |
@@ -126,8 +126,8 @@ enum Draft<'d> {
     Prepared(Prepared),
     /// There is something registered in it.
     Fixed(Fixed<'d>),
-    /// It is on a registered file, and something is to be kept beside it.
-    FixedBeside { entry: Usual, file: &'d Registered, aside: Aside },
+    /// It is on a registered file, and something is to be kept beside it, or it is given buffers.
+    OnFixed { prepared: Prepared, file: &'d Registered },
 }
 
 /// A usual entry, but for the indices of what a ring has registered.
@@ -140,15 +140,14 @@ struct Fixed<'d> {
 /// What it takes to write an entry in the moment it is queued.
 pub(crate) enum Prepared {
     Usual(Usual),
-    /// A usual one on registered memory, with its index.
+    /// A usual one on registered memory, with its index; or one that is given buffers, with the group of its pool.
     Indexed(Usual, u16),
     /// A usual one whose address is that of what is kept beside it until the kernel has taken it in.
     Beside(Usual, Aside),
-    /// A usual one that is given buffers. The group is that of the pool in the ring, filled in before it is queued.
+    /// A usual one that is given buffers, before it is known which group its pool is in the ring: this can't be queued.
     FromPool {
         entry: Usual,
         pool: BufferPool,
-        group: u16,
     },
     /// Its fields are not the usual ones.
     Entry(squeue::Entry),
@@ -272,7 +271,7 @@ impl Request<'_> {
                 Prepared::Usual(entry) | Prepared::Indexed(entry, _) | Prepared::Beside(entry, _),
             )
             | Draft::Fixed(Fixed { entry, .. }) => entry.move_whole(),
-            Draft::Prepared(Prepared::FromPool { .. } | Prepared::Entry(_)) | Draft::FixedBeside { .. } => {}
+            Draft::Prepared(Prepared::FromPool { .. } | Prepared::Entry(_)) | Draft::OnFixed { .. } => {}
         }
         self
     }
@@ -364,13 +363,25 @@ impl Placed {
         self.prepared
     }
 
-    /// The pool out of which this request receives, and its group to be filled in.
-    #[inline]
-    pub(crate) fn pool(&mut self) -> Option<(&BufferPool, &mut u16)> {
-        match &mut self.prepared {
-            Prepared::FromPool { pool, group, .. } => Some((pool, group)),
+    /// The pool out of which this request receives, as long as it is not [bound](Self::bind).
+    #[inline(always)]
+    pub(crate) fn pool(&self) -> Option<&BufferPool> {
+        match &self.prepared {
+            Prepared::FromPool { pool, .. } => Some(pool),
             _ => None,
         }
+    }
+
+    /// Has it receive out of this group, which is that of its pool.
+    pub(crate) fn bind(&mut self, group: u16) {
+        if let Prepared::FromPool { entry, .. } = self.prepared {
+            self.prepared = Prepared::Indexed(entry, group);
+        }
+    }
+
+    /// What was taken [out of it](Self::into_prepared), again, if it has no timer.
+    pub(crate) fn again(prepared: Prepared, user_data: u64) -> Placed {
+        Placed { prepared, user_data, timing: None }
     }
 }
 
@@ -378,11 +389,20 @@ impl Prepared {
     /// Adds flags of the entry (`IOSQE_*`).
     fn add(&mut self, flags: squeue::Flags) {
         match self {
+            Prepared::Entry(entry) => *entry = entry.clone().flags(flags),
+            _ => self.change(|entry| entry.opcode |= u32::from(flags.bits()) << sqe::FLAGS_SHIFT),
+        }
+    }
+
+    /// Changes the entry, if it is a usual one.
+    #[inline(always)]
+    fn change(&mut self, change: impl FnOnce(&mut Usual)) {
+        match self {
             Prepared::Usual(entry)
             | Prepared::Indexed(entry, _)
             | Prepared::Beside(entry, _)
-            | Prepared::FromPool { entry, .. } => entry.opcode |= u32::from(flags.bits()) << sqe::FLAGS_SHIFT,
-            Prepared::Entry(entry) => *entry = entry.clone().flags(flags),
+            | Prepared::FromPool { entry, .. } => change(entry),
+            Prepared::Entry(_) => {}
         }
     }
 }
@@ -394,8 +414,9 @@ impl Draft<'_> {
         match self {
             Draft::Prepared(prepared) => prepared,
             Draft::Fixed(fixed) => fixed.prepare(ring),
-            Draft::FixedBeside { entry, file, aside } => {
-                Prepared::Beside(on_file_of(ring, file, entry), aside)
+            Draft::OnFixed { mut prepared, file } => {
+                prepared.change(|entry| *entry = on_file_of(ring, file, *entry));
+                prepared
             }
         }
     }
@@ -461,26 +482,21 @@ impl<'d> Parts<'d> {
         Parts::prepared(Prepared::Beside(entry, aside), Facts::new(entry.opcode as u8))
     }
 
-    /// As [`beside`](Self::beside), on a file that may be a registered one.
-    fn beside_on(entry: Usual, file: Option<&'d Registered>, aside: Aside) -> Self {
-        match file {
-            Some(file) => {
-                let facts = Facts::new(entry.opcode as u8);
-                Parts {
-                    draft: Draft::FixedBeside { entry, file, aside },
-                    facts,
-                    closes: None,
-                    deadline: None,
-                }
-            }
-            None => Parts::beside(entry, aside),
-        }
-    }
-
     /// Of one that is given buffers of a pool.
     fn from_pool(entry: Usual, pool: &BufferPool) -> Self {
-        let prepared = Prepared::FromPool { entry, pool: pool.clone(), group: 0 };
+        let prepared = Prepared::FromPool { entry, pool: pool.clone() };
         Parts::prepared(prepared, Facts::new(entry.opcode as u8)).yielding(Yields::Buffer)
+    }
+
+    /// The same, on this registered file, if it is one.
+    #[inline(always)]
+    fn on(self, file: Option<&'d Registered>) -> Self {
+        match (self.draft, file) {
+            (Draft::Prepared(prepared), Some(file)) => {
+                Parts { draft: Draft::OnFixed { prepared, file }, ..self }
+            }
+            (draft, _) => Parts { draft, ..self },
+        }
     }
 
     fn yielding(mut self, yields: Yields) -> Self {

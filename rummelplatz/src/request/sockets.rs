@@ -96,6 +96,35 @@ pub fn recv_uninit<'d>(socket: &'d impl AsFd, buffer: &'d mut [MaybeUninit<u8>])
     transfer(opcode::Recv::CODE, socket, buffer.as_mut_ptr(), buffer.len(), 0)
 }
 
+/// As [`recv`], into a buffer of `pool`, which the kernel takes when something has arrived (`IOSQE_BUFFER_SELECT`, with a
+/// [`BufferPool`] since 5.19): so a connection on which nothing happens needs no buffer.
+///
+/// The bytes come out of [`into_buffer`](crate::Completion::into_buffer); at the end of the stream there is none. The pool
+/// is registered with the ring by the first request that uses it, which may be refused for that
+/// ([`PoolInUse`](crate::SubmitError::PoolInUse), [`PoolRefused`](crate::SubmitError::PoolRefused)).
+///
+/// If the pool has no buffer in that moment, this ends with `ENOBUFS`, and the bytes stay where they are: unlike a stream,
+/// it does not wait for one. Submit it again when a [`Buffer`](crate::Buffer) was dropped.
+///
+/// ```
+/// # use rummelplatz::{request, request::Request, Buffer, BufferPool};
+/// # use std::os::fd::OwnedFd;
+/// struct Connection { socket: OwnedFd, pool: BufferPool, received: Buffer }
+///
+/// impl Connection {
+///     fn receive(&mut self) -> Request<'_> {
+///         request::recv_provided(&self.socket, &self.pool)
+///     }
+///     fn send_back(&mut self) -> Request<'_> {
+///         request::send(&self.socket, &self.received)
+///     }
+/// }
+/// ```
+pub fn recv_provided<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Request<'d> {
+    let opcode = u32::from(opcode::Recv::CODE) | sqe::BUFFER_SELECT;
+    Parts::from_pool(bare(opcode, fd(socket)), pool).request()
+}
+
 /// Receives again and again, each time into a buffer of `pool` (`IORING_RECV_MULTISHOT`, since 6.0).
 ///
 /// A completion's bytes come out of [`into_buffer`](crate::Completion::into_buffer). The stream ends

@@ -163,9 +163,7 @@ fn streams_out_of_pools_ask_for_what_the_crate_would() {
     let pool = BufferPool::new(1, 64).unwrap();
     let asks = |stream: Stream<'_>, entry: squeue::Entry, yields: Yields, flags: Flags| {
         let Parts { draft, facts, .. } = stream.parts;
-        let Prepared::FromPool { entry: usual, group: 0, .. } = draft.prepare(RING) else {
-            panic!("it takes buffers")
-        };
+        let Prepared::FromPool { entry: usual, .. } = draft.prepare(RING) else { panic!("it takes buffers") };
         assert_eq!(queued(usual, 3), sqe::bytes(&entry.user_data(8)));
         assert_eq!((facts.yields, facts.flags), (yields, flags));
     };
@@ -180,6 +178,43 @@ fn streams_out_of_pools_ask_for_what_the_crate_would() {
     // SAFETY: a header is laid out as this, as is asserted where it is.
     let libc::msghdr { msg_namelen, msg_controllen, .. } = unsafe { header.read() };
     assert_eq!((msg_namelen as usize, msg_controllen), (Datagram::OVERHEAD - 16, 0));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
+fn single_requests_out_of_pools_ask_for_what_the_crate_would() {
+    let file = null();
+    let (number, nobody) = (Fd(file.as_raw_fd()), std::ptr::null_mut());
+    let pool = BufferPool::new(1, 64).unwrap();
+    let asks = |request: Request<'_>, entry: squeue::Entry| {
+        let Parts { draft, facts, .. } = request.whole().parts;
+        let Prepared::FromPool { entry: usual, .. } = draft.prepare(RING) else { panic!("it takes buffers") };
+        let entry = entry.flags(squeue::Flags::BUFFER_SELECT).user_data(8);
+        assert_eq!(queued(usual, 3), sqe::bytes(&entry));
+        assert_eq!((facts.yields, facts.flags), (Yields::Buffer, Flags::EMPTY));
+    };
+    asks(recv_provided(&file, &pool), opcode::Recv::new(number, nobody, 0).buf_group(3).build());
+    let read = |offset| opcode::Read::new(number, nobody, 0).buf_group(3).offset(offset).build();
+    asks(read_provided(&file, &pool), read(u64::MAX));
+    asks(read_provided_at(&file, &pool, 77), read(77));
+    let registered = FixedFile::new();
+    assert!(registered.place.take(RING, 5));
+    let entry = opcode::Read::new(io_uring::types::Fixed(5), nobody, 0).buf_group(3).offset(77).build();
+    asks(read_provided_at(&registered, &pool, 77), entry);
+}
+
+#[test]
+fn what_waits_for_its_pool_is_given_the_group_of_that() {
+    let (file, pool) = (null(), BufferPool::new(1, 64).unwrap());
+    let terms = Terms { ring: RING, flags: Flags::EMPTY, born: Stamp::ZERO, timers: Timers::AsFits };
+    let request = recv_provided(&file, &pool).deadline(Duration::from_secs(1));
+    let (_, prepared, timing) = request.parts.place(terms);
+    let mut placed = Placed { prepared, user_data: 9, timing };
+    assert!(placed.pool().is_some());
+    placed.bind(300);
+    assert!(placed.pool().is_none() && placed.timing().is_some());
+    let Prepared::Indexed(usual, 300) = placed.into_prepared() else { panic!("it has a group") };
+    assert_eq!(usual.descriptor, file.as_raw_fd());
 }
 
 #[test]

@@ -60,6 +60,8 @@ struct Pending {
     cancels: u32,
     /// What a transfer that is to be whole has moved so far.
     moved: u32,
+    /// How many bytes the buffer has that was picked for it.
+    picked: Option<u32>,
     /// What it waits for is a descriptor's business, and not that of who answers for the kernel.
     waits_for_real: bool,
 }
@@ -528,6 +530,7 @@ impl Machine {
             reminder,
             cancels: 0,
             moved: 0,
+            picked: None,
             waits_for_real: false,
         });
         self.pending.len() - 1
@@ -716,6 +719,7 @@ impl Machine {
             match pool.and_then(|pool| Some((pool.next()?, pool))) {
                 Some((offered, pool)) => {
                     pool.take(1);
+                    self.pending[index].picked = Some(offered.length);
                     flags = F_BUFFER | u32::from(offered.id) << BUFFER_SHIFT;
                     result = result.min(offered.length as i32);
                     work = Work { address: offered.address, length: offered.length };
@@ -805,10 +809,11 @@ impl Machine {
         let goes_on =
             asked.is_multishot() && if asked.takes_buffers() { result > overhead } else { result >= 0 };
         let mut flags = 0;
+        let group = asked.group;
+        self.pending[index].picked = offered.map(|offered| offered.length);
         if let Some(offered) = offered
             && result > 0
         {
-            let group = asked.group;
             if let Some(pool) = self.pools.get_mut(&group) {
                 pool.take(1);
             }
@@ -938,8 +943,9 @@ impl Machine {
 
     /// A request is over; what is linked to it is next.
     fn finish(&mut self, index: usize, result: i32, flags: u32) {
-        let Pending { id, asked, chain, .. } = self.pending.remove(index);
-        let whole = !asked.must_be_whole() || i64::from(result) == i64::from(asked.length);
+        let Pending { id, asked, chain, picked, .. } = self.pending.remove(index);
+        let length = picked.unwrap_or(asked.length);
+        let whole = !asked.must_be_whole() || i64::from(result) == i64::from(length);
         let succeeded = result >= 0 && whole || result == -libc::ETIME && asked.etime_is_success();
         self.post_final(&asked, result, flags);
         let watches = |pending: &Pending| matches!(pending.stage, Stage::LinkTimeout { of, .. } if of == id);

@@ -96,7 +96,7 @@
 //! | `delay`, `reorder`, `late` | what was submitted first ends later | nothing may depend on the order |
 //! | `lost_race`, `odd_ends`, `running` | after a cancel: success all the same, a part of it, `EINTR`, more of a stream | use it, or let go of it |
 //! | `cut` | nothing: `more()` is true, and the ring arms the stream again | give the data back |
-//! | `no_buffers` | `ENOBUFS`, with `more()` true; without it, after several in a row | give the data back |
+//! | `no_buffers` | `ENOBUFS`, with `more()` true; without it, after several in a row, or from a single request | give the data back, or submit again |
 //! | `interrupt`, `busy`, `partial`, `silent`, `foreign` | nothing | that is the ring's business |
 //! | `never`, `lost` | nothing more: `run` ends with [`Abandoned`](crate::RingError::Abandoned) | set a `deadline`, for `never` |
 //!
@@ -115,8 +115,8 @@
 //! |---|---|
 //! | `NOP`, `FSYNC`, `CLOSE`, `SHUTDOWN`, `SOCKET`, `BIND`, `LISTEN`, `FALLOCATE`, `FTRUNCATE`, `FADVISE` | |
 //! | `OPENAT`, `STATX`, `UNLINKAT`, `RENAMEAT`, `MKDIRAT`, `LINKAT`, `SYMLINKAT` | |
-//! | `READ`, `WRITE`, `READ_FIXED`, `WRITE_FIXED`, `READV`, `WRITEV`, `READ_MULTISHOT` | at an offset, or at the file's position; a write to what is no file moves 4096 bytes at most |
-//! | `RECV`, `SEND`, `SEND_ZC` | also multishot, into a [`BufferPool`](crate::BufferPool), one buffer at a time or bundles of them, and with `MSG_WAITALL`; `SEND_ZC` with a second completion that frees the memory, also if its chain has ended it, and to the socket's own peer only |
+//! | `READ`, `WRITE`, `READ_FIXED`, `WRITE_FIXED`, `READV`, `WRITEV`, `READ_MULTISHOT` | at an offset, or at the file's position; `READ` also into a buffer of a [`BufferPool`](crate::BufferPool); a write to what is no file moves 4096 bytes at most |
+//! | `RECV`, `SEND`, `SEND_ZC` | also into a [`BufferPool`](crate::BufferPool), and then also multishot, one buffer at a time or bundles of them, and with `MSG_WAITALL`; `SEND_ZC` with a second completion that frees the memory, also if its chain has ended it, and to the socket's own peer only |
 //! | `RECVMSG`, `SENDMSG` | also multishot, into a [`BufferPool`](crate::BufferPool), and `SENDMSG` with `MSG_WAITALL` |
 //! | `ACCEPT`, `CONNECT` | also multishot |
 //! | `POLL_ADD` | also multishot, which tells again after a millisecond of what is still there |

@@ -68,6 +68,13 @@ impl RingOperation<Forged> for Operation {
 /// A descriptor that is there, and that nothing is done with.
 const ANY: std::os::fd::BorrowedFd<'static> = request::CWD;
 
+fn receive_once(data: &mut Data) -> request::Request<'_> {
+    match &data.pool {
+        Some(pool) => request::recv_provided(&ANY, pool),
+        None => request::recv(&ANY, &mut data.bytes),
+    }
+}
+
 fn receive(data: &mut Data) -> request::Stream<'_> {
     match &data.pool {
         Some(pool) => match data.stream {
@@ -110,8 +117,8 @@ pub fn forge(bytes: &[u8]) {
                 const LONG: Duration = Duration::from_secs(100_000);
                 let key = match chance.below(6) {
                     0 => submitter.submit(data, |_| request::nop()),
-                    1 => submitter.submit(data, |data| request::recv(&ANY, &mut data.bytes)),
-                    2 => submitter.submit(data, |data| request::recv(&ANY, &mut data.bytes).deadline(LONG)),
+                    1 => submitter.submit(data, receive_once),
+                    2 => submitter.submit(data, |data| receive_once(data).deadline(LONG)),
                     3 => submitter.submit(data, |_| request::fsync(&ANY).deadline(LONG)),
                     _ => submitter.stream(data, receive),
                 };

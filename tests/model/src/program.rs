@@ -62,6 +62,8 @@ pub enum Kind {
     /// As those, but without memory, and always left to a worker.
     Sync,
     Receive,
+    /// The same, into a buffer of a pool.
+    ReceiveProvided,
     Send,
     /// Whose memory is in use until it is notified of.
     SendZeroCopy,
@@ -95,7 +97,7 @@ impl Limit {
 
 impl Kind {
     /// What can be submitted by itself.
-    pub const ALL: [Kind; 19] = [
+    pub const ALL: [Kind; 20] = [
         Kind::Nop,
         Kind::Timeout,
         Kind::Never,
@@ -103,6 +105,7 @@ impl Kind {
         Kind::ReadFixed,
         Kind::Sync,
         Kind::Receive,
+        Kind::ReceiveProvided,
         Kind::Send,
         Kind::SendZeroCopy,
         Kind::Poll,
@@ -132,13 +135,14 @@ impl Kind {
     pub const LINKED: [Kind; 5] = [Kind::Nop, Kind::Read, Kind::Receive, Kind::Send, Kind::TimeoutMulti];
 
     /// What can be a part of a chain by the safe call, in as far as the simulation knows what becomes of the next.
-    pub const SAFELY_LINKED: [Kind; 8] = [
+    pub const SAFELY_LINKED: [Kind; 9] = [
         Kind::Nop,
         Kind::Timeout,
         Kind::Read,
         Kind::ReadFixed,
         Kind::Sync,
         Kind::Receive,
+        Kind::ReceiveProvided,
         Kind::Send,
         Kind::Close,
     ];
@@ -149,7 +153,10 @@ impl Kind {
 
     /// Whether it receives into buffers of a pool.
     pub(crate) fn has_pool(self) -> bool {
-        matches!(self, Kind::ReceiveMulti | Kind::ReceiveBundles | Kind::ReceiveDatagrams)
+        matches!(
+            self,
+            Kind::ReceiveProvided | Kind::ReceiveMulti | Kind::ReceiveBundles | Kind::ReceiveDatagrams
+        )
     }
 
     /// The kernel's name of what is asked for, without its `IORING_OP_`.
@@ -160,7 +167,7 @@ impl Kind {
             Kind::Read => "READ",
             Kind::ReadFixed => "READ_FIXED",
             Kind::Sync => "FSYNC",
-            Kind::Receive | Kind::ReceiveMulti | Kind::ReceiveBundles => "RECV",
+            Kind::Receive | Kind::ReceiveProvided | Kind::ReceiveMulti | Kind::ReceiveBundles => "RECV",
             Kind::ReceiveDatagrams => "RECVMSG",
             Kind::Send => "SEND",
             Kind::SendZeroCopy => "SEND_ZC",

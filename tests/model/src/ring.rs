@@ -299,6 +299,7 @@ impl Operation {
             .map(|member| self.world.issue_linked(member.kind, member.second, member.limit))
             .collect();
         let ids: Vec<usize> = data.iter().map(|data| data.id).collect();
+        let pools: Vec<_> = data.iter().map(|data| data.pool.clone()).collect();
         let mut chain = submitter.chain();
         let mut keys = Vec::new();
         for (index, (data, member)) in data.into_iter().zip(members).enumerate() {
@@ -323,8 +324,9 @@ impl Operation {
             let of_it = members.iter().filter(|member| member.second == second);
             self.world.admitted(second, of_it.count());
         }
-        for ((id, key), member) in ids.iter().zip(keys).zip(members) {
+        for (((id, pool), key), member) in ids.iter().zip(pools).zip(keys).zip(members) {
             self.world.accepted(*id, Some((member.second, key)));
+            self.world.bound(*id, pool.as_ref());
         }
         self.world.accepted_chain(ids[0], ids.len());
     }
@@ -393,6 +395,10 @@ fn build(data: &mut Data) -> request::Request<'_> {
             Heap::Own(_) => request::nop(),
         },
         Kind::Receive => request::recv(fd, &mut data.place),
+        Kind::ReceiveProvided => match &data.pool {
+            Some(pool) => request::recv_provided(fd, pool),
+            None => request::nop(),
+        },
         Kind::Send => request::send(fd, &data.place),
         Kind::SendZeroCopy => request::send_zc(fd, &data.place),
         Kind::Poll => request::poll(fd, Events::READABLE),

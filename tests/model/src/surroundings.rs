@@ -50,7 +50,11 @@ impl Surroundings {
     /// What a request of this kind is about.
     pub(crate) fn descriptor(&self, kind: Kind) -> Arc<OwnedFd> {
         Arc::clone(match kind {
-            Kind::Receive | Kind::Send | Kind::ReceiveMulti | Kind::ReceiveBundles => &self.socket,
+            Kind::Receive
+            | Kind::ReceiveProvided
+            | Kind::Send
+            | Kind::ReceiveMulti
+            | Kind::ReceiveBundles => &self.socket,
             Kind::ReceiveDatagrams => &self.datagrams,
             Kind::SendZeroCopy => &self.tcp,
             Kind::Accept | Kind::AcceptMulti => &self.listener,

@@ -143,6 +143,8 @@ struct Request {
     is_message: bool,
     /// It receives into the pool of this ring, since it was submitted.
     has_pool: bool,
+    /// It was to be submitted with the pool of the neighbour.
+    borrows: bool,
     /// It is a message that was sent by a handle.
     is_sent: bool,
     /// What it has received into buffers, and was not told yet.
@@ -371,6 +373,7 @@ impl World {
             accepted: false,
             is_message: false,
             has_pool: false,
+            borrows: false,
             is_sent: false,
             received: VecDeque::new(),
             silent: false,
@@ -402,6 +405,8 @@ impl World {
             inner.requests[id].place = heap.as_ptr().expose_provenance() as u64;
         }
         let pool = kind.has_pool().then(|| inner.some_pool());
+        let is_theirs = pool.as_ref().is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
+        inner.requests[id].borrows = is_theirs;
         let closes = (kind == Kind::Close).then(|| inner.descriptor());
         let fd = self.surroundings.descriptor(kind);
         Data {
@@ -484,7 +489,8 @@ impl World {
         let may_wait = |it: &&Request| !it.taken_in || it.kind.is_stream();
         let waiting =
             inner.requests.iter().filter(|it| it.accepted && it.drops == 0).filter(may_wait).count();
-        let borrows = data.iter().any(|data| inner.belongs_to_neighbour(data.pool.as_ref()));
+        let is_taken = inner.neighbour.as_ref().is_some_and(Neighbour::has_pool);
+        let borrows = is_taken && ids.iter().any(|id| inner.requests[*id].borrows);
         let is_right = match error {
             SubmitError::Full => backlog_limit.is_some_and(|limit| waiting + count > limit),
             SubmitError::TooManyRequests => request_limit
@@ -556,7 +562,7 @@ impl World {
         inner.expected.teardown.clear();
     }
 
-    /// A stream was accepted that receives into this pool, or is none that receives.
+    /// A request was accepted that receives into this pool, or is none that receives so.
     pub(crate) fn bound(&self, id: usize, pool: Option<&BufferPool>) {
         let mut inner = self.lock();
         let is_theirs = pool.is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
@@ -1068,9 +1074,9 @@ fn is_possible(kind: Kind, result: i32) -> bool {
             let refused = matches!(errno, libc::ECONNRESET | libc::EPIPE | libc::EOPNOTSUPP | libc::ENOMEM);
             (0..=16).contains(&result) || refused || interrupted
         }
-        Kind::ReceiveMulti | Kind::ReceiveBundles | Kind::ReceiveDatagrams => {
+        Kind::ReceiveProvided | Kind::ReceiveMulti | Kind::ReceiveBundles | Kind::ReceiveDatagrams => {
             let possible = match kind {
-                Kind::ReceiveMulti => 0..=64,
+                Kind::ReceiveProvided | Kind::ReceiveMulti => 0..=64,
                 Kind::ReceiveBundles => 0..=128,
                 // The end is an empty one, too.
                 _ => Datagram::OVERHEAD as i32..=64,
@@ -1362,7 +1368,9 @@ impl Inner {
                 Answer::Finish(self.kernel.pick(&[-libc::EMFILE, -libc::ENOBUFS]))
             }
             Kind::Accept | Kind::AcceptMulti => Answer::More(self.descriptor().into_raw_fd()),
-            Kind::ReceiveMulti | Kind::ReceiveBundles | Kind::ReceiveDatagrams if fails => {
+            Kind::ReceiveProvided | Kind::ReceiveMulti | Kind::ReceiveBundles | Kind::ReceiveDatagrams
+                if fails =>
+            {
                 let result = self.kernel.pick(&[0, -libc::ECONNRESET, -libc::ENOBUFS]);
                 self.requests[id].starves = result == -libc::ENOBUFS;
                 match (kind, result) {
@@ -1370,7 +1378,7 @@ impl Inner {
                     _ => Answer::Finish(result),
                 }
             }
-            Kind::ReceiveMulti | Kind::ReceiveBundles | Kind::ReceiveDatagrams => {
+            Kind::ReceiveProvided | Kind::ReceiveMulti | Kind::ReceiveBundles | Kind::ReceiveDatagrams => {
                 let length = 1 + self.kernel.below(if kind == Kind::ReceiveBundles { 150 } else { 64 });
                 let bytes: Vec<u8> = (0..length).map(|_| self.kernel.next() as u8).collect();
                 self.requests[id].received.push_back(bytes.clone());

@@ -119,6 +119,63 @@ fn bytes_are_received_and_sent() {
 }
 
 #[test]
+fn what_is_there_comes_in_a_buffer_of_a_pool() {
+    let pool = BufferPool::new(1, 4).unwrap();
+    for (sent, outcome) in [(&b"hello"[..], Ok(4)), (b"hi", Ok(2)), (b"", Ok(0))] {
+        let (received, _) = ask(|| {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            theirs.write_all(sent).unwrap();
+            Asking::<(UnixStream, BufferPool)> {
+                data: (ours, pool.clone()),
+                request: |(ours, pool)| request::recv_provided(ours, pool),
+            }
+        });
+        assert_eq!((received, pool.available()), (outcome, 1));
+    }
+    for (offset, outcome) in [(0, Ok(4)), (8, Ok(2)), (10, Ok(0))] {
+        let (read, _) = ask(|| Asking::<(File, BufferPool, u64)> {
+            data: (temporary_file(b"0123456789"), pool.clone(), offset),
+            request: |(file, pool, offset)| request::read_provided_at(file, pool, *offset),
+        });
+        assert_eq!((read, pool.available()), (outcome, 1));
+    }
+}
+
+#[test]
+fn a_read_that_does_not_fill_its_buffer_breaks_its_chain() {
+    type Data = (File, BufferPool, u64);
+    fn read((file, pool, offset): &mut Data) -> Request<'_> {
+        request::read_provided_at(file, pool, *offset)
+    }
+    let told = |raw: RawRing, offset| {
+        let (pool, log) = (BufferPool::new(1, 4).unwrap(), Log::new());
+        let seen = log.clone();
+        let mut ring = bench(
+            raw,
+            Script::new().on_completion(move |completion, _, _| {
+                seen.push(outcome(&completion));
+                (GO_ON, None)
+            }),
+        );
+        let data = || (temporary_file(b"0123456789"), pool.clone(), offset);
+        let mut submitter = ring.submitter(Bench::FIRST);
+        let mut chain = submitter.chain();
+        chain.link(data(), read).unwrap();
+        chain.submit(data(), |_| request::nop()).unwrap();
+        ring.run().unwrap();
+        log.take()
+    };
+    for (offset, expected) in
+        [(0, [Ok(4), Ok(0)]), (8, [Ok(2), Err(libc::ECANCELED)]), (10, [Ok(0), Err(libc::ECANCELED)])]
+    {
+        assert_eq!(told(calm().raw_ring(size(8)).unwrap(), offset), expected, "at {offset}");
+        if let Ok(raw) = RawRing::new(size(8)) {
+            assert_eq!(told(raw, offset), expected, "at {offset}, by the real kernel");
+        }
+    }
+}
+
+#[test]
 fn a_transfer_that_is_to_be_whole_is() {
     // More than the socket takes at once, so the other side reads when there is no more room.
     let simulation = calm();
