@@ -311,6 +311,42 @@ fn a_datagram_says_where_it_came_from_and_goes_where_it_is_sent() {
 }
 
 #[test]
+fn a_connection_says_where_it_comes_from() {
+    watched(|| {
+        let accepted = |listener: OwnedFd, peer: Peer| {
+            let (completion, (listener, peer)) =
+                complete((listener, peer), |(listener, peer)| request::accept_from(listener, peer));
+            (completion.into_fd().map_err(|error| error.raw_os_error().unwrap()), listener, peer)
+        };
+        let mut last = Peer::new();
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else {
+                eprintln!("skipped: nothing can be bound to {address}");
+                continue;
+            };
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (socket, _, peer) = accepted(listener.into(), last);
+            let socket = TcpStream::from(socket.unwrap());
+            assert_eq!(peer.address(), Some(client.local_addr().unwrap()));
+            assert_eq!(peer.address(), socket.peer_addr().ok());
+            last = peer;
+        }
+        // Without an Internet address, and without a connection: nothing is left of who was there before.
+        let directory = Directory::new("accept-from");
+        let listener = std::os::unix::net::UnixListener::bind(directory.path("listener")).unwrap();
+        let _client = UnixStream::connect(directory.path("listener")).unwrap();
+        let (socket, _, peer) = accepted(listener.into(), last);
+        assert!(socket.is_ok() && peer.address().is_none());
+        let (refused, _, peer) = accepted(UdpSocket::bind("127.0.0.1:0").unwrap().into(), last);
+        assert_eq!((refused.unwrap_err(), peer.address()), (libc::EOPNOTSUPP, None));
+        let failed = once((File::open("/dev/null").unwrap(), [0; 1], last), |(file, bytes, peer)| {
+            request::recv_from(file, bytes, peer)
+        });
+        assert_eq!((failed.0, failed.1.2.address()), (Err(libc::ENOTSOCK), None));
+    });
+}
+
+#[test]
 fn pieces_are_sent_in_their_order_as_many_as_a_message_can_have() {
     watched(|| {
         for (count, sent) in [(0, 0), (1, 1), (4, 4), (5, 5), (1024, 1024), (1025, 1024)] {

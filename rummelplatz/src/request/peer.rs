@@ -1,4 +1,4 @@
-//! Where a datagram came from.
+//! Where a datagram came from, or a connection.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,7 +7,8 @@ use std::slice;
 use super::address;
 use super::aside::{Header, Piece};
 
-/// Where a datagram came from, as [`recv_from`](super::recv_from) finds out: kept in the data of the request.
+/// Where a datagram came from, as [`recv_from`](super::recv_from) finds out, or a connection, as
+/// [`accept_from`](super::accept_from) does: kept in the data of the request.
 ///
 /// ```
 /// # use rummelplatz::{request, request::{Peer, Request}, Completion, RingOperation, Submitter, ring};
@@ -77,6 +78,7 @@ impl Peer {
 
     /// Has a message be received into this piece, and from whom be written here. Returns where it says so.
     pub(crate) fn receive(&mut self, piece: Piece) -> u64 {
+        self.forget();
         let Peer { header, piece: place, name } = self;
         *place = piece;
         // Of no family, until it is written: what was there before is not the address of this one.
@@ -85,6 +87,20 @@ impl Peer {
         }
         let length = name.len() as libc::socklen_t;
         header.lead_to(name.as_mut_ptr().expose_provenance(), length, slice::from_ref(place))
+    }
+
+    /// Has an address be written here. Returns where, and where how long it may be is said, and then how long it is.
+    pub(crate) fn accept(&mut self) -> [u64; 2] {
+        self.forget();
+        let Peer { header, name, .. } = self;
+        header.name_length = name.len() as libc::socklen_t;
+        let length = (&raw mut header.name_length).expose_provenance();
+        [name.as_mut_ptr().expose_provenance(), length].map(|address| address as u64)
+    }
+
+    /// Until the kernel says more, it is nobody (`AF_UNSPEC`).
+    fn forget(&mut self) {
+        self.name[..size_of::<libc::sa_family_t>()].fill(0);
     }
 
     /// The Internet address, if there is one and it is of that kind.

@@ -34,10 +34,33 @@ pub fn accept<'d>(listener: &'d impl AsFd) -> Request<'d> {
     accepting(listener, 0).request()
 }
 
+/// As [`accept`], and says where the connection comes from (`IORING_OP_ACCEPT`, since 5.5), as `accept(2)`.
+///
+/// ```
+/// # use rummelplatz::{request, request::{Peer, Request}};
+/// # use std::{net::TcpListener, sync::Arc};
+/// struct Accept { listener: Arc<TcpListener>, peer: Peer }
+///
+/// impl Accept {
+///     fn request(&mut self) -> Request<'_> {
+///         request::accept_from(&self.listener, &mut self.peer)
+///     }
+/// }
+/// ```
+///
+/// There is no stream that does: all its connections would have one place for their addresses.
+pub fn accept_from<'d>(listener: &'d impl AsFd, peer: &'d mut Peer) -> Request<'d> {
+    let [address, offset] = peer.accept();
+    let entry = bare(opcode::Accept::CODE.into(), fd(listener));
+    let entry = Usual { address, offset, op_flags: libc::SOCK_CLOEXEC as u32, ..entry };
+    Parts::usual(entry).yielding(Yields::Descriptor).request()
+}
+
 /// Accepts connections until it is cancelled (`IORING_ACCEPT_MULTISHOT`, since 5.19).
 ///
 /// Each completion has a socket in [`into_fd`](crate::Completion::into_fd), close-on-exec. The
-/// peer's address is to be had from `getpeername(2)`, as `TcpStream::peer_addr` does.
+/// peer's address is to be had from `getpeername(2)`, as `TcpStream::peer_addr` does, or by [`accept_from`], one at a
+/// time.
 pub fn accept_multi<'d>(listener: &'d impl AsFd) -> Stream<'d> {
     const IORING_ACCEPT_MULTISHOT: u32 = 1;
     accepting(listener, IORING_ACCEPT_MULTISHOT).stream()

@@ -260,6 +260,17 @@ fn new_descriptors_are_not_inherited() {
     let asked = (code, IORING_ACCEPT_MULTISHOT, 0, 0, 0, cloexec);
     assert_eq!(parts(accept_multi(&file).parts), (asked, number, Yields::Descriptor));
 
+    let mut peer = Peer::new();
+    let at = (&raw const peer).addr() as u64..(&raw const peer).addr() as u64 + size_of::<Peer>() as u64;
+    let (asked, descriptor, yields) = parts(accept_from(&file, &mut peer).parts);
+    let (length_at, name_at) = (asked.2, asked.3);
+    assert!(at.contains(&length_at) && at.contains(&name_at), "in the peer");
+    assert_eq!((asked.0, asked.1, asked.4, asked.5), (code, 0, 0, cloexec));
+    assert_eq!((descriptor, yields), (number, Yields::Descriptor));
+    let length = std::ptr::with_exposed_provenance::<libc::socklen_t>(length_at as usize);
+    // SAFETY: it is a field of the peer.
+    assert_eq!(unsafe { length.read() } as usize, size_of::<libc::sockaddr_storage>());
+
     let opened = |options: OpenOptions| {
         let (asked, directory, yields) = parts(openat(&CWD, c"x", &options).parts);
         let (opcode, _, _, name, mode, flags) = asked;

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
 use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, Statx};
-use rummelplatz::sim::{Faults, Simulation};
+use rummelplatz::sim::{Answer, Faults, Simulation};
 use rummelplatz::{Completion, Request, request};
 use rummelplatz_tests::{Bench, Directory, Log, Script, complete_on, outcome, pipe, watched};
 
@@ -121,6 +121,28 @@ fn a_datagram_says_where_it_came_from_and_goes_where_it_is_sent() {
         let (result, _) =
             once((file, [0; 1], Peer::new()), |(file, bytes, peer)| request::recv_from(file, bytes, peer));
         assert_eq!(result, Err(libc::ENOTSOCK));
+    });
+}
+
+#[test]
+fn a_connection_says_where_it_comes_from() {
+    watched(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let accept = |(listener, peer): (TcpListener, Peer)| {
+            complete((listener, peer), |(listener, peer)| request::accept_from(listener, peer))
+        };
+        let (completion, (_, peer)) = accept((listener, Peer::new()));
+        assert_eq!((outcome(&completion), peer.address()), (Ok(0), client.local_addr().ok()));
+
+        // Where the connection is somebody's invention, it is from nobody.
+        let simulation = Simulation::new(0);
+        simulation.on_request(|_| Answer::Descriptor(File::open("/dev/null").unwrap().into()));
+        let raw = simulation.raw_ring(NonZeroU32::MIN).unwrap();
+        let data = (TcpListener::bind("127.0.0.1:0").unwrap(), peer);
+        let (completion, (_, peer)) =
+            complete_on(raw, data, |(listener, peer)| request::accept_from(listener, peer));
+        assert!(completion.into_fd().is_ok() && peer.address().is_none());
     });
 }
 
