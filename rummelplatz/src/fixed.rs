@@ -293,7 +293,8 @@ impl<'b> From<&'b mut FixedBuffer> for FixedSliceMut<'b> {
 ///
 /// Made by [`register_file`](crate::Submitter::register_file), and named by requests of that ring in the place of a
 /// descriptor: [`read_at`](crate::request::read_at), [`write_at`](crate::request::write_at),
-/// [`fsync`](crate::request::fsync), and all else that takes a [`Target`](crate::request::Target). In another ring, and
+/// [`recv`](crate::request::recv), [`send`](crate::request::send), and all else that takes a
+/// [`Target`](crate::request::Target). In another ring, and
 /// after that one has finished, such a request ends with `EBADF`.
 ///
 /// A cheap clone, of which each request keeps one in its data. The file stays open in the kernel until the ring has

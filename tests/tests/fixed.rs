@@ -2,18 +2,19 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread;
 
+use rummelplatz::request::{Events, Peer};
 use rummelplatz::{
-    ControlFlow, FixedBuffer, FixedBuffers, FixedFile, RawRing, Request, SubmitError, request,
+    BufferPool, ControlFlow, FixedBuffer, FixedBuffers, FixedFile, RawRing, Request, SubmitError, request,
 };
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Log, Script, become_nobody, in_child, in_fork, nameless_file, open_descriptors,
-    outcome, pipe, set_limit, tcp_pair, watched,
+    Bench, BenchSubmitter, Log, Script, become_nobody, complete, in_child, in_fork, nameless_file,
+    open_descriptors, outcome, pipe, set_limit, tcp_pair, watched,
 };
 
 const SIZE: usize = 4096;
@@ -128,6 +129,161 @@ fn bytes_go_through_registered_memory_and_a_registered_file() {
             std::io::Seek::rewind(&mut &*plain).unwrap();
             assert_eq!(buffers.available(), 3, "the ring has finished, and its data is gone");
         }
+    });
+}
+
+/// The first completion of each request, in order; streams are given up with it.
+fn told<D: Send + 'static>(
+    data: impl FnOnce(&mut BenchSubmitter<'_, D>) -> D + Send + 'static,
+    submit: fn(&mut BenchSubmitter<'_, D>, D),
+) -> Result<Vec<u8>, i32> {
+    let seen = Log::new();
+    let log = seen.clone();
+    let script = Script::new()
+        .on_setup_once(move |mut submitter| {
+            let data = data(&mut submitter);
+            submit(&mut submitter, data);
+            Ok(())
+        })
+        .on_completion(move |completion, _, _| {
+            let result = outcome(&completion);
+            let bytes = match completion.raw().flags & 1 {
+                0 => Vec::new(),
+                _ => match completion.into_buffers() {
+                    Ok(buffers) => buffers.flat_map(|buffer| buffer.to_vec()).collect(),
+                    Err(_) => Vec::new(),
+                },
+            };
+            log.push(result.map(|length| if bytes.is_empty() { length.to_be_bytes().into() } else { bytes }));
+            (ControlFlow::Exit, None)
+        });
+    Bench::with(8, script).run().unwrap();
+    seen.take().remove(0)
+}
+
+/// A socket that is registered, and what goes through it.
+struct Registered {
+    socket: FixedFile,
+    bytes: [u8; 8],
+    peer: Peer,
+    pool: BufferPool,
+    address: SocketAddr,
+    _others: Vec<OwnedFd>,
+}
+
+impl Registered {
+    /// As data for [`told`]; the others stay open.
+    fn new(
+        socket: impl Into<OwnedFd>,
+        others: Vec<OwnedFd>,
+    ) -> impl FnOnce(&mut BenchSubmitter<'_, Registered>) -> Registered + Send + 'static {
+        let socket = socket.into();
+        move |submitter| Registered {
+            socket: submitter.register_file(&socket).unwrap(),
+            bytes: *b"12345678",
+            peer: Peer::new(),
+            pool: BufferPool::new(2, 4).unwrap(),
+            address: SocketAddr::from(([127, 0, 0, 1], 9)),
+            _others: others,
+        }
+    }
+}
+
+#[test]
+fn sockets_can_be_registered_for_all_that_is_done_with_them() {
+    watched(|| {
+        type Submit = fn(&mut BenchSubmitter<'_, Registered>, Registered);
+        macro_rules! submit {
+            ($request:expr) => {
+                (|submitter, data| submitter.submit(data, $request).map(drop).unwrap()) as Submit
+            };
+        }
+        macro_rules! stream {
+            ($request:expr) => {
+                (|submitter, data| submitter.stream(data, $request).map(drop).unwrap()) as Submit
+            };
+        }
+        let done = |result: u32| Ok(result.to_be_bytes().to_vec());
+
+        // What has arrived.
+        let here = || {
+            let (mut theirs, ours) = tcp_pair();
+            theirs.write_all(b"hello").unwrap();
+            Registered::new(ours, vec![theirs.into()])
+        };
+        assert_eq!(told(here(), submit!(|it| request::recv(&it.socket, &mut it.bytes))), done(5));
+        let provided = submit!(|it| request::recv_provided(&it.socket, &it.pool));
+        assert_eq!(told(here(), provided), Ok(b"hell".to_vec()));
+        let whole = submit!(|it| request::recv(&it.socket, &mut it.bytes[..5]).whole());
+        assert_eq!(told(here(), whole), done(5));
+        let multi = stream!(|it| request::recv_multi(&it.socket, &it.pool));
+        assert_eq!(told(here(), multi), Ok(b"hell".to_vec()));
+        let bundle = stream!(|it| request::recv_multi_bundle(&it.socket, &it.pool));
+        // All of it, or a part.
+        assert!(told(here(), bundle).unwrap().starts_with(b"hell"));
+        let read = stream!(|it| request::read_multi(&it.socket, &it.pool));
+        assert_eq!(told(here(), read), Ok(b"hell".to_vec()));
+        let poll = submit!(|it| request::poll(&it.socket, Events::READABLE));
+        assert_eq!(told(here(), poll), done(libc::POLLIN as u32));
+        let poll = stream!(|it| request::poll_multi(&it.socket, Events::READABLE));
+        assert_eq!(told(here(), poll), done(libc::POLLIN as u32));
+
+        // What is sent.
+        for (send, expected) in [
+            (submit!(|it| request::send(&it.socket, &it.bytes)), &b"12345678"[..]),
+            (submit!(|it| request::send_vectored(&it.socket, it.bytes.rchunks(3))), b"67834512"),
+            (submit!(|it| request::send_zc(&it.socket, &it.bytes)), b"12345678"),
+            (submit!(|it| request::shutdown(&it.socket, Shutdown::Write)), b""),
+        ] {
+            let (mut theirs, ours) = tcp_pair();
+            let sent = told(Registered::new(ours, Vec::new()), send);
+            assert_eq!(sent, done(expected.len() as u32));
+            let mut received = Vec::new();
+            theirs.read_to_end(&mut received).unwrap();
+            assert_eq!(received, expected);
+        }
+
+        // Datagrams.
+        let sockets = || {
+            let [ours, theirs] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+            theirs.send_to(b"ahoy", ours.local_addr().unwrap()).unwrap();
+            (Registered::new(ours, Vec::new()), theirs)
+        };
+        let receive = submit!(|it| request::recv_from(&it.socket, &mut it.bytes, &mut it.peer));
+        assert_eq!(told(sockets().0, receive), done(4));
+        let send = submit!(|it| request::send_to(&it.socket, &it.bytes[..3], it.address));
+        let (ours, theirs) = sockets();
+        let address = theirs.local_addr().unwrap();
+        let to_them = move |submitter: &mut BenchSubmitter<'_, _>| Registered { address, ..ours(submitter) };
+        assert_eq!(told(to_them, send), done(3));
+        assert_eq!(theirs.recv(&mut [0; 8]).unwrap(), 3);
+
+        // Connections.
+        let listening = || {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            Registered::new(listener, vec![client.into()])
+        };
+        assert_eq!(told(listening(), submit!(|it| request::accept(&it.socket))), done(0));
+        assert_eq!(told(listening(), submit!(|it| request::accept_from(&it.socket, &mut it.peer))), done(0));
+        assert_eq!(told(listening(), stream!(|it| request::accept_multi(&it.socket))), done(0));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let made = complete((), |()| request::socket(libc::AF_INET, libc::SOCK_STREAM, 0)).0;
+        let socket = Registered::new(made.into_fd().unwrap(), Vec::new());
+        let to_it = move |submitter: &mut BenchSubmitter<'_, _>| Registered { address, ..socket(submitter) };
+        assert_eq!(told(to_it, submit!(|it| request::connect(&it.socket, it.address))), done(0));
+        listener.accept().unwrap();
+
+        // Of another ring.
+        let mut owner = Bench::with(4, Script::<()>::new());
+        let strange = owner.submitter(Bench::FIRST).register_file(tcp_pair().0).unwrap();
+        let data = move |submitter: &mut BenchSubmitter<'_, _>| {
+            let own = here()(submitter);
+            Registered { socket: strange, ..own }
+        };
+        let send = submit!(|it| request::send_vectored(&it.socket, [&it.bytes[..]]));
+        assert_eq!(told(data, send), Err(libc::EBADF));
     });
 }
 

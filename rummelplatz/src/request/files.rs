@@ -204,9 +204,8 @@ pub fn writev<'d, const N: usize>(file: &'d impl Target, buffers: [&'d [u8]; N])
 }
 
 fn vectored<'d>(opcode: u8, file: &'d impl Target, pieces: Pieces, offset: u64) -> Request<'d> {
-    let Named { descriptor, place } = file.named();
-    let entry = Usual { offset, length: length(pieces.len()), ..bare(opcode.into(), descriptor) };
-    Parts::beside(entry, Aside::Pieces(pieces)).on(place).request()
+    let entry = Usual { offset, length: length(pieces.len()), ..bare(opcode.into(), -1) };
+    Parts::beside_on(file, entry, Aside::Pieces(pieces)).request()
 }
 
 /// As [`read`], into a buffer of `pool`, which the kernel takes when there is something to read (`IOSQE_BUFFER_SELECT`,
@@ -221,18 +220,17 @@ pub fn read_provided<'d>(file: &'d impl Target, pool: &BufferPool) -> Request<'d
 
 /// As [`read_provided`], from `offset`, in bytes.
 pub fn read_provided_at<'d>(file: &'d impl Target, pool: &BufferPool, offset: u64) -> Request<'d> {
-    let Named { descriptor, place } = file.named();
-    let entry = bare(u32::from(opcode::Read::CODE) | sqe::BUFFER_SELECT, descriptor);
-    Parts::from_pool(Usual { offset, ..entry }, pool).on(place).request()
+    let entry = bare(u32::from(opcode::Read::CODE) | sqe::BUFFER_SELECT, -1);
+    Parts::from_pool(file, Usual { offset, ..entry }, pool).request()
 }
 
 /// Reads again and again, each time into a buffer of `pool` (`IORING_OP_READ_MULTISHOT`, since 6.7): of pipes,
 /// terminals, eventfds and whatever else can be waited for. A regular file ends it with `EBADFD`.
 ///
 /// As [`recv_multi`](super::recv_multi) otherwise.
-pub fn read_multi<'d>(file: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
-    let entry = bare(u32::from(opcode::ReadMulti::CODE) | sqe::BUFFER_SELECT, fd(file));
-    Parts::from_pool(Usual { offset: CURRENT_POSITION, ..entry }, pool).stream()
+pub fn read_multi<'d>(file: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
+    let entry = bare(u32::from(opcode::ReadMulti::CODE) | sqe::BUFFER_SELECT, -1);
+    Parts::from_pool(file, Usual { offset: CURRENT_POSITION, ..entry }, pool).stream()
 }
 
 /// What [`fallocate`] does with a range of a file (`fallocate(2)`).

@@ -1,13 +1,13 @@
 //! Requests on whatever has a descriptor, or on nothing.
 
 use std::ops::BitOr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use io_uring::opcode;
 
 use super::entry::{bare, fd};
 use super::sqe::Usual;
-use super::{Parts, Request, Stream};
+use super::{Parts, Request, Stream, Target};
 use crate::facts::Yields;
 
 /// Does nothing, and completes (`IORING_OP_NOP`, since 5.1).
@@ -71,7 +71,7 @@ impl BitOr for Events {
 
 /// Waits until one of `events` happens (`IORING_OP_POLL_ADD`, since 5.1). The result is what
 /// [`Events::from_result`] takes.
-pub fn poll<'d>(descriptor: &'d impl AsFd, events: Events) -> Request<'d> {
+pub fn poll<'d>(descriptor: &'d impl Target, events: Events) -> Request<'d> {
     polling(descriptor, events, 0).request()
 }
 
@@ -80,14 +80,14 @@ pub fn poll<'d>(descriptor: &'d impl AsFd, events: Events) -> Request<'d> {
 ///
 /// A file that is always ready, such as a regular file, is told of again and again for as long as the
 /// handler gives the data back.
-pub fn poll_multi<'d>(descriptor: &'d impl AsFd, events: Events) -> Stream<'d> {
+pub fn poll_multi<'d>(descriptor: &'d impl Target, events: Events) -> Stream<'d> {
     const IORING_POLL_ADD_MULTI: u32 = 1;
     polling(descriptor, events, IORING_POLL_ADD_MULTI).stream()
 }
 
-fn polling(descriptor: &impl AsFd, Events(events): Events, length: u32) -> Parts<'_> {
+fn polling(descriptor: &impl Target, Events(events): Events, length: u32) -> Parts<'_> {
     // Two halves of a word, of which the first has the events that there have always been.
     let op_flags = if cfg!(target_endian = "big") { events.rotate_left(16) } else { events };
-    let entry = bare(opcode::PollAdd::CODE.into(), fd(descriptor));
-    Parts::usual(Usual { length, op_flags, ..entry }).yielding(Yields::Events)
+    let entry = bare(opcode::PollAdd::CODE.into(), -1);
+    Parts::on_target(descriptor, Usual { length, op_flags, ..entry }).yielding(Yields::Events)
 }

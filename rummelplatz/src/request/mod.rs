@@ -76,6 +76,7 @@ mod tests;
 mod time;
 
 use sqe::Usual;
+use target::Named;
 
 pub(crate) use aside::Aside;
 
@@ -266,13 +267,7 @@ impl Request<'_> {
     /// ```
     #[inline(always)]
     pub fn whole(mut self) -> Self {
-        match &mut self.parts.draft {
-            Draft::Prepared(
-                Prepared::Usual(entry) | Prepared::Indexed(entry, _) | Prepared::Beside(entry, _),
-            )
-            | Draft::Fixed(Fixed { entry, .. }) => entry.move_whole(),
-            Draft::Prepared(Prepared::FromPool { .. } | Prepared::Entry(_)) | Draft::OnFixed { .. } => {}
-        }
+        self.parts.draft.change(Usual::move_whole);
         self
     }
 
@@ -408,6 +403,15 @@ impl Prepared {
 }
 
 impl Draft<'_> {
+    /// Changes the entry, if it is a usual one.
+    #[inline(always)]
+    fn change(&mut self, change: impl FnOnce(&mut Usual)) {
+        match self {
+            Draft::Prepared(prepared) | Draft::OnFixed { prepared, .. } => prepared.change(change),
+            Draft::Fixed(Fixed { entry, .. }) => change(entry),
+        }
+    }
+
     /// What is to be queued in the ring with this number.
     #[inline(always)]
     fn prepare(self, ring: u64) -> Prepared {
@@ -476,16 +480,41 @@ impl<'d> Parts<'d> {
         Parts { draft: Draft::Fixed(fixed), facts, closes: None, deadline: None }
     }
 
+    /// Of an entry of the usual kind, on a file or a socket, which may be a registered one.
+    #[inline(always)]
+    fn on_target(target: &'d impl Target, entry: Usual) -> Self {
+        let Named { descriptor, place } = target.named();
+        let entry = Usual { descriptor, ..entry };
+        match place {
+            None => Parts::usual(entry),
+            Some(file) => Parts::on_fixed(entry, file),
+        }
+    }
+
+    // In place, this would change the way of requests on what is not registered.
+    #[inline(never)]
+    fn on_fixed(entry: Usual, file: &'d Registered) -> Self {
+        Parts::fixed(Fixed { entry, file: Some(file), memory: None })
+    }
+
     /// Of one whose address is that of what is kept beside it.
     #[inline(always)]
     fn beside(entry: Usual, aside: Aside) -> Self {
         Parts::prepared(Prepared::Beside(entry, aside), Facts::new(entry.opcode as u8))
     }
 
-    /// Of one that is given buffers of a pool.
-    fn from_pool(entry: Usual, pool: &BufferPool) -> Self {
-        let prepared = Prepared::FromPool { entry, pool: pool.clone() };
-        Parts::prepared(prepared, Facts::new(entry.opcode as u8)).yielding(Yields::Buffer)
+    /// The same, on a file or a socket, which may be a registered one.
+    #[inline(always)]
+    fn beside_on(target: &'d impl Target, entry: Usual, aside: Aside) -> Self {
+        let Named { descriptor, place } = target.named();
+        Parts::beside(Usual { descriptor, ..entry }, aside).on(place)
+    }
+
+    /// Of one that is given buffers of a pool, on a file or a socket, which may be a registered one.
+    fn from_pool(target: &'d impl Target, entry: Usual, pool: &BufferPool) -> Self {
+        let Named { descriptor, place } = target.named();
+        let prepared = Prepared::FromPool { entry: Usual { descriptor, ..entry }, pool: pool.clone() };
+        Parts::prepared(prepared, Facts::new(entry.opcode as u8)).yielding(Yields::Buffer).on(place)
     }
 
     /// The same, on this registered file, if it is one.

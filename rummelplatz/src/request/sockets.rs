@@ -2,14 +2,14 @@
 
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::AsFd;
 
 use io_uring::opcode;
 
 use super::aside::{Header, Piece};
-use super::entry::{bare, fd, on_memory, with_priority};
+use super::entry::{bare, on_memory, with_priority};
 use super::sqe::{self, Usual};
-use super::{Address, Aside, Fixed, Parts, Peer, Request, Stream, datagram};
+use super::target::Named;
+use super::{Address, Aside, Fixed, Parts, Peer, Request, Stream, Target, datagram};
 use crate::buffers::BufferPool;
 use crate::facts::Yields;
 use crate::fixed::FixedSlice;
@@ -18,20 +18,20 @@ use crate::fixed::FixedSlice;
 #[inline(always)]
 fn transfer<'d, T>(
     opcode: u8,
-    socket: &'d impl AsFd,
+    socket: &'d impl Target,
     memory: *const T,
     bytes: usize,
     op_flags: u32,
 ) -> Request<'d> {
     let entry = on_memory(opcode.into(), memory, bytes);
-    Parts::usual(Usual { descriptor: fd(socket), op_flags, ..entry }).request()
+    Parts::on_target(socket, Usual { op_flags, ..entry }).request()
 }
 
 /// Accepts one connection (`IORING_OP_ACCEPT`, since 5.5).
 ///
 /// The socket comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec.
-pub fn accept<'d>(listener: &'d impl AsFd) -> Request<'d> {
-    accepting(listener, 0).request()
+pub fn accept<'d>(listener: &'d impl Target) -> Request<'d> {
+    accepting(listener, bare(opcode::Accept::CODE.into(), -1)).request()
 }
 
 /// As [`accept`], and says where the connection comes from (`IORING_OP_ACCEPT`, since 5.5), as `accept(2)`.
@@ -49,11 +49,9 @@ pub fn accept<'d>(listener: &'d impl AsFd) -> Request<'d> {
 /// ```
 ///
 /// There is no stream that does: all its connections would have one place for their addresses.
-pub fn accept_from<'d>(listener: &'d impl AsFd, peer: &'d mut Peer) -> Request<'d> {
+pub fn accept_from<'d>(listener: &'d impl Target, peer: &'d mut Peer) -> Request<'d> {
     let [address, offset] = peer.accept();
-    let entry = bare(opcode::Accept::CODE.into(), fd(listener));
-    let entry = Usual { address, offset, op_flags: libc::SOCK_CLOEXEC as u32, ..entry };
-    Parts::usual(entry).yielding(Yields::Descriptor).request()
+    accepting(listener, Usual { address, offset, ..bare(opcode::Accept::CODE.into(), -1) }).request()
 }
 
 /// Accepts connections until it is cancelled (`IORING_ACCEPT_MULTISHOT`, since 5.19).
@@ -61,15 +59,15 @@ pub fn accept_from<'d>(listener: &'d impl AsFd, peer: &'d mut Peer) -> Request<'
 /// Each completion has a socket in [`into_fd`](crate::Completion::into_fd), close-on-exec. The
 /// peer's address is to be had from `getpeername(2)`, as `TcpStream::peer_addr` does, or by [`accept_from`], one at a
 /// time.
-pub fn accept_multi<'d>(listener: &'d impl AsFd) -> Stream<'d> {
+pub fn accept_multi<'d>(listener: &'d impl Target) -> Stream<'d> {
     const IORING_ACCEPT_MULTISHOT: u32 = 1;
-    accepting(listener, IORING_ACCEPT_MULTISHOT).stream()
+    let opcode = with_priority(opcode::Accept::CODE, IORING_ACCEPT_MULTISHOT);
+    accepting(listener, bare(opcode, -1)).stream()
 }
 
-fn accepting(listener: &impl AsFd, priority: u32) -> Parts<'_> {
-    let entry = bare(with_priority(opcode::Accept::CODE, priority), fd(listener));
+fn accepting(listener: &impl Target, entry: Usual) -> Parts<'_> {
     let entry = Usual { op_flags: libc::SOCK_CLOEXEC as u32, ..entry };
-    Parts::usual(entry).yielding(Yields::Descriptor)
+    Parts::on_target(listener, entry).yielding(Yields::Descriptor)
 }
 
 /// Makes a socket, as `socket(2)`: `domain` is one of libc's `AF_*`, `kind` of `SOCK_*`, `protocol` 0 or of `IPPROTO_*`
@@ -85,37 +83,39 @@ pub fn socket<'d>(domain: i32, kind: i32, protocol: i32) -> Request<'d> {
 }
 
 /// Gives a socket an address, as `bind(2)` (`IORING_OP_BIND`, since 6.11).
-pub fn bind<'d>(socket: &'d impl AsFd, address: impl Into<Address>) -> Request<'d> {
+pub fn bind<'d>(socket: &'d impl Target, address: impl Into<Address>) -> Request<'d> {
     addressed(opcode::Bind::CODE, socket, address.into())
 }
 
 /// Has a socket be connected to, as `listen(2)` (`IORING_OP_LISTEN`, since 6.11).
-pub fn listen<'d>(socket: &'d impl AsFd, backlog: u32) -> Request<'d> {
-    Parts::usual(Usual { length: backlog, ..bare(opcode::Listen::CODE.into(), fd(socket)) }).request()
+pub fn listen<'d>(socket: &'d impl Target, backlog: u32) -> Request<'d> {
+    let entry = bare(opcode::Listen::CODE.into(), -1);
+    Parts::on_target(socket, Usual { length: backlog, ..entry }).request()
 }
 
 /// Connects a socket (`IORING_OP_CONNECT`, since 5.5).
 ///
 /// When this was cancelled, the socket may yet connect: close it, don't use it again.
-pub fn connect<'d>(socket: &'d impl AsFd, address: impl Into<Address>) -> Request<'d> {
+pub fn connect<'d>(socket: &'d impl Target, address: impl Into<Address>) -> Request<'d> {
     addressed(opcode::Connect::CODE, socket, address.into())
 }
 
-fn addressed(opcode: u8, socket: &impl AsFd, address: Address) -> Request<'_> {
+fn addressed(opcode: u8, socket: &impl Target, address: Address) -> Request<'_> {
     let offset = address.raw().1.into();
-    Parts::beside(Usual { offset, ..bare(opcode.into(), fd(socket)) }, Aside::Address(address)).request()
+    let entry = Usual { offset, ..bare(opcode.into(), -1) };
+    Parts::beside_on(socket, entry, Aside::Address(address)).request()
 }
 
 /// Receives into `buffer` what has arrived, waiting for something to arrive (`IORING_OP_RECV`, since
 /// 5.6). The result is a number of bytes; 0 is the end of the stream.
 #[inline]
-pub fn recv<'d>(socket: &'d impl AsFd, buffer: &'d mut [u8]) -> Request<'d> {
+pub fn recv<'d>(socket: &'d impl Target, buffer: &'d mut [u8]) -> Request<'d> {
     transfer(opcode::Recv::CODE, socket, buffer.as_mut_ptr(), buffer.len(), 0)
 }
 
 /// As [`recv`], into memory that need not be initialised.
 #[inline]
-pub fn recv_uninit<'d>(socket: &'d impl AsFd, buffer: &'d mut [MaybeUninit<u8>]) -> Request<'d> {
+pub fn recv_uninit<'d>(socket: &'d impl Target, buffer: &'d mut [MaybeUninit<u8>]) -> Request<'d> {
     transfer(opcode::Recv::CODE, socket, buffer.as_mut_ptr(), buffer.len(), 0)
 }
 
@@ -143,9 +143,9 @@ pub fn recv_uninit<'d>(socket: &'d impl AsFd, buffer: &'d mut [MaybeUninit<u8>])
 ///     }
 /// }
 /// ```
-pub fn recv_provided<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Request<'d> {
+pub fn recv_provided<'d>(socket: &'d impl Target, pool: &BufferPool) -> Request<'d> {
     let opcode = u32::from(opcode::Recv::CODE) | sqe::BUFFER_SELECT;
-    Parts::from_pool(bare(opcode, fd(socket)), pool).request()
+    Parts::from_pool(socket, bare(opcode, -1), pool).request()
 }
 
 /// Receives again and again, each time into a buffer of `pool` (`IORING_RECV_MULTISHOT`, since 6.0).
@@ -158,9 +158,9 @@ pub fn recv_provided<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Request<'d
 /// If nobody holds a buffer, it is tried again at once. The fourth `ENOBUFS` in a row, between which no buffer was taken
 /// out of the pool, is followed by a final one, for waiting would be of no use. No byte is lost by that: submit the
 /// stream again, as `examples/echo.rs` does.
-pub fn recv_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
+pub fn recv_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     let opcode = with_priority(opcode::Recv::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
-    Parts::from_pool(bare(opcode, fd(socket)), pool).stream()
+    Parts::from_pool(socket, bare(opcode, -1), pool).stream()
 }
 
 /// As [`recv_multi`], but a completion may be about several buffers: all that had arrived, or as much of it as the kernel
@@ -168,11 +168,11 @@ pub fn recv_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
 ///
 /// They come out of [`into_buffers`](crate::Completion::into_buffers); at the end there is none. Worth it where messages
 /// are larger than the buffers: what takes one completion for each takes one for all. [`send_vectored`] sends them on.
-pub fn recv_multi_bundle<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
+pub fn recv_multi_bundle<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     const IORING_RECVSEND_BUNDLE: u32 = 1 << 4;
     let priority = IORING_RECV_MULTISHOT | IORING_RECVSEND_BUNDLE;
     let opcode = with_priority(opcode::Recv::CODE, priority) | sqe::BUFFER_SELECT;
-    Parts::from_pool(bare(opcode, fd(socket)), pool).yielding(Yields::Bundle).stream()
+    Parts::from_pool(socket, bare(opcode, -1), pool).yielding(Yields::Bundle).stream()
 }
 
 /// Receives datagrams again and again, and from whom, each into a buffer of `pool` (`IORING_OP_RECVMSG` with
@@ -184,11 +184,11 @@ pub fn recv_multi_bundle<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream
 /// [`is_truncated`](crate::Datagram::is_truncated) says. When the pool has run out, it is as with [`recv_multi`].
 ///
 /// An empty datagram ends nothing, unless it comes from nobody: so does the end of a socket that is none for datagrams.
-pub fn recv_from_multi<'d>(socket: &'d impl AsFd, pool: &BufferPool) -> Stream<'d> {
+pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     let opcode = with_priority(opcode::RecvMsg::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
     let address = (&raw const datagram::ASKED).expose_provenance() as u64;
-    let entry = Usual { address, length: 1, ..bare(opcode, fd(socket)) };
-    Parts::from_pool(entry, pool).yielding(Yields::Datagram).stream()
+    let entry = Usual { address, length: 1, ..bare(opcode, -1) };
+    Parts::from_pool(socket, entry, pool).yielding(Yields::Datagram).stream()
 }
 
 const IORING_RECV_MULTISHOT: u32 = 1 << 1;
@@ -199,7 +199,7 @@ const IORING_RECV_MULTISHOT: u32 = 1 << 1;
 /// A peer that is gone is the error `EPIPE`, never a signal (`MSG_NOSIGNAL`). Given to
 /// [`detach`](crate::Submitter::detach), it goes out whole (`MSG_WAITALL`), as [`send_zc`] and [`send_zc_fixed`] do.
 #[inline]
-pub fn send<'d>(socket: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
+pub fn send<'d>(socket: &'d impl Target, buffer: &'d [u8]) -> Request<'d> {
     transfer(opcode::Send::CODE, socket, buffer.as_ptr(), buffer.len(), libc::MSG_NOSIGNAL as u32)
 }
 
@@ -209,29 +209,30 @@ pub fn send<'d>(socket: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
 /// Such as [`Buffers`](crate::Buffers) that were received. Pieces after the 1024th are left out (`UIO_MAXIOV`): check how
 /// much was done. More than four pieces that are no neighbours in memory take an allocation. Otherwise as [`send`]. For a number of pieces that is known,
 /// and for other files than sockets, there is [`writev`](super::writev).
-pub fn send_vectored<'d>(socket: &'d impl AsFd, pieces: impl IntoIterator<Item = &'d [u8]>) -> Request<'d> {
+pub fn send_vectored<'d>(socket: &'d impl Target, pieces: impl IntoIterator<Item = &'d [u8]>) -> Request<'d> {
     let pieces = pieces.into_iter().take(libc::UIO_MAXIOV as usize);
     let pieces = pieces.map(|piece| Piece::new(piece.as_ptr(), piece.len()));
     let op_flags = libc::MSG_NOSIGNAL as u32;
-    let entry = Usual { length: 1, op_flags, ..bare(opcode::SendMsg::CODE.into(), fd(socket)) };
-    Parts::beside(entry, Aside::Message(Header::default(), pieces.collect())).request()
+    let entry = Usual { length: 1, op_flags, ..bare(opcode::SendMsg::CODE.into(), -1) };
+    Parts::beside_on(socket, entry, Aside::Message(Header::default(), pieces.collect())).request()
 }
 
 /// Receives a datagram into `buffer`, and from whom into `peer` (`IORING_OP_RECVMSG`, since 5.3), as `recvfrom(2)`. The
 /// result is a number of bytes; of a longer datagram, the rest is lost.
-pub fn recv_from<'d>(socket: &'d impl AsFd, buffer: &'d mut [u8], peer: &'d mut Peer) -> Request<'d> {
+pub fn recv_from<'d>(socket: &'d impl Target, buffer: &'d mut [u8], peer: &'d mut Peer) -> Request<'d> {
     let address = peer.receive(Piece::new(buffer.as_mut_ptr(), buffer.len()));
-    Parts::usual(Usual { address, length: 1, ..bare(opcode::RecvMsg::CODE.into(), fd(socket)) }).request()
+    let entry = Usual { address, length: 1, ..bare(opcode::RecvMsg::CODE.into(), -1) };
+    Parts::on_target(socket, entry).request()
 }
 
 /// Sends a datagram to `address` (`IORING_OP_SENDMSG`, since 5.3), as `sendto(2)`. The result is a number of bytes.
 ///
 /// No signal is raised (`MSG_NOSIGNAL`).
-pub fn send_to<'d>(socket: &'d impl AsFd, buffer: &'d [u8], address: impl Into<Address>) -> Request<'d> {
+pub fn send_to<'d>(socket: &'d impl Target, buffer: &'d [u8], address: impl Into<Address>) -> Request<'d> {
     let op_flags = libc::MSG_NOSIGNAL as u32;
-    let entry = Usual { length: 1, op_flags, ..bare(opcode::SendMsg::CODE.into(), fd(socket)) };
+    let entry = Usual { length: 1, op_flags, ..bare(opcode::SendMsg::CODE.into(), -1) };
     let piece = Piece::new(buffer.as_ptr(), buffer.len());
-    Parts::beside(entry, Aside::Datagram(Header::default(), piece, address.into())).request()
+    Parts::beside_on(socket, entry, Aside::Datagram(Header::default(), piece, address.into())).request()
 }
 
 /// As [`send`], but the bytes are not copied: the network takes them from where they are (`IORING_OP_SEND_ZC`, since
@@ -245,7 +246,7 @@ pub fn send_to<'d>(socket: &'d impl AsFd, buffer: &'d [u8], address: impl Into<A
 /// Sockets that can't do it end with `EOPNOTSUPP`, as those of `AF_UNIX` do. Memory in flight counts towards
 /// `RLIMIT_MEMLOCK` (`ENOMEM`).
 #[inline]
-pub fn send_zc<'d>(socket: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
+pub fn send_zc<'d>(socket: &'d impl Target, buffer: &'d [u8]) -> Request<'d> {
     transfer(opcode::SendZc::CODE, socket, buffer.as_ptr(), buffer.len(), libc::MSG_NOSIGNAL as u32)
 }
 
@@ -254,22 +255,24 @@ pub fn send_zc<'d>(socket: &'d impl AsFd, buffer: &'d [u8]) -> Request<'d> {
 ///
 /// If its [`FixedBuffers`](crate::FixedBuffers) are not registered with the ring, this ends with `EFAULT`.
 #[inline]
-pub fn send_zc_fixed<'d>(socket: &'d impl AsFd, buffer: impl Into<FixedSlice<'d>>) -> Request<'d> {
+pub fn send_zc_fixed<'d>(socket: &'d impl Target, buffer: impl Into<FixedSlice<'d>>) -> Request<'d> {
     const IORING_RECVSEND_FIXED_BUF: u32 = 1 << 2;
-    let FixedSlice { bytes, place } = buffer.into();
+    let FixedSlice { bytes, place: memory } = buffer.into();
     let opcode = with_priority(opcode::SendZc::CODE, IORING_RECVSEND_FIXED_BUF);
     let entry = on_memory(opcode, bytes.as_ptr(), bytes.len());
-    let entry = Usual { descriptor: fd(socket), op_flags: libc::MSG_NOSIGNAL as u32, ..entry };
-    Parts::fixed(Fixed { entry, file: None, memory: Some(place) }).request()
+    let entry = Usual { op_flags: libc::MSG_NOSIGNAL as u32, ..entry };
+    let Named { descriptor, place } = socket.named();
+    let fixed = Fixed { entry: Usual { descriptor, ..entry }, file: place, memory: Some(memory) };
+    Parts::fixed(fixed).request()
 }
 
 /// Shuts down one or both directions of a socket (`IORING_OP_SHUTDOWN`, since 5.11).
-pub fn shutdown<'d>(socket: &'d impl AsFd, how: Shutdown) -> Request<'d> {
+pub fn shutdown<'d>(socket: &'d impl Target, how: Shutdown) -> Request<'d> {
     let how = match how {
         Shutdown::Read => libc::SHUT_RD,
         Shutdown::Write => libc::SHUT_WR,
         Shutdown::Both => libc::SHUT_RDWR,
     };
-    let entry = bare(opcode::Shutdown::CODE.into(), fd(socket));
-    Parts::usual(Usual { length: how as u32, ..entry }).request()
+    let entry = bare(opcode::Shutdown::CODE.into(), -1);
+    Parts::on_target(socket, Usual { length: how as u32, ..entry }).request()
 }

@@ -102,11 +102,12 @@ impl Usual {
         }
     }
 
-    /// As [`send_whole`](Self::send_whole), and makes a receive wait until its buffer is full.
+    /// As [`send_whole`](Self::send_whole), and makes a receive wait until its buffer is full, unless that is to be one of
+    /// a pool.
     #[inline(always)]
     pub(crate) fn move_whole(&mut self) {
         self.send_whole();
-        if self.opcode as u8 == opcode::Recv::CODE {
+        if self.opcode as u8 == opcode::Recv::CODE && self.opcode & BUFFER_SELECT == 0 {
             self.op_flags |= libc::MSG_WAITALL as u32;
         }
     }

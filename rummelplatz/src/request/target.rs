@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use crate::fixed::{FixedFile, Registered};
 
-/// A file that is read from, written to or synchronised: anything with a descriptor ([`AsFd`]), or a [`FixedFile`].
+/// What a request on a file or a socket is about: anything with a descriptor ([`AsFd`]), or a [`FixedFile`].
 ///
 /// It can't be implemented for anything else.
 #[diagnostic::on_unimplemented(

@@ -124,6 +124,68 @@ fn what_is_registered_is_named_by_its_index_in_the_ring() {
 }
 
 #[test]
+fn what_is_registered_is_asked_for_the_same_as_what_is_not() {
+    let (file, registered, pool) = (null(), FixedFile::new(), BufferPool::new(1, 64).unwrap());
+    assert!(registered.place.take(RING, 5));
+    let buffers = FixedBuffers::new(1, 8).unwrap();
+    let (fixed, mut peer) = (buffers.take().unwrap(), Peer::new());
+    let (mut bytes, mut uninit) = ([0; 8], [MaybeUninit::uninit(); 8]);
+    let address: std::net::SocketAddr = ([127, 0, 0, 1], 7).into();
+    fn entry_of(parts: Parts<'_>) -> Usual {
+        let mut entry = None;
+        parts.draft.prepare(RING).change(|usual| entry = Some(*usual));
+        entry.expect("it is a usual one")
+    }
+    macro_rules! same {
+        ($($target:ident => $request:expr),* $(,)?) => {$(
+            let $target = &file;
+            let expected = entry_of($request.parts);
+            assert_eq!(expected.descriptor, file.as_raw_fd());
+            let $target = &registered;
+            let opcode = expected.opcode | sqe::FIXED_FILE;
+            assert_eq!(entry_of($request.parts), Usual { opcode, descriptor: 5, ..expected });
+        )*};
+    }
+    same! {
+        it => accept(it),
+        it => accept_from(it, &mut peer),
+        it => accept_multi(it),
+        it => bind(it, address),
+        it => listen(it, 3),
+        it => connect(it, address),
+        it => recv(it, &mut bytes),
+        it => recv(it, &mut bytes).whole(),
+        it => recv_uninit(it, &mut uninit),
+        it => recv_provided(it, &pool),
+        it => recv_multi(it, &pool),
+        it => recv_multi_bundle(it, &pool),
+        it => recv_from_multi(it, &pool),
+        it => recv_from(it, &mut bytes, &mut peer),
+        it => send(it, &bytes),
+        it => send_vectored(it, bytes.chunks(3)),
+        it => send_vectored(it, bytes.chunks(3)).whole(),
+        it => send_to(it, &bytes, address),
+        it => send_zc(it, &bytes),
+        it => send_zc_fixed(it, &fixed),
+        it => shutdown(it, Shutdown::Write),
+        it => poll(it, Events::READABLE),
+        it => poll_multi(it, Events::READABLE),
+        it => read_multi(it, &pool),
+        it => read_provided(it, &pool),
+        it => readv(it, [&mut bytes]),
+        it => writev(it, [&bytes]),
+        it => fallocate(it, Allocate::Extend, 1, 2),
+        it => ftruncate(it, 3),
+        it => fadvise(it, Advice::Normal, 1, 2),
+    }
+    let whole = libc::MSG_WAITALL as u32;
+    let flags = |request: Request<'_>| entry_of(request.parts).op_flags & whole;
+    assert_eq!(flags(send_vectored(&registered, [&bytes[..]]).whole()), whole);
+    assert_eq!(flags(send_to(&registered, &bytes, address)), 0);
+    assert_eq!(flags(recv_provided(&registered, &pool).whole()), 0, "the buffer is not known");
+}
+
+#[test]
 fn what_has_no_memory_says_all_the_same() {
     let file = null();
     let number = file.as_raw_fd();

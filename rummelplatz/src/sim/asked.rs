@@ -218,7 +218,9 @@ impl Asked {
 
     /// Whether a descriptor of this process is no answer to it.
     pub(super) fn uses_file_table(&self) -> bool {
-        self.flags & IOSQE_FIXED_FILE != 0 || self.has_file_index()
+        // A listener may be registered.
+        let is_fixed = self.flags & IOSQE_FIXED_FILE != 0 && self.opcode != opcode::Accept::CODE;
+        is_fixed || self.has_file_index()
     }
 
     fn has_file_index(&self) -> bool {

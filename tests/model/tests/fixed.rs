@@ -2,12 +2,13 @@
 //! whatever goes wrong in the latter.
 
 use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-use rummelplatz::sim::{Faults, Simulation};
-use rummelplatz::{ControlFlow, FixedBuffer, FixedBuffers, FixedFile, RawRing, Request, request};
+use rummelplatz::sim::{Answer, Faults, Simulation};
+use rummelplatz::{BufferPool, ControlFlow, FixedBuffer, FixedBuffers, FixedFile, RawRing, Request, request};
 use rummelplatz_tests::{Bench, BenchSubmitter, Log, Script, nameless_file, outcome, tcp_pair, watched};
 
 const BLOCK: usize = 1000;
@@ -147,5 +148,63 @@ fn the_simulated_kernel_refuses_what_the_real_one_does() {
             ring.run().unwrap();
             assert_eq!(seen.take(), [Err(libc::EBADF), Err(libc::EFAULT), Err(libc::EFAULT)]);
         }
+    });
+}
+
+/// What comes of a request on a registered socket under a simulated kernel, or the real one.
+fn told_of<D: Send + 'static>(
+    simulation: Option<&Simulation>,
+    data: impl FnOnce(&mut BenchSubmitter<'_, D>) -> D + Send + 'static,
+    build: for<'d> fn(&'d mut D) -> Request<'d>,
+) -> Result<u32, i32> {
+    let entries = NonZeroU32::new(4).unwrap();
+    let raw = match simulation {
+        Some(simulation) => simulation.raw_ring(entries).unwrap(),
+        None => RawRing::new(entries).unwrap(),
+    };
+    let seen = Log::new();
+    let log = seen.clone();
+    let script = Script::new()
+        .on_setup_once(move |mut submitter| {
+            let data = data(&mut submitter);
+            submitter.submit(data, build)?;
+            Ok(())
+        })
+        .on_completion(move |completion, _, _| {
+            log.push(outcome(&completion));
+            (ControlFlow::Continue, None)
+        });
+    Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap().run().unwrap();
+    seen.take().remove(0)
+}
+
+#[test]
+fn registered_sockets_are_received_from_and_accepted_on() {
+    watched(|| {
+        let simulation = Simulation::new(0);
+        simulation.set_faults(Faults::none());
+        for simulation in [Some(&simulation), None] {
+            let (mut theirs, ours) = tcp_pair();
+            theirs.write_all(b"hello").unwrap();
+            let socket = move |submitter: &mut BenchSubmitter<'_, (FixedFile, BufferPool)>| {
+                (submitter.register_file(ours).unwrap(), BufferPool::new(1, 4).unwrap())
+            };
+            let told = told_of(simulation, socket, |(socket, pool)| request::recv_provided(socket, pool));
+            assert_eq!(told, Ok(4));
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let register = |listener: TcpListener| {
+                move |submitter: &mut BenchSubmitter<'_, FixedFile>| {
+                    submitter.register_file(listener).unwrap()
+                }
+            };
+            assert_eq!(told_of(simulation, register(listener), |it| request::accept(it)), Ok(0));
+        }
+        // As somebody says that there is a connection.
+        simulation.on_request(|_| Answer::Descriptor(nameless_file().into()));
+        let register = |submitter: &mut BenchSubmitter<'_, FixedFile>| {
+            submitter.register_file(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap()
+        };
+        assert_eq!(told_of(Some(&simulation), register, |it| request::accept(it)), Ok(0));
     });
 }
