@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Nothing is copied: the kernel receives into a buffer of the pool, and the same buffer is sent and
-//! goes back to the pool. A client that sends but does not read is no longer received from once
-//! [`MOST_WAITING`] chunks of it wait; and when the pool runs low, chunks are copied out of it, so that
-//! such clients don't starve the others.
+//! goes back to the pool. A client that sends but does not read has its stream cancelled once
+//! [`MOST_WAITING`] chunks of it wait; what the kernel has received by then, which may be a hundred more, waits as well.
+//! And when the pool runs low, chunks are copied out of it, so that such clients don't starve the others.
 
 #![forbid(unsafe_code)]
 

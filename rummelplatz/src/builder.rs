@@ -45,8 +45,8 @@ impl<R: RingParts> Builder<R> {
         self
     }
 
-    /// The size of the completion queue (`IORING_SETUP_CQSIZE`, since 5.5): by default, and at least,
-    /// four times and once that of the submission queue.
+    /// The size of the completion queue (`IORING_SETUP_CQSIZE`, since 5.5): by default four times that of the submission
+    /// queue, and never less than that.
     pub fn completion_entries(mut self, entries: NonZeroU32) -> Self {
         self.options.completions = Some(entries.get());
         self
@@ -61,7 +61,7 @@ impl<R: RingParts> Builder<R> {
 
     /// How many requests each operation may have in flight before submitting fails: unlimited by
     /// default. What is [posted](crate::Submitter::post) counts as one. What other threads
-    /// [send](crate::RingHandle::send) does, too; if there is no room for it when it arrives, it is dropped.
+    /// [send](crate::RingHandle::send) does, too; if there is no room for it when it arrives, it waits for some.
     pub fn request_limit(mut self, limit: NonZeroU32) -> Self {
         self.options.request_limit = Some(limit.get());
         self
@@ -75,7 +75,7 @@ impl<R: RingParts> Builder<R> {
     }
 
     /// How long a teardown may take before what is still in flight is abandoned, which leaks its
-    /// memory: without limit by default.
+    /// memory: without limit by default. (For a limit to one request, see [`Request::deadline`](crate::Request::deadline).)
     ///
     /// The kernel can't cancel everything: file I/O that has begun ends when it ends, and a zero-copy
     /// send when the peer has read it.

@@ -32,9 +32,10 @@ pub(crate) struct Core {
     backlog: Backlog,
     /// Completions that the kernel does not post: messages, and requests that end without it.
     synthetic: VecDeque<Cqe>,
-    /// How many of them come before the next one of the kernel.
-    due: usize,
-    /// They have come.
+    /// They are delivered in batches, so that they do not keep the kernel's waiting: how many of the present batch are
+    /// left,
+    batch_left: usize,
+    /// and whether the next one is the kernel's.
     kernel_is_next: bool,
     /// Memory for a chain while it is linked.
     pub(crate) links: Vec<Placed>,
@@ -119,7 +120,7 @@ impl Core {
             queue: Uring::new(raw.kernel, serial),
             backlog: Backlog::new(options.backlog_limit),
             synthetic: VecDeque::new(),
-            due: 0,
+            batch_left: 0,
             kernel_is_next: false,
             links: Vec::new(),
             parked: Vec::new(),
@@ -573,13 +574,13 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn look_at_both(&mut self) -> bool {
-        if self.due == 0 && !self.kernel_is_next {
-            self.due = if mutant::is("one of what is due") { 1 } else { self.synthetic.len() };
+        if self.batch_left == 0 && !self.kernel_is_next {
+            self.batch_left = if mutant::is("one of what is due") { 1 } else { self.synthetic.len() };
         }
-        if let Some(rest) = self.due.checked_sub(1)
+        if let Some(rest) = self.batch_left.checked_sub(1)
             && let Some(cqe) = self.synthetic.pop_front()
         {
-            self.due = rest;
+            self.batch_left = rest;
             self.own_seen = self.own_seen.wrapping_add(1);
             self.kernel_is_next = true;
             self.queue.put_first(cqe);

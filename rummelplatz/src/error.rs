@@ -107,7 +107,7 @@ pub enum SubmitError {
     /// The kernel did not register the [`BufferPool`](crate::BufferPool), [`FixedBuffers`](crate::FixedBuffers) or
     /// [`FixedFile`](crate::FixedFile), with this `errno`.
     PoolRefused(i32),
-    /// The raw entry can't be tracked.
+    /// The raw entry, or the chain, would break the ring's accounts.
     Invalid(InvalidEntry),
 }
 
@@ -157,7 +157,7 @@ impl fmt::Display for SubmitError {
                 let source = io::Error::from_raw_os_error(*errno);
                 write!(f, "the kernel did not register the buffers or the file: {source}")
             }
-            SubmitError::Invalid(why) => write!(f, "the entry can't be tracked: {why}"),
+            SubmitError::Invalid(why) => write!(f, "the request is invalid: {why}"),
         }
     }
 }
@@ -237,8 +237,7 @@ pub struct StuckRequest {
     pub operation: &'static str,
     /// `sqe->opcode`, an `IORING_OP_*`.
     pub opcode: u8,
-    /// How long ago it was submitted, to some ten milliseconds. If the ring was busy and then had to wait, what it
-    /// submitted next, in fifteen passes of its loop at most, may count from before the wait.
+    /// How long ago it was submitted, to some ten milliseconds; of a busy ring, it may be too much by one wait.
     pub age: Duration,
 }
 

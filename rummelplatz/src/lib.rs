@@ -1,5 +1,5 @@
-//! The Rust framework for programs that live on io_uring without an async runtime: in about the time that a loop
-//! written by hand takes (`docs/performance.md` has the figures), and safe by the compiler.
+//! A Rust framework for programs that live on io_uring, without an async runtime: about as fast as a loop written by hand
+//! (`docs/performance.md` has the figures), with memory safety checked by the compiler.
 //!
 //! A struct with [`#[ring]`](macro@ring) is a ring, and each of its fields an operation: one kind of
 //! work, with the state that all its requests share ([`RingOperation`]). A request is submitted with
@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use rummelplatz::{Completion, ControlFlow, RingOperation, Submitter, request, ring};
-//! use std::{error::Error, fs::File, io, num::NonZeroU32};
+//! use std::{error::Error, fs::File, io};
 //!
 //! #[ring]
 //! struct Reader { head: Head }
@@ -42,13 +42,26 @@
 //!
 //! fn main() -> Result<(), Box<dyn Error>> {
 //!     let head = Head { file: Some(File::open("/proc/version")?), text: String::new() };
-//!     let raw = Reader::new_raw_ring(NonZeroU32::new(8).unwrap())?;
-//!     let mut reader = Reader::new(raw, None, head);
+//!     let mut reader = Reader::builder(head).build()?;
 //!     reader.run()?; // ends when nothing is in flight
 //!     assert!(reader.head.text.starts_with("Linux"));
 //!     Ok(())
 //! }
 //! ```
+//!
+//! # Where to look
+//!
+//! | for | see |
+//! |---|---|
+//! | what can be asked of the kernel | the module [`request`] |
+//! | multishot requests | [`Submitter::stream`] |
+//! | linked requests; a time limit for one | [`Submitter::chain`]; [`Request::deadline`] |
+//! | operations that talk to each other | [`Submitter::to`], [`Submitter::post`] |
+//! | other threads; many cores | [`RingHandle`]; one ring in each thread |
+//! | buffers that the kernel picks when there is something to receive | [`BufferPool`] |
+//! | registered memory and files | [`FixedBuffers`], [`FixedFile`] |
+//! | another event loop | [`turn`](macro@ring#a-ring-in-another-event-loop) |
+//! | tests | [`RingOperation`](trait@RingOperation#testing-an-operation), the feature `sim` |
 //!
 //! # The loop
 //!
@@ -66,11 +79,10 @@
 //!
 //! # Stopping
 //!
-//! [`ControlFlow::Exit`] and [`RingHandle::stop`] stop a ring now: what is in flight is cancelled, and handed to
-//! `on_teardown_completion`. That may submit once more, for as long as the [`grace`](Builder::grace) lasts: it is for
-//! last words, such as the rest of an answer, and no time for what is in flight. The
-//! [`deadline`](Builder::deadline) is no time for anybody to finish, either: what the kernel has not given back by then is
-//! leaked.
+//! [`ControlFlow::Exit`] and [`RingHandle::stop`] stop a ring now: what is in flight is cancelled at once, and handed to
+//! `on_teardown_completion`. That may submit, for example the rest of an answer; the ring waits for such requests for the
+//! [`grace`](Builder::grace) period, and then cancels them as well. After the teardown's
+//! [`deadline`](Builder::deadline), if it has one, whatever the kernel still has is leaked.
 //!
 //! To let connections finish, take no more of them. With nothing in flight, and no strong handle, the ring ends by itself:
 //!
@@ -155,14 +167,15 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A client that is silent for ever keeps the ring. Give its requests a [`deadline`](Request::deadline), or call
-//! [`stop`](RingHandle::stop) by a weak handle when it has had time enough.
+//! A client that is silent for ever keeps the ring. Give its requests a [`deadline`](Request::deadline); or bound the time
+//! for all: from the handler above, submit a [`timeout`](request::timeout) whose own handler returns `Exit`. Such a timer
+//! keeps the ring as well, so cancel it when the last connection has ended.
 //!
 //! # What is promised
 //!
-//! * Every accepted request ends exactly once: its data is handed to a handler, or dropped if nobody
-//!   is to know ([`detach`](Submitter::detach), an abandoned stream, a dropped ring), or leaked and
-//!   named in [`RingError::Abandoned`].
+//! * Every accepted request ends exactly once: its data is handed to a handler, or dropped without one if nobody
+//!   is to know ([`detach`](Submitter::detach), a stream that was given up, a ring that was dropped or ended by a panic),
+//!   or leaked and named in [`RingError::Abandoned`].
 //! * No data is freed, moved or dropped while the kernel may still use it, come `?`, `panic!`, `drop`
 //!   or `mem::forget` what may. Closing a ring is no barrier, so leaking is the default.
 //! * No `unsafe` is needed, but for raw entries ([`push`](Submitter::push)).
@@ -250,9 +263,9 @@ pub use io_uring;
 /// | | |
 /// |---|---|
 /// | `Server::ACCEPTOR`, `Server::CONNECTIONS` | a [`Tag`] for each field, as visible as the field |
-/// | `Server::new_raw_ring(entries)` | a [`RawRing`] |
-/// | `Server::new(raw, backlog_limit, acceptor, connections)` | the ring; the limit is an `Option<NonZeroUsize>` |
-/// | `Server::builder(acceptor, connections)` | a [`Builder`], for other sizes and limits |
+/// | `Server::builder(acceptor, connections)` | a [`Builder`], the usual way to make one: `.build()?` |
+/// | `Server::new_raw_ring(entries)` | a [`RawRing`], where the ring is to be made apart from its operations |
+/// | `Server::new(raw, backlog_limit, acceptor, connections)` | the ring on it; the limit is an `Option<NonZeroUsize>` |
 /// | `server.run()` | runs until a handler ends it, or nothing is in flight and no [`RingHandle`] is left |
 /// | `server.turn()` | does what can be done without waiting: see below |
 /// | `server.finish()` | cancels what is in flight and waits for it, now |
@@ -284,7 +297,8 @@ pub use io_uring;
 /// # A ring in another event loop
 ///
 /// `turn()` flushes, reaps and dispatches without blocking, and runs `setup` the first time. It returns
-/// a [`Progress`]: what it did, and when it wants to be called again at the latest. Between turns, the
+/// a [`Progress`]: what it did, and when it wants to be called again at the latest, which must be heeded: there may be
+/// work left of which nothing tells. Between turns, the
 /// ring's descriptor becomes readable when there is something to do, so it can be given to `epoll` or
 /// `mio`. (It is an eventfd that the kernel signals: no sleeper on the descriptor of the io_uring itself
 /// is woken if that has `DEFER_TASKRUN`. For the latter, ask the [`RawRing`]. If your requests read or
@@ -359,9 +373,37 @@ pub use rummelplatz_macros::ring;
 /// # What handlers return
 ///
 /// Whatever reads best: `()`, a [`ControlFlow`], an `Option<RingData>`, the pair of both, or a
-/// `Result` of one of these. What an error does depends on the arguments: with `warn` alone a plain
+/// `Result` of one of these. (`on_more` and `on_final` have no data to return: `()`, a `ControlFlow`, or a `Result` of
+/// these.) What an error does depends on the arguments: with `warn` alone a plain
 /// `?` warns, with `error` alone it ends the ring, with both [`.or_warn()?`](ResultExt::or_warn) and
-/// [`.or_end()?`](ResultExt::or_end) choose, in a `Result<_, ControlFlow<W, E>>`.
+/// [`.or_end()?`](ResultExt::or_end) choose, in a `Result<_, ControlFlow<W, E>>`:
+///
+/// ```
+/// # use rummelplatz::{Completion, ControlFlow, ResultExt, RingOperation, SubmitError, Submitter, request, ring};
+/// # use std::{io, net::TcpStream};
+/// # #[ring] struct Server { connections: Connections }
+/// # struct Connection { socket: TcpStream, buffer: Vec<u8> }
+/// #[derive(RingOperation)]
+/// #[ring_operation(ring = Server, data = Connection, warn = io::Error, error = SubmitError, on_completion)]
+/// struct Connections;
+///
+/// impl Connections {
+///     fn on_completion(
+///         &mut self,
+///         completion: Completion,
+///         connection: Connection,
+///         mut submitter: Submitter<'_, Server, Self>,
+///     ) -> Result<(), ControlFlow<io::Error, SubmitError>> {
+///         // This peer is gone: a warning, and the ring goes on.
+///         if completion.result().or_warn()? == 0 {
+///             return Err(ControlFlow::Exit); // and this ends it, without an error
+///         }
+///         // This ends the ring with an error.
+///         submitter.submit(connection, |it| request::recv(&it.socket, &mut it.buffer)).or_end()?;
+///         Ok(())
+///     }
+/// }
+/// ```
 ///
 /// # Streams
 ///
@@ -381,7 +423,7 @@ pub use crate::config::RawRing;
 pub use crate::error::{BuildError, BuildErrorKind, InvalidEntry, Refused, Stuck, StuckRequest, SubmitError};
 pub use crate::fixed::{FixedBuffer, FixedBuffers, FixedFile, FixedSlice, FixedSliceMut};
 pub use crate::handle::{RingHandle, SendError};
-pub use crate::handler::ResultExt;
+pub use crate::handler::{Ended, ResultExt, Warned};
 pub use crate::operation::{CompletionResult, ControlFlow, RingOperation};
 pub use crate::request::{Datagram, Request, Stream};
 pub use crate::ring::{Progress, Status};

@@ -166,11 +166,9 @@ impl Teardown {
             return if in_flight == 0 { Step::Finish } else { Step::Abandon };
         }
         // Once cancelled, everything is over.
-        let answered = !self.moved && cancels == 0 && queued == 0;
-        if answered && (mutant::is("the answers count") || mutant::is("a drain is a barrier")) {
-            return Step::Finish;
-        }
-        if in_flight == 0 && cancels == 0 && queued == 0 {
+        let all_answered = cancels == 0 && queued == 0;
+        let is_no_barrier = mutant::is("the answers count") || mutant::is("a drain is a barrier");
+        if all_answered && (in_flight == 0 || is_no_barrier && !self.moved) {
             return Step::Finish;
         }
         if !self.grace_over && elapsed >= self.limits.grace {

@@ -105,9 +105,7 @@ pub trait RingOperation<R: Ring>: Sized {
     /// The state of one request: lives in a slot of the ring's slab while the request is in flight.
     ///
     /// It is handed over by value, twice per request: keep big buffers behind a pointer or in a
-    /// [`BufferPool`](crate::BufferPool). With a buffer of 1 KiB in it, an echo between two operations takes 740
-    /// instructions; with the buffer in a box beside, 197; as a `Box<Connection>`, allocated once for each connection,
-    /// 169 (`target/release/idioms pair-large`, `pair-small`, `pair-boxed`; see `docs/performance.md`).
+    /// [`BufferPool`](crate::BufferPool). (`docs/performance.md` has figures.)
     type RingData: 'static;
     /// What can go wrong in [`setup`](Self::setup).
     type SetupError;
@@ -143,10 +141,14 @@ pub trait RingOperation<R: Ring>: Sized {
         submitter: Submitter<'_, R, Self>,
     ) -> CompletionResult<R, Self>;
 
-    /// Called once for each request that was still in flight when the ring was torn down, however it
-    /// ended: cancelled, failed, or successful after all.
+    /// Called once for each request that ends while the ring is torn down: those in flight when that began, messages
+    /// that were not delivered yet, and what is submitted from here. `completion` says how: cancelled, failed, or
+    /// successful after all.
     ///
     /// Requests submitted from here are awaited for the ring's grace period, then cancelled too.
+    ///
+    /// It is not called for detached requests and streams that were given up, nor when the ring is dropped or a handler
+    /// has panicked: then the data is dropped.
     ///
     /// # Errors
     ///

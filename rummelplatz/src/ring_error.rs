@@ -24,7 +24,8 @@ pub enum RingError<R: Ring> {
     Teardown(Cause<R::TeardownError, R>),
     /// A call into io_uring failed.
     Api(Cause<io::Error, R>),
-    /// The ring could not queue an entry of its own.
+    /// Never returned, as entries of the ring's own always find room. For programs that match on it, as they did with the
+    /// earlier library.
     Push(Cause<SubmitError, R>),
     /// The ring was run in another thread before; nothing was done.
     WrongThread,

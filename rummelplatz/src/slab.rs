@@ -606,7 +606,7 @@ impl<D, M: Meta> Drop for Slab<D, M> {
             return;
         }
         for chunk in self.chunks.drain(..) {
-            // SAFETY: allocated in `grow` with this layout, freed once, and no slot is occupied, so
+            // SAFETY: allocated in `chunk` with this layout, freed once, and no slot is occupied, so
             // no value in it is initialised.
             unsafe { alloc::dealloc(chunk.as_ptr().cast(), Self::CHUNK_LAYOUT) };
         }

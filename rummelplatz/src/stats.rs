@@ -12,7 +12,8 @@ pub struct Stats {
     pub in_flight: usize,
     /// Requests that wait for room in the submission queue.
     pub backlog: usize,
-    /// Completions that named no request in flight, and were dropped: those of another ring's invention.
+    /// Completions that named no request in flight, and were dropped: as of a message from another ring
+    /// (`IORING_OP_MSG_RING`) that has invented a `user_data`.
     pub foreign: u64,
     /// How often a handler returned [`ControlFlow::Warn`](crate::ControlFlow::Warn).
     pub warnings: u64,

@@ -132,7 +132,7 @@ const _: () = {
         ) -> ::rummelplatz::Submitter<'_, Self, Op> {
             loop {}
         }
-        /// Returns a handle by which other threads reach this ring.
+        /// Returns a strong handle, for other threads: as long as it lives, `run` waits for what it may send.
         fn handle(&mut self) -> ::rummelplatz::RingHandle<Self> {
             loop {}
         }

@@ -271,7 +271,7 @@ const _: () = {
         ) -> ::rummelplatz::Submitter<'_, Self, Op> {
             __rt::submitter(self, tag)
         }
-        /// Returns a handle by which other threads reach this ring.
+        /// Returns a strong handle, for other threads: as long as it lives, `run` waits for what it may send.
         fn handle(&mut self) -> ::rummelplatz::RingHandle<Self> {
             __rt::handle(self)
         }

@@ -1,5 +1,9 @@
 //! Our end of the completion queue: which completion is next, of those that are known of.
 //!
+//! A completion is first *posted*: the kernel has moved its tail past it. Then it is *known* of: that tail was read
+//! ([`learn`](Completions::learn)), and it lies in what is left of the known ones. And then it was *seen*: it was
+//! [popped](Completions::pop). The kernel is told how many were seen when it is entered next.
+//!
 //! # How the unsafe code stays right
 //!
 //! `next ≤ end`, and the completions from one to the other are there: the kernel has posted them and
@@ -115,7 +119,8 @@ impl Completions {
     ///
     /// # Safety
     ///
-    /// They are, and the kernel has not been told that more than [`all_seen`](Self::all_seen) were seen.
+    /// The kernel has posted all completions up to `posted`, and has not been told that more than
+    /// [`all_seen`](Self::all_seen) were seen.
     #[inline(always)]
     pub(crate) unsafe fn learn(&mut self, posted: u32, most: u32) -> bool {
         let count = posted.wrapping_sub(self.all_seen());

@@ -74,7 +74,7 @@ impl Entries {
     ///
     /// # Safety
     ///
-    /// It has.
+    /// The kernel has taken in all entries up to `taken_in`.
     #[inline]
     pub(crate) unsafe fn open(&mut self, taken_in: u32) {
         let mut index = self.index();
@@ -99,7 +99,7 @@ impl Entries {
     ///
     /// # Safety
     ///
-    /// They are in the queue, and ours.
+    /// The places from `clear_until` to `until` lie in the queue, and the kernel does not read them.
     #[cold]
     unsafe fn clear(&mut self, until: u32) {
         for index in self.clear_until..until {

@@ -118,7 +118,7 @@ impl Printer<'_> {
                 ) -> #krate::Submitter<'_, Self, #op> {
                     #submitter
                 }
-                /// Returns a handle by which other threads reach this ring.
+                /// Returns a strong handle, for other threads: as long as it lives, `run` waits for what it may send.
                 #vis fn handle(&mut self) -> #krate::RingHandle<Self> {
                     #handle
                 }
