@@ -55,8 +55,10 @@ pub(crate) struct Uring {
     failed: Option<io::Error>,
     /// An eventfd is registered.
     notifies: bool,
-    /// The pools that are registered, by group. One that could not be unregistered is never dropped.
+    /// The pools that are registered, by group.
     pools: Vec<BufferPool>,
+    /// Pools that the kernel would not give back.
+    withheld: Vec<BufferPool>,
     /// Memory that is registered.
     memory: Table<Memory>,
     /// Files that are.
@@ -103,6 +105,7 @@ impl Uring {
             queues,
             kernel,
             pools: Vec::new(),
+            withheld: Vec::new(),
             memory: Table::new(MOST_MEMORY),
             files: Table::new(MOST_FILES),
             serial,
@@ -145,7 +148,7 @@ impl Uring {
 
     /// Keeps for ever what the kernel may still use: the pools, registered memory and the asides.
     pub(crate) fn leak(&mut self) {
-        mem::forget(mem::take(&mut self.pools));
+        mem::forget((mem::take(&mut self.pools), mem::take(&mut self.withheld)));
         self.memory.leak();
         mem::forget(mem::take(&mut self.asides));
     }
@@ -421,11 +424,7 @@ impl Uring {
         for (group, pool) in self.pools.drain(..).enumerate() {
             match self.kernel.unregister_buffers(group as u16) {
                 Ok(()) => pool.unregister(),
-                // The kernel keeps it until the ring is closed, so its memory is kept; but nothing is received any more.
-                Err(_) => {
-                    pool.unregister();
-                    mem::forget(pool);
-                }
+                Err(_) => self.withheld.push(pool),
             }
         }
     }
@@ -515,5 +514,11 @@ fn keep(place: &mut Aside, aside: Aside) -> u64 {
 impl Drop for Uring {
     fn drop(&mut self) {
         self.release_registered();
+        for pool in self.withheld.drain(..) {
+            // Nothing is received any more, so another ring may have it. But the kernel knows of the memory until the ring
+            // is closed, and who can say when that is over.
+            pool.unregister();
+            mem::forget(pool);
+        }
     }
 }
