@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Duration;
 
-use rummelplatz::request::{CWD, Events, OpenOptions};
+use rummelplatz::request::{CWD, Events, OpenOptions, Resolve};
 use rummelplatz::{Completion, ControlFlow, FixedBuffer, FixedBuffers, Request, SubmitError, request};
 use rummelplatz_tests::{
     Bench, BenchSubmitter, Directory, Ledger, Log, Script, Tracked, addressable, complete, forge, in_child,
@@ -139,8 +139,19 @@ fn what_is_left_to_a_worker_ends_in_time() {
             }),
             (CANCELLED, true)
         );
-        // What is over in time ends its timer.
+        // Nobody writes to it, which is what it takes to open it.
         let there = Directory::new("deadlines");
+        nix::unistd::mkfifo(&there.path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for resolve in [false, true] {
+            let told = told_of(there.c_path("fifo"), move |path| {
+                // What may be created is opened by a worker.
+                let options = OpenOptions::new().read(true).create(true);
+                let options = if resolve { options.resolve(Resolve::NO_SYMLINKS) } else { options };
+                request::openat(&CWD, path, &options).deadline(SOON)
+            });
+            assert!(matches!(told, (Err(libc::ECANCELED | libc::EINTR), true)), "{told:?}");
+        }
+        // What is over in time ends its timer.
         there.file("file", b"content");
         let opened = complete(there.c_path("file"), |path| {
             request::openat(&CWD, path, &OpenOptions::new().read(true)).deadline(LATE)

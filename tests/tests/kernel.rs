@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
-use rummelplatz::io_uring::types::{CancelBuilder, Fd, SubmitArgs, TimeoutFlags, Timespec};
+use rummelplatz::io_uring::types::{CancelBuilder, Fd, OpenHow, SubmitArgs, TimeoutFlags, Timespec};
 use rummelplatz::io_uring::{Builder, IoUring, opcode, register, squeue};
 use rummelplatz_tests::{
     NO_OPCODE, OPCODE, ProvidedBuffers, SignalStorm, become_nobody, connect, forge_without_a_ring, in_child,
@@ -467,6 +467,19 @@ fn m4_what_is_read_at_submit_may_be_overwritten_after_it() {
             // SAFETY: the request is over, and the memory lives for ever.
             let bytes = unsafe { std::slice::from_raw_parts(right, 8) };
             rule!("M4", bytes == b"12345678", "{kind}: {bytes:?}");
+            // How a file is to be opened, also when a worker opens it.
+            for flags in [squeue::Flags::empty(), squeue::Flags::ASYNC] {
+                let how = Box::leak(Box::new(OpenHow::new()));
+                let here = c"/".as_ptr();
+                let entry = opcode::OpenAt2::new(Fd(libc::AT_FDCWD), here, &raw const *how).build();
+                ring.push(1, entry.flags(flags));
+                ring.submit().unwrap();
+                *how = OpenHow::new().flags(u64::MAX).resolve(u64::MAX);
+                let seen = ring.wait(1);
+                rule!("M4", matches!(seen[..], [(1, 0.., 0)]), "{kind}, {flags:?}: {seen:?}");
+                // SAFETY: it was opened for this test.
+                drop(unsafe { OwnedFd::from_raw_fd(seen[0].1) });
+            }
         }
     });
 }

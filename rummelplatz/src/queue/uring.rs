@@ -478,7 +478,7 @@ impl Place<'_> {
             },
             Prepared::Beside(mut entry, aside) => {
                 // What was at this index has been taken in, and so its aside is free.
-                entry.address = keep(&mut self.asides[self.place.index()], aside);
+                entry.lead_to(keep(&mut self.asides[self.place.index()], aside));
                 // SAFETY: as above, and the aside stays as it is until the entry is taken in.
                 unsafe { self.place.fill_as_usual(with_flags(entry), user_data) };
             }

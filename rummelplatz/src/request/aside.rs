@@ -16,6 +16,7 @@ pub(crate) enum Aside {
     Datagram(Header, Piece, Address),
     /// Pieces of what is connected.
     Message(Header, Pieces),
+    How(How),
 }
 
 impl Aside {
@@ -41,6 +42,7 @@ impl Aside {
                 header.lead_to(name.expose_provenance(), length, std::slice::from_ref(piece))
             }
             Aside::Message(header, pieces) => header.lead_to(0, 0, pieces.as_slice()),
+            Aside::How(how) => (&raw const *how).expose_provenance() as u64,
         }
     }
 }
@@ -77,6 +79,19 @@ impl Header {
         (&raw mut *self).expose_provenance() as u64
     }
 }
+
+/// How a file is opened (`struct open_how`).
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct How {
+    pub(super) flags: u64,
+    pub(super) mode: u64,
+    pub(super) resolve: u64,
+}
+
+const _: () = assert!(size_of::<How>() == size_of::<libc::open_how>());
+const _: () = assert!(offset_of!(How, mode) == offset_of!(libc::open_how, mode));
+const _: () = assert!(offset_of!(How, resolve) == offset_of!(libc::open_how, resolve));
 
 /// A piece of memory (`struct iovec`).
 #[derive(Clone, Copy, Default)]

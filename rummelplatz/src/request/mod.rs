@@ -143,7 +143,7 @@ pub(crate) enum Prepared {
     Usual(Usual),
     /// A usual one on registered memory, with its index; or one that is given buffers, with the group of its pool.
     Indexed(Usual, u16),
-    /// A usual one whose address is that of what is kept beside it until the kernel has taken it in.
+    /// A usual one that [leads to](Usual::lead_to) what is kept beside it until the kernel has taken it in.
     Beside(Usual, Aside),
     /// A usual one that is given buffers, before it is known which group its pool is in the ring: this can't be queued.
     FromPool {
@@ -497,7 +497,7 @@ impl<'d> Parts<'d> {
         Parts::fixed(Fixed { entry, file: Some(file), memory: None })
     }
 
-    /// Of one whose address is that of what is kept beside it.
+    /// Of one that leads to what is kept beside it.
     #[inline(always)]
     fn beside(entry: Usual, aside: Aside) -> Self {
         Parts::prepared(Prepared::Beside(entry, aside), Facts::new(entry.opcode as u8))

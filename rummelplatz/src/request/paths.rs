@@ -2,11 +2,13 @@
 
 use std::ffi::CStr;
 use std::fmt;
+use std::ops::BitOr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime};
 
 use io_uring::opcode;
 
+use super::aside::{Aside, How};
 use super::entry::{bare, fd};
 use super::sqe::Usual;
 use super::{Parts, Request};
@@ -24,15 +26,49 @@ const fn current_directory() -> BorrowedFd<'static> {
 /// Opens a file (`IORING_OP_OPENAT`, since 5.6); `path` is relative to `directory`, or to
 /// [`CWD`](crate::request::CWD).
 ///
-/// The file comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec.
+/// The file comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec. If the options say how the path is to be
+/// [resolved](OpenOptions::resolve), this is `IORING_OP_OPENAT2` (since 5.6).
 pub fn openat<'d>(directory: &'d impl AsFd, path: &'d CStr, options: &OpenOptions) -> Request<'d> {
-    let entry = Usual {
-        address: path.as_ptr().expose_provenance() as u64,
-        length: options.mode,
-        op_flags: options.flags() as u32,
-        ..bare(opcode::OpenAt::CODE.into(), fd(directory))
+    let parts = match options.resolve {
+        None => Parts::usual(Usual {
+            length: options.mode,
+            op_flags: options.flags() as u32,
+            ..named(opcode::OpenAt::CODE, directory, path)
+        }),
+        Some(resolve) => {
+            let how = options.how(resolve);
+            let entry = named(opcode::OpenAt2::CODE, directory, path);
+            Parts::beside(Usual { length: size_of_val(&how) as u32, ..entry }, Aside::How(how))
+        }
     };
-    Parts::usual(entry).yielding(Yields::Descriptor).request()
+    parts.yielding(Yields::Descriptor).request()
+}
+
+/// What the way to a file may be, for [`OpenOptions::resolve`] (`openat2(2)`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Resolve(u64);
+
+impl Resolve {
+    /// Not out of the directory, neither by `..`, nor by a symbolic link, nor as an absolute path: `EXDEV`
+    /// (`RESOLVE_BENEATH`).
+    pub const BENEATH: Resolve = Resolve(libc::RESOLVE_BENEATH);
+    /// As if the directory were the root: `..` and absolute paths lead no further up (`RESOLVE_IN_ROOT`).
+    pub const IN_ROOT: Resolve = Resolve(libc::RESOLVE_IN_ROOT);
+    /// Without symbolic links: `ELOOP` (`RESOLVE_NO_SYMLINKS`).
+    pub const NO_SYMLINKS: Resolve = Resolve(libc::RESOLVE_NO_SYMLINKS);
+    /// Not to another mount: `EXDEV` (`RESOLVE_NO_XDEV`).
+    pub const NO_XDEV: Resolve = Resolve(libc::RESOLVE_NO_XDEV);
+    /// Without links such as those in `/proc/self/fd`: `ELOOP` (`RESOLVE_NO_MAGICLINKS`).
+    pub const NO_MAGICLINKS: Resolve = Resolve(libc::RESOLVE_NO_MAGICLINKS);
+    /// Only as far as it is in the cache: `EAGAIN` if it takes more (`RESOLVE_CACHED`, since 5.12).
+    pub const CACHED: Resolve = Resolve(0x20);
+}
+
+impl BitOr for Resolve {
+    type Output = Resolve;
+    fn bitor(self, other: Resolve) -> Resolve {
+        Resolve(self.0 | other.0)
+    }
 }
 
 /// How [`openat`] opens a file; named as in [`std::fs::OpenOptions`].
@@ -46,6 +82,7 @@ pub struct OpenOptions {
     create_new: bool,
     custom_flags: i32,
     mode: u32,
+    resolve: Option<Resolve>,
 }
 
 impl Default for OpenOptions {
@@ -66,6 +103,7 @@ impl OpenOptions {
             create_new: false,
             custom_flags: 0,
             mode: 0o666,
+            resolve: None,
         }
     }
 
@@ -115,6 +153,36 @@ impl OpenOptions {
     pub const fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
         self
+    }
+
+    /// What the way to the file may be: for paths that come from somebody who is not to be trusted.
+    ///
+    /// The kernel is strict then, and refuses with `EINVAL` what it ignores otherwise, such as unknown
+    /// [`custom_flags`](Self::custom_flags).
+    ///
+    /// ```
+    /// # use rummelplatz::{request, request::{OpenOptions, Request, Resolve}};
+    /// # use std::{ffi::CString, fs::File, sync::Arc};
+    /// struct Get { root: Arc<File>, path: CString }
+    ///
+    /// impl Get {
+    ///     fn open(&mut self) -> Request<'_> {
+    ///         let options = OpenOptions::new().resolve(Resolve::BENEATH | Resolve::NO_SYMLINKS);
+    ///         request::openat(&self.root, &self.path, &options)
+    ///     }
+    /// }
+    /// ```
+    pub const fn resolve(mut self, resolve: Resolve) -> Self {
+        self.resolve = Some(resolve);
+        self
+    }
+
+    /// What `openat2` is told, which takes no mode for a file that is not created.
+    fn how(&self, Resolve(resolve): Resolve) -> How {
+        let flags = self.flags();
+        let creates = flags & libc::O_CREAT != 0 || flags & libc::O_TMPFILE == libc::O_TMPFILE;
+        let mode = if creates { self.mode } else { 0 };
+        How { flags: (flags as u32).into(), mode: mode.into(), resolve }
     }
 
     fn flags(&self) -> i32 {

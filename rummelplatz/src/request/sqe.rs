@@ -93,6 +93,16 @@ impl Usual {
         unsafe { place.cast::<u8>().add(USER_DATA).cast::<u64>().write(user_data) };
     }
 
+    /// Has it lead to what is kept beside it.
+    #[inline(always)]
+    pub(crate) fn lead_to(&mut self, place: u64) {
+        // Of this one, the address is that of a path.
+        match self.opcode as u8 {
+            opcode::OpenAt2::CODE => self.offset = place,
+            _ => self.address = place,
+        }
+    }
+
     /// Makes a send go out whole or fail (`MSG_WAITALL`, since 5.19; without a copy since 6.0); entries of other opcodes
     /// stay as they are.
     #[inline]
@@ -166,6 +176,7 @@ pub(crate) const fn is_left_to_workers(opcode: u8) -> bool {
         opcode::Fsync::CODE
             | opcode::Fallocate::CODE
             | opcode::OpenAt::CODE
+            | opcode::OpenAt2::CODE
             | opcode::Statx::CODE
             | opcode::Fadvise::CODE
             | opcode::Splice::CODE

@@ -357,6 +357,36 @@ fn new_descriptors_are_not_inherited() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
+fn a_path_that_is_to_be_resolved_in_a_certain_way_is_opened_by_openat2() {
+    let resolve = Resolve::BENEATH | Resolve::NO_SYMLINKS;
+    let bits = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS;
+    let new = OpenOptions::new;
+    let cloexec = libc::O_CLOEXEC as u64;
+    let create = (libc::O_WRONLY | libc::O_CREAT) as u64 | cloexec;
+    let nameless = (libc::O_WRONLY | libc::O_TMPFILE) as u64 | cloexec;
+    for (options, flags, mode) in [
+        (new().mode(0o640), cloexec, 0),
+        (new().write(true).create(true).mode(0o640), create, 0o640),
+        (new().write(true).custom_flags(libc::O_TMPFILE), nameless, 0o666),
+        (new().custom_flags(libc::O_DIRECTORY), libc::O_DIRECTORY as u64 | cloexec, 0),
+    ] {
+        let Parts { draft, facts, .. } = openat(&CWD, c"x", &options.resolve(resolve)).parts;
+        assert_eq!(facts.yields, Yields::Descriptor);
+        let Prepared::Beside(mut entry, mut aside) = draft.prepare(RING) else { panic!("it has a how") };
+        let place = aside.settle();
+        let name = std::ptr::with_exposed_provenance(entry.address as usize);
+        entry.lead_to(place);
+        let how = std::ptr::with_exposed_provenance(place as usize);
+        let expected = opcode::OpenAt2::new(Fd(libc::AT_FDCWD), name, how).build();
+        assert_eq!(queued(entry, 0), sqe::bytes(&expected.user_data(8)));
+        // SAFETY: it is a `struct open_how`, which was just settled.
+        let how = unsafe { how.cast::<[u64; 3]>().read() };
+        assert_eq!(how, [flags, mode, bits]);
+    }
+}
+
+#[test]
 fn polls_are_for_the_events_that_were_named() {
     const IORING_POLL_ADD_MULTI: u32 = 1;
     let file = null();

@@ -51,6 +51,8 @@ enum Kept {
     /// Of a vector: where each piece begins, and how long it is.
     Pieces(Arc<[(u64, usize)]>),
     Message(Arc<Message>),
+    /// The flags of an `openat2`, its mode, and how the path is resolved.
+    How([u64; 3]),
 }
 
 /// What a message consists of (`struct msghdr`).
@@ -125,6 +127,12 @@ impl Asked {
             opcode::SendMsg::CODE | opcode::RecvMsg::CODE => {
                 // SAFETY: it points to one, and that to its parts.
                 asked.kept = Kept::Message(Arc::new(unsafe { Message::read(place.cast(), opcode) }));
+            }
+            // With less, it is refused.
+            opcode::OpenAt2::CODE if asked.length as usize >= size_of::<[u64; 3]>() => {
+                let how = ptr::with_exposed_provenance::<[u64; 3]>(offset as usize);
+                // SAFETY: it points to a `struct open_how`, three numbers of 64 bits.
+                asked.kept = Kept::How(unsafe { how.read_unaligned() });
             }
             opcode::Connect::CODE | opcode::Bind::CODE => {
                 let length = offset.min(size_of::<libc::sockaddr_storage>() as u64) as usize;
@@ -404,6 +412,7 @@ impl Asked {
     pub(super) fn is_on_names(&self) -> bool {
         let those = [
             opcode::OpenAt::CODE,
+            opcode::OpenAt2::CODE,
             opcode::Statx::CODE,
             opcode::UnlinkAt::CODE,
             opcode::RenameAt::CODE,
@@ -497,6 +506,14 @@ impl Asked {
         match &self.kept {
             Kept::Address(address) => address,
             _ => &[],
+        }
+    }
+
+    /// How a file is opened by `openat2`, if that was said.
+    pub(super) fn how(&self) -> Option<[u64; 3]> {
+        match self.kept {
+            Kept::How(how) => Some(how),
+            _ => None,
         }
     }
 

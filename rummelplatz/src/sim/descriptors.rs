@@ -361,6 +361,12 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
         opcode::OpenAt::CODE => unsafe {
             libc::openat(fd, bytes.cast_const().cast(), flags, asked.length).into()
         },
+        opcode::OpenAt2::CODE => {
+            let Some(how) = asked.how() else { return Some(-libc::EINVAL) };
+            let path = bytes.cast_const();
+            // SAFETY: as above; what it is told is there, and as long as is said.
+            unsafe { libc::syscall(libc::SYS_openat2, fd, path, &raw const how, size_of_val(&how)) }
+        }
         _ if asked.is_on_names() => {
             let (path, mode) = (bytes.cast_const().cast(), asked.length);
             let to_path = ptr::with_exposed_provenance_mut::<libc::c_char>(asked.offset as usize);
