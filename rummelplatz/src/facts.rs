@@ -123,6 +123,9 @@ impl Flags {
     /// It yields something [manifold](Yields::is_manifold): so it is never calm.
     pub(crate) const MANIFOLD: Flags = Flags(1 << 13);
 
+    /// It is left to a worker because somebody wants that.
+    pub(crate) const IN_WORKER: Flags = Flags(1 << 14);
+
     #[inline]
     pub(crate) const fn is_empty(self) -> bool {
         self.0 == 0

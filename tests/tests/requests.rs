@@ -11,7 +11,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, Resolve, Statx};
+use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, Resolve, RwFlags, Statx};
 use rummelplatz::{BufferPool, ControlFlow, Stream, request};
 use rummelplatz_tests::{Bench, Directory, Log, Script, complete, once, outcome, pipe, tcp_pair, watched};
 
@@ -220,6 +220,112 @@ fn several_buffers_are_written_and_read_in_their_order() {
             once((file.try_clone().unwrap(), [0; 3]), |(file, bytes)| request::readv(file, [bytes]));
         assert_eq!((result, bytes), (Ok(3), *b"ad "));
         assert_eq!(once(file, |file| request::writev(file, [])).0, Ok(0));
+    });
+}
+
+#[test]
+fn reads_and_writes_are_done_as_their_flags_say() {
+    watched(|| {
+        let there = Directory::new("rw-flags");
+        there.file("file", b"0123");
+        let file = || OpenOptions::new().read(true).write(true).open(there.path("file")).unwrap();
+        for (flags, offset, content) in [
+            (RwFlags::DSYNC, 4, &b"0123ab"[..]),
+            (RwFlags::APPEND | RwFlags::SYNC, 0, b"0123abab"),
+            (RwFlags::DSYNC | RwFlags::SYNC, 0, b"ab23abab"),
+        ] {
+            let (wrote, _) = once((file(), *b"ab"), move |(file, bytes)| {
+                request::write_at(file, bytes, offset).rw_flags(flags)
+            });
+            assert_eq!((wrote, &there.read("file").unwrap()[..]), (Ok(2), content));
+        }
+        let (wrote, _) = once((file(), *b"c", *b"d"), |(file, one, other)| {
+            request::writev_at(file, [one, other], 0).rw_flags(RwFlags::APPEND)
+        });
+        assert_eq!((wrote, there.read("file").unwrap()), (Ok(2), b"ab23ababcd".to_vec()));
+        // Not every file system can.
+        let (read, _) = once((file(), [0; 4]), |(file, bytes)| {
+            request::read_at(file, bytes, 0).rw_flags(RwFlags::DONTCACHE)
+        });
+        assert!(matches!(read, Ok(4) | Err(libc::EOPNOTSUPP)), "{read:?}");
+        // What would wait, and what does not.
+        let (reader, writer) = pipe();
+        let nowait = |(result, (reader, _)): (_, (OwnedFd, [u8; 4]))| (result, reader);
+        let read = |reader| {
+            nowait(once((reader, [0; 4]), |(pipe, bytes)| {
+                request::read(pipe, bytes).rw_flags(RwFlags::NOWAIT)
+            }))
+        };
+        let (nothing, reader) = read(reader);
+        assert_eq!(nothing, Err(libc::EAGAIN));
+        File::from(writer).write_all(b"here").unwrap();
+        assert_eq!(read(reader).0, Ok(4));
+    });
+}
+
+#[test]
+fn a_worker_does_what_it_is_left_and_ends_in_time() {
+    watched(|| {
+        let there = Directory::new("in-worker");
+        there.file("file", b"0123");
+        let data = (File::open(there.path("file")).unwrap(), [0; 4]);
+        let (read, (_, bytes)) = once(data, |(file, bytes)| request::read_at(file, bytes, 0).in_worker());
+        assert_eq!((read, &bytes), (Ok(4), b"0123"));
+        assert_eq!(once((), |()| request::nop().in_worker()).0, Ok(0));
+        // With nothing to read.
+        let data = (pipe(), [0; 4]);
+        let (completion, _) = complete(data, |(pipe, bytes)| {
+            request::read(&pipe.0, bytes).in_worker().deadline(Duration::from_millis(2))
+        });
+        assert!(completion.timed_out());
+        assert!(matches!(outcome(&completion), Err(libc::ECANCELED | libc::EINTR)), "{completion:?}");
+        // With a buffer of a pool, which it may have from the beginning.
+        let pool = BufferPool::new(4, 8).unwrap();
+        for _ in 0..20 {
+            let mut ring = Bench::with(8, Script::new());
+            for deadline in [Duration::from_millis(1), Duration::from_secs(100)] {
+                let data = (pipe(), pool.clone());
+                ring.submitter(Bench::FIRST)
+                    .submit(data, move |(pipe, pool)| {
+                        request::read_provided(&pipe.0, pool).in_worker().deadline(deadline)
+                    })
+                    .unwrap();
+            }
+            for _ in 0..3 {
+                ring.turn().unwrap();
+                thread::sleep(Duration::from_micros(500));
+            }
+            ring.finish().unwrap();
+            assert_eq!((pool.available(), ring.stats().in_flight), (4, 0));
+        }
+    });
+}
+
+#[test]
+fn what_waits_for_its_socket_is_done_when_that_is_ready() {
+    watched(|| {
+        let (mut theirs, ours) = tcp_pair();
+        let writer = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(2));
+            theirs.write_all(b"hello").unwrap();
+            theirs
+        });
+        let (received, (ours, bytes)) =
+            once((ours, [0; 8]), |(socket, bytes)| request::recv(socket, bytes).poll_first());
+        assert_eq!((received, &bytes[..5]), (Ok(5), &b"hello"[..]));
+        let mut theirs = writer.join().unwrap();
+        let (sent, _) = once((ours, *b"back"), |(socket, bytes)| request::send(socket, bytes).poll_first());
+        let mut back = [0; 4];
+        theirs.read_exact(&mut back).unwrap();
+        assert_eq!((sent, &back), (Ok(4), b"back"));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (completion, _) = complete(listener, |listener| request::accept(listener).poll_first());
+        // Linux 6.10 can.
+        match outcome(&completion) {
+            Err(libc::EINVAL) => eprintln!("skipped: this kernel polls for no accept"),
+            accepted => assert_eq!(accepted, Ok(0)),
+        }
     });
 }
 

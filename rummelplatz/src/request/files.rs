@@ -1,6 +1,7 @@
 //! Requests on open files: what is in them, and what room they have on disk.
 
 use std::mem::MaybeUninit;
+use std::ops::BitOr;
 use std::os::fd::AsFd;
 
 use io_uring::opcode;
@@ -135,6 +136,38 @@ pub fn write_fixed_at<'d>(
 ) -> Request<'d> {
     let FixedSlice { bytes, place } = buffer.into();
     on_bytes(opcode::WriteFixed::CODE, file, (bytes.as_ptr(), bytes.len()), offset, Some(place))
+}
+
+/// How a read or a write is done, for [`rw_flags`](Request::rw_flags) (`preadv2(2)`). What a file can't do is
+/// `EOPNOTSUPP`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RwFlags(u32);
+
+impl RwFlags {
+    /// What is written is on the disk when this is over, and what it takes to find it (`RWF_DSYNC`, since 4.7).
+    pub const DSYNC: RwFlags = RwFlags(libc::RWF_DSYNC as u32);
+    /// As [`DSYNC`](Self::DSYNC), with all metadata (`RWF_SYNC`, since 4.7).
+    pub const SYNC: RwFlags = RwFlags(libc::RWF_SYNC as u32);
+    /// Ends with `EAGAIN` rather than to wait, for the disk or for something to read (`RWF_NOWAIT`, since 4.14).
+    pub const NOWAIT: RwFlags = RwFlags(libc::RWF_NOWAIT as u32);
+    /// Writes to the end of the file, whatever the offset (`RWF_APPEND`, since 4.16).
+    pub const APPEND: RwFlags = RwFlags(libc::RWF_APPEND as u32);
+    /// Writes all or nothing, also if the power fails: with `O_DIRECT`, of a size and at an offset that the disk can do so
+    /// (`RWF_ATOMIC`, since 6.11).
+    pub const ATOMIC: RwFlags = RwFlags(0x40);
+    /// Leaves nothing in the page cache (`RWF_DONTCACHE`, since 6.14).
+    pub const DONTCACHE: RwFlags = RwFlags(0x80);
+
+    pub(super) const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl BitOr for RwFlags {
+    type Output = RwFlags;
+    fn bitor(self, other: RwFlags) -> RwFlags {
+        RwFlags(self.0 | other.0)
+    }
 }
 
 /// Brings a file's data and metadata to the disk (`IORING_OP_FSYNC`, since 5.1).

@@ -35,7 +35,8 @@
 //! | anything | [`poll`], [`close`], [`nop`] | [`poll_multi`] |
 //!
 //! Any request, but no stream, can be given a [`deadline`](Request::deadline); those that send or receive can be told to
-//! move [all or nothing less](Request::whole).
+//! move [all or nothing less](Request::whole), and those that read or write, [how](Request::rw_flags). What is likely to wait
+//! can be left to a [worker](Request::in_worker), or [to its socket](Request::poll_first).
 //!
 //! What is not here can be asked for by a [raw entry](crate::Submitter::push).
 //!
@@ -184,11 +185,11 @@ impl Timers {
         if capacity >= 2 { Timers::AsFits } else { Timers::Apart }
     }
 
-    /// How a request with this opcode is timed.
+    /// How a request with this opcode and these flags is timed.
     #[inline]
-    fn timing(self, opcode: u8, time: Duration) -> Timing {
+    fn timing(self, opcode: u8, flags: Flags, time: Duration) -> Timing {
         let is_apart = match self {
-            Timers::AsFits => sqe::is_left_to_workers(opcode),
+            Timers::AsFits => sqe::is_left_to_workers(opcode) || flags.contains(Flags::IN_WORKER),
             Timers::Linked => false,
             Timers::Apart => true,
         };
@@ -229,7 +230,8 @@ impl Request<'_> {
     /// It takes a second entry of the submission queue. That of a linked timer would not run while a worker of the
     /// kernel waits in the middle of a request (seen on 6.18): so requests that are left to workers, such as [`splice`],
     /// [`openat`] and [`fsync`], have a timer (`IORING_OP_TIMEOUT`) for themselves, and the ring cancels what is not over
-    /// first, which takes a third entry; and so have all on a ring of a single entry. In a chain, all are linked; so they
+    /// first, which takes a third entry; and so have those that are to be done [in a worker](Self::in_worker), and all on a
+    /// ring of a single entry. In a chain, all are linked; so they
     /// are for reads and writes, of which only those of files on disk are left to a worker now and then. Whether a worker
     /// can be interrupted is another matter: mostly, one that works on a disk can't.
     ///
@@ -268,6 +270,51 @@ impl Request<'_> {
     #[inline(always)]
     pub fn whole(mut self) -> Self {
         self.parts.draft.change(Usual::move_whole);
+        self
+    }
+
+    /// Says how a read or a write is done: `read`, `write`, and their kin with vectors, registered memory or a pool. Other
+    /// requests stay as they are. Of several calls, all count.
+    ///
+    /// ```
+    /// # use rummelplatz::{request, request::{Request, RwFlags}};
+    /// # use std::{fs::File, sync::Arc};
+    /// # struct Line { log: Arc<File>, text: Vec<u8> }
+    /// # impl Line {
+    /// fn append(&mut self) -> Request<'_> {
+    ///     request::write(&self.log, &self.text).rw_flags(RwFlags::APPEND | RwFlags::DSYNC)
+    /// }
+    /// # }
+    /// ```
+    #[inline(always)]
+    pub fn rw_flags(mut self, flags: RwFlags) -> Self {
+        self.parts.draft.change(|entry| entry.add_rw_flags(flags.bits()));
+        self
+    }
+
+    /// Leaves the request to a worker thread of the kernel at once (`IOSQE_ASYNC`, since 5.6), which would otherwise try
+    /// it first, in the ring's own thread, and look whether it would have to wait.
+    ///
+    /// Worth it for what takes long even though it does not wait, such as a large read out of the page cache, or a write
+    /// with [`RwFlags::DSYNC`]: the ring goes on meanwhile. It costs more in all, and a worker that waits is a thread that
+    /// waits. Of requests into a [`BufferPool`], such a one may have
+    /// its buffer from the beginning.
+    #[inline(always)]
+    pub fn in_worker(mut self) -> Self {
+        self.parts.draft.add(squeue::Flags::ASYNC);
+        self.parts.facts.flags.insert(Flags::IN_WORKER);
+        self
+    }
+
+    /// Has a send, a receive or an accept wait until its socket is ready, without trying it before
+    /// (`IORING_RECVSEND_POLL_FIRST`, since 5.19; `IORING_ACCEPT_POLL_FIRST`, since 6.10, before which it is `EINVAL`). Other
+    /// requests stay as they are.
+    ///
+    /// Worth it where the attempt would nearly always be in vain: a receive on a connection that has just been answered, a
+    /// send to one that has just taken less than it was given. Where something is there already, it costs a little more.
+    #[inline(always)]
+    pub fn poll_first(mut self) -> Self {
+        self.parts.draft.change(Usual::poll_first);
         self
     }
 
@@ -409,6 +456,15 @@ impl Draft<'_> {
         match self {
             Draft::Prepared(prepared) | Draft::OnFixed { prepared, .. } => prepared.change(change),
             Draft::Fixed(Fixed { entry, .. }) => change(entry),
+        }
+    }
+
+    /// Adds flags of the entry (`IOSQE_*`).
+    #[inline(always)]
+    fn add(&mut self, flags: squeue::Flags) {
+        match self {
+            Draft::Prepared(prepared) | Draft::OnFixed { prepared, .. } => prepared.add(flags),
+            Draft::Fixed(Fixed { entry, .. }) => entry.opcode |= u32::from(flags.bits()) << sqe::FLAGS_SHIFT,
         }
     }
 
@@ -561,7 +617,7 @@ impl<'d> Parts<'d> {
         {
             entry.send_whole();
         }
-        let timing = deadline.map(|time| timers.timing(facts.opcode, time));
+        let timing = deadline.map(|time| timers.timing(facts.opcode, facts.flags, time));
         match timing {
             None => {}
             Some(Timing::Linked(_)) => facts.flags.insert(Flags::TIMED),

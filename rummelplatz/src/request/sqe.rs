@@ -103,6 +103,34 @@ impl Usual {
         }
     }
 
+    /// How a read or a write is done (`RWF_*`); entries of other opcodes stay as they are.
+    #[inline(always)]
+    pub(crate) fn add_rw_flags(&mut self, flags: u32) {
+        let reads = [opcode::Read::CODE, opcode::Readv::CODE, opcode::ReadFixed::CODE];
+        let writes = [opcode::Write::CODE, opcode::Writev::CODE, opcode::WriteFixed::CODE];
+        let opcode = self.opcode as u8;
+        if reads.contains(&opcode) || writes.contains(&opcode) {
+            self.op_flags |= flags;
+        }
+    }
+
+    /// Has a transfer or an accept be tried when its socket says that it is ready; entries of other opcodes stay as they are.
+    #[inline(always)]
+    pub(crate) fn poll_first(&mut self) {
+        const IORING_RECVSEND_POLL_FIRST: u32 = 1;
+        const IORING_ACCEPT_POLL_FIRST: u32 = 1 << 2;
+        let flag = match self.opcode as u8 {
+            opcode::Recv::CODE
+            | opcode::RecvMsg::CODE
+            | opcode::Send::CODE
+            | opcode::SendMsg::CODE
+            | opcode::SendZc::CODE => IORING_RECVSEND_POLL_FIRST,
+            opcode::Accept::CODE => IORING_ACCEPT_POLL_FIRST,
+            _ => return,
+        };
+        self.opcode |= flag << PRIORITY;
+    }
+
     /// Makes a send go out whole or fail (`MSG_WAITALL`, since 5.19; without a copy since 6.0); entries of other opcodes
     /// stay as they are.
     #[inline]

@@ -186,6 +186,68 @@ fn what_is_registered_is_asked_for_the_same_as_what_is_not() {
 }
 
 #[test]
+fn what_is_said_of_how_is_said_of_those_whom_it_concerns() {
+    let (file, registered, pool) = (null(), FixedFile::new(), BufferPool::new(1, 64).unwrap());
+    let buffers = FixedBuffers::new(1, 8).unwrap();
+    let (mut fixed, mut bytes, mut peer) = (buffers.take().unwrap(), [0; 8], Peer::new());
+    let address: std::net::SocketAddr = ([127, 0, 0, 1], 7).into();
+    let how = |request: Request<'_>| {
+        let mut how = (0, 0, 0);
+        let request = request.rw_flags(RwFlags::SYNC).rw_flags(RwFlags::APPEND).poll_first().in_worker();
+        let mut prepared = request.parts.draft.prepare(RING);
+        prepared.change(|it| how = (it.op_flags & 0x14, it.opcode >> 16 & 5, it.opcode >> 8 & 0x10));
+        assert!(request.parts.facts.flags.contains(Flags::IN_WORKER));
+        how
+    };
+    let (reads_or_writes, transfers, accepts) = ((0x14, 0, 0x10), (0, 1, 0x10), (0, 4, 0x10));
+    for request in [read(&file, &mut [0]), super::write(&file, b"x"), read_provided(&registered, &pool)] {
+        assert_eq!(how(request), reads_or_writes);
+    }
+    assert_eq!(how(readv(&registered, [&mut bytes])), reads_or_writes);
+    assert_eq!(how(writev(&file, [&bytes])), reads_or_writes);
+    assert_eq!(how(read_fixed(&registered, &mut fixed)), reads_or_writes);
+    assert_eq!(how(write_fixed(&file, &fixed)), reads_or_writes);
+    assert_eq!(how(recv(&file, &mut bytes)), transfers);
+    assert_eq!(how(recv_provided(&registered, &pool)), transfers);
+    assert_eq!(how(recv_from(&file, &mut bytes, &mut peer)), transfers);
+    assert_eq!(how(send(&registered, &bytes)), transfers);
+    assert_eq!(how(send_vectored(&registered, [&bytes[..]])), transfers);
+    assert_eq!(how(send_to(&file, &bytes, address)), transfers);
+    assert_eq!(how(send_zc(&file, &bytes)), transfers);
+    // Registered memory is named in the same place.
+    assert_eq!(how(send_zc_fixed(&file, &fixed)), (0, 5, 0x10));
+    assert_eq!(how(accept(&file)), accepts);
+    assert_eq!(how(accept_from(&registered, &mut peer)), accepts);
+    for request in [
+        nop(),
+        fsync(&file),
+        connect(&file, address),
+        timeout(Duration::ZERO),
+        shutdown(&file, Shutdown::Both),
+    ] {
+        assert_eq!(how(request), (0, 0, 0x10));
+    }
+    let raw = splice(&file, None, &file, None, 1).in_worker().parts.draft;
+    let Prepared::Entry(entry) = raw.prepare(RING) else { panic!("its fields are its own") };
+    assert_eq!(sqe::flags(&entry), squeue::Flags::ASYNC);
+}
+
+#[test]
+fn what_is_done_in_a_worker_has_a_timer_for_itself() {
+    let timing = |request: Request<'_>, timers| {
+        let terms = Terms { ring: RING, flags: Flags::EMPTY, born: Stamp::ZERO, timers };
+        let (facts, _, timing) = request.deadline(Duration::ZERO).parts.place(terms);
+        let is_apart = matches!(timing, Some(Timing::Apart(_)));
+        assert_eq!(facts.flags.contains(Flags::TIMED_APART), is_apart);
+        is_apart
+    };
+    let file = null();
+    assert!(!timing(read(&file, &mut [0]), Timers::AsFits));
+    assert!(timing(read(&file, &mut [0]).in_worker(), Timers::AsFits));
+    assert!(!timing(read(&file, &mut [0]).in_worker(), Timers::Linked), "in a chain");
+}
+
+#[test]
 fn what_has_no_memory_says_all_the_same() {
     let file = null();
     let number = file.as_raw_fd();

@@ -273,7 +273,11 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
                 return Some(-libc::EBADFD);
             }
             if poll(fd, libc::POLLIN) == 0 {
-                return None;
+                return waits(flags);
+            }
+            if flags != 0 {
+                // SAFETY: as above.
+                return unsafe { move_with_flags(asked, work, is_on_disk) };
             }
             match asked.offset {
                 offset if is_on_disk && offset != CURRENT_POSITION => {
@@ -289,7 +293,11 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
                 return Some(-libc::EBADF);
             }
             if poll(fd, libc::POLLOUT) & !i32::from(libc::POLLRDHUP) == 0 {
-                return None;
+                return waits(flags);
+            }
+            if flags != 0 {
+                // SAFETY: as above.
+                return unsafe { move_with_flags(asked, work, is_on_disk) };
             }
             match asked.offset {
                 offset if is_on_disk && offset != CURRENT_POSITION => {
@@ -307,19 +315,19 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
         }
         opcode::Readv::CODE => {
             if poll(fd, libc::POLLIN) == 0 {
-                return None;
+                return waits(flags);
             }
             let (pieces, count, offset) = vector(asked, is_on_disk);
             // SAFETY: as above, of each piece.
-            unsafe { libc::preadv2(fd, pieces.as_ptr(), count, offset, 0) as libc::c_long }
+            unsafe { libc::preadv2(fd, pieces.as_ptr(), count, offset, flags) as libc::c_long }
         }
         opcode::Writev::CODE => {
             if poll(fd, libc::POLLOUT) & !i32::from(libc::POLLRDHUP) == 0 {
-                return None;
+                return waits(flags);
             }
             let (pieces, count, offset) = vector(asked, is_on_disk);
             // SAFETY: as above, of each piece.
-            unsafe { libc::pwritev2(fd, pieces.as_ptr(), count, offset, 0) as libc::c_long }
+            unsafe { libc::pwritev2(fd, pieces.as_ptr(), count, offset, flags) as libc::c_long }
         }
         opcode::Recv::CODE => {
             let flags = flags & !libc::MSG_WAITALL | libc::MSG_DONTWAIT;
@@ -406,6 +414,33 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
         _ => return Some(-libc::EINVAL),
     };
     result(returned)
+}
+
+/// What becomes of a read or a write with these flags that would have to wait.
+fn waits(flags: libc::c_int) -> Option<i32> {
+    (flags & libc::RWF_NOWAIT != 0).then_some(-libc::EAGAIN)
+}
+
+/// Reads or writes as flags say (`RWF_*`); there is something to be read, or room.
+///
+/// # Safety
+///
+/// As of [`perform`].
+unsafe fn move_with_flags(asked: &Asked, work: Work, is_on_disk: bool) -> Option<i32> {
+    let fd = asked.descriptor;
+    let flags = asked.op_flags() as libc::c_int;
+    // A pipe that can be written to takes this much.
+    let length =
+        if is_on_disk || asked.reads_bytes() { work.length } else { work.length.min(libc::PIPE_BUF as u32) };
+    let piece = piece(work.address, length as usize);
+    let offset = if is_on_disk { asked.offset as libc::off_t } else { -1 };
+    let moved = match asked.reads_bytes() {
+        // SAFETY: the caller's promise.
+        true => unsafe { libc::preadv2(fd, &raw const piece, 1, offset, flags) },
+        // SAFETY: as above.
+        false => unsafe { libc::pwritev2(fd, &raw const piece, 1, offset, flags) },
+    };
+    result(moved as libc::c_long).or_else(|| waits(flags))
 }
 
 /// The pieces of a vector, how many there are, and where in a file they belong.

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
-use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, Resolve, Statx};
+use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, Resolve, RwFlags, Statx};
 use rummelplatz::sim::{Answer, Faults, Simulation};
 use rummelplatz::{Completion, Request, request};
 use rummelplatz_tests::{Bench, Directory, Log, Script, complete_on, outcome, pipe, watched};
@@ -149,6 +149,36 @@ fn a_file_has_room_and_several_buffers_are_written_and_read() {
         let mut bytes = Vec::new();
         File::from(reader).read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes, [7; 4096]);
+    });
+}
+
+#[test]
+fn reads_and_writes_are_done_as_their_flags_say() {
+    watched(|| {
+        let there = Directory::new("sim-rw-flags");
+        there.file("file", b"0123");
+        let file = || OpenOptions::new().read(true).write(true).open(there.path("file")).unwrap();
+        let (wrote, _) = once((file(), *b"ab"), |(file, bytes)| {
+            request::write_at(file, bytes, 0).rw_flags(RwFlags::APPEND | RwFlags::DSYNC)
+        });
+        assert_eq!((wrote, there.read("file").unwrap()), (Ok(2), b"0123ab".to_vec()));
+        let (wrote, _) = once((file(), *b"c", *b"d"), |(file, one, other)| {
+            request::writev_at(file, [one, other], 0).rw_flags(RwFlags::APPEND)
+        });
+        assert_eq!((wrote, there.read("file").unwrap()), (Ok(2), b"0123abcd".to_vec()));
+        let (read, (_, bytes)) = once((file(), [0; 3]), |(file, bytes)| {
+            request::read_at(file, bytes, 4).rw_flags(RwFlags::NOWAIT).in_worker()
+        });
+        assert!(matches!((read, &bytes), (Ok(3), b"abc") | (Err(libc::EAGAIN), _)), "{read:?}");
+        let (reader, writer) = pipe();
+        let nothing = once((reader, writer, [0; 3]), |(reader, _, bytes)| {
+            request::read(reader, bytes).rw_flags(RwFlags::NOWAIT)
+        });
+        assert_eq!(nothing.0, Err(libc::EAGAIN));
+        let nothing = once((pipe(), [0; 3]), |(pipe, bytes)| {
+            request::readv(&pipe.0, [bytes]).rw_flags(RwFlags::NOWAIT)
+        });
+        assert_eq!(nothing.0, Err(libc::EAGAIN));
     });
 }
 
