@@ -100,6 +100,24 @@ impl<R: RingParts> Builder<R> {
         self
     }
 
+    /// How many worker threads the kernel may have for requests that end by themselves, such as reads and writes of files
+    /// on disk, and for those that may wait for ever, such as those on sockets and pipes
+    /// (`IORING_REGISTER_IOWQ_MAX_WORKERS`, since 5.15); 0 leaves a limit as it is. By default, `bounded` is four for
+    /// each CPU, or the number of entries if that is less, and `unbounded` is `RLIMIT_NPROC`.
+    ///
+    /// What finds no worker waits for one. Only some requests need one: those that are left to workers always, such as
+    /// [`splice`](crate::request::splice) and [`fsync`](crate::request::fsync), those that are to be done
+    /// [in one](crate::Request::in_worker), and reads and writes that would have to wait for a disk.
+    ///
+    /// The limits are those of the thread that runs the ring, and of the one that has built it, for each NUMA node of the
+    /// machine: their other rings share them, and what was said last counts. They are set when the ring is first run or
+    /// turned, which fails with [`RingError::Api`](crate::RingError::Api) if the kernel refuses; then nothing has been done
+    /// yet.
+    pub fn worker_limits(mut self, bounded: u32, unbounded: u32) -> Self {
+        self.options.worker_limits = Some([bounded, unbounded]);
+        self
+    }
+
     /// Uses this ring rather than a new one; its sizes are as they are.
     pub fn raw_ring(mut self, raw: RawRing) -> Self {
         self.raw = Some(raw);

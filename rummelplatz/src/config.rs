@@ -33,6 +33,7 @@ pub struct Options {
     pub(crate) request_limit: Option<u32>,
     pub(crate) defer_taskrun: bool,
     pub(crate) limits: Limits,
+    pub(crate) worker_limits: Option<[u32; 2]>,
 }
 
 impl Default for Options {
@@ -51,6 +52,7 @@ impl Options {
             request_limit: None,
             defer_taskrun: true,
             limits: Limits { grace: Duration::from_secs(1), deadline: None },
+            worker_limits: None,
         }
     }
 

@@ -181,6 +181,17 @@ impl Core {
         Ok(())
     }
 
+    /// Limits the workers of the owner, if that was asked for and is not done.
+    pub(crate) fn limit_workers(&mut self) -> io::Result<()> {
+        if let Some(limits) = self.options.worker_limits {
+            self.queue.limit_workers(limits).map_err(|error| {
+                io::Error::new(error.kind(), format!("the kernel did not limit the workers: {error}"))
+            })?;
+            self.options.worker_limits = None;
+        }
+        Ok(())
+    }
+
     /// Has the kernel signal [`ready`](Self::ready) for each completion, or not.
     pub(crate) fn notify(&mut self, on: bool) -> io::Result<()> {
         self.queue.notify(on.then_some(&self.ready))

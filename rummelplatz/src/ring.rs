@@ -189,6 +189,7 @@ fn begin<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
         return Ok(());
     }
     enable(this)?;
+    this.core.limit_workers().map_err(api_error)?;
     this.core.phase = Phase::SettingUp;
     this.core.shared.set_open(true);
     this.core.open();

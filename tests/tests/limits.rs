@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rummelplatz::io_uring::IoUring;
+use rummelplatz::io_uring::{IoUring, opcode, register};
 use rummelplatz::{BuildErrorKind, ControlFlow, RawRing, RingError, Status, SubmitError, request};
 use rummelplatz_tests::{
     Bench, Job, Ledger, Log, Script, Tracked, addressable, forbid, in_child, in_child_anywhere, outcome,
@@ -53,6 +53,72 @@ fn a_ring_that_is_too_large_is_an_error_and_the_largest_is_none() {
             submitter.submit((), |()| request::timeout(Duration::from_millis(1))).unwrap();
         }
         smallest.run().unwrap();
+    });
+}
+
+/// How many workers this thread may have: bounded, and unbounded ones.
+fn worker_limits() -> [u32; 2] {
+    let mut limits = [0; 2];
+    IoUring::new(1).unwrap().submitter().register_iowq_max_workers(&mut limits).unwrap();
+    limits
+}
+
+#[test]
+fn workers_are_limited_when_the_ring_is_first_run_and_not_when_it_is_built() {
+    watched(|| {
+        let before = worker_limits();
+        let ring = || {
+            let builder = Bench::<()>::builder(Script::new(), Script::new());
+            builder.worker_limits(2, 0).entries(entries(4))
+        };
+        let mut built = ring().build().unwrap();
+        assert_eq!(worker_limits(), before);
+        let by_turns = ring().worker_limits(3, 5).build().unwrap();
+        let there = thread::spawn(move || {
+            let [_, unbounded] = worker_limits();
+            built.run().unwrap();
+            assert_eq!(worker_limits(), [2, unbounded]);
+            let mut by_turns = by_turns;
+            by_turns.turn().unwrap();
+            let limits = worker_limits();
+            // What somebody says afterwards is left alone by another run.
+            built.run().unwrap();
+            (limits, worker_limits())
+        });
+        assert_eq!(there.join().unwrap(), ([3, 5], [3, 5]));
+        // The kernel tells all threads that have had to do with the ring.
+        assert_eq!(worker_limits(), [3, 5]);
+    });
+}
+
+#[test]
+fn limits_of_workers_that_the_kernel_refuses_are_an_error_and_nothing_has_been_done() {
+    watched(|| {
+        let uring = IoUring::builder().setup_r_disabled().build(4).unwrap();
+        let mut allowed = [register::Restriction::sqe_op(opcode::Nop::CODE)];
+        uring.submitter().register_restrictions(&mut allowed).unwrap();
+        uring.submitter().register_enable_rings().unwrap();
+        // SAFETY: nothing is queued or in flight in it.
+        let raw = unsafe { RawRing::from_io_uring(uring) }.unwrap();
+        let ended = Log::new();
+        let log = ended.clone();
+        let script =
+            Script::new().on_setup(|_| panic!("it was set up")).on_teardown(move |completion, (), _| {
+                log.push(outcome(&completion));
+                Ok(())
+            });
+        let builder = Bench::builder(script, Script::new()).worker_limits(1, 1).raw_ring(raw);
+        let mut ring = builder.build().unwrap();
+        ring.submitter(Bench::FIRST).submit((), |()| request::nop()).unwrap();
+        for _ in 0..2 {
+            let error = ring.run().unwrap_err();
+            assert!(matches!(error, RingError::Api(_)), "{error:?}");
+            let text = error.to_string();
+            assert!(text.contains("did not limit the workers"), "{text}");
+        }
+        assert_eq!((ring.stats().in_flight, ended.len()), (1, 0));
+        ring.finish().unwrap();
+        assert_eq!(ended.take(), [Ok(0)]);
     });
 }
 

@@ -93,6 +93,9 @@ pub(crate) trait Kernel {
     unsafe fn register_buffers(&mut self, address: u64, entries: u16, group: u16) -> io::Result<()>;
     /// Undoes [`register_buffers`](Self::register_buffers).
     fn unregister_buffers(&mut self, group: u16) -> io::Result<()>;
+    /// Limits how many workers there may be for what ends by itself, and for what may wait for ever
+    /// (`IORING_REGISTER_IOWQ_MAX_WORKERS`, since 5.15); 0 leaves it as it is.
+    fn limit_workers(&mut self, limits: [u32; 2]) -> io::Result<()>;
     /// Changes the table of registered files (`IORING_REGISTER_FILES2`, `IORING_REGISTER_FILES_UPDATE2`; with places
     /// that are empty since 5.19).
     fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()>;
@@ -167,6 +170,10 @@ impl Kernel for Host {
 
     fn unregister_buffers(&mut self, group: u16) -> io::Result<()> {
         on!(self, kernel => kernel.unregister_buffers(group))
+    }
+
+    fn limit_workers(&mut self, limits: [u32; 2]) -> io::Result<()> {
+        on!(self, kernel => kernel.limit_workers(limits))
     }
 
     fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()> {

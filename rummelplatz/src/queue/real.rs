@@ -181,6 +181,10 @@ impl Kernel for Real {
         self.ring.submitter().unregister_buf_ring(group)
     }
 
+    fn limit_workers(&mut self, mut limits: [u32; 2]) -> io::Result<()> {
+        self.ring.submitter().register_iowq_max_workers(&mut limits)
+    }
+
     fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()> {
         let submitter = self.ring.submitter();
         let (index, file) = match change {

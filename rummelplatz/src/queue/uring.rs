@@ -117,6 +117,11 @@ impl Uring {
         self.kernel.enable()
     }
 
+    /// See [`Kernel::limit_workers`].
+    pub(crate) fn limit_workers(&mut self, limits: [u32; 2]) -> io::Result<()> {
+        self.kernel.limit_workers(limits)
+    }
+
     /// See [`Kernel::register`].
     pub(crate) fn register(&mut self) {
         self.kernel.register();

@@ -297,7 +297,7 @@ impl Request<'_> {
     ///
     /// Worth it for what takes long even though it does not wait, such as a large read out of the page cache, or a write
     /// with [`RwFlags::DSYNC`]: the ring goes on meanwhile. It costs more in all, and a worker that waits is a thread that
-    /// waits. Of requests into a [`BufferPool`], such a one may have
+    /// waits: see [`worker_limits`](crate::Builder::worker_limits). Of requests into a [`BufferPool`], such a one may have
     /// its buffer from the beginning.
     #[inline(always)]
     pub fn in_worker(mut self) -> Self {

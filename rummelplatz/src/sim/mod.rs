@@ -800,6 +800,11 @@ impl Kernel for Simulated {
         self.machine(|machine| machine.unregister_buffers(group))?
     }
 
+    /// There are none.
+    fn limit_workers(&mut self, _: [u32; 2]) -> io::Result<()> {
+        Ok(())
+    }
+
     fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()> {
         self.machine(|machine| machine.change_files(change))?
     }
