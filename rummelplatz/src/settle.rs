@@ -271,7 +271,8 @@ fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, timer: C
     }
     core.settled = true;
     facts.flags.remove(Flags::TIMED);
-    let errno = timer.result.wrapping_neg();
+    // Of a `waitid` that it has cancelled, a linked one says how many that were.
+    let errno = if timer.result > 0 { libc::ETIME } else { timer.result.wrapping_neg() };
     let is_apart = facts.flags.contains(Flags::TIMED_APART);
     // One that is apart may run its time before it is cancelled, because its request has ended.
     let is_in_time = is_apart && facts.flags.contains(Flags::ENDED) && !mutant::is("the last is late");

@@ -1973,6 +1973,22 @@ fn w6_a_linked_timeout_does_not_run_while_a_worker_waits() {
 }
 
 #[test]
+fn w8_a_linked_timeout_that_cancels_a_wait_for_a_child_says_how_many_it_has_cancelled() {
+    on_linux(6, 7, || {
+        for (kind, mut ring) in kinds(8) {
+            let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+            let waitid = opcode::WaitId::new(libc::P_PID, child.id(), libc::WEXITED).build();
+            ring.push(1, waitid.flags(LINK));
+            ring.push(2, opcode::LinkTimeout::new(time(Duration::from_millis(5))).build());
+            let seen = sorted(ring.wait(2));
+            rule!("W8", seen == [(1, ECANCELED, 0), (2, 1, 0)], "{kind}: {seen:?}");
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    });
+}
+
+#[test]
 fn w7_what_only_seems_ready_is_not_found_by_a_cancel_before_it_is_left_to_a_worker() {
     on_linux(6, 18, || {
         // A receiver that takes in no more: a poll says that one can send, and to send that one can't.

@@ -187,6 +187,41 @@ fn synchronise(file: &impl Target, flags: FsyncFlags) -> Request<'_> {
     on_file(file, Usual { op_flags: flags.bits(), ..bare(opcode::Fsync::CODE.into(), -1) }, None)
 }
 
+/// Which parts of writing back a range [`sync_file_range`] does, in this order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SyncRange(u32);
+
+impl SyncRange {
+    /// Waits for what is being written (`SYNC_FILE_RANGE_WAIT_BEFORE`).
+    pub const WAIT_BEFORE: SyncRange = SyncRange(libc::SYNC_FILE_RANGE_WAIT_BEFORE);
+    /// Begins to write what is not being written (`SYNC_FILE_RANGE_WRITE`).
+    pub const WRITE: SyncRange = SyncRange(libc::SYNC_FILE_RANGE_WRITE);
+    /// Waits for that (`SYNC_FILE_RANGE_WAIT_AFTER`).
+    pub const WAIT_AFTER: SyncRange = SyncRange(libc::SYNC_FILE_RANGE_WAIT_AFTER);
+}
+
+impl BitOr for SyncRange {
+    type Output = SyncRange;
+    fn bitor(self, other: SyncRange) -> SyncRange {
+        SyncRange(self.0 | other.0)
+    }
+}
+
+/// Writes back what is in the page cache of `length` bytes from `offset` on; 0 is up to the end
+/// (`IORING_OP_SYNC_FILE_RANGE`, since 5.2), as `sync_file_range(2)`.
+///
+/// It is no [`fdatasync`]: what it takes to find the bytes may not be on the disk, nor may the disk have them for good. It
+/// evens out what a later one has to do.
+pub fn sync_file_range<'d>(
+    file: &'d impl Target,
+    offset: u64,
+    length: u32,
+    SyncRange(op_flags): SyncRange,
+) -> Request<'d> {
+    let entry = bare(opcode::SyncFileRange::CODE.into(), -1);
+    on_file(file, Usual { offset, length, op_flags, ..entry }, None)
+}
+
 /// Reads into several buffers, one after the other, from `offset`, in bytes (`IORING_OP_READV`, since 5.1), as
 /// `preadv(2)`. The result is a number of bytes in all.
 ///
@@ -347,4 +382,12 @@ pub fn splice<'d>(
         [from_offset, to_offset].map(|offset| offset.map_or(-1, |offset| offset.min(i64::MAX as u64) as i64));
     let (from, to) = (Fd(fd(from)), Fd(fd(to)));
     Parts::new(opcode::Splice::new(from, from_offset, to, to_offset, length).build()).request()
+}
+
+/// Copies up to `length` bytes from one pipe to another, in which they stay as well, as `tee(2)` (`IORING_OP_TEE`, since
+/// 5.8). The result is a number of bytes; 0 is the end.
+///
+/// A worker thread of the kernel carries it out, as [`splice`].
+pub fn tee<'d>(from: &'d impl AsFd, to: &'d impl AsFd, length: u32) -> Request<'d> {
+    Parts::new(opcode::Tee::new(Fd(fd(from)), Fd(fd(to)), length).build()).request()
 }

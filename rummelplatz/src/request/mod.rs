@@ -29,9 +29,11 @@
 //! | time | [`timeout`], [`timeout_at`], [`timeout_at_time`] | [`timeout_multi`], [`timeout_multi_times`] |
 //! | connections | [`socket`], [`bind`], [`listen`], [`accept`], [`accept_from`], [`connect`], [`shutdown`] | [`accept_multi`] |
 //! | bytes of sockets | [`recv`], [`recv_provided`], [`recv_from`], [`send`], [`send_to`], [`send_vectored`], [`send_zc`], [`send_zc_fixed`] | [`recv_multi`], [`recv_multi_bundle`], [`recv_from_multi`] |
-//! | bytes of files, pipes and all else | [`read_at`], [`readv_at`], [`read_fixed_at`], [`write_at`], [`writev_at`], [`write_fixed_at`], [`read_provided_at`], each also without `_at`; [`splice`] | [`read_multi`] |
-//! | files | [`openat`], [`fsync`], [`fdatasync`], [`fallocate`], [`ftruncate`], [`fadvise`], [`fstat`] | |
+//! | bytes of files, pipes and all else | [`read_at`], [`readv_at`], [`read_fixed_at`], [`write_at`], [`writev_at`], [`write_fixed_at`], [`read_provided_at`], each also without `_at`; [`splice`], [`tee`] | [`read_multi`] |
+//! | files | [`openat`], [`fsync`], [`fdatasync`], [`sync_file_range`], [`fallocate`], [`ftruncate`], [`fadvise`], [`fstat`] | |
 //! | names | [`statx`], [`unlinkat`], [`renameat`], [`linkat`], [`symlinkat`], [`mkdirat`], [`rmdirat`] | |
+//! | attributes | [`getxattr`], [`setxattr`], [`fgetxattr`], [`fsetxattr`] | |
+//! | processes | [`waitid`] | |
 //! | anything | [`poll`], [`close`], [`nop`] | [`poll_multi`] |
 //!
 //! Any request, but no stream, can be given a [`deadline`](Request::deadline); those that send or receive can be told to
@@ -63,6 +65,8 @@ use crate::user_data::UserData;
 
 mod address;
 mod aside;
+mod attributes;
+mod children;
 mod datagram;
 mod entry;
 mod files;
@@ -82,6 +86,8 @@ use target::Named;
 pub(crate) use aside::Aside;
 
 pub use address::Address;
+pub use attributes::*;
+pub use children::*;
 pub use datagram::Datagram;
 pub use files::*;
 pub use general::*;

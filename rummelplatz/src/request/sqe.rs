@@ -208,6 +208,12 @@ pub(crate) const fn is_left_to_workers(opcode: u8) -> bool {
             | opcode::Statx::CODE
             | opcode::Fadvise::CODE
             | opcode::Splice::CODE
+            | opcode::Tee::CODE
+            | opcode::SyncFileRange::CODE
+            | opcode::GetXattr::CODE
+            | opcode::SetXattr::CODE
+            | opcode::FGetXattr::CODE
+            | opcode::FSetXattr::CODE
             | opcode::RenameAt::CODE
             | opcode::UnlinkAt::CODE
             | opcode::MkDirAt::CODE

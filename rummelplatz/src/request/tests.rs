@@ -248,6 +248,14 @@ fn what_is_done_in_a_worker_has_a_timer_for_itself() {
 }
 
 #[test]
+fn ranges_are_written_back_as_is_said() {
+    let file = null();
+    let all = SyncRange::WAIT_BEFORE | SyncRange::WRITE | SyncRange::WAIT_AFTER;
+    let number = file.as_raw_fd();
+    asks(sync_file_range(&file, 7, 9, all), (opcode::SyncFileRange::CODE, 0, 7, 0, 9, 7), number);
+}
+
+#[test]
 fn what_has_no_memory_says_all_the_same() {
     let file = null();
     let number = file.as_raw_fd();

@@ -33,8 +33,10 @@ pub struct Asked {
     pub(super) ioprio: u16,
     pub(super) op_flags: u32,
     pub(super) group: u16,
-    /// A slot of the file table, if it is of an operation that may have one there.
+    /// A slot of the file table, if it is of an operation that may have one there; or another descriptor, or options.
     file_index: u32,
+    /// The path of which an attribute is meant.
+    path: u64,
     /// The registered file that it is on, whose number is then in `descriptor`.
     file: Option<File>,
     /// Its memory is not within what is registered under the index that it names.
@@ -93,7 +95,7 @@ impl Asked {
     ///
     /// The entry was queued by whoever vouches for it: what it points to is there.
     pub(super) unsafe fn parse(entry: [u64; 8]) -> Asked {
-        let [head, offset, address, sizes, user_data, group, ..] = entry;
+        let [head, offset, address, sizes, user_data, group, path, _] = entry;
         let [opcode, flags, ioprio_low, ioprio_high, fd @ ..] = head.to_ne_bytes();
         let mut asked = Asked {
             opcode,
@@ -107,6 +109,7 @@ impl Asked {
             user_data,
             group: group as u16,
             file_index: (group >> 32) as u32,
+            path,
             file: None,
             is_out_of_bounds: false,
             kept: Kept::Nothing,
@@ -299,6 +302,7 @@ impl Asked {
         let known = [
             opcode::Nop::CODE,
             opcode::Fsync::CODE,
+            opcode::SyncFileRange::CODE,
             opcode::PollAdd::CODE,
             opcode::PollRemove::CODE,
             opcode::SendMsg::CODE,
@@ -347,6 +351,9 @@ impl Asked {
             _ if self.reads_bytes() => libc::POLLIN,
             _ if self.writes() => libc::POLLOUT,
             opcode::PollAdd::CODE => self.poll_events(),
+            opcode::Tee::CODE => return Some((self.file_index as RawFd, libc::POLLIN)),
+            // The descriptor of a process is readable when that has ended.
+            opcode::WaitId::CODE if self.length == libc::P_PIDFD => libc::POLLIN,
             _ => return None,
         };
         Some((self.descriptor, events))
@@ -401,11 +408,15 @@ impl Asked {
             opcode::Readv::CODE,
             opcode::Writev::CODE,
             opcode::Fsync::CODE,
+            opcode::SyncFileRange::CODE,
             opcode::Fallocate::CODE,
             opcode::Ftruncate::CODE,
             opcode::Fadvise::CODE,
+            opcode::FGetXattr::CODE,
+            opcode::FSetXattr::CODE,
         ];
-        self.reads_once() || self.writes() || self.is_on_names() || others.contains(&self.opcode)
+        let is_of_path = self.is_on_names() || self.is_on_attribute_of_path();
+        self.reads_once() || self.writes() || is_of_path || others.contains(&self.opcode)
     }
 
     /// Whether it is on names in directories, of which one may be `AT_FDCWD`.
@@ -421,6 +432,26 @@ impl Asked {
             opcode::SymlinkAt::CODE,
         ];
         those.contains(&self.opcode)
+    }
+
+    /// Whether it is on an attribute of a file that is named by its path alone.
+    pub(super) fn is_on_attribute_of_path(&self) -> bool {
+        matches!(self.opcode, opcode::GetXattr::CODE | opcode::SetXattr::CODE)
+    }
+
+    /// Whether it waits for a child.
+    pub(super) fn is_of_child(&self) -> bool {
+        self.opcode == opcode::WaitId::CODE
+    }
+
+    /// The path of which an attribute is meant.
+    pub(super) fn path(&self) -> *const libc::c_char {
+        ptr::with_exposed_provenance(self.path as usize)
+    }
+
+    /// The other descriptor of those that have two, or options.
+    pub(super) fn other(&self) -> i32 {
+        self.file_index as i32
     }
 
     /// Whether it moves bytes over a connection, or messages.

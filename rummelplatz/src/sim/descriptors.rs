@@ -244,8 +244,8 @@ pub(super) unsafe fn perform(asked: &Asked, work: Work) -> Option<i32> {
     let fd = asked.descriptor;
     let file = match asked.opcode {
         // It is a number of another kind.
-        opcode::Socket::CODE => None,
-        _ if asked.is_on_names() => None,
+        opcode::Socket::CODE | opcode::WaitId::CODE => None,
+        _ if asked.is_on_names() || asked.is_on_attribute_of_path() => None,
         _ => match File::of(fd) {
             Ok(file) => Some(file),
             Err(errno) => return Some(-errno),
@@ -396,6 +396,33 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
             // SAFETY: a plain call.
             unsafe { libc::fallocate(fd, mode, offset as libc::off_t, length as libc::off_t).into() }
         }
+        opcode::SyncFileRange::CODE => {
+            let (offset, length) = (asked.offset as libc::off_t, asked.length.into());
+            // SAFETY: a plain call.
+            unsafe { libc::sync_file_range(fd, offset, length, asked.op_flags()).into() }
+        }
+        // SAFETY: a plain call.
+        opcode::Tee::CODE => unsafe {
+            libc::tee(asked.other(), fd, length, libc::SPLICE_F_NONBLOCK) as libc::c_long
+        },
+        opcode::GetXattr::CODE
+        | opcode::SetXattr::CODE
+        | opcode::FGetXattr::CODE
+        | opcode::FSetXattr::CODE => {
+            let (path, name) = (asked.path(), bytes.cast_const().cast());
+            let value = ptr::with_exposed_provenance_mut::<libc::c_void>(asked.offset as usize);
+            // SAFETY: as above, of the path, the name and the value.
+            unsafe {
+                match asked.opcode {
+                    opcode::GetXattr::CODE => libc::getxattr(path, name, value, length) as libc::c_long,
+                    opcode::FGetXattr::CODE => libc::fgetxattr(fd, name, value, length) as libc::c_long,
+                    opcode::SetXattr::CODE => libc::setxattr(path, name, value, length, flags).into(),
+                    _ => libc::fsetxattr(fd, name, value, length, flags).into(),
+                }
+            }
+        }
+        // SAFETY: as above, of the place for what is found out.
+        opcode::WaitId::CODE => return unsafe { wait_for_child(asked) },
         // SAFETY: a plain call.
         opcode::Ftruncate::CODE => unsafe { libc::ftruncate(fd, asked.offset as libc::off_t).into() },
         opcode::Fadvise::CODE => {
@@ -441,6 +468,30 @@ unsafe fn move_with_flags(asked: &Asked, work: Work, is_on_disk: bool) -> Option
         false => unsafe { libc::pwritev2(fd, &raw const piece, 1, offset, flags) },
     };
     result(moved as libc::c_long).or_else(|| waits(flags))
+}
+
+/// Finds out how a child has ended, if it has.
+///
+/// # Safety
+///
+/// As of [`perform`].
+unsafe fn wait_for_child(asked: &Asked) -> Option<i32> {
+    // SAFETY: all zeroes is such a structure.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    let (kind, child) = (asked.length as libc::idtype_t, asked.descriptor as libc::id_t);
+    // SAFETY: there is a place for the answer.
+    let waited = unsafe { libc::waitid(kind, child, &raw mut info, asked.other() | libc::WNOHANG) };
+    let result = result(waited.into())?;
+    // SAFETY: it was written, or is zero.
+    if result == 0 && unsafe { info.si_pid() } == 0 {
+        return None;
+    }
+    let place = ptr::with_exposed_provenance_mut::<libc::siginfo_t>(asked.offset as usize);
+    if result == 0 && !place.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { place.write_unaligned(info) };
+    }
+    Some(result)
 }
 
 /// The pieces of a vector, how many there are, and where in a file they belong.

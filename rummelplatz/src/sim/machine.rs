@@ -611,6 +611,8 @@ impl Machine {
             }
             Some(Stage::Notify(_)) => -libc::ENOENT,
             Some(Stage::Running(_) | Stage::Done { .. }) => -libc::EALREADY,
+            // It says how many it has cancelled, where others say that it was its time.
+            Some(_) if self.position(of).is_some_and(|index| self.pending[index].asked.is_of_child()) => 1,
             _ => -libc::ETIME,
         };
         self.finish(timer, result, 0);

@@ -113,8 +113,10 @@
 //!
 //! | `IORING_OP_…` | |
 //! |---|---|
-//! | `NOP`, `FSYNC`, `CLOSE`, `SHUTDOWN`, `SOCKET`, `BIND`, `LISTEN`, `FALLOCATE`, `FTRUNCATE`, `FADVISE` | |
+//! | `NOP`, `FSYNC`, `SYNC_FILE_RANGE`, `CLOSE`, `SHUTDOWN`, `SOCKET`, `BIND`, `LISTEN`, `FALLOCATE`, `FTRUNCATE`, `FADVISE` | |
 //! | `OPENAT`, `OPENAT2`, `STATX`, `UNLINKAT`, `RENAMEAT`, `MKDIRAT`, `LINKAT`, `SYMLINKAT` | |
+//! | `GETXATTR`, `SETXATTR`, `FGETXATTR`, `FSETXATTR`, `TEE` | |
+//! | `WAITID` | of a process that has ended, or ends while the ring waits for it |
 //! | `READ`, `WRITE`, `READ_FIXED`, `WRITE_FIXED`, `READV`, `WRITEV`, `READ_MULTISHOT` | at an offset, or at the file's position; `READ` also into a buffer of a [`BufferPool`](crate::BufferPool); a write to what is no file moves 4096 bytes at most; with `RWF_*` |
 //! | `RECV`, `SEND`, `SEND_ZC` | also into a [`BufferPool`](crate::BufferPool), and then also multishot, one buffer at a time or bundles of them, and with `MSG_WAITALL`; `SEND_ZC` with a second completion that frees the memory, also if its chain has ended it, and to the socket's own peer only |
 //! | `RECVMSG`, `SENDMSG` | also multishot, into a [`BufferPool`](crate::BufferPool), and `SENDMSG` with `MSG_WAITALL` |

@@ -335,14 +335,14 @@ fn events_are_told_of() {
 #[test]
 fn what_is_not_known_is_refused_as_by_an_old_kernel() {
     let data = Box::new([0_u8; 16]);
-    let entry = opcode::Tee::new(types::Fd(0), types::Fd(0), 1).build();
+    let entry = opcode::Splice::new(types::Fd(0), -1, types::Fd(0), -1, 1).build();
     assert_eq!(push_one(&calm(), entry, data), [RawCompletion { result: -libc::EINVAL, flags: 0 }]);
     let simulation = calm();
     simulation.on_request(|asked| match asked.name() {
-        "TEE" => Answer::Finish(0),
+        "SPLICE" => Answer::Finish(0),
         _ => Answer::Perform,
     });
-    let entry = opcode::Tee::new(types::Fd(0), types::Fd(0), 1).build();
+    let entry = opcode::Splice::new(types::Fd(0), -1, types::Fd(0), -1, 1).build();
     assert_eq!(push_one(&simulation, entry, Box::new([0; 16])), [RawCompletion { result: 0, flags: 0 }]);
 }
 

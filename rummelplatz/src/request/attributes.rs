@@ -1,0 +1,52 @@
+//! Requests on extended attributes of files (`xattr(7)`).
+
+use std::ffi::CStr;
+use std::os::fd::AsFd;
+
+use io_uring::opcode;
+use io_uring::types::Fd;
+
+use super::entry::{fd, length};
+use super::{Parts, Request};
+
+/// What [`setxattr`] and [`fsetxattr`] do with an attribute that is there, or is not (`setxattr(2)`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SetAttribute {
+    /// Makes it, or changes it.
+    Any = 0,
+    /// Makes it, and fails with `EEXIST` if it is there (`XATTR_CREATE`).
+    Create = libc::XATTR_CREATE as isize,
+    /// Changes it, and fails with `ENODATA` if it is not there (`XATTR_REPLACE`).
+    Replace = libc::XATTR_REPLACE as isize,
+}
+
+/// Reads the attribute `name` of the file at `path`, as `getxattr(2)` (`IORING_OP_GETXATTR`, since 5.19). The result is a
+/// number of bytes.
+///
+/// A value that has no room is `ERANGE`; with no room at all, the result is how much it takes. There is no attribute:
+/// `ENODATA`. A path that is relative is so to the current directory.
+pub fn getxattr<'d>(path: &'d CStr, name: &'d CStr, value: &'d mut [u8]) -> Request<'d> {
+    let (place, length) = (value.as_mut_ptr().cast(), length(value.len()));
+    Parts::new(opcode::GetXattr::new(name.as_ptr(), place, path.as_ptr(), length).build()).request()
+}
+
+/// As [`getxattr`], of an open file (`IORING_OP_FGETXATTR`, since 5.19).
+pub fn fgetxattr<'d>(file: &'d impl AsFd, name: &'d CStr, value: &'d mut [u8]) -> Request<'d> {
+    let (place, length) = (value.as_mut_ptr().cast(), length(value.len()));
+    Parts::new(opcode::FGetXattr::new(Fd(fd(file)), name.as_ptr(), place, length).build()).request()
+}
+
+/// Sets the attribute `name` of the file at `path`, as `setxattr(2)` (`IORING_OP_SETXATTR`, since 5.19).
+pub fn setxattr<'d>(path: &'d CStr, name: &'d CStr, value: &'d [u8], how: SetAttribute) -> Request<'d> {
+    let (place, length) = (value.as_ptr().cast(), length(value.len()));
+    let entry = opcode::SetXattr::new(name.as_ptr(), place, path.as_ptr(), length);
+    Parts::new(entry.flags(how as i32).build()).request()
+}
+
+/// As [`setxattr`], of an open file (`IORING_OP_FSETXATTR`, since 5.19).
+pub fn fsetxattr<'d>(file: &'d impl AsFd, name: &'d CStr, value: &'d [u8], how: SetAttribute) -> Request<'d> {
+    let (place, length) = (value.as_ptr().cast(), length(value.len()));
+    let entry = opcode::FSetXattr::new(Fd(fd(file)), name.as_ptr(), place, length);
+    Parts::new(entry.flags(how as i32).build()).request()
+}

@@ -1,0 +1,110 @@
+//! Requests that wait for processes.
+
+use std::fmt;
+use std::os::fd::AsFd;
+
+use io_uring::opcode;
+
+use super::entry::fd;
+use super::{Parts, Request};
+
+/// How a child process has ended, as [`waitid`] finds out: kept in the data of the request. Until then, it has not.
+#[derive(Clone, Copy)]
+pub struct ChildStatus(Info);
+
+/// The numbers of a `siginfo_t`, which has pointers among others, of what is no child.
+type Info = [u64; 16];
+
+const _: () = assert!(size_of::<Info>() == size_of::<libc::siginfo_t>());
+const _: () = assert!(align_of::<Info>() >= align_of::<libc::siginfo_t>());
+
+impl Default for ChildStatus {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ChildStatus {
+    /// It has not ended, as far as is known.
+    pub const fn new() -> ChildStatus {
+        ChildStatus([0; 16])
+    }
+
+    /// What it has exited with, if it has exited.
+    pub fn exit_code(&self) -> Option<i32> {
+        let info = self.info();
+        // SAFETY: all of it is initialised, and any bits are a number.
+        (info.si_code == libc::CLD_EXITED).then(|| unsafe { info.si_status() })
+    }
+
+    /// The signal that has ended it, if one has.
+    pub fn signal(&self) -> Option<i32> {
+        let info = self.info();
+        let is_ended = matches!(info.si_code, libc::CLD_KILLED | libc::CLD_DUMPED);
+        // SAFETY: as above.
+        is_ended.then(|| unsafe { info.si_status() })
+    }
+
+    /// Whether it has left its memory in a file when it was ended (`core(5)`).
+    pub fn core_dumped(&self) -> bool {
+        self.info().si_code == libc::CLD_DUMPED
+    }
+
+    fn info(&self) -> libc::siginfo_t {
+        // SAFETY: it has the size of one, is aligned as one, and is made of numbers, of which any bits are one.
+        unsafe { (&raw const self.0).cast::<libc::siginfo_t>().read() }
+    }
+}
+
+impl fmt::Debug for ChildStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChildStatus")
+            .field("exit_code", &self.exit_code())
+            .field("signal", &self.signal())
+            .finish()
+    }
+}
+
+/// Waits until a child process has ended, and finds out how, as `waitid(2)` (`IORING_OP_WAITID`, since 6.7). `child` is a
+/// descriptor of it (`pidfd_open(2)`).
+///
+/// It is not there any more afterwards: who waits for it as well, such as `std::process::Child`, is told `ECHILD`.
+///
+/// ```
+/// # use rummelplatz::{request, request::{ChildStatus, Request}};
+/// # use std::os::fd::OwnedFd;
+/// struct Job { child: OwnedFd, status: ChildStatus }
+///
+/// impl Job {
+///     fn wait(&mut self) -> Request<'_> {
+///         request::waitid(&self.child, &mut self.status)
+///     }
+/// }
+/// ```
+pub fn waitid<'d>(child: &'d impl AsFd, status: &'d mut ChildStatus) -> Request<'d> {
+    *status = ChildStatus::new();
+    let place = (&raw mut status.0).cast::<libc::siginfo_t>();
+    let entry = opcode::WaitId::new(libc::P_PIDFD, fd(child) as libc::id_t, libc::WEXITED);
+    Parts::new(entry.infop(place).build()).request()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::CWD;
+
+    #[test]
+    fn an_end_is_told_of_until_another_is_waited_for() {
+        let mut status = ChildStatus::new();
+        assert_eq!((status.exit_code(), status.signal(), status.core_dumped()), (None, None, false));
+        // SAFETY: all zeroes is such a structure.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        info.si_code = libc::CLD_DUMPED;
+        // SAFETY: they have the same size.
+        status.0 = unsafe { std::mem::transmute::<libc::siginfo_t, Info>(info) };
+        assert_eq!((status.exit_code(), status.signal(), status.core_dumped()), (None, Some(0), true));
+        assert_eq!(format!("{status:?}"), "ChildStatus { exit_code: None, signal: Some(0) }");
+        drop(waitid(&CWD, &mut status));
+        assert_eq!((status.exit_code(), status.signal()), (None, None));
+    }
+}
