@@ -90,6 +90,8 @@ pub fn waitid<'d>(child: &'d impl AsFd, status: &'d mut ChildStatus) -> Request<
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
     use super::*;
     use crate::request::CWD;
 
@@ -97,11 +99,9 @@ mod tests {
     fn an_end_is_told_of_until_another_is_waited_for() {
         let mut status = ChildStatus::new();
         assert_eq!((status.exit_code(), status.signal(), status.core_dumped()), (None, None, false));
-        // SAFETY: all zeroes is such a structure.
-        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        info.si_code = libc::CLD_DUMPED;
-        // SAFETY: they have the same size.
-        status.0 = unsafe { std::mem::transmute::<libc::siginfo_t, Info>(info) };
+        let code = (&raw mut status.0).cast::<u8>().wrapping_add(offset_of!(libc::siginfo_t, si_code));
+        // SAFETY: there is a number at that place, and nobody else has the status.
+        unsafe { code.cast::<i32>().write(libc::CLD_DUMPED) };
         assert_eq!((status.exit_code(), status.signal(), status.core_dumped()), (None, Some(0), true));
         assert_eq!(format!("{status:?}"), "ChildStatus { exit_code: None, signal: Some(0) }");
         drop(waitid(&CWD, &mut status));
