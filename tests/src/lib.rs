@@ -46,6 +46,7 @@ use std::time::{Duration, Instant};
 use rummelplatz::io_uring::{opcode, squeue, types};
 use rummelplatz::{Completion, ControlFlow, RawRing, Request, RingOperation, Submitter, request, ring};
 
+pub mod anywhere;
 mod bare;
 mod files;
 mod streams;
@@ -508,6 +509,16 @@ pub fn once<D: Send + 'static>(
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
 ) -> (Result<u32, i32>, D) {
     let (completion, data) = complete(data, build);
+    (outcome(&completion), data)
+}
+
+/// As [`once`], in this one.
+pub fn once_on<D: Send + 'static>(
+    raw: RawRing,
+    data: D,
+    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
+) -> (Result<u32, i32>, D) {
+    let (completion, data) = complete_on(raw, data, build);
     (outcome(&completion), data)
 }
 

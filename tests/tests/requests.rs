@@ -4,19 +4,18 @@ use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rummelplatz::request::{
-    Advice, Allocate, CWD, ChildStatus, Peer, Rename, Resolve, RwFlags, SetAttribute, Statx, SyncRange,
-};
+use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, Resolve, RwFlags, Statx};
 use rummelplatz::{BufferPool, ControlFlow, Stream, request};
-use rummelplatz_tests::{Bench, Directory, Log, Script, complete, once, outcome, pipe, tcp_pair, watched};
+use rummelplatz_tests::{
+    Bench, Directory, Log, Script, addressable, anywhere, complete, once, outcome, pipe, tcp_pair, watched,
+};
 
 #[test]
 fn names_come_and_go() {
@@ -389,114 +388,17 @@ fn bytes_are_spliced_through_a_pipe() {
 
 #[test]
 fn a_child_is_waited_for_and_says_how_it_has_ended() {
-    watched(|| {
-        /// A shell that runs this, and a descriptor of it.
-        fn child(command: &str) -> (Child, OwnedFd) {
-            let child = Command::new("sh").args(["-c", command]).stdin(Stdio::piped()).spawn().unwrap();
-            // SAFETY: a plain call.
-            let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
-            assert!(pidfd >= 0);
-            // SAFETY: it was just opened.
-            (child, unsafe { OwnedFd::from_raw_fd(pidfd as i32) })
-        }
-        let wait = |command: &str| {
-            let (child, pidfd) = child(command);
-            let data = (child, pidfd, ChildStatus::new());
-            let (result, (mut child, pidfd, status)) =
-                once(data, |(_, pidfd, status)| request::waitid(pidfd, status));
-            assert!(child.wait().is_err(), "it is not there any more");
-            (result, status, pidfd)
-        };
-        let (result, status, pidfd) = wait("exit 7");
-        assert_eq!((result, status.exit_code(), status.signal()), (Ok(0), Some(7), None));
-        let (result, killed, _) = wait("kill -KILL $$");
-        assert_eq!((result, killed.exit_code(), killed.signal()), (Ok(0), None, Some(libc::SIGKILL)));
-        assert!(!killed.core_dumped());
-        // Nothing is left of the one before.
-        let (again, (_, status)) = once((pidfd, status), |(pidfd, status)| request::waitid(pidfd, status));
-        assert_eq!((again, status.exit_code(), status.signal()), (Err(libc::ECHILD), None, None));
-        let (wrong, _) = once((pipe(), status), |(pipe, status)| request::waitid(&pipe.0, status));
-        assert_eq!(wrong, Err(libc::EBADF));
-        // One that goes on until its standard input is closed.
-        let (mut waits, pidfd) = child("read line");
-        let (completion, (pidfd, status)) = complete((pidfd, ChildStatus::new()), |(pidfd, status)| {
-            request::waitid(pidfd, status).deadline(Duration::from_millis(2))
-        });
-        assert_eq!((outcome(&completion), completion.timed_out()), (Err(libc::ECANCELED), true));
-        assert_eq!((status.exit_code(), status.signal()), (None, None));
-        drop(waits.stdin.take());
-        let (result, (_, status)) = once((pidfd, status), |(pidfd, status)| request::waitid(pidfd, status));
-        assert_eq!((result, status.exit_code()), (Ok(0), Some(1)));
-    });
+    watched(|| anywhere::a_child_is_waited_for_and_says_how_it_has_ended(|| addressable(8).0));
 }
 
 #[test]
 fn attributes_are_set_and_read() {
-    watched(|| {
-        let there = Directory::new("attributes");
-        there.file("file", b"");
-        let name = || CString::new("user.colour").unwrap();
-        let open = || File::open(there.path("file")).unwrap();
-        let set = |value: &'static [u8], how| {
-            once((there.c_path("file"), name()), move |(path, name)| {
-                request::setxattr(path, name, value, how)
-            })
-            .0
-        };
-        let made = set(b"red", SetAttribute::Create);
-        // Not every file system can.
-        if made == Err(libc::EOPNOTSUPP) {
-            return eprintln!("skipped: there are no attributes here");
-        }
-        assert_eq!(made, Ok(0));
-        assert_eq!(set(b"blue", SetAttribute::Create), Err(libc::EEXIST));
-        assert_eq!(set(b"green", SetAttribute::Any), Ok(0));
-        let data = (there.c_path("file"), name(), [0; 8]);
-        let (read, (path, _, value)) = once(data, |(path, name, value)| request::getxattr(path, name, value));
-        assert_eq!((read, &value[..5]), (Ok(5), &b"green"[..]));
-        let (read, _) =
-            once((path, name(), [0; 2]), |(path, name, value)| request::getxattr(path, name, value));
-        assert_eq!(read, Err(libc::ERANGE));
-        // The same of an open file.
-        let (set, _) = once((open(), name()), |(file, name)| {
-            request::fsetxattr(file, name, b"no", SetAttribute::Replace)
-        });
-        assert_eq!(set, Ok(0));
-        let (read, (.., value)) =
-            once((open(), name(), [0; 4]), |(file, name, value)| request::fgetxattr(file, name, value));
-        assert_eq!((read, &value), (Ok(2), b"no\0\0"));
-        let other = (open(), CString::new("user.size").unwrap());
-        let (length, other) = once(other, |(file, name)| request::fgetxattr(file, name, &mut []));
-        assert_eq!(length, Err(libc::ENODATA));
-        let (missing, _) =
-            once(other, |(file, name)| request::fsetxattr(file, name, b"1", SetAttribute::Replace));
-        assert_eq!(missing, Err(libc::ENODATA));
-    });
+    watched(|| anywhere::attributes_are_set_and_read(|| addressable(8).0));
 }
 
 #[test]
 fn pipes_are_copied_and_ranges_written_back() {
-    watched(|| {
-        let ((from, writer), (reader, to)) = (pipe(), pipe());
-        File::from(writer).write_all(b"hello").unwrap();
-        let (copied, (from, to)) = once((from, to), |(from, to)| request::tee(from, to, 3));
-        drop(to);
-        let read = |reader: OwnedFd| {
-            let mut bytes = Vec::new();
-            File::from(reader).read_to_end(&mut bytes).unwrap();
-            bytes
-        };
-        assert_eq!((copied, read(reader), read(from)), (Ok(3), b"hel".to_vec(), b"hello".to_vec()));
-
-        let there = Directory::new("range");
-        there.file("file", [7; 8192]);
-        let file = OpenOptions::new().write(true).open(there.path("file")).unwrap();
-        let all = SyncRange::WAIT_BEFORE | SyncRange::WRITE | SyncRange::WAIT_AFTER;
-        let (written, _) = once(file, move |file| request::sync_file_range(file, 4096, 0, all));
-        assert_eq!(written, Ok(0));
-        let (wrong, _) = once(pipe(), |pipe| request::sync_file_range(&pipe.1, 0, 0, SyncRange::WRITE));
-        assert_eq!(wrong, Err(libc::ESPIPE));
-    });
+    watched(|| anywhere::pipes_are_copied_and_ranges_written_back(|| addressable(8).0));
 }
 
 #[test]
