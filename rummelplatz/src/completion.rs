@@ -309,6 +309,19 @@ impl Completion {
         completion
     }
 
+    /// A completion that carries a buffer, for tests of one's own operations: see
+    /// [`BufferPool::fill`](crate::BufferPool::fill).
+    pub fn from_buffer(buffer: Buffer) -> Completion {
+        let bytes = i32::try_from(buffer.len()).unwrap_or(i32::MAX);
+        let parts = buffer.into_parts();
+        let flags = parts.as_ref().map_or(0, |(_, id)| F_BUFFER | u32::from(*id) << 16);
+        let mut completion = Completion::carrying_nothing(Yields::Buffer, bytes, flags);
+        if let Some((pool, _)) = parts {
+            completion.carry_buffer(pool);
+        }
+        completion
+    }
+
     /// What arrives with the data given to [`post`](crate::Submitter::post) or
     /// [`send`](crate::RingHandle::send), for tests of one's own operations.
     pub fn message() -> Completion {
@@ -506,6 +519,9 @@ impl Completion {
     }
 }
 
+/// `IORING_CQE_F_BUFFER`.
+const F_BUFFER: u32 = 1;
+
 /// How many bytes of what was received are none of a datagram's.
 const OVERHEAD: i32 = Datagram::OVERHEAD as i32;
 
@@ -589,6 +605,27 @@ mod tests {
         }
         assert!(Completion::can_be_plain(7 << 16));
         assert_eq!(Completion::plain(1, 7 << 16).raw(), RawCompletion { result: 1, flags: 7 << 16 });
+    }
+
+    #[test]
+    fn a_completion_with_a_buffer_can_be_made_without_a_ring() {
+        let pool = BufferPool::new(2, 4).unwrap();
+        let completion = Completion::from_buffer(pool.fill(b"abc").unwrap());
+        assert_eq!((completion.result().unwrap(), pool.available()), (3, 1));
+        assert!(completion.has_payload() && !completion.more() && completion.raw().flags & F_BUFFER != 0);
+        let buffer = completion.into_buffer().unwrap();
+        assert_eq!(*buffer, *b"abc");
+        drop(Completion::from_buffer(pool.fill(b"1234").unwrap()).with_more());
+        assert!(pool.fill(b"12345").is_none(), "it does not fit");
+        let second = pool.fill(b"").unwrap();
+        assert!(pool.fill(b"").is_none(), "there are two");
+        drop(second);
+        pool.register(1, 0, crate::waker::Waker::new().unwrap(), |_, _| Ok(())).unwrap();
+        assert!(pool.fill(b"").is_none(), "a ring has it");
+        pool.unregister();
+        drop(pool);
+        assert_eq!(*buffer, *b"abc", "it outlives all that");
+        assert_eq!(Completion::from_buffer(Buffer::empty()).into_buffer().unwrap().len(), 0);
     }
 
     #[test]

@@ -243,6 +243,12 @@ impl AsRef<[u8]> for FixedBuffer {
     }
 }
 
+impl AsMut<[u8]> for FixedBuffer {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
 impl Drop for FixedBuffer {
     // One call, which gets values: so whatever has a buffer need not lie in memory to be dropped.
     #[inline]

@@ -117,11 +117,16 @@ impl Buffers {
 }
 
 impl From<Buffer> for Buffers {
-    fn from(mut buffer: Buffer) -> Buffers {
+    fn from(buffer: Buffer) -> Buffers {
         let bytes = buffer.length;
-        let first = buffer.id();
         // It stays held, and none comes after it.
-        Buffers { rest: buffer.pool.take().map(|pool| (pool, first)), bytes }
+        Buffers { rest: buffer.into_parts(), bytes }
+    }
+}
+
+impl Default for Buffers {
+    fn default() -> Buffers {
+        Buffers::empty()
     }
 }
 

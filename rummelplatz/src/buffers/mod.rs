@@ -7,9 +7,9 @@
 //! # How the unsafe code stays right
 //!
 //! * The memory belongs to the `Arc` that the pool holds and, from registration until `Finished`, the ring's runtime; a
-//!   ring that is abandoned keeps its share for ever. A [`Buffer`] has none: buffers are made by the ring that has the
-//!   pool registered, and if some are held when it gives it back, all that are held have one share together, until the
-//!   last of them is given back ([`State::kept`]). So memory that somebody holds is there, and none is counted twice.
+//!   ring that is abandoned keeps its share for ever. A [`Buffer`] has none while a ring has one. If some are held when it
+//!   gives the pool back, or are made without a ring, all that are held have one share together, until the last of them is
+//!   given back ([`State::kept`]). So memory that somebody holds is there, and none is counted twice.
 //! * A buffer's bytes are touched by Rust only through the one [`Buffer`] that holds it. Its [`Whereabouts`] say
 //!   who has it: a number from a completion becomes a `Buffer` only if it was with the kernel, and
 //!   goes back to the kernel only from a `Buffer` that is dropped. The former is for the one ring that has
@@ -196,6 +196,28 @@ impl BufferPool {
         Ok(BufferPool { shared: Arc::new(shared) })
     }
 
+    /// A buffer with these bytes in it, as if they had been received: for tests of one's own operations (see
+    /// [`Completion::from_buffer`](crate::Completion::from_buffer)).
+    ///
+    /// `None` if a ring has the pool, if all buffers are held, or if the bytes do not fit into one.
+    pub fn fill(&self, bytes: &[u8]) -> Option<Buffer> {
+        let Shared { count, size, whereabouts, .. } = &*self.shared;
+        let length = u32::try_from(bytes.len()).ok().filter(|length| length <= size)?;
+        let mut state = self.shared.state.lock();
+        if state.registration.is_some() {
+            return None;
+        }
+        let id = (0..*count).find(|id| whereabouts[usize::from(*id)].offered().is_some())?;
+        // SAFETY: no ring has the pool, nor gets it while it is locked: so nobody else does this.
+        let lender = unsafe { self.hold(id) }?;
+        self.keep(&mut state);
+        drop(state);
+        // SAFETY: it was just held, and this is done once.
+        let mut buffer = unsafe { Buffer::of(lender, id, length) };
+        buffer.copy_from_slice(bytes);
+        Some(buffer)
+    }
+
     /// How many bytes each buffer has.
     pub fn buffer_size(&self) -> usize {
         self.shared.size as usize
@@ -251,7 +273,14 @@ impl BufferPool {
         let mut state = self.shared.state.lock();
         state.registration = None;
         state.awaited = false;
-        if self.shared.held_count(&state) > 0 && !std::mem::replace(&mut state.kept, true) {
+        if self.shared.held_count(&state) > 0 {
+            self.keep(&mut state);
+        }
+    }
+
+    /// Gives what is held a share of its own, if it has none.
+    fn keep(&self, state: &mut State) {
+        if !std::mem::replace(&mut state.kept, true) {
             std::mem::forget(Arc::clone(&self.shared));
         }
     }
@@ -431,7 +460,7 @@ impl Lender {
         }
         drop(state);
         if was_last {
-            // SAFETY: `unregister` has forgotten this share, once, which nobody needs any more.
+            // SAFETY: `keep` has forgotten this share, once, which nobody needs any more.
             unsafe { Arc::decrement_strong_count(self.0.as_ptr()) };
         }
     }
@@ -471,6 +500,12 @@ impl Buffer {
         Buffer { pool: Some(pool), length, place: NonZeroU32::MIN.saturating_add(id.into()) }
     }
 
+    /// Its pool and its number, to be made a buffer [`of`](Self::of) again; `None` if it has no memory of a pool.
+    pub(crate) fn into_parts(mut self) -> Option<(Lender, u16)> {
+        let id = self.id();
+        self.pool.take().map(|pool| (pool, id))
+    }
+
     #[inline(always)]
     fn id(&self) -> u16 {
         (self.place.get() - 1) as u16
@@ -508,6 +543,18 @@ impl DerefMut for Buffer {
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
         self
+    }
+}
+
+impl AsMut<[u8]> for Buffer {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+impl Default for Buffer {
+    fn default() -> Buffer {
+        Buffer::empty()
     }
 }
 

@@ -76,6 +76,12 @@ impl AsRef<[u8]> for Datagram {
     }
 }
 
+impl AsMut<[u8]> for Datagram {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
 impl fmt::Debug for Datagram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Datagram").field("length", &self.len()).field("peer", &self.peer()).finish()
