@@ -20,8 +20,8 @@ pub(crate) struct Facts {
     pub(crate) starved: u8,
     /// How many buffers had ever been taken from the pool by then; wraps.
     pub(crate) taken: u16,
-    /// How often a counted timer still ticks, 0 for all others; but of a `close`, the descriptor that it owns, if
-    /// [`Flags::CLOSES`] says so.
+    /// How often a counted timer still ticks, or how many bytes a limited stream still receives, and 0 for all others; but
+    /// of a `close`, the descriptor that it owns, if [`Flags::CLOSES`] says so.
     pub(crate) number: u32,
     /// When the request was accepted.
     pub(crate) born: Stamp,
@@ -188,15 +188,15 @@ impl Facts {
         }
     }
 
-    /// How often a timer still ticks, if that is counted, or else 0.
+    /// How often a timer still ticks, or how many bytes a stream still receives, if that is counted, or else 0.
     #[inline(always)]
-    pub(crate) fn ticks(&self) -> u32 {
+    pub(crate) fn left(&self) -> u32 {
         self.number
     }
 
-    /// So often does a timer tick.
-    pub(crate) fn set_ticks(&mut self, ticks: u32) {
-        self.number = ticks;
+    /// So often does a timer tick, or so many bytes does a stream receive.
+    pub(crate) fn set_left(&mut self, left: u32) {
+        self.number = left;
     }
 
     /// Whether it has completed itself, and only its timer has not.

@@ -139,7 +139,7 @@ pub(crate) fn settle<D>(
         if !is_stream || state != State::Live || core.phase.is_teardown() {
             return Settled::Silent;
         }
-        count_tick(facts, &completion);
+        count_down(facts, &completion);
         return match slot.lend() {
             Some((data, lent)) => Settled::Told(completion.announcing_more(), data, Some(lent)),
             None => Settled::Silent,
@@ -304,9 +304,9 @@ fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, timer: C
 /// Whether a final completion is not the end of a stream: the kernel ran out of space for completions
 /// or of buffers, and would go on if it were asked again.
 fn was_cut(facts: &mut Facts, completion: &Completion) -> bool {
-    let counted = facts.ticks() > 0;
-    count_tick(facts, completion);
-    if counted && facts.ticks() == 0 {
+    let counted = facts.left() > 0;
+    count_down(facts, completion);
+    if counted && facts.left() == 0 {
         return false;
     }
     // What it carries comes before the end, also if somebody has asked for that.
@@ -314,10 +314,14 @@ fn was_cut(facts: &mut Facts, completion: &Completion) -> bool {
     completion.has_payload() || !is_cancelled && facts.lacks_buffers(completion.raw().result)
 }
 
-/// Counts down a timer that ticks a limited number of times.
-fn count_tick(facts: &mut Facts, completion: &Completion) {
-    if facts.yields == Yields::Tick && completion.has_payload() {
-        facts.set_ticks(facts.ticks().saturating_sub(1));
+/// Counts down a timer that ticks a limited number of times, or a stream that receives a limited number of bytes.
+fn count_down(facts: &mut Facts, completion: &Completion) {
+    if facts.left() > 0 && completion.has_payload() {
+        let done = match facts.yields {
+            Yields::Tick => 1,
+            _ => completion.raw().result.unsigned_abs(),
+        };
+        facts.set_left(facts.left().saturating_sub(done));
     }
 }
 

@@ -1741,6 +1741,76 @@ fn k17_a_single_receive_or_read_takes_a_buffer_only_when_there_is_something_for_
     });
 }
 
+/// `IORING_RECV_MULTISHOT` with `sqe->optlen`: no more than so many bytes in all, below 256.
+fn limited(entry: squeue::Entry, bytes: u8) -> squeue::Entry {
+    const OPTLEN: usize = 44;
+    with_byte(entry, OPTLEN, bytes)
+}
+
+#[test]
+fn k18_a_multishot_receive_with_a_limit_ends_with_the_bytes_that_reach_it() {
+    on_linux(6, 17, || {
+        for (kind, mut ring) in kinds(8) {
+            for (is_bundle, limit, first) in
+                [(false, 12, 12), (false, 10, 12), (true, 12, 12), (true, 10, 10)]
+            {
+                let (mut client, server) = tcp_pair();
+                let _buffers = ProvidedBuffers::register(&ring.0.submitter(), 7, 8, 4, 0).unwrap();
+                let receive = match is_bundle {
+                    true => opcode::RecvMultiBundle::new(raw(&server), 7).build(),
+                    false => opcode::RecvMulti::new(raw(&server), 7).build(),
+                };
+                client.write_all(&[1; 20]).unwrap();
+                let case = format!("{kind}, bundle: {is_bundle}, limit {limit}");
+                ring.push(1, limited(receive.clone(), limit));
+                let mut seen = ring.wait(1);
+                while seen.last().is_some_and(|last| last.2 & F_MORE != 0) {
+                    let more = ring.wait(1);
+                    rule!("K18", !more.is_empty(), "{case}, no end: {seen:?}");
+                    seen.extend(more);
+                }
+                let bytes: i32 = seen.iter().map(|it| it.1).sum();
+                rule!(
+                    "K18",
+                    bytes == first && seen.iter().all(|it| it.2 & F_BUFFER != 0),
+                    "{case}: {seen:?}"
+                );
+                let strays = ring.strays();
+                rule!("K18", strays.is_empty(), "{case}, after its end: {strays:?}");
+                // What it has left is there for the next.
+                ring.push(2, receive);
+                let mut rest = Vec::new();
+                while rest.iter().map(|it: &Cqe| it.1).sum::<i32>() < 20 - first {
+                    let more = ring.wait(1);
+                    rule!("K18", !more.is_empty(), "{case}, the rest: {rest:?}");
+                    rest.extend(more);
+                }
+                ring.0.submitter().unregister_buf_ring(7).unwrap();
+                ring.cancel(2);
+                ring.strays();
+            }
+        }
+    });
+}
+
+#[test]
+fn k19_only_a_multishot_receive_has_a_limit() {
+    on_linux(6, 1, || {
+        for (kind, mut ring) in kinds(8) {
+            let (_client, server) = tcp_pair();
+            let (result, _) = ring.one(limited(opcode::Recv::new(raw(&server), memory(8), 8).build(), 8));
+            rule!("K19", result == -libc::EINVAL, "{kind}, a single one: {result}");
+            let (result, _) = ring.one(limited(receive_datagrams(&server), 8));
+            rule!("K19", result == -libc::EINVAL, "{kind}, a message: {result}");
+            if !is_linux(6, 17) {
+                let receive = opcode::RecvMulti::new(raw(&server), 7).build();
+                let (result, _) = ring.one(limited(receive, 8));
+                rule!("K19", result == -libc::EINVAL, "{kind}, before there were any: {result}");
+            }
+        }
+    });
+}
+
 // ---- L: limits ------------------------------------------------------------------------------------
 
 #[test]

@@ -1,5 +1,6 @@
 //! Multishot requests: what keeps them going, and every way in which they end.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::num::NonZeroU32;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use rummelplatz::request::Events;
-use rummelplatz::{BufferPool, ControlFlow, Key, request};
+use rummelplatz::{BufferPool, ControlFlow, Key, Stream, request};
 use rummelplatz_tests::{
     Acceptor, Bench, Ledger, Log, Receiver, Script, Tracked, connect, cramped, in_child, is_cut, listener,
     open_descriptors, outcome, pipe, receive_all, tcp_pair, watched,
@@ -240,6 +241,154 @@ fn a_reset_is_final() {
         let pool = BufferPool::new(4, 32).unwrap();
         let (received, end, arms) = receive_all(server, &pool);
         assert_eq!((received, end, arms), (vec![], Err(libc::ECONNRESET), 1));
+    });
+}
+
+// ---- a limit ----------------------------------------------------------------------------------
+
+/// A stream that receives so many bytes, single buffers or bundles of them.
+struct Limited {
+    socket: TcpStream,
+    pool: BufferPool,
+    is_of_bundles: bool,
+    limit: NonZeroU32,
+    /// How often it was armed.
+    arms: u32,
+}
+
+impl Limited {
+    fn receive(&mut self) -> Stream<'_> {
+        self.arms += 1;
+        let stream = match self.is_of_bundles {
+            true => request::recv_multi_bundle(&self.socket, &self.pool),
+            false => request::recv_multi(&self.socket, &self.pool),
+        };
+        stream.limit(self.limit)
+    }
+}
+
+/// Receives all of a connection by one limited stream after the other, on such a ring; the buffers are kept, up to so many
+/// of them. Returns the bytes of each of the streams, with how often it was armed.
+fn receive_by_limits(
+    bench: impl FnOnce(Script<Limited>) -> Bench<Limited>,
+    limited: Limited,
+    keeps: usize,
+) -> Vec<(Vec<u8>, u32)> {
+    let (streams, pool) = (Log::new(), limited.pool.clone());
+    let (log, mut bytes, mut kept) = (streams.clone(), Vec::new(), VecDeque::new());
+    let script = Script::new()
+        .on_setup_once(|mut submitter| {
+            submitter.stream(limited, Limited::receive)?;
+            Ok(())
+        })
+        .on_completion(move |completion, mut limited: Limited, mut submitter| {
+            let (more, result) = (completion.more(), outcome(&completion));
+            match result {
+                Err(libc::ENOBUFS) => kept.clear(),
+                _ => {
+                    for buffer in completion.into_buffers().unwrap() {
+                        bytes.extend_from_slice(&buffer);
+                        kept.push_back(buffer);
+                    }
+                    kept.drain(..kept.len().saturating_sub(keeps));
+                }
+            }
+            if more {
+                return (ControlFlow::Continue, Some(limited));
+            }
+            log.push((std::mem::take(&mut bytes), std::mem::take(&mut limited.arms)));
+            match result {
+                Ok(0) => kept.clear(),
+                _ => drop(submitter.stream(limited, Limited::receive).unwrap()),
+            }
+            (ControlFlow::Continue, None)
+        });
+    let mut ring = bench(script);
+    ring.run().unwrap();
+    assert_eq!((ring.stats().in_flight, ring.stats().foreign, ring.stats().returned_late), (0, 0, 0));
+    assert_eq!(pool.available(), pool.capacity());
+    streams.take()
+}
+
+#[test]
+fn a_limited_stream_ends_with_the_bytes_that_reach_its_limit_and_may_be_submitted_again() {
+    limited_streams(64, |script| Bench::with(64, script), 0, |arms| arms == 1);
+}
+
+#[test]
+fn a_limited_stream_that_was_cut_goes_on_with_what_is_left_of_its_limit() {
+    // By a full queue.
+    limited_streams(64, |script| cramped(script, Script::new()), 0, |arms| arms > 1);
+}
+
+#[test]
+fn a_limited_stream_without_a_buffer_goes_on_with_what_is_left_of_its_limit() {
+    limited_streams(6, |script| Bench::with(64, script), 6, |arms| arms > 1);
+}
+
+/// Has streams with a limit of 32 buffers receive four times as much, out of a pool of so many. `is_armed` says how often
+/// they can have been armed, those of single buffers.
+fn limited_streams(
+    pool: u16,
+    bench: fn(Script<Limited>) -> Bench<Limited>,
+    keeps: usize,
+    is_armed: fn(u32) -> bool,
+) {
+    const SIZE: u32 = 16;
+    const BUFFERS: u32 = 32;
+    watched(move || {
+        // In the last case, none of the limits is reached at the end of a buffer.
+        for (is_of_bundles, beyond) in [(false, 0), (true, 0), (false, SIZE - 1), (true, 3)] {
+            let (mut client, server) = tcp_pair();
+            let sent: Vec<u8> = (0..4 * BUFFERS * SIZE).map(|number| (number * number / 7) as u8).collect();
+            client.write_all(&sent).unwrap();
+            drop(client);
+            let pool = BufferPool::new(pool, SIZE).unwrap();
+            let limit = NonZeroU32::new(BUFFERS * SIZE - beyond).unwrap();
+            let limited = Limited { socket: server, pool, is_of_bundles, limit, arms: 0 };
+            let mut streams = receive_by_limits(bench, limited, keeps);
+            let (end, _) = streams.pop().unwrap();
+            let case = format!("bundles: {is_of_bundles}, {beyond} beyond");
+            let counts: Vec<_> = streams.iter().map(|(bytes, _)| bytes.len()).collect();
+            let each = if is_of_bundles { BUFFERS * SIZE - beyond } else { BUFFERS * SIZE } as usize;
+            assert_eq!(counts, [each; 4], "{case}");
+            assert!(is_of_bundles || streams.iter().all(|(_, arms)| is_armed(*arms)), "{case}: {streams:?}");
+            assert_eq!(end.len(), sent.len() - 4 * each, "{case}");
+            let received: Vec<u8> = streams.into_iter().flat_map(|(bytes, _)| bytes).chain(end).collect();
+            assert!(received == sent, "{case}");
+        }
+    });
+}
+
+#[test]
+fn a_limited_stream_that_is_cancelled_or_whose_peer_ends_it_has_a_final_completion_before_its_limit() {
+    watched(|| {
+        for cancels in [true, false] {
+            let (mut client, server) = tcp_pair();
+            client.write_all(&[7; 8]).unwrap();
+            let pool = BufferPool::new(6, 16).unwrap();
+            let limit = NonZeroU32::new(64).unwrap();
+            let limited = Limited { socket: server, pool, is_of_bundles: false, limit, arms: 0 };
+            let (seen, mut client) = (Log::new(), Some(client));
+            let log = seen.clone();
+            let script = Script::new()
+                .on_setup_once(|mut submitter| {
+                    submitter.stream(limited, Limited::receive)?;
+                    Ok(())
+                })
+                .on_completion(move |completion, limited, mut submitter| {
+                    log.push((completion.more(), outcome(&completion)));
+                    match (completion.more(), cancels) {
+                        (false, _) => return (ControlFlow::Continue, None),
+                        (true, true) => assert_eq!(submitter.cancel_all(), 1),
+                        (true, false) => drop(client.take()),
+                    }
+                    (ControlFlow::Continue, Some(limited))
+                });
+            Bench::with(8, script).run().unwrap();
+            let end = if cancels { Err(libc::ECANCELED) } else { Ok(0) };
+            assert_eq!(seen.take(), [(true, Ok(8)), (false, end)]);
+        }
     });
 }
 

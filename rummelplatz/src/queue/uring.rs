@@ -488,8 +488,8 @@ impl Place<'_> {
                 unsafe { self.place.fill_as_usual(with_flags(entry), user_data) };
             }
             // (Each arm moves what has a drop: or else the compiler keeps all of it in memory.)
-            Prepared::FromPool { entry, pool } => {
-                let placed = Placed::again(Prepared::FromPool { entry, pool }, user_data);
+            Prepared::FromPool { entry, pool, limit } => {
+                let placed = Placed::again(Prepared::FromPool { entry, pool, limit }, user_data);
                 return set_it_aside(self.set_aside, placed);
             }
             Prepared::Entry(entry) => {

@@ -38,7 +38,8 @@
 //!
 //! Any request, but no stream, can be given a [`deadline`](Request::deadline); those that send or receive can be told to
 //! move [all or nothing less](Request::whole), and those that read or write, [how](Request::rw_flags). What is likely to wait
-//! can be left to a [worker](Request::in_worker), or [to its socket](Request::poll_first).
+//! can be left to a [worker](Request::in_worker), or [to its socket](Request::poll_first). Streams that
+//! receive from a socket can be given a [limit](Stream::limit).
 //!
 //! What is not here can be asked for by a [raw entry](crate::Submitter::push).
 //!
@@ -50,6 +51,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::num::NonZeroU32;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -156,6 +158,8 @@ pub(crate) enum Prepared {
     FromPool {
         entry: Usual,
         pool: BufferPool,
+        /// How many bytes it receives in all, or 0 for no end.
+        limit: u32,
     },
     /// Its fields are not the usual ones.
     Entry(squeue::Entry),
@@ -337,6 +341,41 @@ impl Request<'_> {
     }
 }
 
+impl Stream<'_> {
+    /// Has a [`recv_multi`] or a [`recv_multi_bundle`] end when it has received so many bytes in all (`optlen` of
+    /// `IORING_RECV_MULTISHOT`, since 6.17; `EINVAL` before). Other streams stay as they are. Of several calls, the last
+    /// counts.
+    ///
+    /// The completion with which it has received them is final: [`more`](crate::Completion::more) is false, the bytes are
+    /// in it, and the data comes back for good. So whoever can't use more than that yet is given no more, without a cancel,
+    /// and submits the stream again when he can. A buffer that is begun is filled: single ones may bring more than the
+    /// limit, by less than one of them.
+    ///
+    /// When the kernel cuts the stream before, and it is armed again, that is for what is left of the limit, whatever its
+    /// function says then.
+    ///
+    /// ```
+    /// # use rummelplatz::{request, request::Stream, BufferPool};
+    /// # use std::{num::NonZeroU32, os::fd::OwnedFd};
+    /// struct Connection { socket: OwnedFd, pool: BufferPool, window: NonZeroU32 }
+    ///
+    /// impl Connection {
+    ///     fn receive(&mut self) -> Stream<'_> {
+    ///         request::recv_multi(&self.socket, &self.pool).limit(self.window)
+    ///     }
+    /// }
+    /// ```
+    pub fn limit(mut self, bytes: NonZeroU32) -> Self {
+        if self.parts.facts.opcode == opcode::Recv::CODE
+            && let Draft::Prepared(prepared) | Draft::OnFixed { prepared, .. } = &mut self.parts.draft
+        {
+            prepared.set_left(bytes.get());
+            self.parts.facts.set_left(bytes.get());
+        }
+        self
+    }
+}
+
 impl Placed {
     /// An entry that somebody else answers for.
     ///
@@ -422,8 +461,11 @@ impl Placed {
 
     /// Has it receive out of this group, which is that of its pool.
     pub(crate) fn bind(&mut self, group: u16) {
-        if let Prepared::FromPool { entry, .. } = self.prepared {
-            self.prepared = Prepared::Indexed(entry, group);
+        if let Prepared::FromPool { entry, limit, .. } = self.prepared {
+            self.prepared = match limit {
+                0 => Prepared::Indexed(entry, group),
+                _ => Prepared::Entry(entry.limited(group, limit)),
+            };
         }
     }
 
@@ -451,6 +493,15 @@ impl Prepared {
             | Prepared::Beside(entry, _)
             | Prepared::FromPool { entry, .. } => change(entry),
             Prepared::Entry(_) => {}
+        }
+    }
+
+    /// Has it end after so many ticks or bytes, if it is a timer, or is given buffers.
+    fn set_left(&mut self, left: u32) {
+        match self {
+            Prepared::Beside(timer, Aside::Time(_)) => timer.offset = left.into(),
+            Prepared::FromPool { limit, .. } => *limit = left,
+            _ => {}
         }
     }
 }
@@ -575,7 +626,8 @@ impl<'d> Parts<'d> {
     /// Of one that is given buffers of a pool, on a file or a socket, which may be a registered one.
     fn from_pool(target: &'d impl Target, entry: Usual, pool: &BufferPool) -> Self {
         let Named { descriptor, place } = target.named();
-        let prepared = Prepared::FromPool { entry: Usual { descriptor, ..entry }, pool: pool.clone() };
+        let entry = Usual { descriptor, ..entry };
+        let prepared = Prepared::FromPool { entry, pool: pool.clone(), limit: 0 };
         Parts::prepared(prepared, Facts::new(entry.opcode as u8)).yielding(Yields::Buffer).on(place)
     }
 
@@ -659,7 +711,7 @@ impl<D> Meta for Record<D> {
 
     #[inline(always)]
     fn is_calm(&self) -> bool {
-        self.facts.flags == Flags::STREAM && self.facts.ticks() == 0
+        self.facts.flags == Flags::STREAM && self.facts.left() == 0
     }
 }
 
@@ -764,13 +816,11 @@ pub(crate) fn arm_again<D>(
     // if the kernel still had this one, nothing but Rust would use the data.
     let (facts, mut prepared, _) = unsafe { slot.with_value(|data| arm(data).parts.place(terms)) }?;
     let old = &mut slot.meta().facts;
-    if let Prepared::Beside(timer, Aside::Time(_)) = &mut prepared
-        && old.ticks() > 0
-    {
-        // What is left of a counted timer goes on; it does not start over.
-        timer.offset = old.ticks().into();
+    if old.left() > 0 && old.opcode == facts.opcode {
+        // What is left of a count or a limit goes on; it does not start over.
+        prepared.set_left(old.left());
     } else {
-        old.set_ticks(facts.ticks());
+        old.set_left(facts.left());
     }
     old.opcode = facts.opcode;
     old.set_yields(facts.yields);

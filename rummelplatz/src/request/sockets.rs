@@ -158,6 +158,8 @@ pub fn recv_provided<'d>(socket: &'d impl Target, pool: &BufferPool) -> Request<
 /// If nobody holds a buffer, it is tried again at once. The fourth `ENOBUFS` in a row, between which no buffer was taken
 /// out of the pool, is followed by a final one, for waiting would be of no use. No byte is lost by that: submit the
 /// stream again, as `examples/echo.rs` does.
+///
+/// With a [`limit`](Stream::limit), it ends when it has received so many bytes.
 pub fn recv_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     let opcode = with_priority(opcode::Recv::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
     Parts::from_pool(socket, bare(opcode, -1), pool).stream()

@@ -12,6 +12,7 @@ use io_uring::{opcode, squeue};
 const FLAGS: usize = 1;
 const OP_FLAGS: usize = 28;
 const LEN: usize = 24;
+/// `file_index`, or `optlen`.
 const FILE_INDEX: usize = 44;
 
 const _: () = assert!(size_of::<squeue::Entry>() == 64 && align_of::<squeue::Entry>() == 8);
@@ -129,6 +130,20 @@ impl Usual {
             _ => return,
         };
         self.opcode |= flag << PRIORITY;
+    }
+
+    /// The same as a whole entry, which is given buffers of this group, until so many bytes are in them (`optlen`, since
+    /// 6.17).
+    pub(crate) fn limited(self, group: u16, bytes: u32) -> squeue::Entry {
+        let mut entry = opcode::Nop::new().build();
+        let place = NonNull::from(&mut entry);
+        // SAFETY: it is this function's own entry.
+        unsafe { self.write(place, 0) };
+        // SAFETY: as above.
+        unsafe { write_index(place, group) };
+        // SAFETY: as above; the field is within the entry, and aligned.
+        unsafe { place.cast::<u8>().add(FILE_INDEX).cast::<u32>().write(bytes) };
+        entry
     }
 
     /// Makes a send go out whole or fail (`MSG_WAITALL`, since 5.19; without a copy since 6.0); entries of other opcodes

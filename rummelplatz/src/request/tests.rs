@@ -314,6 +314,66 @@ fn streams_out_of_pools_ask_for_what_the_crate_would() {
 
 #[test]
 #[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
+fn a_limit_is_what_the_crate_has_no_field_for() {
+    const OPTLEN: usize = 44;
+    let file = null();
+    let number = Fd(file.as_raw_fd());
+    let pool = BufferPool::new(1, 64).unwrap();
+    let bound = |stream: Stream<'_>| {
+        let Parts { draft, facts, .. } = stream.parts;
+        let mut placed = Placed { prepared: draft.prepare(RING), user_data: 8, timing: None };
+        placed.bind(3);
+        let Prepared::Entry(entry) = placed.prepared else { panic!("it has no limit") };
+        (sqe::bytes(&entry), facts.left())
+    };
+    let asked = |entry: squeue::Entry, limit: u32| {
+        let mut bytes = sqe::bytes(&entry);
+        bytes[OPTLEN..][..4].copy_from_slice(&limit.to_ne_bytes());
+        (bytes, limit)
+    };
+    let limit = |limit| NonZeroU32::new(limit).unwrap();
+    let one = opcode::RecvMulti::new(number, 3).build();
+    assert_eq!(bound(recv_multi(&file, &pool).limit(limit(70_000))), asked(one, 70_000));
+    let bundle = opcode::RecvMultiBundle::new(number, 3).build();
+    let stream = recv_multi_bundle(&file, &pool).limit(limit(5)).limit(limit(u32::MAX));
+    assert_eq!(bound(stream), asked(bundle, u32::MAX));
+
+    let registered = FixedFile::new();
+    let Parts { draft, facts, .. } = recv_multi(&registered, &pool).limit(limit(9)).parts;
+    assert!(matches!(draft.prepare(RING), Prepared::FromPool { limit: 9, .. }));
+    assert_eq!(facts.left(), 9);
+}
+
+#[test]
+fn only_what_receives_from_a_socket_has_a_limit() {
+    let file = null();
+    let pool = BufferPool::new(1, 64).unwrap();
+    let (few, times) = (NonZeroU32::MIN, NonZeroU32::new(7).unwrap());
+    let second = Duration::from_secs(1);
+    let streams = [
+        accept_multi(&file),
+        poll_multi(&file, Events::READABLE),
+        read_multi(&file, &pool),
+        recv_from_multi(&file, &pool),
+        timeout_multi(second),
+    ];
+    for stream in streams {
+        let Parts { draft, facts, .. } = stream.limit(few).parts;
+        assert_eq!(facts.left(), 0);
+        match draft.prepare(RING) {
+            Prepared::Usual(_) => {}
+            Prepared::FromPool { limit, .. } => assert_eq!(limit, 0),
+            Prepared::Beside(timer, _) => assert_eq!(timer.offset, 0),
+            _ => panic!("there is no stream that is more"),
+        }
+    }
+    let Parts { draft, facts, .. } = timeout_multi_times(second, times).limit(few).parts;
+    let Prepared::Beside(timer, _) = draft.prepare(RING) else { panic!("no timer") };
+    assert_eq!((facts.left(), timer.offset), (7, 7));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
 fn single_requests_out_of_pools_ask_for_what_the_crate_would() {
     let file = null();
     let (number, nobody) = (Fd(file.as_raw_fd()), std::ptr::null_mut());
@@ -477,7 +537,7 @@ fn timers_are_of_the_clock_that_was_meant() {
         let Usual { opcode, descriptor, offset, length, op_flags, .. } = entry;
         assert_eq!((opcode, descriptor, length), (opcode::Timeout::CODE.into(), -1, 1));
         let (count, flags) = (offset as u32, TimeoutFlags::from_bits_retain(op_flags));
-        assert_eq!((facts.yields, facts.ticks()), (Yields::Tick, count));
+        assert_eq!((facts.yields, facts.left()), (Yields::Tick, count));
         // SAFETY: a `struct __kernel_timespec` is two such numbers.
         let spec = unsafe { (&raw const spec).cast::<[i64; 2]>().read() };
         (spec, count, flags)

@@ -31,7 +31,7 @@ fn timer(time: Duration, count: u32, flags: TimeoutFlags) -> Parts<'static> {
     let (entry, time) = armed(opcode::Timeout::CODE, time);
     let entry = Usual { offset: count.into(), op_flags: flags.bits(), ..entry };
     let mut parts = Parts::beside(entry, Aside::Time(time)).yielding(Yields::Tick);
-    parts.facts.set_ticks(count);
+    parts.facts.set_left(count);
     parts
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::mem;
+use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
@@ -33,7 +34,8 @@ pub struct Asked {
     pub(super) ioprio: u16,
     pub(super) op_flags: u32,
     pub(super) group: u16,
-    /// A slot of the file table, if it is of an operation that may have one there; or another descriptor, or options.
+    /// A slot of the file table, or the limit of a stream, if it is of an operation that may have one there; or another
+    /// descriptor, or options.
     file_index: u32,
     /// The path of which an attribute is meant.
     path: u64,
@@ -156,6 +158,12 @@ impl Asked {
     pub(super) fn takes_bundles(&self) -> bool {
         let may = self.opcode == opcode::Recv::CODE && self.takes_buffers();
         may && self.ioprio & IORING_RECVSEND_BUNDLE != 0
+    }
+
+    /// After how many bytes a stream ends, if that is limited (`sqe->optlen`).
+    pub(super) fn limit(&self) -> Option<NonZeroU32> {
+        let may = self.opcode == opcode::Recv::CODE && self.is_multishot();
+        NonZeroU32::new(self.file_index).filter(|_| may)
     }
 
     /// How many bytes of a buffer of a pool are for what is said of the bytes in it (`struct io_uring_recvmsg_out`, a
@@ -375,7 +383,10 @@ impl Asked {
         let unknown = self.opcode > opcode::Pipe::CODE;
         let belongs_to_nothing =
             self.is_link_timeout() && before.is_none_or(|before| before.is_link_timeout());
-        (unknown || belongs_to_nothing || self.flags & 1 << 7 != 0).then_some(libc::EINVAL)
+        let receives = matches!(self.opcode, opcode::Recv::CODE | opcode::RecvMsg::CODE);
+        let limits_nothing = receives && self.file_index != 0 && self.limit().is_none();
+        let is_refused = unknown || belongs_to_nothing || limits_nothing || self.flags & 1 << 7 != 0;
+        is_refused.then_some(libc::EINVAL)
     }
 
     /// Whether it is the timeout of the member of its chain that comes before it.

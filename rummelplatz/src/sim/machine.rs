@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::mem;
+use std::num::NonZeroU32;
 use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,8 @@ struct Pending {
     cancels: u32,
     /// What a transfer that is to be whole has moved so far.
     moved: u32,
+    /// How many bytes a limited stream may still receive.
+    left: Option<u32>,
     /// How many bytes the buffer has that was picked for it.
     picked: Option<u32>,
     /// What it waits for is a descriptor's business, and not that of who answers for the kernel.
@@ -519,7 +522,7 @@ impl Machine {
     }
 
     fn add(&mut self, id: u64, asked: Asked, stage: Stage, chain: VecDeque<Asked>) -> usize {
-        let reminder = Duration::ZERO;
+        let (reminder, left) = (Duration::ZERO, asked.limit().map(NonZeroU32::get));
         self.pending.push(Pending {
             id,
             asked,
@@ -530,6 +533,7 @@ impl Machine {
             reminder,
             cancels: 0,
             moved: 0,
+            left,
             picked: None,
             waits_for_real: false,
         });
@@ -686,11 +690,20 @@ impl Machine {
             }
         };
         match tried {
-            Tried::GoesOn { result, flags } if self.rng.roll(self.faults.cut) => {
+            Tried::GoesOn { result, flags }
+                if self.reaches_limit(index, result) || self.rng.roll(self.faults.cut) =>
+            {
                 Tried::Ends { result, flags }
             }
             tried => tried,
         }
+    }
+
+    /// Counts what a stream has received. Whether that is all that it was to receive.
+    fn reaches_limit(&mut self, index: usize, received: i32) -> bool {
+        let Some(left) = &mut self.pending[index].left else { return false };
+        *left = left.saturating_sub(received.unsigned_abs());
+        *left == 0
     }
 
     /// Gives a result that was not worked for the buffer that it needs, and the bytes that it has.
@@ -699,7 +712,7 @@ impl Machine {
         let mut flags = 0;
         let mut result = result;
         if asked.takes_bundles() && result > 0 {
-            let offered = self.offered(asked.group);
+            let offered = self.offered(index);
             let room = offered.iter().map(|buffer| buffer.length).sum::<u32>().min(i32::MAX as u32);
             result = result.min(room as i32);
             if result == 0 {
@@ -824,18 +837,31 @@ impl Machine {
         if goes_on { Tried::GoesOn { result, flags } } else { Tried::Ends { result, flags } }
     }
 
-    /// The buffers of a pool that a bundle may take: all that are offered, or fewer.
-    fn offered(&mut self, group: u16) -> Vec<Offered> {
-        let mut offered = self.pools.get(&group).map(Pool::all).unwrap_or_default();
+    /// The buffers of its pool that a bundle may take: all that are offered, or fewer; no more than there may be bytes for.
+    fn offered(&mut self, index: usize) -> Vec<Offered> {
+        let Pending { asked, left, .. } = &self.pending[index];
+        let (limit, mut left) = (*left, left.unwrap_or(u32::MAX));
+        let mut offered = self.pools.get(&asked.group).map(Pool::all).unwrap_or_default();
         if offered.len() > 1 && self.rng.roll(self.faults.short) {
             offered.truncate(1 + self.rng.below(offered.len() as u64 - 1) as usize);
+        }
+        // Only the first is offered in part.
+        let fit = offered.iter().take_while(|buffer| {
+            let fits = buffer.length <= left;
+            left = left.saturating_sub(buffer.length);
+            fits
+        });
+        let count = fit.count().max(1);
+        offered.truncate(count);
+        if let (Some(limit), Some(first)) = (limit, offered.first_mut()) {
+            first.length = first.length.min(limit);
         }
         offered
     }
 
     /// Receives into as many buffers as there are bytes for.
     fn receive_bundle(&mut self, index: usize) -> Tried {
-        let offered = self.offered(self.pending[index].asked.group);
+        let offered = self.offered(index);
         let asked = &self.pending[index].asked;
         // SAFETY: what is offered is there, and is nobody else's.
         let Some(result) = (unsafe { descriptors::receive_into(asked, &offered) }) else {

@@ -1,6 +1,7 @@
 //! What a program is, and how it is made from a seed.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use rummelplatz::sim::Faults;
@@ -72,6 +73,8 @@ pub enum Kind {
     Close,
     AcceptMulti,
     ReceiveMulti,
+    /// That ends by itself, after [`LIMIT`] bytes.
+    ReceiveLimited,
     /// Several buffers in one completion.
     ReceiveBundles,
     ReceiveDatagrams,
@@ -80,6 +83,9 @@ pub enum Kind {
     /// That ends by itself, after three times.
     TimeoutThrice,
 }
+
+/// How many bytes a limited stream receives, but for the rest of the last buffer.
+pub(crate) const LIMIT: NonZeroU32 = NonZeroU32::new(100).unwrap();
 
 impl Limit {
     pub(crate) fn some(chance: &mut Chance) -> Limit {
@@ -97,7 +103,7 @@ impl Limit {
 
 impl Kind {
     /// What can be submitted by itself.
-    pub const ALL: [Kind; 20] = [
+    pub const ALL: [Kind; 21] = [
         Kind::Nop,
         Kind::Timeout,
         Kind::Never,
@@ -113,6 +119,7 @@ impl Kind {
         Kind::Close,
         Kind::AcceptMulti,
         Kind::ReceiveMulti,
+        Kind::ReceiveLimited,
         Kind::ReceiveBundles,
         Kind::ReceiveDatagrams,
         Kind::PollMulti,
@@ -121,9 +128,10 @@ impl Kind {
     ];
 
     /// Streams, of any kind.
-    pub const STREAMS: [Kind; 7] = [
+    pub const STREAMS: [Kind; 8] = [
         Kind::AcceptMulti,
         Kind::ReceiveMulti,
+        Kind::ReceiveLimited,
         Kind::ReceiveBundles,
         Kind::ReceiveDatagrams,
         Kind::PollMulti,
@@ -147,6 +155,15 @@ impl Kind {
         Kind::Close,
     ];
 
+    /// After how many ticks, or bytes, it ends by itself, if it does.
+    pub(crate) fn limit(self) -> Option<u32> {
+        match self {
+            Kind::TimeoutThrice => Some(3),
+            Kind::ReceiveLimited => Some(LIMIT.get()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn is_stream(self) -> bool {
         Kind::STREAMS.contains(&self)
     }
@@ -155,7 +172,11 @@ impl Kind {
     pub(crate) fn has_pool(self) -> bool {
         matches!(
             self,
-            Kind::ReceiveProvided | Kind::ReceiveMulti | Kind::ReceiveBundles | Kind::ReceiveDatagrams
+            Kind::ReceiveProvided
+                | Kind::ReceiveMulti
+                | Kind::ReceiveLimited
+                | Kind::ReceiveBundles
+                | Kind::ReceiveDatagrams
         )
     }
 
@@ -167,7 +188,8 @@ impl Kind {
             Kind::Read => "READ",
             Kind::ReadFixed => "READ_FIXED",
             Kind::Sync => "FSYNC",
-            Kind::Receive | Kind::ReceiveProvided | Kind::ReceiveMulti | Kind::ReceiveBundles => "RECV",
+            Kind::Receive | Kind::ReceiveProvided => "RECV",
+            Kind::ReceiveMulti | Kind::ReceiveLimited | Kind::ReceiveBundles => "RECV",
             Kind::ReceiveDatagrams => "RECVMSG",
             Kind::Send => "SEND",
             Kind::SendZeroCopy => "SEND_ZC",

@@ -16,7 +16,7 @@ use rummelplatz::{
     Submitter, Tag, ring,
 };
 
-use crate::program::{Action, End, Kind, Limit, Link, Member, Mode};
+use crate::program::{Action, End, Kind, LIMIT, Limit, Link, Member, Mode};
 use crate::world::{Caller, Data, Heap, Piece, World};
 
 /// The ring of a program.
@@ -424,6 +424,7 @@ fn arm(data: &mut Data) -> Stream<'_> {
     match (data.kind, &data.pool) {
         (Kind::AcceptMulti, _) => request::accept_multi(fd),
         (Kind::ReceiveMulti, Some(pool)) => request::recv_multi(fd, pool),
+        (Kind::ReceiveLimited, Some(pool)) => request::recv_multi(fd, pool).limit(LIMIT),
         (Kind::ReceiveBundles, Some(pool)) => request::recv_multi_bundle(fd, pool),
         (Kind::ReceiveDatagrams, Some(pool)) => request::recv_from_multi(fd, pool),
         (Kind::TimeoutMulti, _) => request::timeout_multi(Duration::from_micros(300)),

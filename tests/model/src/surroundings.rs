@@ -54,6 +54,7 @@ impl Surroundings {
             | Kind::ReceiveProvided
             | Kind::Send
             | Kind::ReceiveMulti
+            | Kind::ReceiveLimited
             | Kind::ReceiveBundles => &self.socket,
             Kind::ReceiveDatagrams => &self.datagrams,
             Kind::SendZeroCopy => &self.tcp,

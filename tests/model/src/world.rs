@@ -156,8 +156,8 @@ struct Request {
     told: u32,
     /// A cancel has found it.
     cancelled: bool,
-    /// Ticks that were told of.
-    ticks: u32,
+    /// Ticks that were told of, or bytes, if they are limited.
+    counted: u32,
     /// How often in a row it was told that there are no buffers, though nobody held one, nor had taken one
     /// since the last time.
     starved: u32,
@@ -380,7 +380,7 @@ impl World {
             blocked,
             told: 0,
             cancelled: false,
-            ticks: 0,
+            counted: 0,
             starved: 0,
             taken: 0,
             starves: false,
@@ -439,15 +439,15 @@ impl World {
         if !request.kind.has_pool() || !kind.has_pool() {
             request.starved = 0;
         }
-        (request.kind, request.ticks) = (kind, 0);
+        (request.kind, request.counted) = (kind, 0);
         (request.starves, request.has_pool) = (false, false);
     }
 
     /// What a stream may become: another kind of stream, or one with another pool.
     pub(crate) fn some_change(&self, kind: Kind) -> Option<(Kind, Option<BufferPool>)> {
         let mut inner = self.lock();
-        // What is left of a counted timer would be the count of the next.
-        let may_change = self.simulation.is_some() && kind != Kind::TimeoutThrice && inner.chance.one_in(6);
+        // What is left of a limit would be that of the next.
+        let may_change = self.simulation.is_some() && kind.limit().is_none() && inner.chance.one_in(6);
         may_change.then(|| {
             let kind = inner.chance.pick(&Kind::STREAMS);
             (kind, kind.has_pool().then(|| inner.some_pool()))
@@ -1074,9 +1074,13 @@ fn is_possible(kind: Kind, result: i32) -> bool {
             let refused = matches!(errno, libc::ECONNRESET | libc::EPIPE | libc::EOPNOTSUPP | libc::ENOMEM);
             (0..=16).contains(&result) || refused || interrupted
         }
-        Kind::ReceiveProvided | Kind::ReceiveMulti | Kind::ReceiveBundles | Kind::ReceiveDatagrams => {
+        Kind::ReceiveProvided
+        | Kind::ReceiveMulti
+        | Kind::ReceiveLimited
+        | Kind::ReceiveBundles
+        | Kind::ReceiveDatagrams => {
             let possible = match kind {
-                Kind::ReceiveProvided | Kind::ReceiveMulti => 0..=64,
+                Kind::ReceiveProvided | Kind::ReceiveMulti | Kind::ReceiveLimited => 0..=64,
                 Kind::ReceiveBundles => 0..=128,
                 // The end is an empty one, too.
                 _ => Datagram::OVERHEAD as i32..=64,
@@ -1368,7 +1372,11 @@ impl Inner {
                 Answer::Finish(self.kernel.pick(&[-libc::EMFILE, -libc::ENOBUFS]))
             }
             Kind::Accept | Kind::AcceptMulti => Answer::More(self.descriptor().into_raw_fd()),
-            Kind::ReceiveProvided | Kind::ReceiveMulti | Kind::ReceiveBundles | Kind::ReceiveDatagrams
+            Kind::ReceiveProvided
+            | Kind::ReceiveMulti
+            | Kind::ReceiveLimited
+            | Kind::ReceiveBundles
+            | Kind::ReceiveDatagrams
                 if fails =>
             {
                 let result = self.kernel.pick(&[0, -libc::ECONNRESET, -libc::ENOBUFS]);
@@ -1378,7 +1386,11 @@ impl Inner {
                     _ => Answer::Finish(result),
                 }
             }
-            Kind::ReceiveProvided | Kind::ReceiveMulti | Kind::ReceiveBundles | Kind::ReceiveDatagrams => {
+            Kind::ReceiveProvided
+            | Kind::ReceiveMulti
+            | Kind::ReceiveLimited
+            | Kind::ReceiveBundles
+            | Kind::ReceiveDatagrams => {
                 let length = 1 + self.kernel.below(if kind == Kind::ReceiveBundles { 150 } else { 64 });
                 let bytes: Vec<u8> = (0..length).map(|_| self.kernel.next() as u8).collect();
                 self.requests[id].received.push_back(bytes.clone());
@@ -1456,10 +1468,17 @@ impl Inner {
         is_theirs: bool,
     ) {
         let now_taken = self.taken[usize::from(is_theirs)];
-        let Request { kind, raw, cancelled, ticks, starved, taken, is_message, .. } = &mut self.requests[id];
-        *ticks += u32::from(result == -libc::ETIME);
-        let counted = *kind == Kind::TimeoutThrice;
-        let too_often = counted && (*ticks > 3 || *ticks == 3 && more);
+        let Request { kind, raw, cancelled, counted, starved, taken, is_message, .. } =
+            &mut self.requests[id];
+        // A limit is reached once, and nothing comes behind it.
+        let too_often = kind.limit().is_some_and(|limit| {
+            let was_reached = *counted >= limit;
+            *counted += match kind {
+                Kind::ReceiveLimited => result.max(0).unsigned_abs(),
+                _ => u32::from(result == -libc::ETIME),
+            };
+            was_reached || *counted >= limit && more
+        });
         let gave_up = !from_kernel && !more && result == -libc::ENOBUFS;
         let too_early = gave_up && *starved < HOPELESS;
         let others_took = std::mem::replace(taken, now_taken) != now_taken;
@@ -1471,7 +1490,7 @@ impl Inner {
         let uncalled = !from_kernel && result == -libc::ECANCELED && !*cancelled && !teardown;
         let (kind, uncalled) = (*kind, uncalled && !*raw && !*is_message);
         if too_often {
-            self.violation(format!("#{id} ({kind:?}) ticks too often"));
+            self.violation(format!("#{id} ({kind:?}) goes on behind its limit"));
         }
         if too_early {
             self.violation(format!("#{id} ({kind:?}) was given up too early"));
@@ -1510,7 +1529,7 @@ impl Inner {
         more: bool,
         teardown: bool,
     ) -> Result<(), String> {
-        let Request { name, kind, cancelled, ticks, is_message, .. } = self.requests[id];
+        let Request { name, kind, cancelled, counted, is_message, .. } = self.requests[id];
         let next = name.and_then(|name| self.posted.get_mut(&name)?.pop_front());
         match next {
             Some(posted) => {
@@ -1532,7 +1551,7 @@ impl Inner {
                 if more && !announced && !cut {
                     return Err("it goes on, but the kernel has ended it".to_owned());
                 }
-                let has_run_out = kind == Kind::TimeoutThrice && ticks >= 3;
+                let has_run_out = kind.limit().is_some_and(|limit| counted >= limit);
                 if !more && !announced && cut && !teardown && !has_run_out {
                     return Err("it ends, but was only cut".to_owned());
                 }

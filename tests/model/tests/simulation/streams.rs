@@ -1,6 +1,7 @@
 //! Timers and streams.
 
 use super::*;
+use rummelplatz_tests::with_byte;
 
 #[test]
 fn time_costs_no_time() {
@@ -150,6 +151,80 @@ fn a_bundle_of_all_that_is_offered_may_be_the_last() {
         goes_on.push(first.1 & F_MORE != 0);
     }
     assert!(goes_on.contains(&true) && goes_on.contains(&false));
+}
+
+/// A socket, a pool, and what a stream with a limit is armed as: a bundle, or not.
+type Limited = (UnixStream, BufferPool, bool);
+
+fn receive_seven((socket, pool, is_of_bundles): &mut Limited) -> Stream<'_> {
+    let stream = match is_of_bundles {
+        true => request::recv_multi_bundle(socket, pool),
+        false => request::recv_multi(socket, pool),
+    };
+    stream.limit(size(7))
+}
+
+#[test]
+fn a_stream_with_a_limit_ends_with_the_bytes_that_reach_it() {
+    let received = |raw: RawRing, is_of_bundles: bool| {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"0123456789abcdef").unwrap();
+        let pool = BufferPool::new(4, 5).unwrap();
+        let (told, bytes) = stream_on(raw, (ours, pool.clone(), is_of_bundles), receive_seven, 99);
+        assert_eq!(pool.available(), 4);
+        (told, bytes.concat())
+    };
+    for is_of_bundles in [false, true] {
+        let end = if is_of_bundles { 2 } else { 5 };
+        let expected = (vec![(Ok(5), true), (Ok(end), false)], b"0123456789"[..5 + end as usize].to_vec());
+        assert_eq!(received(calm().raw_ring(size(8)).unwrap(), is_of_bundles), expected);
+        if let Ok(raw) = RawRing::new(size(8)) {
+            let (told, bytes) = received(raw, is_of_bundles);
+            assert_eq!((told.last().map(|it| it.1), bytes), (Some(false), expected.1), "{told:?}");
+        }
+    }
+    for seed in 0..50 {
+        let faults = Faults { short: 0.5, cut: 0.3, no_buffers: 0.1, ..Faults::none() };
+        let simulation = simulation(seed, faults);
+        let is_of_bundles = seed % 2 == 0;
+        let (told, bytes) = received(simulation.raw_ring(size(8)).unwrap(), is_of_bundles);
+        let most = if is_of_bundles { 7 } else { 11 };
+        assert!((7..=most).contains(&bytes.len()), "{} bytes: {told:?}", bytes.len());
+        let before: u32 = told.iter().rev().skip(1).filter_map(|it| it.0.ok()).sum();
+        assert!(before < 7, "it goes on behind its limit: {told:?}");
+    }
+}
+
+#[test]
+fn only_a_multishot_receive_has_a_limit() {
+    const OPTLEN: usize = 44;
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let mut data = Box::new([0; 16]);
+    let receive = opcode::Recv::new(types::Fd(ours.as_raw_fd()), data.as_mut_ptr(), 16).build();
+    let told = push_one(&calm(), with_byte(receive, OPTLEN, 1), data);
+    assert_eq!(told.iter().map(|it| it.result).collect::<Vec<_>>(), [-libc::EINVAL]);
+}
+
+#[test]
+fn what_is_left_of_a_limit_goes_on_when_a_stream_is_armed_again_and_not_with_one_of_another_kind() {
+    fn receive((socket, pool, arms): &mut (UnixStream, BufferPool, u32)) -> Stream<'_> {
+        *arms += 1;
+        match arms {
+            1 => request::recv_multi(socket, pool).limit(size(7)),
+            2 => request::recv_multi(socket, pool),
+            3 => request::read_multi(socket, pool),
+            4 => request::recv_multi_bundle(socket, pool).limit(size(3)),
+            _ => request::recv_multi(socket, pool).limit(size(300)),
+        }
+    }
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    theirs.write_all(b"0123456789abcdef").unwrap();
+    let simulation = simulation(1, Faults { cut: 1.0, ..Faults::none() });
+    let raw = simulation.raw_ring(size(8)).unwrap();
+    simulation.take_log();
+    let (told, bytes) = stream_on(raw, (ours, BufferPool::new(4, 2).unwrap(), 0), receive, 99);
+    let expected = [(Ok(2), true), (Ok(2), true), (Ok(2), true), (Ok(2), true), (Ok(2), false)];
+    assert_eq!((&told[..], &bytes.concat()[..]), (&expected[..], &b"0123456789"[..]));
 }
 
 /// What is told of a datagram: what it says, who said so, whether there was more of it; and whether more come.
