@@ -156,6 +156,8 @@ fn guarded<R: RingParts, T>(ring: &mut R, work: impl FnOnce(&mut R) -> T) -> T {
         Err(panic) => {
             let inner = inner(ring);
             inner.core.queue.unregister();
+            // Its handler is gone, if that has panicked.
+            inner.core.lent = None;
             // A second panic, of a `Drop`, is less of a cause than the first.
             drop(teardown::end_silently(inner));
             resume_unwind(panic)

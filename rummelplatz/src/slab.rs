@@ -674,6 +674,19 @@ pub(crate) struct Lent {
 // SAFETY: as of a warm slot.
 unsafe impl Send for Lent {}
 
+impl Lent {
+    /// The `user_data` of its request; of the next one, if that is over.
+    ///
+    /// # Safety
+    ///
+    /// The slab that has lent the value is there, and nobody writes to it now.
+    pub(crate) unsafe fn user_data(&self) -> u64 {
+        // SAFETY: a slot begins with its name, which is initialised; chunks don't move, and that they are there, and that
+        // nobody writes to them, is the caller's promise.
+        !unsafe { self.slot.cast::<u64>().read() }
+    }
+}
+
 /// The slot of a plain request.
 pub(crate) struct Plain<'s, D, M: Meta> {
     slab: PhantomData<&'s mut Slab<D, M>>,

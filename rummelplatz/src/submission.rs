@@ -409,6 +409,33 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         slot.is_some_and(|slot| cancel(core, slot))
     }
 
+    /// In the handler of a stream, asks the kernel for the end of that stream, as [`cancel`](Self::cancel) does with its key.
+    ///
+    /// The final completion comes as always, with the data, if the handler gives that back; if not, nobody is told of it.
+    ///
+    /// ```
+    /// # use rummelplatz::{Buffer, Ring, RingOperation, Submitter};
+    /// # fn f<R: Ring, Op: RingOperation<R>>(mut submitter: Submitter<'_, R, Op>, buffer: &Buffer) {
+    /// if buffer.ends_with(b"\n") {
+    ///     // What comes next is received by somebody else, when the stream has ended.
+    ///     submitter.end_stream();
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// False if somebody has asked for its end before, if the handler is called with something that has ended, or with
+    /// something that is no stream; outside of handlers; and on the submitter of [another operation](Self::to).
+    pub fn end_stream(&mut self) -> bool {
+        let tag = self.tag();
+        let Inner { core, slabs, .. } = self.inner();
+        let Some(lent) = &core.lent else { return false };
+        // SAFETY: it was lent by one of the slabs, which are there as long as the core is; both are borrowed exclusively.
+        let user_data = unsafe { lent.user_data() };
+        // Its tag is a part of it: in the slab of another operation, no slot has that name.
+        let Some(mut slot) = tag.slab(slabs).find(user_data) else { return false };
+        !slot.meta().facts.flags.contains(Flags::CANCELLED) && cancel(core, slot)
+    }
+
     /// Asks the kernel to cancel all requests of this operation. Returns how many those are.
     pub fn cancel_all(&mut self) -> usize {
         let tag = self.tag();

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -786,12 +787,179 @@ fn what_a_cancelled_stream_still_carries_comes_before_its_end() {
     });
 }
 
+#[test]
+fn a_stream_is_ended_by_its_own_handler_and_its_final_completion_has_what_that_has_returned() {
+    watched(|| {
+        for returns_data in [true, false] {
+            let (ledger, seen, listener) = (Ledger::new(), Log::new(), listener());
+            let clients = connect(&listener, 3);
+            let (data, log) = (ledger.issue((Acceptor::new(&listener), 0)), seen.clone());
+            let first = Script::new()
+                .on_setup_once(|mut submitter| {
+                    submitter.stream(data, |data| data.0.accept())?;
+                    assert!(!submitter.end_stream(), "no stream has told anything");
+                    Ok(())
+                })
+                .on_completion(move |completion, mut data: Tracked<(Acceptor, u32)>, mut submitter| {
+                    data.1 += 1;
+                    log.push((completion.more(), outcome(&completion), data.1));
+                    if !completion.more() {
+                        assert!(!submitter.end_stream(), "it is over");
+                        return (ControlFlow::Continue, None);
+                    }
+                    if data.1 < 3 {
+                        return (ControlFlow::Continue, Some(data));
+                    }
+                    assert!(submitter.reborrow().end_stream());
+                    assert!(!submitter.end_stream(), "it was asked for");
+                    (ControlFlow::Continue, returns_data.then_some(data))
+                });
+            let mut ring = Bench::with(8, first);
+            assert!(!ring.submitter(Bench::FIRST).end_stream());
+            ring.run().unwrap();
+            assert!(!ring.submitter(Bench::FIRST).end_stream());
+            let mut expected = vec![(true, Ok(0), 1), (true, Ok(0), 2), (true, Ok(0), 3)];
+            expected.extend(returns_data.then_some((false, Err(libc::ECANCELED), 4)));
+            assert_eq!(seen.take(), expected);
+            assert_eq!((ring.stats().in_flight, ring.stats().foreign, ring.stats().returned_late), (0, 0, 0));
+            ledger.assert_all_dropped_once();
+            drop(clients);
+        }
+    });
+}
+
+#[test]
+fn a_stream_that_its_handler_ends_at_the_moment_it_is_cut_is_not_armed_again() {
+    in_child(|| {
+        for returns_data in [true, false] {
+            let (ledger, listener) = (Ledger::new(), listener());
+            let clients = connect(&listener, 50);
+            let acceptor = ledger.issue(Acceptor::new(&listener));
+            let seen = Log::new();
+            let log = seen.clone();
+            let first = Script::new()
+                .on_setup_once(|mut submitter| {
+                    submitter.stream(acceptor, |acceptor| acceptor.accept())?;
+                    Ok(())
+                })
+                .on_completion(move |completion, acceptor: Tracked<Acceptor>, mut submitter| {
+                    if !completion.more() {
+                        log.push((outcome(&completion), acceptor.arms));
+                        return (ControlFlow::Continue, None);
+                    }
+                    if is_cut(&completion) {
+                        assert!(submitter.end_stream());
+                        return (ControlFlow::Continue, returns_data.then_some(acceptor));
+                    }
+                    (ControlFlow::Continue, Some(acceptor))
+                });
+            let mut ring = cramped(first, Script::new());
+            ring.run().unwrap();
+            let expected = if returns_data { vec![(Err(libc::ECANCELED), 1)] } else { vec![] };
+            assert_eq!(seen.take(), expected);
+            assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
+            ledger.assert_all_dropped_once();
+            drop(clients);
+        }
+    });
+}
+
+#[test]
+fn only_the_submitter_of_its_operation_ends_a_stream_and_only_where_it_tells_something() {
+    watched(|| {
+        #[derive(Clone, Copy, PartialEq, Debug)]
+        enum Data {
+            Ticks,
+            Message,
+            Timer,
+        }
+        const TICK: Duration = Duration::from_millis(1);
+        let seen = Log::new();
+        let (log, teardown, mut is_ended) = (seen.clone(), seen.clone(), false);
+        let first = Script::new()
+            .on_setup_once(|mut submitter| {
+                // Those of the two operations are in slots of the same number.
+                submitter.stream(Data::Ticks, |_| request::timeout_multi(TICK))?;
+                submitter.to(Bench::SECOND).stream(Data::Ticks, |_| request::timeout_multi(TICK))?;
+                Ok(())
+            })
+            .on_completion(move |completion, data, mut submitter| {
+                if completion.more() {
+                    if std::mem::replace(&mut is_ended, true) {
+                        // One more tick was on its way.
+                        return (ControlFlow::Continue, Some(data));
+                    }
+                    assert!(!submitter.to(Bench::SECOND).end_stream(), "that is another operation");
+                    submitter.post(Data::Message).unwrap();
+                    submitter.submit(Data::Timer, |_| request::timeout(TICK)).unwrap();
+                    assert!(submitter.to(Bench::FIRST).end_stream(), "whatever came between");
+                    return (ControlFlow::Continue, Some(data));
+                }
+                assert!(!submitter.end_stream(), "{data:?} has ended");
+                assert!(!submitter.to(Bench::SECOND).end_stream());
+                log.push(data);
+                let flow = if log.len() == 3 { ControlFlow::Exit } else { ControlFlow::Continue };
+                (flow, None)
+            });
+        let second = Script::new()
+            .on_completion(move |completion, data, _| {
+                assert!(completion.more(), "nobody ends this one");
+                (ControlFlow::Continue, Some(data))
+            })
+            .on_teardown(move |_, data, mut submitter| {
+                assert!(!submitter.end_stream() && !submitter.to(Bench::FIRST).end_stream());
+                teardown.push(data);
+                Ok(())
+            });
+        let mut ring = Bench::builder(first, second).build().unwrap();
+        ring.run().unwrap();
+        assert_eq!(seen.len(), 4, "{:?}", seen.take());
+        assert_eq!(ring.stats().in_flight, 0);
+    });
+}
+
+#[test]
+fn what_a_handler_had_that_has_panicked_is_no_stream_to_be_ended() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let data = ledger.issue(0);
+        let again = Arc::new(std::sync::Mutex::new(true));
+        let panics = Arc::clone(&again);
+        let first = Script::new()
+            .on_setup(move |mut submitter| {
+                if std::mem::replace(&mut *again.lock().unwrap(), false) {
+                    return Ok(());
+                }
+                // A stream in the slot of the one that was told of last.
+                let key = submitter.stream(ledger.issue(1), |_| request::timeout_multi(Duration::MAX))?;
+                assert!(!submitter.end_stream(), "it was told nothing");
+                assert!(submitter.cancel(key));
+                Ok(())
+            })
+            .on_completion(move |completion, _: Tracked<u32>, _| {
+                assert!(!completion.more(), "the handler panics");
+                (ControlFlow::Continue, None)
+            });
+        let mut ring = Bench::with(8, first);
+        ring.submitter(Bench::FIRST)
+            .stream(data, |_| request::timeout_multi(Duration::from_millis(1)))
+            .unwrap();
+        assert!(catch_unwind(AssertUnwindSafe(|| ring.run())).is_err());
+        assert!(!*panics.lock().unwrap());
+        assert_eq!(ring.stats().in_flight, 0);
+        assert!(!ring.submitter(Bench::FIRST).end_stream());
+        ring.run().unwrap();
+        assert_eq!(ring.stats().in_flight, 0);
+    });
+}
+
 /// How a stream is told to end.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum End {
     Abandon,
     Cancel,
     CancelAll,
+    Own,
     Exit,
 }
 
@@ -824,6 +992,7 @@ fn end_a_timer_that_is_too_fast(interval: Duration, end: End) {
                 End::Abandon => return (ControlFlow::Continue, None),
                 End::Cancel => assert!(submitter.cancel(key)),
                 End::CancelAll => assert_eq!(submitter.cancel_all(), 1),
+                End::Own => assert!(submitter.end_stream()),
                 End::Exit => return (ControlFlow::Exit, Some(data)),
             }
             (ControlFlow::Continue, Some(data))
@@ -849,6 +1018,7 @@ fn a_timer_that_is_faster_than_its_handler_ends_when_it_is_cancelled() {
     watched(|| {
         end_a_timer_that_is_too_fast(Duration::from_millis(1), End::Cancel);
         end_a_timer_that_is_too_fast(Duration::from_millis(1), End::CancelAll);
+        end_a_timer_that_is_too_fast(Duration::from_millis(1), End::Own);
     });
 }
 

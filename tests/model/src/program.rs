@@ -268,6 +268,10 @@ pub enum Action {
     CancelAll {
         second: bool,
     },
+    /// Ends the stream of whose handler this is, if it is of that operation.
+    EndStream {
+        second: bool,
+    },
     /// What was held back by the other side comes.
     External,
     /// Another ring wants to use the pool of this one.
@@ -445,6 +449,7 @@ fn action(chance: &mut Chance, entries: u32, streams: bool) -> Action {
         13 | 14 => Action::Cancel { which: chance.next() as u8 },
         15 if chance.one_in(3) => Action::CancelAll { second },
         16 => Action::External,
+        19 if streams => Action::EndStream { second },
         // Under Miri nobody can be woken.
         17 if !cfg!(miri) => Action::Send { second },
         18 if chance.one_in(8) => Action::Borrow,

@@ -87,6 +87,7 @@ impl RingOperation<Model> for Operation {
         let more = completion.more();
         let is_stream = data.kind.is_stream();
         self.take(completion, &data);
+        self.world.lend((more && is_stream).then_some((!self.is_first, data.id)));
         let (end, calls, mode) = {
             let mut inner = self.world.lock();
             inner.calls = inner.calls.saturating_add(1);
@@ -95,6 +96,7 @@ impl RingOperation<Model> for Operation {
         if mode == Mode::Run {
             self.act(&mut submitter, Caller::Handler);
         }
+        self.world.lend(None);
         let (keeps, warns) = {
             let mut inner = self.world.lock();
             let keeps = if more { !inner.chance.one_in(6) } else { inner.chance.one_in(16) };
@@ -249,6 +251,10 @@ impl Operation {
             Action::CancelAll { second } => {
                 let found = submitter.to(tag(second)).cancel_all();
                 self.world.cancelled_all(second, found);
+            }
+            Action::EndStream { second } => {
+                let found = submitter.to(tag(second)).end_stream();
+                self.world.ended(second, found);
             }
             Action::External => {
                 self.world.release();

@@ -195,6 +195,8 @@ pub(crate) struct Inner {
     pub(crate) actions: VecDeque<Action>,
     /// Calls of `on_completion` so far.
     pub(crate) calls: u8,
+    /// Of which stream the running handler is, and of which operation that is.
+    lent: Option<(bool, usize)>,
     /// Requests that teardown handlers may still submit.
     pub(crate) late_left: u32,
     requests: Vec<Request>,
@@ -305,6 +307,7 @@ impl World {
                 actions: program.actions.clone().into(),
                 program: program.clone(),
                 calls: 0,
+                lent: None,
                 late_left: 20,
                 requests: Vec::new(),
                 by_name: HashMap::new(),
@@ -743,6 +746,23 @@ impl World {
             inner.violation(format!("a cancel of #{id} found nothing"));
         }
         inner.requests[id].cancelled |= found;
+    }
+
+    /// A handler has the data of this stream of an operation, or of none.
+    pub(crate) fn lend(&self, lent: Option<(bool, usize)>) {
+        self.lock().lent = lent;
+    }
+
+    /// Whether the stream of whose handler this is was to be ended by the submitter of an operation.
+    pub(crate) fn ended(&self, second: bool, found: bool) {
+        let mut inner = self.lock();
+        let lent = inner.lent.filter(|(of_second, _)| *of_second == second).map(|(_, id)| id);
+        if lent.is_some_and(|id| !inner.requests[id].cancelled) != found {
+            inner.violation(format!("the end of {lent:?} was asked for: {found}"));
+        }
+        if let Some(id) = lent {
+            inner.requests[id].cancelled = true;
+        }
     }
 
     /// Cancels of all requests of an operation found so many.
