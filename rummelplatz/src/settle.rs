@@ -10,7 +10,7 @@ use crate::facts::{Facts, Flags, Held, Yields};
 use crate::mutant;
 use crate::queue::{Cqe, is_ring};
 use crate::request::{Record, Slab, sqe};
-use crate::slab::{Calm, Lent, Plain, State};
+use crate::slab::{Calm, Lent, Occupied, Plain, State};
 use crate::user_data::UserData;
 
 /// `IORING_CQE_F_MORE`.
@@ -113,7 +113,6 @@ pub(crate) fn settle<D>(
         core.count_foreign(&cqe);
         return Settled::Silent;
     };
-    let state = slot.state();
     let facts = &mut slot.meta().facts;
     if facts.waits_for_timer() || facts.flags.contains(Flags::IN_CHAIN) {
         // What it had to say has come already; or the kernel has not heard of it.
@@ -121,46 +120,81 @@ pub(crate) fn settle<D>(
         return Settled::Silent;
     }
     core.settled = !mutant::is("only ends move") || !cqueue::more(cqe.flags);
-    let is_stream = facts.flags.contains(Flags::STREAM);
-
-    let is_final = mutant::is("F_MORE means nothing") || mutant::is("errors are final") && cqe.result < 0;
-    if cqueue::more(cqe.flags) && !is_final {
-        if !is_stream && !facts.flags.contains(Flags::HELD) {
-            // A zero-copy send, or a raw entry: the kernel still uses the memory. What the result
-            // carries is taken over with the final completion.
-            facts.flags.insert(Flags::HELD);
-            facts.held = Held { result: cqe.result, flags: cqe.flags };
-            return Settled::Silent;
-        }
-        let completion = complete(core, facts, cqe.result, cqe.flags);
-        if facts.flags.contains(Flags::CANCELLED) && !core.phase.is_teardown() {
-            core.insist_on(cqe.user_data);
-        }
-        if !is_stream || state != State::Live || core.phase.is_teardown() {
-            return Settled::Silent;
-        }
-        count_down(facts, &completion);
-        return match slot.lend() {
-            Some((data, lent)) => Settled::Told(completion.announcing_more(), data, Some(lent)),
-            None => Settled::Silent,
-        };
+    let is_taken_for_end =
+        mutant::is("F_MORE means nothing") || mutant::is("errors are final") && cqe.result < 0;
+    if cqueue::more(cqe.flags) && !is_taken_for_end {
+        settle_more(core, slot, &cqe)
+    } else if facts.flags.contains(Flags::TIMED) && !mutant::is("a timer is not awaited") {
+        await_timer(core, facts, &cqe);
+        Settled::Silent
+    } else {
+        settle_final(core, slot, &cqe)
     }
+}
 
-    if facts.flags.contains(Flags::TIMED) && !mutant::is("a timer is not awaited") {
-        // It is told of when its timer has completed as well, whose name is that of this slot.
-        if facts.flags.contains(Flags::TIMED_APART) && !mutant::is("what has ended leaves its timer") {
-            core.cancel_once(UserData::of_timer(cqe.user_data));
-        }
-        facts.flags.insert(Flags::ENDED);
-        core.half_ended += 1;
-        if facts.flags.contains(Flags::HELD) {
-            // It is told of as it was posted first.
-            drop(complete(core, facts, cqe.result, cqe.flags));
-        } else {
-            facts.held = Held { result: cqe.result, flags: cqe.flags };
-        }
+/// Settles a completion after which there is more to come: of a stream; or the first one of a request whose memory the
+/// kernel still uses.
+#[inline(never)]
+fn settle_more<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &Cqe) -> Settled<D> {
+    let state = slot.state();
+    let facts = &mut slot.meta().facts;
+    let is_stream = facts.flags.contains(Flags::STREAM);
+    if !is_stream && !facts.flags.contains(Flags::HELD) {
+        // A zero-copy send, or a raw entry. What the result carries is taken over with the final completion.
+        facts.flags.insert(Flags::HELD);
+        facts.held = Held { result: cqe.result, flags: cqe.flags };
         return Settled::Silent;
     }
+    let completion = complete(core, facts, cqe.result, cqe.flags);
+    if facts.flags.contains(Flags::CANCELLED) && !core.phase.is_teardown() {
+        core.insist_on(cqe.user_data);
+    }
+    if !is_stream || state != State::Live || core.phase.is_teardown() {
+        return Settled::Silent;
+    }
+    count_down(facts, &completion);
+    tell_more(slot, completion)
+}
+
+/// Tells of a completion after which a stream goes on, if its handler returns the data.
+fn tell_more<D>(mut slot: Occupied<'_, D, Record<D>>, completion: Completion) -> Settled<D> {
+    match slot.lend() {
+        Some((data, lent)) => Settled::Told(completion.announcing_more(), data, Some(lent)),
+        None => Settled::Silent,
+    }
+}
+
+/// Notes that a request has ended which is told of when its timer has completed as well, whose name is that of this slot.
+#[inline(always)]
+fn await_timer(core: &mut Core, facts: &mut Facts, cqe: &Cqe) {
+    facts.flags.insert(Flags::ENDED);
+    core.half_ended += 1;
+    let held = Held { result: cqe.result, flags: cqe.flags };
+    if facts.flags.contains(Flags::HELD | Flags::TIMED_APART) {
+        return await_timer_apart(core, facts, cqe.user_data, held);
+    }
+    facts.held = held;
+}
+
+/// The same of one that has told of itself before, or whose timer does not end with it.
+#[cold]
+#[inline(never)]
+fn await_timer_apart(core: &mut Core, facts: &mut Facts, user_data: u64, held: Held) {
+    if facts.flags.contains(Flags::TIMED_APART) && !mutant::is("what has ended leaves its timer") {
+        core.cancel_once(UserData::of_timer(user_data));
+    }
+    match facts.flags.contains(Flags::HELD) {
+        // It is told of as it was posted first.
+        true => drop(complete(core, facts, held.result, held.flags)),
+        false => facts.held = held,
+    }
+}
+
+/// Settles the last completion of a request, or of as much of a stream as the kernel has.
+#[inline(never)]
+fn settle_final<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &Cqe) -> Settled<D> {
+    let state = slot.state();
+    let facts = &mut slot.meta().facts;
     let mut completion = complete(core, facts, cqe.result, cqe.flags);
     if facts.flags.contains(Flags::HELD) {
         completion = complete(core, facts, facts.held.result, facts.held.flags);
@@ -168,14 +202,12 @@ pub(crate) fn settle<D>(
     if facts.flags.contains(Flags::TIMED_OUT) {
         completion = completion.timing_out();
     }
-    if is_stream && state == State::Live && !core.phase.is_teardown() && was_cut(facts, &completion) {
+    let may_go_on = facts.flags.contains(Flags::STREAM) && state == State::Live && !core.phase.is_teardown();
+    if may_go_on && was_cut(facts, &completion) {
         // The kernel does not have it any more; its data decides whether it is armed again.
         facts.flags.insert(Flags::PARKED);
         facts.held = Held { result: cqe.result, flags: cqe.flags };
-        return match slot.lend() {
-            Some((data, lent)) => Settled::Told(completion.announcing_more(), data, Some(lent)),
-            None => Settled::Silent,
-        };
+        return tell_more(slot, completion);
     }
 
     let flags = facts.flags;
