@@ -489,8 +489,7 @@ impl Place<'_> {
             }
             // (Each arm moves what has a drop: or else the compiler keeps all of it in memory.)
             Prepared::FromPool { entry, pool, limit } => {
-                let placed = Placed::again(Prepared::FromPool { entry, pool, limit }, user_data);
-                return set_it_aside(self.set_aside, placed);
+                return set_unbound_aside(self.set_aside, (entry, pool, limit), user_data);
             }
             Prepared::Entry(entry) => {
                 let entry = if flags == 0 { entry } else { entry.flags(squeue::Flags::IO_LINK) };
@@ -507,6 +506,17 @@ impl Place<'_> {
 fn set_it_aside(place: &mut Option<Placed>, placed: Placed) -> bool {
     *place = Some(placed);
     false
+}
+
+// The parts of the request: put together here, and not on the way of those that are queued.
+#[cold]
+#[inline(never)]
+fn set_unbound_aside(
+    place: &mut Option<Placed>,
+    (entry, pool, limit): (Usual, BufferPool, u32),
+    user_data: u64,
+) -> bool {
+    set_it_aside(place, Placed::unbound(Prepared::FromPool { entry, pool, limit }, user_data))
 }
 
 /// Keeps what an entry leads to. Returns where it is.

@@ -469,8 +469,8 @@ impl Placed {
         }
     }
 
-    /// What was taken [out of it](Self::into_prepared), again, if it has no timer.
-    pub(crate) fn again(prepared: Prepared, user_data: u64) -> Placed {
+    /// One that is not bound and has no timer, put together again from what was [in it](Self::into_prepared).
+    pub(crate) fn unbound(prepared: Prepared, user_data: u64) -> Placed {
         Placed { prepared, user_data, timing: None }
     }
 }
