@@ -189,6 +189,47 @@ fn what_the_kernel_cannot_prepare_ends_the_whole_chain() {
 }
 
 #[test]
+fn what_would_write_only_a_part_of_its_pieces_ends_the_whole_chain() {
+    /// Its number; what is written, and how many pieces of it.
+    type Vector = (u32, Arc<OwnedFd>, [u8; 2050], usize);
+    fn write((_, file, bytes, count): &mut Vector) -> Request<'_> {
+        request::writev(&**file, bytes.chunks(2).map(|two| &two[..1]).take(*count))
+    }
+    watched(|| {
+        let (seen, bytes) = (Log::new(), [7; 2050]);
+        let log = seen.clone();
+        let script = Script::new().on_completion(move |completion, (number, ..): Vector, _| {
+            log.push((number, outcome(&completion)));
+            (ControlFlow::Continue, None)
+        });
+        let (reader, writer) = pipe();
+        let writer = Arc::new(writer);
+        let mut ring = Bench::with(8, script);
+        // One more than the kernel takes, and as many.
+        for count in [1025, 1024] {
+            let part = |number: u32| (number, Arc::clone(&writer), bytes, count);
+            let mut submitter = ring.submitter(Bench::FIRST);
+            let mut chain = submitter.chain();
+            chain.link(part(1), |_| request::nop()).unwrap();
+            chain.link(part(2), write).unwrap();
+            chain.submit(part(3), |(_, file, ..)| request::write(&**file, b".")).unwrap();
+            ring.run().unwrap();
+            let mut seen = seen.take();
+            seen.sort();
+            let expected = match count {
+                1025 => [(1, CANCELLED), (2, Err(libc::EINVAL)), (3, CANCELLED)],
+                _ => [(1, Ok(0)), (2, Ok(1024)), (3, Ok(1))],
+            };
+            assert_eq!(seen, expected);
+        }
+        drop((ring, writer));
+        let mut written = Vec::new();
+        std::fs::File::from(reader).read_to_end(&mut written).unwrap();
+        assert_eq!(written, [&[7; 1024][..], b"."].concat());
+    });
+}
+
+#[test]
 fn the_notification_of_a_zero_copy_send_that_has_not_begun_is_nobodys() {
     watched(|| {
         fn in_time(job: &mut Job) -> Request<'_> {

@@ -1158,6 +1158,23 @@ fn h4_what_cannot_be_prepared_ends_its_chain_before_anything_is_begun() {
 }
 
 #[test]
+fn h4b_a_vector_of_more_pieces_than_1024_cannot_be_prepared() {
+    on_linux(6, 1, || {
+        let pieces = Box::leak(vec![[0_u64; 2]; 1025].into_boxed_slice()).as_ptr();
+        for (kind, mut ring) in kinds(8) {
+            for (count, results) in [(1024, [0, 0]), (1025, [ECANCELED, -libc::EINVAL])] {
+                let file = File::open("/dev/zero").unwrap();
+                ring.push(1, nop().flags(LINK));
+                ring.push(2, opcode::Readv::new(raw(&file), pieces.cast(), count).build());
+                let seen = sorted(ring.wait(2));
+                let expected = [(1, results[0], 0), (2, results[1], 0)];
+                rule!("H4b", seen == expected, "{kind}, {count}: {seen:?}");
+            }
+        }
+    });
+}
+
+#[test]
 fn h5_flags_that_a_kernel_does_not_know_are_einval() {
     on_linux(6, 1, || {
         // SAFETY: zeroes are valid parameters, and large enough for any kernel's.

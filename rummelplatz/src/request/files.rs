@@ -225,19 +225,21 @@ pub fn sync_file_range<'d>(
 /// Reads into several buffers, one after the other, from `offset`, in bytes (`IORING_OP_READV`, since 5.1), as
 /// `preadv(2)`. The result is a number of bytes in all.
 ///
-/// Where the buffers are is kept by the ring: up to four that are no neighbours in place, more in an allocation. The
-/// kernel takes at most 1024 (`EINVAL`).
-pub fn readv_at<'d, const N: usize>(
+/// Where the buffers are is kept by the ring: neighbours in memory as one, up to four in place, more in an allocation. Of
+/// those that are no neighbours, the kernel takes 1024 (`UIO_MAXIOV`), so the others are left out: that is a short read,
+/// or a short write, as the result says. In a [chain](crate::Submitter::chain), which would go on behind it, more than
+/// that are refused (`EINVAL`).
+pub fn readv_at<'d>(
     file: &'d impl Target,
-    buffers: [&'d mut [u8]; N],
+    buffers: impl IntoIterator<Item = &'d mut [u8]>,
     offset: u64,
 ) -> Request<'d> {
-    let pieces = buffers.into_iter().map(|buffer| Piece::new(buffer.as_mut_ptr(), buffer.len())).collect();
-    vectored(opcode::Readv::CODE, file, pieces, offset)
+    let pieces = buffers.into_iter().map(|buffer| Piece::new(buffer.as_mut_ptr(), buffer.len()));
+    vectored(opcode::Readv::CODE, file, pieces.collect(), offset)
 }
 
 /// As [`readv_at`], from the current position: for pipes, sockets and other streams.
-pub fn readv<'d, const N: usize>(file: &'d impl Target, buffers: [&'d mut [u8]; N]) -> Request<'d> {
+pub fn readv<'d>(file: &'d impl Target, buffers: impl IntoIterator<Item = &'d mut [u8]>) -> Request<'d> {
     readv_at(file, buffers, CURRENT_POSITION)
 }
 
@@ -251,28 +253,35 @@ pub fn readv<'d, const N: usize>(file: &'d impl Target, buffers: [&'d mut [u8]; 
 ///
 /// impl Record {
 ///     fn write(&mut self) -> Request<'_> {
-///         request::writev_at(&self.file, [&self.head, &self.body], self.offset)
+///         request::writev_at(&self.file, [&self.head[..], &self.body], self.offset)
 ///     }
 /// }
+/// # struct Lines { file: File, lines: Vec<String> }
+/// # impl Lines {
+/// fn write_all(&mut self) -> Request<'_> {
+///     request::writev(&self.file, self.lines.iter().map(String::as_bytes))
+/// }
+/// # }
 /// ```
 ///
 /// Of how many there may be, see [`readv_at`].
-pub fn writev_at<'d, const N: usize>(
+pub fn writev_at<'d>(
     file: &'d impl Target,
-    buffers: [&'d [u8]; N],
+    buffers: impl IntoIterator<Item = &'d [u8]>,
     offset: u64,
 ) -> Request<'d> {
-    let pieces = buffers.iter().map(|buffer| Piece::new(buffer.as_ptr(), buffer.len())).collect();
-    vectored(opcode::Writev::CODE, file, pieces, offset)
+    let pieces = buffers.into_iter().map(|buffer| Piece::new(buffer.as_ptr(), buffer.len()));
+    vectored(opcode::Writev::CODE, file, pieces.collect(), offset)
 }
 
 /// As [`writev_at`], at the current position: for pipes, sockets and other streams.
-pub fn writev<'d, const N: usize>(file: &'d impl Target, buffers: [&'d [u8]; N]) -> Request<'d> {
+pub fn writev<'d>(file: &'d impl Target, buffers: impl IntoIterator<Item = &'d [u8]>) -> Request<'d> {
     writev_at(file, buffers, CURRENT_POSITION)
 }
 
 fn vectored<'d>(opcode: u8, file: &'d impl Target, pieces: Pieces, offset: u64) -> Request<'d> {
-    let entry = Usual { offset, length: length(pieces.len()), ..bare(opcode.into(), -1) };
+    let most = pieces.len().min(libc::UIO_MAXIOV as usize);
+    let entry = Usual { offset, length: length(most), ..bare(opcode.into(), -1) };
     Parts::beside_on(file, entry, Aside::Pieces(pieces)).request()
 }
 

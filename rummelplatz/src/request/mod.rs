@@ -675,6 +675,12 @@ impl<'d> Parts<'d> {
         {
             entry.send_whole();
         }
+        // Nor would what comes next know that some were left out: with all of them, the kernel refuses it.
+        if flags.contains(Flags::IN_CHAIN)
+            && let Prepared::Beside(entry, Aside::Pieces(pieces)) = &mut prepared
+        {
+            entry.length = entry::length(pieces.len());
+        }
         let timing = deadline.map(|time| timers.timing(facts.opcode, facts.flags, time));
         match timing {
             None => {}

@@ -209,8 +209,8 @@ pub fn send<'d>(socket: &'d impl Target, buffer: &'d [u8]) -> Request<'d> {
 /// a number of bytes.
 ///
 /// Such as [`Buffers`](crate::Buffers) that were received. Pieces after the 1024th are left out (`UIO_MAXIOV`): check how
-/// much was done. More than four pieces that are no neighbours in memory take an allocation. Otherwise as [`send`]. For a number of pieces that is known,
-/// and for other files than sockets, there is [`writev`](super::writev).
+/// much was done. More than four pieces that are no neighbours in memory take an allocation. Otherwise as [`send`]. For
+/// other files than sockets, there is [`writev`](super::writev).
 pub fn send_vectored<'d>(socket: &'d impl Target, pieces: impl IntoIterator<Item = &'d [u8]>) -> Request<'d> {
     let pieces = pieces.into_iter().take(libc::UIO_MAXIOV as usize);
     let pieces = pieces.map(|piece| Piece::new(piece.as_ptr(), piece.len()));

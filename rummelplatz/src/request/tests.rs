@@ -172,8 +172,8 @@ fn what_is_registered_is_asked_for_the_same_as_what_is_not() {
         it => poll_multi(it, Events::READABLE),
         it => read_multi(it, &pool),
         it => read_provided(it, &pool),
-        it => readv(it, [&mut bytes]),
-        it => writev(it, [&bytes]),
+        it => readv(it, [&mut bytes[..]]),
+        it => writev(it, [&bytes[..]]),
         it => fallocate(it, Allocate::Extend, 1, 2),
         it => ftruncate(it, 3),
         it => fadvise(it, Advice::Normal, 1, 2),
@@ -437,6 +437,26 @@ fn what_is_sent_in_pieces_is_a_message_to_the_peer() {
                 let piece = unsafe { header.msg_iov.add(index).read() };
                 assert_eq!((piece.iov_base.addr(), piece.iov_len), (bytes.as_ptr().addr() + 2 * index, 1));
             }
+        }
+    }
+}
+
+#[test]
+fn of_a_vector_there_are_as_many_pieces_as_the_kernel_takes_or_all_in_a_chain() {
+    let file = null();
+    let mut bytes = [7; 4000];
+    for (count, kept) in [(0, 0), (4, 4), (5, 5), (1024, 1024), (1025, 1024), (2000, 1024)] {
+        for (flags, length) in [(Flags::EMPTY, kept), (Flags::DETACHED, kept), (Flags::IN_CHAIN, count)] {
+            let terms = Terms { ring: RING, flags, born: Stamp::ZERO, timers: Timers::AsFits };
+            let length_of = |request: Request<'_>| {
+                let (_, prepared, _) = request.parts.place(terms);
+                let Prepared::Beside(entry, Aside::Pieces(_)) = prepared else { panic!("it has pieces") };
+                entry.length as usize
+            };
+            let pieces = bytes.chunks(2).map(|two| &two[..1]).take(count);
+            assert_eq!(length_of(writev(&file, pieces)), length, "{count}, {flags:?}");
+            let pieces = bytes.chunks_mut(2).map(|two| &mut two[..1]).take(count);
+            assert_eq!(length_of(readv_at(&file, pieces, 3)), length, "{count}, {flags:?}");
         }
     }
 }

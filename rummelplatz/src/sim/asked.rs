@@ -385,8 +385,10 @@ impl Asked {
             self.is_link_timeout() && before.is_none_or(|before| before.is_link_timeout());
         let receives = matches!(self.opcode, opcode::Recv::CODE | opcode::RecvMsg::CODE);
         let limits_nothing = receives && self.file_index != 0 && self.limit().is_none();
-        let is_refused = unknown || belongs_to_nothing || limits_nothing || self.flags & 1 << 7 != 0;
-        is_refused.then_some(libc::EINVAL)
+        let is_vector = matches!(self.opcode, opcode::Readv::CODE | opcode::Writev::CODE);
+        let has_too_many = is_vector && self.length > libc::UIO_MAXIOV as u32;
+        let is_unclear = limits_nothing || has_too_many || self.flags & 1 << 7 != 0;
+        (unknown || belongs_to_nothing || is_unclear).then_some(libc::EINVAL)
     }
 
     /// Whether it is the timeout of the member of its chain that comes before it.

@@ -140,6 +140,15 @@ fn what_is_refused_fails_its_whole_chain() {
     assert_eq!(told, [(0, CANCELLED), (1, Err(libc::EINVAL)), (2, CANCELLED)]);
     let told = both(|| Chain::of([unknown().flags(HARD), nop()]));
     assert_eq!(told, [(0, Err(libc::EINVAL)), (1, CANCELLED)]);
+    // One piece more than the kernel takes, each of no bytes.
+    let pieces = Box::leak(vec![[0_u64; 2]; 1025].into_boxed_slice()).as_ptr().expose_provenance();
+    let told = both(|| {
+        let file = temporary_file(b"");
+        let place = std::ptr::with_exposed_provenance(pieces);
+        let read = opcode::Readv::new(types::Fd(file.as_raw_fd()), place, 1025).build();
+        Chain::of([nop().flags(SOFT), read]).keeping(file)
+    });
+    assert_eq!(told, [(0, CANCELLED), (1, Err(libc::EINVAL))]);
 }
 
 #[test]
