@@ -193,7 +193,7 @@ fn what_would_write_only_a_part_of_its_pieces_ends_the_whole_chain() {
     /// Its number; what is written, and how many pieces of it.
     type Vector = (u32, Arc<OwnedFd>, [u8; 2050], usize);
     fn write((_, file, bytes, count): &mut Vector) -> Request<'_> {
-        request::writev(&**file, bytes.chunks(2).map(|two| &two[..1]).take(*count))
+        request::write_vectored(&**file, bytes.chunks(2).map(|two| &two[..1]).take(*count))
     }
     watched(|| {
         let (seen, bytes) = (Log::new(), [7; 2050]);

@@ -304,7 +304,7 @@ fn what_the_ring_does_not_have_is_an_error_and_nothing_else_is_touched() {
             |block| request::read_fixed_at(&block.plain, &mut block.buffer, 0),
             |block| request::write_fixed_at(&block.plain, &block.buffer, 0),
             |block| request::write_at(&block.file, b"in the wrong file", 0),
-            |block| request::writev_at(&block.file, [&b"in the"[..], b"wrong file"], 0),
+            |block| request::writev_at(&block.file, [b"in the", b"wrong file"], 0),
             |block| request::fsync(&block.file),
             |block| request::read_at(&block.plain, &mut block.buffer, 0),
         ];

@@ -196,7 +196,7 @@ fn several_buffers_are_written_and_read_in_their_order() {
         let mut file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let data = (file.try_clone().unwrap(), *b"head ", vec![b'x'; 3], String::from(" tail"));
         let (result, _) = once(data, |(file, head, body, tail)| {
-            request::writev_at(file, [&head[..], body, tail.as_bytes()], 2)
+            request::writev_at(file, [&*head, body, tail.as_bytes()], 2)
         });
         assert_eq!((result, there.read("file").unwrap()), (Ok(13), b"\0\0head xxx tail".to_vec()));
 
@@ -208,7 +208,7 @@ fn several_buffers_are_written_and_read_in_their_order() {
         assert_eq!((result, read.concat()), (Ok(14), b"\0head xxx tail".to_vec()));
         let data = (file.try_clone().unwrap(), [0; 1], [0; 2], [0; 3], [0; 4]);
         let (result, (_, a, b, c, d)) =
-            once(data, |(file, a, b, c, d)| request::readv_at(file, [&mut a[..], b, c, d], 2));
+            once(data, |(file, a, b, c, d)| request::readv_at(file, [a, b, c, d], 2));
         assert_eq!((result, a, b, c, d), (Ok(10), *b"h", *b"ea", *b"d x", *b"xx t"));
 
         // At the file's own position, and with nothing to move.
@@ -219,7 +219,7 @@ fn several_buffers_are_written_and_read_in_their_order() {
         });
         assert_eq!((result, &there.read("file").unwrap()[..6]), (Ok(2), &b"\0\0HEad"[..]));
         let (result, (_, bytes)) =
-            once((file.try_clone().unwrap(), [0; 3]), |(file, bytes)| request::readv(file, [&mut bytes[..]]));
+            once((file.try_clone().unwrap(), [0; 3]), |(file, bytes)| request::readv(file, [bytes]));
         assert_eq!((result, bytes), (Ok(3), *b"ad "));
         assert_eq!(once(file, |file| request::writev(file, [])).0, Ok(0));
     });
@@ -341,10 +341,10 @@ fn of_any_number_of_buffers_as_many_are_written_and_read_as_the_kernel_takes() {
         let whole = lines.concat().into_bytes();
         let data = (open(), lines);
         let (result, _) =
-            once(data, |(file, lines)| request::writev(file, lines.iter().map(String::as_bytes)));
+            once(data, |(file, lines)| request::write_vectored(file, lines.iter().map(String::as_bytes)));
         assert_eq!((result, there.read("file")), (Ok(whole.len() as u32), Some(whole.clone())));
         let (result, (_, read)) = once((open(), vec![vec![0; 7]; 40]), |(file, parts)| {
-            request::readv(file, parts.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>())
+            request::read_vectored(file, parts.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>())
         });
         assert_eq!((result, &read.concat()[..whole.len()]), (Ok(whole.len() as u32), &whole[..]));
 
@@ -353,18 +353,19 @@ fn of_any_number_of_buffers_as_many_are_written_and_read_as_the_kernel_takes() {
         let seconds: Vec<u8> = bytes.iter().copied().step_by(2).collect();
         for count in [1024, 1025, 1500] {
             let (result, _) = once((open(), bytes.clone(), count), |(file, bytes, count)| {
-                request::writev_at(file, bytes.chunks(2).map(|two| &two[..1]).take(*count), 0)
+                request::write_vectored_at(file, bytes.chunks(2).map(|two| &two[..1]).take(*count), 0)
             });
             assert_eq!((result, &there.read("file").unwrap()[..]), (Ok(1024), &seconds[..1024]), "{count}");
         }
         let (result, (_, read)) = once((open(), vec![0; 3000]), |(file, bytes)| {
-            request::readv_at(file, bytes.chunks_mut(2).map(|two| &mut two[..1]), 0)
+            request::read_vectored_at(file, bytes.chunks_mut(2).map(|two| &mut two[..1]), 0)
         });
         let read: Vec<u8> = read.into_iter().step_by(2).collect();
         assert_eq!((result, &read[..1024], &read[1024..]), (Ok(1024), &seconds[..1024], &[0; 476][..]));
         // All of them are one.
-        let (result, _) =
-            once((open(), bytes.clone()), |(file, bytes)| request::writev_at(file, bytes.chunks(1), 0));
+        let (result, _) = once((open(), bytes.clone()), |(file, bytes)| {
+            request::write_vectored_at(file, bytes.chunks(1), 0)
+        });
         assert_eq!((result, there.read("file")), (Ok(3000), Some(bytes)));
     });
 }

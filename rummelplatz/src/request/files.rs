@@ -229,7 +229,21 @@ pub fn sync_file_range<'d>(
 /// those that are no neighbours, the kernel takes 1024 (`UIO_MAXIOV`), so the others are left out: that is a short read,
 /// or a short write, as the result says. In a [chain](crate::Submitter::chain), which would go on behind it, more than
 /// that are refused (`EINVAL`).
-pub fn readv_at<'d>(
+pub fn readv_at<'d, const N: usize>(
+    file: &'d impl Target,
+    buffers: [&'d mut [u8]; N],
+    offset: u64,
+) -> Request<'d> {
+    read_vectored_at(file, buffers, offset)
+}
+
+/// As [`readv_at`], from the current position: for pipes, sockets and other streams.
+pub fn readv<'d, const N: usize>(file: &'d impl Target, buffers: [&'d mut [u8]; N]) -> Request<'d> {
+    read_vectored_at(file, buffers, CURRENT_POSITION)
+}
+
+/// As [`readv_at`], into any number of buffers.
+pub fn read_vectored_at<'d>(
     file: &'d impl Target,
     buffers: impl IntoIterator<Item = &'d mut [u8]>,
     offset: u64,
@@ -238,9 +252,12 @@ pub fn readv_at<'d>(
     vectored(opcode::Readv::CODE, file, pieces.collect(), offset)
 }
 
-/// As [`readv_at`], from the current position: for pipes, sockets and other streams.
-pub fn readv<'d>(file: &'d impl Target, buffers: impl IntoIterator<Item = &'d mut [u8]>) -> Request<'d> {
-    readv_at(file, buffers, CURRENT_POSITION)
+/// As [`readv`], into any number of buffers.
+pub fn read_vectored<'d>(
+    file: &'d impl Target,
+    buffers: impl IntoIterator<Item = &'d mut [u8]>,
+) -> Request<'d> {
+    read_vectored_at(file, buffers, CURRENT_POSITION)
 }
 
 /// Writes several buffers, one after the other, at `offset`, in bytes (`IORING_OP_WRITEV`, since 5.1), as `pwritev(2)`.
@@ -253,19 +270,38 @@ pub fn readv<'d>(file: &'d impl Target, buffers: impl IntoIterator<Item = &'d mu
 ///
 /// impl Record {
 ///     fn write(&mut self) -> Request<'_> {
-///         request::writev_at(&self.file, [&self.head[..], &self.body], self.offset)
+///         request::writev_at(&self.file, [&self.head, &self.body], self.offset)
 ///     }
 /// }
-/// # struct Lines { file: File, lines: Vec<String> }
-/// # impl Lines {
+/// ```
+pub fn writev_at<'d, const N: usize>(
+    file: &'d impl Target,
+    buffers: [&'d [u8]; N],
+    offset: u64,
+) -> Request<'d> {
+    write_vectored_at(file, buffers, offset)
+}
+
+/// As [`writev_at`], at the current position: for pipes, sockets and other streams.
+pub fn writev<'d, const N: usize>(file: &'d impl Target, buffers: [&'d [u8]; N]) -> Request<'d> {
+    write_vectored_at(file, buffers, CURRENT_POSITION)
+}
+
+/// As [`writev_at`], of any number of buffers.
+///
+/// ```
+/// # use rummelplatz::{request, request::Request};
+/// # use std::fs::File;
+/// # struct Log { file: File, lines: Vec<String>, end: u64 }
+/// # impl Log {
 /// fn write_all(&mut self) -> Request<'_> {
-///     request::writev(&self.file, self.lines.iter().map(String::as_bytes))
+///     request::write_vectored_at(&self.file, self.lines.iter().map(String::as_bytes), self.end)
 /// }
 /// # }
 /// ```
 ///
 /// Of how many there may be, see [`readv_at`].
-pub fn writev_at<'d>(
+pub fn write_vectored_at<'d>(
     file: &'d impl Target,
     buffers: impl IntoIterator<Item = &'d [u8]>,
     offset: u64,
@@ -274,9 +310,9 @@ pub fn writev_at<'d>(
     vectored(opcode::Writev::CODE, file, pieces.collect(), offset)
 }
 
-/// As [`writev_at`], at the current position: for pipes, sockets and other streams.
-pub fn writev<'d>(file: &'d impl Target, buffers: impl IntoIterator<Item = &'d [u8]>) -> Request<'d> {
-    writev_at(file, buffers, CURRENT_POSITION)
+/// As [`write_vectored_at`], at the current position: for pipes, sockets and other streams.
+pub fn write_vectored<'d>(file: &'d impl Target, buffers: impl IntoIterator<Item = &'d [u8]>) -> Request<'d> {
+    write_vectored_at(file, buffers, CURRENT_POSITION)
 }
 
 fn vectored<'d>(opcode: u8, file: &'d impl Target, pieces: Pieces, offset: u64) -> Request<'d> {

@@ -454,9 +454,9 @@ fn of_a_vector_there_are_as_many_pieces_as_the_kernel_takes_or_all_in_a_chain() 
                 entry.length as usize
             };
             let pieces = bytes.chunks(2).map(|two| &two[..1]).take(count);
-            assert_eq!(length_of(writev(&file, pieces)), length, "{count}, {flags:?}");
+            assert_eq!(length_of(write_vectored(&file, pieces)), length, "{count}, {flags:?}");
             let pieces = bytes.chunks_mut(2).map(|two| &mut two[..1]).take(count);
-            assert_eq!(length_of(readv_at(&file, pieces, 3)), length, "{count}, {flags:?}");
+            assert_eq!(length_of(read_vectored_at(&file, pieces, 3)), length, "{count}, {flags:?}");
         }
     }
 }

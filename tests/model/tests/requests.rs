@@ -136,14 +136,14 @@ fn a_file_has_room_and_several_buffers_are_written_and_read() {
         assert_eq!(once(open(), |file| request::ftruncate(file, 5)).0, Ok(0));
         assert_eq!(once(open(), |file| request::fadvise(file, Advice::DontNeed, 0, 0)).0, Ok(0));
         let data = (open(), *b"head ", vec![b'x'; 3]);
-        let (wrote, _) = once(data, |(file, head, body)| request::writev_at(file, [&head[..], body], 2));
+        let (wrote, _) = once(data, |(file, head, body)| request::writev_at(file, [&*head, body], 2));
         assert_eq!((wrote, there.read("file").unwrap()), (Ok(8), b"\0\0head xxx".to_vec()));
         let (read, (_, parts)) = once((open(), [[0; 3]; 6]), |(file, parts)| {
             request::readv_at(file, parts.each_mut().map(|part| &mut part[..]), 1)
         });
         assert_eq!((read, &parts.concat()[..9]), (Ok(9), &b"\0head xxx"[..]));
         file.rewind().unwrap();
-        let (read, (_, bytes)) = once((file, [1; 4]), |(file, bytes)| request::readv(file, [&mut bytes[..]]));
+        let (read, (_, bytes)) = once((file, [1; 4]), |(file, bytes)| request::readv(file, [bytes]));
         assert_eq!((read, bytes), (Ok(4), *b"\0\0he"));
 
         // More pieces than the kernel takes.
@@ -151,8 +151,9 @@ fn a_file_has_room_and_several_buffers_are_written_and_read() {
         let kept: Vec<u8> = bytes.iter().copied().step_by(2).take(1024).collect();
         let file = there.path("file");
         let data = (OpenOptions::new().write(true).open(&file).unwrap(), bytes);
-        let (wrote, _) =
-            once(data, |(file, bytes)| request::writev_at(file, bytes.chunks(2).map(|two| &two[..1]), 0));
+        let (wrote, _) = once(data, |(file, bytes)| {
+            request::write_vectored_at(file, bytes.chunks(2).map(|two| &two[..1]), 0)
+        });
         assert_eq!((wrote, fs::read(file).unwrap()), (Ok(1024), kept));
 
         // More than a pipe takes at once, which nobody reads meanwhile.
