@@ -34,7 +34,7 @@ pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) 
     let user_data = slot.user_data();
     let facts = &mut slot.meta().facts;
     let (flags, group) = (facts.flags, facts.pool);
-    if !flags.contains(Flags::PARKED) {
+    if !flags.intersects(Flags::PARKED) {
         return;
     }
     let starved = facts.lacks_buffers(facts.held.result);
@@ -45,7 +45,7 @@ pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) 
         }
         _ => 0,
     };
-    if flags.contains(Flags::CANCELLED) {
+    if flags.intersects(Flags::CANCELLED) {
         core.end_without_kernel(user_data, -libc::ECANCELED);
     } else if facts.starved == HOPELESS {
         // As if cancelled, so that it is not taken for one more cut.
@@ -69,14 +69,14 @@ pub(crate) unsafe fn give_up<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent)
     let user_data = slot.user_data();
     let facts = &mut slot.meta().facts;
     let flags = facts.flags;
-    if flags.contains(Flags::PARKED) {
+    if flags.intersects(Flags::PARKED) {
         core.in_flight -= 1;
         drop(slot.take());
         return;
     }
     facts.flags.insert(Flags::CANCELLED);
     slot.abandon();
-    if !flags.contains(Flags::CANCELLED) {
+    if !flags.intersects(Flags::CANCELLED) {
         core.cancel(user_data);
     }
 }
@@ -230,7 +230,7 @@ impl<D: 'static> AnySlab for Slab<D> {
     fn visit(&self, visit: &mut dyn FnMut(u64, &Facts)) {
         self.for_each(|user_data, record| {
             // A chain that is forgotten leaves some behind.
-            if !record.facts.flags.contains(Flags::IN_CHAIN) {
+            if !record.facts.flags.intersects(Flags::IN_CHAIN) {
                 visit(user_data, &record.facts);
             }
         });
@@ -277,7 +277,7 @@ impl<D: 'static> AnySlab for Slab<D> {
     fn unpark(&mut self, core: &mut Core, user_data: u64) {
         let Some(mut slot) = self.find(user_data) else { return };
         let flags = slot.meta().facts.flags;
-        if flags.contains(Flags::PARKED) && !flags.contains(Flags::CANCELLED) {
+        if flags.intersects(Flags::PARKED) && !flags.intersects(Flags::CANCELLED) {
             arm_again(core, slot, user_data);
         }
     }

@@ -234,7 +234,7 @@ impl Core {
     /// Counts off a request with these flags.
     pub(crate) fn count_off(&mut self, flags: Flags) {
         self.in_flight -= 1;
-        if flags.contains(Flags::LATE) {
+        if flags.intersects(Flags::LATE) {
             self.late -= 1;
         }
     }

@@ -131,9 +131,10 @@ impl Flags {
         self.0 == 0
     }
 
+    /// Whether one of `others` is set.
     #[inline]
-    pub(crate) const fn contains(self, other: Flags) -> bool {
-        self.0 & other.0 != 0
+    pub(crate) const fn intersects(self, others: Flags) -> bool {
+        self.0 & others.0 != 0
     }
 
     #[inline]
@@ -168,7 +169,7 @@ impl fmt::Debug for Flags {
 impl Facts {
     /// The descriptor that this `close` owns, if [`Flags::CLOSES`] says so.
     pub(crate) fn owned_descriptor(&self) -> Option<RawFd> {
-        self.flags.contains(Flags::CLOSES).then_some(self.number as RawFd)
+        self.flags.intersects(Flags::CLOSES).then_some(self.number as RawFd)
     }
 
     /// Has this `close` own a descriptor.
@@ -201,7 +202,7 @@ impl Facts {
 
     /// Whether it has completed itself, and only its timer has not.
     pub(crate) fn waits_for_timer(&self) -> bool {
-        self.flags.contains(Flags::ENDED) && self.flags.contains(Flags::TIMED)
+        self.flags.intersects(Flags::ENDED) && self.flags.intersects(Flags::TIMED)
     }
 
     /// Whether this result says that the pool is empty.

@@ -114,7 +114,7 @@ pub(crate) fn settle<D>(
         return Settled::Silent;
     };
     let facts = &mut slot.meta().facts;
-    if facts.waits_for_timer() || facts.flags.contains(Flags::IN_CHAIN) {
+    if facts.waits_for_timer() || facts.flags.intersects(Flags::IN_CHAIN) {
         // What it had to say has come already; or the kernel has not heard of it.
         core.count_foreign(&cqe);
         return Settled::Silent;
@@ -124,7 +124,7 @@ pub(crate) fn settle<D>(
         mutant::is("F_MORE means nothing") || mutant::is("errors are final") && cqe.result < 0;
     if cqueue::more(cqe.flags) && !is_taken_for_end {
         settle_more(core, slot, &cqe)
-    } else if facts.flags.contains(Flags::TIMED) && !mutant::is("a timer is not awaited") {
+    } else if facts.flags.intersects(Flags::TIMED) && !mutant::is("a timer is not awaited") {
         await_timer(core, facts, &cqe);
         Settled::Silent
     } else {
@@ -138,15 +138,15 @@ pub(crate) fn settle<D>(
 fn settle_more<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &Cqe) -> Settled<D> {
     let state = slot.state();
     let facts = &mut slot.meta().facts;
-    let is_stream = facts.flags.contains(Flags::STREAM);
-    if !is_stream && !facts.flags.contains(Flags::HELD) {
+    let is_stream = facts.flags.intersects(Flags::STREAM);
+    if !is_stream && !facts.flags.intersects(Flags::HELD) {
         // A zero-copy send, or a raw entry. What the result carries is taken over with the final completion.
         facts.flags.insert(Flags::HELD);
         facts.held = Held { result: cqe.result, flags: cqe.flags };
         return Settled::Silent;
     }
     let completion = complete(core, facts, cqe.result, cqe.flags);
-    if facts.flags.contains(Flags::CANCELLED) && !core.phase.is_teardown() {
+    if facts.flags.intersects(Flags::CANCELLED) && !core.phase.is_teardown() {
         core.insist_on(cqe.user_data);
     }
     if !is_stream || state != State::Live || core.phase.is_teardown() {
@@ -170,7 +170,7 @@ fn await_timer(core: &mut Core, facts: &mut Facts, cqe: &Cqe) {
     facts.flags.insert(Flags::ENDED);
     core.half_ended += 1;
     let held = Held { result: cqe.result, flags: cqe.flags };
-    if facts.flags.contains(Flags::HELD | Flags::TIMED_APART) {
+    if facts.flags.intersects(Flags::HELD | Flags::TIMED_APART) {
         return await_timer_apart(core, facts, cqe.user_data, held);
     }
     facts.held = held;
@@ -180,10 +180,10 @@ fn await_timer(core: &mut Core, facts: &mut Facts, cqe: &Cqe) {
 #[cold]
 #[inline(never)]
 fn await_timer_apart(core: &mut Core, facts: &mut Facts, user_data: u64, held: Held) {
-    if facts.flags.contains(Flags::TIMED_APART) && !mutant::is("what has ended leaves its timer") {
+    if facts.flags.intersects(Flags::TIMED_APART) && !mutant::is("what has ended leaves its timer") {
         core.cancel_once(UserData::of_timer(user_data));
     }
-    match facts.flags.contains(Flags::HELD) {
+    match facts.flags.intersects(Flags::HELD) {
         // It is told of as it was posted first.
         true => drop(complete(core, facts, held.result, held.flags)),
         false => facts.held = held,
@@ -196,13 +196,14 @@ fn settle_final<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &
     let state = slot.state();
     let facts = &mut slot.meta().facts;
     let mut completion = complete(core, facts, cqe.result, cqe.flags);
-    if facts.flags.contains(Flags::HELD) {
+    if facts.flags.intersects(Flags::HELD) {
         completion = complete(core, facts, facts.held.result, facts.held.flags);
     }
-    if facts.flags.contains(Flags::TIMED_OUT) {
+    if facts.flags.intersects(Flags::TIMED_OUT) {
         completion = completion.timing_out();
     }
-    let may_go_on = facts.flags.contains(Flags::STREAM) && state == State::Live && !core.phase.is_teardown();
+    let may_go_on =
+        facts.flags.intersects(Flags::STREAM) && state == State::Live && !core.phase.is_teardown();
     if may_go_on && was_cut(facts, &completion) {
         // The kernel does not have it any more; its data decides whether it is armed again.
         facts.flags.insert(Flags::PARKED);
@@ -211,16 +212,16 @@ fn settle_final<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &
     }
 
     let flags = facts.flags;
-    if flags.contains(Flags::CLOSES) && was_not_begun(facts, cqe.result) {
+    if flags.intersects(Flags::CLOSES) && was_not_begun(facts, cqe.result) {
         // SAFETY: the kernel did not begin with it.
         drop(unsafe { take_owned(facts) });
     }
-    if flags.contains(Flags::MESSAGE) {
+    if flags.intersects(Flags::MESSAGE) {
         completion = completion.into_message();
     }
     core.count_off(flags);
     let Some(data) = slot.take() else { return Settled::Silent };
-    if flags.contains(Flags::DETACHED) {
+    if flags.intersects(Flags::DETACHED) {
         if completion.result().is_err() {
             core.counters.detached_failed += 1;
         }
@@ -274,10 +275,10 @@ pub(crate) fn is_not_over<D>(slab: &mut Slab<D>, cancel: u64) -> Option<u64> {
     }
     let Facts { flags, opcode, .. } = slot.meta().facts;
     // A zero-copy send that has told of itself has ended, but for its memory.
-    let is_sent = flags.contains(Flags::HELD) && sqe::is_zero_copy(opcode);
+    let is_sent = flags.intersects(Flags::HELD) && sqe::is_zero_copy(opcode);
     let elsewhere = Flags::ENDED | Flags::PARKED | Flags::MESSAGE | Flags::IN_CHAIN;
-    let is_to_end = flags.contains(Flags::CANCELLED | Flags::TIMED_OUT);
-    (is_to_end && !is_sent && !flags.contains(elsewhere)).then_some(user_data)
+    let is_to_end = flags.intersects(Flags::CANCELLED | Flags::TIMED_OUT);
+    (is_to_end && !is_sent && !flags.intersects(elsewhere)).then_some(user_data)
 }
 
 /// What comes of the completion of a timer.
@@ -297,7 +298,7 @@ fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, timer: C
         return Timed::Noted;
     };
     let facts = &mut slot.meta().facts;
-    if !facts.flags.contains(Flags::TIMED) || facts.flags.contains(Flags::IN_CHAIN) {
+    if !facts.flags.intersects(Flags::TIMED) || facts.flags.intersects(Flags::IN_CHAIN) {
         core.count_foreign(&timer);
         return Timed::Noted;
     }
@@ -305,14 +306,14 @@ fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, timer: C
     facts.flags.remove(Flags::TIMED);
     // Of a `waitid` that it has cancelled, a linked one says how many that were.
     let errno = if timer.result > 0 { libc::ETIME } else { timer.result.wrapping_neg() };
-    let is_apart = facts.flags.contains(Flags::TIMED_APART);
+    let is_apart = facts.flags.intersects(Flags::TIMED_APART);
     // One that is apart may run its time before it is cancelled, because its request has ended.
-    let is_in_time = is_apart && facts.flags.contains(Flags::ENDED) && !mutant::is("the last is late");
+    let is_in_time = is_apart && facts.flags.intersects(Flags::ENDED) && !mutant::is("the last is late");
     let is_up = matches!(errno, libc::ETIME | libc::EALREADY | libc::ENOENT);
     if is_up && !is_in_time && !mutant::is("time is never up") {
         facts.flags.insert(Flags::TIMED_OUT);
     }
-    if facts.flags.contains(Flags::ENDED) {
+    if facts.flags.intersects(Flags::ENDED) {
         facts.flags.remove(Flags::ENDED | Flags::TIMED_APART | Flags::HELD);
         core.half_ended -= 1;
         // As it was posted; of a zero-copy send, what was posted first is all that is told.
@@ -342,7 +343,7 @@ fn was_cut(facts: &mut Facts, completion: &Completion) -> bool {
         return false;
     }
     // What it carries comes before the end, also if somebody has asked for that.
-    let is_cancelled = facts.flags.contains(Flags::CANCELLED);
+    let is_cancelled = facts.flags.intersects(Flags::CANCELLED);
     completion.has_payload() || !is_cancelled && facts.lacks_buffers(completion.raw().result)
 }
 

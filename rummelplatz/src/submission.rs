@@ -433,7 +433,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         let user_data = unsafe { lent.user_data() };
         // Its tag is a part of it: in the slab of another operation, no slot has that name.
         let Some(mut slot) = tag.slab(slabs).find(user_data) else { return false };
-        !slot.meta().facts.flags.contains(Flags::CANCELLED) && cancel(core, slot)
+        !slot.meta().facts.flags.intersects(Flags::CANCELLED) && cancel(core, slot)
     }
 
     /// Asks the kernel to cancel all requests of this operation. Returns how many those are.
@@ -722,14 +722,14 @@ fn cancel<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
     let user_data = slot.user_data();
     let state = slot.state();
     let Facts { flags, .. } = &mut slot.meta().facts;
-    if flags.contains(Flags::MESSAGE | Flags::IN_CHAIN) {
+    if flags.intersects(Flags::MESSAGE | Flags::IN_CHAIN) {
         return false;
     }
-    let already = flags.contains(Flags::CANCELLED);
+    let already = flags.intersects(Flags::CANCELLED);
     if !mutant::is("a cancel leaves no mark") {
         flags.insert(Flags::CANCELLED);
     }
-    if !flags.contains(Flags::PARKED) {
+    if !flags.intersects(Flags::PARKED) {
         core.cancel(user_data);
     } else if state == State::Live && !already && !core.phase.is_teardown() {
         core.end_without_kernel(user_data, -libc::ECANCELED);

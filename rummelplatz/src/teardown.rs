@@ -95,7 +95,7 @@ fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Lim
     let ending = core.ending();
     let Inner { core, slabs, .. } = inner;
     visit_all::<R>(slabs, |_, user_data, facts| {
-        if facts.flags.contains(Flags::PARKED) && !ending.contains(&user_data) {
+        if facts.flags.intersects(Flags::PARKED) && !ending.contains(&user_data) {
             core.end_without_kernel(user_data, -libc::ECANCELED);
         }
     });
@@ -223,8 +223,8 @@ fn reap<R: Ring>(audience: &mut impl Audience<R>) -> (bool, bool) {
 fn send_wave<R: Ring>(inner: &mut Inner<R>, late: bool) {
     let Inner { core, slabs, .. } = inner;
     visit_all::<R>(slabs, |_, user_data, facts| {
-        let unknown_to_kernel = facts.flags.contains(Flags::MESSAGE | Flags::PARKED);
-        let spared = !late && facts.flags.contains(Flags::LATE);
+        let unknown_to_kernel = facts.flags.intersects(Flags::MESSAGE | Flags::PARKED);
+        let spared = !late && facts.flags.intersects(Flags::LATE);
         if !unknown_to_kernel && !spared {
             core.cancel_once(user_data);
             if facts.waits_for_timer() {
@@ -357,7 +357,7 @@ fn discard_all<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
     let mut requests = Vec::with_capacity(inner.core.in_flight);
     visit_all::<R>(&inner.slabs, |_, user_data, facts| {
         // The end of its timer first, which it would wait for.
-        requests.extend(facts.flags.contains(Flags::TIMED).then(|| UserData::of_timer(user_data)));
+        requests.extend(facts.flags.intersects(Flags::TIMED).then(|| UserData::of_timer(user_data)));
         requests.push(user_data);
     });
     inner.core.phase = Phase::Draining;

@@ -199,7 +199,7 @@ impl Timers {
     #[inline]
     fn timing(self, opcode: u8, flags: Flags, time: Duration) -> Timing {
         let is_apart = match self {
-            Timers::AsFits => sqe::is_left_to_workers(opcode) || flags.contains(Flags::IN_WORKER),
+            Timers::AsFits => sqe::is_left_to_workers(opcode) || flags.intersects(Flags::IN_WORKER),
             Timers::Linked => false,
             Timers::Apart => true,
         };
@@ -669,14 +669,14 @@ impl<'d> Parts<'d> {
             facts.own(descriptor);
         }
         // Nobody could send the rest, or not before what comes next.
-        if flags.contains(Flags::DETACHED | Flags::IN_CHAIN)
+        if flags.intersects(Flags::DETACHED | Flags::IN_CHAIN)
             && let Prepared::Usual(entry) | Prepared::Indexed(entry, _) | Prepared::Beside(entry, _) =
                 &mut prepared
         {
             entry.send_whole();
         }
         // Nor would what comes next know that some were left out: with all of them, the kernel refuses it.
-        if flags.contains(Flags::IN_CHAIN)
+        if flags.intersects(Flags::IN_CHAIN)
             && let Prepared::Beside(entry, Aside::Pieces(pieces)) = &mut prepared
         {
             entry.length = entry::length(pieces.len());

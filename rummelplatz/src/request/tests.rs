@@ -196,7 +196,7 @@ fn what_is_said_of_how_is_said_of_those_whom_it_concerns() {
         let request = request.rw_flags(RwFlags::SYNC).rw_flags(RwFlags::APPEND).poll_first().in_worker();
         let mut prepared = request.parts.draft.prepare(RING);
         prepared.change(|it| how = (it.op_flags & 0x14, it.opcode >> 16 & 5, it.opcode >> 8 & 0x10));
-        assert!(request.parts.facts.flags.contains(Flags::IN_WORKER));
+        assert!(request.parts.facts.flags.intersects(Flags::IN_WORKER));
         how
     };
     let (reads_or_writes, transfers, accepts) = ((0x14, 0, 0x10), (0, 1, 0x10), (0, 4, 0x10));
@@ -238,7 +238,7 @@ fn what_is_done_in_a_worker_has_a_timer_for_itself() {
         let terms = Terms { ring: RING, flags: Flags::EMPTY, born: Stamp::ZERO, timers };
         let (facts, _, timing) = request.deadline(Duration::ZERO).parts.place(terms);
         let is_apart = matches!(timing, Some(Timing::Apart(_)));
-        assert_eq!(facts.flags.contains(Flags::TIMED_APART), is_apart);
+        assert_eq!(facts.flags.intersects(Flags::TIMED_APART), is_apart);
         is_apart
     };
     let file = null();
