@@ -77,7 +77,7 @@ pub(crate) unsafe fn give_up<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent)
     facts.flags.insert(Flags::CANCELLED);
     slot.abandon();
     if !flags.intersects(Flags::CANCELLED) {
-        core.cancel(user_data);
+        core.cancel_stream(user_data);
     }
 }
 

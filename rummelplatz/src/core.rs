@@ -41,8 +41,8 @@ pub(crate) struct Core {
     pub(crate) links: Vec<Placed>,
     /// Streams that wait for a buffer to come back.
     parked: Vec<Parked>,
-    /// Streams that went on after they were to end.
-    insistent: Vec<u64>,
+    /// Streams that are to end, and may have gone on after that.
+    insistent: Vec<ToEnd>,
     /// Requests that no cancel has found yet.
     asked_again: AskedAgain,
     /// What was sent to operations that have no room for it.
@@ -85,6 +85,14 @@ pub(crate) struct Core {
     /// A poll on the waker is with the kernel.
     wake_armed: bool,
     pub(crate) options: Options,
+}
+
+/// A stream that is to end.
+#[derive(Clone, Copy)]
+struct ToEnd {
+    user_data: u64,
+    /// Its end was asked for after the last enter: so what it has told by the next one says nothing.
+    is_new: bool,
 }
 
 /// A stream that waits for a buffer.
@@ -685,6 +693,15 @@ impl Core {
         self.push_cancel(user_data, UserData::of_cancel(user_data));
     }
 
+    /// As [`cancel`](Self::cancel), of a stream: if that goes on, its end is [asked for again](Self::insist_on), but not for
+    /// what it has told before the kernel knew.
+    pub(crate) fn cancel_stream(&mut self, user_data: u64) {
+        if !self.phase.is_teardown() {
+            self.insistent.push(ToEnd { user_data, is_new: true });
+        }
+        self.cancel(user_data);
+    }
+
     /// Asks the kernel for the end of a request, or of a timer, whatever the answer: because it ends anyway, or because
     /// somebody else asks again.
     pub(crate) fn cancel_once(&mut self, user_data: u64) {
@@ -727,8 +744,8 @@ impl Core {
     /// loop, only a cancel that comes right after an enter can hit.
     #[cold]
     pub(crate) fn insist_on(&mut self, user_data: u64) {
-        if !self.insistent.contains(&user_data) {
-            self.insistent.push(user_data);
+        if !self.insistent.iter().any(|it| it.user_data == user_data) {
+            self.insistent.push(ToEnd { user_data, is_new: false });
         }
     }
 
@@ -742,11 +759,16 @@ impl Core {
 
     #[cold]
     fn cancel_again(&mut self) {
-        for user_data in std::mem::take(&mut self.insistent) {
-            self.cancel(user_data);
+        let cancels = self.cancels;
+        for ToEnd { user_data, is_new } in std::mem::take(&mut self.insistent) {
+            if !is_new {
+                self.cancel(user_data);
+            }
         }
-        // An error is met again, and dealt with, by the loop.
-        self.enter(Patience::Submit).ok();
+        if self.cancels > cancels {
+            // An error is met again, and dealt with, by the loop.
+            self.enter(Patience::Submit).ok();
+        }
     }
 
     /// Sees to it that the ring notices when it is woken.

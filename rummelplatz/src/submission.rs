@@ -725,12 +725,12 @@ fn cancel<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
     if flags.intersects(Flags::MESSAGE | Flags::IN_CHAIN) {
         return false;
     }
-    let already = flags.intersects(Flags::CANCELLED);
+    let (already, is_stream) = (flags.intersects(Flags::CANCELLED), flags.intersects(Flags::STREAM));
     if !mutant::is("a cancel leaves no mark") {
         flags.insert(Flags::CANCELLED);
     }
     if !flags.intersects(Flags::PARKED) {
-        core.cancel(user_data);
+        if is_stream { core.cancel_stream(user_data) } else { core.cancel(user_data) }
     } else if state == State::Live && !already && !core.phase.is_teardown() {
         core.end_without_kernel(user_data, -libc::ECANCELED);
     }

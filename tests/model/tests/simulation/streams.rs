@@ -88,6 +88,42 @@ fn connections_come_as_a_stream() {
 }
 
 #[test]
+fn a_stream_that_its_handler_ends_is_cancelled_once_whatever_it_has_told_by_then() {
+    type Ends = fn(&mut BenchSubmitter<'_, TcpListener>) -> bool;
+    let ways: [Ends; 3] =
+        [|submitter| submitter.end_stream(), |submitter| submitter.cancel_all() == 1, |_| false];
+    for ends in ways {
+        let simulation = calm();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let clients: Vec<_> = (0..4).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let log = Log::new();
+        let seen = log.clone();
+        let mut is_ended = false;
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.stream(listener, |listener| request::accept_multi(listener))?;
+                Ok(())
+            })
+            .on_completion(move |completion, listener, mut submitter| {
+                seen.push(completion.more());
+                let returns_data = std::mem::replace(&mut is_ended, true) || ends(&mut submitter);
+                (GO_ON, (completion.more() && returns_data).then_some(listener))
+            });
+        let mut ring = on(&simulation, script);
+        simulation.take_log();
+        ring.run().unwrap();
+        let is_cancel = |event: &Event| matches!(event, Event::TakenIn(it) if it.name() == "ASYNC_CANCEL");
+        let cancels = simulation.take_log().iter().filter(|event| is_cancel(event)).count();
+        let told = log.take();
+        assert_eq!(cancels, 1, "{told:?}");
+        // More than one came at once, where somebody is told of it.
+        assert!(told == [true] || told.ends_with(&[true, true, false]), "{told:?}");
+        drop(clients);
+    }
+}
+
+#[test]
 fn bytes_come_as_a_stream_in_buffers_of_a_pool() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     theirs.write_all(b"hello, world").unwrap();
