@@ -230,6 +230,44 @@ fn what_would_write_only_a_part_of_its_pieces_ends_the_whole_chain() {
 }
 
 #[test]
+fn what_would_send_only_a_part_of_its_pieces_is_not_sent_where_nobody_would_know() {
+    type Pieces = (u32, Arc<UnixStream>, Vec<u8>);
+    fn send((_, socket, bytes): &mut Pieces) -> Request<'_> {
+        request::send_vectored(&**socket, bytes.chunks(2).map(|two| &two[..1]))
+    }
+    watched(|| {
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new().on_completion(move |completion, (number, ..): Pieces, _| {
+            log.push((number, outcome(&completion)));
+            (ControlFlow::Continue, None)
+        });
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let ours = Arc::new(ours);
+        let mut ring = Bench::with(8, script);
+        let part = |number: u32, count: usize| (number, Arc::clone(&ours), vec![7; 2 * count]);
+        let mut submitter = ring.submitter(Bench::FIRST);
+        let mut chain = submitter.chain();
+        chain.link(part(1, 0), |_| request::nop()).unwrap();
+        chain.link(part(2, 1025), send).unwrap();
+        chain.submit(part(3, 1), send).unwrap();
+        submitter.detach(part(4, 1025), send).unwrap();
+        // As many as the kernel takes; and more, of which the result tells.
+        submitter.detach(part(5, 1024), send).unwrap();
+        submitter.submit(part(6, 1025), send).unwrap();
+        ring.run().unwrap();
+        let mut seen = seen.take();
+        seen.sort();
+        let told = [(1, CANCELLED), (2, Err(libc::EMSGSIZE)), (3, CANCELLED), (6, Ok(1024))];
+        assert_eq!((&seen[..], ring.stats().detached_failed), (&told[..], 1));
+        drop((ring, ours));
+        let mut received = Vec::new();
+        theirs.read_to_end(&mut received).unwrap();
+        assert_eq!(received.len(), 2048);
+    });
+}
+
+#[test]
 fn the_notification_of_a_zero_copy_send_that_has_not_begun_is_nobodys() {
     watched(|| {
         fn in_time(job: &mut Job) -> Request<'_> {

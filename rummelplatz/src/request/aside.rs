@@ -128,6 +128,16 @@ impl Pieces {
         self.as_slice().len()
     }
 
+    /// Leaves so many of them, which are more than a few.
+    pub(crate) fn truncate(&mut self, most: usize) {
+        debug_assert!(most >= Self::FEW);
+        if let Pieces::Many(many) = self
+            && many.len() > most
+        {
+            *many = many[..most].into();
+        }
+    }
+
     fn as_slice(&self) -> &[Piece] {
         match self {
             Pieces::Few(few, count) => &few[..*count],

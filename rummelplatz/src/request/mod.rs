@@ -676,10 +676,16 @@ impl<'d> Parts<'d> {
             entry.send_whole();
         }
         // Nor would what comes next know that some were left out: with all of them, the kernel refuses it.
-        if flags.intersects(Flags::IN_CHAIN)
-            && let Prepared::Beside(entry, Aside::Pieces(pieces)) = &mut prepared
-        {
-            entry.length = entry::length(pieces.len());
+        match &mut prepared {
+            Prepared::Beside(entry, Aside::Pieces(pieces)) if flags.intersects(Flags::IN_CHAIN) => {
+                entry.length = entry::length(pieces.len());
+            }
+            Prepared::Beside(_, Aside::Message(_, pieces))
+                if !flags.intersects(Flags::DETACHED | Flags::IN_CHAIN) =>
+            {
+                pieces.truncate(libc::UIO_MAXIOV as usize);
+            }
+            _ => {}
         }
         let timing = deadline.map(|time| timers.timing(facts.opcode, facts.flags, time));
         match timing {

@@ -208,12 +208,12 @@ pub fn send<'d>(socket: &'d impl Target, buffer: &'d [u8]) -> Request<'d> {
 /// Sends what the socket takes of these pieces, in order (`IORING_OP_SENDMSG`, since 5.3), as `sendmsg(2)`. The result is
 /// a number of bytes.
 ///
-/// Such as [`Buffers`](crate::Buffers) that were received. Pieces after the 1024th are left out (`UIO_MAXIOV`): check how
-/// much was done. More than four pieces that are no neighbours in memory take an allocation. Otherwise as [`send`]. For
-/// other files than sockets, there is [`writev`](super::writev).
+/// Such as [`Buffers`](crate::Buffers) that were received. Pieces that are neighbours in memory are one; more than four
+/// others take an allocation, and those after the 1024th are left out (`UIO_MAXIOV`): check how much was done. Where that
+/// would be told nobody, [detached](crate::Submitter::detach) or in a [chain](crate::Submitter::chain), so many are refused
+/// (`EMSGSIZE`). Otherwise as [`send`]. For other files than sockets, there is [`write_vectored`](super::write_vectored).
 pub fn send_vectored<'d>(socket: &'d impl Target, pieces: impl IntoIterator<Item = &'d [u8]>) -> Request<'d> {
-    let pieces = pieces.into_iter().take(libc::UIO_MAXIOV as usize);
-    let pieces = pieces.map(|piece| Piece::new(piece.as_ptr(), piece.len()));
+    let pieces = pieces.into_iter().map(|piece| Piece::new(piece.as_ptr(), piece.len()));
     let op_flags = libc::MSG_NOSIGNAL as u32;
     let entry = Usual { length: 1, op_flags, ..bare(opcode::SendMsg::CODE.into(), -1) };
     Parts::beside_on(socket, entry, Aside::Message(Header::default(), pieces.collect())).request()

@@ -388,6 +388,11 @@ impl Asked {
         let is_vector = matches!(self.opcode, opcode::Readv::CODE | opcode::Writev::CODE);
         let has_too_many = is_vector && self.length > libc::UIO_MAXIOV as u32;
         let is_unclear = limits_nothing || has_too_many || self.flags & 1 << 7 != 0;
+        if let Kept::Message(message) = &self.kept
+            && message.pieces.len() > libc::UIO_MAXIOV as usize
+        {
+            return Some(libc::EMSGSIZE);
+        }
         (unknown || belongs_to_nothing || is_unclear).then_some(libc::EINVAL)
     }
 

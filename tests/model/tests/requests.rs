@@ -267,13 +267,14 @@ fn pieces_are_sent_in_their_order_whole_if_nobody_waits() {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             let bytes: Vec<u8> = (0..3 * count).map(|number| (number % 251) as u8).collect();
             let (result, (ours, bytes)) =
-                once((ours, bytes), |(socket, bytes)| request::send_vectored(socket, bytes.chunks(3)));
+                once((ours, bytes), |(socket, bytes)| request::send_vectored(socket, bytes.rchunks(3)));
             let sent = 3 * count.min(1024);
             assert_eq!(result, Ok(sent as u32), "of {count} pieces");
             drop(ours);
             let mut received = Vec::new();
             theirs.read_to_end(&mut received).unwrap();
-            assert!(received == bytes[..sent], "of {count} pieces");
+            let backwards: Vec<u8> = bytes.rchunks(3).flatten().copied().collect();
+            assert!(received == backwards[..sent], "of {count} pieces");
         }
         let bytes: Vec<u8> = (0..1 << 20).map(|number: u32| (number % 251) as u8).collect();
         for seed in 0..20 {
