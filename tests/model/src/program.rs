@@ -73,7 +73,7 @@ pub enum Kind {
     Close,
     AcceptMulti,
     ReceiveMulti,
-    /// That ends by itself, after [`LIMIT`] bytes.
+    /// That ends by itself, after so many bytes.
     ReceiveLimited,
     /// Several buffers in one completion.
     ReceiveBundles,
