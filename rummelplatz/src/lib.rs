@@ -311,7 +311,8 @@ pub use io_uring;
 ///
 /// A ring may be built in one thread and run in another, if its data and operations are `Send`. From
 /// then on it belongs to that thread: elsewhere, it says [`RingError::WrongThread`] and changes
-/// nothing. In a forked child it says [`RingError::Forked`].
+/// nothing. In a forked child it says [`RingError::Forked`]; a submitter that was there before the fork can't, and what it
+/// accepts goes nowhere.
 pub use rummelplatz_macros::ring;
 
 /// Derives [`RingOperation`](trait@RingOperation): the associated types with their usual values, and
