@@ -1,13 +1,14 @@
 //! Tests of requests that are the same on every kernel, which says what rings there are.
 
 use std::ffi::CString;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rummelplatz::request::{ChildStatus, SetAttribute, SyncRange};
+use rummelplatz::request::{CWD, ChildStatus, Resolve, SetAttribute, SyncRange};
 use rummelplatz::{RawRing, request};
 
 use crate::{Directory, complete_on, once_on, outcome, pipe};
@@ -116,4 +117,55 @@ pub fn pipes_are_copied_and_ranges_written_back(raw: impl Fn() -> RawRing) {
     assert_eq!(written, Ok(0));
     let (wrong, _) = once_on(raw(), pipe(), |pipe| request::sync_file_range(&pipe.1, 0, 0, SyncRange::WRITE));
     assert_eq!(wrong, Err(libc::ESPIPE));
+}
+
+pub fn a_path_leads_only_where_it_may(raw: impl Fn() -> RawRing) {
+    let there = Directory::new("resolve");
+    there.file("file", b"inside");
+    let root = there.path("root");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("file"), b"below").unwrap();
+    std::os::unix::fs::symlink("../file", root.join("out")).unwrap();
+    std::os::unix::fs::symlink("file", root.join("in")).unwrap();
+    let read = |path: &str, resolve: Option<Resolve>| {
+        let data = (File::open(&root).unwrap(), CString::new(path).unwrap());
+        let (completion, _) = complete_on(raw(), data, move |(root, path)| {
+            let options = request::OpenOptions::new();
+            request::openat(root, path, &resolve.map_or(options.clone(), |how| options.resolve(how)))
+        });
+        let mut text = String::new();
+        let file = completion.into_fd().map_err(|error| error.raw_os_error().unwrap())?;
+        File::from(file).read_to_string(&mut text).unwrap();
+        Ok::<_, i32>(text)
+    };
+    let (inside, below) = (Ok("inside".to_owned()), Ok("below".to_owned()));
+    assert_eq!(read("out", None), inside);
+    for (path, resolve, expected) in [
+        ("file", Resolve::BENEATH, below.clone()),
+        ("in", Resolve::BENEATH, below.clone()),
+        ("out", Resolve::BENEATH, Err(libc::EXDEV)),
+        ("../file", Resolve::BENEATH, Err(libc::EXDEV)),
+        ("../file", Resolve::IN_ROOT, below.clone()),
+        ("/file", Resolve::IN_ROOT, below.clone()),
+        ("in", Resolve::NO_SYMLINKS, Err(libc::ELOOP)),
+        ("out", Resolve::NO_SYMLINKS | Resolve::BENEATH, Err(libc::ELOOP)),
+        ("/proc/self/exe", Resolve::NO_MAGICLINKS, Err(libc::ELOOP)),
+        ("/proc/self/status", Resolve::NO_XDEV, Err(libc::EXDEV)),
+    ] {
+        assert_eq!(read(path, Some(resolve)), expected, "{path} with {resolve:?}");
+    }
+    let cached = read("file", Some(Resolve::CACHED));
+    assert!(cached == below || cached == Err(libc::EAGAIN), "{cached:?}");
+    let (completion, _) = complete_on(raw(), there.c_path("file"), |path| {
+        request::openat(&CWD, path, &request::OpenOptions::new().resolve(Resolve::NO_MAGICLINKS))
+    });
+    assert_eq!(outcome(&completion), Ok(0));
+    // A file that is made.
+    let data = (File::open(&root).unwrap(), CString::new("new").unwrap());
+    let (completion, _) = complete_on(raw(), data, |(root, path)| {
+        let options = request::OpenOptions::new().write(true).create_new(true).mode(0o600);
+        request::openat(root, path, &options.resolve(Resolve::BENEATH))
+    });
+    assert!(completion.into_fd().is_ok());
+    assert_eq!(fs::metadata(root.join("new")).unwrap().permissions().mode() & 0o777, 0o600);
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, Resolve, RwFlags, Statx};
+use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, RwFlags, Statx};
 use rummelplatz::{BufferPool, ControlFlow, Stream, request};
 use rummelplatz_tests::{
     Bench, Directory, Log, Script, addressable, anywhere, complete, once, outcome, pipe, tcp_pair, watched,
@@ -64,56 +64,7 @@ fn names_come_and_go() {
 
 #[test]
 fn a_path_leads_only_where_it_may() {
-    watched(|| {
-        let there = Directory::new("resolve");
-        there.file("file", b"inside");
-        let root = there.path("root");
-        fs::create_dir(&root).unwrap();
-        fs::write(root.join("file"), b"below").unwrap();
-        std::os::unix::fs::symlink("../file", root.join("out")).unwrap();
-        std::os::unix::fs::symlink("file", root.join("in")).unwrap();
-        let read = |path: &str, resolve: Option<Resolve>| {
-            let data = (File::open(&root).unwrap(), CString::new(path).unwrap());
-            let (completion, _) = complete(data, move |(root, path)| {
-                let options = request::OpenOptions::new();
-                request::openat(root, path, &resolve.map_or(options.clone(), |how| options.resolve(how)))
-            });
-            let mut text = String::new();
-            let file = completion.into_fd().map_err(|error| error.raw_os_error().unwrap())?;
-            File::from(file).read_to_string(&mut text).unwrap();
-            Ok::<_, i32>(text)
-        };
-        let (inside, below) = (Ok("inside".to_owned()), Ok("below".to_owned()));
-        assert_eq!(read("out", None), inside);
-        for (path, resolve, expected) in [
-            ("file", Resolve::BENEATH, below.clone()),
-            ("in", Resolve::BENEATH, below.clone()),
-            ("out", Resolve::BENEATH, Err(libc::EXDEV)),
-            ("../file", Resolve::BENEATH, Err(libc::EXDEV)),
-            ("../file", Resolve::IN_ROOT, below.clone()),
-            ("/file", Resolve::IN_ROOT, below.clone()),
-            ("in", Resolve::NO_SYMLINKS, Err(libc::ELOOP)),
-            ("out", Resolve::NO_SYMLINKS | Resolve::BENEATH, Err(libc::ELOOP)),
-            ("/proc/self/exe", Resolve::NO_MAGICLINKS, Err(libc::ELOOP)),
-            ("/proc/self/status", Resolve::NO_XDEV, Err(libc::EXDEV)),
-        ] {
-            assert_eq!(read(path, Some(resolve)), expected, "{path} with {resolve:?}");
-        }
-        let cached = read("file", Some(Resolve::CACHED));
-        assert!(cached == below || cached == Err(libc::EAGAIN), "{cached:?}");
-        let (completion, _) = complete(there.c_path("file"), |path| {
-            request::openat(&CWD, path, &request::OpenOptions::new().resolve(Resolve::NO_MAGICLINKS))
-        });
-        assert_eq!(outcome(&completion), Ok(0));
-        // A file that is made.
-        let data = (File::open(&root).unwrap(), CString::new("new").unwrap());
-        let (completion, _) = complete(data, |(root, path)| {
-            let options = request::OpenOptions::new().write(true).create_new(true).mode(0o600);
-            request::openat(root, path, &options.resolve(Resolve::BENEATH))
-        });
-        assert!(completion.into_fd().is_ok());
-        assert_eq!(fs::metadata(root.join("new")).unwrap().permissions().mode() & 0o777, 0o600);
-    });
+    watched(|| anywhere::a_path_leads_only_where_it_may(|| addressable(8).0));
 }
 
 #[test]
