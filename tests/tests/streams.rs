@@ -14,8 +14,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use rummelplatz::request::Events;
 use rummelplatz::{BufferPool, ControlFlow, Key, Stream, request};
 use rummelplatz_tests::{
-    Acceptor, Bench, Ledger, Log, Receiver, Script, Tracked, connect, cramped, in_child, is_cut, listener,
-    open_descriptors, outcome, pipe, receive_all, tcp_pair, watched,
+    Acceptor, Bench, BenchSubmitter, Ledger, Log, Receiver, Script, Tracked, connect, cramped, in_child,
+    is_cut, listener, open_descriptors, outcome, pipe, receive_all, tcp_pair, watched,
 };
 
 /// Fails unless the other end is closed and has sent nothing.
@@ -709,41 +709,47 @@ fn the_key_of_a_stream_stays_good_however_often_it_is_armed() {
 
 #[test]
 fn a_stream_that_its_handler_cancels_at_the_moment_it_is_cut_is_not_armed_again() {
-    in_child(|| {
-        for returns_data in [true, false] {
-            let ledger = Ledger::new();
-            let listener = listener();
-            let clients = connect(&listener, 50);
-            let acceptor = ledger.issue(Acceptor::new(&listener));
-            let seen = Log::new();
-            let (log, mut key) = (seen.clone(), None);
-            let (tell, told) = mpsc::channel();
-            let first = Script::new()
-                .on_setup_once(move |mut submitter| {
-                    tell.send(submitter.stream(acceptor, |acceptor| acceptor.accept())?)?;
-                    Ok(())
-                })
-                .on_completion(move |completion, acceptor: Tracked<Acceptor>, mut submitter| {
-                    let key = *key.get_or_insert_with(|| told.recv().unwrap());
-                    if !completion.more() {
-                        log.push((outcome(&completion), acceptor.arms));
-                        return (ControlFlow::Continue, None);
-                    }
-                    if is_cut(&completion) {
-                        assert!(submitter.cancel(key));
-                        return (ControlFlow::Continue, returns_data.then_some(acceptor));
-                    }
-                    (ControlFlow::Continue, Some(acceptor))
-                });
-            let mut ring = cramped(first, Script::new());
-            ring.run().unwrap();
-            let expected = if returns_data { vec![(Err(libc::ECANCELED), 1)] } else { vec![] };
-            assert_eq!(seen.take(), expected);
-            assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
-            ledger.assert_all_dropped_once();
-            drop(clients);
-        }
-    });
+    in_child(|| a_cut_stream_stays_ended(|submitter, key| submitter.cancel(key)));
+}
+
+/// How a handler ends its stream.
+type Ending<D> = fn(&mut BenchSubmitter<'_, D>, Key<Script<D>>) -> bool;
+
+/// A handler ends its stream while it is told that the kernel has cut it.
+fn a_cut_stream_stays_ended(end: Ending<Tracked<Acceptor>>) {
+    for returns_data in [true, false] {
+        let ledger = Ledger::new();
+        let listener = listener();
+        let clients = connect(&listener, 50);
+        let acceptor = ledger.issue(Acceptor::new(&listener));
+        let seen = Log::new();
+        let (log, mut key) = (seen.clone(), None);
+        let (tell, told) = mpsc::channel();
+        let first = Script::new()
+            .on_setup_once(move |mut submitter| {
+                tell.send(submitter.stream(acceptor, |acceptor| acceptor.accept())?)?;
+                Ok(())
+            })
+            .on_completion(move |completion, acceptor: Tracked<Acceptor>, mut submitter| {
+                let key = *key.get_or_insert_with(|| told.recv().unwrap());
+                if !completion.more() {
+                    log.push((outcome(&completion), acceptor.arms));
+                    return (ControlFlow::Continue, None);
+                }
+                if is_cut(&completion) {
+                    assert!(end(&mut submitter, key));
+                    return (ControlFlow::Continue, returns_data.then_some(acceptor));
+                }
+                (ControlFlow::Continue, Some(acceptor))
+            });
+        let mut ring = cramped(first, Script::new());
+        ring.run().unwrap();
+        let expected = if returns_data { vec![(Err(libc::ECANCELED), 1)] } else { vec![] };
+        assert_eq!(seen.take(), expected);
+        assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
+        ledger.assert_all_dropped_once();
+        drop(clients);
+    }
 }
 
 #[test]
@@ -830,38 +836,7 @@ fn a_stream_is_ended_by_its_own_handler_and_its_final_completion_has_what_that_h
 
 #[test]
 fn a_stream_that_its_handler_ends_at_the_moment_it_is_cut_is_not_armed_again() {
-    in_child(|| {
-        for returns_data in [true, false] {
-            let (ledger, listener) = (Ledger::new(), listener());
-            let clients = connect(&listener, 50);
-            let acceptor = ledger.issue(Acceptor::new(&listener));
-            let seen = Log::new();
-            let log = seen.clone();
-            let first = Script::new()
-                .on_setup_once(|mut submitter| {
-                    submitter.stream(acceptor, |acceptor| acceptor.accept())?;
-                    Ok(())
-                })
-                .on_completion(move |completion, acceptor: Tracked<Acceptor>, mut submitter| {
-                    if !completion.more() {
-                        log.push((outcome(&completion), acceptor.arms));
-                        return (ControlFlow::Continue, None);
-                    }
-                    if is_cut(&completion) {
-                        assert!(submitter.end_stream());
-                        return (ControlFlow::Continue, returns_data.then_some(acceptor));
-                    }
-                    (ControlFlow::Continue, Some(acceptor))
-                });
-            let mut ring = cramped(first, Script::new());
-            ring.run().unwrap();
-            let expected = if returns_data { vec![(Err(libc::ECANCELED), 1)] } else { vec![] };
-            assert_eq!(seen.take(), expected);
-            assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
-            ledger.assert_all_dropped_once();
-            drop(clients);
-        }
-    });
+    in_child(|| a_cut_stream_stays_ended(|submitter, _| submitter.end_stream()));
 }
 
 #[test]
