@@ -304,6 +304,18 @@ fn occupy(ring: &mut Bench<Blocked>, ledger: &Ledger, number: u32) -> PipeWriter
     writer
 }
 
+/// Sends messages 1 to 3 to an operation that is busy, until all of them wait.
+fn three_that_wait(ring: &mut Bench<Blocked>, ledger: &Ledger) -> RingHandle<Bench<Blocked>> {
+    let handle = ring.handle();
+    for number in 1..4 {
+        handle.send(Bench::FIRST, Blocked::message(ledger, number)).unwrap();
+    }
+    while ring.stats().undelivered < 3 {
+        ring.turn().unwrap();
+    }
+    handle
+}
+
 #[test]
 fn what_does_not_fit_the_limit_waits_for_room() {
     watched(|| {
@@ -354,13 +366,7 @@ fn what_waits_for_room_when_the_ring_ends_is_told_of_in_its_teardown() {
         let (ledger, told, torn_down) = (Ledger::new(), Log::new(), Log::new());
         let mut ring = limited(1, &told, &torn_down);
         let writer = occupy(&mut ring, &ledger, 0);
-        let handle = ring.handle();
-        for number in 1..4 {
-            handle.send(Bench::FIRST, Blocked::message(&ledger, number)).unwrap();
-        }
-        while ring.stats().undelivered < 3 {
-            ring.turn().unwrap();
-        }
+        let handle = three_that_wait(&mut ring, &ledger);
         handle.stop();
         ring.run().unwrap();
         assert!(told.is_empty());
@@ -377,13 +383,7 @@ fn what_waits_for_room_is_dropped_with_its_ring() {
         let ledger = Ledger::new();
         let mut ring = limited(1, &Log::new(), &Log::new());
         let writer = occupy(&mut ring, &ledger, 0);
-        let handle = ring.handle();
-        for number in 1..4 {
-            handle.send(Bench::FIRST, Blocked::message(&ledger, number)).unwrap();
-        }
-        while ring.stats().undelivered < 3 {
-            ring.turn().unwrap();
-        }
+        let _handle = three_that_wait(&mut ring, &ledger);
         drop(ring);
         ledger.assert_all_dropped_once();
         drop(writer);
