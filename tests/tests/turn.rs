@@ -520,16 +520,20 @@ fn an_idle_ring_can_be_fed_through_a_submitter() {
     });
 }
 
+/// Logs the data of what completes.
+fn logging(log: &Log<i32>) -> Script<i32> {
+    let log = log.clone();
+    Script::new().on_completion(move |_, data, _| {
+        log.push(data);
+        (ControlFlow::Continue, None)
+    })
+}
+
 #[test]
 fn an_idle_ring_is_woken_by_a_handle_and_does_not_keep_its_loop_busy() {
     watched(|| {
         let log = Log::new();
-        let messages = log.clone();
-        let script = Script::new().on_completion(move |_, data, _| {
-            messages.push(data);
-            (ControlFlow::Continue, None)
-        });
-        let mut ring = Bench::with(8, script);
+        let mut ring = Bench::with(8, logging(&log));
         let outside = Loop::new(&ring);
         let handle = ring.handle();
         ring.turn().unwrap();
@@ -552,12 +556,7 @@ fn an_idle_ring_is_woken_by_a_handle_and_does_not_keep_its_loop_busy() {
 fn a_handle_that_is_taken_between_two_turns_wakes_the_ring() {
     watched(|| {
         let log = Log::new();
-        let messages = log.clone();
-        let script = Script::new().on_completion(move |_, data, _| {
-            messages.push(data);
-            (ControlFlow::Continue, None)
-        });
-        let mut ring = Bench::with(8, script);
+        let mut ring = Bench::with(8, logging(&log));
         let outside = Loop::new(&ring);
         ring.turn().unwrap();
         let handle = ring.handle();
