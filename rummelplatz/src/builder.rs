@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use crate::config::{Options, RawRing};
+use crate::config::{Options, Poller, RawRing};
 use crate::error::BuildError;
 use crate::parts::RingParts;
 use crate::runtime::Runtime;
@@ -97,6 +97,22 @@ impl<R: RingParts> Builder<R> {
     /// eventfds. Linux 6.18 tells such a ring's loop only of the first write to an eventfd.
     pub fn defer_taskrun(mut self, defer: bool) -> Self {
         self.options.defer_taskrun = defer;
+        self
+    }
+
+    /// Has a thread of the kernel look for what is submitted (`IORING_SETUP_SQPOLL`; since 5.13 without privileges), so that
+    /// a ring which is always busy submits without a system call; on this `cpu` (`IORING_SETUP_SQ_AFF`), if one is named.
+    /// When nothing was submitted for as long as `idle`, in milliseconds and at least one, it goes to sleep until the ring
+    /// wakes it. Off by default: the thread takes a CPU for itself, and without one to spare, the two take turns
+    /// (`docs/performance.md` has figures). The ring still waits for completions by a system call, and is without
+    /// `DEFER_TASKRUN` then.
+    ///
+    /// # Errors
+    ///
+    /// Of [`build`](Self::build): [`NoSuchCpu`](crate::BuildErrorKind::NoSuchCpu), or `EPERM` before 5.13 without
+    /// `CAP_SYS_NICE`.
+    pub fn sqpoll(mut self, idle: Duration, cpu: Option<u32>) -> Self {
+        self.options.poller = Some(Poller { idle, cpu });
         self
     }
 

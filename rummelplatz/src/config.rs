@@ -32,8 +32,16 @@ pub struct Options {
     pub(crate) backlog_limit: Option<usize>,
     pub(crate) request_limit: Option<u32>,
     pub(crate) defer_taskrun: bool,
+    pub(crate) poller: Option<Poller>,
     pub(crate) limits: Limits,
     pub(crate) worker_limits: Option<[u32; 2]>,
+}
+
+/// A thread of the kernel that looks for entries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Poller {
+    pub(crate) idle: Duration,
+    pub(crate) cpu: Option<u32>,
 }
 
 impl Default for Options {
@@ -51,6 +59,7 @@ impl Options {
             backlog_limit: None,
             request_limit: None,
             defer_taskrun: true,
+            poller: None,
             limits: Limits { grace: Duration::from_secs(1), deadline: None },
             worker_limits: None,
         }
@@ -111,16 +120,26 @@ impl RawRing {
     }
 
     pub(crate) fn with_options(options: &Options) -> Result<RawRing, BuildError> {
-        let Options { entries, completions, defer_taskrun, .. } = *options;
+        let Options { entries, completions, defer_taskrun, poller, .. } = *options;
         if entries == 0 || entries > MAX_ENTRIES {
             return Err(BuildError::too_large(entries));
         }
         let completions = completions.unwrap_or(entries * COMPLETIONS_PER_ENTRY);
         let completions = completions.clamp(entries, MAX_COMPLETIONS);
-        let wanted = |feature: &Feature| defer_taskrun || *feature != Feature::DeferTaskrun;
-        let ring = negotiate(|features| build(entries, completions, features.iter().copied().filter(wanted)));
+        let wanted = |feature: &Feature| match feature {
+            Feature::DeferTaskrun => defer_taskrun && poller.is_none(),
+            // Where another thread does the work, the kernel refuses what is about interrupting this one.
+            Feature::CoopTaskrun => poller.is_none(),
+            _ => true,
+        };
+        let ring = negotiate(|features| {
+            build(entries, completions, poller, features.iter().copied().filter(wanted))
+        });
         let raw = ring.and_then(|ring| RawRing::assemble(Host::Real(Real::new(ring)?), true));
-        raw.map_err(|error| BuildError::new(entries, error))
+        raw.map_err(|error| {
+            let error = BuildError::new(entries, error);
+            if poller.is_some_and(|poller| poller.cpu.is_some()) { error.naming_a_cpu() } else { error }
+        })
     }
 
     /// Takes over a ring that was built otherwise, for setup flags that are not offered here.
@@ -198,9 +217,22 @@ fn negotiate<T>(mut build: impl FnMut(&[Feature]) -> io::Result<T>) -> io::Resul
     }
 }
 
-fn build(entries: u32, completions: u32, features: impl Iterator<Item = Feature>) -> io::Result<IoUring> {
+fn build(
+    entries: u32,
+    completions: u32,
+    poller: Option<Poller>,
+    features: impl Iterator<Item = Feature>,
+) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder.setup_r_disabled().setup_cqsize(completions).dontfork();
+    if let Some(Poller { idle, cpu }) = poller {
+        // None at all would be the kernel's own choice, a second.
+        let milliseconds = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX).max(1);
+        builder.setup_sqpoll(milliseconds);
+        if let Some(cpu) = cpu {
+            builder.setup_sqpoll_cpu(cpu);
+        }
+    }
     for feature in features {
         match feature {
             Feature::NoSqarray => builder.setup_no_sqarray(),

@@ -29,6 +29,8 @@ pub enum BuildErrorKind {
     Forbidden,
     /// The kernel has no io_uring at all, or hides it (`ENOSYS`).
     Missing,
+    /// The CPU that [`sqpoll`](crate::Builder::sqpoll) names is none that is online and may be used (`EINVAL`).
+    NoSuchCpu,
     /// A limit was reached: descriptors (`EMFILE`, `ENFILE`) or memory (`ENOMEM`).
     Limit,
     /// Anything else.
@@ -52,6 +54,14 @@ impl BuildError {
         BuildError { kind: BuildErrorKind::TooLarge, entries, source }
     }
 
+    /// The same, where a CPU was named: all else that could be too new was done without.
+    pub(crate) fn naming_a_cpu(mut self) -> BuildError {
+        if self.kind == BuildErrorKind::Unsupported {
+            self.kind = BuildErrorKind::NoSuchCpu;
+        }
+        self
+    }
+
     /// What kind of failure it was.
     pub fn kind(&self) -> BuildErrorKind {
         self.kind
@@ -71,6 +81,7 @@ impl fmt::Display for BuildError {
                  filter ({source})"
             ),
             BuildErrorKind::Missing => write!(f, "this kernel has no io_uring ({source})"),
+            BuildErrorKind::NoSuchCpu => write!(f, "there is no such CPU for its thread ({source})"),
             BuildErrorKind::Limit => {
                 write!(f, "a resource limit was reached, see `ulimit -n` and `ulimit -l` ({source})")
             }

@@ -56,6 +56,41 @@ fn a_ring_that_is_too_large_is_an_error_and_the_largest_is_none() {
     });
 }
 
+/// What the kernel says of the rings of this process: their thread, and on which CPU it is to be.
+fn pollers() -> Vec<(i32, i32)> {
+    let number =
+        |info: &str, name| info.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok();
+    let descriptors = std::fs::read_dir("/proc/self/fdinfo").unwrap();
+    let infos = descriptors.filter_map(|it| std::fs::read_to_string(it.ok()?.path()).ok());
+    infos.filter_map(|info| Some((number(&info, "SqThread:")?, number(&info, "SqThreadCpu:")?))).collect()
+}
+
+#[test]
+fn a_ring_has_a_thread_of_the_kernel_where_it_is_told_to() {
+    in_child(|| {
+        let ring = |cpu| {
+            let script = Script::new().on_setup_once(|mut submitter| {
+                submitter.submit((), |()| request::nop())?;
+                Ok(())
+            });
+            let builder = Bench::<()>::builder(script, Script::new());
+            builder.sqpoll(Duration::from_millis(1), cpu).build()
+        };
+        // SAFETY: it asks for nothing but a number.
+        let here = unsafe { libc::sched_getcpu() };
+        for cpu in [None, Some(here as u32)] {
+            let mut ring = ring(cpu).unwrap();
+            let [(thread, its_cpu)] = pollers()[..] else { panic!("{:?}", pollers()) };
+            assert!(thread > 0, "the kernel has one");
+            assert_eq!(its_cpu, if cpu.is_some() { here } else { -1 });
+            ring.run().unwrap();
+        }
+        let error = ring(Some(1 << 20)).unwrap_err();
+        assert_eq!(error.kind(), BuildErrorKind::NoSuchCpu);
+        assert!(error.to_string().contains("no such CPU"), "{error}");
+    });
+}
+
 /// How many workers this thread may have: bounded, and unbounded ones.
 fn worker_limits() -> [u32; 2] {
     let mut limits = [0; 2];
@@ -239,10 +274,6 @@ fn the_limits_and_sizes_that_were_not_chosen_are_those_that_are_documented() {
 #[test]
 fn a_full_queue_of_a_ring_that_is_polled_is_waited_for() {
     watched(|| {
-        // It falls asleep after a millisecond.
-        let uring = IoUring::builder().setup_sqpoll(1).build(4).unwrap();
-        // SAFETY: it was just made.
-        let raw = unsafe { RawRing::from_io_uring(uring) }.unwrap();
         let one = NonZeroUsize::new(1).unwrap();
         let count = Log::new();
         let log = count.clone();
@@ -250,8 +281,10 @@ fn a_full_queue_of_a_ring_that_is_polled_is_waited_for() {
             log.push(());
             (ControlFlow::Continue, None)
         });
-        let builder = Bench::builder(script, Script::new()).raw_ring(raw).backlog_limit(one);
-        let mut ring = builder.build().unwrap();
+        let builder = Bench::builder(script, Script::new()).entries(entries(4)).backlog_limit(one);
+        let mut ring = builder.sqpoll(Duration::from_millis(1), None).build().unwrap();
+        // Before that, the kernel takes nothing in.
+        ring.turn().unwrap();
         for _ in 0..4 {
             thread::sleep(Duration::from_millis(20));
             let mut submitter = ring.submitter(Bench::FIRST);
