@@ -108,6 +108,9 @@ pub fn turn<R: RingParts>(ring: &mut R) -> Result<Progress, RingError<R>> {
     })
 }
 
+/// When what is on its way in another thread has arrived.
+const SOON: Duration = Duration::from_millis(1);
+
 const FINISHED: Progress = Progress { status: Status::Finished, call_again_in: None };
 
 /// `finish()`: cancels what is in flight and waits for it, now.
@@ -253,7 +256,7 @@ fn before_waiting<R: RingParts>(ring: &mut R, progress: Progress) -> Progress {
     let core = &mut inner.core;
     // An error is met again by the next turn.
     let entered = if core.queued() > 0 { core.enter(Patience::Submit) } else { Ok(Entered::Done) };
-    core.queue.show_seen();
+    let was_full = core.queue.show_seen();
     // In this order: what comes after the reset signals again, what came before it is seen below.
     core.ready.reset();
     let status = match progress.status {
@@ -261,7 +264,11 @@ fn before_waiting<R: RingParts>(ring: &mut R, progress: Progress) -> Progress {
         status => status,
     };
     let more = core.is_busy() || core.queued() > 0 || entered.is_err();
-    let call_again_in = if more { Some(Duration::ZERO) } else { progress.call_again_in };
+    let call_again_in = match progress.call_again_in {
+        _ if more => Some(Duration::ZERO),
+        time if was_full => Some(time.map_or(SOON, |time| time.min(SOON))),
+        time => time,
+    };
     Progress { status, call_again_in }
 }
 

@@ -633,6 +633,24 @@ fn turns_without_anything_to_do_call_nobody() {
     });
 }
 
+/// A worker of the kernel's may have seen that there was no room, and say so only later.
+#[test]
+fn after_a_full_queue_of_completions_the_ring_is_looked_at_once_more() {
+    watched(|| {
+        for (count, again) in [(3, None), (4, Some(Duration::from_millis(1)))] {
+            let entries = NonZeroU32::new(4).unwrap();
+            let builder = Bench::<()>::builder(Script::new(), Script::new()).defer_taskrun(false);
+            let mut ring = builder.entries(entries).completion_entries(entries).build().unwrap();
+            for _ in 0..count {
+                ring.submitter(Bench::FIRST).submit((), |()| request::nop()).unwrap();
+            }
+            let progress = ring.turn().unwrap();
+            assert_eq!((progress.status, progress.call_again_in), (Status::Progressed, again), "{count}");
+            assert_eq!(ring.turn().unwrap().call_again_in, None);
+        }
+    });
+}
+
 // ---- the end ----------------------------------------------------------------------------------
 
 #[test]

@@ -310,10 +310,16 @@ impl Uring {
 
     /// Shows the kernel which completions were seen, when no enter does so next: what comes finds room then. What does not
     /// is held back, of which an eventfd is told nothing.
-    pub(crate) fn show_seen(&mut self) {
+    ///
+    /// Returns whether there was no room until now. Then a completion may be on its way in another thread, a worker of the
+    /// kernel's, that has seen that, but has not yet said that it holds it back.
+    pub(crate) fn show_seen(&mut self) -> bool {
+        let (_, places) = self.queues.completions();
+        let taken = self.queues.completions_posted().wrapping_sub(self.queues.completions_seen());
         self.queues.set_completions_seen(self.completions.seen());
         // Before anybody looks whether something is held back.
         fence(Ordering::SeqCst);
+        taken >= places
     }
 
     /// Whether no completion is known of.
