@@ -56,6 +56,7 @@
 //! | what can be asked of the kernel | the module [`request`] |
 //! | multishot requests | [`Submitter::stream`] |
 //! | linked requests; a time limit for one | [`Submitter::chain`]; [`Request::deadline`] |
+//! | what is done once for many completions | [Batches](#batches) |
 //! | operations that talk to each other | [`Submitter::to`], [`Submitter::post`] |
 //! | other threads; many cores | [`RingHandle`]; one ring in each thread |
 //! | buffers that the kernel picks when there is something to receive | [`BufferPool`] |
@@ -76,6 +77,80 @@
 //!
 //! Each request carries a tag, a generation and a slot in its `user_data`. The generated `match` on the
 //! tag is the only thing that differs from ring to ring; everything else is written once, here.
+//!
+//! # Batches
+//!
+//! All completions that are there are delivered, one after the other, before the kernel is entered again. It is given
+//! all that their handlers have submitted then, in one system call. To do something once for all of them, have the first
+//! submit a [`nop`](request::nop): it completes when what came with it was delivered. So many small records are written
+//! and made safe together ("group commit"):
+//!
+//! ```
+//! # use rummelplatz::{Completion, RingOperation, Submitter, request, ring};
+//! # use std::{error::Error, fs::{self, File}, io, mem, sync::Arc};
+//! # #[ring]
+//! # struct Store { log: Log }
+//! #[derive(RingOperation)]
+//! #[ring_operation(ring = Store, data = Step, error = io::Error, on_completion)]
+//! struct Log { file: Arc<File>, records: Vec<u8>, is_due: bool, commits: u32 }
+//!
+//! enum Step {
+//!     /// Posted by others: `submitter.to(Store::LOG).post(Step::Record(bytes))`.
+//!     Record(Vec<u8>),
+//!     Due,
+//!     Write(Arc<File>, Vec<u8>),
+//!     Sync(Arc<File>),
+//! }
+//!
+//! impl Log {
+//!     fn on_completion(
+//!         &mut self,
+//!         completion: Completion,
+//!         step: Step,
+//!         mut submitter: Submitter<'_, Store, Self>,
+//!     ) -> io::Result<()> {
+//!         completion.result()?;
+//!         match step {
+//!             Step::Record(bytes) => {
+//!                 self.records.extend(bytes);
+//!                 if !mem::replace(&mut self.is_due, true) {
+//!                     submitter.submit(Step::Due, |_| request::nop())?;
+//!                 }
+//!             }
+//!             Step::Due => {
+//!                 self.is_due = false;
+//!                 let write = Step::Write(self.file.clone(), mem::take(&mut self.records));
+//!                 let mut chain = submitter.chain();
+//!                 chain.link(write, |step| match step {
+//!                     Step::Write(file, bytes) => request::write(&**file, bytes),
+//!                     _ => unreachable!(),
+//!                 })?;
+//!                 chain.submit(Step::Sync(self.file.clone()), |step| match step {
+//!                     Step::Sync(file) => request::fdatasync(&**file),
+//!                     _ => unreachable!(),
+//!                 })?;
+//!             }
+//!             // A write in a chain ends the chain unless it was whole.
+//!             Step::Write(..) => {}
+//!             Step::Sync(_) => self.commits += 1,
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//! # fn main() -> Result<(), Box<dyn Error>> {
+//! # let path = std::env::temp_dir().join(format!("rummelplatz-doc-{}", std::process::id()));
+//! # let file = Arc::new(File::create(&path)?);
+//! # let log = Log { file, records: Vec::new(), is_due: false, commits: 0 };
+//! # let mut store = Store::builder(log).build()?;
+//! # for number in 0..100 {
+//! #     store.submitter(Store::LOG).post(Step::Record(format!("{number}\n").into()))?;
+//! # }
+//! # store.run()?;
+//! # let written = fs::read_to_string(&path);
+//! # fs::remove_file(&path)?;
+//! # assert_eq!((written?.lines().count(), store.log.commits), (100, 1));
+//! # Ok(()) }
+//! ```
 //!
 //! # Stopping
 //!
