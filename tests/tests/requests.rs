@@ -8,11 +8,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, RwFlags, Statx};
-use rummelplatz::{BufferPool, ControlFlow, Stream, request};
+use rummelplatz::{BufferPool, ControlFlow, Request, Stream, request};
 use rummelplatz_tests::{
     Bench, Directory, Log, Script, addressable, anywhere, complete, once, outcome, pipe, tcp_pair, watched,
 };
@@ -429,6 +430,108 @@ fn what_is_to_be_whole_takes_its_time() {
             once(data, |(socket, bytes)| request::send_vectored(socket, bytes.chunks(MANY / 8)).whole());
         assert_eq!(sent(pieces), Ok(MANY as u32));
         assert_eq!(reader.join().unwrap(), 2 * MANY as u64);
+    });
+}
+
+/// More bytes than the kernel moves in one request, of which it takes a part for all.
+struct TooMuch {
+    name: &'static str,
+    null: Arc<File>,
+    socket: Arc<UnixStream>,
+    bytes: Arc<Vec<u8>>,
+    build: Build,
+}
+
+type Build = for<'d> fn(&'d mut TooMuch) -> Request<'d>;
+
+#[test]
+fn what_is_too_much_for_a_request_is_done_in_part_or_refused_where_nobody_would_know() {
+    const MOST: u32 = 0x7fff_f000;
+    const REFUSED: (Result<u32, i32>, Result<u32, i32>) = (Err(libc::EINVAL), Err(libc::ECANCELED));
+    watched(|| {
+        let write: [(_, Build); 2] = [
+            ("write", |it| request::write(&it.null, &it.bytes)),
+            ("writev", |it| request::write_vectored(&it.null, [&it.bytes[..], &it.bytes[..1]])),
+        ];
+        let send: [(_, Build); 2] = [
+            ("send", |it| request::send(&*it.socket, &it.bytes)),
+            ("send_vectored", |it| request::send_vectored(&*it.socket, [&it.bytes[..], &it.bytes[..1]])),
+        ];
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let socket = Arc::new(ours);
+        let null = Arc::new(OpenOptions::new().write(true).open("/dev/null").unwrap());
+        // Nothing of it is touched.
+        let bytes = Arc::new(vec![0; (1 << 31) + 1]);
+        let too_much = |(name, build)| TooMuch {
+            name,
+            build,
+            null: null.clone(),
+            socket: socket.clone(),
+            bytes: bytes.clone(),
+        };
+
+        for what in write {
+            assert_eq!(once(too_much(what), |it| (it.build)(it)).0, Ok(MOST), "{}", what.0);
+        }
+        for what in send {
+            let (sent, _) = once(too_much(what), |it| (it.build)(it));
+            assert!(sent.is_ok_and(|sent| 0 < sent && sent < MOST), "as much as there is room for: {sent:?}");
+            let (whole, _) = once(too_much(what), |it| (it.build)(it).whole());
+            let refused = if what.0 == "send" { libc::EINVAL } else { libc::EMSGSIZE };
+            assert_eq!(whole, Err(refused), "{}", what.0);
+            let mut sent = vec![0; sent.unwrap() as usize];
+            theirs.read_exact(&mut sent).unwrap();
+        }
+        let (_keep, tcp) = tcp_pair();
+        let send_zc = once((tcp, bytes.clone()), |(tcp, bytes)| request::send_zc(tcp, bytes).whole());
+        assert_eq!(send_zc.0, Err(libc::EINVAL));
+
+        for what in write.into_iter().chain(send) {
+            let seen = Log::new();
+            let log = seen.clone();
+            let script = Script::new().on_completion(move |completion, data: TooMuch, _| {
+                log.push((data.name, outcome(&completion)));
+                (ControlFlow::Continue, None)
+            });
+            let mut ring = Bench::with(8, script);
+            let mut submitter = ring.submitter(Bench::FIRST);
+            let mut chain = submitter.chain();
+            chain.link(too_much(what), |it| (it.build)(it)).unwrap();
+            chain.submit(too_much(("next", |_| request::nop())), |it| (it.build)(it)).unwrap();
+            submitter.detach(too_much(what), |it| (it.build)(it)).unwrap();
+            ring.run().unwrap();
+            let mut seen = seen.take();
+            seen.sort_by_key(|(name, _)| *name == "next");
+            let (own, next) = REFUSED;
+            let own = if what.0 == "send_vectored" { Err(libc::EMSGSIZE) } else { own };
+            assert_eq!(seen, [(what.0, own), ("next", next)]);
+            assert_eq!(ring.stats().detached_failed, 1, "{}", what.0);
+        }
+        drop(socket);
+        assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0, "none of it was sent");
+    });
+}
+
+#[test]
+fn no_offset_is_that_of_the_current_position() {
+    watched(|| {
+        let there = Directory::new("offset");
+        there.file("file", b"0123456789");
+        let file = || OpenOptions::new().read(true).write(true).open(there.path("file")).unwrap();
+        for offset in [u64::MAX, u64::MAX - 1, 1 << 63] {
+            let refused = Err(libc::EINVAL);
+            let data = || (file(), vec![b'x'; 2], offset);
+            let (written, (mut written_to, ..)) =
+                once(data(), |(file, bytes, offset)| request::write_at(file, bytes, *offset));
+            assert_eq!((written, written_to.stream_position().unwrap()), (refused, 0));
+            assert_eq!(once(data(), |(file, bytes, at)| request::read_at(file, bytes, *at)).0, refused);
+            let (read, written) = (
+                once(data(), |(file, bytes, at)| request::readv_at(file, [&mut bytes[..]], *at)).0,
+                once(data(), |(file, bytes, at)| request::writev_at(file, [&bytes[..]], *at)).0,
+            );
+            assert_eq!((read, written), (refused, refused));
+        }
+        assert_eq!(there.read("file").unwrap(), b"0123456789");
     });
 }
 

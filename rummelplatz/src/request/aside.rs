@@ -5,6 +5,7 @@ use std::mem::offset_of;
 use io_uring::types::Timespec;
 
 use super::Address;
+use super::sqe::MOST_BYTES;
 
 /// What an entry's address leads to.
 pub(crate) enum Aside {
@@ -128,13 +129,23 @@ impl Pieces {
         self.as_slice().len()
     }
 
-    /// Leaves so many of them, which are more than a few.
-    pub(crate) fn truncate(&mut self, most: usize) {
-        debug_assert!(most >= Self::FEW);
+    /// As many as the kernel takes (`UIO_MAXIOV`).
+    pub(crate) const MOST: usize = libc::UIO_MAXIOV as usize;
+
+    /// Leaves as many of them as the kernel takes.
+    pub(crate) fn truncate(&mut self) {
         if let Pieces::Many(many) = self
-            && many.len() > most
+            && many.len() > Self::MOST
         {
-            *many = many[..most].into();
+            *many = many[..Self::MOST].into();
+        }
+    }
+
+    /// Makes them more than the kernel takes, if they have [more bytes](MOST_BYTES) than it does at once.
+    pub(crate) fn refuse_part(&mut self) {
+        let lengths = self.as_slice().iter().map(|piece| piece.length);
+        if lengths.fold(0, usize::saturating_add) > MOST_BYTES as usize {
+            *self = Pieces::Many([Piece::default(); Self::MOST + 1].into());
         }
     }
 

@@ -18,6 +18,13 @@ use crate::fixed::{FixedSlice, FixedSliceMut, Registered};
 /// The current file position, for `offset` (`-1`, as in `IORING_OP_READ`).
 const CURRENT_POSITION: u64 = u64::MAX;
 
+/// An offset that somebody names, of which none is that of the [current position](CURRENT_POSITION): the one that would be
+/// is refused (`EINVAL`), as those before it are.
+#[inline(always)]
+fn named(offset: u64) -> u64 {
+    offset.min(CURRENT_POSITION - 1)
+}
+
 /// An entry on a file, which may be a registered one, as its memory may be.
 #[inline(always)]
 fn on_file<'d>(file: &'d impl Target, entry: Usual, memory: Option<&'d Registered>) -> Request<'d> {
@@ -45,19 +52,19 @@ fn on_bytes<'d, T>(
 /// call for pipes, terminals and other streams. The result is a number of bytes; 0 is the end.
 #[inline]
 pub fn read<'d>(file: &'d impl Target, buffer: &'d mut [u8]) -> Request<'d> {
-    read_at(file, buffer, CURRENT_POSITION)
+    on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), CURRENT_POSITION, None)
 }
 
-/// Reads into `buffer` from `offset`, in bytes, as `pread(2)`.
+/// Reads into `buffer` from `offset`, in bytes, as `pread(2)`. An offset beyond `i64::MAX` is `EINVAL`.
 #[inline]
 pub fn read_at<'d>(file: &'d impl Target, buffer: &'d mut [u8], offset: u64) -> Request<'d> {
-    on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), offset, None)
+    on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), named(offset), None)
 }
 
 /// As [`read`], into memory that need not be initialised.
 #[inline]
 pub fn read_uninit<'d>(file: &'d impl Target, buffer: &'d mut [MaybeUninit<u8>]) -> Request<'d> {
-    read_at_uninit(file, buffer, CURRENT_POSITION)
+    on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), CURRENT_POSITION, None)
 }
 
 /// As [`read_at`], into memory that need not be initialised.
@@ -67,7 +74,7 @@ pub fn read_at_uninit<'d>(
     buffer: &'d mut [MaybeUninit<u8>],
     offset: u64,
 ) -> Request<'d> {
-    on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), offset, None)
+    on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), named(offset), None)
 }
 
 /// As [`read`], into memory that the ring has registered (`IORING_OP_READ_FIXED`, since 5.1): a
@@ -76,7 +83,7 @@ pub fn read_at_uninit<'d>(
 /// If its [`FixedBuffers`](crate::FixedBuffers) are not registered with the ring, this ends with `EFAULT`.
 #[inline]
 pub fn read_fixed<'d>(file: &'d impl Target, buffer: impl Into<FixedSliceMut<'d>>) -> Request<'d> {
-    read_fixed_at(file, buffer, CURRENT_POSITION)
+    into_fixed(file, buffer.into(), CURRENT_POSITION)
 }
 
 /// As [`read_at`], into memory that the ring has registered: see [`read_fixed`].
@@ -100,7 +107,12 @@ pub fn read_fixed_at<'d>(
     buffer: impl Into<FixedSliceMut<'d>>,
     offset: u64,
 ) -> Request<'d> {
-    let FixedSliceMut { bytes, place } = buffer.into();
+    into_fixed(file, buffer.into(), named(offset))
+}
+
+#[inline(always)]
+fn into_fixed<'d>(file: &'d impl Target, buffer: FixedSliceMut<'d>, offset: u64) -> Request<'d> {
+    let FixedSliceMut { bytes, place } = buffer;
     let memory = (bytes.as_mut_ptr().cast_const(), bytes.len());
     on_bytes(opcode::ReadFixed::CODE, file, memory, offset, Some(place))
 }
@@ -109,13 +121,13 @@ pub fn read_fixed_at<'d>(
 /// is a number of bytes, possibly less than asked for.
 #[inline]
 pub fn write<'d>(file: &'d impl Target, buffer: &'d [u8]) -> Request<'d> {
-    write_at(file, buffer, CURRENT_POSITION)
+    on_bytes(opcode::Write::CODE, file, (buffer.as_ptr(), buffer.len()), CURRENT_POSITION, None)
 }
 
-/// Writes `buffer` at `offset`, in bytes, as `pwrite(2)`.
+/// Writes `buffer` at `offset`, in bytes, as `pwrite(2)`. An offset beyond `i64::MAX` is `EINVAL`.
 #[inline]
 pub fn write_at<'d>(file: &'d impl Target, buffer: &'d [u8], offset: u64) -> Request<'d> {
-    on_bytes(opcode::Write::CODE, file, (buffer.as_ptr(), buffer.len()), offset, None)
+    on_bytes(opcode::Write::CODE, file, (buffer.as_ptr(), buffer.len()), named(offset), None)
 }
 
 /// As [`write()`], from memory that the ring has registered (`IORING_OP_WRITE_FIXED`, since 5.1): a
@@ -124,7 +136,7 @@ pub fn write_at<'d>(file: &'d impl Target, buffer: &'d [u8], offset: u64) -> Req
 /// If its [`FixedBuffers`](crate::FixedBuffers) are not registered with the ring, this ends with `EFAULT`.
 #[inline]
 pub fn write_fixed<'d>(file: &'d impl Target, buffer: impl Into<FixedSlice<'d>>) -> Request<'d> {
-    write_fixed_at(file, buffer, CURRENT_POSITION)
+    from_fixed(file, buffer.into(), CURRENT_POSITION)
 }
 
 /// As [`write_at`], from memory that the ring has registered: see [`write_fixed`].
@@ -134,7 +146,12 @@ pub fn write_fixed_at<'d>(
     buffer: impl Into<FixedSlice<'d>>,
     offset: u64,
 ) -> Request<'d> {
-    let FixedSlice { bytes, place } = buffer.into();
+    from_fixed(file, buffer.into(), named(offset))
+}
+
+#[inline(always)]
+fn from_fixed<'d>(file: &'d impl Target, buffer: FixedSlice<'d>, offset: u64) -> Request<'d> {
+    let FixedSlice { bytes, place } = buffer;
     on_bytes(opcode::WriteFixed::CODE, file, (bytes.as_ptr(), bytes.len()), offset, Some(place))
 }
 
@@ -227,8 +244,8 @@ pub fn sync_file_range<'d>(
 ///
 /// Where the buffers are is kept by the ring: neighbours in memory as one, up to four in place, more in an allocation. Of
 /// those that are no neighbours, the kernel takes 1024 (`UIO_MAXIOV`), so the others are left out: that is a short read,
-/// or a short write, as the result says. In a [chain](crate::Submitter::chain), which would go on behind it, more than
-/// that are refused (`EINVAL`).
+/// or a short write, as the result says. [Detached](crate::Submitter::detach), and in a [chain](crate::Submitter::chain),
+/// which would go on behind it, more than that are refused (`EINVAL`).
 pub fn readv_at<'d, const N: usize>(
     file: &'d impl Target,
     buffers: [&'d mut [u8]; N],
@@ -239,7 +256,7 @@ pub fn readv_at<'d, const N: usize>(
 
 /// As [`readv_at`], from the current position: for pipes, sockets and other streams.
 pub fn readv<'d, const N: usize>(file: &'d impl Target, buffers: [&'d mut [u8]; N]) -> Request<'d> {
-    read_vectored_at(file, buffers, CURRENT_POSITION)
+    read_vectored(file, buffers)
 }
 
 /// As [`readv_at`], into any number of buffers.
@@ -248,8 +265,7 @@ pub fn read_vectored_at<'d>(
     buffers: impl IntoIterator<Item = &'d mut [u8]>,
     offset: u64,
 ) -> Request<'d> {
-    let pieces = buffers.into_iter().map(|buffer| Piece::new(buffer.as_mut_ptr(), buffer.len()));
-    vectored(opcode::Readv::CODE, file, pieces.collect(), offset)
+    vectored(opcode::Readv::CODE, file, room(buffers), named(offset))
 }
 
 /// As [`readv`], into any number of buffers.
@@ -257,7 +273,12 @@ pub fn read_vectored<'d>(
     file: &'d impl Target,
     buffers: impl IntoIterator<Item = &'d mut [u8]>,
 ) -> Request<'d> {
-    read_vectored_at(file, buffers, CURRENT_POSITION)
+    vectored(opcode::Readv::CODE, file, room(buffers), CURRENT_POSITION)
+}
+
+/// Where there is room for what is read.
+fn room<'d>(buffers: impl IntoIterator<Item = &'d mut [u8]>) -> Pieces {
+    buffers.into_iter().map(|buffer| Piece::new(buffer.as_mut_ptr(), buffer.len())).collect()
 }
 
 /// Writes several buffers, one after the other, at `offset`, in bytes (`IORING_OP_WRITEV`, since 5.1), as `pwritev(2)`.
@@ -284,7 +305,7 @@ pub fn writev_at<'d, const N: usize>(
 
 /// As [`writev_at`], at the current position: for pipes, sockets and other streams.
 pub fn writev<'d, const N: usize>(file: &'d impl Target, buffers: [&'d [u8]; N]) -> Request<'d> {
-    write_vectored_at(file, buffers, CURRENT_POSITION)
+    write_vectored(file, buffers)
 }
 
 /// As [`writev_at`], of any number of buffers.
@@ -306,17 +327,21 @@ pub fn write_vectored_at<'d>(
     buffers: impl IntoIterator<Item = &'d [u8]>,
     offset: u64,
 ) -> Request<'d> {
-    let pieces = buffers.into_iter().map(|buffer| Piece::new(buffer.as_ptr(), buffer.len()));
-    vectored(opcode::Writev::CODE, file, pieces.collect(), offset)
+    vectored(opcode::Writev::CODE, file, pieces(buffers), named(offset))
 }
 
 /// As [`write_vectored_at`], at the current position: for pipes, sockets and other streams.
 pub fn write_vectored<'d>(file: &'d impl Target, buffers: impl IntoIterator<Item = &'d [u8]>) -> Request<'d> {
-    write_vectored_at(file, buffers, CURRENT_POSITION)
+    vectored(opcode::Writev::CODE, file, pieces(buffers), CURRENT_POSITION)
+}
+
+/// Where what is written is.
+fn pieces<'d>(buffers: impl IntoIterator<Item = &'d [u8]>) -> Pieces {
+    buffers.into_iter().map(|buffer| Piece::new(buffer.as_ptr(), buffer.len())).collect()
 }
 
 fn vectored<'d>(opcode: u8, file: &'d impl Target, pieces: Pieces, offset: u64) -> Request<'d> {
-    let most = pieces.len().min(libc::UIO_MAXIOV as usize);
+    let most = pieces.len().min(Pieces::MOST);
     let entry = Usual { offset, length: length(most), ..bare(opcode.into(), -1) };
     Parts::beside_on(file, entry, Aside::Pieces(pieces)).request()
 }
@@ -328,11 +353,15 @@ fn vectored<'d>(opcode: u8, file: &'d impl Target, pieces: Pieces, offset: u64) 
 /// are. Otherwise as [`recv_provided`](super::recv_provided). In a [chain](crate::Submitter::chain), it has succeeded if
 /// the buffer is full.
 pub fn read_provided<'d>(file: &'d impl Target, pool: &BufferPool) -> Request<'d> {
-    read_provided_at(file, pool, CURRENT_POSITION)
+    provided(file, pool, CURRENT_POSITION)
 }
 
 /// As [`read_provided`], from `offset`, in bytes.
 pub fn read_provided_at<'d>(file: &'d impl Target, pool: &BufferPool, offset: u64) -> Request<'d> {
+    provided(file, pool, named(offset))
+}
+
+fn provided<'d>(file: &'d impl Target, pool: &BufferPool, offset: u64) -> Request<'d> {
     let entry = bare(u32::from(opcode::Read::CODE) | sqe::BUFFER_SELECT, -1);
     Parts::from_pool(file, Usual { offset, ..entry }, pool).request()
 }

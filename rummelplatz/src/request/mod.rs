@@ -21,8 +21,10 @@
 //! ```
 //!
 //! What the kernel reads only while it takes an entry in (a time, an address to connect to, the pieces
-//! of a vector) is passed by value. Lengths above `u32::MAX` are cut to what one entry can say, as the
-//! kernel itself cuts them: check how much was done.
+//! of a vector) is passed by value. One request moves at most 0x7fff_f000 bytes (2 GiB less a page, `MAX_RW_COUNT`): check
+//! how much was done. Where that would be told nobody, [detached](crate::Submitter::detach) or in a
+//! [chain](crate::Submitter::chain), and where [all](Request::whole) is to be moved, more are refused (`EINVAL`; of
+//! pieces that are sent, `EMSGSIZE`).
 //!
 //! | | requests | streams |
 //! |---|---|---|
@@ -496,6 +498,21 @@ impl Prepared {
         }
     }
 
+    /// Has it move all of its bytes or fail. What the kernel would take only a part of, it gets so that it refuses it.
+    fn be_done_whole(&mut self) {
+        match self {
+            Prepared::Usual(entry) | Prepared::Indexed(entry, _) | Prepared::Beside(entry, _) => {
+                entry.send_whole();
+                entry.refuse_part();
+            }
+            Prepared::FromPool { .. } | Prepared::Entry(_) => {}
+        }
+        if let Prepared::Beside(entry, Aside::Pieces(pieces)) = self {
+            pieces.refuse_part();
+            entry.length = entry::length(pieces.len());
+        }
+    }
+
     /// Has it end after so many ticks or bytes, if it is a timer, or is given buffers.
     fn set_left(&mut self, left: u32) {
         match self {
@@ -668,24 +685,12 @@ impl<'d> Parts<'d> {
         if let Some(descriptor) = closes {
             facts.own(descriptor);
         }
-        // Nobody could send the rest, or not before what comes next.
-        if flags.intersects(Flags::DETACHED | Flags::IN_CHAIN)
-            && let Prepared::Usual(entry) | Prepared::Indexed(entry, _) | Prepared::Beside(entry, _) =
-                &mut prepared
-        {
-            entry.send_whole();
+        // Nobody could see to the rest, or not before what comes next, which would not know that there is one.
+        if flags.intersects(Flags::DETACHED | Flags::IN_CHAIN) {
+            prepared.be_done_whole();
         }
-        // Nor would what comes next know that some were left out: with all of them, the kernel refuses it.
-        match &mut prepared {
-            Prepared::Beside(entry, Aside::Pieces(pieces)) if flags.intersects(Flags::IN_CHAIN) => {
-                entry.length = entry::length(pieces.len());
-            }
-            Prepared::Beside(_, Aside::Message(_, pieces))
-                if !flags.intersects(Flags::DETACHED | Flags::IN_CHAIN) =>
-            {
-                pieces.truncate(libc::UIO_MAXIOV as usize);
-            }
-            _ => {}
+        if let Prepared::Beside(entry, Aside::Message(_, pieces)) = &mut prepared {
+            if entry.is_message_whole() { pieces.refuse_part() } else { pieces.truncate() }
         }
         let timing = deadline.map(|time| timers.timing(facts.opcode, facts.flags, time));
         match timing {

@@ -70,6 +70,9 @@ pub(crate) const BUFFER_SELECT: u32 = 1 << FLAGS_SHIFT << 5;
 /// Where in the number that begins an entry its `ioprio` is.
 pub(crate) const PRIORITY: u32 = 16;
 
+/// As many bytes as one request moves (`MAX_RW_COUNT`): of more, the kernel does a part, and takes that for all.
+pub(crate) const MOST_BYTES: u32 = 0x7fff_f000;
+
 /// Where in an entry the `user_data` is, behind what a usual one says.
 const USER_DATA: usize = size_of::<Usual>();
 /// Where the fields begin that a usual entry has not: 24 bytes, aligned to 8.
@@ -156,13 +159,48 @@ impl Usual {
     }
 
     /// As [`send_whole`](Self::send_whole), and makes a receive wait until its buffer is full, unless that is to be one of
-    /// a pool.
+    /// a pool. What is [too much](MOST_BYTES) for that is refused.
     #[inline(always)]
     pub(crate) fn move_whole(&mut self) {
         self.send_whole();
         if self.opcode as u8 == opcode::Recv::CODE && self.opcode & BUFFER_SELECT == 0 {
             self.op_flags |= libc::MSG_WAITALL as u32;
         }
+        if matches!(self.opcode as u8, opcode::Recv::CODE | opcode::Send::CODE | opcode::SendZc::CODE) {
+            self.refuse_part();
+        }
+    }
+
+    /// Has the kernel refuse it (`EINVAL`), if it moves [more](MOST_BYTES) between memory and something else than is done
+    /// in one request.
+    #[inline(always)]
+    pub(crate) fn refuse_part(&mut self) {
+        if self.length > MOST_BYTES {
+            *self = self.refused();
+        }
+    }
+
+    // By value: so that nothing of it need lie in memory.
+    #[cold]
+    #[inline(never)]
+    fn refused(self) -> Usual {
+        /// To a read or a write, a class of priorities that there is not (`ioprio_set(2)`); to a send or a receive, flags.
+        const NOTHING: u32 = 7 << 13;
+        match self.opcode as u8 {
+            opcode::Read::CODE
+            | opcode::ReadFixed::CODE
+            | opcode::Write::CODE
+            | opcode::WriteFixed::CODE
+            | opcode::Recv::CODE
+            | opcode::Send::CODE
+            | opcode::SendZc::CODE => Usual { opcode: self.opcode | NOTHING << PRIORITY, ..self },
+            _ => self,
+        }
+    }
+
+    /// Whether it is a send of pieces that goes out whole.
+    pub(crate) fn is_message_whole(&self) -> bool {
+        self.opcode as u8 == opcode::SendMsg::CODE && self.op_flags & libc::MSG_WAITALL as u32 != 0
     }
 }
 
