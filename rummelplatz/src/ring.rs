@@ -158,6 +158,9 @@ fn guarded<R: RingParts, T>(ring: &mut R, work: impl FnOnce(&mut R) -> T) -> T {
         Ok(result) => result,
         Err(panic) => {
             let inner = inner(ring);
+            if inner.core.is_forked() {
+                resume_unwind(panic);
+            }
             inner.core.queue.unregister();
             // Its handler is gone, if that has panicked.
             inner.core.lent = None;
@@ -201,6 +204,9 @@ fn begin<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     let set_up = ring.setup();
     let this = inner(ring);
     this.core.phase = Phase::Running;
+    if set_up.is_err() && this.core.is_forked() {
+        return Err(RingError::Forked);
+    }
     // What was sent before, and came with a wake-up that was seen by an earlier run.
     let (stop, panic) = parcels::collect(this);
     match set_up {
@@ -290,8 +296,11 @@ fn unpark_some<R: Ring>(inner: &mut Inner<R>) {
     }
 }
 
-/// Begins to end the run.
+/// Begins to end the run: if it is not that of another process, off which a handler has forked this one.
 fn end<R: RingParts>(ring: &mut R, cause: FirstCause<R>) -> Pass<R> {
+    if inner(ring).core.is_forked() {
+        return Pass::Ended(Err(RingError::Forked));
+    }
     teardown::begin(inner(ring), cause);
     Pass::Went(PROGRESSED)
 }
@@ -351,6 +360,9 @@ impl<R: RingParts> Audience<R> for Operations<'_, R> {
 
 /// One step of the teardown, with completions going to the operations.
 fn teardown_pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
+    if inner(ring).core.is_forked() {
+        return Pass::Ended(Err(RingError::Forked));
+    }
     let progress = teardown::advance(&mut Operations(ring), may_wait);
     match progress {
         teardown::Progress::Moved => Pass::Went(PROGRESSED),

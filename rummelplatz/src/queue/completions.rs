@@ -132,16 +132,19 @@ impl Completions {
             self.known = posted;
             // SAFETY: as the limit is not null, they lie where the last ones ended, and not beyond the memory.
             self.end = unsafe { NonNull::new_unchecked(end) };
-        } else {
-            self.learn_in_parts(count, most);
+            return true;
         }
-        true
+        self.learn_in_parts(count, most)
     }
 
-    /// Knows of as many of `all` completions as there are in a row, at most so many.
+    /// Knows of as many of `all` completions as there are in a row, at most so many. False if there can't be as many as
+    /// `all`: in a [forked](super::forked) child, nothing is what it was.
     #[cold]
     #[inline(never)]
-    fn learn_in_parts(&mut self, all: u32, most: u32) {
+    fn learn_in_parts(&mut self, all: u32, most: u32) -> bool {
+        if all > self.capacity {
+            return false;
+        }
         let index = self.known & (self.capacity - 1);
         let count = all.min(self.capacity - index).min(most);
         self.may_be_more = count < all || !self.posts_when_entered;
@@ -152,6 +155,7 @@ impl Completions {
         self.end = unsafe { self.next.add(count as usize) };
         // SAFETY: the end of the memory.
         self.limit = unsafe { self.start.add(self.capacity as usize) }.as_ptr();
+        true
     }
 
     /// Forgets what is known of, so that it must be asked for again.

@@ -64,10 +64,11 @@ impl Entries {
         self.lap.wrapping_add(self.index())
     }
 
-    /// How many entries can be written when the kernel has taken in all up to `taken_in`.
+    /// How many entries can be written when the kernel has taken in all up to `taken_in`. None if it can't have: in a
+    /// [forked](super::forked) child, nothing is what it was.
     #[inline]
     pub(crate) fn room(&self, taken_in: u32) -> u32 {
-        self.capacity - self.tail().wrapping_sub(taken_in)
+        self.capacity.saturating_sub(self.tail().wrapping_sub(taken_in))
     }
 
     /// Opens as many places in a row as there are when the kernel has taken in all up to `taken_in`.

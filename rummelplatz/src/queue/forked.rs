@@ -1,21 +1,28 @@
-//! What becomes of the queues in a process that is forked off: memory of its own.
+//! What becomes of a ring in a process that is forked off: memory of its own, and no descriptor.
 //!
 //! A child must not write to the queues of its parent's rings, so it does not inherit them (`MADV_DONTFORK`). But a
 //! submitter that was there before the fork, such as that of the handler which has forked, looks at nothing else before
 //! it writes. So where the queues were, the child has other memory, all zero, which no kernel reads: then it writes to
-//! that, and what asks where it is refuses to go on. `fork(3)` sees to it (`pthread_atfork(3)`); whoever calls the kernel
-//! without it has nothing there.
+//! that, and what asks where it is refuses to go on.
+//!
+//! Nor must it enter the ring, whose entries it would take in its parent's stead, with addresses that are good in the
+//! parent: the kernel forbids that only for rings with `IORING_SETUP_SINGLE_ISSUER` (since 6.0). So where the ring's
+//! descriptor was, the child has another, which can't be entered.
+//!
+//! `fork(3)` sees to both (`pthread_atfork(3)`). Whoever calls the kernel without it has neither.
 
 use std::cell::RefCell;
 use std::io;
+use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-/// A piece of memory that children don't inherit.
+/// A piece of memory of a ring, which children don't inherit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Region {
     start: NonNull<u8>,
     length: usize,
+    ring: RawFd,
 }
 
 // SAFETY: it only says where something is.
@@ -33,7 +40,7 @@ fn regions() -> MutexGuard<'static, Vec<Region>> {
     REGIONS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has children not inherit a map.
+/// Has children not inherit a map of a ring, nor the ring.
 ///
 /// # Errors
 ///
@@ -41,8 +48,9 @@ fn regions() -> MutexGuard<'static, Vec<Region>> {
 ///
 /// # Safety
 ///
-/// It is a map of the caller's, whole pages of so many bytes, until [`forget`].
-pub(super) unsafe fn withhold(start: NonNull<u8>, length: usize) -> io::Result<()> {
+/// It is a map of the caller's, whole pages of so many bytes, until [`forget`]; and so long, `ring` is the ring's
+/// descriptor.
+pub(super) unsafe fn withhold(start: NonNull<u8>, length: usize, ring: RawFd) -> io::Result<()> {
     static PREPARED: Once = Once::new();
     // SAFETY: these may be called at any time, and only by forks.
     PREPARED.call_once(|| unsafe {
@@ -52,7 +60,7 @@ pub(super) unsafe fn withhold(start: NonNull<u8>, length: usize) -> io::Result<(
     if unsafe { libc::madvise(start.as_ptr().cast(), length, libc::MADV_DONTFORK) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    regions().push(Region { start, length });
+    regions().push(Region { start, length, ring });
     Ok(())
 }
 
@@ -73,10 +81,30 @@ unsafe extern "C" fn in_parent() {
 
 unsafe extern "C" fn in_child() {
     let Ok(Some(mut regions)) = FORKING.try_with(RefCell::take) else { return };
-    for Region { start, length } in regions.drain(..) {
+    for Region { start, length, ring } in regions.drain(..) {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
         // SAFETY: what was there has not been inherited. If something else is there already, it stays.
         unsafe { libc::mmap(start.as_ptr().cast(), length, protection, flags, -1, 0) };
+        // SAFETY: the number is the ring's, as whoever has withheld it has promised.
+        unsafe { replace(ring) };
+    }
+}
+
+/// Has another descriptor be where this one is. As a forked child may, it only calls the kernel.
+///
+/// # Safety
+///
+/// Whoever uses the number does not mind.
+unsafe fn replace(ring: RawFd) {
+    // SAFETY: the caller's promise. Before there is another: so there is a number for that.
+    unsafe { libc::close(ring) };
+    // SAFETY: a plain call.
+    let other = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    if other >= 0 && other != ring {
+        // SAFETY: a plain call; nobody has the number now, because there is no other thread.
+        unsafe { libc::dup3(other, ring, libc::O_CLOEXEC) };
+        // SAFETY: it was just made.
+        unsafe { libc::close(other) };
     }
 }

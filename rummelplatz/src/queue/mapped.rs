@@ -7,7 +7,8 @@
 //!
 //! * The pointers lead into the two maps, at offsets that the kernel gave (`struct io_uring_params`),
 //!   and the maps live as long as [`Mapped`].
-//! * In a process that was forked off, [other memory](super::forked) is in their place; nothing is unmapped there.
+//! * In a process that was forked off, [other memory](super::forked) is in their place, and another descriptor in that of
+//!   the ring; nothing is unmapped or closed there.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -183,8 +184,8 @@ impl Map {
         }
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let map = Map { start, length };
-        // SAFETY: the map was just made, and is forgotten before it is unmapped.
-        let withheld = unsafe { forked::withhold(start, length) };
+        // SAFETY: the map was just made, and is forgotten before it is unmapped, and that before the ring is closed.
+        let withheld = unsafe { forked::withhold(start, length, fd) };
         withheld.inspect_err(|_| map.unmap())?;
         Ok(map)
     }

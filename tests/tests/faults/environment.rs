@@ -6,8 +6,10 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -430,6 +432,114 @@ fn e07_a_submitter_that_was_there_before_the_fork_does_no_harm_in_the_child() {
         ring.run().unwrap();
         ledger.assert_all_dropped_once();
     });
+}
+
+/// A handler forks, and the child goes on as if it had not.
+#[test]
+fn e07_a_child_that_returns_from_the_handler_is_told_that_the_ring_is_not_its() {
+    let own = || RawRing::new(entries(8)).unwrap();
+    // The kernel lets any process enter it.
+    let for_all = || {
+        let uring = IoUring::new(8).unwrap();
+        // SAFETY: it is new.
+        unsafe { RawRing::from_io_uring(uring) }.unwrap()
+    };
+    in_child(|| {
+        for end in ["continue", "exit", "error", "panic"] {
+            for turns in [false, true] {
+                goes_on_in_a_child(own(), end, turns);
+                goes_on_in_a_child(for_all(), end, turns);
+            }
+        }
+    });
+}
+
+fn goes_on_in_a_child(raw: RawRing, end: &'static str, turns: bool) {
+    const NOPS: usize = 300;
+    let ledger = Ledger::new();
+    let (reader, writer) = shared_pipe();
+    let mut writer = File::from(writer.try_clone().unwrap());
+    let child = Arc::new(AtomicI32::new(-1));
+    let is_child = Arc::clone(&child);
+    let mut count = 0;
+    let told = Log::new();
+    let (log, at_the_end) = (told.clone(), told.clone());
+    let script = Script::new()
+        .on_setup_once(move |mut submitter| {
+            for number in 1..=60 {
+                submitter.submit(ledger.issue(Job::new(number, &reader, 1)), |it| it.read())?;
+            }
+            submitter.submit(ledger.issue(Job::new(0, &reader, 0)), |_| request::nop())?;
+            Ok(())
+        })
+        .on_completion(move |completion, data: Tracked<Job>, mut submitter| {
+            log.push(data.number);
+            if data.number > 0 {
+                assert_eq!(outcome(&completion), Ok(1));
+                return (ControlFlow::Continue, None);
+            }
+            count += 1;
+            if count < NOPS {
+                // The queues go round.
+                submitter.submit(data, |_| request::nop()).unwrap();
+                return (ControlFlow::Continue, None);
+            }
+            // SAFETY: the child goes on with what it has.
+            let pid = unsafe { libc::fork() };
+            is_child.store(pid, Ordering::Relaxed);
+            if pid > 0 {
+                writer.write_all(&[1; 60]).unwrap();
+                return (ControlFlow::Continue, None);
+            }
+            log.take();
+            // What is submitted goes nowhere.
+            submitter.submit(data, |_| request::nop()).ok();
+            match end {
+                "exit" => (ControlFlow::Exit, None),
+                "error" => (ControlFlow::Error("the end".into()), None),
+                "panic" => panic!("the end"),
+                _ => (ControlFlow::Continue, None),
+            }
+        })
+        .on_teardown(move |_, data, _| {
+            at_the_end.push(data.number);
+            Ok(())
+        });
+    let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
+    let result = catch_unwind(AssertUnwindSafe(|| match turns {
+        false => ring.run(),
+        true => loop {
+            match ring.turn() {
+                Ok(progress) if progress.is_finished() || progress.is_idle() => break Ok(()),
+                Ok(_) => {}
+                Err(error) => break Err(error),
+            }
+        },
+    }));
+    let pid = child.load(Ordering::Relaxed);
+    assert!(pid >= 0, "it was not forked");
+    if pid == 0 {
+        let is_right = match end {
+            "panic" => result.is_err(),
+            _ => matches!(result, Ok(Err(RingError::Forked))),
+        };
+        let names = std::fs::read_dir("/proc/self/fd").unwrap();
+        let names = names.filter_map(|it| std::fs::read_link(it.unwrap().path()).ok());
+        let has_ring = names.into_iter().any(|it| it.to_string_lossy().contains("io_uring"));
+        let is_left_alone = matches!(ring.run(), Err(RingError::Forked)) && told.is_empty() && !has_ring;
+        drop(ring);
+        // SAFETY: it ends the process.
+        unsafe { libc::_exit(i32::from(!(is_right && is_left_alone))) };
+    }
+    assert!(matches!(result, Ok(Ok(()))));
+    let mut told = told.take();
+    told.sort();
+    assert_eq!(told, [vec![0; NOPS], (1..=60).collect()].concat());
+    ledger.assert_all_dropped_once();
+    let mut status = 0;
+    // SAFETY: the status outlives the call.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    assert_eq!(status, 0, "{end}, {turns}");
 }
 
 #[test]
