@@ -119,7 +119,7 @@ impl<R: Ring> Links<'_, R> {
         }
         slab.reserve().map_err(|_| SubmitError::TooManyRequests)?;
         let terms = Terms { timers: Timers::Linked, ..core.terms(Flags::IN_CHAIN) };
-        let (identity, mut request) = request::place(slab, data, terms, build);
+        let (identity, mut request) = request::place(slab, data, terms, |data| build(data).all_or_nothing());
         let timer = request.take_timer();
         if timer.is_some() && room == 1 {
             drop(withdraw(slab, request.user_data()));

@@ -105,7 +105,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         data: Op::RingData,
         build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
     ) -> Result<(), SubmitError> {
-        self.accept(data, Flags::DETACHED, build)?;
+        self.accept(data, Flags::DETACHED, |data| build(data).all_or_nothing())?;
         Ok(())
     }
 

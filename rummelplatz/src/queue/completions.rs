@@ -115,7 +115,7 @@ impl Completions {
     }
 
     /// Knows of the next completions in a row, at most so many, when all up to `posted` are there and none
-    /// was known of any more. False if there are none.
+    /// was known of any more. False if there are none, which nobody may rely on if it is true.
     ///
     /// # Safety
     ///
@@ -132,18 +132,20 @@ impl Completions {
             self.known = posted;
             // SAFETY: as the limit is not null, they lie where the last ones ended, and not beyond the memory.
             self.end = unsafe { NonNull::new_unchecked(end) };
-            return true;
+        } else {
+            self.learn_in_parts(count, most);
         }
-        self.learn_in_parts(count, most)
+        true
     }
 
-    /// Knows of as many of `all` completions as there are in a row, at most so many. False if there can't be as many as
-    /// `all`: in a [forked](super::forked) child, nothing is what it was.
+    /// Knows of as many of `all` completions as there are in a row, at most so many.
     #[cold]
     #[inline(never)]
-    fn learn_in_parts(&mut self, all: u32, most: u32) -> bool {
+    fn learn_in_parts(&mut self, all: u32, most: u32) {
         if all > self.capacity {
-            return false;
+            // In a forked child, nothing is what it was: none is there, and none is looked for again.
+            self.known = self.known.wrapping_add(all);
+            return;
         }
         let index = self.known & (self.capacity - 1);
         let count = all.min(self.capacity - index).min(most);
@@ -155,7 +157,6 @@ impl Completions {
         self.end = unsafe { self.next.add(count as usize) };
         // SAFETY: the end of the memory.
         self.limit = unsafe { self.start.add(self.capacity as usize) }.as_ptr();
-        true
     }
 
     /// Forgets what is known of, so that it must be asked for again.

@@ -9,10 +9,10 @@ pub(super) fn fd(descriptor: &impl AsFd) -> RawFd {
     descriptor.as_fd().as_raw_fd()
 }
 
-/// A length as an entry says it. Of more than the kernel moves at once, only that it is more is left.
+/// A length as an entry says it. Of more than that, only that it is more than [the kernel moves](sqe::MOST_BYTES) is left.
 #[inline]
 pub(super) fn length(bytes: usize) -> u32 {
-    bytes.min(sqe::MOST_BYTES as usize + 1) as u32
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// An entry that says nothing but its opcode, which may have more above it, and its descriptor.

@@ -18,13 +18,6 @@ use crate::fixed::{FixedSlice, FixedSliceMut, Registered};
 /// The current file position, for `offset` (`-1`, as in `IORING_OP_READ`).
 const CURRENT_POSITION: u64 = u64::MAX;
 
-/// An offset that somebody names, of which none is that of the [current position](CURRENT_POSITION): the one that would be
-/// is refused (`EINVAL`), as those before it are.
-#[inline(always)]
-fn named(offset: u64) -> u64 {
-    offset.min(CURRENT_POSITION - 1)
-}
-
 /// An entry on a file, which may be a registered one, as its memory may be.
 #[inline(always)]
 fn on_file<'d>(file: &'d impl Target, entry: Usual, memory: Option<&'d Registered>) -> Request<'d> {
@@ -52,19 +45,20 @@ fn on_bytes<'d, T>(
 /// call for pipes, terminals and other streams. The result is a number of bytes; 0 is the end.
 #[inline]
 pub fn read<'d>(file: &'d impl Target, buffer: &'d mut [u8]) -> Request<'d> {
-    on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), CURRENT_POSITION, None)
+    read_at(file, buffer, CURRENT_POSITION)
 }
 
-/// Reads into `buffer` from `offset`, in bytes, as `pread(2)`. An offset beyond `i64::MAX` is `EINVAL`.
+/// Reads into `buffer` from `offset`, in bytes, as `pread(2)`. Here and in all that takes an offset, `u64::MAX` is the
+/// current position, and another beyond `i64::MAX` is `EINVAL`.
 #[inline]
 pub fn read_at<'d>(file: &'d impl Target, buffer: &'d mut [u8], offset: u64) -> Request<'d> {
-    on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), named(offset), None)
+    on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), offset, None)
 }
 
 /// As [`read`], into memory that need not be initialised.
 #[inline]
 pub fn read_uninit<'d>(file: &'d impl Target, buffer: &'d mut [MaybeUninit<u8>]) -> Request<'d> {
-    on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), CURRENT_POSITION, None)
+    read_at_uninit(file, buffer, CURRENT_POSITION)
 }
 
 /// As [`read_at`], into memory that need not be initialised.
@@ -74,7 +68,7 @@ pub fn read_at_uninit<'d>(
     buffer: &'d mut [MaybeUninit<u8>],
     offset: u64,
 ) -> Request<'d> {
-    on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), named(offset), None)
+    on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), offset, None)
 }
 
 /// As [`read`], into memory that the ring has registered (`IORING_OP_READ_FIXED`, since 5.1): a
@@ -83,7 +77,7 @@ pub fn read_at_uninit<'d>(
 /// If its [`FixedBuffers`](crate::FixedBuffers) are not registered with the ring, this ends with `EFAULT`.
 #[inline]
 pub fn read_fixed<'d>(file: &'d impl Target, buffer: impl Into<FixedSliceMut<'d>>) -> Request<'d> {
-    into_fixed(file, buffer.into(), CURRENT_POSITION)
+    read_fixed_at(file, buffer, CURRENT_POSITION)
 }
 
 /// As [`read_at`], into memory that the ring has registered: see [`read_fixed`].
@@ -107,12 +101,7 @@ pub fn read_fixed_at<'d>(
     buffer: impl Into<FixedSliceMut<'d>>,
     offset: u64,
 ) -> Request<'d> {
-    into_fixed(file, buffer.into(), named(offset))
-}
-
-#[inline(always)]
-fn into_fixed<'d>(file: &'d impl Target, buffer: FixedSliceMut<'d>, offset: u64) -> Request<'d> {
-    let FixedSliceMut { bytes, place } = buffer;
+    let FixedSliceMut { bytes, place } = buffer.into();
     let memory = (bytes.as_mut_ptr().cast_const(), bytes.len());
     on_bytes(opcode::ReadFixed::CODE, file, memory, offset, Some(place))
 }
@@ -121,13 +110,13 @@ fn into_fixed<'d>(file: &'d impl Target, buffer: FixedSliceMut<'d>, offset: u64)
 /// is a number of bytes, possibly less than asked for.
 #[inline]
 pub fn write<'d>(file: &'d impl Target, buffer: &'d [u8]) -> Request<'d> {
-    on_bytes(opcode::Write::CODE, file, (buffer.as_ptr(), buffer.len()), CURRENT_POSITION, None)
+    write_at(file, buffer, CURRENT_POSITION)
 }
 
-/// Writes `buffer` at `offset`, in bytes, as `pwrite(2)`. An offset beyond `i64::MAX` is `EINVAL`.
+/// Writes `buffer` at `offset`, in bytes, as `pwrite(2)`.
 #[inline]
 pub fn write_at<'d>(file: &'d impl Target, buffer: &'d [u8], offset: u64) -> Request<'d> {
-    on_bytes(opcode::Write::CODE, file, (buffer.as_ptr(), buffer.len()), named(offset), None)
+    on_bytes(opcode::Write::CODE, file, (buffer.as_ptr(), buffer.len()), offset, None)
 }
 
 /// As [`write()`], from memory that the ring has registered (`IORING_OP_WRITE_FIXED`, since 5.1): a
@@ -136,7 +125,7 @@ pub fn write_at<'d>(file: &'d impl Target, buffer: &'d [u8], offset: u64) -> Req
 /// If its [`FixedBuffers`](crate::FixedBuffers) are not registered with the ring, this ends with `EFAULT`.
 #[inline]
 pub fn write_fixed<'d>(file: &'d impl Target, buffer: impl Into<FixedSlice<'d>>) -> Request<'d> {
-    from_fixed(file, buffer.into(), CURRENT_POSITION)
+    write_fixed_at(file, buffer, CURRENT_POSITION)
 }
 
 /// As [`write_at`], from memory that the ring has registered: see [`write_fixed`].
@@ -146,12 +135,7 @@ pub fn write_fixed_at<'d>(
     buffer: impl Into<FixedSlice<'d>>,
     offset: u64,
 ) -> Request<'d> {
-    from_fixed(file, buffer.into(), named(offset))
-}
-
-#[inline(always)]
-fn from_fixed<'d>(file: &'d impl Target, buffer: FixedSlice<'d>, offset: u64) -> Request<'d> {
-    let FixedSlice { bytes, place } = buffer;
+    let FixedSlice { bytes, place } = buffer.into();
     on_bytes(opcode::WriteFixed::CODE, file, (bytes.as_ptr(), bytes.len()), offset, Some(place))
 }
 
@@ -256,7 +240,7 @@ pub fn readv_at<'d, const N: usize>(
 
 /// As [`readv_at`], from the current position: for pipes, sockets and other streams.
 pub fn readv<'d, const N: usize>(file: &'d impl Target, buffers: [&'d mut [u8]; N]) -> Request<'d> {
-    read_vectored(file, buffers)
+    read_vectored_at(file, buffers, CURRENT_POSITION)
 }
 
 /// As [`readv_at`], into any number of buffers.
@@ -265,7 +249,8 @@ pub fn read_vectored_at<'d>(
     buffers: impl IntoIterator<Item = &'d mut [u8]>,
     offset: u64,
 ) -> Request<'d> {
-    vectored(opcode::Readv::CODE, file, room(buffers), named(offset))
+    let pieces = buffers.into_iter().map(|buffer| Piece::new(buffer.as_mut_ptr(), buffer.len()));
+    vectored(opcode::Readv::CODE, file, pieces.collect(), offset)
 }
 
 /// As [`readv`], into any number of buffers.
@@ -273,12 +258,7 @@ pub fn read_vectored<'d>(
     file: &'d impl Target,
     buffers: impl IntoIterator<Item = &'d mut [u8]>,
 ) -> Request<'d> {
-    vectored(opcode::Readv::CODE, file, room(buffers), CURRENT_POSITION)
-}
-
-/// Where there is room for what is read.
-fn room<'d>(buffers: impl IntoIterator<Item = &'d mut [u8]>) -> Pieces {
-    buffers.into_iter().map(|buffer| Piece::new(buffer.as_mut_ptr(), buffer.len())).collect()
+    read_vectored_at(file, buffers, CURRENT_POSITION)
 }
 
 /// Writes several buffers, one after the other, at `offset`, in bytes (`IORING_OP_WRITEV`, since 5.1), as `pwritev(2)`.
@@ -305,7 +285,7 @@ pub fn writev_at<'d, const N: usize>(
 
 /// As [`writev_at`], at the current position: for pipes, sockets and other streams.
 pub fn writev<'d, const N: usize>(file: &'d impl Target, buffers: [&'d [u8]; N]) -> Request<'d> {
-    write_vectored(file, buffers)
+    write_vectored_at(file, buffers, CURRENT_POSITION)
 }
 
 /// As [`writev_at`], of any number of buffers.
@@ -327,17 +307,13 @@ pub fn write_vectored_at<'d>(
     buffers: impl IntoIterator<Item = &'d [u8]>,
     offset: u64,
 ) -> Request<'d> {
-    vectored(opcode::Writev::CODE, file, pieces(buffers), named(offset))
+    let pieces = buffers.into_iter().map(|buffer| Piece::new(buffer.as_ptr(), buffer.len()));
+    vectored(opcode::Writev::CODE, file, pieces.collect(), offset)
 }
 
 /// As [`write_vectored_at`], at the current position: for pipes, sockets and other streams.
 pub fn write_vectored<'d>(file: &'d impl Target, buffers: impl IntoIterator<Item = &'d [u8]>) -> Request<'d> {
-    vectored(opcode::Writev::CODE, file, pieces(buffers), CURRENT_POSITION)
-}
-
-/// Where what is written is.
-fn pieces<'d>(buffers: impl IntoIterator<Item = &'d [u8]>) -> Pieces {
-    buffers.into_iter().map(|buffer| Piece::new(buffer.as_ptr(), buffer.len())).collect()
+    write_vectored_at(file, buffers, CURRENT_POSITION)
 }
 
 fn vectored<'d>(opcode: u8, file: &'d impl Target, pieces: Pieces, offset: u64) -> Request<'d> {
@@ -353,15 +329,11 @@ fn vectored<'d>(opcode: u8, file: &'d impl Target, pieces: Pieces, offset: u64) 
 /// are. Otherwise as [`recv_provided`](super::recv_provided). In a [chain](crate::Submitter::chain), it has succeeded if
 /// the buffer is full.
 pub fn read_provided<'d>(file: &'d impl Target, pool: &BufferPool) -> Request<'d> {
-    provided(file, pool, CURRENT_POSITION)
+    read_provided_at(file, pool, CURRENT_POSITION)
 }
 
 /// As [`read_provided`], from `offset`, in bytes.
 pub fn read_provided_at<'d>(file: &'d impl Target, pool: &BufferPool, offset: u64) -> Request<'d> {
-    provided(file, pool, named(offset))
-}
-
-fn provided<'d>(file: &'d impl Target, pool: &BufferPool, offset: u64) -> Request<'d> {
     let entry = bare(u32::from(opcode::Read::CODE) | sqe::BUFFER_SELECT, -1);
     Parts::from_pool(file, Usual { offset, ..entry }, pool).request()
 }

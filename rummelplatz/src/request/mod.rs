@@ -22,7 +22,7 @@
 //!
 //! What the kernel reads only while it takes an entry in (a time, an address to connect to, the pieces
 //! of a vector) is passed by value. One request moves at most 0x7fff_f000 bytes (2 GiB less a page, `MAX_RW_COUNT`): check
-//! how much was done. Where that would be told nobody, [detached](crate::Submitter::detach) or in a
+//! how much was done. (A slice of 2 GiB or more is no length to [`send`] and [`recv`], which refuse it: `EINVAL`.) Where that would be told nobody, [detached](crate::Submitter::detach) or in a
 //! [chain](crate::Submitter::chain), and where [all](Request::whole) is to be moved, more are refused (`EINVAL`; of
 //! pieces that are sent, `EMSGSIZE`).
 //!
@@ -330,6 +330,24 @@ impl Request<'_> {
         self
     }
 
+    /// Has it do all or fail, because nobody could see to the rest, or not before what comes next, which would not know
+    /// that there is one. What the kernel would take only a part of, it gets so that it refuses it.
+    // Not a part of how requests are placed: what is never asked of most of them would be in the way of all.
+    #[inline]
+    pub(crate) fn all_or_nothing(mut self) -> Self {
+        self.parts.draft.change(|entry| {
+            entry.send_whole();
+            entry.refuse_part();
+        });
+        if let Draft::Prepared(prepared) | Draft::OnFixed { prepared, .. } = &mut self.parts.draft
+            && let Prepared::Beside(entry, Aside::Pieces(pieces)) = prepared
+        {
+            pieces.refuse_part();
+            entry.length = entry::length(pieces.len());
+        }
+        self
+    }
+
     /// An entry that somebody else answers for.
     ///
     /// # Safety
@@ -495,21 +513,6 @@ impl Prepared {
             | Prepared::Beside(entry, _)
             | Prepared::FromPool { entry, .. } => change(entry),
             Prepared::Entry(_) => {}
-        }
-    }
-
-    /// Has it move all of its bytes or fail. What the kernel would take only a part of, it gets so that it refuses it.
-    fn be_done_whole(&mut self) {
-        match self {
-            Prepared::Usual(entry) | Prepared::Indexed(entry, _) | Prepared::Beside(entry, _) => {
-                entry.send_whole();
-                entry.refuse_part();
-            }
-            Prepared::FromPool { .. } | Prepared::Entry(_) => {}
-        }
-        if let Prepared::Beside(entry, Aside::Pieces(pieces)) = self {
-            pieces.refuse_part();
-            entry.length = entry::length(pieces.len());
         }
     }
 
@@ -685,12 +688,11 @@ impl<'d> Parts<'d> {
         if let Some(descriptor) = closes {
             facts.own(descriptor);
         }
-        // Nobody could see to the rest, or not before what comes next, which would not know that there is one.
-        if flags.intersects(Flags::DETACHED | Flags::IN_CHAIN) {
-            prepared.be_done_whole();
-        }
         if let Prepared::Beside(entry, Aside::Message(_, pieces)) = &mut prepared {
-            if entry.is_message_whole() { pieces.refuse_part() } else { pieces.truncate() }
+            match entry.is_message_whole() {
+                true => pieces.refuse_part(),
+                false => pieces.truncate(),
+            }
         }
         let timing = deadline.map(|time| timers.timing(facts.opcode, facts.flags, time));
         match timing {

@@ -17,6 +17,7 @@ use crate::fixed::{FixedBuffers, FixedFile};
 
 /// The ring that asks.
 const RING: u64 = 7;
+const TERMS: Terms = Terms { ring: RING, flags: Flags::EMPTY, born: Stamp::ZERO, timers: Timers::AsFits };
 
 /// What the kernel is asked for: opcode, priority (where multishot flags are), offset, address, length and
 /// flags of the operation.
@@ -58,21 +59,21 @@ fn transfers_are_those_of_the_system_calls() {
     asks(recv_uninit(&file, &mut uninit), (receive, 0, 0, uninit_at, 8, 0), number);
     let no_signal = libc::MSG_NOSIGNAL as u32;
     asks(send(&file, &buffer), (opcode::Send::CODE, 0, 0, at, 8, no_signal), number);
-    let most = sqe::MOST_BYTES as usize;
-    assert_eq!(length(usize::MAX), length(most + 1), "all that the kernel cuts is the same");
-    assert_eq!((length(most), length(most + 1)), (sqe::MOST_BYTES, sqe::MOST_BYTES + 1));
+    assert_eq!(length(u32::MAX as usize + 2), u32::MAX, "cut, as the kernel cuts it");
     let code = opcode::SendZc::CODE;
     asks(send_zc(&file, &buffer), (code, 0, 0, at, 8, no_signal), number);
-    for (flags, whole) in [(Flags::EMPTY, 0), (Flags::DETACHED, libc::MSG_WAITALL as u32)] {
-        let terms = Terms { ring: RING, flags, born: Stamp::ZERO, timers: Timers::AsFits };
+    for whole in [0, libc::MSG_WAITALL as u32] {
+        fn asked(request: Request<'_>, whole: bool) -> Request<'_> {
+            if whole { request.all_or_nothing() } else { request }
+        }
         for (request, code) in [(send(&file, &buffer), opcode::Send::CODE), (send_zc(&file, &buffer), code)] {
-            let (facts, prepared, _) = request.parts.place(terms);
+            let (facts, prepared, _) = asked(request, whole != 0).parts.place(TERMS);
             let (asked, ..) = parts(Parts::prepared(prepared, facts));
             assert_eq!(asked, (code, 0, 0, at, 8, no_signal | whole));
         }
         let buffers = FixedBuffers::new(1, 8).unwrap();
         let buffer = buffers.take().unwrap();
-        let (_, prepared, _) = send_zc_fixed(&file, &buffer).parts.place(terms);
+        let (_, prepared, _) = asked(send_zc_fixed(&file, &buffer), whole != 0).parts.place(TERMS);
         let Prepared::Indexed(entry, _) = prepared else { panic!("it has an index") };
         assert_eq!(entry.op_flags, no_signal | whole);
     }
@@ -237,7 +238,7 @@ fn what_is_said_of_how_is_said_of_those_whom_it_concerns() {
 #[test]
 fn what_is_done_in_a_worker_has_a_timer_for_itself() {
     let timing = |request: Request<'_>, timers| {
-        let terms = Terms { ring: RING, flags: Flags::EMPTY, born: Stamp::ZERO, timers };
+        let terms = Terms { timers, ..TERMS };
         let (facts, _, timing) = request.deadline(Duration::ZERO).parts.place(terms);
         let is_apart = matches!(timing, Some(Timing::Apart(_)));
         assert_eq!(facts.flags.intersects(Flags::TIMED_APART), is_apart);
@@ -400,9 +401,8 @@ fn single_requests_out_of_pools_ask_for_what_the_crate_would() {
 #[test]
 fn what_waits_for_its_pool_is_given_the_group_of_that() {
     let (file, pool) = (null(), BufferPool::new(1, 64).unwrap());
-    let terms = Terms { ring: RING, flags: Flags::EMPTY, born: Stamp::ZERO, timers: Timers::AsFits };
     let request = recv_provided(&file, &pool).deadline(Duration::from_secs(1));
-    let (_, prepared, timing) = request.parts.place(terms);
+    let (_, prepared, timing) = request.parts.place(TERMS);
     let mut placed = Placed { prepared, user_data: 9, timing };
     assert!(placed.pool().is_some());
     placed.bind(300);
@@ -420,10 +420,10 @@ fn what_is_sent_in_pieces_is_a_message_to_the_peer() {
     // No neighbours, which would be one piece.
     let pieces = bytes.chunks(2).map(|two| &two[..1]);
     for (count, kept) in [(0, 0), (1, 1), (4, 4), (5, 5), (1024, 1024), (1025, 1024)] {
-        for (flags, whole) in [(Flags::EMPTY, 0), (Flags::DETACHED, libc::MSG_WAITALL)] {
-            let terms = Terms { ring: RING, flags, born: Stamp::ZERO, timers: Timers::AsFits };
+        for whole in [0, libc::MSG_WAITALL] {
             let request = send_vectored(&file, pieces.clone().take(count));
-            let (facts, prepared, _) = request.parts.place(terms);
+            let request = if whole == 0 { request } else { request.all_or_nothing() };
+            let (facts, prepared, _) = request.parts.place(TERMS);
             let Prepared::Beside(entry, mut aside) = prepared else { panic!("it has pieces") };
             assert_eq!(facts.yields, Yields::Result);
             let address = aside.settle();
@@ -450,17 +450,17 @@ fn of_a_vector_there_are_as_many_pieces_as_the_kernel_takes_or_all_where_nobody_
     let file = null();
     let mut bytes = [7; 4000];
     for (count, kept) in [(0, 0), (4, 4), (5, 5), (1024, 1024), (1025, 1024), (2000, 1024)] {
-        for (flags, length) in [(Flags::EMPTY, kept), (Flags::DETACHED, count), (Flags::IN_CHAIN, count)] {
-            let terms = Terms { ring: RING, flags, born: Stamp::ZERO, timers: Timers::AsFits };
+        for (looks, length) in [(true, kept), (false, count)] {
             let length_of = |request: Request<'_>| {
-                let (_, prepared, _) = request.parts.place(terms);
+                let request = if looks { request } else { request.all_or_nothing() };
+                let (_, prepared, _) = request.parts.place(TERMS);
                 let Prepared::Beside(entry, Aside::Pieces(_)) = prepared else { panic!("it has pieces") };
                 entry.length as usize
             };
             let pieces = bytes.chunks(2).map(|two| &two[..1]).take(count);
-            assert_eq!(length_of(write_vectored(&file, pieces)), length, "{count}, {flags:?}");
+            assert_eq!(length_of(write_vectored(&file, pieces)), length, "{count}, {looks}");
             let pieces = bytes.chunks_mut(2).map(|two| &mut two[..1]).take(count);
-            assert_eq!(length_of(read_vectored_at(&file, pieces, 3)), length, "{count}, {flags:?}");
+            assert_eq!(length_of(read_vectored_at(&file, pieces, 3)), length, "{count}, {looks}");
         }
     }
 }
