@@ -379,6 +379,41 @@ pub use io_uring;
 /// is woken if that has `DEFER_TASKRUN`. For the latter, ask the [`RawRing`]. If your requests read or
 /// poll eventfds, see [`Builder::defer_taskrun`].)
 ///
+/// ```
+/// # use rummelplatz::{RingOperation, Submitter, SubmitError, request, ring};
+/// # use std::{error::Error, io, os::fd::AsRawFd, time::Duration};
+/// # #[ring]
+/// # struct Server { ticks: Ticks }
+/// # #[derive(RingOperation)]
+/// # #[ring_operation(ring = Server, error = SubmitError, setup)]
+/// # struct Ticks;
+/// # impl Ticks {
+/// #     fn setup(&mut self, mut submitter: Submitter<'_, Server, Self>) -> Result<(), SubmitError> {
+/// #         submitter.submit((), |()| request::timeout(Duration::from_millis(3)))?;
+/// #         Ok(())
+/// #     }
+/// # }
+/// # fn main() -> Result<(), Box<dyn Error>> {
+/// # let mut server = Server::builder(Ticks).build()?;
+/// loop {
+///     let progress = server.turn()?;
+///     if progress.is_finished() || progress.is_idle() {
+///         break; // or goes on, if others submit to it
+///     }
+///     // Rounded up: a timeout that is too short is a loop that spins.
+///     let timeout = progress.call_again_in.map_or(-1, |time| time.as_micros().div_ceil(1000) as i32);
+///     let mut descriptors = [libc::pollfd { fd: server.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+///     // Here, the loop's other descriptors are waited for as well.
+///     if unsafe { libc::poll(descriptors.as_mut_ptr(), 1, timeout) } < 0 {
+///         let error = io::Error::last_os_error();
+///         if error.kind() != io::ErrorKind::Interrupted {
+///             return Err(error.into());
+///         }
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+///
 /// When a turn says [`Status::Finished`], take the descriptor out of the loop: what `finish()` has seen may have
 /// left it readable, and no turn of a ring that has finished changes that.
 ///

@@ -34,7 +34,7 @@ pub struct Progress {
 /// What a turn of a ring has done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Status {
-    /// Completions were delivered.
+    /// Completions were delivered. If nothing is in flight after that, another turn is wanted at once, which says so.
     Progressed,
     /// Requests are in flight; none has completed.
     Waiting,
@@ -265,11 +265,14 @@ fn before_waiting<R: RingParts>(ring: &mut R, progress: Progress) -> Progress {
     let was_full = core.queue.show_seen();
     // In this order: what comes after the reset signals again, what came before it is seen below.
     core.ready.reset();
+    let is_idle = core.is_idle();
     let status = match progress.status {
-        Status::Waiting if core.is_idle() => Status::Idle,
+        Status::Waiting if is_idle => Status::Idle,
         status => status,
     };
-    let more = core.is_busy() || core.queued() > 0 || entered.is_err();
+    // Nothing else would have somebody learn that a ring which has made progress is idle now.
+    let is_news = is_idle && status == Status::Progressed;
+    let more = core.is_busy() || core.queued() > 0 || entered.is_err() || is_news;
     let call_again_in = match progress.call_again_in {
         _ if more => Some(Duration::ZERO),
         time if was_full => Some(time.map_or(SOON, |time| time.min(SOON))),

@@ -633,6 +633,26 @@ fn turns_without_anything_to_do_call_nobody() {
     });
 }
 
+/// Whoever waits for the ring's descriptor would wait for ever.
+#[test]
+fn after_the_last_request_a_turn_says_that_the_ring_is_idle_or_asks_for_another() {
+    watched(|| {
+        let mut ring = Bench::with(8, Script::new());
+        let outside = Loop::new(&ring);
+        for number in 0..3 {
+            ring.submitter(Bench::FIRST).submit(number, |_| request::nop()).unwrap();
+            let progress = ring.turn().unwrap();
+            assert_eq!((progress.status, ring.stats().in_flight), (Status::Progressed, 0));
+            assert_eq!(progress.call_again_in, Some(Duration::ZERO));
+            ring.submitter(Bench::FIRST)
+                .submit(number, |_| request::timeout(Duration::from_millis(1)))
+                .unwrap();
+            outside.drive(&mut ring, |ring| ring.stats().in_flight == 0);
+            assert_eq!(outside.calm(&mut ring), Status::Idle);
+        }
+    });
+}
+
 /// A worker of the kernel's may have seen that there was no room, and say so only later.
 #[test]
 fn after_a_full_queue_of_completions_the_ring_is_looked_at_once_more() {
@@ -641,6 +661,8 @@ fn after_a_full_queue_of_completions_the_ring_is_looked_at_once_more() {
             let entries = NonZeroU32::new(4).unwrap();
             let builder = Bench::<()>::builder(Script::new(), Script::new()).defer_taskrun(false);
             let mut ring = builder.entries(entries).completion_entries(entries).build().unwrap();
+            ring.submitter(Bench::FIRST).submit((), |()| request::timeout(Duration::MAX)).unwrap();
+            ring.turn().unwrap();
             for _ in 0..count {
                 ring.submitter(Bench::FIRST).submit((), |()| request::nop()).unwrap();
             }
