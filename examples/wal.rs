@@ -65,8 +65,8 @@ impl Step {
         match self {
             Step::Read { input, buffer, linger: None } => request::read(input, buffer),
             Step::Read { input, buffer, linger: Some(time) } => request::read(input, buffer).deadline(*time),
-            Step::Write { file, bytes, written } => request::write(&**file, &bytes[*written..]),
-            Step::Sync { file, .. } => request::fdatasync(&**file),
+            Step::Write { file, bytes, written } => request::write(file, &bytes[*written..]),
+            Step::Sync { file, .. } => request::fdatasync(file),
         }
     }
 }

@@ -83,7 +83,7 @@
 //! All completions that are there are delivered, one after the other, before the kernel is entered again. It is given
 //! all that their handlers have submitted then, in one system call. To do something once for all of them, have the first
 //! submit a [`nop`](request::nop): it completes when what came with it was delivered. So many small records are written
-//! and made safe together ("group commit"):
+//! and made safe together ("group commit"), one group after the other:
 //!
 //! ```
 //! # use rummelplatz::{Completion, RingOperation, Submitter, request, ring};
@@ -92,13 +92,13 @@
 //! # struct Store { log: Log }
 //! #[derive(RingOperation)]
 //! #[ring_operation(ring = Store, data = Step, error = io::Error, on_completion)]
-//! struct Log { file: Arc<File>, records: Vec<u8>, is_due: bool, commits: u32 }
+//! struct Log { file: Arc<File>, records: Vec<u8>, is_busy: bool, commits: u32 }
 //!
 //! enum Step {
 //!     /// Posted by others: `submitter.to(Store::LOG).post(Step::Record(bytes))`.
 //!     Record(Vec<u8>),
-//!     Due,
-//!     Write(Arc<File>, Vec<u8>),
+//!     Commit,
+//!     Write { file: Arc<File>, records: Vec<u8>, written: usize },
 //!     Sync(Arc<File>),
 //! }
 //!
@@ -109,30 +109,39 @@
 //!         step: Step,
 //!         mut submitter: Submitter<'_, Store, Self>,
 //!     ) -> io::Result<()> {
-//!         completion.result()?;
-//!         match step {
-//!             Step::Record(bytes) => {
-//!                 self.records.extend(bytes);
-//!                 if !mem::replace(&mut self.is_due, true) {
-//!                     submitter.submit(Step::Due, |_| request::nop())?;
+//!         let done = completion.result()? as usize;
+//!         let write = match step {
+//!             Step::Record(record) => {
+//!                 self.records.extend(record);
+//!                 // What comes while a group is on its way is the next.
+//!                 if !mem::replace(&mut self.is_busy, true) {
+//!                     submitter.submit(Step::Commit, |_| request::nop())?;
 //!                 }
+//!                 return Ok(());
 //!             }
-//!             Step::Due => {
-//!                 self.is_due = false;
-//!                 let write = Step::Write(self.file.clone(), mem::take(&mut self.records));
-//!                 let mut chain = submitter.chain();
-//!                 chain.link(write, |step| match step {
-//!                     Step::Write(file, bytes) => request::write(&**file, bytes),
+//!             Step::Commit => (mem::take(&mut self.records), 0),
+//!             Step::Write { records, written, .. } => (records, written + done),
+//!             Step::Sync(_) => {
+//!                 self.commits += 1;
+//!                 self.is_busy = !self.records.is_empty();
+//!                 (mem::take(&mut self.records), 0)
+//!             }
+//!         };
+//!         match write {
+//!             (records, written) if written < records.len() => {
+//!                 let write = Step::Write { file: self.file.clone(), records, written };
+//!                 submitter.submit(write, |step| match step {
+//!                     Step::Write { file, records, written } => request::write(file, &records[*written..]),
 //!                     _ => unreachable!(),
 //!                 })?;
-//!                 chain.submit(Step::Sync(self.file.clone()), |step| match step {
-//!                     Step::Sync(file) => request::fdatasync(&**file),
+//!             }
+//!             _ if self.is_busy => {
+//!                 submitter.submit(Step::Sync(self.file.clone()), |step| match step {
+//!                     Step::Sync(file) => request::fdatasync(file),
 //!                     _ => unreachable!(),
 //!                 })?;
 //!             }
-//!             // A write in a chain ends the chain unless it was whole.
-//!             Step::Write(..) => {}
-//!             Step::Sync(_) => self.commits += 1,
+//!             _ => {}
 //!         }
 //!         Ok(())
 //!     }
@@ -140,7 +149,7 @@
 //! # fn main() -> Result<(), Box<dyn Error>> {
 //! # let path = std::env::temp_dir().join(format!("rummelplatz-doc-{}", std::process::id()));
 //! # let file = Arc::new(File::create(&path)?);
-//! # let log = Log { file, records: Vec::new(), is_due: false, commits: 0 };
+//! # let log = Log { file, records: Vec::new(), is_busy: false, commits: 0 };
 //! # let mut store = Store::builder(log).build()?;
 //! # for number in 0..100 {
 //! #     store.submitter(Store::LOG).post(Step::Record(format!("{number}\n").into()))?;

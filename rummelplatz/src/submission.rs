@@ -189,7 +189,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     ///     chain.link(Record { log: log.clone(), line: line.into() }, Record::write)?;
     /// }
     /// // Not before both are written.
-    /// chain.to(SYNCS).submit(log, |log| request::fdatasync(&*log))?;
+    /// chain.to(SYNCS).submit(log, |log| request::fdatasync(log))?;
     /// # Ok(()) }
     /// ```
     pub fn chain(&mut self) -> Chain<'_, R, Op> {

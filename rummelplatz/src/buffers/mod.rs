@@ -19,7 +19,8 @@
 //!   kernel reads them, and writes nothing to them but a shorter length to one that it takes.
 //! * A completion for several buffers names the first. The kernel takes them in the order in which they were offered, so
 //!   those after it are those that were offered after it: it is remembered of each buffer at which place of the ring it
-//!   was offered last, so that an entry that another lap has overwritten is not taken for one of them.
+//!   was offered last, so that an entry that another lap has overwritten is not taken for one of them, and they are
+//!   found all the same.
 
 use std::fmt;
 use std::io;
@@ -360,16 +361,32 @@ impl Shared {
         unsafe { self.ring.start().cast::<Offer>().add(usize::from(position & self.mask)) }.as_ptr()
     }
 
+    /// The buffer that was offered at a position of the ring, and has been neither held nor offered again since.
+    fn offered_at(&self, state: &State, position: u16) -> Option<(u16, &Whereabouts)> {
+        let find =
+            |id: u16| self.whereabouts.get(usize::from(id)).filter(|it| it.offered() == Some(position));
+        let id = self.offered_id(state, position);
+        if let Some(it) = find(id) {
+            return Some((id, it));
+        }
+        // Another lap of the ring has overwritten that, or there is none.
+        (0..self.count).find_map(|id| Some((id, find(id)?)))
+    }
+
     /// Which buffer was offered last at a position of the ring, or 0.
     fn offered_id(&self, _: &State, position: u16) -> u16 {
         // SAFETY: the place is valid, and written only under the lock (that is what the state shows).
         unsafe { (&raw const (*self.entry(position)).id).read() }
     }
 
-    /// How much room was offered last at a position of the ring; the kernel may have shortened it.
-    fn offered_length(&self, _: &State, position: u16) -> u32 {
+    /// How much room was offered with the buffer `id` at a position of the ring; the kernel may have shortened it. If that is
+    /// not known any more, all that there is.
+    fn offered_length(&self, state: &State, position: u16, id: u16) -> u32 {
+        if self.offered_id(state, position) != id {
+            return self.size;
+        }
         // SAFETY: as above; the kernel writes to it before it posts the completion that this is asked for.
-        unsafe { (&raw const (*self.entry(position)).length).read() }
+        unsafe { (&raw const (*self.entry(position)).length).read() }.min(self.size)
     }
 
     /// Puts one buffer into the ring and shows it to the kernel.

@@ -168,6 +168,47 @@ fn bytes_come_as_bundles_of_buffers() {
     }
 }
 
+/// Buffers are given back, and offered again, before a completion comes that is about others.
+#[test]
+fn bundles_that_others_have_overtaken_are_whole() {
+    type Receiver = (usize, UnixStream, BufferPool);
+    fn receive((_, socket, pool): &mut Receiver) -> Stream<'_> {
+        request::recv_multi_bundle(socket, pool)
+    }
+    let bytes: Vec<u8> = (0..=255).cycle().take(1500).collect();
+    for seed in 0..100 {
+        let simulation = simulation(seed, Faults { delay: 0.3, cut: 0.3, ..Faults::none() });
+        let pool = BufferPool::new(16, 16).unwrap();
+        let received = Arc::new(Mutex::new([const { Vec::new() }; 3]));
+        let taken = Arc::clone(&received);
+        let script = Script::new().on_completion(move |completion, data: Receiver, mut submitter| {
+            let (more, is_over) = (completion.more(), outcome(&completion) == Ok(0));
+            let buffers = completion.into_buffers().unwrap_or_default();
+            buffers.for_each(|buffer| taken.lock().unwrap()[data.0].extend_from_slice(&buffer));
+            if more {
+                return (GO_ON, Some(data));
+            }
+            if !is_over {
+                // All buffers were with completions that had not come yet.
+                submitter.stream(data, receive).unwrap();
+            }
+            (GO_ON, None)
+        });
+        let mut ring = on(&simulation, script);
+        for number in 0..3 {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            theirs.write_all(&bytes).unwrap();
+            let data = (number, ours, pool.clone());
+            ring.submitter(Bench::FIRST).stream(data, receive).unwrap();
+        }
+        ring.run().unwrap();
+        for received in &*received.lock().unwrap() {
+            assert!(*received == bytes, "{} of {} bytes, seed {seed}", received.len(), bytes.len());
+        }
+        assert_eq!(pool.available(), 16);
+    }
+}
+
 #[test]
 fn a_bundle_of_all_that_is_offered_may_be_the_last() {
     let mut goes_on = Vec::new();
