@@ -11,7 +11,7 @@
 use std::any::Any;
 use std::cell::UnsafeCell;
 
-use crate::core::{Core, Parked};
+use crate::core::Core;
 use crate::error::SubmitError;
 use crate::facts::{Facts, Flags};
 use crate::queue::Cqe;
@@ -52,7 +52,7 @@ pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) 
         facts.flags.insert(Flags::CANCELLED);
         core.end_without_kernel(user_data, -libc::ENOBUFS);
     } else if starved {
-        core.park(Parked { user_data, group });
+        core.park(user_data, group);
     } else {
         arm_again(core, slot, user_data);
     }
@@ -205,8 +205,8 @@ pub(crate) trait AnySlab {
     fn withdraw(&mut self, user_data: u64);
     /// Which request a cancel of this name was to end, if the kernel still has it.
     fn is_not_over(&mut self, cancel: u64) -> Option<u64>;
-    /// Goes on with a stream that waited for a buffer.
-    fn unpark(&mut self, core: &mut Core, user_data: u64);
+    /// Goes on with a stream that waited for a buffer. False if it has ended since.
+    fn unpark(&mut self, core: &mut Core, user_data: u64) -> bool;
     /// Makes room for one more request. False if there are as many as may be.
     fn make_room(&mut self) -> bool;
     /// Takes in data that another thread sent, for which there is room. (If it is not of the right type, it is dropped,
@@ -274,12 +274,14 @@ impl<D: 'static> AnySlab for Slab<D> {
         is_not_over(self, cancel)
     }
 
-    fn unpark(&mut self, core: &mut Core, user_data: u64) {
-        let Some(mut slot) = self.find(user_data) else { return };
+    fn unpark(&mut self, core: &mut Core, user_data: u64) -> bool {
+        let Some(mut slot) = self.find(user_data) else { return false };
         let flags = slot.meta().facts.flags;
-        if flags.intersects(Flags::PARKED) && !flags.intersects(Flags::CANCELLED) {
+        let waits = flags.intersects(Flags::PARKED) && !flags.intersects(Flags::CANCELLED);
+        if waits {
             arm_again(core, slot, user_data);
         }
+        waits
     }
 
     fn make_room(&mut self) -> bool {

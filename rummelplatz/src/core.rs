@@ -1,7 +1,7 @@
 //! What all operations of a ring share, whatever their types: the queue, what waits for room in it,
 //! and the accounts.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
@@ -40,7 +40,9 @@ pub(crate) struct Core {
     /// Memory for a chain while it is linked.
     pub(crate) links: Vec<Placed>,
     /// Streams that wait for a buffer to come back.
-    parked: Vec<Parked>,
+    parked: BTreeMap<u16, VecDeque<u64>>,
+    /// Some of these may go on, though nothing that anybody waits for would say so.
+    unparks_more: bool,
     /// Streams that are to end, and may have gone on after that.
     insistent: Vec<ToEnd>,
     /// Requests that no cancel has found yet.
@@ -95,13 +97,6 @@ struct ToEnd {
     is_new: bool,
 }
 
-/// A stream that waits for a buffer.
-#[derive(Clone, Copy)]
-pub(crate) struct Parked {
-    pub(crate) user_data: u64,
-    pub(crate) group: u16,
-}
-
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) foreign: u64,
@@ -131,7 +126,8 @@ impl Core {
             batch_left: 0,
             kernel_is_next: false,
             links: Vec::new(),
-            parked: Vec::new(),
+            parked: BTreeMap::new(),
+            unparks_more: false,
             insistent: Vec::new(),
             asked_again: AskedAgain::new(),
             overdue: Overdue::default(),
@@ -517,9 +513,9 @@ impl Core {
         }
     }
 
-    /// Has a stream wait for a buffer of its pool, to be seen by [`unpark`](Self::unpark).
-    pub(crate) fn park(&mut self, parked: Parked) {
-        self.parked.push(parked);
+    /// Has a stream wait for a buffer of its pool, behind those that do already.
+    pub(crate) fn park(&mut self, user_data: u64, group: u16) {
+        self.parked.entry(group).or_default().push_back(user_data);
     }
 
     /// If nobody holds a buffer of this pool, so that none will come back: how many were ever taken.
@@ -533,18 +529,31 @@ impl Core {
         !self.parked.is_empty()
     }
 
-    /// The streams that need not wait any more.
-    pub(crate) fn unpark(&mut self) -> Vec<Parked> {
-        let queue = &self.queue;
-        let waits = |parked: &Parked| queue.pool(parked.group).is_some_and(|pool| !pool.wait());
-        let (parked, ready) = self.parked.iter().partition(|parked| waits(parked));
+    /// Has as many streams go on as there are buffers for in each pool, in the order in which they have come: by
+    /// `arm`, which says whether that was one. If some are left then, it is to be looked for more without waiting, because
+    /// the others may not take any.
+    pub(crate) fn unpark(&mut self, mut arm: impl FnMut(&mut Core, u64) -> bool) {
+        let mut parked = std::mem::take(&mut self.parked);
+        self.unparks_more = false;
+        for (group, streams) in &mut parked {
+            let pool = self.queue.pool(*group);
+            let mut buffers = pool.map_or(usize::MAX, BufferPool::wait);
+            let may_be_more = buffers > 0;
+            while buffers > 0
+                && let Some(user_data) = streams.pop_front()
+            {
+                buffers -= usize::from(arm(self, user_data));
+            }
+            self.unparks_more |= may_be_more && !streams.is_empty();
+        }
+        parked.retain(|_, streams| !streams.is_empty());
         self.parked = parked;
-        ready
     }
 
     /// Forgets what a teardown takes over.
     pub(crate) fn forget_parked(&mut self) {
         self.parked.clear();
+        self.unparks_more = false;
         self.insistent.clear();
         self.asked_again.forget();
     }
@@ -629,7 +638,7 @@ impl Core {
     /// Whether there is something to do that the kernel knows nothing of.
     #[inline]
     pub(crate) fn has_own_work(&self) -> bool {
-        !self.synthetic.is_empty() || !self.backlog.is_empty()
+        !self.synthetic.is_empty() || !self.backlog.is_empty() || self.unparks_more
     }
 
     /// Whether there is something to do without waiting.

@@ -292,11 +292,10 @@ fn unpark<R: Ring>(inner: &mut Inner<R>) {
 #[cold]
 fn unpark_some<R: Ring>(inner: &mut Inner<R>) {
     let Inner { core, slabs, .. } = inner;
-    for parked in core.unpark() {
-        if let Some(slab) = slab_of::<R>(slabs, UserData::tag(parked.user_data)) {
-            slab.unpark(core, parked.user_data);
-        }
-    }
+    core.unpark(|core, user_data| {
+        let slab = slab_of::<R>(slabs, UserData::tag(user_data));
+        slab.is_some_and(|slab| slab.unpark(core, user_data))
+    });
 }
 
 /// Begins to end the run: if it is not that of another process, off which a handler has forked this one.

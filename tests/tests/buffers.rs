@@ -481,6 +481,127 @@ fn streams_whose_buffers_are_dropped_at_once_are_never_taken_for_hopeless() {
     });
 }
 
+/// A stream that has waited takes what comes back; or a buffer that is held until a timer is over.
+enum Turn {
+    Stream(Receiver),
+    Timer(Buffer),
+}
+
+/// `count` streams, each with a message, of a pool of so many buffers, of which each is held for a while. How often one was
+/// told that there is none.
+fn one_after_the_other(count: usize, buffers: u16, arm: for<'d> fn(&'d mut Turn) -> Stream<'d>) -> usize {
+    let pool = BufferPool::new(buffers, 64).unwrap();
+    let (starved, received) = (Log::new(), Log::new());
+    let (told, log) = (starved.clone(), received.clone());
+    let script = Script::new().on_completion(move |completion, data, mut submitter| {
+        let Turn::Stream(receiver) = data else { return (ControlFlow::Continue, None) };
+        match outcome(&completion) {
+            Ok(64) => {
+                let buffer = Turn::Timer(completion.into_buffer().unwrap());
+                submitter.submit(buffer, |_| request::timeout(Duration::from_micros(50))).unwrap();
+                log.push(receiver.number);
+                (ControlFlow::Continue, None)
+            }
+            Err(libc::ENOBUFS) if completion.more() => {
+                told.push(());
+                (ControlFlow::Continue, Some(Turn::Stream(receiver)))
+            }
+            // Whoever is last finds nobody who holds one, until the timer of the last but one is over.
+            Err(libc::ENOBUFS) => {
+                submitter.stream(Turn::Stream(receiver), arm).unwrap();
+                (ControlFlow::Continue, None)
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+    let mut ring = Bench::with(64, script);
+    let _theirs: Vec<TcpStream> = (0..count)
+        .map(|number| {
+            let (mut theirs, ours) = tcp_pair();
+            theirs.write_all(&[number as u8; 64]).unwrap();
+            let data = Turn::Stream(Receiver { number, ..Receiver::new(ours, &pool) });
+            ring.submitter(Bench::FIRST).stream(data, arm).unwrap();
+            theirs
+        })
+        .collect();
+    ring.run().unwrap();
+    let mut received = received.take();
+    received.sort();
+    assert_eq!(received, (0..count).collect::<Vec<_>>());
+    assert_eq!(pool.available(), buffers.into());
+    starved.len()
+}
+
+#[test]
+fn a_buffer_that_comes_back_is_for_one_of_those_that_wait() {
+    fn arm(turn: &mut Turn) -> Stream<'_> {
+        let Turn::Stream(receiver) = turn else { unreachable!("only streams are armed") };
+        receiver.receive()
+    }
+    watched(|| {
+        const STREAMS: usize = 200;
+        for buffers in [1, 2, 16] {
+            let starved = one_after_the_other(STREAMS, buffers, arm);
+            assert!(starved < 4 * STREAMS, "{starved} times told of {buffers} buffers");
+        }
+    });
+}
+
+#[test]
+fn who_does_not_take_the_buffer_keeps_it_from_nobody() {
+    /// Its number, its socket, and another on which nothing comes; how often it was armed.
+    type Waiting = (usize, TcpStream, Arc<TcpStream>, BufferPool, u32);
+    fn arm((number, socket, quiet, pool, arms): &mut Waiting) -> Stream<'_> {
+        *arms += 1;
+        // When it is the turn of those that wait first, there is nothing for them to receive.
+        match *number < 3 && *arms > 1 {
+            true => request::recv_multi(quiet, pool),
+            false => request::recv_multi(socket, pool),
+        }
+    }
+    watched(|| {
+        let pool = BufferPool::new(1, 8).unwrap();
+        let mut held = Vec::new();
+        let mut waiting = 0;
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new().on_completion(move |completion, data: Waiting, _| {
+            match outcome(&completion) {
+                // The first of all takes the only one, and keeps it until all others wait.
+                Ok(8) if held.is_empty() && log.is_empty() => held.push(completion.into_buffer().unwrap()),
+                Err(libc::ENOBUFS) => {
+                    waiting += 1;
+                    if waiting == 4 {
+                        held.clear();
+                    }
+                    return (ControlFlow::Continue, Some(data));
+                }
+                Ok(8) => {
+                    log.push(data.0);
+                    return (ControlFlow::Exit, None);
+                }
+                other => panic!("{other:?}"),
+            }
+            log.push(data.0);
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(16, script);
+        let (_keep, quiet) = tcp_pair();
+        let quiet = Arc::new(quiet);
+        let _theirs: Vec<TcpStream> = [9, 0, 1, 2, 3]
+            .map(|number| {
+                let (mut theirs, ours) = tcp_pair();
+                theirs.write_all(&[7; 8]).unwrap();
+                let data = (number, ours, Arc::clone(&quiet), pool.clone(), 0);
+                ring.submitter(Bench::FIRST).stream(data, arm).unwrap();
+                theirs
+            })
+            .into();
+        ring.run().unwrap();
+        assert_eq!(seen.take(), [9, 3], "the only one for whom there is something");
+    });
+}
+
 #[test]
 fn a_stream_ends_when_no_buffer_can_ever_come_back() {
     watched(|| {

@@ -58,6 +58,9 @@ const _: () = assert!(size_of::<Offer>() == 16 && offset_of!(Offer, tail) == 14)
 /// A cheap value, made before the ring, cloned into the data or the operations that use it, and
 /// registered by the first ring that does. A second ring gets an error, until the first has finished.
 ///
+/// A pool is for many connections: it stays registered until its ring has finished, also when nobody else has it any
+/// more, and a ring has at most 65536 (`ENOSPC`).
+///
 /// ```
 /// # use rummelplatz::BufferPool;
 /// // 256 buffers of 2 KiB. Make them as large as a typical message, which then comes in one piece.
@@ -231,8 +234,7 @@ impl BufferPool {
 
     /// How many buffers are not held as a [`Buffer`] now.
     pub fn available(&self) -> usize {
-        let held = self.shared.held_count(&self.shared.state.lock());
-        usize::from(self.shared.count).saturating_sub(held as usize)
+        self.shared.available(&self.shared.state.lock())
     }
 
     /// The group of this pool in the instance `ring`, if it is registered there.
@@ -314,11 +316,11 @@ impl BufferPool {
         (held == 0).then_some(self.shared.taken.load(Ordering::Relaxed) as u16)
     }
 
-    /// Whether there is a buffer; if not, the ring is woken when one comes back.
-    pub(crate) fn wait(&self) -> bool {
+    /// How many buffers there are; if there is none, the ring is woken when one comes back.
+    pub(crate) fn wait(&self) -> usize {
         let mut state = self.shared.state.lock();
-        let available = self.shared.held_count(&state) < u32::from(self.shared.count);
-        state.awaited = !available;
+        let available = self.shared.available(&state);
+        state.awaited = available == 0;
         available
     }
 }
@@ -333,6 +335,11 @@ impl Shared {
     /// How many buffers are held.
     fn held_count(&self, state: &State) -> u32 {
         self.taken.load(Ordering::Relaxed).wrapping_sub(state.returned)
+    }
+
+    /// How many are not.
+    fn available(&self, state: &State) -> usize {
+        usize::from(self.count).saturating_sub(self.held_count(state) as usize)
     }
 
     /// Where the buffer `id` begins; `id` is below `count`.
@@ -690,7 +697,7 @@ mod tests {
     fn a_buffer_that_had_to_wait_for_the_lock_wakes_the_ring_all_the_same() {
         let pool = BufferPool::registered(1, 8);
         let held = take(&pool, 0, 8);
-        assert!(!pool.wait(), "the only one is held");
+        assert_eq!(pool.wait(), 0, "the only one is held");
         let guard = pool.shared.state.lock();
         std::thread::scope(|scope| {
             scope.spawn(|| drop(held));

@@ -43,6 +43,10 @@
 //! can be left to a [worker](Request::in_worker), or [to its socket](Request::poll_first). Streams that
 //! receive from a socket can be given a [limit](Stream::limit).
 //!
+//! Of these, some are left to worker threads of the kernel always, which costs a few microseconds: what is about names, room
+//! on disk, attributes or [`fsync`], and [`splice`], [`tee`], [`shutdown`]. Reads and writes of files are if they would have
+//! to wait for the disk.
+//!
 //! What is not here can be asked for by a [raw entry](crate::Submitter::push).
 //!
 //! # Why this is sound

@@ -107,7 +107,7 @@ fn addressed(opcode: u8, socket: &impl Target, address: Address) -> Request<'_> 
 }
 
 /// Receives into `buffer` what has arrived, waiting for something to arrive (`IORING_OP_RECV`, since
-/// 5.6). The result is a number of bytes; 0 is the end of the stream.
+/// 5.6). The result is a number of bytes; 0 is the end of the stream, or that there is no room in `buffer`.
 #[inline]
 pub fn recv<'d>(socket: &'d impl Target, buffer: &'d mut [u8]) -> Request<'d> {
     transfer(opcode::Recv::CODE, socket, buffer.as_mut_ptr(), buffer.len(), 0)
@@ -153,11 +153,14 @@ pub fn recv_provided<'d>(socket: &'d impl Target, pool: &BufferPool) -> Request<
 /// A completion's bytes come out of [`into_buffer`](crate::Completion::into_buffer). The stream ends
 /// with an empty buffer at the end of file, or with an error. When the pool has run out, the handler
 /// sees `ENOBUFS` with [`more`](crate::Completion::more) true; if it gives the data back, the stream
-/// goes on as soon as a [`Buffer`](crate::Buffer) is dropped.
+/// goes on as soon as a [`Buffer`](crate::Buffer) of that pool is dropped, behind those that waited for one before. Until
+/// then the kernel does not have it, so it notices neither the end of its peer nor a [`shutdown`], only a
+/// [cancel](crate::Submitter::cancel): give up the buffers of a connection that you give up.
 ///
 /// If nobody holds a buffer, it is tried again at once. The fourth `ENOBUFS` in a row, between which no buffer was taken
-/// out of the pool, is followed by a final one, for waiting would be of no use. No byte is lost by that: submit the
-/// stream again, as `examples/echo.rs` does.
+/// out of the pool, is followed by a final one, for waiting would be of no use. (Unless one is with a request that waits
+/// [in a worker](Request::in_worker), which nothing tells of.) No byte is lost by that: submit the stream again, as
+/// `examples/echo.rs` does.
 ///
 /// With a [`limit`](Stream::limit), it ends when it has received so many bytes.
 pub fn recv_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
@@ -268,7 +271,8 @@ pub fn send_zc_fixed<'d>(socket: &'d impl Target, buffer: impl Into<FixedSlice<'
     Parts::fixed(fixed).request()
 }
 
-/// Shuts down one or both directions of a socket (`IORING_OP_SHUTDOWN`, since 5.11).
+/// Shuts down one or both directions of a socket (`IORING_OP_SHUTDOWN`, since 5.11). The kernel leaves it to a worker
+/// thread; to do it at once, there is `shutdown(2)`.
 pub fn shutdown<'d>(socket: &'d impl Target, how: Shutdown) -> Request<'d> {
     let how = match how {
         Shutdown::Read => libc::SHUT_RD,
