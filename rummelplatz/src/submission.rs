@@ -521,9 +521,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
             }
         };
         let counted = Counted(&mut core.in_flight);
-        let queue = |placed| place.fill(placed);
-        // SAFETY: it is of this slab; and to write an entry does not unwind.
-        let (identity, is_queued) = unsafe { request::place_into(vacancy, slab, data, terms, build, queue) };
+        // SAFETY: it is of this slab.
+        let (identity, is_queued) = unsafe { request::place_into(vacancy, slab, data, terms, build, place) };
         std::mem::forget(counted);
         match is_queued {
             true => Ok(Key::new(core.serial, identity)),

@@ -68,6 +68,7 @@ use crate::buffers::BufferPool;
 use crate::clock::Stamp;
 use crate::facts::{Brief, Facts, Flags, Yields};
 use crate::fixed::Registered;
+use crate::queue::Place;
 use crate::slab::{self, Identity, Meta, Occupied, Remember, Vacancy};
 use crate::user_data::UserData;
 
@@ -758,50 +759,41 @@ pub(crate) fn place<D>(
     terms: Terms,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
 ) -> (Identity, Placed) {
-    let (identity, (prepared, timing)) = slab.insert_with(data, building(terms, build));
+    let (identity, (prepared, timing)) = slab.insert_with(data, |data| {
+        let (facts, prepared, timing) = build(data).parts.place(terms);
+        (remember(facts), (prepared, timing))
+    });
     // The pointers in `prepared` were good for every lifetime that the data could have, and the data
     // now stays where it is until the completion of `user_data` is dispatched.
     (identity, Placed { prepared, user_data: identity.user_data, timing })
 }
 
-/// As [`place`], into a vacancy; `queue` is what is done with the prepared request, which is written
-/// where it shall be before all of its slot is, so that it is not kept anywhere in between.
+/// As [`place`], into a vacancy, and queues the request, which is written where it shall be before all of its slot is, so
+/// that it is not kept anywhere in between. Returns whether it is [queued](Place::fill).
+///
+/// All that is done with the data is one closure: the compiler sees which kind of request it is, and leaves the others out,
+/// before it works on any of it.
 ///
 /// # Safety
 ///
-/// The vacancy is of this slab, and `queue` does not unwind.
+/// The vacancy is of this slab.
 #[inline(always)]
-pub(crate) unsafe fn place_into<D, T>(
+pub(crate) unsafe fn place_into<D>(
     vacancy: Vacancy,
     slab: &mut Slab<D>,
     data: D,
     terms: Terms,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
-    queue: impl FnOnce(Placed) -> T,
-) -> (Identity, T) {
+    place: Place<'_>,
+) -> (Identity, bool) {
     let user_data = vacancy.user_data();
-    let build = building(terms, build);
     let build = |data: &mut D| {
-        let (remember, (prepared, timing)) = build(data);
-        (remember, queue(Placed { prepared, user_data, timing }))
+        let (facts, prepared, timing) = build(data).parts.place(terms);
+        // The last thing that is done, and to write an entry does not unwind: so no slot is given back whose request is queued.
+        (remember(facts), place.fill(Placed { prepared, user_data, timing }))
     };
     // SAFETY: the caller's promise is the same.
     unsafe { slab.fill(vacancy, data, build) }
-}
-
-/// What is to be remembered of a request, and what is to be queued.
-type Made<D> = (Remember<Record<D>>, (Prepared, Option<Timing>));
-
-/// What is done with the data in its slot.
-#[inline(always)]
-fn building<D>(
-    terms: Terms,
-    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
-) -> impl FnOnce(&mut D) -> Made<D> {
-    move |data| {
-        let (facts, prepared, timing) = build(data).parts.place(terms);
-        (remember(facts), (prepared, timing))
-    }
 }
 
 /// As [`place`], for a stream, whose function is kept.
