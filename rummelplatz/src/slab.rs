@@ -156,6 +156,8 @@ impl<D, M: Meta> Slab<D, M> {
     };
 
     /// An empty slab whose requests carry `tag`. It has no room before [`set_limit`](Self::set_limit).
+    // A ring has many, and makes all of them in one function.
+    #[inline(never)]
     pub(crate) fn new(tag: u8) -> Self {
         let first = Self::chunk();
         Slab { tag, step: UserData::STEP, free: None, limit: 0, made: 0, chunks: vec![first], first }
@@ -600,6 +602,8 @@ impl<D, M: Meta> Header<D, M> {
 }
 
 impl<D, M: Meta> Drop for Slab<D, M> {
+    // A ring has many, and drops all of them in one function.
+    #[inline(never)]
     fn drop(&mut self) {
         if self.occupied_slots() > 0 {
             // Somebody may still write to a slot: the chunks are leaked.
