@@ -28,6 +28,8 @@ const HOPELESS: u8 = 4;
 /// # Safety
 ///
 /// The data was lent by this slab, which has it again.
+#[cold]
+#[inline(never)]
 pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) {
     // SAFETY: the caller's promise is the same.
     let mut slot = unsafe { slab.find_lent(lent) };
@@ -63,6 +65,8 @@ pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) 
 /// # Safety
 ///
 /// The data was lent by this slab, and still is.
+#[cold]
+#[inline(never)]
 pub(crate) unsafe fn give_up<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) {
     // SAFETY: the caller's promise is the same.
     let mut slot = unsafe { slab.find_lent(lent) };

@@ -204,26 +204,18 @@ fn go_on<R: Ring, Op: RingOperation<R>>(
     lent: Lent,
     data: Option<Op::RingData>,
 ) {
-    let Some(data) = data else { return give_up_slowly(inner, tag, lent) };
-    // SAFETY: `lent` is of the last delivery, which was to this tag, and a lent slot stays so until the loop
-    // goes on.
-    if !unsafe { tag.slab(&mut inner.slabs).take_back(&lent, data) } {
-        resume_slowly(inner, tag, lent);
+    let Inner { core, slabs, .. } = inner;
+    let slab = tag.slab(slabs);
+    // `lent` is of the last delivery, which was to this tag, and a lent slot stays so until the loop goes on.
+    let Some(data) = data else {
+        // SAFETY: so it is.
+        return unsafe { give_up(core, slab, lent) };
+    };
+    // SAFETY: so it is.
+    if !unsafe { slab.take_back(&lent, data) } {
+        // SAFETY: it was lent by this slab, and just taken back.
+        unsafe { resume(core, slab, lent) };
     }
-}
-
-#[cold]
-#[inline(never)]
-fn resume_slowly<R: Ring, Op: RingOperation<R>>(inner: &mut Inner<R>, tag: Tag<R, Op>, lent: Lent) {
-    // SAFETY: as in `go_on`, which alone calls this.
-    unsafe { resume(&mut inner.core, tag.slab(&mut inner.slabs), lent) };
-}
-
-#[cold]
-#[inline(never)]
-fn give_up_slowly<R: Ring, Op: RingOperation<R>>(inner: &mut Inner<R>, tag: Tag<R, Op>, lent: Lent) {
-    // SAFETY: as in `go_on`, which alone calls this.
-    unsafe { give_up(&mut inner.core, tag.slab(&mut inner.slabs), lent) };
 }
 
 /// Tells an operation of the end of a request that the teardown has caught.
