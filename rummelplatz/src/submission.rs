@@ -521,7 +521,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
             }
         };
         let counted = Counted(&mut core.in_flight);
-        // SAFETY: it is of this slab.
+        // SAFETY: it is of this slab; and to write an entry does not unwind.
         let (identity, is_queued) = unsafe { request::place_into(vacancy, slab, data, terms, build, place) };
         std::mem::forget(counted);
         match is_queued {
@@ -630,7 +630,7 @@ fn accept_by<D>(
 }
 
 /// Queues a request that is counted already, and that was set aside instead of being
-/// [filled in](crate::queue::Place::fill).
+/// [filled in](request::Queue::fill).
 #[cold]
 #[inline(never)]
 fn push_set_aside<Op, D>(

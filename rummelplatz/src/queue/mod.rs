@@ -24,7 +24,7 @@ mod uring;
 pub(crate) use memory::{Own, Queues};
 pub(crate) use real::{Real, is_ring};
 pub(crate) use table::Change;
-pub(crate) use uring::{Place, Uring};
+pub(crate) use uring::Uring;
 
 /// A completion as the kernel posted it (`struct io_uring_cqe`).
 #[repr(C)]

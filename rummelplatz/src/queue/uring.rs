@@ -27,7 +27,7 @@ use crate::eventfd::Eventfd;
 use crate::fixed::{FixedBuffers, FixedFile, Memory, Registered};
 use crate::mutant;
 use crate::request::sqe::{LINK, Usual};
-use crate::request::{Aside, Placed, Prepared, Timing};
+use crate::request::{Aside, Placed, Prepared, Queue, Timing};
 use crate::waker::Waker;
 
 /// How many files a ring may have registered; the kernel would allow 2²⁰, at eight bytes each.
@@ -448,10 +448,10 @@ pub(crate) struct Place<'q> {
     set_aside: &'q mut Option<Placed>,
 }
 
-impl Place<'_> {
-    /// Queues an entry, and that of its timer, if it has one: `true`. If that can't be done here, it is set aside.
+impl Queue for Place<'_> {
+    /// With the request goes its timer, if it has one.
     #[inline(always)]
-    pub(crate) fn fill(self, placed: Placed) -> bool {
+    fn fill(self, placed: Placed) -> bool {
         match placed.timing() {
             None => return self.fill_one(placed, 0),
             Some(Timing::Linked(time)) if self.place.is_followed() && placed.pool().is_none() => {
@@ -461,7 +461,9 @@ impl Place<'_> {
         }
         true
     }
+}
 
+impl Place<'_> {
     /// Queues an entry and that of its timer, when there are places for both.
     #[inline]
     fn fill_both(self, placed: Placed, time: Duration) {

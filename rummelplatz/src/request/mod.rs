@@ -68,7 +68,6 @@ use crate::buffers::BufferPool;
 use crate::clock::Stamp;
 use crate::facts::{Brief, Facts, Flags, Yields};
 use crate::fixed::Registered;
-use crate::queue::Place;
 use crate::slab::{self, Identity, Meta, Occupied, Remember, Vacancy};
 use crate::user_data::UserData;
 
@@ -768,15 +767,21 @@ pub(crate) fn place<D>(
     (identity, Placed { prepared, user_data: identity.user_data, timing })
 }
 
+/// A place in a submission queue.
+pub(crate) trait Queue {
+    /// Queues the request: `true`. If that can't be done here, it is set aside.
+    fn fill(self, placed: Placed) -> bool;
+}
+
 /// As [`place`], into a vacancy, and queues the request, which is written where it shall be before all of its slot is, so
-/// that it is not kept anywhere in between. Returns whether it is [queued](Place::fill).
+/// that it is not kept anywhere in between. Returns whether it is [queued](Queue::fill).
 ///
 /// All that is done with the data is one closure: the compiler sees which kind of request it is, and leaves the others out,
 /// before it works on any of it.
 ///
 /// # Safety
 ///
-/// The vacancy is of this slab.
+/// The vacancy is of this slab, and to fill the place does not unwind.
 #[inline(always)]
 pub(crate) unsafe fn place_into<D>(
     vacancy: Vacancy,
@@ -784,7 +789,7 @@ pub(crate) unsafe fn place_into<D>(
     data: D,
     terms: Terms,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
-    place: Place<'_>,
+    place: impl Queue,
 ) -> (Identity, bool) {
     let user_data = vacancy.user_data();
     let build = |data: &mut D| {
