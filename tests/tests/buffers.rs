@@ -484,7 +484,7 @@ fn streams_whose_buffers_are_dropped_at_once_are_never_taken_for_hopeless() {
 /// A stream that has waited takes what comes back; or a buffer that is held until a timer is over.
 enum Turn {
     Stream(Receiver),
-    Timer(Buffer),
+    Timer { _held: Buffer },
 }
 
 /// `count` streams, each with a message, of a pool of so many buffers, of which each is held for a while. How often one was
@@ -497,8 +497,8 @@ fn one_after_the_other(count: usize, buffers: u16, arm: for<'d> fn(&'d mut Turn)
         let Turn::Stream(receiver) = data else { return (ControlFlow::Continue, None) };
         match outcome(&completion) {
             Ok(64) => {
-                let buffer = Turn::Timer(completion.into_buffer().unwrap());
-                submitter.submit(buffer, |_| request::timeout(Duration::from_micros(50))).unwrap();
+                let held = Turn::Timer { _held: completion.into_buffer().unwrap() };
+                submitter.submit(held, |_| request::timeout(Duration::from_micros(50))).unwrap();
                 log.push(receiver.number);
                 (ControlFlow::Continue, None)
             }
