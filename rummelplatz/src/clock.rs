@@ -72,6 +72,9 @@ pub(crate) struct Watch {
     same: u32,
     /// For how many passes nobody looks.
     rest: u32,
+    /// How many that were after the last look, and how many passes there had been by then.
+    rest_then: u32,
+    passes_then: u64,
 }
 
 impl Watch {
@@ -80,7 +83,7 @@ impl Watch {
     const REST: u32 = 15;
 
     pub(crate) fn new() -> Watch {
-        Watch { shown: Stamp::now(), same: 0, rest: 0 }
+        Watch { shown: Stamp::now(), same: 0, rest: 0, rest_then: 0, passes_then: 0 }
     }
 
     /// The time when somebody last looked.
@@ -106,10 +109,17 @@ impl Watch {
         self.look_at(Stamp::now());
     }
 
+    /// How many passes there have been. They are not counted, so that it costs nothing: how many are left of a rest tells.
+    pub(crate) fn passes(&self) -> u64 {
+        self.passes_then + u64::from(self.rest_then.wrapping_sub(self.rest))
+    }
+
     #[inline]
     fn look_at(&mut self, now: Stamp) {
+        self.passes_then = self.passes();
         self.same = if now == self.shown { self.same.saturating_add(1) } else { 0 };
         self.rest = if self.same < Self::BUSY { 0 } else { Self::REST };
+        self.rest_then = self.rest;
         self.shown = now;
     }
 }
@@ -190,19 +200,27 @@ mod tests {
             let rests = watch.rest > 0;
             match rests {
                 true => watch.pass(),
-                false => watch.look_at(Stamp::of(now)),
+                false => {
+                    watch.rest = watch.rest.wrapping_sub(1);
+                    watch.look_at(Stamp::of(now));
+                }
             }
             !rests
         }
-        let mut watch = Watch { shown: Stamp::of(0), same: 0, rest: 0 };
+        let mut watch = Watch { shown: Stamp::of(0), ..Watch::new() };
         for now in 1..100 {
             // Some passes at once, then a wait.
             for _ in 0..40 {
                 assert!(pass(&mut watch, now) && watch.shown == Stamp::of(now));
             }
         }
+        assert_eq!(watch.passes(), 99 * 40);
         let looks = (0..1000).filter(|_| pass(&mut watch, 100)).count();
-        assert_eq!(looks, 65 + (1000 - 65) / 16);
+        assert_eq!((looks, watch.passes()), (65 + (1000 - 65) / 16, 99 * 40 + 1000));
+        // To look without a pass is none.
+        watch.look_at(Stamp::of(100));
+        watch.look_at(Stamp::of(100));
+        assert_eq!(watch.passes(), 99 * 40 + 1000);
         let late = (0..100).position(|_| pass(&mut watch, 101)).unwrap();
         assert!(late < 16 && watch.shown == Stamp::of(101), "{late}");
         assert!((102..200).all(|now| pass(&mut watch, now)), "it is quiet again");

@@ -619,6 +619,12 @@ impl Core {
         self.queue.look(1)
     }
 
+    /// How often the kernel was entered, and how many of its completions were seen.
+    pub(crate) fn figures(&self) -> (u64, u64) {
+        let (enters, completions) = self.queue.figures();
+        (enters + self.watch.passes(), completions)
+    }
+
     /// How many completions were seen, from an arbitrary number on, without those that no operation has claimed
     /// outside of teardowns.
     pub(crate) fn claimed(&self) -> u32 {

@@ -437,9 +437,12 @@ pub fn stats<R: RingParts>(ring: &R) -> Stats {
         let in_flight = look_at_slab::<R>(slabs, *tag).map_or(0, AnySlab::in_flight);
         OperationStats { name, in_flight, tag: *tag }
     });
+    let (enters, completions) = core.figures();
     Stats {
         in_flight: core.in_flight,
         backlog: core.backlogged(),
+        enters,
+        completions,
         foreign: core.counters.foreign,
         warnings: core.counters.warnings,
         returned_late: core.counters.returned_late,

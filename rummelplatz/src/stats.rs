@@ -12,6 +12,11 @@ pub struct Stats {
     pub in_flight: usize,
     /// Requests that wait for room in the submission queue.
     pub backlog: usize,
+    /// How often the ring has entered the kernel (`io_uring_enter`).
+    pub enters: u64,
+    /// How many completions of the kernel were seen: those of requests, several of a stream, and those of the ring's own
+    /// cancels and wake-ups. Together with [`enters`](Self::enters), how large batches are.
+    pub completions: u64,
     /// Completions that named no request in flight, and were dropped: as of a message from another ring
     /// (`IORING_OP_MSG_RING`) that has invented a `user_data`.
     pub foreign: u64,

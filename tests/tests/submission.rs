@@ -65,6 +65,30 @@ fn small<D: Send + 'static>(first: Script<D>, second: Script<D>, entries: u32, b
 // ---- room ---------------------------------------------------------------------------------------------
 
 #[test]
+fn figures_tell_how_large_batches_are() {
+    watched(|| {
+        const BATCHES: u32 = 10;
+        let script = Script::new().on_completion(|_, left: u32, mut submitter| {
+            if left > 1 {
+                submitter.submit(left - 1, |_| request::nop()).unwrap();
+            }
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(16, script);
+        assert_eq!((ring.stats().enters, ring.stats().completions), (0, 0));
+        for _ in 0..10 {
+            ring.submitter(Bench::FIRST).submit(BATCHES, |_| request::nop()).unwrap();
+        }
+        ring.run().unwrap();
+        let stats = ring.stats();
+        assert_eq!(stats.completions, u64::from(10 * BATCHES));
+        // And a few before it is known that nothing is in flight.
+        let few = u64::from(BATCHES)..=u64::from(BATCHES) + 3;
+        assert!(few.contains(&stats.enters), "{stats:?}");
+    });
+}
+
+#[test]
 fn a_full_queue_is_flushed_so_a_handler_can_submit_more_than_fits() {
     watched(|| {
         let ledger = Ledger::new();

@@ -24,6 +24,8 @@ pub(crate) struct Completions {
     limit: *const Cqe,
     /// The kernel's count up to `end`.
     known: u32,
+    /// What that was when it was last looked at how many were seen in all, which each lap does, and what came of it.
+    counted: (u32, u64),
     /// The kernel posts only when it is entered.
     posts_when_entered: bool,
     /// There may be more than is known of, though the kernel was not entered since.
@@ -54,6 +56,7 @@ impl Completions {
             capacity,
             limit: ptr::null(),
             known: seen,
+            counted: (seen, 0),
             posts_when_entered,
             may_be_more: !posts_when_entered,
             own: NonNull::from(Box::leak(Box::new(Cqe { user_data: 0, result: 0, flags: 0 }))),
@@ -91,6 +94,12 @@ impl Completions {
     #[inline]
     pub(crate) fn seen(&self) -> u32 {
         if self.is_empty() { self.known } else { self.seen_of_known() }
+    }
+
+    /// How many of the kernel's completions were seen.
+    pub(crate) fn total(&self) -> u64 {
+        let (known, total) = self.counted;
+        total + u64::from(self.seen().wrapping_sub(known))
     }
 
     #[cold]
@@ -147,6 +156,7 @@ impl Completions {
             self.known = self.known.wrapping_add(all);
             return;
         }
+        self.counted = (self.known, self.total());
         let index = self.known & (self.capacity - 1);
         let count = all.min(self.capacity - index).min(most);
         self.may_be_more = count < all || !self.posts_when_entered;
@@ -308,6 +318,7 @@ mod tests {
                 }
                 assert!(rest.into_iter().eq(next + 1..next + count));
                 next += count;
+                assert_eq!(completions.total(), next, "its own are not counted");
             }
         }
     }

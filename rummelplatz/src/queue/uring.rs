@@ -65,6 +65,8 @@ pub(crate) struct Uring {
     files: Table<Registered>,
     /// Tells this ring from all others of this process.
     serial: u64,
+    /// How often the kernel was [entered](Self::enter).
+    enters: u64,
 }
 
 /// Whether an error of `io_uring_enter` is one.
@@ -109,6 +111,7 @@ impl Uring {
             memory: Table::new(MOST_MEMORY),
             files: Table::new(MOST_FILES),
             serial,
+            enters: 0,
         }
     }
 
@@ -285,6 +288,7 @@ impl Uring {
         if patience != Patience::Submit {
             self.queues.forget_work();
         }
+        self.enters += 1;
         match self.kernel.enter(queued, patience) {
             Ok(()) => Ok(Entered::Done),
             Err(error) => judge(error),
@@ -301,6 +305,11 @@ impl Uring {
     /// Whether the kernel holds back completions, which the next enter brings.
     pub(crate) fn holds_back(&mut self) -> bool {
         self.queues.holds_back()
+    }
+
+    /// How often the kernel was [entered](Self::enter), and how many of its completions were seen.
+    pub(crate) fn figures(&self) -> (u64, u64) {
+        (self.enters, self.completions.total())
     }
 
     /// Up to where the kernel's completions were seen, as it counts.

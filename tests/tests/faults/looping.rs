@@ -360,7 +360,8 @@ fn l04_multishot_timer_ended_by_overflow_with_a_tick() {
             let finals = seen.iter().filter(|(more, _)| !more).count();
             assert_eq!((finals, seen.last()), (1, Some(&(false, Ok(0)))));
             assert!(arms > 1, "the kernel never cut it");
-            assert!(arms <= TIMES / 2 + 1, "it went on cutting it");
+            // Also where something else has the processor, and ticks pile up.
+            assert!(arms < TIMES, "it went on cutting it");
         });
     });
 }
