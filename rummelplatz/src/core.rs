@@ -32,6 +32,12 @@ pub(crate) struct Core {
     backlog: Backlog,
     /// Completions that the kernel does not post: messages, and requests that end without it.
     synthetic: VecDeque<Cqe>,
+    /// Messages that are delivered when there is nothing else to deliver; and how often the kernel had been entered when
+    /// that was done last: once for each enter, so that they do not keep it waiting either.
+    last: VecDeque<u64>,
+    last_delivered: u64,
+    /// How many wait in both: a number of its own, because the loop asks for it before each wait.
+    own_waiting: usize,
     /// They are delivered in batches, so that they do not keep the kernel's waiting: how many of the present batch are
     /// left,
     batch_left: usize,
@@ -123,6 +129,9 @@ impl Core {
             queue: Uring::new(raw.kernel, serial),
             backlog: Backlog::new(options.backlog_limit),
             synthetic: VecDeque::new(),
+            last: VecDeque::new(),
+            last_delivered: u64::MAX,
+            own_waiting: 0,
             batch_left: 0,
             kernel_is_next: false,
             links: Vec::new(),
@@ -438,11 +447,37 @@ impl Core {
         if looks_first && self.look() {
             return true;
         }
-        let others = self.parked.len() | self.insistent.len() | self.synthetic.len();
+        let others = self.parked.len() | self.insistent.len() | self.own_waiting;
         if may_wait && self.queue.is_open() && others == 0 && self.in_flight > 0 {
             return self.wait_as_usual();
         }
         !looks_first && self.look()
+    }
+
+    /// When there is nothing else to deliver, has what is to be delivered last be next. False if there is nothing, or if that
+    /// was done since the kernel was entered.
+    pub(crate) fn find_last(&mut self) -> bool {
+        let (enters, _) = self.figures();
+        if self.last.is_empty() || self.last_delivered == enters {
+            return false;
+        }
+        self.last_delivered = enters;
+        self.hasten_last();
+        true
+    }
+
+    /// Has what is to be delivered last be delivered as all else is.
+    pub(crate) fn hasten_last(&mut self) {
+        while let Some(user_data) = self.last.pop_front() {
+            self.own_waiting -= 1;
+            self.end_without_kernel(user_data, 0);
+        }
+    }
+
+    /// Delivers a message when there is nothing else to deliver.
+    pub(crate) fn deliver_last(&mut self, user_data: u64) {
+        self.last.push_back(user_data);
+        self.own_waiting += 1;
     }
 
     /// Enters the kernel and waits for a completion, when there is nothing else to do; and looks which is next.
@@ -563,6 +598,7 @@ impl Core {
     /// Ends a request that the kernel does not have, as if it had posted this result.
     pub(crate) fn end_without_kernel(&mut self, user_data: u64, result: i32) {
         self.synthetic.push_back(Cqe { user_data, result, flags: 0 });
+        self.own_waiting += 1;
         if !mutant::is("what is known stays known") {
             self.queue.look_again();
         }
@@ -609,6 +645,7 @@ impl Core {
             && let Some(cqe) = self.synthetic.pop_front()
         {
             self.batch_left = rest;
+            self.own_waiting -= 1;
             self.own_seen = self.own_seen.wrapping_add(1);
             self.kernel_is_next = true;
             self.queue.put_first(cqe);
@@ -644,7 +681,7 @@ impl Core {
     /// Whether there is something to do that the kernel knows nothing of.
     #[inline]
     pub(crate) fn has_own_work(&self) -> bool {
-        !self.synthetic.is_empty() || !self.backlog.is_empty() || self.unparks_more
+        self.own_waiting > 0 || !self.backlog.is_empty() || self.unparks_more
     }
 
     /// Whether there is something to do without waiting.

@@ -57,7 +57,7 @@
 //! | multishot requests | [`Submitter::stream`] |
 //! | linked requests; a time limit for one | [`Submitter::chain`]; [`Request::deadline`] |
 //! | what is done once for many completions | [Batches](#batches) |
-//! | operations that talk to each other | [`Submitter::to`], [`Submitter::post`] |
+//! | operations that talk to each other | [`Submitter::to`], [`Submitter::post`]; state that several need is in an `Rc` or `Arc` of each |
 //! | other threads; many cores | [`RingHandle`]; one ring in each thread |
 //! | buffers that the kernel picks when there is something to receive | [`BufferPool`] |
 //! | registered memory and files | [`FixedBuffers`], [`FixedFile`] |
@@ -82,8 +82,8 @@
 //!
 //! All completions that are there are delivered, one after the other, before the kernel is entered again. It is given
 //! all that their handlers have submitted then, in one system call. To do something once for all of them, have the first
-//! submit a [`nop`](request::nop): it completes when what came with it was delivered. So many small records are written
-//! and made safe together ("group commit"), one group after the other:
+//! [`post_last`](Submitter::post_last): what is posted like that is delivered behind all that is there. So many small
+//! records are written and made safe together ("group commit"), one group after the other:
 //!
 //! ```
 //! # use rummelplatz::{Completion, RingOperation, Submitter, request, ring};
@@ -115,7 +115,7 @@
 //!                 self.records.extend(record);
 //!                 // What comes while a group is on its way is the next.
 //!                 if !mem::replace(&mut self.is_busy, true) {
-//!                     submitter.submit(Step::Commit, |_| request::nop())?;
+//!                     submitter.post_last(Step::Commit)?;
 //!                 }
 //!                 return Ok(());
 //!             }

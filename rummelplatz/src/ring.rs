@@ -245,7 +245,10 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
         return fail(ring, error);
     }
     inner(ring).core.insist();
-    let delivered = ring.deliver_all(&Round { may_wait });
+    let mut delivered = ring.deliver_all(&Round { may_wait });
+    while inner(ring).cause.is_none() && inner(ring).core.find_last() {
+        delivered |= ring.deliver_all(&Round { may_wait });
+    }
     if let Some(cause) = inner(ring).cause.take() {
         return end(ring, cause);
     }

@@ -221,6 +221,55 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     ///
     /// See [`SubmitError`]; never [`Full`](SubmitError::Full).
     pub fn try_post(&mut self, data: Op::RingData) -> Result<(), Refused<Op::RingData>> {
+        let user_data = self.place_message(data)?;
+        self.inner().core.end_without_kernel(user_data, 0);
+        Ok(())
+    }
+
+    /// As [`post`](Self::post), but the handler is called when all completions and messages that are there have been
+    /// delivered, before the kernel is entered again: to do something once for all of them.
+    ///
+    /// ```
+    /// # use rummelplatz::{Ring, RingOperation, Submitter, SubmitError};
+    /// # struct Log { lines: Vec<String>, is_due: bool }
+    /// # impl Log {
+    /// # fn f<R: Ring, Op: RingOperation<R, RingData = ()>>(&mut self, mut submitter: Submitter<'_, R, Op>, line: String)
+    /// #     -> Result<(), SubmitError> {
+    /// self.lines.push(line);
+    /// // The first of a batch has all be written together.
+    /// if !std::mem::replace(&mut self.is_due, true) {
+    ///     submitter.post_last(())?;
+    /// }
+    /// # Ok(()) } }
+    /// ```
+    ///
+    /// What is posted like this by a handler that is called like this waits until the kernel was entered once more.
+    /// In a teardown, it is as `post`.
+    ///
+    /// # Errors
+    ///
+    /// See [`SubmitError`]; never [`Full`](SubmitError::Full).
+    pub fn post_last(&mut self, data: Op::RingData) -> Result<(), SubmitError> {
+        self.try_post_last(data).map_err(SubmitError::from)
+    }
+
+    /// As [`post_last`](Self::post_last), but data that is not accepted comes back.
+    ///
+    /// # Errors
+    ///
+    /// See [`SubmitError`]; never [`Full`](SubmitError::Full).
+    pub fn try_post_last(&mut self, data: Op::RingData) -> Result<(), Refused<Op::RingData>> {
+        let user_data = self.place_message(data)?;
+        let core = &mut self.inner().core;
+        match core.phase.is_teardown() {
+            true => core.end_without_kernel(user_data, 0),
+            false => core.deliver_last(user_data),
+        }
+        Ok(())
+    }
+
+    /// Accepts a message, which is to be delivered.
+    fn place_message(&mut self, data: Op::RingData) -> Result<u64, Refused<Op::RingData>> {
         let tag = self.tag();
         let Inner { core, slabs, .. } = self.inner();
         let slab = tag.slab(slabs);
@@ -230,8 +279,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         }
         let user_data = request::place_message(slab, data, core.terms(Flags::EMPTY));
         core.count();
-        core.end_without_kernel(user_data, 0);
-        Ok(())
+        Ok(user_data)
     }
 
     /// Submits a raw entry, tracked like any other request: its `user_data` is replaced, its data

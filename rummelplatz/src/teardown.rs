@@ -92,6 +92,7 @@ fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Lim
     let core = &mut inner.core;
     // What the kernel does not have ends here, as if it had been cancelled.
     core.forget_parked();
+    core.hasten_last();
     let ending = core.ending();
     let Inner { core, slabs, .. } = inner;
     visit_all::<R>(slabs, |_, user_data, facts| {

@@ -508,6 +508,91 @@ fn operations_that_post_to_each_other_do_not_keep_the_kernel_waiting() {
 // ---- raw entries ------------------------------------------------------------------------------------------------
 
 #[test]
+fn what_is_posted_last_comes_behind_all_that_is_there_and_once_for_each_enter() {
+    watched(|| {
+        let log = Log::new();
+        let script = || {
+            let told = log.clone();
+            Script::new().on_completion(move |completion, name: &'static str, mut submitter| {
+                told.push((name, completion.is_message()));
+                match name {
+                    "first" => {
+                        submitter.post_last("all").unwrap();
+                        submitter.post("at once").unwrap();
+                        submitter.submit("after", |_| request::nop()).unwrap();
+                    }
+                    "all" => {
+                        submitter.post_last("again").unwrap();
+                        submitter.to(Bench::SECOND).post_last("the other's").unwrap();
+                    }
+                    _ => {}
+                }
+                (ControlFlow::Continue, None)
+            })
+        };
+        let order = [
+            ("first", false),
+            ("at once", true),
+            ("other", false),
+            ("other", false),
+            ("all", true),
+            ("after", false),
+            ("again", true),
+            ("the other's", true),
+        ];
+        for by_turns in [false, true] {
+            let mut ring = Bench::builder(script(), script()).build().unwrap();
+            for name in ["first", "other", "other"] {
+                ring.submitter(Bench::FIRST).submit(name, |_| request::nop()).unwrap();
+            }
+            match by_turns {
+                true => while !ring.turn().unwrap().is_idle() {},
+                false => ring.run().unwrap(),
+            }
+            assert_eq!(log.take(), order, "{by_turns}");
+        }
+    });
+}
+
+#[test]
+fn what_is_posted_last_keeps_nothing_from_the_kernel_and_ends_with_the_ring() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let (log, ended) = (Log::new(), Log::new());
+        let (told, at_the_end) = (log.clone(), ended.clone());
+        let script = Script::new()
+            .on_completion(move |completion, data: Tracked<u32>, mut submitter| {
+                told.push(());
+                if completion.is_message() {
+                    // Again and again.
+                    submitter.post_last(data).unwrap();
+                    return (ControlFlow::Continue, None);
+                }
+                submitter.post_last(ledger.issue(1)).unwrap();
+                (ControlFlow::Exit, None)
+            })
+            .on_teardown(move |completion, data, mut submitter| {
+                at_the_end.push((*data, completion.is_message(), outcome(&completion)));
+                if *data == 1 {
+                    submitter.post_last(ledger.issue(2)).unwrap();
+                }
+                Ok(())
+            });
+        let mut ring = Bench::with(8, script);
+        let mut submitter = ring.submitter(Bench::FIRST);
+        // Before it runs, as well.
+        submitter.post_last(ledger.issue(0)).unwrap();
+        submitter.submit(ledger.issue(9), |_| request::timeout(Duration::from_millis(5))).unwrap();
+        ring.run().unwrap();
+        assert_eq!(ended.take(), [0, 1, 2].map(|number| (number, true, Ok(0))));
+        assert!(log.len() > 2, "it went on and on");
+        ring.submitter(Bench::FIRST).post_last(ledger.issue(3)).unwrap();
+        drop(ring);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
 fn the_user_data_of_a_raw_entry_is_replaced() {
     watched(|| {
         let ledger = Ledger::new();

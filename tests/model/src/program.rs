@@ -256,6 +256,8 @@ pub enum Action {
     },
     Post {
         second: bool,
+        /// When there is nothing else to be delivered.
+        last: bool,
     },
     /// As another thread does, by a handle.
     Send {
@@ -434,7 +436,7 @@ fn action(chance: &mut Chance, entries: u32, streams: bool) -> Action {
             };
             Action::Chain { second, links: (0..length).map(|_| link(chance)).collect() }
         }
-        12 => Action::Post { second },
+        12 => Action::Post { second, last: chance.one_in(3) },
         22 | 23 => {
             let length = 1 + chance.below(u64::from(entries).min(4) + 1);
             let member = |chance: &mut Chance| Member {

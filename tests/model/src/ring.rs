@@ -223,13 +223,14 @@ impl Operation {
                 self.chain(&mut submitter.to(tag(second)), &links, second, from);
             }
             Action::Link { members, dropped } => self.link(submitter, &members, dropped, from),
-            Action::Post { second } => {
+            Action::Post { second, last } => {
                 let data = self.world.issue(Kind::Nop, second, false);
                 let id = data.id;
-                match submitter.to(tag(second)).try_post(data) {
+                let mut submitter = submitter.to(tag(second));
+                match if last { submitter.try_post_last(data) } else { submitter.try_post(data) } {
                     Ok(()) => {
                         self.world.admitted(second, 1);
-                        self.world.accepted_message(id);
+                        self.world.accepted_message(id, last);
                     }
                     Err(Refused { data, error }) => self.world.refused(&[id], &[data], error, from),
                 }

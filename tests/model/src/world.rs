@@ -141,6 +141,8 @@ struct Request {
     written: u64,
     accepted: bool,
     is_message: bool,
+    /// It is delivered when there is nothing else.
+    is_last: bool,
     /// It receives into the pool of this ring, since it was submitted.
     has_pool: bool,
     /// It was to be submitted with the pool of the neighbour.
@@ -252,8 +254,9 @@ struct Expected {
     may_end: bool,
     /// When it was last seen that no teardown had begun.
     ran_at: Duration,
-    /// The message that was delivered last, of those that were posted and of those that were sent.
-    last_message: [Option<usize>; 3],
+    /// The message that was delivered last, of those that were posted, of those that were sent, and of those that were
+    /// posted to be delivered last.
+    last_message: [Option<usize>; 4],
     /// What a handler has failed with, in this run.
     cause: Option<String>,
     /// What teardown handlers have failed with, in this run.
@@ -375,6 +378,7 @@ impl World {
             written: 0,
             accepted: false,
             is_message: false,
+            is_last: false,
             has_pool: false,
             borrows: false,
             is_sent: false,
@@ -708,10 +712,14 @@ impl World {
         inner.expected.detached += 1;
     }
 
-    pub(crate) fn accepted_message(&self, id: usize) {
+    pub(crate) fn accepted_message(&self, id: usize, last: bool) {
         let mut inner = self.lock();
         inner.requests[id].accepted = true;
         inner.requests[id].is_message = true;
+        if last {
+            inner.requests[id].is_last = true;
+            return;
+        }
         inner.requests[id].round = inner.expected.round + u64::from(inner.expected.is_own);
         inner.expected.messages.push(id);
     }
@@ -859,6 +867,7 @@ impl World {
         }
         // One operation may have room for what was sent to it, and the other not.
         let way = match inner.requests[id] {
+            Request { is_last: true, .. } => 3,
             Request { is_sent: false, .. } => 0,
             Request { second, .. } => 1 + usize::from(second),
         };
