@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 
 use io_uring::squeue;
 
+use crate::any_slab::AnySlab;
 use crate::chain::Chain;
 use crate::core::Core;
 use crate::error::{InvalidEntry, Refused, SubmitError};
@@ -170,6 +171,9 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// are linked. That is so for what is wrong with the request itself: an opcode that the kernel does not know, a path
     /// that is too long or none at all (`ENAMETOOLONG`, `ENOENT`). What turns out only when it is done, such as a file
     /// that is not there, ends those behind it.
+    ///
+    /// That the last has ended with `ECANCELED` says that one before it has failed, or did less than all, or that itself was
+    /// cancelled: the completions of the others tell which. Nothing should depend on the order in which these come.
     ///
     /// ```
     /// # use rummelplatz::{request, Request, Ring, RingOperation, Submitter, SubmitError, Tag};
@@ -493,6 +497,23 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         slab.for_each(|user_data, _| targets.push(user_data));
         targets.retain(|user_data| slab.find(*user_data).is_some_and(|slot| cancel(core, slot)));
         targets.len()
+    }
+
+    /// How many requests of this operation have not ended, those that wait and messages included: counts them. In a handler,
+    /// the one that it is called for is none of them any more, unless it [goes on](crate::Completion::more).
+    ///
+    /// ```
+    /// # use rummelplatz::{Ring, RingOperation, Submitter, Tag};
+    /// # fn f<R: Ring, A: RingOperation<R>, B: RingOperation<R>>(mut submitter: Submitter<'_, R, A>, TIMERS: Tag<R, B>) {
+    /// // The last connection has ended: nothing else is to keep the ring.
+    /// if submitter.in_flight() == 0 {
+    ///     submitter.to(TIMERS).cancel_all();
+    /// }
+    /// # }
+    /// ```
+    pub fn in_flight(&mut self) -> usize {
+        let tag = self.tag();
+        AnySlab::in_flight(tag.slab(&mut self.inner().slabs))
     }
 
     /// The submitter of another operation of this ring.

@@ -313,6 +313,44 @@ fn cancel_all_means_the_requests_of_this_operation() {
 }
 
 #[test]
+fn a_handler_may_ask_how_many_are_left() {
+    watched(|| {
+        let log = Log::new();
+        let (first, second) = (log.clone(), log.clone());
+        let counting = Script::new().on_completion(move |_, times: u64, mut submitter| {
+            first.push((1, submitter.in_flight(), submitter.to(Bench::SECOND).in_flight()));
+            if times > 0 {
+                let time = Duration::from_millis(times);
+                submitter.submit(times - 1, move |_| request::timeout(time)).unwrap();
+                submitter.post(0).unwrap();
+            }
+            if submitter.in_flight() == 0 {
+                submitter.to(Bench::SECOND).cancel_all();
+            }
+            (ControlFlow::Continue, None)
+        });
+        let ticking = Script::new().on_completion(move |completion, data, mut submitter| {
+            let left = submitter.in_flight();
+            if !completion.more() {
+                second.push((2, left, submitter.to(Bench::FIRST).in_flight()));
+                return (ControlFlow::Continue, None);
+            }
+            assert_eq!(left, 1, "it goes on");
+            (ControlFlow::Continue, Some(data))
+        });
+        let mut ring = Bench::builder(counting, ticking).build().unwrap();
+        ring.submitter(Bench::FIRST).submit(2, |_| request::nop()).unwrap();
+        let mut submitter = ring.submitter(Bench::SECOND);
+        submitter.stream(0, |_| request::timeout_multi(Duration::from_micros(500))).unwrap();
+        assert_eq!((submitter.in_flight(), submitter.to(Bench::FIRST).in_flight()), (1, 1));
+        ring.run().unwrap();
+        let log = log.take();
+        let expected = [(1, 0, 1), (1, 1, 1), (1, 0, 1), (1, 1, 1), (1, 0, 1), (2, 0, 0)];
+        assert_eq!(log, expected);
+    });
+}
+
+#[test]
 fn a_stream_that_cancels_itself_when_the_kernel_has_just_cut_it_ends_as_cancelled() {
     watched(|| {
         let ledger = Ledger::new();

@@ -106,8 +106,9 @@
 //! ([`Event::TakenIn`]), and what was posted for it, by the same `user_data`
 //! ([`Key::user_data`](crate::Key::user_data)). A ring that waits for what can't happen is told so, rather than
 //! to hang: `run` ends with [`RingError::Api`](crate::RingError::Api) and `EDEADLK` ("Resource deadlock
-//! avoided"). What was taken in and never posted is what it has waited for. For programs that don't wait but
-//! turn round for ever, there is [`limit_enters`](Simulation::limit_enters).
+//! avoided"). What was taken in and never posted is what it has waited for; or a stream waits for a buffer that nobody gives
+//! back, of which the kernel knows nothing then ([`BufferPool::available`](crate::BufferPool::available)). For programs
+//! that don't wait but turn round for ever, there is [`limit_enters`](Simulation::limit_enters).
 //!
 //! # What it knows
 //!
