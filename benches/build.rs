@@ -23,7 +23,11 @@ fn main() {
             println!("cargo::rustc-cfg=has_liburing");
         }
         // No failure, so that a build with all features works anywhere.
-        Err(reason) => println!("cargo::rustc-env=NO_LIBURING={reason}"),
+        Err(reason) => {
+            println!("cargo::rustc-env=NO_LIBURING={reason}");
+            // Until it is there, each build looks again: a header that is installed later is of an older date than this.
+            println!("cargo::rerun-if-changed=no-liburing");
+        }
     }
 }
 
