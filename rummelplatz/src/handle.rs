@@ -49,7 +49,8 @@ impl<R: Ring> RingHandle<R> {
     /// Gives data to an operation, as [`post`](crate::Submitter::post) does from within: its handler
     /// is called with it, and [`is_message`](crate::Completion::is_message) is true.
     ///
-    /// Wakes the ring if it waits. Data sent before the ring first runs is kept until it does.
+    /// Wakes the ring if it waits. Data sent before the ring first runs is kept until it does. Nothing bounds how much is on
+    /// its way: a sender that may be faster than the ring must count what it has sent.
     ///
     /// While its operation has as many requests in flight as the [`request_limit`](crate::Builder::request_limit) allows,
     /// it waits, in order, and is counted in [`undelivered`](crate::Stats::undelivered). If the ring is torn down
