@@ -82,8 +82,8 @@ fn figures_tell_how_large_batches_are() {
         ring.run().unwrap();
         let stats = ring.stats();
         assert_eq!(stats.completions, u64::from(10 * BATCHES));
-        // And a few before it is known that nothing is in flight.
-        let few = u64::from(BATCHES)..=u64::from(BATCHES) + 3;
+        // And a few before it is known that nothing is in flight, or that are interrupted.
+        let few = u64::from(BATCHES)..2 * u64::from(BATCHES);
         assert!(few.contains(&stats.enters), "{stats:?}");
     });
 }
