@@ -12,11 +12,27 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use rummelplatz::request::Events;
-use rummelplatz::{BufferPool, ControlFlow, Key, Stream, request};
+use rummelplatz::{BufferPool, Completion, ControlFlow, Key, Stream, request};
 use rummelplatz_tests::{
-    Acceptor, Bench, BenchSubmitter, Ledger, Log, Receiver, Script, Tracked, connect, cramped, in_child,
-    is_cut, listener, open_descriptors, outcome, pipe, receive_all, tcp_pair, watched,
+    Acceptor, Bench, BenchSubmitter, Ledger, Log, Outcome, Receiver, Script, Tracked, connect, cramped,
+    in_child, is_cut, listener, open_descriptors, outcome, pipe, receive_all, tcp_pair, watched,
 };
+
+/// Submits a stream, and tells its handler the key of it.
+fn script_with_key<D: Send + 'static>(
+    data: D,
+    arm: for<'d> fn(&'d mut D) -> Stream<'d>,
+    mut handler: impl FnMut(Key<Script<D>>, Completion, D, BenchSubmitter<'_, D>) -> Outcome<D> + Send + 'static,
+) -> Script<D> {
+    let (tell, told) = mpsc::channel();
+    let mut key = None;
+    Script::new()
+        .on_setup_once(move |mut submitter| Ok(tell.send(submitter.stream(data, arm)?)?))
+        .on_completion(move |completion, data, submitter| {
+            let key = *key.get_or_insert_with(|| told.recv().unwrap());
+            handler(key, completion, data, submitter)
+        })
+}
 
 /// Fails unless the other end is closed and has sent nothing.
 fn assert_closed_by_peer(client: &mut TcpStream) {
@@ -643,15 +659,11 @@ fn a_stream_that_is_cancelled_has_one_final_completion() {
         let acceptor = ledger.issue(Acceptor::new(&listener));
         let clients = connect(&listener, 3);
         let seen = Log::new();
-        let (log, mut key, mut count) = (seen.clone(), None, 0);
-        let (tell, told) = mpsc::channel();
-        let first = Script::new()
-            .on_setup_once(move |mut submitter| {
-                tell.send(submitter.stream(acceptor, |acceptor| acceptor.accept())?)?;
-                Ok(())
-            })
-            .on_completion(move |completion, acceptor: Tracked<Acceptor>, mut submitter| {
-                let key = *key.get_or_insert_with(|| told.recv().unwrap());
+        let (log, mut count) = (seen.clone(), 0);
+        let first = script_with_key(
+            acceptor,
+            |acceptor| acceptor.accept(),
+            move |key, completion, acceptor, mut submitter| {
                 if completion.more() {
                     count += 1;
                     if count == 3 {
@@ -663,7 +675,8 @@ fn a_stream_that_is_cancelled_has_one_final_completion() {
                 log.push(outcome(&completion));
                 assert!(!submitter.cancel(key), "it is over");
                 (ControlFlow::Continue, None)
-            });
+            },
+        );
         let mut ring = Bench::with(8, first);
         ring.run().unwrap();
         assert_eq!(seen.take(), [Err(libc::ECANCELED)]);
@@ -680,15 +693,9 @@ fn the_key_of_a_stream_stays_good_however_often_it_is_armed() {
         let clients = connect(&listener, 60);
         let acceptor = Acceptor::new(&listener);
         let seen = Log::new();
-        let (log, mut key, mut count) = (seen.clone(), None, 0);
-        let (tell, told) = mpsc::channel();
-        let first = Script::new()
-            .on_setup_once(move |mut submitter| {
-                tell.send(submitter.stream(acceptor, Acceptor::accept)?)?;
-                Ok(())
-            })
-            .on_completion(move |completion, acceptor, mut submitter| {
-                let key = *key.get_or_insert_with(|| told.recv().unwrap());
+        let (log, mut count) = (seen.clone(), 0);
+        let first =
+            script_with_key(acceptor, Acceptor::accept, move |key, completion, acceptor, mut submitter| {
                 if !completion.more() {
                     log.push((outcome(&completion), acceptor.arms));
                     return (ControlFlow::Continue, None);
@@ -723,15 +730,11 @@ fn a_cut_stream_stays_ended(end: Ending<Tracked<Acceptor>>) {
         let clients = connect(&listener, 50);
         let acceptor = ledger.issue(Acceptor::new(&listener));
         let seen = Log::new();
-        let (log, mut key) = (seen.clone(), None);
-        let (tell, told) = mpsc::channel();
-        let first = Script::new()
-            .on_setup_once(move |mut submitter| {
-                tell.send(submitter.stream(acceptor, |acceptor| acceptor.accept())?)?;
-                Ok(())
-            })
-            .on_completion(move |completion, acceptor: Tracked<Acceptor>, mut submitter| {
-                let key = *key.get_or_insert_with(|| told.recv().unwrap());
+        let log = seen.clone();
+        let first = script_with_key(
+            acceptor,
+            |acceptor| acceptor.accept(),
+            move |key, completion, acceptor, mut submitter| {
                 if !completion.more() {
                     log.push((outcome(&completion), acceptor.arms));
                     return (ControlFlow::Continue, None);
@@ -741,7 +744,8 @@ fn a_cut_stream_stays_ended(end: Ending<Tracked<Acceptor>>) {
                     return (ControlFlow::Continue, returns_data.then_some(acceptor));
                 }
                 (ControlFlow::Continue, Some(acceptor))
-            });
+            },
+        );
         let mut ring = cramped(first, Script::new());
         ring.run().unwrap();
         let expected = if returns_data { vec![(Err(libc::ECANCELED), 1)] } else { vec![] };
@@ -761,15 +765,11 @@ fn what_a_cancelled_stream_still_carries_comes_before_its_end() {
             let clients = connect(&listener, 50);
             let acceptor = ledger.issue(Acceptor::new(&listener));
             let seen = Log::new();
-            let (log, mut key, mut cancelled) = (seen.clone(), None, false);
-            let (tell, told) = mpsc::channel();
-            let first = Script::new()
-                .on_setup_once(move |mut submitter| {
-                    tell.send(submitter.stream(acceptor, |acceptor| acceptor.accept())?)?;
-                    Ok(())
-                })
-                .on_completion(move |completion, acceptor: Tracked<Acceptor>, mut submitter| {
-                    let key = *key.get_or_insert_with(|| told.recv().unwrap());
+            let (log, mut cancelled) = (seen.clone(), false);
+            let first = script_with_key(
+                acceptor,
+                |acceptor| acceptor.accept(),
+                move |key, completion, acceptor, mut submitter| {
                     let was_cancelled = std::mem::replace(&mut cancelled, true);
                     if !was_cancelled {
                         // The completions that cut it are there already.
@@ -778,7 +778,8 @@ fn what_a_cancelled_stream_still_carries_comes_before_its_end() {
                     let returned = if completion.more() { returns_data || !was_cancelled } else { false };
                     log.push((completion.more(), outcome(&completion), completion.into_fd().is_ok()));
                     (ControlFlow::Continue, returned.then_some(acceptor))
-                });
+                },
+            );
             let mut ring = cramped(first, Script::new());
             ring.run().unwrap();
             let mut seen = seen.take();
@@ -943,17 +944,10 @@ enum End {
 fn end_a_timer_that_is_too_fast(interval: Duration, end: End) {
     let (ledger, seen) = (Ledger::new(), Log::new());
     let (data, log, teardown) = (ledger.issue(0), seen.clone(), seen.clone());
-    let (tell, told) = mpsc::channel();
-    let mut key = None;
-    let first = Script::new()
-        .on_setup_once(move |mut submitter| {
-            tell.send(
-                submitter.stream((data, interval), |(_, interval)| request::timeout_multi(*interval))?,
-            )?;
-            Ok(())
-        })
-        .on_completion(move |completion, mut data: (Tracked<u32>, Duration), mut submitter| {
-            let key = *key.get_or_insert_with(|| told.recv().unwrap());
+    let first = script_with_key(
+        (data, interval),
+        |(_, interval)| request::timeout_multi(*interval),
+        move |key, completion, mut data, mut submitter| {
             if !completion.more() {
                 log.push(outcome(&completion));
                 return (ControlFlow::Continue, None);
@@ -971,11 +965,12 @@ fn end_a_timer_that_is_too_fast(interval: Duration, end: End) {
                 End::Exit => return (ControlFlow::Exit, Some(data)),
             }
             (ControlFlow::Continue, Some(data))
-        })
-        .on_teardown(move |completion, _, _| {
-            teardown.push(outcome(&completion));
-            Ok(())
-        });
+        },
+    )
+    .on_teardown(move |completion, _, _| {
+        teardown.push(outcome(&completion));
+        Ok(())
+    });
     let mut ring = Bench::with(8, first);
     ring.run().unwrap();
     assert_eq!(seen.len(), usize::from(end != End::Abandon), "{end:?}");

@@ -24,7 +24,7 @@ pub(crate) struct Completions {
     limit: *const Cqe,
     /// The kernel's count up to `end`.
     known: u32,
-    /// What that was when it was last looked at how many were seen in all, which each lap does, and what came of it.
+    /// `known` at the last [part](Self::learn_in_parts), of which each lap has one, and how many were seen in all by then.
     counted: (u32, u64),
     /// The kernel posts only when it is entered.
     posts_when_entered: bool,
@@ -124,7 +124,7 @@ impl Completions {
     }
 
     /// Knows of the next completions in a row, at most so many, when all up to `posted` are there and none
-    /// was known of any more. False if there are none, which nobody may rely on if it is true.
+    /// was known of any more. False if there are none; true though none is learnt, if they are more than can be.
     ///
     /// # Safety
     ///

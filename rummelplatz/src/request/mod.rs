@@ -21,10 +21,12 @@
 //! ```
 //!
 //! What the kernel reads only while it takes an entry in (a time, an address to connect to, the pieces
-//! of a vector) is passed by value. One request moves at most 0x7fff_f000 bytes (2 GiB less a page, `MAX_RW_COUNT`): check
-//! how much was done. (A slice of 2 GiB or more is no length to [`send`] and [`recv`], which refuse it: `EINVAL`.) Where that would be told nobody, [detached](crate::Submitter::detach) or in a
-//! [chain](crate::Submitter::chain), and where [all](Request::whole) is to be moved, more are refused (`EINVAL`; of
-//! pieces that are sent, `EMSGSIZE`).
+//! of a vector) is passed by value.
+//!
+//! One request moves at most 0x7fff_f000 bytes (2 GiB less a page, `MAX_RW_COUNT`): check how much was done. Where that
+//! would be told nobody, [detached](crate::Submitter::detach) or in a [chain](crate::Submitter::chain), and where
+//! [all](Request::whole) is to be moved, more are refused (`EINVAL`; of pieces that are sent, `EMSGSIZE`). A slice of
+//! 2 GiB or more is no length to [`send`] and [`recv`], which refuse it everywhere: `EINVAL`.
 //!
 //! | | requests | streams |
 //! |---|---|---|

@@ -214,7 +214,9 @@ pub fn send<'d>(socket: &'d impl Target, buffer: &'d [u8]) -> Request<'d> {
 /// Such as [`Buffers`](crate::Buffers) that were received. Pieces that are neighbours in memory are one; more than four
 /// others take an allocation, and those after the 1024th are left out (`UIO_MAXIOV`): check how much was done. Where that
 /// would be told nobody, [detached](crate::Submitter::detach) or in a [chain](crate::Submitter::chain), and where
-/// [all](Request::whole) are to be sent, so many are refused (`EMSGSIZE`). Otherwise as [`send`]. For other files than sockets, there is [`write_vectored`](super::write_vectored).
+/// [all](Request::whole) are to be sent, so many are refused (`EMSGSIZE`). Otherwise as [`send`].
+///
+/// For other files than sockets, there is [`write_vectored`](super::write_vectored).
 pub fn send_vectored<'d>(socket: &'d impl Target, pieces: impl IntoIterator<Item = &'d [u8]>) -> Request<'d> {
     let pieces = pieces.into_iter().map(|piece| Piece::new(piece.as_ptr(), piece.len()));
     let op_flags = libc::MSG_NOSIGNAL as u32;
