@@ -125,6 +125,8 @@ impl Flags {
 
     /// It is left to a worker because somebody wants that.
     pub(crate) const IN_WORKER: Flags = Flags(1 << 14);
+    /// Something [is left](Facts::left) of a count or a limit: so it is not calm.
+    pub(crate) const COUNTED: Flags = Flags(1 << 15);
 
     #[inline]
     pub(crate) const fn is_empty(self) -> bool {
@@ -198,6 +200,10 @@ impl Facts {
     /// So often does a timer tick, or so many bytes does a stream receive.
     pub(crate) fn set_left(&mut self, left: u32) {
         self.number = left;
+        match left {
+            0 => self.flags.remove(Flags::COUNTED),
+            _ => self.flags.insert(Flags::COUNTED),
+        }
     }
 
     /// Whether it has completed itself, and only its timer has not.

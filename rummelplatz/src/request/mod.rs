@@ -736,7 +736,7 @@ impl<D> Meta for Record<D> {
 
     #[inline(always)]
     fn is_calm(&self) -> bool {
-        self.facts.flags == Flags::STREAM && self.facts.left() == 0
+        self.facts.flags == Flags::STREAM
     }
 }
 
