@@ -308,12 +308,25 @@ impl<'b> From<&'b mut FixedBuffer> for FixedSliceMut<'b> {
 /// is needed for another. So it is for files that are used for long.
 #[derive(Clone)]
 pub struct FixedFile {
-    pub(crate) place: Arc<Registered>,
+    pub(crate) place: ManuallyDrop<Arc<Registered>>,
 }
 
 impl FixedFile {
     pub(crate) fn new() -> FixedFile {
-        FixedFile { place: Arc::new(Registered::nowhere()) }
+        FixedFile { place: ManuallyDrop::new(Arc::new(Registered::nowhere())) }
+    }
+}
+
+impl Drop for FixedFile {
+    // As that of a buffer: one call, which gets a value.
+    #[inline]
+    fn drop(&mut self) {
+        #[inline(never)]
+        fn leave(place: Arc<Registered>) {
+            drop(place);
+        }
+        // SAFETY: it is not used again.
+        leave(unsafe { ManuallyDrop::take(&mut self.place) });
     }
 }
 

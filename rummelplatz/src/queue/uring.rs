@@ -431,8 +431,10 @@ impl Uring {
     /// Takes a file out of the ring again, if it is there and nobody else has it; else it comes back.
     pub(crate) fn expel_file(&mut self, file: FixedFile) -> Result<(), FixedFile> {
         let Uring { files, kernel, serial, .. } = self;
-        let expelled = files.expel(*serial, file.place, |change| kernel.change_files(change));
-        expelled.map_err(|place| FixedFile { place })
+        match files.expel(*serial, &file.place, |change| kernel.change_files(change)) {
+            true => Ok(()),
+            false => Err(file),
+        }
     }
 
     /// Gives back all that is registered, when no request is in flight.
