@@ -501,7 +501,8 @@ pub struct Buffer {
     /// `None` for the empty buffer that takes no memory of a pool.
     pool: Option<Lender>,
     length: u32,
-    /// The number, plus one: so there is a value to spare, where an enum that has a buffer keeps its tag.
+    /// The number, in the upper half, as in the flags of a completion. The lower half is 1, so there is a value to spare,
+    /// where an enum that has a buffer keeps its tag.
     place: NonZeroU32,
 }
 
@@ -521,7 +522,7 @@ impl Buffer {
     #[inline(always)]
     pub(crate) unsafe fn of(pool: Lender, id: u16, length: u32) -> Buffer {
         let length = length.min(pool.size);
-        Buffer { pool: Some(pool), length, place: NonZeroU32::MIN.saturating_add(id.into()) }
+        Buffer { pool: Some(pool), length, place: NonZeroU32::MIN | u32::from(id) << 16 }
     }
 
     /// Its pool and its number, to be made a buffer [`of`](Self::of) again; `None` if it has no memory of a pool.
@@ -532,7 +533,7 @@ impl Buffer {
 
     #[inline(always)]
     fn id(&self) -> u16 {
-        (self.place.get() - 1) as u16
+        (self.place.get() >> 16) as u16
     }
 
     #[inline]
