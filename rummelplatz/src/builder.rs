@@ -5,10 +5,10 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use crate::config::{Options, Poller, RawRing};
-use crate::error::BuildError;
+use crate::error::{BuildError, Stuck};
 use crate::parts::RingParts;
 use crate::runtime::Runtime;
-use crate::warning::{OnWarn, Warning};
+use crate::warning::{Hooks, Warning};
 
 /// Builds a ring with other than the usual sizes and limits.
 ///
@@ -30,13 +30,13 @@ use crate::warning::{OnWarn, Warning};
 pub struct Builder<R: RingParts> {
     operations: R::Operations,
     options: Options,
-    on_warn: Option<OnWarn>,
+    hooks: Hooks,
     raw: Option<RawRing>,
 }
 
 impl<R: RingParts> Builder<R> {
     pub(crate) fn new(operations: R::Operations) -> Self {
-        Builder { operations, options: R::OPTIONS, on_warn: None, raw: None }
+        Builder { operations, options: R::OPTIONS, hooks: Hooks::default(), raw: None }
     }
 
     /// The size of the submission queue, rounded up to a power of two: 256 by default, at most 32768.
@@ -75,7 +75,8 @@ impl<R: RingParts> Builder<R> {
     }
 
     /// How long a teardown may take before what is still in flight is abandoned, which leaks its
-    /// memory: without limit by default. (For a limit to one request, see [`Request::deadline`](crate::Request::deadline).)
+    /// memory: without limit by default, also when the ring is dropped. (For a limit to one request, see
+    /// [`Request::deadline`](crate::Request::deadline).)
     ///
     /// The kernel can't cancel everything: file I/O that has begun ends when it ends, and a zero-copy
     /// send when the peer has read it.
@@ -86,7 +87,18 @@ impl<R: RingParts> Builder<R> {
 
     /// Calls `hook` with each [`ControlFlow::Warn`](crate::ControlFlow::Warn).
     pub fn on_warn(mut self, hook: impl FnMut(Warning<'_>) + Send + 'static) -> Self {
-        self.on_warn = Some(Box::new(hook));
+        self.hooks.on_warn = Some(Box::new(hook));
+        self
+    }
+
+    /// Calls `hook` with the requests that the ring leaves to the kernel, and whose memory it leaks, where no
+    /// [`RingError`](crate::RingError) names them: when it is dropped, or a handler has panicked.
+    ///
+    /// A dropped ring cancels its requests and waits for them, as the end of `run` does, but calls no handlers. It gives up
+    /// when the [`deadline`](Self::deadline) has passed, and at once if it is dropped in another thread than the one that has
+    /// run it.
+    pub fn on_abandoned(mut self, hook: impl FnOnce(&Stuck) + Send + 'static) -> Self {
+        self.hooks.on_abandoned = Some(Box::new(hook));
         self
     }
 
@@ -150,7 +162,7 @@ impl<R: RingParts> Builder<R> {
             Some(raw) => raw,
             None => RawRing::with_options(&self.options)?,
         };
-        Ok(R::assemble(Runtime::new(raw, self.options, self.on_warn), self.operations))
+        Ok(R::assemble(Runtime::new(raw, self.options, self.hooks), self.operations))
     }
 }
 
@@ -169,7 +181,7 @@ pub fn new<R: RingParts>(raw: RawRing, backlog_limit: Option<NonZeroUsize>, oper
     if let Some(limit) = backlog_limit {
         options = options.backlog_limit(limit.get());
     }
-    R::assemble(Runtime::new(raw, options, None), operations)
+    R::assemble(Runtime::new(raw, options, Hooks::default()), operations)
 }
 
 /// `builder(operations…)`.

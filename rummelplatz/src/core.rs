@@ -26,6 +26,16 @@ use crate::request::{Placed, Terms, Timers, Timing};
 use crate::slab::Lent;
 use crate::user_data::{Control, UserData};
 
+/// What comes of a completion that no operation claims.
+pub(crate) enum OwnTraffic {
+    /// Nothing more.
+    Settled,
+    /// Another thread has woken the ring.
+    Woken,
+    /// No other thread can wake the ring any more, for this reason (an `errno`).
+    Deaf(i32),
+}
+
 /// See the [module documentation](self).
 pub(crate) struct Core {
     pub(crate) queue: Uring,
@@ -92,6 +102,8 @@ pub(crate) struct Core {
     pub(crate) ready: Eventfd,
     /// A poll on the waker is with the kernel.
     wake_armed: bool,
+    /// It need not be armed for each wake-up.
+    wakes_again: bool,
     pub(crate) options: Options,
 }
 
@@ -160,6 +172,7 @@ impl Core {
             shared: Shared::new(raw.waker),
             ready: raw.ready,
             wake_armed: false,
+            wakes_again: true,
             options,
         };
         core.refresh();
@@ -351,7 +364,8 @@ impl Core {
         let count = count.min(self.queue.capacity());
         loop {
             self.move_backlog();
-            if self.has_room(count) || !self.enabled {
+            // No other thread enters the ring, whose request that would be then.
+            if self.has_room(count) || !self.enabled || !self.is_owner() {
                 break;
             }
             let queued = self.queue.queued();
@@ -694,38 +708,38 @@ impl Core {
         self.unclaimed = self.unclaimed.wrapping_add(u32::from(!self.phase.is_teardown()));
     }
 
-    /// Deals with a completion that no operation claims, nor the timer of a request. True if another thread woke the
-    /// ring.
-    pub(crate) fn unclaimed(&mut self, cqe: Cqe) -> bool {
+    /// Settles a completion of the ring's own traffic, or one that is a stranger's.
+    pub(crate) fn settle_control(&mut self, cqe: Cqe) -> OwnTraffic {
         match Control::from_bits(cqe.user_data) {
-            Some(Control::Cancel) => {
-                self.count_answer();
-                false
-            }
-            Some(Control::Wake) => {
-                self.shared.waker.reset();
-                if !io_uring::cqueue::more(cqe.flags) {
-                    self.wake_armed = false;
-                    // A poll that fails would fail again; but a raw entry that cancels everything has
-                    // cancelled this as well.
-                    if cqe.result > 0 || cqe.result == -libc::ECANCELED {
-                        self.arm_wake();
-                    }
-                }
-                true
-            }
+            Some(Control::Wake) => return self.settle_wake(cqe),
+            Some(Control::Cancel) => self.count_answer(),
             Some(Control::Again) => {
                 for user_data in self.asked_again.end_of_pause() {
                     self.cancel(user_data);
                 }
-                false
             }
-            Some(Control::Untracked) => false,
-            None => {
-                self.count_foreign(&cqe);
-                false
-            }
+            Some(Control::Untracked) => {}
+            None => self.count_foreign(&cqe),
         }
+        OwnTraffic::Settled
+    }
+
+    fn settle_wake(&mut self, cqe: Cqe) -> OwnTraffic {
+        self.shared.waker.reset();
+        if io_uring::cqueue::more(cqe.flags) {
+            return OwnTraffic::Woken;
+        }
+        self.wake_armed = false;
+        match cqe.result.wrapping_neg() {
+            // Before 5.13, which has no multishot polls.
+            libc::EINVAL if self.wakes_again => self.wakes_again = false,
+            // By a raw entry that has cancelled everything.
+            libc::ECANCELED => {}
+            errno @ 1.. => return OwnTraffic::Deaf(errno),
+            _ => {}
+        }
+        self.arm_wake();
+        OwnTraffic::Woken
     }
 
     /// Counts a completion that names no request in flight; but not the notification of a zero-copy send that its chain
@@ -830,7 +844,7 @@ impl Core {
         }
         let events = libc::POLLIN as u32;
         let waker = io_uring::types::Fd(self.shared.waker.as_raw_fd());
-        let entry = opcode::PollAdd::new(waker, events).multi(true).build();
+        let entry = opcode::PollAdd::new(waker, events).multi(self.wakes_again).build();
         self.push_control(Placed::control(entry, Control::Wake as u64));
     }
 }

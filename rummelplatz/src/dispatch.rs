@@ -3,9 +3,11 @@
 //! `#[ring]` generates one `match` from tag to field; each arm calls [`deliver`].
 
 use std::fmt;
+use std::io;
 
 use crate::any_slab::{give_up, resume};
 use crate::completion::Completion;
+use crate::core::OwnTraffic;
 use crate::operation::{ControlFlow, RingOperation};
 use crate::parcels;
 use crate::parts::Round;
@@ -75,12 +77,17 @@ pub fn unclaimed<R: Ring>(delivery: Delivery<'_, R>) {
 #[cold]
 #[inline(never)]
 fn belongs_to_nobody<R: Ring>(inner: &mut Inner<R>, user_data: u64, result: i32, flags: u32) {
-    if inner.unclaimed(Cqe { user_data, result, flags }) && !inner.core.phase.is_teardown() {
-        let (stop, panic) = parcels::collect(inner);
-        if stop {
-            inner.end(FirstCause::Exit);
+    match inner.settle_unclaimed(Cqe { user_data, result, flags }) {
+        _ if inner.core.phase.is_teardown() => {}
+        OwnTraffic::Settled => {}
+        OwnTraffic::Woken => {
+            let (stop, panic) = parcels::collect(inner);
+            if stop {
+                inner.end(FirstCause::Exit);
+            }
+            panic.go_on();
         }
-        panic.go_on();
+        OwnTraffic::Deaf(errno) => inner.end(FirstCause::Api(io::Error::from_raw_os_error(errno))),
     }
 }
 

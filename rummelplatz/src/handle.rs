@@ -58,7 +58,8 @@ impl<R: Ring> RingHandle<R> {
     ///
     /// # Errors
     ///
-    /// Hands the data back if the ring is being torn down, has finished, or is gone.
+    /// Hands the data back if the ring is being torn down, has finished, or is gone; and in a process that was forked off
+    /// the ring's, which no handle reaches.
     pub fn send<Op>(&self, tag: Tag<R, Op>, data: Op::RingData) -> Result<(), SendError<Op::RingData>>
     where
         Op: RingOperation<R>,

@@ -4,12 +4,15 @@ use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::queue::generation;
 use crate::waker::Waker;
 
 /// What a ring and its handles share.
 pub(crate) struct Shared {
     pub(crate) waker: Waker,
     inbox: Mutex<Inbox>,
+    /// That of the process that has made it.
+    generation: u32,
 }
 
 #[derive(Default)]
@@ -73,7 +76,13 @@ impl Overdue {
 
 impl Shared {
     pub(crate) fn new(waker: Waker) -> Arc<Shared> {
-        Arc::new(Shared { waker, inbox: Mutex::default() })
+        Arc::new(Shared { waker, inbox: Mutex::default(), generation: generation() })
+    }
+
+    /// Whether this process was forked off the ring's. Then nobody looks at this inbox, which may even be locked for ever:
+    /// by a thread that the child has not.
+    fn is_forked(&self) -> bool {
+        self.generation != generation()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inbox> {
@@ -102,11 +111,16 @@ impl Shared {
 
     /// Counts a strong handle.
     pub(crate) fn hold(&self) {
-        self.lock().strong += 1;
+        if !self.is_forked() {
+            self.lock().strong += 1;
+        }
     }
 
     /// Counts a strong handle off; the last one lets an idle ring end.
     pub(crate) fn release(&self) {
+        if self.is_forked() {
+            return;
+        }
         let mut inbox = self.lock();
         inbox.strong -= 1;
         if inbox.strong == 0 {
@@ -116,6 +130,9 @@ impl Shared {
 
     /// Takes a parcel to the ring, which is packed only if the ring still takes it.
     pub(crate) fn send(&self, parcel: impl FnOnce() -> Option<Parcel>) {
+        if self.is_forked() {
+            return;
+        }
         let mut inbox = self.lock();
         if !inbox.closed {
             inbox.parcels.extend(parcel());
@@ -125,6 +142,9 @@ impl Shared {
 
     /// Asks the ring to stop.
     pub(crate) fn stop(&self) {
+        if self.is_forked() {
+            return;
+        }
         let mut inbox = self.lock();
         inbox.stop = true;
         self.wake(inbox);

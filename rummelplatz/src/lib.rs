@@ -431,7 +431,8 @@ pub use io_uring;
 /// A ring may be built in one thread and run in another, if its data and operations are `Send`. From
 /// then on it belongs to that thread: elsewhere, it says [`RingError::WrongThread`] and changes
 /// nothing. In a forked child it says [`RingError::Forked`], also when the handler that has forked returns there; a submitter
-/// that was there before the fork can't, and what it accepts goes nowhere. Where the descriptor of the io_uring was, the
+/// that was there before the fork can't, and what it accepts goes nowhere. Handles reach nothing from there: what they send
+/// comes back. Where the descriptor of the io_uring was, the
 /// child has another: it keeps nothing of the ring open.
 pub use rummelplatz_macros::ring;
 

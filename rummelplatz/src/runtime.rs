@@ -10,7 +10,7 @@ use crate::mutant;
 use crate::shape::{Ring, slab_of};
 use crate::state::Inner;
 use crate::teardown;
-use crate::warning::OnWarn;
+use crate::warning::Hooks;
 
 /// The runtime of a ring. Its drop is the only thing that ends a ring that was not run to its end.
 ///
@@ -20,7 +20,7 @@ pub struct Runtime<R: Ring> {
 }
 
 impl<R: Ring> Runtime<R> {
-    pub(crate) fn new(raw: RawRing, options: Options, on_warn: Option<OnWarn>) -> Self {
+    pub(crate) fn new(raw: RawRing, options: Options, hooks: Hooks) -> Self {
         let core = Core::new(raw, options);
         let mut slabs = R::slabs();
         let mut last = 0;
@@ -36,7 +36,7 @@ impl<R: Ring> Runtime<R> {
             }
         }
         let inner =
-            Inner { core, slabs: ManuallyDrop::new(slabs), on_warn, cause: None, ending: None, stuck: None };
+            Inner { core, slabs: ManuallyDrop::new(slabs), hooks, cause: None, ending: None, stuck: None };
         Runtime { inner: ManuallyDrop::new(inner) }
     }
 

@@ -6,19 +6,20 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::time::Duration;
 
-use crate::core::Core;
+use crate::core::{Core, OwnTraffic};
 use crate::error::Stuck;
 use crate::lifecycle::Teardown;
+use crate::panics::FirstPanic;
 use crate::queue::Cqe;
 use crate::shape::{Ring, operation_name, slab_of};
 use crate::user_data::UserData;
-use crate::warning::{OnWarn, Warning};
+use crate::warning::{Hooks, Warning};
 
 /// What a submitter and the loop work on.
 pub(crate) struct Inner<R: Ring> {
     pub(crate) core: Core,
     pub(crate) slabs: ManuallyDrop<R::Slabs>,
-    pub(crate) on_warn: Option<OnWarn>,
+    pub(crate) hooks: Hooks,
     /// Why the present run is to end, from the handler that says so to the loop.
     pub(crate) cause: Option<FirstCause<R>>,
     /// How the present run is ending, from the first cause on.
@@ -55,11 +56,11 @@ impl<R: Ring> Inner<R> {
         self.core.queue.look_again();
     }
 
-    /// Deals with a completion that no operation claims. True if another thread woke the ring.
-    pub(crate) fn unclaimed(&mut self, cqe: Cqe) -> bool {
+    /// Settles a completion that no operation claims.
+    pub(crate) fn settle_unclaimed(&mut self, cqe: Cqe) -> OwnTraffic {
         let Inner { core, slabs, .. } = self;
         core.count_unclaimed();
-        let Some(tag) = UserData::cancelled_tag(cqe.user_data) else { return core.unclaimed(cqe) };
+        let Some(tag) = UserData::cancelled_tag(cqe.user_data) else { return core.settle_control(cqe) };
         core.count_answer();
         let was_not_found = matches!(cqe.result.wrapping_neg(), libc::ENOENT | libc::EALREADY);
         if was_not_found
@@ -68,7 +69,7 @@ impl<R: Ring> Inner<R> {
         {
             core.cancel_later(user_data);
         }
-        false
+        OwnTraffic::Settled
     }
 
     /// Counts a warning and tells of it.
@@ -78,8 +79,18 @@ impl<R: Ring> Inner<R> {
         let warning = Warning { operation: operation_name::<R>(tag), message };
         #[cfg(feature = "tracing")]
         tracing::warn!(ring = R::NAME, operation = warning.operation, "{message}");
-        if let Some(hook) = &mut self.on_warn {
+        if let Some(hook) = &mut self.hooks.on_warn {
             hook(warning);
+        }
+    }
+
+    /// Tells of what was abandoned, if anything was, where no result of a run does.
+    pub(crate) fn tell_of_abandoned(&mut self, panic: &mut FirstPanic) {
+        let Some(stuck) = &self.stuck else { return };
+        #[cfg(feature = "tracing")]
+        tracing::error!(ring = R::NAME, "{stuck}");
+        if let Some(hook) = self.hooks.on_abandoned.take() {
+            panic.catch(|| hook(stuck));
         }
     }
 

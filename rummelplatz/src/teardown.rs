@@ -51,7 +51,7 @@ impl<R: Ring> Nobody<'_, R> {
         let Inner { core, slabs, .. } = &mut *self.inner;
         let tag = UserData::tag(cqe.user_data);
         let Some(slab) = slab_of::<R>(slabs, tag) else {
-            self.inner.unclaimed(cqe);
+            self.inner.settle_unclaimed(cqe);
             return;
         };
         // The slot is settled before the data is dropped, so a panic leaves nothing half done.
@@ -313,6 +313,7 @@ pub(crate) fn end_silently<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
             panic.catch(|| drop(error));
         }
     }
+    inner.tell_of_abandoned(&mut panic);
     panic
 }
 
@@ -348,8 +349,9 @@ fn leave_to_kernel<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
     let panic = begin_within(inner, FirstCause::Exit, limits);
     let mut nobody = Nobody { inner, panic };
     give_up(&mut nobody, None);
-    let Nobody { inner, panic } = nobody;
+    let Nobody { inner, mut panic } = nobody;
     inner.ending = None;
+    inner.tell_of_abandoned(&mut panic);
     panic
 }
 

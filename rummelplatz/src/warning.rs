@@ -1,6 +1,8 @@
-//! What a handler warns of, for all to see.
+//! What a ring tells of beside its results: warnings of handlers, and what it had to abandon.
 
 use std::fmt;
+
+use crate::error::Stuck;
 
 /// A warning of an operation, as [`Builder::on_warn`](crate::Builder::on_warn) gets it.
 pub struct Warning<'a> {
@@ -22,5 +24,14 @@ impl fmt::Debug for Warning<'_> {
     }
 }
 
-/// What is called with each warning.
-pub(crate) type OnWarn = Box<dyn FnMut(Warning<'_>) + Send>;
+type OnWarn = Box<dyn FnMut(Warning<'_>) + Send>;
+type OnAbandoned = Box<dyn FnOnce(&Stuck) + Send>;
+
+/// What the user has called.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    /// With each warning.
+    pub(crate) on_warn: Option<OnWarn>,
+    /// With what is abandoned where no result says so.
+    pub(crate) on_abandoned: Option<OnAbandoned>,
+}

@@ -1,12 +1,16 @@
 //! Handles: how other threads send to a ring, keep it waiting, and stop it.
 
+use std::collections::HashSet;
+use std::fs;
 use std::io::{PipeReader, PipeWriter, Write};
 use std::num::NonZeroU32;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use rummelplatz::{ControlFlow, Request, RingHandle, SendError, request};
+use rummelplatz::{ControlFlow, Request, RingError, RingHandle, SendError, request};
 use rummelplatz_tests::{
     Bench, BenchSubmitter, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome, watched,
 };
@@ -741,4 +745,30 @@ fn the_clone_of_a_strong_handle_keeps_a_ring_waiting_too() {
         assert!(sender.join().unwrap(), "the ring has ended though a handle was there");
         assert_eq!(log.take().len(), 1);
     });
+}
+
+#[test]
+fn a_ring_that_can_not_be_woken_any_more_says_so() {
+    in_child(|| {
+        let before: HashSet<_> = sockets().collect();
+        let mut ring = Bench::with(8, Script::<()>::new());
+        let handle = ring.handle();
+        let nothing = fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/").unwrap();
+        for socket in sockets().filter(|socket| !before.contains(socket)) {
+            // SAFETY: what the number was is closed; whoever has it closes what it is now.
+            assert_eq!(unsafe { libc::dup2(nothing.as_raw_fd(), socket) }, socket);
+        }
+        let error = ring.run().unwrap_err();
+        let RingError::Api(cause) = &error else { panic!("{error}") };
+        assert_eq!(cause.error.raw_os_error(), Some(libc::EBADF));
+        drop(handle);
+    });
+}
+
+fn sockets() -> impl Iterator<Item = RawFd> {
+    let all = std::fs::read_dir("/proc/self/fd").unwrap().map(Result::unwrap);
+    let sockets = all.filter(|it| {
+        std::fs::read_link(it.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
+    });
+    sockets.map(|it| it.file_name().to_str().unwrap().parse().unwrap())
 }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::mem;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use rummelplatz::request::Events;
 use rummelplatz::{BufferPool, ControlFlow, Key, RawRing, RingError, Status, SubmitError, request};
 use rummelplatz_tests::{
     Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, count_enters, exit, in_child, open_descriptors,
-    outcome, pipe, tcp_pair, watched,
+    outcome, panic_of, pipe, tcp_pair, watched,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -155,6 +155,55 @@ fn messages_that_were_posted_before_the_exit_are_handed_to_the_teardown_handler(
         assert_eq!(ended.take(), [(1, true), (2, true), (3, true)]);
         ledger.assert_all_dropped_once();
     });
+}
+
+/// How a ring ends that has something stuck.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Stopped {
+    Dropped,
+    DroppedElsewhere,
+    Panicked,
+    Run,
+}
+
+#[test]
+fn what_is_abandoned_where_no_result_says_so_is_told_to_a_hook() {
+    for how in [Stopped::Dropped, Stopped::DroppedElsewhere, Stopped::Panicked, Stopped::Run] {
+        watched(move || {
+            let (client, server) = tcp_pair();
+            let file = Arc::new(OwnedFd::from(client));
+            let script = Script::new()
+                .on_setup_once(move |mut submitter| {
+                    submitter.submit(Job::new(0, &file, 4 << 20), |data| data.send_zc())?;
+                    submitter.submit(Job::new(1, &file, 0), |_| request::nop())?;
+                    Ok(())
+                })
+                .on_completion(move |_, _, _| match how {
+                    Stopped::Panicked => resume_unwind(Box::new("the end")),
+                    Stopped::Run => (ControlFlow::Exit, None),
+                    Stopped::Dropped | Stopped::DroppedElsewhere => (ControlFlow::Continue, None),
+                });
+            let told = Log::new();
+            let log = told.clone();
+            let builder = Bench::builder(script, Script::new()).deadline(Duration::from_millis(50));
+            let mut ring = builder.on_abandoned(move |stuck| log.push(stuck.clone())).build().unwrap();
+            match how {
+                Stopped::Dropped => drop(ring.turn().unwrap()),
+                Stopped::DroppedElsewhere => {
+                    ring.turn().unwrap();
+                    thread::spawn(move || drop(ring)).join().unwrap();
+                    assert_eq!(told.len(), 1);
+                    return drop(server);
+                }
+                Stopped::Panicked => assert_eq!(panic_of(|| ring.run()), "the end"),
+                Stopped::Run => assert!(ring.run().unwrap_err().abandoned().is_some()),
+            }
+            drop((ring, server));
+            let opcodes: Vec<_> = told.take().iter().map(|stuck| stuck.requests[0].opcode).collect();
+            let expected = if how == Stopped::Run { &[][..] } else { &[opcode::SendZc::CODE] };
+            assert_eq!(opcodes, expected, "{how:?}");
+        });
+    }
 }
 
 #[test]

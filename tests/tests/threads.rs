@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use rummelplatz::io_uring::IoUring;
 use rummelplatz::{
-    Buffer, BufferPool, Completion, CompletionResult, ControlFlow, Ring, RingError, RingOperation, Stream,
-    Submitter, request, ring,
+    Buffer, BufferPool, Completion, CompletionResult, ControlFlow, RawRing, Ring, RingError, RingOperation,
+    Stream, Submitter, request, ring,
 };
 use rummelplatz_tests::{
     Bench, BenchSubmitter, Ledger, Log, Script, Tracked, in_child, open_descriptors, panic_of, tcp_pair,
@@ -136,6 +136,18 @@ fn a_second_thread_is_told_that_it_is_the_wrong_one_and_nothing_changes() {
 
 #[test]
 fn a_ring_in_the_middle_of_turns_survives_a_visit_to_another_thread() {
+    // The kernel lets any thread enter it.
+    let for_all = || {
+        let uring = IoUring::new(4).unwrap();
+        // SAFETY: it is new.
+        unsafe { RawRing::from_io_uring(uring) }.unwrap()
+    };
+    for raw in [|| RawRing::new(NonZeroU32::new(4).unwrap()).unwrap(), for_all] {
+        visits_another_thread(raw);
+    }
+}
+
+fn visits_another_thread(raw: impl FnOnce() -> RawRing + Send + 'static) {
     watched(|| {
         let (ledger, log) = (Ledger::new(), Log::new());
         let (seen, ended) = (log.clone(), log.clone());
@@ -152,8 +164,9 @@ fn a_ring_in_the_middle_of_turns_survives_a_visit_to_another_thread() {
                 ended.push(*data + 1000);
                 Ok(())
             });
-        let mut ring = Bench::with(4, script);
+        let mut ring = Bench::builder(script, Script::new()).raw_ring(raw()).build().unwrap();
         ring.turn().unwrap();
+        let enters = ring.stats().enters;
         let mut ring = elsewhere(move || {
             assert!(matches!(ring.turn(), Err(RingError::WrongThread)));
             // More than the submission queue holds: it can't be flushed from here.
@@ -164,7 +177,7 @@ fn a_ring_in_the_middle_of_turns_survives_a_visit_to_another_thread() {
             assert!(matches!(ring.finish(), Err(RingError::WrongThread)));
             ring
         });
-        assert_eq!(ring.stats().in_flight, 20);
+        assert_eq!((ring.stats().in_flight, ring.stats().enters), (20, enters));
         while ring.stats().in_flight > 1 {
             ring.turn().unwrap();
         }

@@ -15,6 +15,7 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 /// A piece of memory of a ring, which children don't inherit.
@@ -30,6 +31,9 @@ unsafe impl Send for Region {}
 
 static REGIONS: Mutex<Vec<Region>> = Mutex::new(Vec::new());
 
+/// See [`generation`].
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
 thread_local! {
     /// Locked from before a fork until after it, by the thread that forks: so the list is whole in the child.
     static FORKING: RefCell<Option<MutexGuard<'static, Vec<Region>>>> = const { RefCell::new(None) };
@@ -38,6 +42,12 @@ thread_local! {
 fn regions() -> MutexGuard<'static, Vec<Region>> {
     // Nothing under the lock can panic half-way.
     REGIONS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many forks lie between this process and the one that has made the first ring. It takes no call of the kernel to
+/// see by that whether something was made before a fork; but one without `fork(3)` is not seen.
+pub(crate) fn generation() -> u32 {
+    GENERATION.load(Ordering::Relaxed)
 }
 
 /// Has children not inherit a map of a ring, nor the ring.
@@ -71,7 +81,8 @@ pub(super) fn forget(start: NonNull<u8>) {
 
 unsafe extern "C" fn before() {
     let guard = regions();
-    // A thread that is ending has no such place any more; then the list is as whole as it happens to be.
+    // A thread that is ending has no such place any more. Then its child gets neither memory in the place of the queues,
+    // where whatever it submits is a fault, nor another descriptor.
     FORKING.try_with(|forking| forking.replace(Some(guard))).ok();
 }
 
@@ -80,6 +91,7 @@ unsafe extern "C" fn in_parent() {
 }
 
 unsafe extern "C" fn in_child() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
     let Ok(Some(mut regions)) = FORKING.try_with(RefCell::take) else { return };
     for Region { start, length, ring } in regions.drain(..) {
         let protection = libc::PROT_READ | libc::PROT_WRITE;

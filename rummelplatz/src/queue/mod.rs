@@ -20,6 +20,7 @@ mod real;
 mod table;
 mod uring;
 
+pub(crate) use forked::generation;
 #[cfg(feature = "sim")]
 pub(crate) use memory::{Own, Queues};
 pub(crate) use real::{Real, is_ring};

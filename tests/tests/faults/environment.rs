@@ -16,7 +16,7 @@ use std::time::Duration;
 use rummelplatz::io_uring::{IoUring, opcode, squeue};
 use rummelplatz::request::{CWD, OpenOptions};
 use rummelplatz::{
-    BufferPool, BuildErrorKind, ControlFlow, RawRing, Refused, RingError, SubmitError, request,
+    BufferPool, BuildErrorKind, ControlFlow, RawRing, Refused, RingError, SendError, SubmitError, request,
 };
 use rummelplatz_tests::{
     Bench, Job, Ledger, Log, Script, Tracked, become_nobody, forbid, in_child, in_fork, leaves_nothing,
@@ -431,6 +431,30 @@ fn e07_a_submitter_that_was_there_before_the_fork_does_no_harm_in_the_child() {
         submitter.submit(issue(0), |_| request::nop()).unwrap();
         ring.run().unwrap();
         ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn e07_a_handle_reaches_nothing_from_a_forked_child() {
+    in_child(|| {
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new().on_completion(move |_, number: u32, _| {
+            log.push(number);
+            (ControlFlow::Exit, None)
+        });
+        let mut ring = Bench::with(8, script);
+        let mut handle = Some(ring.handle());
+        in_fork(|| {
+            let handle = handle.take().unwrap();
+            let SendError(number) = handle.send(Bench::FIRST, 1).unwrap_err();
+            assert_eq!(number, 1);
+            handle.stop();
+            drop((handle.clone(), handle.downgrade(), handle));
+        });
+        handle.unwrap().send(Bench::FIRST, 2).unwrap();
+        ring.run().unwrap();
+        assert_eq!(seen.take(), [2], "it was not stopped");
     });
 }
 
