@@ -16,7 +16,8 @@ pub(crate) struct AskedAgain {
     last: BTreeSet<u64>,
     /// How long the next pause is.
     pause: Duration,
-    /// When pauses end that somebody sees to: each of them before those that began earlier.
+    /// When the pauses end for which a timer is running. A pause is added only if it ends before all others, so the last is
+    /// the first to end.
     ends: Vec<Duration>,
 }
 

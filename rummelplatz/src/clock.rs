@@ -63,8 +63,8 @@ impl Stamp {
 /// Shows the time to the loop, without a look at the clock in each pass, which would take about as long as all the
 /// rest of a pass.
 ///
-/// In busy times it is looked at in every sixteenth pass. If the loop has to wait then, it goes on to show the time before
-/// that, for fifteen passes at most.
+/// In busy times the clock is read only in every sixteenth pass. So after a wait, the time that it shows may be that from
+/// before, for up to fifteen passes.
 #[derive(Debug)]
 pub(crate) struct Watch {
     shown: Stamp,
@@ -72,7 +72,7 @@ pub(crate) struct Watch {
     same: u32,
     /// For how many passes nobody looks.
     rest: u32,
-    /// How many that were after the last look, and how many passes there had been by then.
+    /// `rest` as it was right after the last look, and how many passes there had been by then.
     rest_then: u32,
     passes_then: u64,
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ops::RangeInclusive;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 
@@ -362,7 +363,7 @@ impl Completion {
     /// What the operation returned: for reads and writes a number of bytes, for polls the events.
     ///
     /// For requests that yield a descriptor this is `Ok(0)`: the number only comes out owned, by
-    /// [`into_fd`](Self::into_fd). A timer that ran its time is `Ok(0)`.
+    /// [`into_fd`](Self::into_fd) (and [`raw`](Self::raw) shows it, but it stays the completion's). A timer that ran its time is `Ok(0)`.
     ///
     /// # Errors
     ///
@@ -374,7 +375,7 @@ impl Completion {
         match self.result {
             result if result >= 0 => Ok(result.unsigned_abs()),
             ETIME if self.kind.yields(Yields::Tick) => Ok(0),
-            RESTART_FIRST..=RESTART_LAST => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
+            code if KERNELS_OWN.contains(&code) => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
             errno => Err(io::Error::from_raw_os_error(errno.wrapping_neg())),
         }
     }
@@ -385,7 +386,7 @@ impl Completion {
     /// A request that was asked to end may also have succeeded, or failed, or done a part; and one that a worker of the
     /// kernel waited in may have ended with `EINTR`, for which this is false.
     pub fn is_cancelled(&self) -> bool {
-        matches!(self.result, CANCELLED | RESTART_FIRST..=RESTART_LAST)
+        self.result == CANCELLED || KERNELS_OWN.contains(&self.result)
     }
 
     /// The descriptor that was accepted or opened.
@@ -527,9 +528,8 @@ const OVERHEAD: i32 = Datagram::OVERHEAD as i32;
 
 const ETIME: i32 = -libc::ETIME;
 const CANCELLED: i32 = -libc::ECANCELED;
-/// `ERESTARTSYS`, the first of the codes that are the kernel's own (`include/linux/errno.h`).
-const RESTART_LAST: i32 = -512;
-const RESTART_FIRST: i32 = -531;
+/// Codes that are the kernel's own, from `ERESTARTSYS` on (`include/linux/errno.h`).
+const KERNELS_OWN: RangeInclusive<i32> = -531..=-512;
 
 #[cold]
 fn carries_no(what: &str) -> io::Error {

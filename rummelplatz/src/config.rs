@@ -67,6 +67,7 @@ impl Options {
 
     /// Sets the size of the submission queue.
     pub const fn entries(mut self, entries: u32) -> Options {
+        assert!(entries > 0, "a ring has at least one entry");
         self.entries = entries;
         self
     }
@@ -121,7 +122,7 @@ impl RawRing {
 
     pub(crate) fn with_options(options: &Options) -> Result<RawRing, BuildError> {
         let Options { entries, completions, defer_taskrun, poller, .. } = *options;
-        if entries == 0 || entries > MAX_ENTRIES {
+        if entries > MAX_ENTRIES {
             return Err(BuildError::too_large(entries));
         }
         let completions = completions.unwrap_or(entries * COMPLETIONS_PER_ENTRY);
@@ -166,7 +167,8 @@ impl RawRing {
     }
 }
 
-/// The ring's own descriptor: what `IORING_OP_MSG_RING` of another ring names.
+/// The ring's own descriptor: what `IORING_OP_MSG_RING` of another ring names. Such a message must not carry the `user_data`
+/// of a request of this ring: see the safety of [`push`](crate::Submitter::push).
 impl AsRawFd for RawRing {
     fn as_raw_fd(&self) -> RawFd {
         self.kernel.descriptor()
@@ -255,6 +257,13 @@ mod tests {
             true => Err(io::Error::from_raw_os_error(libc::EINVAL)),
             false => Ok(features.to_vec()),
         }
+    }
+
+    /// In a program it does not compile: `#[ring(entries = …)]` makes a constant of it.
+    #[test]
+    #[should_panic(expected = "at least one entry")]
+    fn a_ring_of_no_entries_is_none() {
+        let _options = Options::new().entries(0);
     }
 
     #[test]

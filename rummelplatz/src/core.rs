@@ -42,16 +42,17 @@ pub(crate) struct Core {
     backlog: Backlog,
     /// Completions that the kernel does not post: messages, and requests that end without it.
     synthetic: VecDeque<Cqe>,
-    /// Messages that are delivered when there is nothing else to deliver; and how often the kernel had been entered when
-    /// that was done last: once for each enter, so that they do not keep it waiting either.
+    /// Messages that are delivered when there is nothing else to deliver.
     last: VecDeque<u64>,
+    /// How often the kernel had been entered when that was done last: it is done once for each enter, so that such messages
+    /// do not keep the kernel waiting.
     last_delivered: u64,
-    /// How many wait in both: a number of its own, because the loop asks for it before each wait.
+    /// How many wait in `synthetic` and `last`: a number of its own, because the loop asks for it before each wait.
     own_waiting: usize,
-    /// They are delivered in batches, so that they do not keep the kernel's waiting: how many of the present batch are
-    /// left,
+    /// Completions of the ring's own are delivered in batches, so that they do not keep those of the kernel waiting. How many
+    /// more of them come before the next one of the kernel's.
     batch_left: usize,
-    /// and whether the next one is the kernel's.
+    /// The batch is used up: the next completion of the kernel's comes first.
     kernel_is_next: bool,
     /// Memory for a chain while it is linked.
     pub(crate) links: Vec<Placed>,
@@ -102,7 +103,7 @@ pub(crate) struct Core {
     pub(crate) ready: Eventfd,
     /// A poll on the waker is with the kernel.
     wake_armed: bool,
-    /// It need not be armed for each wake-up.
+    /// That is a multishot poll, which need not be armed for each wake-up.
     wakes_again: bool,
     pub(crate) options: Options,
 }
@@ -468,8 +469,8 @@ impl Core {
         !looks_first && self.look()
     }
 
-    /// When there is nothing else to deliver, has what is to be delivered last be next. False if there is nothing, or if that
-    /// was done since the kernel was entered.
+    /// Queues the messages that are to be delivered last, when there is nothing else to deliver: once for each enter. False
+    /// if there are none, or if that was done since the kernel was last entered.
     pub(crate) fn find_last(&mut self) -> bool {
         let (enters, _) = self.figures();
         if self.last.is_empty() || self.last_delivered == enters {

@@ -155,18 +155,26 @@ const _: () = assert!(size_of::<SubmitError>() <= 8, "small: it is returned by e
 impl fmt::Display for SubmitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SubmitError::Full => f.write_str("the submission queue and the backlog are full"),
+            SubmitError::Full => f.write_str(
+                "the submission queue and the backlog are full: wait for completions, or raise the builder's `backlog_limit`",
+            ),
             SubmitError::TooManyRequests => {
-                f.write_str("the operation has as many requests in flight as it may")
+                f.write_str("the operation has as many requests in flight as the builder's `request_limit` allows")
             }
             SubmitError::Closed => f.write_str("the ring is closing and accepts no more requests"),
             SubmitError::Forked => {
                 f.write_str("the ring belongs to the process that this one was forked from")
             }
-            SubmitError::PoolInUse => f.write_str("the buffers are in use by another ring"),
+            SubmitError::PoolInUse => f.write_str(
+                "the buffers are registered with another ring until that has finished: give each ring its own",
+            ),
             SubmitError::PoolRefused(errno) => {
                 let source = io::Error::from_raw_os_error(*errno);
-                write!(f, "the kernel did not register the buffers or the file: {source}")
+                write!(f, "the kernel did not register the buffers or the file: {source}")?;
+                match *errno {
+                    libc::ENOMEM => f.write_str(" (they count towards `ulimit -l`)"),
+                    _ => Ok(()),
+                }
             }
             SubmitError::Invalid(why) => write!(f, "the request is invalid: {why}"),
         }

@@ -125,7 +125,8 @@ impl Flags {
 
     /// It is left to a worker because somebody wants that.
     pub(crate) const IN_WORKER: Flags = Flags(1 << 14);
-    /// Something [is left](Facts::left) of a count or a limit: so it is not calm.
+    /// Something [is left](Facts::left) of a count or a limit: so it is not calm. (There is no bit for another flag, and
+    /// none to spare in [`Facts`].)
     pub(crate) const COUNTED: Flags = Flags(1 << 15);
 
     #[inline]
@@ -192,9 +193,8 @@ impl Facts {
     }
 
     /// How often a timer still ticks, or how many bytes a stream still receives, if that is counted, or else 0.
-    #[inline(always)]
     pub(crate) fn left(&self) -> u32 {
-        self.number
+        if self.flags.intersects(Flags::COUNTED) { self.number } else { 0 }
     }
 
     /// So often does a timer tick, or so many bytes does a stream receive.

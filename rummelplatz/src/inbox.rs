@@ -79,9 +79,9 @@ impl Shared {
         Arc::new(Shared { waker, inbox: Mutex::default(), generation: generation() })
     }
 
-    /// Whether this process was forked off the ring's. Then nobody looks at this inbox, which may even be locked for ever:
-    /// by a thread that the child has not.
-    fn is_forked(&self) -> bool {
+    /// Whether this process was [forked](generation) off the ring's. Then nobody looks at this inbox, which may even be
+    /// locked for ever, by a thread that the child does not have.
+    pub(crate) fn is_forked(&self) -> bool {
         self.generation != generation()
     }
 

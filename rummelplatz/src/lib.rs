@@ -259,14 +259,15 @@
 //!
 //! * Every accepted request ends exactly once: its data is handed to a handler, or dropped without one if nobody
 //!   is to know ([`detach`](Submitter::detach), a stream that was given up, a ring that was dropped or ended by a panic),
-//!   or leaked and named in [`RingError::Abandoned`].
+//!   or leaked and named: in [`RingError::Abandoned`], or to the hook [`on_abandoned`](Builder::on_abandoned) if the ring
+//!   was dropped.
 //! * No data is freed, moved or dropped while the kernel may still use it, come `?`, `panic!`, `drop`
 //!   or `mem::forget` what may. Closing a ring is no barrier, so leaking is the default.
 //! * No `unsafe` is needed, but for raw entries ([`push`](Submitter::push)).
 //!
 //! # Features
 //!
-//! * `tracing`: warnings are logged through the `tracing` crate.
+//! * `tracing`: warnings, and requests that a dropped ring had to abandon, are logged through the `tracing` crate.
 //! * `sim`: a simulated kernel, for tests of one's own operations. What goes wrong in it is decided by a
 //!   seed. For `dev-dependencies`: see the module `sim`.
 

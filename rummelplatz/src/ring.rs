@@ -91,7 +91,8 @@ pub fn run<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
 ///
 /// # Errors
 ///
-/// See [`RingError`]; the ring has ended then.
+/// See [`RingError`]. The ring has ended then, unless nothing was done: in another thread or process, or because something
+/// was missing that a turn needs.
 pub fn turn<R: RingParts>(ring: &mut R) -> Result<Progress, RingError<R>> {
     check(ring)?;
     notify(ring, true)?;

@@ -95,7 +95,10 @@ impl<R: Ring> RingError<R> {
             RingError::Teardown(cause) => ("teardown failed", Some(&cause.error)),
             RingError::Api(cause) => ("a call into io_uring failed", Some(&cause.error)),
             RingError::Push(cause) => ("the ring could not queue an entry", Some(&cause.error)),
-            RingError::WrongThread => ("the ring belongs to the thread that first ran it", None),
+            RingError::WrongThread => (
+                "the ring belongs to the thread that first ran it: call it there, or send to it by a `RingHandle`",
+                None,
+            ),
             RingError::Forked => ("the ring belongs to the process that this one was forked from", None),
             RingError::Abandoned { .. } => ("requests were abandoned", None),
         }

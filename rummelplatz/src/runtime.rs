@@ -10,6 +10,7 @@ use crate::mutant;
 use crate::shape::{Ring, slab_of};
 use crate::state::Inner;
 use crate::teardown;
+use crate::user_data::UserData;
 use crate::warning::Hooks;
 
 /// The runtime of a ring. Its drop is the only thing that ends a ring that was not run to its end.
@@ -25,8 +26,9 @@ impl<R: Ring> Runtime<R> {
         let mut slabs = R::slabs();
         let mut last = 0;
         for (tag, _) in R::OPERATIONS {
-            // Ascending: one slab to a tag, and none to that of the ring's own traffic.
+            // Ascending: one slab to a tag, and none to those of the ring's own traffic.
             if *tag > last
+                && *tag <= UserData::LAST_OPERATION
                 && let Some(slab) = slab_of::<R>(&mut slabs, *tag)
             {
                 let limit = options.request_limit.unwrap_or(u32::MAX);

@@ -28,10 +28,10 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// The kernel gets the request when the ring next enters it. If the submission queue is full, the
     /// queue is flushed first; what still finds no room waits in the backlog, in order.
     ///
-    /// In a handler, this is the cheapest where it is called by the handler itself, as the data may say what it is
-    /// about: `submitter.submit(connection, Connection::request)`. If the data is a `Box<Connection>`, that is
-    /// `|it| it.request()`. A helper that is given the submitter and has two callers, such as `setup` and
-    /// `on_completion`, is no part of the loop: a NOP takes twice as many instructions.
+    /// For speed, call this directly in the handler, and let the data say what to request:
+    /// `submitter.submit(connection, Connection::request)`, or `|it| it.request()` if the data is a `Box<Connection>`. A
+    /// helper that takes the submitter and is called from two places, such as `setup` and `on_completion`, is usually not
+    /// inlined, which doubles the instructions of a NOP. Let the helper return the data instead.
     ///
     /// # Errors
     ///
@@ -247,7 +247,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// # Ok(()) } }
     /// ```
     ///
-    /// What is posted like this by a handler that is called like this waits until the kernel was entered once more.
+    /// If a handler that is called for such a message calls `post_last` again, that one is delivered after the ring has
+    /// entered the kernel once more.
     /// In a teardown, it is as `post`.
     ///
     /// # Errors
@@ -304,6 +305,11 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// Memory that the entry points to must be owned by `data`, at an address that survives a move of
     /// `data` (on the heap; not inline, not borrowed), or live for ever; and nobody may touch it until
     /// the final completion. The same holds for its descriptors.
+    ///
+    /// The entry must not do what no safe request could do to others. Above all, no message to a ring of this crate
+    /// (`IORING_OP_MSG_RING`) may carry the `user_data` of a request that is in flight there: that ring takes it for the
+    /// completion of the request, and frees memory that the kernel still uses. Nor may an entry close a descriptor that
+    /// others own, or put another in its place.
     // Of an entry that is made in place, the compiler knows then what is asked here.
     #[inline(always)]
     pub unsafe fn push(
@@ -387,6 +393,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     ///
     /// Memory and descriptors that the entry names must live for ever, untouched: nothing says when
     /// the kernel is done, and a teardown does not wait for it.
+    ///
+    /// As for [`push`](Self::push), it must not do what no safe request could do to others.
     pub unsafe fn push_raw(&mut self, entry: squeue::Entry) -> Result<(), SubmitError> {
         check_raw(&entry)?;
         check_last(&entry)?;
@@ -499,7 +507,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         targets.len()
     }
 
-    /// How many requests of this operation have not ended, those that wait and messages included: counts them. In a handler,
+    /// How many requests of this operation have not ended, those that wait and messages included. It visits every slot that
+    /// was ever used: keep a count of your own of what you ask for at each completion. In a handler,
     /// the one that it is called for is none of them any more, unless it [goes on](crate::Completion::more).
     ///
     /// ```
@@ -784,7 +793,7 @@ fn check_last(entry: &squeue::Entry) -> Result<(), SubmitError> {
 
 /// Cancels the request in a slot. False if there is nothing to cancel.
 fn cancel<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
-    if core.is_forked() {
+    if core.shared.is_forked() {
         return false;
     }
     let user_data = slot.user_data();

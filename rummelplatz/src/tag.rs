@@ -85,6 +85,8 @@ impl<Op> Key<Op> {
     /// What the request and its completions are named by in the kernel, and in its tracepoints
     /// (`io_uring:io_uring_complete`): tag, slot and generation. It names one request at a time, not for
     /// ever.
+    ///
+    /// No other ring may send a message with this name: see the safety of [`push`](crate::Submitter::push).
     pub fn user_data(&self) -> u64 {
         self.identity.user_data
     }

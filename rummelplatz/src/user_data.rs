@@ -29,6 +29,9 @@
 pub(crate) enum UserData {}
 
 impl UserData {
+    /// The highest tag that `#[ring]` gives out.
+    pub(crate) const LAST_OPERATION: u8 = 250;
+
     const GENERATION_SHIFT: u32 = 40;
     const SLOT_SHIFT: u32 = 8;
 

@@ -246,7 +246,8 @@ const _: () = {
         /// stay readable, and a turn changes nothing any more.
         ///
         /// # Errors
-        /// As for `run`, once the ring has ended.
+        /// As for `run`; the ring has ended then. Only after `WrongThread`, `Forked`, and an `Api` error of what
+        /// comes before the first request (no descriptor, no memory), nothing was done, and all is as it was.
         fn turn(
             &mut self,
         ) -> ::core::result::Result<

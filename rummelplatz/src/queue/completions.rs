@@ -188,7 +188,7 @@ impl Completions {
         self.look_anew();
     }
 
-    /// Has the completion that was popped last be this one, which is next then.
+    /// Undoes the last pop, with another completion in the place of that one: the next pop returns it.
     ///
     /// # Safety
     ///

@@ -343,7 +343,7 @@ impl Uring {
         self.completions.pop()
     }
 
-    /// Has the completion that was popped last be this one, which is next then.
+    /// Undoes the last pop, with another completion in the place of that one: the next pop returns it.
     ///
     /// # Safety
     ///

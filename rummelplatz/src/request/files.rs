@@ -411,8 +411,8 @@ pub fn fadvise<'d>(file: &'d impl Target, advice: Advice, offset: u64, length: u
 /// Moves up to `length` bytes from one file to another without copying them to the program, as `splice(2)`
 /// (`IORING_OP_SPLICE`, since 5.7). One of the two is a pipe.
 ///
-/// An offset in bytes is of what is no pipe; `None` is its current position. The result is a number of bytes; 0 is the
-/// end.
+/// Give an offset, in bytes, only for the side that is not a pipe; `None` means its current position. The result is a number
+/// of bytes; 0 is the end.
 ///
 /// A worker thread of the kernel carries it out, and each one that waits, for bytes or for room in a pipe, keeps one.
 /// Where many may wait, [`poll`](super::poll) first.

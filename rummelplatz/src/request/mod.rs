@@ -245,13 +245,15 @@ impl Request<'_> {
     /// it has passed. What the result is then depends on how far the request has come: mostly `ECANCELED`, but a part
     /// of the bytes may have been moved, or all.
     ///
-    /// It takes a second entry of the submission queue. That of a linked timer would not run while a worker of the
-    /// kernel waits in the middle of a request (seen on 6.18): so requests that are left to workers, such as [`splice`],
-    /// [`openat`] and [`fsync`], have a timer (`IORING_OP_TIMEOUT`) for themselves, and the ring cancels what is not over
-    /// first, which takes a third entry; and so have those that are to be done [in a worker](Self::in_worker), and all on a
-    /// ring of a single entry. In a chain, all are linked; so they
-    /// are for reads and writes, of which only those of files on disk are left to a worker now and then. Whether a worker
-    /// can be interrupted is another matter: mostly, one that works on a disk can't.
+    /// A deadline takes a second entry of the submission queue. Normally that is a linked timeout. But a linked timeout does
+    /// not fire while a worker of the kernel waits in the middle of a request (seen on 6.18). So a request gets a timer of
+    /// its own (`IORING_OP_TIMEOUT`) if it always goes to a worker, as [`splice`], [`openat`] and [`fsync`] do, if it is to be
+    /// done [in a worker](Self::in_worker), and if the ring has a single entry. Whichever of the two is over first, the ring
+    /// cancels the other, which takes a third entry.
+    ///
+    /// In a chain, the timeout is always linked: so deadlines in chains are for reads and writes. Of these, files on disk
+    /// are left to a worker now and then, and may outlast their deadline. A worker that waits for a disk can't be
+    /// interrupted at all, mostly.
     ///
     /// ```
     /// # use rummelplatz::{request, request::Request};
@@ -359,7 +361,8 @@ impl Request<'_> {
     /// # Safety
     ///
     /// What the entry points to must stay valid, and in place, until its final completion: owned by the data of the
-    /// request at an address that survives a move, or alive for ever.
+    /// request at an address that survives a move, or alive for ever. And it must not do what no safe request could do to
+    /// others.
     #[inline(always)]
     pub(crate) unsafe fn vouched(entry: squeue::Entry) -> Self {
         let yields = if sqe::yields_descriptor(&entry) { Yields::Descriptor } else { Yields::Result };
@@ -408,7 +411,7 @@ impl Placed {
     /// # Safety
     ///
     /// What the entry points to must stay valid, and in place, until the final completion of
-    /// `user_data`.
+    /// `user_data`. And it must not do what no safe request could do to others.
     pub(crate) unsafe fn vouched(entry: squeue::Entry, user_data: u64) -> Placed {
         Placed { prepared: Prepared::Entry(entry), user_data, timing: None }
     }

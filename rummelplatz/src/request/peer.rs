@@ -81,10 +81,6 @@ impl Peer {
         self.forget();
         let Peer { header, piece: place, name } = self;
         *place = piece;
-        // Of no family, until it is written: what was there before is not the address of this one.
-        if let Some(family) = name.first_chunk_mut::<{ size_of::<libc::sa_family_t>() }>() {
-            *family = [0; _];
-        }
         let length = name.len() as libc::socklen_t;
         header.lead_to(name.as_mut_ptr().expose_provenance(), length, slice::from_ref(place))
     }

@@ -188,7 +188,8 @@ pub fn recv_multi_bundle<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stre
 /// than that end the stream with `EFAULT`. What does not fit into the rest is lost, as
 /// [`is_truncated`](crate::Datagram::is_truncated) says. When the pool has run out, it is as with [`recv_multi`].
 ///
-/// An empty datagram ends nothing, unless it comes from nobody: so does the end of a socket that is none for datagrams.
+/// An empty datagram with a sender is delivered like any other. An empty one without a sender ends the stream, because the
+/// end of a stream socket looks the same.
 pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     let opcode = with_priority(opcode::RecvMsg::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
     let address = (&raw const datagram::ASKED).expose_provenance() as u64;

@@ -100,7 +100,8 @@ impl Printer<'_> {
                 /// stay readable, and a turn changes nothing any more.
                 ///
                 /// # Errors
-                /// As for `run`, once the ring has ended.
+                /// As for `run`; the ring has ended then. Only after `WrongThread`, `Forked`, and an `Api` error of what
+                /// comes before the first request (no descriptor, no memory), nothing was done, and all is as it was.
                 #vis fn turn(&mut self) -> ::core::result::Result<#krate::Progress, #krate::RingError<Self>> {
                     #turn
                 }
