@@ -25,6 +25,7 @@ use crate::queue::{Cqe, Entered, Kernel as _, Patience, Uring};
 use crate::request::{Placed, Terms, Timers, Timing};
 use crate::slab::Lent;
 use crate::user_data::{Control, UserData};
+use crate::wake_poll::{Deaf, WakePoll};
 
 /// What comes of a completion that no operation claims.
 pub(crate) enum OwnTraffic {
@@ -101,10 +102,7 @@ pub(crate) struct Core {
     /// Readable when there is something for a turn to do. (The ring's own descriptor is not enough: no
     /// sleeper on it is woken when work for a `DEFER_TASKRUN` ring comes.)
     pub(crate) ready: Eventfd,
-    /// A poll on the waker is with the kernel.
-    wake_armed: bool,
-    /// That is a multishot poll, which need not be armed for each wake-up.
-    wakes_again: bool,
+    wake_poll: WakePoll,
     pub(crate) options: Options,
 }
 
@@ -172,8 +170,7 @@ impl Core {
             enabled: !raw.disabled,
             shared: Shared::new(raw.waker),
             ready: raw.ready,
-            wake_armed: false,
-            wakes_again: true,
+            wake_poll: WakePoll::new(),
             options,
         };
         core.refresh();
@@ -727,19 +724,12 @@ impl Core {
 
     fn settle_wake(&mut self, cqe: Cqe) -> OwnTraffic {
         self.shared.waker.reset();
-        if io_uring::cqueue::more(cqe.flags) {
-            return OwnTraffic::Woken;
+        let (enters, _) = self.figures();
+        match self.wake_poll.complete(&cqe, enters) {
+            Ok(false) => {}
+            Ok(true) => self.arm_wake(),
+            Err(Deaf(errno)) => return OwnTraffic::Deaf(errno),
         }
-        self.wake_armed = false;
-        match cqe.result.wrapping_neg() {
-            // Before 5.13, which has no multishot polls.
-            libc::EINVAL if self.wakes_again => self.wakes_again = false,
-            // By a raw entry that has cancelled everything.
-            libc::ECANCELED => {}
-            errno @ 1.. => return OwnTraffic::Deaf(errno),
-            _ => {}
-        }
-        self.arm_wake();
         OwnTraffic::Woken
     }
 
@@ -840,12 +830,11 @@ impl Core {
 
     /// Sees to it that the ring notices when it is woken.
     pub(crate) fn arm_wake(&mut self) {
-        if std::mem::replace(&mut self.wake_armed, true) {
-            return;
-        }
+        let (enters, _) = self.figures();
+        let Some(multishot) = self.wake_poll.arm(enters) else { return };
         let events = libc::POLLIN as u32;
         let waker = io_uring::types::Fd(self.shared.waker.as_raw_fd());
-        let entry = opcode::PollAdd::new(waker, events).multi(self.wakes_again).build();
+        let entry = opcode::PollAdd::new(waker, events).multi(multishot).build();
         self.push_control(Placed::control(entry, Control::Wake as u64));
     }
 }

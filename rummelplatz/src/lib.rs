@@ -323,6 +323,7 @@ mod submitter;
 mod tag;
 mod teardown;
 mod user_data;
+mod wake_poll;
 mod waker;
 
 mod warning;
