@@ -155,6 +155,9 @@ impl RawRing {
     /// Nothing is queued or in flight in it, and nobody else submits to it: a request with a
     /// `user_data` that rummelplatz also uses would be taken for one of its own.
     ///
+    /// If its entries are restricted (`IORING_REGISTER_RESTRICTIONS`), handles and pools need `IORING_OP_POLL_ADD`, by which
+    /// a ring is woken, and cancels `IORING_OP_ASYNC_CANCEL`.
+    ///
     /// # Errors
     ///
     /// If there is no memory to map its queues, or no descriptors for what wakes it and tells of it.

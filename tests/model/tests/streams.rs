@@ -9,8 +9,8 @@ use rummelplatz::io_uring::opcode;
 use rummelplatz::request::{self, Events};
 use rummelplatz::sim::{Answer, Event, Faults, Simulation};
 use rummelplatz::{
-    Buffer, BufferPool, Completion, CompletionResult, ControlFlow, Key, RingOperation, Stream, Submitter,
-    ring,
+    Buffer, BufferPool, Completion, CompletionResult, ControlFlow, Key, RingError, RingOperation, Stream,
+    Submitter, ring,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -279,7 +279,7 @@ fn a_close_that_fails_has_closed_and_is_not_repeated() {
 }
 
 #[test]
-fn a_ring_that_can_not_be_woken_does_not_try_again_and_again() {
+fn a_ring_that_can_not_be_woken_does_not_try_for_ever() {
     let simulation = Simulation::new(1);
     simulation.set_faults(Faults::none());
     simulation.on_request(|asked| match asked.user_data as u8 {
@@ -292,11 +292,13 @@ fn a_ring_that_can_not_be_woken_does_not_try_again_and_again() {
     let waits = ring.streams.data(Kind::Waits, &pool());
     ring.submitter(Small::STREAMS).submit(waits, build).unwrap();
     simulation.take_log();
-    ring.run().unwrap();
+    let error = ring.run().unwrap_err();
+    let RingError::Api(cause) = &error else { panic!("{error}") };
+    assert_eq!(cause.error.raw_os_error(), Some(libc::EINVAL));
     let log = simulation.take_log();
     let polls =
         log.iter().filter(|event| matches!(event, Event::TakenIn(asked) if asked.user_data as u8 == 0));
-    assert_eq!(polls.count(), 1);
+    assert_eq!(polls.count(), 8);
 }
 
 /// Completions of a stream that are its end, though they look almost as if it were only cut.
