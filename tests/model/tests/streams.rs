@@ -296,9 +296,9 @@ fn a_ring_that_can_not_be_woken_does_not_try_for_ever() {
     let RingError::Api(cause) = &error else { panic!("{error}") };
     assert_eq!(cause.error.raw_os_error(), Some(libc::EINVAL));
     let log = simulation.take_log();
-    let polls =
-        log.iter().filter(|event| matches!(event, Event::TakenIn(asked) if asked.user_data as u8 == 0));
-    assert_eq!(polls.count(), 8);
+    let is_poll =
+        |event: &&Event| matches!(event, Event::TakenIn(asked) if asked.opcode == opcode::PollAdd::CODE);
+    assert_eq!(log.iter().filter(is_poll).count(), 8);
 }
 
 /// Completions of a stream that are its end, though they look almost as if it were only cut.
