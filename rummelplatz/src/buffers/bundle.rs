@@ -114,7 +114,7 @@ impl Buffers {
 
 impl From<Buffer> for Buffers {
     fn from(buffer: Buffer) -> Buffers {
-        let bytes = buffer.length;
+        let bytes = buffer.len() as u32;
         // It stays held, and none comes after it.
         Buffers { rest: buffer.into_parts(), bytes }
     }
