@@ -15,7 +15,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -28,13 +27,15 @@ use std::time::Duration;
 
 use clap::Parser;
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{setsockopt, sockopt};
 use rummelplatz::{
     Buffer, BufferPool, Completion, ControlFlow, Key, Request, ResultExt, RingOperation, SubmitError,
     Submitter, request, ring,
 };
+
+use signals::{SignalRead, Signals};
+
+mod signals;
 
 /// As many chunks of one client may wait behind the one that is being sent.
 const MOST_WAITING: usize = 16;
@@ -71,44 +72,6 @@ struct EchoServer {
 #[cfg(all(test, feature = "sim"))]
 #[path = "echo/tests.rs"]
 mod tests;
-
-// ---- signals --------------------------------------------------------------------------------------
-
-/// Ends the server when a signal has been read.
-#[derive(RingOperation)]
-#[ring_operation(ring = EchoServer, data = SignalRead, error = io::Error, on_completion)]
-struct Signals;
-
-struct SignalRead {
-    descriptor: SignalFd,
-    /// A `struct signalfd_siginfo`.
-    info: [u8; 128],
-}
-
-impl SignalRead {
-    /// Blocks the signals, so that they can be read and don't end the process.
-    fn new() -> io::Result<SignalRead> {
-        let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
-        signals.thread_block()?;
-        Ok(SignalRead { descriptor: SignalFd::new(&signals)?, info: [0; 128] })
-    }
-
-    fn request(&mut self) -> Request<'_> {
-        request::read(&self.descriptor, &mut self.info)
-    }
-}
-
-impl Signals {
-    fn on_completion(
-        &mut self,
-        completion: Completion,
-        _: SignalRead,
-        _: Submitter<'_, EchoServer, Self>,
-    ) -> io::Result<ControlFlow<Infallible, io::Error>> {
-        completion.result()?;
-        Ok(ControlFlow::Exit)
-    }
-}
 
 // ---- accepting ------------------------------------------------------------------------------------
 
