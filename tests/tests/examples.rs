@@ -131,7 +131,7 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 #[test]
 fn every_example_has_a_help() {
-    for name in ["basic", "echo", "cp", "wal", "simulated"] {
+    for name in ["basic", "echo", "proxy", "cp", "wal", "simulated"] {
         let help = run(Command::new(example(name)).arg("--help")).succeeded().stdout;
         assert!(help.contains(&format!("Usage: {name}")), "{help}");
         let nonsense = run(Command::new(example(name)).arg("--nonsense"));
@@ -154,7 +154,7 @@ fn basic_ticks_four_times_and_tears_down_the_fifth_tick() {
 
 // ---- echo -------------------------------------------------------------------------------------------
 
-/// A running echo server.
+/// A running server: the echo server, or the proxy.
 struct Server {
     child: Child,
     address: SocketAddr,
@@ -163,19 +163,25 @@ struct Server {
 
 impl Server {
     fn start(arguments: &[&str]) -> Server {
-        Server::of(Command::new(example("echo")).args(arguments))
+        Server::of(Command::new(example("echo")).args(arguments).arg("127.0.0.1:0"))
     }
 
-    /// As `start`, with so many descriptors at most.
-    fn with_few_descriptors(limit: u32) -> Server {
+    /// A proxy in front of this address.
+    fn proxy(upstream: SocketAddr, arguments: &[&str]) -> Server {
+        let mut proxy = Command::new(example("proxy"));
+        Server::of(proxy.args(arguments).arg("127.0.0.1:0").arg(upstream.to_string()))
+    }
+
+    /// This program with so many descriptors at most.
+    fn with_few_descriptors(limit: u32, program: &str, arguments: &[&str]) -> Server {
         let mut shell = Command::new("sh");
-        shell.args(["-c", r#"ulimit -n "$1" && exec "$0" 127.0.0.1:0"#]);
-        Server::of(shell.arg(example("echo")).arg(limit.to_string()))
+        shell.args(["-c", &format!(r#"ulimit -n {limit} && exec "$0" "$@""#)]);
+        Server::of(shell.arg(example(program)).args(arguments))
     }
 
     fn of(command: &mut Command) -> Server {
-        let command = command.arg("127.0.0.1:0").stdin(Stdio::null());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr: ChildStderr = child.stderr.take().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -272,10 +278,32 @@ fn read_what_comes(client: &mut TcpStream) -> Vec<u8> {
     }
 }
 
+/// Calls this again when it was interrupted. The kernel does so when it ends the ring of [`ring_or_skip`], and what has a
+/// timeout is not restarted.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Reads what comes next: nothing at the end, or after a reset.
+fn read_some(client: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = vec![0; 100];
+    let read = match uninterrupted(|| client.read(&mut bytes)) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+        read => read.unwrap(),
+    };
+    bytes.truncate(read);
+    bytes
+}
+
 /// Leaves with the answer unread, which resets the connection.
 fn reset(mut client: TcpStream) {
     client.write_all(b"never mind").unwrap();
-    client.peek(&mut [0]).unwrap();
+    uninterrupted(|| client.peek(&mut [0])).unwrap();
 }
 
 #[test]
@@ -326,10 +354,15 @@ fn a_client_that_reads_only_after_it_has_sent_all_gets_all_its_bytes_back() {
 
 #[test]
 fn echo_loses_no_byte_under_a_simulated_kernel() {
-    // `examples/echo/tests.rs`: whose failures say their seeds.
+    assert_pass_in("echo", 2);
+}
+
+/// Runs the tests in `examples/NAME/tests.rs`, whose failures say their seeds.
+#[track_caller]
+fn assert_pass_in(name: &str, tests: usize) {
     let (mut cargo, _) = cargo("test");
-    let ran = run(cargo.args(["--example", "echo"])).succeeded();
-    assert!(ran.stdout.contains("2 passed"), "{ran:?}");
+    let ran = run(cargo.args(["--example", name])).succeeded();
+    assert!(ran.stdout.contains(&format!("{tests} passed")), "{ran:?}");
 }
 
 #[test]
@@ -435,7 +468,7 @@ fn signals_end_the_server_whatever_its_clients_do() {
 #[test]
 fn a_server_without_descriptors_waits_until_there_are_some() {
     if ring_or_skip() {
-        let server = Server::with_few_descriptors(20);
+        let server = Server::with_few_descriptors(20, "echo", &["127.0.0.1:0"]);
         let before = server.descriptors();
         // More clients than it can have; the others wait in the queue of the listener.
         let mut clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
@@ -462,6 +495,253 @@ fn addresses_that_cannot_be_listened_on_are_named() {
     run(echo().arg("192.0.2.1:7777")).failed_saying(&["can't listen on 192.0.2.1:7777"]);
     let nonsense = run(echo().arg("nonsense"));
     assert_eq!(nonsense.status.code(), Some(2));
+}
+
+// ---- proxy ------------------------------------------------------------------------------------------
+
+/// A listener, and a proxy in front of it.
+fn upstream_and_proxy(arguments: &[&str]) -> (TcpListener, Server) {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = Server::proxy(upstream.local_addr().unwrap(), arguments);
+    (upstream, proxy)
+}
+
+/// A client of the proxy, and its connection at the upstream.
+fn connect_through(upstream: &TcpListener, proxy: &Server) -> (TcpStream, TcpStream) {
+    let client = proxy.connect();
+    let (server, _) = upstream.accept().unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    server.set_write_timeout(Some(PATIENCE)).unwrap();
+    (client, server)
+}
+
+/// Sends all of this and then no more; what the other end gets of that.
+fn send_all(mut from: &TcpStream, mut to: &TcpStream, sent: &[u8]) -> Vec<u8> {
+    let mut received = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            from.write_all(sent).unwrap();
+            from.shutdown(Shutdown::Write).unwrap();
+        });
+        to.read_to_end(&mut received).unwrap();
+    });
+    received
+}
+
+#[test]
+fn the_proxy_moves_bytes_both_ways_at_once() {
+    if ring_or_skip() {
+        let (upstream, proxy) = upstream_and_proxy(&[]);
+        let before = proxy.descriptors();
+        let (client, server) = connect_through(&upstream, &proxy);
+        let sent = pattern(20_000_000);
+        let answer: Vec<_> = sent.iter().rev().copied().collect();
+        thread::scope(|scope| {
+            scope.spawn(|| assert!(send_all(&client, &server, &sent) == sent));
+            assert!(send_all(&server, &client, &answer) == answer);
+        });
+        // Both have said that they send no more: that is the end.
+        until("all descriptors closed", || proxy.descriptors() == before);
+        proxy.stop(libc::SIGTERM);
+    }
+}
+
+#[test]
+fn the_proxy_goes_on_with_one_direction_when_the_other_is_over() {
+    if ring_or_skip() {
+        let (upstream, proxy) = upstream_and_proxy(&[]);
+        let before = proxy.descriptors();
+        for client_is_first in [true, false] {
+            let (client, server) = connect_through(&upstream, &proxy);
+            let (first, second) = if client_is_first { (&client, &server) } else { (&server, &client) };
+            // Each is over before the next thing is said.
+            assert_eq!(send_all(first, second, b"that is all"), b"that is all");
+            (&mut &*second).write_all(b"not yet").unwrap();
+            let mut begin = [0; 7];
+            (&mut &*first).read_exact(&mut begin).unwrap();
+            assert_eq!(&begin, b"not yet");
+            let rest = pattern(3_000_000);
+            assert!(send_all(second, first, &rest) == rest);
+            // The proxy has closed both, though neither is closed at its other end.
+            until("all descriptors closed", || proxy.descriptors() == before);
+        }
+        proxy.stop(libc::SIGTERM);
+    }
+}
+
+#[test]
+fn many_clients_of_the_proxy_come_and_go_and_leave_nothing_behind() {
+    if ring_or_skip() {
+        let server = Server::start(&[]);
+        let proxy = Server::proxy(server.address, &[]);
+        let before = (proxy.descriptors(), server.descriptors());
+        thread::scope(|scope| {
+            for worker in 0..8 {
+                let proxy = &proxy;
+                scope.spawn(move || {
+                    for round in 0..100 {
+                        let mut client = proxy.connect();
+                        match (worker + round) % 5 {
+                            0 => {}
+                            1 => assert_echoes(&mut client, &pattern(10 + 613 * round)),
+                            2 => client.write_all(&pattern(2000)).unwrap(),
+                            3 => reset(client),
+                            _ => {
+                                let sent = pattern(1 + 3337 * round);
+                                assert!(send_all(&client, &client, &sent) == sent);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        until("all descriptors closed", || (proxy.descriptors(), server.descriptors()) == before);
+        proxy.assert_alive();
+        proxy.stop(libc::SIGTERM);
+        server.stop(libc::SIGTERM);
+    }
+}
+
+#[test]
+fn the_proxy_takes_no_more_than_the_upstream_does() {
+    if ring_or_skip() {
+        let (upstream, proxy) = upstream_and_proxy(&[]);
+        let (mut client, mut server) = connect_through(&upstream, &proxy);
+        let sent = pattern(50_000_000);
+        let written = write_until_it_blocks(&mut client, &sent);
+        assert!(written < sent.len(), "the proxy has taken all");
+        // Others are served meanwhile.
+        let (others, its) = connect_through(&upstream, &proxy);
+        assert_eq!(send_all(&others, &its, b"hello"), b"hello");
+        client.shutdown(Shutdown::Write).unwrap();
+        let received = read_what_comes(&mut server);
+        assert!(received == sent[..written], "{} of {written} bytes", received.len());
+        proxy.stop(libc::SIGTERM);
+    }
+}
+
+#[test]
+fn a_reset_of_one_side_is_a_reset_of_the_other() {
+    if ring_or_skip() {
+        let (upstream, proxy) = upstream_and_proxy(&["--verbose"]);
+        let before = proxy.descriptors();
+        for client_resets in [true, false] {
+            let (client, server) = connect_through(&upstream, &proxy);
+            let (leaves, mut stays) = if client_resets { (client, server) } else { (server, client) };
+            // What is unread when a socket is closed makes that a reset.
+            stays.write_all(b"never mind").unwrap();
+            uninterrupted(|| leaves.peek(&mut [0])).unwrap();
+            drop(leaves);
+            let told = uninterrupted(|| stays.read(&mut [0])).map_err(|error| error.kind());
+            assert_eq!(told, Err(io::ErrorKind::ConnectionReset));
+            until("all descriptors closed", || proxy.descriptors() == before);
+        }
+        let said = proxy.stop(libc::SIGTERM);
+        assert_eq!(said.matches("operation `pumps`: Connection reset by peer").count(), 2, "{said}");
+    }
+}
+
+#[test]
+fn an_upstream_that_refuses_costs_the_proxy_one_client_each() {
+    if ring_or_skip() {
+        let (upstream, proxy) = upstream_and_proxy(&["--verbose"]);
+        let address = upstream.local_addr().unwrap();
+        let before = proxy.descriptors();
+        drop(upstream);
+        for _ in 0..3 {
+            assert_eq!(read_what_comes(&mut proxy.connect()), b"");
+        }
+        until("all descriptors closed", || proxy.descriptors() == before);
+        // And when it is back, all is well.
+        let upstream = TcpListener::bind(address).unwrap();
+        let (client, server) = connect_through(&upstream, &proxy);
+        assert_eq!(send_all(&client, &server, b"hello"), b"hello");
+        let said = proxy.stop(libc::SIGTERM);
+        assert_eq!(said.matches("operation `connector`: Connection refused").count(), 3, "{said}");
+    }
+}
+
+/// Has a listener answer nobody any more. What is returned keeps its queue full.
+fn fill(listener: &TcpListener) -> Vec<TcpStream> {
+    nix::sys::socket::listen(listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(100));
+    let waiting: Vec<_> = std::iter::from_fn(|| connect().ok()).take(10).collect();
+    assert!(waiting.len() < 10, "the queue of the listener is never full");
+    waiting
+}
+
+#[test]
+fn an_upstream_that_does_not_answer_is_given_up() {
+    if ring_or_skip() {
+        let (upstream, proxy) = upstream_and_proxy(&["--verbose", "--connect-ms", "300"]);
+        let before = proxy.descriptors();
+        let _waiting = fill(&upstream);
+        let began = Instant::now();
+        assert_eq!(read_what_comes(&mut proxy.connect()), b"");
+        assert!(began.elapsed() >= Duration::from_millis(300), "given up after {:?}", began.elapsed());
+        until("all descriptors closed", || proxy.descriptors() == before);
+        let said = proxy.stop(libc::SIGTERM);
+        assert!(said.contains("operation `connector`: timed out"), "{said}");
+    }
+}
+
+#[test]
+fn signals_end_the_proxy_whatever_its_clients_do() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        if ring_or_skip() {
+            let (upstream, proxy) = upstream_and_proxy(&[]);
+            let (mut idle, _its) = connect_through(&upstream, &proxy);
+            let (mut deaf, _its) = connect_through(&upstream, &proxy);
+            write_until_it_blocks(&mut deaf, &vec![7; 100_000_000]);
+            let _waiting = fill(&upstream);
+            let before = proxy.descriptors();
+            let mut connecting = proxy.connect();
+            until("the third is accepted", || proxy.descriptors() == before + 2);
+            proxy.stop(signal);
+            for client in [&mut idle, &mut deaf, &mut connecting] {
+                assert_eq!(read_what_comes(client), b"");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_proxy_without_descriptors_serves_again_when_there_are_some() {
+    if ring_or_skip() {
+        let server = Server::start(&[]);
+        let upstream = server.address.to_string();
+        let proxy = Server::with_few_descriptors(20, "proxy", &["127.0.0.1:0", &upstream]);
+        let before = proxy.descriptors();
+        // More than it can have: some are served, some wait until others have left, and those are turned away for whom
+        // there is one descriptor but not two.
+        for mut client in (0..40).map(|_| proxy.connect()).collect::<Vec<_>>() {
+            client.write_all(b"?").ok();
+            let answer = read_some(&mut client);
+            assert!(answer == b"?" || answer == b"", "{answer:?}");
+        }
+        until("all descriptors closed", || proxy.descriptors() == before);
+        proxy.assert_alive();
+        let said = proxy.stop(libc::SIGTERM);
+        assert!(said.contains("operation `acceptor`: ") && said.contains("Too many open files"), "{said}");
+        server.stop(libc::SIGTERM);
+    }
+}
+
+#[test]
+fn the_proxy_loses_no_byte_under_a_simulated_kernel() {
+    assert_pass_in("proxy", 3);
+}
+
+#[test]
+fn addresses_that_the_proxy_cannot_listen_on_are_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let proxy = |arguments: &[&str]| run(Command::new(example("proxy")).args(arguments));
+    proxy(&[&address, &address]).failed_saying(&["proxy: can't listen on", &address, "in use"]);
+    for wrong in [&["nonsense", &*address][..], &[&*address]] {
+        assert_eq!(proxy(wrong).status.code(), Some(2));
+    }
 }
 
 // ---- wal --------------------------------------------------------------------------------------------
