@@ -20,6 +20,76 @@ mod tests;
 ///
 /// It owns what it carries: an accepted or opened descriptor that nobody takes out is closed when the
 /// completion is dropped, a buffer goes back to its pool.
+///
+/// A handler asks it for what its request yields: a [`result`](Self::result), as here, or a [descriptor](Self::into_fd),
+/// or a [buffer](Self::into_buffer).
+///
+/// ```
+/// # use rummelplatz::{Completion, ResultExt, RingOperation, SubmitError, Submitter, request, ring};
+/// # use rummelplatz::ControlFlow;
+/// # use std::{error::Error, io, os::unix::net::UnixStream, time::Duration};
+/// # struct Connection { socket: UnixStream, buffer: Vec<u8> }
+/// # #[ring]
+/// # struct Server { connections: Connections }
+/// # #[derive(RingOperation)]
+/// # #[ring_operation(ring = Server, data = Connection, warn = io::Error, error = SubmitError, on_completion)]
+/// # struct Connections { received: usize }
+/// # impl Connections {
+/// fn on_completion(&mut self, completion: Completion, connection: Connection, mut submitter: Submitter<'_, Server, Self>)
+///     -> Result<(), ControlFlow<io::Error, SubmitError>>
+/// {
+///     // ECONNRESET, say; or ECANCELED, and then it may have been a deadline: `completion.timed_out()`.
+///     let bytes = completion.result().or_warn()? as usize;
+///     self.received += bytes;
+///     if bytes > 0 {
+///         submitter.submit(connection, |it| request::recv(&it.socket, &mut it.buffer)).or_end()?;
+///     }
+///     Ok(()) // No bytes are the end: the connection is dropped.
+/// }
+/// # }
+/// # fn main() -> Result<(), Box<dyn Error>> {
+/// # let (socket, _) = UnixStream::pair()?;
+/// # let connection = Connection { socket, buffer: vec![0; 64] };
+/// # let mut server = Server::builder(Connections { received: 0 }).build()?;
+/// # let submitter = server.submitter(Server::CONNECTIONS);
+/// # let mut connections = Connections { received: 0 };
+/// # connections.on_completion(Completion::from_result(Ok(5)), connection, submitter).unwrap();
+/// # assert_eq!((connections.received, server.stats().in_flight), (5, 1));
+/// # Ok(()) }
+/// ```
+///
+/// In a test, it is made by hand, and the handler is called with it:
+///
+/// ```
+/// # use rummelplatz::{Completion, RingOperation, Submitter, ring};
+/// # use std::{error::Error, io};
+/// # #[ring]
+/// # struct Server { connections: Connections }
+/// # #[derive(RingOperation)]
+/// # #[ring_operation(ring = Server, data = &'static str, warn = io::Error, on_completion)]
+/// # struct Connections { received: u32 }
+/// # impl Connections {
+/// #     fn on_completion(&mut self, completion: Completion, _: &'static str, _: Submitter<'_, Server, Self>)
+/// #         -> io::Result<()>
+/// #     {
+/// #         self.received += completion.result()?;
+/// #         Ok(())
+/// #     }
+/// # }
+/// # fn main() -> Result<(), Box<dyn Error>> {
+/// let mut server = Server::builder(Connections { received: 0 }).build()?;
+/// let mut connections = Connections { received: 0 };
+/// # let connection = "";
+///
+/// let five_bytes = Completion::from_result(Ok(5));
+/// connections.on_completion(five_bytes, connection, server.submitter(Server::CONNECTIONS))?;
+/// assert_eq!(connections.received, 5);
+///
+/// let reset = Completion::from_result(Err(io::Error::from_raw_os_error(libc::ECONNRESET)));
+/// let told = connections.on_completion(reset, connection, server.submitter(Server::CONNECTIONS));
+/// assert!(told.is_err());
+/// # Ok(()) }
+/// ```
 #[must_use = "a completion releases what it carries when it is dropped"]
 pub struct Completion {
     /// 0 if a descriptor is carried, whose number is for its owner.

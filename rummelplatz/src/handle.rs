@@ -15,6 +15,36 @@ use crate::tag::Tag;
 /// has nothing in flight waiting, since it may still be sent to; drop all of them, and it ends. A
 /// *weak* one, from [`Submitter::handle`](crate::Submitter::handle) or [`downgrade`](Self::downgrade),
 /// does not.
+///
+/// Here a thread hands work to an operation, and the ring ends when there is no more:
+///
+/// ```
+/// # use rummelplatz::{Completion, RingOperation, Submitter, ring};
+/// # use std::{error::Error, thread};
+/// # #[ring]
+/// # struct Counter { sum: Sum }
+/// # #[derive(RingOperation)]
+/// # #[ring_operation(ring = Counter, data = u32, on_completion)]
+/// # struct Sum { total: u32 }
+/// # impl Sum {
+/// fn on_completion(&mut self, completion: Completion, number: u32, _: Submitter<'_, Counter, Self>) {
+///     assert!(completion.is_message()); // The number was sent: no request has ended.
+///     self.total += number;
+/// }
+/// # }
+/// # fn main() -> Result<(), Box<dyn Error>> {
+///
+/// let mut ring = Counter::builder(Sum { total: 0 }).build()?;
+/// let handle = ring.handle();
+/// let worker = thread::spawn(move || {
+///     // Each of them wakes the ring, if it waits.
+///     (1..=4).try_for_each(|number| handle.send(Counter::SUM, number))
+/// }); // The only handle is dropped here.
+/// ring.run()?;
+/// # worker.join().unwrap()?;
+/// assert_eq!(ring.sum.total, 10);
+/// # Ok(()) }
+/// ```
 pub struct RingHandle<R: Ring> {
     shared: Arc<Shared>,
     strong: bool,
@@ -74,6 +104,24 @@ impl<R: Ring> RingHandle<R> {
     /// Makes the ring stop as if a handler had returned
     /// [`ControlFlow::Exit`](crate::ControlFlow::Exit); a ring that does not run stops when it next
     /// does.
+    ///
+    /// ```
+    /// # use rummelplatz::{RingOperation, ring};
+    /// # use std::{error::Error, thread, time::Duration};
+    /// # #[ring]
+    /// # struct Server { connections: Connections }
+    /// # #[derive(RingOperation)]
+    /// # struct Connections;
+    /// # fn main() -> Result<(), Box<dyn Error>> {
+    /// # let mut server = Server::builder(Connections).build()?;
+    /// let handle = server.handle();
+    /// thread::spawn(move || {
+    ///     thread::sleep(Duration::from_millis(20));
+    ///     handle.stop();
+    /// });
+    /// server.run()?; // Until then, whatever it does.
+    /// # Ok(()) }
+    /// ```
     pub fn stop(&self) {
         self.shared.stop();
     }

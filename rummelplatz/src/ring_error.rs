@@ -15,6 +15,45 @@ use crate::shape::Ring;
 ///
 /// It is an [`Error`] whatever the error types of the operations are: what they offer (`Error`,
 /// `AsRef<dyn Error>`, `Display`, `Debug`) is shown.
+///
+/// So `server.run()?` works in any `main`. To tell what has happened, match on it:
+///
+/// ```
+/// # use rummelplatz::{Completion, RingError, RingOperation, Submitter, request, ring};
+/// # use std::{error::Error, fs::File, io};
+/// # #[ring]
+/// # struct Server { reader: Reader }
+/// # #[derive(RingOperation)]
+/// # #[ring_operation(ring = Server, data = (File, Vec<u8>), error = io::Error, on_completion)]
+/// # struct Reader;
+/// # impl Reader {
+/// #     fn on_completion(&mut self, completion: Completion, _: (File, Vec<u8>), _: Submitter<'_, Server, Self>)
+/// #         -> io::Result<()>
+/// #     {
+/// #         completion.result().map(drop)
+/// #     }
+/// # }
+/// # fn main() -> Result<(), Box<dyn Error>> {
+/// # let mut server = Server::builder(Reader).build()?;
+/// # let directory = (File::open("/")?, vec![0; 8]);
+/// # server.submitter(Server::READER).submit(directory, |(file, bytes)| request::read(file, bytes))?;
+/// # let mut matched = 0;
+/// match server.run() {
+///     Ok(()) => println!("the server was stopped"),
+///     // A handler has ended it. `#[ring]` makes this enum, with a variant for each operation.
+///     Err(RingError::Completion(cause)) => match cause.error {
+///         ServerCompletionError::Reader(error) => {
+///             eprintln!("can't read: {error}");
+/// #           matched += error.raw_os_error().unwrap();
+///         }
+///     },
+///     // Its teardown had a deadline, and that has passed.
+///     Err(RingError::Abandoned { stuck }) => eprintln!("still with the kernel: {stuck}"),
+///     Err(error) => return Err(error.into()),
+/// }
+/// # assert_eq!(matched, libc::EISDIR);
+/// # Ok(()) }
+/// ```
 pub enum RingError<R: Ring> {
     /// An operation's `setup` failed.
     Setup(Cause<R::SetupError, R>),

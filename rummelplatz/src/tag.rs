@@ -12,6 +12,31 @@ use crate::slab::Identity;
 /// sends to an operation ([`send`](crate::RingHandle::send)), and how its statistics are asked for
 /// ([`operation`](crate::Stats::operation)). It is tied to the ring and the operation by its type: a
 /// wrong pairing does not compile.
+///
+/// ```
+/// # use rummelplatz::{RingOperation, request, ring};
+/// # use std::{error::Error, time::Duration};
+/// #[ring]
+/// struct Server {
+///     lookups: Lookups, // Server::LOOKUPS: Tag<Server, Lookups>
+///     timers: Timers,   // Server::TIMERS: Tag<Server, Timers>
+/// }
+///
+/// # #[derive(RingOperation)]
+/// # #[ring_operation(data = String)]
+/// # struct Lookups;
+/// # #[derive(RingOperation)]
+/// # #[ring_operation(data = u32)]
+/// # struct Timers;
+/// # fn main() -> Result<(), Box<dyn Error>> {
+/// # let mut server = Server::builder(Lookups, Timers).build()?;
+/// // From outside; in a handler of `Lookups`, it is `submitter.to(Server::TIMERS)`. The data of a timer is a `u32`.
+/// server.submitter(Server::TIMERS).submit(3, |_| request::timeout(Duration::from_millis(1)))?;
+/// server.handle().send(Server::LOOKUPS, String::from("localhost"))?;
+/// assert_eq!(server.stats().operation(Server::TIMERS).in_flight, 1);
+/// # server.run()?;
+/// # Ok(()) }
+/// ```
 pub struct Tag<R, Op> {
     number: u8,
     /// From the slabs of `R` to that of `Op`: see [`route`](crate::route). Its type can be named only

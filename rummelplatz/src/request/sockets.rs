@@ -59,6 +59,42 @@ pub fn accept_from<'d>(listener: &'d impl Target, peer: &'d mut Peer) -> Request
 /// Each completion has a socket in [`into_fd`](crate::Completion::into_fd), close-on-exec. The
 /// peer's address is to be had from `getpeername(2)`, as `TcpStream::peer_addr` does, or by [`accept_from`], one at a
 /// time.
+///
+/// ```
+/// # use rummelplatz::{Completion, RingOperation, SubmitError, Submitter, request, ring};
+/// # use std::{error::Error, io, net::{TcpListener, TcpStream}};
+/// # #[ring]
+/// # struct Server { acceptor: Acceptor }
+/// # #[derive(RingOperation)]
+/// # #[ring_operation(ring = Server, data = TcpListener, warn = io::Error, on_more, on_final)]
+/// # struct Acceptor;
+/// # impl Acceptor {
+/// fn on_more(&mut self, completion: Completion, _: &mut TcpListener, mut submitter: Submitter<'_, Server, Self>)
+///     -> io::Result<()>
+/// {
+///     let client = TcpStream::from(completion.into_fd()?);
+///     println!("hello {}", client.peer_addr()?);
+/// #   submitter.handle().stop();
+///     Ok(())
+/// }
+/// #   fn on_final(&mut self, completion: Completion, _: TcpListener, _: Submitter<'_, Server, Self>)
+/// #       -> io::Result<()>
+/// #   {
+/// #       completion.result().map(drop)
+/// #   }
+/// # }
+/// # fn main() -> Result<(), Box<dyn Error>> {
+/// # let mut server = Server::builder(Acceptor).build()?;
+/// # let listener = TcpListener::bind("127.0.0.1:0")?;
+/// # let _client = TcpStream::connect(listener.local_addr()?)?;
+///
+/// server.submitter(Server::ACCEPTOR).stream(listener, |listener| request::accept_multi(listener))?;
+/// # server.run()?;
+/// # Ok(()) }
+/// ```
+///
+/// When it ends by an error, it is for want of descriptors as a rule (`EMFILE`): submit it again after a pause, as
+/// `examples/proxy.rs` does.
 pub fn accept_multi<'d>(listener: &'d impl Target) -> Stream<'d> {
     const IORING_ACCEPT_MULTISHOT: u32 = 1;
     let opcode = with_priority(opcode::Accept::CODE, IORING_ACCEPT_MULTISHOT);
@@ -96,6 +132,26 @@ pub fn listen<'d>(socket: &'d impl Target, backlog: u32) -> Request<'d> {
 /// Connects a socket (`IORING_OP_CONNECT`, since 5.5).
 ///
 /// When this was cancelled, the socket may yet connect: close it, don't use it again.
+///
+/// ```
+/// # use rummelplatz::{Completion, request, request::Request};
+/// # use std::{io, net::{SocketAddr, TcpStream}, os::fd::OwnedFd, time::Duration};
+/// /// The socket is not connected yet: from [`socket`], say, or from `socket(2)`.
+/// struct Connect { socket: OwnedFd, address: SocketAddr }
+///
+/// impl Connect {
+///     fn request(&mut self) -> Request<'_> {
+///         request::connect(&self.socket, self.address).deadline(Duration::from_secs(5))
+///     }
+///     /// For the handler: what has become of it.
+///     fn connected(self, completion: Completion) -> io::Result<TcpStream> {
+///         completion.result()?; // ECONNREFUSED; or ECANCELED, if `completion.timed_out()`
+///         Ok(self.socket.into())
+///     }
+/// }
+/// ```
+///
+/// `examples/proxy.rs` is a whole program.
 pub fn connect<'d>(socket: &'d impl Target, address: impl Into<Address>) -> Request<'d> {
     addressed(opcode::Connect::CODE, socket, address.into())
 }
@@ -108,6 +164,22 @@ fn addressed(opcode: u8, socket: &impl Target, address: Address) -> Request<'_> 
 
 /// Receives into `buffer` what has arrived, waiting for something to arrive (`IORING_OP_RECV`, since
 /// 5.6). The result is a number of bytes; 0 is the end of the stream, or that there is no room in `buffer`.
+///
+/// ```
+/// # use rummelplatz::{Completion, request, request::Request};
+/// # use std::{io, net::TcpStream};
+/// struct Connection { socket: TcpStream, buffer: Box<[u8]> }
+///
+/// impl Connection {
+///     fn receive(&mut self) -> Request<'_> {
+///         request::recv(&self.socket, &mut self.buffer)
+///     }
+///     /// For the handler: what has come, and nothing at the end.
+///     fn received(&self, completion: &Completion) -> io::Result<&[u8]> {
+///         Ok(&self.buffer[..completion.result()? as usize])
+///     }
+/// }
+/// ```
 #[inline]
 pub fn recv<'d>(socket: &'d impl Target, buffer: &'d mut [u8]) -> Request<'d> {
     transfer(opcode::Recv::CODE, socket, buffer.as_mut_ptr(), buffer.len(), 0)
@@ -163,6 +235,46 @@ pub fn recv_provided<'d>(socket: &'d impl Target, pool: &BufferPool) -> Request<
 /// `examples/echo.rs` does.
 ///
 /// With a [`limit`](Stream::limit), it ends when it has received so many bytes.
+///
+/// ```
+/// # use rummelplatz::{BufferPool, Completion, RingOperation, Submitter, request, ring};
+/// # use std::{error::Error, io::{self, Write}, os::unix::net::UnixStream};
+/// # #[ring]
+/// # struct Server { receivers: Receivers }
+/// struct Connection { socket: UnixStream, pool: BufferPool, received: Vec<u8> }
+///
+/// # #[derive(RingOperation)]
+/// # #[ring_operation(ring = Server, data = Connection, warn = io::Error, on_more, on_final)]
+/// # struct Receivers { received: Vec<u8> }
+/// # impl Receivers {
+/// fn on_more(&mut self, completion: Completion, connection: &mut Connection, _: Submitter<'_, Server, Self>)
+///     -> io::Result<()>
+/// {
+///     let buffer = completion.into_buffer()?; // Goes back to its pool when it is dropped.
+///     connection.received.extend_from_slice(&buffer);
+///     Ok(())
+/// }
+/// #   fn on_final(&mut self, completion: Completion, connection: Connection, _: Submitter<'_, Server, Self>)
+/// #       -> io::Result<()>
+/// #   {
+/// #       self.received = connection.received;
+/// #       completion.result().map(drop)
+/// #   }
+/// # }
+/// # fn main() -> Result<(), Box<dyn Error>> {
+/// # let (socket, mut other) = UnixStream::pair()?;
+/// # other.write_all(b"hello")?;
+/// # drop(other);
+/// # let mut server = Server::builder(Receivers { received: Vec::new() }).build()?;
+///
+/// let pool = BufferPool::new(64, 4096)?;
+/// let connection = Connection { socket, pool, received: Vec::new() };
+/// let mut submitter = server.submitter(Server::RECEIVERS);
+/// submitter.stream(connection, |it| request::recv_multi(&it.socket, &it.pool))?;
+/// # server.run()?;
+/// # assert_eq!(server.receivers.received, b"hello");
+/// # Ok(()) }
+/// ```
 pub fn recv_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     let opcode = with_priority(opcode::Recv::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
     Parts::from_pool(socket, bare(opcode, -1), pool).stream()
@@ -204,6 +316,25 @@ const IORING_RECV_MULTISHOT: u32 = 1 << 1;
 ///
 /// A peer that is gone is the error `EPIPE`, never a signal (`MSG_NOSIGNAL`). Given to
 /// [`detach`](crate::Submitter::detach), it goes out whole (`MSG_WAITALL`), as [`send_zc`] and [`send_zc_fixed`] do.
+///
+/// That may be a part. So count what is sent, and submit the rest; or have the kernel go on by [`whole`](Request::whole):
+///
+/// ```
+/// # use rummelplatz::{request, request::Request};
+/// # use std::net::TcpStream;
+/// struct Answer { socket: TcpStream, bytes: Vec<u8>, sent: usize }
+///
+/// impl Answer {
+///     fn request(&mut self) -> Request<'_> {
+///         request::send(&self.socket, &self.bytes[self.sent..])
+///     }
+///     /// For the handler: what is left after so many bytes more, to be submitted again.
+///     fn rest(mut self, sent: u32) -> Option<Answer> {
+///         self.sent += sent as usize;
+///         (self.sent < self.bytes.len()).then_some(self)
+///     }
+/// }
+/// ```
 #[inline]
 pub fn send<'d>(socket: &'d impl Target, buffer: &'d [u8]) -> Request<'d> {
     transfer(opcode::Send::CODE, socket, buffer.as_ptr(), buffer.len(), libc::MSG_NOSIGNAL as u32)

@@ -38,6 +38,36 @@ fn timer(time: Duration, count: u32, flags: TimeoutFlags) -> Parts<'static> {
 /// Completes once `duration` has passed (`IORING_OP_TIMEOUT`, since 5.4).
 ///
 /// A timer that ran its time has the result `Ok(0)`; one that was cancelled, `ECANCELED`.
+///
+/// ```
+/// # use rummelplatz::{Completion, RingOperation, SubmitError, Submitter, request, ring};
+/// # use std::{error::Error, time::Duration};
+/// # #[ring]
+/// # struct Clock { ticks: Ticks }
+/// # #[derive(RingOperation)]
+/// # #[ring_operation(ring = Clock, data = u32, error = SubmitError, on_completion)]
+/// # struct Ticks;
+/// # impl Ticks {
+/// /// The data says how many ticks are left.
+/// fn on_completion(&mut self, _: Completion, left: u32, mut submitter: Submitter<'_, Clock, Self>)
+///     -> Result<(), SubmitError>
+/// {
+///     if left > 0 {
+///         submitter.submit(left - 1, |_| request::timeout(Duration::from_millis(10)))?;
+///     }
+///     Ok(())
+/// }
+/// # }
+/// # fn main() -> Result<(), Box<dyn Error>> {
+/// # let mut clock = Clock::builder(Ticks).build()?;
+/// # clock.submitter(Clock::TICKS).submit(3, |_| request::timeout(Duration::from_millis(10)))?;
+/// # let begun = std::time::Instant::now();
+/// # clock.run()?;
+/// # assert!(begun.elapsed() >= Duration::from_millis(40));
+/// # Ok(()) }
+/// ```
+///
+/// For a time limit of another request, there is [`deadline`](Request::deadline).
 pub fn timeout<'d>(duration: Duration) -> Request<'d> {
     timer(duration, 0, TimeoutFlags::empty()).request()
 }
