@@ -49,6 +49,15 @@
 //! }
 //! ```
 //!
+//! # Where to begin
+//!
+//! 1. With the program above: one operation, and one request.
+//! 2. With the [server](#a-server) below: two operations, and a state machine for each connection.
+//! 3. With the programs in `examples/`. `proxy.rs` is a TCP proxy, and the first to read: it accepts, connects with a time
+//!    limit, receives and sends, and is held up by who does not read; one peer's error ends nothing but its connection.
+//!    `echo.rs` is a server in which bytes are received and sent back without a copy, out of one [`BufferPool`] for all.
+//!    `cp.rs` copies a file, `wal.rs` makes lines safe on disk, `basic.rs` is a timer.
+//!
 //! # Where to look
 //!
 //! | for | see |
@@ -63,6 +72,95 @@
 //! | registered memory and files | [`FixedBuffers`], [`FixedFile`] |
 //! | another event loop | [`turn`](macro@ring#a-ring-in-another-event-loop) |
 //! | tests | [`RingOperation`](trait@RingOperation#testing-an-operation), the feature `sim` |
+//!
+//! # A server
+//!
+//! It sends back what it gets. One operation accepts, and hands over to the other by its [`Tag`]. What a connection asks
+//! for next is a function of its data:
+//!
+//! ```
+//! use rummelplatz::{Completion, Request, RingOperation, Submitter, request, ring};
+//! use std::{error::Error, io, net::{TcpListener, TcpStream}};
+//! # use std::{io::{Read, Write}, net::Shutdown, thread};
+//!
+//! #[ring]
+//! struct Echo { acceptor: Acceptor, connections: Connections }
+//!
+//! #[derive(RingOperation)]
+//! #[ring_operation(ring = Echo, data = TcpListener, error = io::Error, on_more, on_final)]
+//! struct Acceptor;
+//!
+//! impl Acceptor {
+//!     fn on_more(&mut self, completion: Completion, _: &mut TcpListener, mut submitter: Submitter<'_, Echo, Self>)
+//!         -> io::Result<()>
+//!     {
+//!         let socket = completion.into_fd()?.into();
+//!         let connection = Connection { socket, buffer: vec![0; 4096], received: 0 };
+//!         submitter.to(Echo::CONNECTIONS).submit(connection, Connection::request)?;
+//!         Ok(())
+//!     }
+//!
+//!     fn on_final(&mut self, completion: Completion, _: TcpListener, _: Submitter<'_, Echo, Self>) -> io::Result<()> {
+//!         completion.result()?; // There is an `error`, so this ends the server. The examples try again instead.
+//!         Ok(())
+//!     }
+//! }
+//!
+//! #[derive(RingOperation)]
+//! #[ring_operation(ring = Echo, data = Connection, warn = io::Error, on_completion)]
+//! struct Connections;
+//!
+//! struct Connection { socket: TcpStream, buffer: Vec<u8>, received: usize }
+//!
+//! impl Connection {
+//!     fn request(&mut self) -> Request<'_> {
+//!         match self.received {
+//!             0 => request::recv(&self.socket, &mut self.buffer),
+//!             received => request::send(&self.socket, &self.buffer[..received]).whole(),
+//!         }
+//!     }
+//! }
+//!
+//! impl Connections {
+//!     fn on_completion(
+//!         &mut self,
+//!         completion: Completion,
+//!         mut connection: Connection,
+//!         mut submitter: Submitter<'_, Echo, Self>,
+//!     ) -> io::Result<()> {
+//!         // There is a `warn`, so this ends the connection, and not the server.
+//!         let bytes = completion.result()? as usize;
+//!         if connection.received == 0 && bytes == 0 {
+//!             return Ok(()); // The client is done: its socket is dropped, which closes it.
+//!         }
+//!         connection.received = if connection.received == 0 { bytes } else { 0 };
+//!         submitter.submit(connection, Connection::request)?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn Error>> {
+//!     let mut echo = Echo::builder(Acceptor, Connections).build()?;
+//! #   if false {
+//!     let listener = TcpListener::bind("127.0.0.1:7777")?;
+//! #   }
+//! #   let listener = TcpListener::bind("127.0.0.1:0")?;
+//! #   let (address, handle) = (listener.local_addr()?, echo.handle());
+//! #   let client = thread::spawn(move || -> io::Result<Vec<u8>> {
+//! #       let mut client = TcpStream::connect(address)?;
+//! #       client.write_all(&[7; 10_000])?;
+//! #       client.shutdown(Shutdown::Write)?;
+//! #       let mut received = Vec::new();
+//! #       client.read_to_end(&mut received)?;
+//! #       handle.stop();
+//! #       Ok(received)
+//! #   });
+//!     echo.submitter(Echo::ACCEPTOR).stream(listener, |listener| request::accept_multi(listener))?;
+//!     echo.run()?;
+//! #   assert_eq!(client.join().unwrap()?, [7; 10_000]);
+//!     Ok(())
+//! }
+//! ```
 //!
 //! # The loop
 //!
@@ -195,7 +293,7 @@
 //! #     }
 //! # }
 //! impl Signals {
-//!     /// A signal was read, from a `signalfd` as in `examples/echo.rs`. Nobody reads the next one.
+//!     /// A signal was read, from a `signalfd` as in `examples/signals.rs`. Nobody reads the next one.
 //!     fn on_completion(
 //!         &mut self,
 //!         completion: Completion,
