@@ -34,7 +34,7 @@ pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) 
     // SAFETY: the caller's promise is the same.
     let mut slot = unsafe { slab.find_lent(lent) };
     let user_data = slot.user_data();
-    let facts = &mut slot.meta().facts;
+    let facts = &mut slot.demote().facts;
     let (flags, group) = (facts.flags, facts.pool);
     if !flags.intersects(Flags::PARKED) {
         return;
@@ -71,7 +71,7 @@ pub(crate) unsafe fn give_up<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent)
     // SAFETY: the caller's promise is the same.
     let mut slot = unsafe { slab.find_lent(lent) };
     let user_data = slot.user_data();
-    let facts = &mut slot.meta().facts;
+    let facts = &mut slot.demote().facts;
     let flags = facts.flags;
     if flags.intersects(Flags::PARKED) {
         core.in_flight -= 1;
@@ -88,7 +88,7 @@ pub(crate) unsafe fn give_up<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent)
 /// Submits a stream anew after the kernel has cut it.
 fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data: u64) {
     let Some(mut placed) = request::arm_again(&mut slot, user_data, core.serial) else { return };
-    let facts = &mut slot.meta().facts;
+    let facts = &mut slot.demote().facts;
     match core.bind_stream(&mut placed) {
         Ok(group) => {
             if facts.pool != group {
@@ -198,7 +198,7 @@ pub(crate) trait AnySlab {
     /// Calls `visit` with the `user_data` and facts of each request.
     fn visit(&self, visit: &mut dyn FnMut(u64, &Facts));
     /// Has all completions from here on be looked at closely: no request is plain any more.
-    fn look_at_all(&mut self);
+    fn demote_all(&mut self);
     /// Finds the slots that a panic has lost, when no request is in flight.
     fn tidy(&mut self);
     /// Settles a completion without telling anybody. The data is dropped here, which may panic.
@@ -240,8 +240,8 @@ impl<D: 'static> AnySlab for Slab<D> {
         });
     }
 
-    fn look_at_all(&mut self) {
-        Slab::look_at_all(self);
+    fn demote_all(&mut self) {
+        Slab::demote_all(self);
     }
 
     fn tidy(&mut self) {
@@ -266,7 +266,7 @@ impl<D: 'static> AnySlab for Slab<D> {
 
     fn submitted(&mut self, user_data: u64) {
         if let Some(mut slot) = self.find(user_data) {
-            slot.meta().facts.flags.remove(Flags::IN_CHAIN);
+            slot.demote().facts.flags.remove(Flags::IN_CHAIN);
         }
     }
 
@@ -280,7 +280,7 @@ impl<D: 'static> AnySlab for Slab<D> {
 
     fn unpark(&mut self, core: &mut Core, user_data: u64) -> bool {
         let Some(mut slot) = self.find(user_data) else { return false };
-        let flags = slot.meta().facts.flags;
+        let flags = slot.peek().facts.flags;
         let waits = flags.intersects(Flags::PARKED) && !flags.intersects(Flags::CANCELLED);
         if waits {
             arm_again(core, slot, user_data);

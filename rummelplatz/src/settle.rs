@@ -113,7 +113,7 @@ pub(crate) fn settle<D>(
         core.count_foreign(&cqe);
         return Settled::Silent;
     };
-    let facts = &mut slot.meta().facts;
+    let facts = &mut slot.demote().facts;
     if facts.waits_for_timer() || facts.flags.intersects(Flags::IN_CHAIN) {
         // What it had to say has come already; or the kernel has not heard of it.
         core.count_foreign(&cqe);
@@ -137,7 +137,7 @@ pub(crate) fn settle<D>(
 #[inline(never)]
 fn settle_more<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &Cqe) -> Settled<D> {
     let state = slot.state();
-    let facts = &mut slot.meta().facts;
+    let facts = &mut slot.demote().facts;
     let is_stream = facts.flags.intersects(Flags::STREAM);
     if !is_stream && !facts.flags.intersects(Flags::HELD) {
         // A zero-copy send, or a raw entry. What the result carries is taken over with the final completion.
@@ -194,7 +194,7 @@ fn await_timer_apart(core: &mut Core, facts: &mut Facts, user_data: u64, held: H
 #[inline(never)]
 fn settle_final<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &Cqe) -> Settled<D> {
     let state = slot.state();
-    let facts = &mut slot.meta().facts;
+    let facts = &mut slot.demote().facts;
     let mut completion = complete(core, facts, cqe.result, cqe.flags);
     if facts.flags.intersects(Flags::HELD) {
         completion = complete(core, facts, facts.held.result, facts.held.flags);
@@ -262,7 +262,7 @@ unsafe fn take_owned(facts: &Facts) -> Option<OwnedFd> {
 pub(crate) fn withdraw<D>(slab: &mut Slab<D>, user_data: u64) -> Option<D> {
     let mut slot = slab.find(user_data)?;
     // SAFETY: the kernel never had it.
-    drop(unsafe { take_owned(&slot.meta().facts) });
+    drop(unsafe { take_owned(&slot.demote().facts) });
     slot.take()
 }
 
@@ -273,7 +273,7 @@ pub(crate) fn is_not_over<D>(slab: &mut Slab<D>, cancel: u64) -> Option<u64> {
     if UserData::of_cancel(user_data) != cancel {
         return None;
     }
-    let Facts { flags, opcode, .. } = slot.meta().facts;
+    let Facts { flags, opcode, .. } = slot.peek().facts;
     // A zero-copy send that has told of itself has ended, but for its memory.
     let is_sent = flags.intersects(Flags::HELD) && sqe::is_zero_copy(opcode);
     let elsewhere = Flags::ENDED | Flags::PARKED | Flags::MESSAGE | Flags::IN_CHAIN;
@@ -297,7 +297,7 @@ fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, timer: C
         core.count_foreign(&timer);
         return Timed::Noted;
     };
-    let facts = &mut slot.meta().facts;
+    let facts = &mut slot.demote().facts;
     if !facts.flags.intersects(Flags::TIMED) || facts.flags.intersects(Flags::IN_CHAIN) {
         core.count_foreign(&timer);
         return Timed::Noted;

@@ -557,13 +557,13 @@ impl<D, M: Meta> Slab<D, M> {
         }
     }
 
-    /// Has no request be plain or calm from here on.
-    pub(crate) fn look_at_all(&mut self) {
-        let mut plain = Vec::new();
-        self.for_each(|user_data, _| plain.push(user_data));
-        for user_data in plain {
+    /// Has no request be plain or calm from here on: see [`Occupied::demote`].
+    pub(crate) fn demote_all(&mut self) {
+        let mut all = Vec::new();
+        self.for_each(|user_data, _| all.push(user_data));
+        for user_data in all {
             if let Some(mut slot) = self.find(user_data) {
-                slot.meta();
+                slot.demote();
             }
         }
     }
@@ -770,7 +770,7 @@ impl<D, M: Meta> Occupied<'_, D, M> {
 
     /// The slot is in this state from here on, and neither plain nor calm.
     fn set_state(&mut self, state: State) {
-        self.meta();
+        self.demote();
         self.header().state = state;
     }
 
@@ -780,8 +780,21 @@ impl<D, M: Meta> Occupied<'_, D, M> {
         self.user_data
     }
 
-    /// What the owner remembers about the request; which is neither plain nor calm from here on.
-    pub(crate) fn meta(&mut self) -> &mut M {
+    /// What the owner remembers about the request.
+    pub(crate) fn peek(&mut self) -> M {
+        let user_data = self.user_data;
+        let header = self.header();
+        match header.name == user_data {
+            // SAFETY: it is, because the name is plain.
+            true => M::of_plain(unsafe { header.kept.brief }),
+            // SAFETY: the slot is not free and its name not plain.
+            false => unsafe { header.kept.meta },
+        }
+    }
+
+    /// Makes a request neither plain nor calm, so that its completions look at what is remembered of it: which may be
+    /// changed from here on.
+    pub(crate) fn demote(&mut self) -> &mut M {
         let user_data = self.user_data;
         let header = self.header();
         if header.name == user_data {

@@ -493,7 +493,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         let user_data = unsafe { lent.user_data() };
         // Its tag is a part of it: in the slab of another operation, no slot has that name.
         let Some(mut slot) = tag.slab(slabs).find(user_data) else { return false };
-        !slot.meta().facts.flags.intersects(Flags::CANCELLED) && cancel(core, slot)
+        !slot.peek().facts.flags.intersects(Flags::CANCELLED) && cancel(core, slot)
     }
 
     /// Asks the kernel to cancel all requests of this operation. Returns how many those are.
@@ -747,7 +747,7 @@ fn note_bound<D>(
     };
     match bound {
         Ok(group) => {
-            slot.meta().facts.pool = group;
+            slot.demote().facts.pool = group;
             Ok(())
         }
         Err(error) => match slot.take() {
@@ -798,7 +798,7 @@ fn cancel<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
     }
     let user_data = slot.user_data();
     let state = slot.state();
-    let Facts { flags, .. } = &mut slot.meta().facts;
+    let Facts { flags, .. } = &mut slot.demote().facts;
     if flags.intersects(Flags::MESSAGE | Flags::IN_CHAIN) {
         return false;
     }

@@ -84,7 +84,7 @@ fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Lim
     core.phase = Phase::Cancelling;
     core.set_mark(Flags::LATE);
     // Teardown handlers are called from where not only results are looked at.
-    for_each_slab::<R>(&mut inner.slabs, |slab| slab.look_at_all());
+    for_each_slab::<R>(&mut inner.slabs, |slab| slab.demote_all());
     let core = &mut inner.core;
     // In this order, so that nothing is sent in between and lost.
     core.shared.set_open(false);

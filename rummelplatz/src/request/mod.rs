@@ -834,13 +834,13 @@ pub(crate) fn arm_again<D>(
     user_data: u64,
     ring: u64,
 ) -> Option<Placed> {
-    let arm = slot.meta().arm?;
+    let arm = slot.demote().arm?;
     // It was accepted long ago, and the slot remembers how.
     let terms = Terms { ring, flags: Flags::EMPTY, born: Stamp::ZERO, timers: Timers::AsFits };
     // SAFETY: only streams have a function to arm them, and no stream points into its data; so even
     // if the kernel still had this one, nothing but Rust would use the data.
     let (facts, mut prepared, _) = unsafe { slot.with_value(|data| arm(data).parts.place(terms)) }?;
-    let old = &mut slot.meta().facts;
+    let old = &mut slot.demote().facts;
     if old.left() > 0 && old.opcode == facts.opcode {
         // What is left of a count or a limit goes on; it does not start over.
         prepared.set_left(old.left());

@@ -147,7 +147,7 @@ fn a_value_stays_where_it_is_while_the_slab_grows() {
         // reference to it exists.
         assert_eq!(unsafe { address.read() }, [number as u64; 8]);
         assert_eq!(address_of(&mut slab, *user_data), Some(address.cast_const()));
-        assert_eq!(*slab.find(*user_data).unwrap().meta(), number as u32);
+        assert_eq!(slab.find(*user_data).unwrap().peek(), number as u32);
     }
     for (number, (_, user_data, _)) in placed.iter().enumerate() {
         assert_eq!(take(&mut slab, *user_data), Some([number as u64; 8]));
@@ -188,7 +188,7 @@ fn the_alignment_of_a_value_is_honoured() {
     let placed: Vec<_> = (0..200_u8).map(|number| insert(&mut slab, Aligned(number), number)).collect();
     for (number, (_, user_data, address)) in placed.into_iter().enumerate() {
         assert!(address.addr().is_multiple_of(128));
-        assert_eq!(*slab.find(user_data).unwrap().meta(), number as u8);
+        assert_eq!(slab.find(user_data).unwrap().peek(), number as u8);
         assert_eq!(take(&mut slab, user_data), Some(Aligned(number as u8)));
     }
 
@@ -562,7 +562,7 @@ fn a_vacancy_is_filled_or_released() {
     assert_eq!(UserData::slot(again), UserData::slot(first));
     assert!(slab.find(first).is_none() && slab.find(again).is_some());
     assert_eq!(address_of(&mut slab, again), Some(address.cast_const()));
-    slab.find(again).unwrap().meta();
+    slab.find(again).unwrap().demote();
     assert!(refill(&mut slab, again, ()).is_none(), "not plain any more, since it was looked at");
     assert_eq!(slab.occupied_slots(), 1);
     drop(take(&mut slab, again));
@@ -580,13 +580,13 @@ fn a_vacancy_is_filled_or_released() {
 }
 
 #[test]
-fn to_look_at_all_changes_nothing_else() {
+fn to_demote_all_changes_nothing_else() {
     let mut slab = unlimited::<u8, u32>(1);
     let placed: Vec<_> = (0..10).map(|number| insert(&mut slab, number, u32::from(number)).1).collect();
-    slab.look_at_all();
+    slab.demote_all();
     for (number, user_data) in placed.into_iter().enumerate() {
         assert!(find_plain(&mut slab, user_data).is_none() && slab.find_calm(user_data).is_none());
-        assert_eq!(*slab.find(user_data).unwrap().meta(), number as u32);
+        assert_eq!(slab.find(user_data).unwrap().peek(), number as u32);
         assert_eq!(take(&mut slab, user_data), Some(number as u8));
     }
 }
@@ -730,7 +730,7 @@ fn compare_with_a_map(seed: u64, steps: usize, limit: u32) {
             let mut slot = slab.find(key).unwrap();
             assert_eq!(slot.state(), entry.state);
             if random.below(2) == 0 {
-                assert_eq!(*slab.find(key).unwrap().meta(), entry.number);
+                assert_eq!(*slab.find(key).unwrap().demote(), entry.number);
             }
             assert_eq!(slab.find_identity(entry.identity).unwrap().user_data(), key);
             let address = address_of(&mut slab, key).map(|address| address.addr());
