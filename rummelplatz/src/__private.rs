@@ -3,7 +3,6 @@
 
 pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-pub use crate::any_slab::{SlabCell, SlabRef};
 pub use crate::builder::{builder, new, new_raw_ring};
 pub use crate::config::Options;
 pub use crate::dispatch::{Delivery, Glue, deliver, setup, unclaimed};
@@ -11,6 +10,7 @@ pub use crate::parts::{RingParts, Round};
 pub use crate::ring::{deliver_all, finish, fmt, handle, run, stats, submitter, turn};
 pub use crate::runtime::Runtime;
 pub use crate::shape::RingShape;
+pub use crate::slab_cell::{SlabCell, SlabRef};
 
 pub mod probe {
     pub use crate::__rummelplatz_operation_error as operation_error;

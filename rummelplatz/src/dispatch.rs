@@ -5,7 +5,6 @@
 use std::fmt;
 use std::io;
 
-use crate::any_slab::{give_up, resume};
 use crate::completion::Completion;
 use crate::core::OwnTraffic;
 use crate::operation::{ControlFlow, RingOperation};
@@ -17,6 +16,7 @@ use crate::settle::{Found, Settled, Tagged, find, settle, settle_going_on};
 use crate::shape::Ring;
 use crate::slab::{Lent, Warm};
 use crate::state::{FirstCause, Inner};
+use crate::streams::{give_up, resume};
 use crate::submission::{release, release_slowly};
 use crate::submitter::Submitter;
 use crate::tag::Tag;

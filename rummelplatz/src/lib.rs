@@ -414,8 +414,10 @@ mod shape;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slab;
+mod slab_cell;
 mod state;
 mod stats;
+mod streams;
 mod submission;
 mod submitter;
 mod tag;

@@ -8,10 +8,10 @@
 
 use std::mem;
 
-use crate::any_slab::SlabCell;
 use crate::operation::RingOperation;
 use crate::request::Slab;
 use crate::shape::{Ring, RingShape};
+use crate::slab_cell::SlabCell;
 use crate::tag::Tag;
 
 /// Finds the slab of an operation among those of its ring.

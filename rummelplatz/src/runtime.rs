@@ -33,7 +33,7 @@ impl<R: Ring> Runtime<R> {
             {
                 let limit = options.request_limit.unwrap_or(u32::MAX);
                 let one_more = u32::from(mutant::is("one request more than may be"));
-                slab.adopt(&core, *tag, limit.saturating_add(one_more));
+                slab.adopt(*tag, limit.saturating_add(one_more));
                 last = *tag;
             }
         }

@@ -2,8 +2,9 @@
 
 use std::error::Error;
 
-use crate::any_slab::{AnySlab, SlabRef};
+use crate::any_slab::AnySlab;
 use crate::config::Options;
+use crate::slab_cell::SlabRef;
 
 /// A struct that is a ring: implemented by [`#[ring]`](macro@crate::ring), and by nothing else.
 ///

@@ -1,0 +1,89 @@
+//! The slabs of a ring, in the structure that is generated for them.
+//!
+//! # How the unsafe code stays right
+//!
+//! Slabs lie in a structure that is generated, in code that is a user's; and what finds one there is generated as well, or
+//! written by somebody who knows the hidden names. So a [`SlabCell`] can be referred to and nothing else: who has no
+//! `&mut` can't move it away. It is opened only in this crate, for whoever has the structure to himself, and only if it lies
+//! within that: so two rings never share a slab, whatever a projection returns.
+
+use std::cell::UnsafeCell;
+
+use crate::any_slab::AnySlab;
+use crate::request::Slab;
+
+/// A slab among those of a ring.
+pub struct SlabCell<D: 'static>(UnsafeCell<Slab<D>>);
+
+impl<D: 'static> SlabCell<D> {
+    /// An empty slab whose requests carry `tag`. It has no room before a ring adopts it.
+    pub fn new(tag: u8) -> Self {
+        SlabCell(UnsafeCell::new(Slab::new(tag)))
+    }
+
+    /// The slab without its type.
+    pub fn any(&self) -> SlabRef<'_> {
+        SlabRef(&self.0)
+    }
+
+    /// The slab, if this is one of `slabs`.
+    ///
+    /// # Panics
+    ///
+    /// If it is not: it was not `#[ring]` that has made the projection.
+    #[inline(always)]
+    pub(crate) fn open<'s, S>(
+        slabs: &'s mut S,
+        project: impl FnOnce(&'s S) -> &'s SlabCell<D>,
+    ) -> &'s mut Slab<D> {
+        let slabs: &'s S = slabs;
+        let cell = project(slabs);
+        if !lies_within(slabs, cell) {
+            elsewhere();
+        }
+        // SAFETY: the pointer is that of a reference, so it is aligned and what it points to is there, for `'s`. Nobody
+        // else uses the slab: it is a part of what is borrowed exclusively for `'s`, and the projection, which was lent
+        // that, could neither keep it nor open a cell in it.
+        unsafe { &mut *cell.0.get() }
+    }
+}
+
+/// A slab of which the type is not known.
+pub struct SlabRef<'s>(&'s UnsafeCell<dyn AnySlab>);
+
+impl<'s> SlabRef<'s> {
+    /// The slab, if this is one of `slabs`.
+    pub(crate) fn open<S>(
+        slabs: &'s mut S,
+        project: impl FnOnce(&'s S) -> Option<SlabRef<'s>>,
+    ) -> Option<&'s mut dyn AnySlab> {
+        let slabs: &'s S = slabs;
+        let SlabRef(cell) = project(slabs).filter(|slab| lies_within(slabs, slab.0))?;
+        // SAFETY: as in `SlabCell::open`.
+        Some(unsafe { &mut *cell.get() })
+    }
+
+    /// The same, to look at.
+    pub(crate) fn look<S>(
+        slabs: &'s S,
+        project: impl FnOnce(&'s S) -> Option<SlabRef<'s>>,
+    ) -> Option<&'s dyn AnySlab> {
+        let SlabRef(cell) = project(slabs).filter(|slab| lies_within(slabs, slab.0))?;
+        // SAFETY: the pointer is that of a reference, as above. Nobody writes to the slab: it is a part of what is borrowed,
+        // which whoever opens it would have to borrow exclusively.
+        Some(unsafe { &*cell.get() })
+    }
+}
+
+/// Whether the one is a part of the other. Of a projection that the compiler sees through, it knows.
+#[inline(always)]
+fn lies_within<S, T: ?Sized>(whole: &S, part: &T) -> bool {
+    let offset = (&raw const *part).addr().wrapping_sub((&raw const *whole).addr());
+    size_of::<S>().checked_sub(size_of_val(part)).is_some_and(|last| offset <= last)
+}
+
+#[cold]
+#[inline(never)]
+fn elsewhere() -> ! {
+    panic!("a tag is of its ring, and so is its slab")
+}

@@ -1,0 +1,110 @@
+//! How streams go on: when their handler has returned, when the kernel has cut them, and when a buffer has come back.
+
+use crate::core::Core;
+use crate::error::SubmitError;
+use crate::facts::Flags;
+use crate::request::{self, Record, Slab};
+use crate::slab::{Lent, Occupied};
+
+/// After how many times that the pool was empty though nobody holds a buffer of it a stream ends. Once
+/// or twice is possible: completions with buffers may not have been looked at yet.
+const HOPELESS: u8 = 4;
+
+/// Goes on with a stream whose data was taken back, but which is not calm.
+///
+/// # Safety
+///
+/// The data was lent by this slab, which has it again.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) {
+    // SAFETY: the caller's promise is the same.
+    let mut slot = unsafe { slab.find_lent(lent) };
+    let user_data = slot.user_data();
+    let facts = &mut slot.demote().facts;
+    let (flags, group) = (facts.flags, facts.pool);
+    if !flags.intersects(Flags::PARKED) {
+        return;
+    }
+    let starved = facts.lacks_buffers(facts.held.result);
+    facts.starved = match core.untouched(group) {
+        Some(taken) if starved => {
+            let again = std::mem::replace(&mut facts.taken, taken) == taken;
+            if again { facts.starved + 1 } else { 1 }
+        }
+        _ => 0,
+    };
+    if flags.intersects(Flags::CANCELLED) {
+        core.end_without_kernel(user_data, -libc::ECANCELED);
+    } else if facts.starved == HOPELESS {
+        // As if cancelled, so that it is not taken for one more cut.
+        facts.flags.insert(Flags::CANCELLED);
+        core.end_without_kernel(user_data, -libc::ENOBUFS);
+    } else if starved {
+        core.park(user_data, group);
+    } else {
+        arm_again(core, slot, user_data);
+    }
+}
+
+/// Ends a stream whose handler has kept its data.
+///
+/// # Safety
+///
+/// The data was lent by this slab, and still is.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn give_up<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) {
+    // SAFETY: the caller's promise is the same.
+    let mut slot = unsafe { slab.find_lent(lent) };
+    let user_data = slot.user_data();
+    let facts = &mut slot.demote().facts;
+    let flags = facts.flags;
+    if flags.intersects(Flags::PARKED) {
+        core.in_flight -= 1;
+        drop(slot.take());
+        return;
+    }
+    facts.flags.insert(Flags::CANCELLED);
+    slot.abandon();
+    if !flags.intersects(Flags::CANCELLED) {
+        core.cancel_stream(user_data);
+    }
+}
+
+/// Submits a stream anew after the kernel has cut it.
+fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data: u64) {
+    let Some(mut placed) = request::arm_again(&mut slot, user_data, core.serial) else { return };
+    let facts = &mut slot.demote().facts;
+    match core.bind_stream(&mut placed) {
+        Ok(group) => {
+            if facts.pool != group {
+                // What was taken from another pool says nothing of this one.
+                facts.starved = 0;
+            }
+            facts.pool = group;
+            facts.flags.remove(Flags::PARKED);
+            core.push(placed);
+        }
+        Err(error) => {
+            let errno = match error {
+                SubmitError::PoolRefused(errno) => errno,
+                _ => libc::EBUSY,
+            };
+            // So that a cancel does not end it once more.
+            facts.flags.insert(Flags::CANCELLED);
+            core.end_without_kernel(user_data, -errno);
+        }
+    }
+}
+
+/// Goes on with a stream that waited for a buffer. False if it has ended since.
+pub(crate) fn unpark<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64) -> bool {
+    let Some(mut slot) = slab.find(user_data) else { return false };
+    let flags = slot.peek().facts.flags;
+    let waits = flags.intersects(Flags::PARKED) && !flags.intersects(Flags::CANCELLED);
+    if waits {
+        arm_again(core, slot, user_data);
+    }
+    waits
+}
