@@ -21,6 +21,7 @@ use crate::fixed::{FixedBuffers, FixedFile};
 use crate::inbox::{Overdue, Shared};
 use crate::lifecycle::Phase;
 use crate::mutant;
+use crate::own::Own;
 use crate::queue::{Cqe, Entered, Kernel as _, Patience, Uring};
 use crate::request::{Placed, Terms, Timers, Timing};
 use crate::slab::Lent;
@@ -41,20 +42,7 @@ pub(crate) enum OwnTraffic {
 pub(crate) struct Core {
     pub(crate) queue: Uring,
     backlog: Backlog,
-    /// Completions that the kernel does not post: messages, and requests that end without it.
-    synthetic: VecDeque<Cqe>,
-    /// Messages that are delivered when there is nothing else to deliver.
-    last: VecDeque<u64>,
-    /// How often the kernel had been entered when that was done last: it is done once for each enter, so that such messages
-    /// do not keep the kernel waiting.
-    last_delivered: u64,
-    /// How many wait in `synthetic` and `last`: a number of its own, because the loop asks for it before each wait.
-    own_waiting: usize,
-    /// Completions of the ring's own are delivered in batches, so that they do not keep those of the kernel waiting. How many
-    /// more of them come before the next one of the kernel's.
-    batch_left: usize,
-    /// The batch is used up: the next completion of the kernel's comes first.
-    kernel_is_next: bool,
+    own: Own,
     /// Memory for a chain while it is linked.
     pub(crate) links: Vec<Placed>,
     /// Streams that wait for a buffer to come back.
@@ -79,8 +67,6 @@ pub(crate) struct Core {
     pub(crate) late: usize,
     /// The slot of the stream that was delivered last, until what its handler returned is dealt with.
     pub(crate) lent: Option<Lent>,
-    /// How many completions of the ring's own making were seen.
-    own_seen: u32,
     /// How many completions no operation has claimed, outside of teardowns.
     unclaimed: u32,
     /// Whether a completion was that of a request in flight, since this was last reset by the teardown,
@@ -139,12 +125,7 @@ impl Core {
         let mut core = Core {
             queue: Uring::new(raw.kernel, serial),
             backlog: Backlog::new(options.backlog_limit),
-            synthetic: VecDeque::new(),
-            last: VecDeque::new(),
-            last_delivered: u64::MAX,
-            own_waiting: 0,
-            batch_left: 0,
-            kernel_is_next: false,
+            own: Own::new(),
             links: Vec::new(),
             parked: BTreeMap::new(),
             unparks_more: false,
@@ -158,7 +139,6 @@ impl Core {
             half_ended: 0,
             late: 0,
             lent: None,
-            own_seen: 0,
             unclaimed: 0,
             settled: false,
             cancels: 0,
@@ -459,7 +439,7 @@ impl Core {
         if looks_first && self.look() {
             return true;
         }
-        let others = self.parked.len() | self.insistent.len() | self.own_waiting;
+        let others = self.parked.len() | self.insistent.len() | self.own.waiting();
         if may_wait && self.queue.is_open() && others == 0 && self.in_flight > 0 {
             return self.wait_as_usual();
         }
@@ -470,26 +450,22 @@ impl Core {
     /// if there are none, or if that was done since the kernel was last entered.
     pub(crate) fn find_last(&mut self) -> bool {
         let (enters, _) = self.figures();
-        if self.last.is_empty() || self.last_delivered == enters {
-            return false;
+        let any = self.own.hasten_last(enters);
+        if any {
+            self.own_is_due();
         }
-        self.last_delivered = enters;
-        self.hasten_last();
-        true
+        any
     }
 
     /// Has what is to be delivered last be delivered as all else is.
     pub(crate) fn hasten_last(&mut self) {
-        while let Some(user_data) = self.last.pop_front() {
-            self.own_waiting -= 1;
-            self.end_without_kernel(user_data, 0);
-        }
+        self.own.hasten_all();
+        self.own_is_due();
     }
 
     /// Delivers a message when there is nothing else to deliver.
     pub(crate) fn deliver_last(&mut self, user_data: u64) {
-        self.last.push_back(user_data);
-        self.own_waiting += 1;
+        self.own.push_last(user_data);
     }
 
     /// Enters the kernel and waits for a completion, when there is nothing else to do; and looks which is next.
@@ -501,7 +477,7 @@ impl Core {
         }
         self.watch.pass();
         // There is none of the ring's own making.
-        self.kernel_is_next = false;
+        self.own.is_kernels_turn();
         self.queue.look(u32::MAX);
         true
     }
@@ -609,8 +585,12 @@ impl Core {
 
     /// Ends a request that the kernel does not have, as if it had posted this result.
     pub(crate) fn end_without_kernel(&mut self, user_data: u64, result: i32) {
-        self.synthetic.push_back(Cqe { user_data, result, flags: 0 });
-        self.own_waiting += 1;
+        self.own.push(user_data, result);
+        self.own_is_due();
+    }
+
+    /// Something of the ring's own is to be delivered: so which completions are known of does not say what is next.
+    fn own_is_due(&mut self) {
         if !mutant::is("what is known stays known") {
             self.queue.look_again();
         }
@@ -619,7 +599,7 @@ impl Core {
     /// The requests whose end was given to [`end_without_kernel`](Self::end_without_kernel) and not
     /// delivered yet.
     pub(crate) fn ending(&self) -> HashSet<u64> {
-        self.synthetic.iter().map(|cqe| cqe.user_data).collect()
+        self.own.ending()
     }
 
     /// The next completion, if one is visible: the kernel's, and after each of those all that the ring
@@ -640,32 +620,24 @@ impl Core {
     /// Finds out which completion is next. False if there is none.
     #[inline(always)]
     pub(crate) fn look(&mut self) -> bool {
-        if !self.synthetic.is_empty() {
+        if self.own.is_due() {
             return self.look_at_both();
         }
-        self.kernel_is_next = false;
+        self.own.is_kernels_turn();
         self.queue.look(u32::MAX)
     }
 
     #[cold]
     #[inline(never)]
     fn look_at_both(&mut self) -> bool {
-        if self.batch_left == 0 && !self.kernel_is_next {
-            self.batch_left = if mutant::is("one of what is due") { 1 } else { self.synthetic.len() };
+        match self.own.next() {
+            Some(cqe) => {
+                self.queue.put_first(cqe);
+                true
+            }
+            // After that one, those that were made meanwhile.
+            None => self.queue.look(1),
         }
-        if let Some(rest) = self.batch_left.checked_sub(1)
-            && let Some(cqe) = self.synthetic.pop_front()
-        {
-            self.batch_left = rest;
-            self.own_waiting -= 1;
-            self.own_seen = self.own_seen.wrapping_add(1);
-            self.kernel_is_next = true;
-            self.queue.put_first(cqe);
-            return true;
-        }
-        self.kernel_is_next = false;
-        // After that one, those that were made meanwhile.
-        self.queue.look(1)
     }
 
     /// How often the kernel was entered, and how many of its completions were seen.
@@ -677,12 +649,12 @@ impl Core {
     /// How many completions were seen, from an arbitrary number on, without those that no operation has claimed
     /// outside of teardowns.
     pub(crate) fn claimed(&self) -> u32 {
-        self.queue.seen().wrapping_add(self.own_seen).wrapping_sub(self.unclaimed)
+        self.queue.seen().wrapping_add(self.own.seen()).wrapping_sub(self.unclaimed)
     }
 
-    /// How many completions of the ring's own making wait to be delivered.
-    pub(crate) fn synthetic(&self) -> usize {
-        self.synthetic.len()
+    /// How many completions of the ring's own making are to be delivered.
+    pub(crate) fn own_due(&self) -> usize {
+        self.own.due()
     }
 
     /// Whether there is nothing to wait for.
@@ -693,7 +665,7 @@ impl Core {
     /// Whether there is something to do that the kernel knows nothing of.
     #[inline]
     pub(crate) fn has_own_work(&self) -> bool {
-        self.own_waiting > 0 || !self.backlog.is_empty() || self.unparks_more
+        self.own.waiting() > 0 || !self.backlog.is_empty() || self.unparks_more
     }
 
     /// Whether there is something to do without waiting.

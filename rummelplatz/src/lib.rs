@@ -398,6 +398,7 @@ mod inbox;
 mod lifecycle;
 mod mutant;
 mod operation;
+mod own;
 mod panics;
 mod parcels;
 mod parts;

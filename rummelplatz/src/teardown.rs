@@ -197,7 +197,7 @@ pub(crate) fn give_up<R: Ring>(audience: &mut impl Audience<R>, error: Option<io
     audience.inner().core.close(SubmitError::Closed);
     // What has come already, and what the kernel never had.
     reap(audience);
-    while audience.inner().core.synthetic() > 0 {
+    while audience.inner().core.own_due() > 0 {
         reap(audience);
     }
     let inner = audience.inner();
