@@ -4,10 +4,13 @@ use std::any::Any;
 
 use crate::core::Core;
 use crate::facts::{Facts, Flags};
+use crate::mutant;
 use crate::queue::Cqe;
 use crate::request::{self, Slab};
 use crate::settle::{Settled, is_not_over, settle, withdraw};
+use crate::slab::Identity;
 use crate::streams::{resume, unpark};
+use crate::user_data::UserData;
 
 /// See the [module documentation](self).
 pub(crate) trait AnySlab {
@@ -30,6 +33,10 @@ pub(crate) trait AnySlab {
     fn withdraw(&mut self, user_data: u64);
     /// Which request a cancel of this name was to end, if the kernel still has it.
     fn is_not_over(&mut self, cancel: u64) -> Option<u64>;
+    /// Whether this request is not over.
+    fn has(&mut self, identity: Identity) -> bool;
+    /// Ends a request, if it is not over, because its deadline has passed.
+    fn time_is_up(&mut self, core: &mut Core, identity: Identity);
     /// Goes on with a stream that waited for a buffer. False if it has ended since.
     fn unpark(&mut self, core: &mut Core, user_data: u64) -> bool;
     /// Makes room for one more request. False if there are as many as may be.
@@ -72,7 +79,6 @@ impl<D: 'static> AnySlab for Slab<D> {
     fn discard(&mut self, core: &mut Core, cqe: Cqe) {
         match settle(core, self, cqe.user_data, cqe.result, cqe.flags) {
             Settled::Silent => {}
-            Settled::Plain(cqe) => self.discard(core, cqe),
             // Not while the ring is being torn down, which is when this is called.
             Settled::Told(_completion, data, Some(lent)) => {
                 // SAFETY: it was just lent, here.
@@ -97,6 +103,29 @@ impl<D: 'static> AnySlab for Slab<D> {
 
     fn is_not_over(&mut self, cancel: u64) -> Option<u64> {
         is_not_over(self, cancel)
+    }
+
+    fn has(&mut self, identity: Identity) -> bool {
+        self.find_identity(identity).is_some()
+    }
+
+    fn time_is_up(&mut self, core: &mut Core, identity: Identity) {
+        let found = match mutant::is("a deadline is that of the next request") {
+            true => self.at(UserData::slot(identity.user_data)),
+            false => self.find_identity(identity),
+        };
+        let Some(mut slot) = found else { return };
+        let user_data = slot.user_data();
+        let flags = &mut slot.demote().facts.flags;
+        // A zero-copy send that has told of itself has ended, but for its memory.
+        if flags.intersects(Flags::HELD) || mutant::is("time is never up") {
+            return;
+        }
+        let is_cancelled = flags.intersects(Flags::CANCELLED);
+        flags.insert(Flags::TIMED_OUT);
+        if !is_cancelled {
+            core.cancel(user_data);
+        }
     }
 
     fn unpark(&mut self, core: &mut Core, user_data: u64) -> bool {

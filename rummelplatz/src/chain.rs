@@ -9,7 +9,7 @@ use crate::error::{InvalidEntry, SubmitError};
 use crate::facts::Flags;
 use crate::operation::RingOperation;
 use crate::panics::FirstPanic;
-use crate::request::{self, Placed, Request, Slab, Terms, Timers};
+use crate::request::{self, Placed, Request, Slab};
 use crate::settle::withdraw;
 use crate::shape::{Ring, slab_of};
 use crate::state::Inner;
@@ -118,20 +118,19 @@ impl<R: Ring> Links<'_, R> {
             return Err(TOO_LONG);
         }
         slab.reserve().map_err(|_| SubmitError::TooManyRequests)?;
-        let terms = Terms { timers: Timers::Linked, ..core.terms(Flags::IN_CHAIN) };
-        let (identity, mut request) = request::place(slab, data, terms, |data| build(data).all_or_nothing());
-        let timer = request.take_timer();
-        if timer.is_some() && room == 1 {
+        let terms = core.terms(Flags::IN_CHAIN);
+        let (identity, mut request, deadline) =
+            request::place(slab, data, terms, |data| build(data).all_or_nothing());
+        if deadline.is_some() && room == 1 {
             drop(withdraw(slab, request.user_data()));
             return Err(TOO_LONG);
         }
         bind(core, slab, &mut request)?;
-        request.link(flags);
-        placed.push(request);
-        placed.extend(timer.map(|(_, mut timer)| {
-            timer.link(flags);
-            timer
-        }));
+        let timer = deadline.map(|time| request.add_timer(time));
+        for mut entry in [Some(request), timer].into_iter().flatten() {
+            entry.link(flags);
+            placed.push(entry);
+        }
         *requests += 1;
         Ok(Key::new(core.serial, identity))
     }

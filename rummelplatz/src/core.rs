@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use io_uring::opcode;
 
@@ -14,6 +15,7 @@ use crate::backlog::Backlog;
 use crate::buffers::BufferPool;
 use crate::clock::{Clock, Watch};
 use crate::config::{Options, RawRing};
+use crate::deadlines::Deadlines;
 use crate::error::SubmitError;
 use crate::eventfd::Eventfd;
 use crate::facts::Flags;
@@ -23,8 +25,8 @@ use crate::lifecycle::Phase;
 use crate::mutant;
 use crate::own::Own;
 use crate::queue::{Cqe, Entered, Kernel as _, Patience, Uring};
-use crate::request::{Placed, Terms, Timers, Timing};
-use crate::slab::Lent;
+use crate::request::{Placed, Terms};
+use crate::slab::{Identity, Lent};
 use crate::user_data::{Control, UserData};
 use crate::wake_poll::{Deaf, WakePoll};
 
@@ -34,6 +36,8 @@ pub(crate) enum OwnTraffic {
     Settled,
     /// Another thread has woken the ring.
     Woken,
+    /// Deadlines have passed.
+    TimeIsUp,
     /// No other thread can wake the ring any more, for this reason (an `errno`).
     Deaf(i32),
 }
@@ -53,6 +57,7 @@ pub(crate) struct Core {
     insistent: Vec<ToEnd>,
     /// Requests that no cancel has found yet.
     asked_again: AskedAgain,
+    pub(crate) deadlines: Deadlines,
     /// What was sent to operations that have no room for it.
     pub(crate) overdue: Overdue,
     pub(crate) phase: Phase,
@@ -61,7 +66,7 @@ pub(crate) struct Core {
     /// Why nothing is accepted, if so.
     closed: Option<SubmitError>,
     pub(crate) in_flight: usize,
-    /// How many of those have ended, but for the timer of their deadline.
+    /// How many of those have ended, but for the timer that is linked to them.
     pub(crate) half_ended: usize,
     /// How many of those in flight were submitted during teardown.
     pub(crate) late: usize,
@@ -131,6 +136,7 @@ impl Core {
             unparks_more: false,
             insistent: Vec::new(),
             asked_again: AskedAgain::new(),
+            deadlines: Deadlines::new(),
             overdue: Overdue::default(),
             phase: Phase::Idle,
             mark: Flags::EMPTY,
@@ -222,8 +228,7 @@ impl Core {
 
     /// What is said of a request that is accepted now, and that is to be remembered as `flags` say.
     pub(crate) fn terms(&self, flags: Flags) -> Terms {
-        let timers = Timers::of(self.queue.capacity());
-        Terms { ring: self.serial, flags: flags | self.mark, born: self.watch.shown(), timers }
+        Terms { ring: self.serial, flags: flags | self.mark, born: self.watch.shown() }
     }
 
     /// Counts a request that was accepted.
@@ -273,23 +278,30 @@ impl Core {
         self.backlog.is_empty() && self.queue.room() >= count
     }
 
-    /// Queues an admitted request, behind those that came before, and its timer, which needs no admission. If it receives
-    /// out of a pool, it is [bound](Self::bind).
-    pub(crate) fn push(&mut self, mut placed: Placed) {
-        match placed.take_timer() {
-            None if self.has_room(1) => self.queue.push(placed),
-            None => {
+    /// Queues an admitted request, behind those that came before. If it receives out of a pool, it is [bound](Self::bind).
+    pub(crate) fn push(&mut self, placed: Placed) {
+        match self.has_room(1) {
+            true => self.queue.push(placed),
+            false => {
                 self.backlog.push(placed, false);
                 self.refresh();
             }
-            Some((Timing::Linked(_), timer)) if !mutant::is("a timer comes too late") => {
-                self.flush(2);
-                self.push_chain([placed, timer].into_iter());
-            }
-            Some((_, timer)) => {
-                self.push(placed);
-                self.push_control(timer);
-            }
+        }
+    }
+
+    /// Keeps the deadline of a request that was just accepted, which has so much time. Whether most deadlines are those of
+    /// requests that are over.
+    #[inline]
+    pub(crate) fn keep_deadline(&mut self, identity: Identity, time: Duration) -> bool {
+        let alarm = self.deadlines.keep(identity, time, self.queue.now());
+        self.set_alarm(alarm);
+        self.deadlines.is_crowded(self.in_flight)
+    }
+
+    /// Has the kernel wake the ring after so much time, if any: a deadline has passed then.
+    pub(crate) fn set_alarm(&mut self, time: Option<Duration>) {
+        if let Some(time) = time {
+            self.push_control(Placed::alarm(time, Control::Alarm as u64));
         }
     }
 
@@ -421,6 +433,7 @@ impl Core {
                 // The next run needs it.
                 Some(Control::Wake) => wake = Some(placed),
                 Some(Control::Again) => self.asked_again.forget_pauses(),
+                Some(Control::Alarm) => self.deadlines.forget_alarms(),
                 Some(Control::Untracked) | None => {}
             }
         }
@@ -579,6 +592,7 @@ impl Core {
         self.unparks_more = false;
         self.insistent.clear();
         self.asked_again.forget();
+        self.deadlines.forget();
     }
 
     // ---- completions --------------------------------------------------------------------------
@@ -682,6 +696,7 @@ impl Core {
     pub(crate) fn settle_control(&mut self, cqe: Cqe) -> OwnTraffic {
         match Control::from_bits(cqe.user_data) {
             Some(Control::Wake) => return self.settle_wake(cqe),
+            Some(Control::Alarm) => return OwnTraffic::TimeIsUp,
             Some(Control::Cancel) => self.count_answer(),
             Some(Control::Again) => {
                 for user_data in self.asked_again.end_of_pause() {
@@ -731,8 +746,7 @@ impl Core {
         self.cancel(user_data);
     }
 
-    /// Asks the kernel for the end of a request, or of a timer, whatever the answer: because it ends anyway, or because
-    /// somebody else asks again.
+    /// Asks the kernel for the end of a timer, whatever the answer: somebody else asks again.
     pub(crate) fn cancel_once(&mut self, user_data: u64) {
         self.push_cancel(user_data, Control::Cancel as u64);
     }

@@ -79,7 +79,7 @@ pub fn unclaimed<R: Ring>(delivery: Delivery<'_, R>) {
 fn belongs_to_nobody<R: Ring>(inner: &mut Inner<R>, user_data: u64, result: i32, flags: u32) {
     match inner.settle_unclaimed(Cqe { user_data, result, flags }) {
         _ if inner.core.phase.is_teardown() => {}
-        OwnTraffic::Settled => {}
+        OwnTraffic::Settled | OwnTraffic::TimeIsUp => {}
         OwnTraffic::Woken => {
             let (stop, panic) = parcels::collect(inner);
             if stop {
@@ -153,8 +153,6 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
         }
         Found::Other => match settle(core, slab, cqe.user_data, cqe.result, cqe.flags) {
             Settled::Silent => return,
-            // SAFETY: the completion that was popped last is settled here, at once.
-            Settled::Plain(cqe) => return unsafe { core.queue.put_back(cqe) },
             // No request is plain or calm any more when this begins.
             Settled::Told(completion, data, _) if core.phase.is_teardown() => {
                 return tear_down(this.inner, operation, tag, glue.teardown_error, completion, data);

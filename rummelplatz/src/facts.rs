@@ -110,10 +110,8 @@ impl Flags {
     pub(crate) const HELD: Flags = Flags(1 << 6);
     /// It owns a [descriptor to close](Facts::owned_descriptor).
     pub(crate) const CLOSES: Flags = Flags(1 << 7);
-    /// The timer of its deadline has not completed.
+    /// The timer that is linked to it has not completed: it is a part of a chain.
     pub(crate) const TIMED: Flags = Flags(1 << 8);
-    /// That timer has nothing to do with its entry: whichever of the two is over first ends the other.
-    pub(crate) const TIMED_APART: Flags = Flags(1 << 9);
     /// It has completed itself, as [`Facts::held`] says, and waits for its timer to do so.
     pub(crate) const ENDED: Flags = Flags(1 << 10);
     /// Its deadline has passed.

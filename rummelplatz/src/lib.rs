@@ -386,6 +386,7 @@ mod clock;
 mod completion;
 mod config;
 mod core;
+mod deadlines;
 mod dispatch;
 mod error;
 mod eventfd;

@@ -20,8 +20,6 @@ const F_MORE: u32 = 1 << 1;
 pub(crate) enum Settled<D> {
     /// Nothing: it was no completion of a request in flight, or nobody is to know.
     Silent,
-    /// That of a request which is a plain one from here on, and has ended with this.
-    Plain(Cqe),
     /// If the data is lent, there is [`more`](Completion::more) to come, and the stream goes on if it is
     /// returned. If not, the request is over and its slot free.
     Told(Completion, D, Option<Lent>),
@@ -104,9 +102,8 @@ pub(crate) fn settle<D>(
     let mut cqe = Cqe { user_data, result, flags };
     if let Some(timed) = UserData::timed(user_data) {
         match settle_timer(core, slab, timed, cqe) {
-            Timed::Plain(cqe) => return Settled::Plain(cqe),
-            Timed::Ends(ended) => cqe = ended,
-            Timed::Noted => return Settled::Silent,
+            Some(ended) => cqe = ended,
+            None => return Settled::Silent,
         }
     }
     let Some(mut slot) = slab.find(cqe.user_data) else {
@@ -170,19 +167,6 @@ fn await_timer(core: &mut Core, facts: &mut Facts, cqe: &Cqe) {
     facts.flags.insert(Flags::ENDED);
     core.half_ended += 1;
     let held = Held { result: cqe.result, flags: cqe.flags };
-    if facts.flags.intersects(Flags::HELD | Flags::TIMED_APART) {
-        return await_timer_apart(core, facts, cqe.user_data, held);
-    }
-    facts.held = held;
-}
-
-/// The same of one that has told of itself before, or whose timer does not end with it.
-#[cold]
-#[inline(never)]
-fn await_timer_apart(core: &mut Core, facts: &mut Facts, user_data: u64, held: Held) {
-    if facts.flags.intersects(Flags::TIMED_APART) && !mutant::is("what has ended leaves its timer") {
-        core.cancel_once(UserData::of_timer(user_data));
-    }
     match facts.flags.intersects(Flags::HELD) {
         // It is told of as it was posted first.
         true => drop(complete(core, facts, held.result, held.flags)),
@@ -281,57 +265,41 @@ pub(crate) fn is_not_over<D>(slab: &mut Slab<D>, cancel: u64) -> Option<u64> {
     (is_to_end && !is_sent && !flags.intersects(elsewhere)).then_some(user_data)
 }
 
-/// What comes of the completion of a timer.
-enum Timed {
-    /// There is no such timer, or its request has not completed yet.
-    Noted,
-    /// Its request has, as this says, and ends with it.
-    Ends(Cqe),
-    /// As that, and there is nothing else to it: it is a plain one from here on.
-    Plain(Cqe),
-}
-
-/// Settles the completion of the timer of a request.
-fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, timer: Cqe) -> Timed {
+/// Settles the completion of a linked timer. Returns the end of its request, which has completed before and ends with it;
+/// `None` if that has not, or there is no such timer.
+fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, timer: Cqe) -> Option<Cqe> {
     let Some(mut slot) = slab.find(user_data) else {
         core.count_foreign(&timer);
-        return Timed::Noted;
+        return None;
     };
     let facts = &mut slot.demote().facts;
     if !facts.flags.intersects(Flags::TIMED) || facts.flags.intersects(Flags::IN_CHAIN) {
         core.count_foreign(&timer);
-        return Timed::Noted;
+        return None;
     }
     core.settled = true;
     facts.flags.remove(Flags::TIMED);
     // Of a `waitid` that it has cancelled, a linked one says how many that were.
     let errno = if timer.result > 0 { libc::ETIME } else { timer.result.wrapping_neg() };
-    let is_apart = facts.flags.intersects(Flags::TIMED_APART);
-    // One that is apart may run its time before it is cancelled, because its request has ended.
-    let is_in_time = is_apart && facts.flags.intersects(Flags::ENDED) && !mutant::is("the last is late");
     let is_up = matches!(errno, libc::ETIME | libc::EALREADY | libc::ENOENT);
-    if is_up && !is_in_time && !mutant::is("time is never up") {
+    if is_up && !mutant::is("time is never up") {
         facts.flags.insert(Flags::TIMED_OUT);
     }
     if facts.flags.intersects(Flags::ENDED) {
-        facts.flags.remove(Flags::ENDED | Flags::TIMED_APART | Flags::HELD);
+        facts.flags.remove(Flags::ENDED | Flags::HELD);
         core.half_ended -= 1;
         // As it was posted; of a zero-copy send, what was posted first is all that is told.
         let Held { result, flags } = facts.held;
-        let ended = Cqe { user_data, result, flags: flags & !F_MORE };
-        return match facts.brief() {
-            Some(brief) if !core.phase.is_teardown() && slot.make_plain(brief) => Timed::Plain(ended),
-            _ => Timed::Ends(ended),
-        };
+        return Some(Cqe { user_data, result, flags: flags & !F_MORE });
     }
     // The kernel has found the request, and cancelled it; or that was over first, or what came before it has failed.
     // If not, it has not found it where it could be cancelled; or it has never set the timer, because it could not take
     // both entries in at once.
-    if errno != libc::ECANCELED && (errno != libc::ETIME || is_apart) {
+    if errno != libc::ECANCELED && errno != libc::ETIME {
         facts.flags.insert(Flags::CANCELLED);
         core.cancel(user_data);
     }
-    Timed::Noted
+    None
 }
 
 /// Whether a final completion is not the end of a stream: the kernel ran out of space for completions

@@ -809,19 +809,6 @@ impl<D, M: Meta> Occupied<'_, D, M> {
         unsafe { &mut header.kept.meta }
     }
 
-    /// From here on, this is all that is remembered of the request: if its value is here.
-    pub(crate) fn make_plain(mut self, brief: M::Brief) -> bool {
-        let is_live = self.state() == State::Live;
-        if is_live {
-            let user_data = self.user_data;
-            let header = self.header();
-            header.kept.brief = brief;
-            header.state = State::Free;
-            header.name = user_data;
-        }
-        is_live
-    }
-
     /// Frees the slot and returns its value, if it was here.
     #[inline]
     pub(crate) fn take(mut self) -> Option<D> {

@@ -12,6 +12,7 @@ use crate::lifecycle::Teardown;
 use crate::panics::FirstPanic;
 use crate::queue::Cqe;
 use crate::shape::{Ring, operation_name, slab_of};
+use crate::slab::Identity;
 use crate::user_data::UserData;
 use crate::warning::{Hooks, Warning};
 
@@ -60,7 +61,13 @@ impl<R: Ring> Inner<R> {
     pub(crate) fn settle_unclaimed(&mut self, cqe: Cqe) -> OwnTraffic {
         let Inner { core, slabs, .. } = self;
         core.count_unclaimed();
-        let Some(tag) = UserData::cancelled_tag(cqe.user_data) else { return core.settle_control(cqe) };
+        let Some(tag) = UserData::cancelled_tag(cqe.user_data) else {
+            let outcome = core.settle_control(cqe);
+            if let OwnTraffic::TimeIsUp = outcome {
+                self.end_what_is_late();
+            }
+            return outcome;
+        };
         core.count_answer();
         let was_not_found = matches!(cqe.result.wrapping_neg(), libc::ENOENT | libc::EALREADY);
         if was_not_found
@@ -70,6 +77,29 @@ impl<R: Ring> Inner<R> {
             core.cancel_later(user_data);
         }
         OwnTraffic::Settled
+    }
+
+    /// Ends requests whose deadline has passed, and sets the next alarm.
+    #[cold]
+    fn end_what_is_late(&mut self) {
+        let Inner { core, slabs, .. } = self;
+        let now = core.queue.now();
+        let until = core.deadlines.gone_off(now);
+        while let Some(identity) = core.deadlines.due(until) {
+            if let Some(slab) = slab_of::<R>(slabs, UserData::tag(identity.user_data)) {
+                slab.time_is_up(core, identity);
+            }
+        }
+        let alarm = core.deadlines.next_alarm(now, |identity| is_there::<R>(slabs, identity));
+        core.set_alarm(alarm);
+    }
+
+    /// Keeps the deadline of a request that was just accepted, which has so much time.
+    pub(crate) fn keep_deadline(&mut self, identity: Identity, time: Duration) {
+        let Inner { core, slabs, .. } = self;
+        if core.keep_deadline(identity, time) {
+            core.deadlines.tidy(|identity| is_there::<R>(slabs, identity));
+        }
     }
 
     /// Counts a warning and tells of it.
@@ -107,4 +137,9 @@ impl<R: Ring> Inner<R> {
         #[cfg(not(feature = "tracing"))]
         let _ = tag;
     }
+}
+
+/// Whether a request is not over.
+fn is_there<R: Ring>(slabs: &mut R::Slabs, identity: Identity) -> bool {
+    slab_of::<R>(slabs, UserData::tag(identity.user_data)).is_some_and(|slab| slab.has(identity))
 }

@@ -1,6 +1,7 @@
 //! The way in: how requests get from a handler, or from outside, to the submission queue.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use io_uring::squeue;
 
@@ -13,7 +14,7 @@ use crate::fixed::{FixedBuffers, FixedFile};
 use crate::handle::RingHandle;
 use crate::mutant;
 use crate::operation::RingOperation;
-use crate::request::{self, Placed, Record, Request, Slab, Stream, Terms, Timers, sqe};
+use crate::request::{self, Placed, Record, Request, Slab, Stream, Terms, sqe};
 use crate::shape::Ring;
 use crate::slab::{Identity, Occupied, State, Warm};
 use crate::state::Inner;
@@ -365,7 +366,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
             let (Some(entry), Ok(())) = (entries.next(), slab.reserve()) else {
                 unreachable!("as many entries as data, and room was made for all");
             };
-            let (identity, placed) = request::place(slab, data, core.terms(Flags::EMPTY), |_| {
+            let (identity, placed, _) = request::place(slab, data, core.terms(Flags::EMPTY), |_| {
                 // SAFETY: the caller's promise is the same.
                 unsafe { Request::vouched(entry) }
             });
@@ -578,8 +579,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         let Inner { core, slabs, .. } = inner;
         let slab: &mut Slab<Op::RingData> = tag.slab(slabs);
         // While the queue is open, nothing is marked.
-        let timers = Timers::of(core.queue.capacity());
-        let terms = Terms { ring: core.serial, flags, born: core.watch.shown(), timers };
+        let terms = Terms { ring: core.serial, flags, born: core.watch.shown() };
         let Some(place) = core.queue.place() else {
             let warm = warm.map_or(Warm::NONE, Warm::take);
             // SAFETY: it is of this slab, as whoever has made this submitter has promised.
@@ -600,12 +600,19 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         };
         let counted = Counted(&mut core.in_flight);
         // SAFETY: it is of this slab; and to write an entry does not unwind.
-        let (identity, is_queued) = unsafe { request::place_into(vacancy, slab, data, terms, build, place) };
+        let placed = unsafe { request::place_into(vacancy, slab, data, terms, build, place) };
+        let (identity, (is_queued, deadline)) = placed;
         std::mem::forget(counted);
-        match is_queued {
+        let accepted = match is_queued {
             true => Ok(Key::new(core.serial, identity)),
             false => push_set_aside(core, slab, identity),
+        };
+        if let Some(time) = deadline
+            && accepted.is_ok()
+        {
+            inner.keep_deadline(identity, time);
         }
+        accepted
     }
 }
 
@@ -684,11 +691,15 @@ unsafe fn accept_slowly<R: Ring, Op: RingOperation<R>>(
         return Err(Refused { data, error });
     }
     let mut build = Some(build);
-    let identity = accept_by(core, slab, data, flags, &mut |data| match build.take() {
+    let (identity, deadline) = accept_by(core, slab, data, flags, &mut |data| match build.take() {
         Some(build) => build(data),
         None => unreachable!("a request is built once"),
     })?;
-    Ok(Key::new(core.serial, identity))
+    let key = Key::new(core.serial, identity);
+    if let Some(time) = deadline {
+        inner.keep_deadline(identity, time);
+    }
+    Ok(key)
 }
 
 /// Accepts a request for which there is room: the same for all operations with this data and all ways to build a
@@ -699,12 +710,12 @@ fn accept_by<D>(
     data: D,
     flags: Flags,
     build: &mut dyn for<'d> FnMut(&'d mut D) -> Request<'d>,
-) -> Result<Identity, Refused<D>> {
-    let (identity, mut placed) = request::place(slab, data, core.terms(flags), build);
+) -> Result<(Identity, Option<Duration>), Refused<D>> {
+    let (identity, mut placed, deadline) = request::place(slab, data, core.terms(flags), build);
     bind(core, slab, &mut placed)?;
     core.count();
     core.push(placed);
-    Ok(identity)
+    Ok((identity, deadline))
 }
 
 /// Queues a request that is counted already, and that was set aside instead of being
@@ -717,10 +728,7 @@ fn push_set_aside<Op, D>(
     identity: Identity,
 ) -> Result<Key<Op>, Refused<D>> {
     if let Some(mut placed) = core.queue.take_set_aside() {
-        if let Err(refused) = bind(core, slab, &mut placed) {
-            core.in_flight -= 1;
-            return Err(refused);
-        }
+        bind(core, slab, &mut placed).inspect_err(|_| core.in_flight -= 1)?;
         core.push(placed);
     }
     Ok(Key::new(core.serial, identity))

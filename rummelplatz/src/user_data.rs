@@ -9,7 +9,7 @@
 //!   `user_data(0)` is ignored, [`Control`] says what the others are. `#[ring]` gives out 1 to 250. One of the others is
 //!   that of the [cancels](UserData::of_cancel) of requests.
 //! * **slot** is the index in the slab of that operation. Its highest bit says that it is not the request in that slot
-//!   which is meant, but the [timer](UserData::of_timer) of its deadline.
+//!   which is meant, but the [timer](UserData::of_timer) that is linked to it.
 //! * **generation** is counted up whenever the slot is used again. It lies on top, so that the carry of
 //!   a count that comes round falls off the end, where one instruction sees it.
 //!
@@ -63,7 +63,7 @@ impl UserData {
     pub(crate) const SLOTS: u32 = 1 << 31;
     const TIMER: u64 = (Self::SLOTS as u64) << Self::SLOT_SHIFT;
 
-    /// The name of the timer of a request, which completes before its slot is used again.
+    /// The name of the timer that is linked to a request, and completes before its slot is used again.
     #[inline(always)]
     pub(crate) const fn of_timer(bits: u64) -> u64 {
         bits | Self::TIMER
@@ -123,6 +123,8 @@ pub(crate) enum Control {
     Wake = 2 << 8,
     /// The timer after which cancels are [repeated](crate::asked_again).
     Again = 3 << 8,
+    /// The timer after which a [deadline](crate::deadlines) has passed.
+    Alarm = 4 << 8,
 }
 
 impl Control {
@@ -132,11 +134,13 @@ impl Control {
         const CANCEL: u64 = Control::Cancel as u64;
         const WAKE: u64 = Control::Wake as u64;
         const AGAIN: u64 = Control::Again as u64;
+        const ALARM: u64 = Control::Alarm as u64;
         match bits {
             UNTRACKED => Some(Control::Untracked),
             CANCEL => Some(Control::Cancel),
             WAKE => Some(Control::Wake),
             AGAIN => Some(Control::Again),
+            ALARM => Some(Control::Alarm),
             _ => None,
         }
     }
@@ -197,11 +201,11 @@ mod tests {
 
     #[test]
     fn control_values_have_tag_zero() {
-        for control in [Control::Untracked, Control::Cancel, Control::Wake, Control::Again] {
+        for control in [Control::Untracked, Control::Cancel, Control::Wake, Control::Again, Control::Alarm] {
             assert_eq!(UserData::tag(control as u64), 0);
             assert_eq!(Control::from_bits(control as u64), Some(control));
         }
         assert_eq!(Control::from_bits(1), None);
-        assert_eq!(Control::from_bits(4 << 8), None);
+        assert_eq!(Control::from_bits(5 << 8), None);
     }
 }

@@ -1,16 +1,17 @@
-//! Requests with a deadline: two completions, of which a handler is told once.
+//! Requests with a deadline: the ring keeps it, and ends what is not over by then.
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rummelplatz::request::{CWD, Events, OpenOptions, Resolve};
 use rummelplatz::{Completion, ControlFlow, FixedBuffer, FixedBuffers, Request, SubmitError, request};
 use rummelplatz_tests::{
@@ -151,7 +152,7 @@ fn what_is_left_to_a_worker_ends_in_time() {
             });
             assert!(matches!(told, (Err(libc::ECANCELED | libc::EINTR), true)), "{told:?}");
         }
-        // What is over in time ends its timer.
+        // What is over in time is not disturbed.
         there.file("file", b"content");
         let opened = complete(there.c_path("file"), |path| {
             request::openat(&CWD, path, &OpenOptions::new().read(true)).deadline(LATE)
@@ -166,7 +167,7 @@ fn what_is_left_to_a_worker_ends_in_time() {
 }
 
 #[test]
-fn a_timer_apart_may_wait_for_room() {
+fn what_has_to_wait_for_room_ends_in_time_as_well() {
     watched(|| {
         for entries in [1, 2, 8] {
             let (ended, ledger) = (Log::new(), Ledger::new());
@@ -352,10 +353,9 @@ fn noting(entries: u32, backlog: Option<usize>) -> (Bench<Tracked<Receive>>, All
 }
 
 #[test]
-fn a_full_queue_parts_no_request_from_its_timer() {
+fn a_full_queue_keeps_no_request_from_its_end() {
     const COUNT: usize = 37;
     watched(|| {
-        // Also where two entries go round the end of the queue, and where they are all that fits.
         for entries in [1, 2, 4, 8] {
             let ledger = Ledger::new();
             let (mut ring, told_of) = noting(entries, None);
@@ -366,10 +366,7 @@ fn a_full_queue_parts_no_request_from_its_timer() {
                 let data = ledger.issue(Receive::new(ours));
                 let mut submitter = ring.submitter(Bench::FIRST);
                 match number % 3 {
-                    // Some without one, so that pairs begin anywhere.
-                    0 => {
-                        submitter.submit(data, |it| request::shutdown(&it.socket, std::net::Shutdown::Write))
-                    }
+                    0 => submitter.submit(data, |it| request::shutdown(&it.socket, Shutdown::Write)),
                     _ => submitter.submit(data, |it| it.value.soon()),
                 }
                 .unwrap();
@@ -386,7 +383,7 @@ fn a_full_queue_parts_no_request_from_its_timer() {
 }
 
 #[test]
-fn a_timer_takes_no_room_of_the_backlog() {
+fn a_deadline_takes_no_room_of_the_backlog() {
     watched(|| {
         let ledger = Ledger::new();
         let (mut ring, told_of) = noting(2, Some(3));
@@ -405,7 +402,11 @@ fn a_timer_takes_no_room_of_the_backlog() {
             }
             theirs
         });
-        assert_eq!((refused, ring.stats().backlog), (1, 3), "one is in the queue, and three wait");
+        assert_eq!(
+            (refused, ring.stats().backlog),
+            (1, 3),
+            "one is in the queue, beside the alarm, and three wait"
+        );
         ring.run().unwrap();
         assert_eq!(told_of.take(), [(CANCELLED, true); 4]);
         ledger.assert_all_dropped_once();
@@ -610,7 +611,7 @@ fn send_it(stuck: &mut Option<Stuck>) -> Request<'_> {
 #[test]
 fn what_has_ended_in_time_was_in_time_however_late_that_is_seen() {
     watched(|| {
-        // With a timer of its own: of what is left to workers, and of all on a ring of one entry.
+        // Of what is left to a worker; and on a ring of one entry.
         type Build = for<'d> fn(&'d mut (File, [u8; 4])) -> Request<'d>;
         let cases: [(u32, Result<u32, i32>, Build); 2] = [
             (8, Ok(0), |(file, _)| request::fsync(file).deadline(4 * SOON)),
@@ -641,6 +642,133 @@ fn what_has_ended_in_time_was_in_time_however_late_that_is_seen() {
             ring.run().unwrap();
             assert_eq!(seen.take(), [(result, false)]);
         }
+    });
+}
+
+#[test]
+fn thousands_of_deadlines_are_kept() {
+    const COUNT: u32 = 4000;
+    watched(|| {
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new().on_completion(move |completion, _: (), _| {
+            log.push(told(&completion));
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(64, script);
+        let mut submitter = ring.submitter(Bench::FIRST);
+        for number in 0..COUNT {
+            let time = Duration::from_micros((number * 7919 % COUNT).into());
+            submitter.submit((), move |()| request::timeout(LATE).deadline(time)).unwrap();
+            submitter.submit((), |()| request::nop().deadline(LATE)).unwrap();
+        }
+        ring.run().unwrap();
+        let seen = seen.take();
+        let count = |what| seen.iter().filter(|it| **it == what).count() as u32;
+        assert_eq!((count((CANCELLED, true)), count((Ok(0), false))), (COUNT, COUNT));
+    });
+}
+
+#[test]
+fn the_deadline_of_what_is_over_ends_nothing_that_comes_after_it() {
+    watched(|| {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let seen = Log::new();
+        let log = seen.clone();
+        let mut waits = false;
+        let script = Script::new().on_completion(move |completion, data, mut submitter| {
+            log.push(told(&completion));
+            if !std::mem::replace(&mut waits, true) {
+                // In the same slot. The deadline of the one before passes, and this one goes on.
+                submitter.submit(data, |it: &mut Receive| it.late()).unwrap();
+                let theirs = theirs.try_clone().unwrap();
+                thread::spawn(move || {
+                    thread::sleep(10 * SOON);
+                    (&theirs).write_all(b"x").unwrap();
+                });
+            }
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(8, script);
+        ring.submitter(Bench::FIRST)
+            .submit(Receive::new(ours), |it| request::shutdown(&it.socket, Shutdown::Write).deadline(SOON))
+            .unwrap();
+        ring.run().unwrap();
+        assert_eq!(seen.take(), [(Ok(0), false), (Ok(1), false)]);
+    });
+}
+
+#[test]
+fn what_was_to_pass_in_one_run_ends_nothing_in_the_next() {
+    watched(|| {
+        let (mut ring, told_of) = noting(8, None);
+        let ledger = Ledger::new();
+        for time in [4 * SOON, LATE, SOON] {
+            let (ours, _theirs) = UnixStream::pair().unwrap();
+            let data = ledger.issue(Receive::new(ours));
+            ring.submitter(Bench::FIRST).submit(data, |it| it.value.late()).unwrap();
+            ring.turn().unwrap();
+            // Its alarms stay with the kernel.
+            ring.submitter(Bench::FIRST)
+                .submit(ledger.issue(Receive::new(nobody())), move |_| request::timeout(LATE).deadline(time))
+                .unwrap();
+            ring.finish().unwrap();
+            assert_eq!(told_of.take(), [(CANCELLED, false); 2]);
+        }
+        let data = ledger.issue(Receive::new(nobody()));
+        ring.submitter(Bench::FIRST).submit(data, |_| request::timeout(10 * SOON).deadline(LATE)).unwrap();
+        ring.run().unwrap();
+        assert_eq!(told_of.take(), [(Ok(0), false)]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+fn nobody() -> UnixStream {
+    UnixStream::pair().unwrap().0
+}
+
+#[test]
+fn what_teardown_handlers_submit_has_deadlines_too() {
+    watched(|| {
+        let seen = Log::new();
+        let log = seen.clone();
+        let mut submitted = false;
+        let script = Script::new()
+            .on_setup(|mut submitter: BenchSubmitter<'_, ()>| {
+                submitter.submit((), |()| request::timeout(LATE).deadline(LATE))?;
+                submitter.submit((), |()| request::nop())?;
+                Ok(())
+            })
+            .on_completion(|_, (), _| (ControlFlow::Exit, None))
+            .on_teardown(move |completion, (), mut submitter| {
+                log.push(told(&completion));
+                if !std::mem::replace(&mut submitted, true) {
+                    submitter.submit((), |()| request::timeout(LATE).deadline(SOON))?;
+                }
+                Ok(())
+            });
+        // Nothing else would end it.
+        let builder = Bench::builder(script, Script::new()).grace(LATE);
+        builder.build().unwrap().run().unwrap();
+        assert_eq!(seen.take(), [(CANCELLED, false), (CANCELLED, true)]);
+    });
+}
+
+#[test]
+fn a_deadline_wakes_who_waits_for_the_descriptor_of_a_turned_ring() {
+    watched(|| {
+        let (mut ring, told_of) = noting(8, None);
+        let ledger = Ledger::new();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let data = ledger.issue(Receive::new(ours));
+        ring.submitter(Bench::FIRST).submit(data, |it| it.value.soon()).unwrap();
+        while told_of.is_empty() {
+            let wait = ring.turn().unwrap().call_again_in;
+            let wait = wait.map_or(PollTimeout::NONE, |wait| wait.try_into().unwrap());
+            poll(&mut [PollFd::new(ring.as_fd(), PollFlags::POLLIN)], wait).unwrap();
+        }
+        assert_eq!(told_of.take(), [(CANCELLED, true)]);
+        ledger.assert_all_dropped_once();
     });
 }
 

@@ -517,7 +517,7 @@ const CONTESTANTS_ARE: &str = "
 `NO_SQARRAY`; `floor`: the same loops on queues of their own; `liburing`: the same loops in C; `pread`: the
 system call, in a loop; `boxed`: a box for each request, as the library did that rummelplatz was made after;
 `derived`: rummelplatz with `#[derive(RingOperation)]`. On the page neighbour, both are rummelplatz; on the page
-deadline, a NOP is one whose linked timer has completed, too. On the page trades, nearly all are `raw`, which does one
+deadline, a NOP by hand is one whose linked timer has completed, too; rummelplatz keeps deadlines itself. On the page trades, nearly all are `raw`, which does one
 thing otherwise: `fixed files` accepts into the ring's table of files; `poll first` has receives wait before
 they try; `zero copy` sends by `SEND_ZC`; `bundles` gets several buffers by one completion, and so does
 rummelplatz there (`recv_multi_bundle`); `min wait` waits

@@ -73,7 +73,7 @@ impl Lender {
     }
 }
 
-/// Bytes that were received, in a buffer of a [`BufferPool`].
+/// Bytes that were received, in a buffer of a [`BufferPool`](super::BufferPool).
 ///
 /// Owns its memory until it is dropped, wherever that is: it may be moved into the data of another
 /// request (an echo copies nothing), kept, or sent to another thread. When it is dropped the buffer

@@ -188,18 +188,6 @@ impl Completions {
         self.look_anew();
     }
 
-    /// Undoes the last pop, with another completion in the place of that one: the next pop returns it.
-    ///
-    /// # Safety
-    ///
-    /// One was popped, and since then it was neither looked for more nor was the kernel told of what was seen.
-    pub(crate) unsafe fn put_back(&mut self, cqe: Cqe) {
-        // SAFETY: that is where the last one was, as the caller says.
-        self.next = unsafe { self.next.sub(1) };
-        // SAFETY: it is ours, until the kernel is told that it was seen; or `own`.
-        unsafe { self.next.write(cqe) };
-    }
-
     /// What is known of does not tell any more where the next ones are, nor whether there are some.
     fn look_anew(&mut self) {
         self.limit = ptr::null();
@@ -235,31 +223,6 @@ mod tests {
         completions.put(number(77));
         completions.forget();
         assert_eq!((popped(&mut completions), completions.seen()), (vec![77], 0));
-    }
-
-    #[test]
-    fn another_is_put_in_the_place_of_the_last() {
-        let mut memory: Vec<_> = (0..4).map(number).collect();
-        // SAFETY: the memory outlives it, and is only used by this.
-        let mut completions =
-            unsafe { Completions::new(NonNull::new(memory.as_mut_ptr()).unwrap(), 4, 0, true) };
-        // SAFETY: they lie there.
-        assert!(unsafe { completions.learn(2, u32::MAX) });
-        for (seen, user_data) in [(1, 10), (2, 11)] {
-            assert!(completions.pop().is_some());
-            assert_eq!(completions.seen(), seen);
-            // SAFETY: one was just popped.
-            unsafe { completions.put_back(number(user_data)) };
-            assert_eq!(completions.seen(), seen - 1, "it is to be seen once more");
-            assert_eq!(completions.pop(), Some(number(user_data)));
-        }
-        assert!(completions.is_empty());
-        // The same of its own.
-        completions.put(number(77));
-        assert_eq!(completions.pop(), Some(number(77)));
-        // SAFETY: as above.
-        unsafe { completions.put_back(number(78)) };
-        assert_eq!((popped(&mut completions), completions.seen()), (vec![78], 2));
     }
 
     #[test]

@@ -142,26 +142,6 @@ pub(crate) struct Place<'e> {
     entries: &'e mut Entries,
 }
 
-impl<'e> Place<'e> {
-    /// Whether the one after it is open, too.
-    #[inline(always)]
-    pub(crate) fn is_followed(&self) -> bool {
-        self.entries.open_places() >= 2
-    }
-
-    /// The same place, for a shorter time.
-    #[inline(always)]
-    pub(crate) fn reborrow(&mut self) -> Place<'_> {
-        Place { next: self.next, entries: self.entries }
-    }
-
-    /// The one that is next now, if it is open.
-    #[inline(always)]
-    pub(crate) fn next(self) -> Option<Place<'e>> {
-        self.entries.place()
-    }
-}
-
 impl Place<'_> {
     /// Which of the queue's places it is.
     pub(crate) fn index(&self) -> usize {

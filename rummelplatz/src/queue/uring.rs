@@ -15,8 +15,6 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
-use io_uring::squeue;
-
 use super::completions::Completions;
 use super::entries::{self, Entries};
 use super::memory::Queues;
@@ -26,8 +24,8 @@ use crate::buffers::{BufferPool, PoolError};
 use crate::eventfd::Eventfd;
 use crate::fixed::{FixedBuffers, FixedFile, Memory, Registered};
 use crate::mutant;
-use crate::request::sqe::{LINK, Usual};
-use crate::request::{Aside, Placed, Prepared, Queue, Timing};
+use crate::request::sqe::Usual;
+use crate::request::{Aside, Placed, Prepared, Queue};
 use crate::waker::Waker;
 
 /// How many files a ring may have registered; the kernel would allow 2²⁰, at eight bytes each.
@@ -41,7 +39,7 @@ pub(crate) struct Uring {
     kernel: Host,
     /// Beside each entry of the submission queue, what it points to.
     asides: Box<[Aside]>,
-    /// A request that has a timer, until both can be queued together.
+    /// A request out of whose pool it is not known yet which group that is.
     set_aside: Option<Placed>,
     /// The kernel learns of new entries when it is entered.
     entries: Entries,
@@ -252,7 +250,7 @@ impl Uring {
         self.entries.tail().wrapping_sub(self.taken_in) as usize
     }
 
-    /// Queues an entry, which has been parted from its timer.
+    /// Queues an entry.
     ///
     /// # Panics
     ///
@@ -260,7 +258,7 @@ impl Uring {
     pub(crate) fn push(&mut self, placed: Placed) {
         let is_open = self.is_open;
         self.set_open(true);
-        match self.place().map(|place| place.fill_one(placed, 0)) {
+        match self.place().map(|place| place.fill(placed)) {
             Some(is_queued) => assert!(is_queued, "bind() comes before push()"),
             None => panic!("room() comes before push()"),
         }
@@ -341,16 +339,6 @@ impl Uring {
     #[inline(always)]
     pub(crate) fn pop_known(&mut self) -> Option<Cqe> {
         self.completions.pop()
-    }
-
-    /// Undoes the last pop, with another completion in the place of that one: the next pop returns it.
-    ///
-    /// # Safety
-    ///
-    /// One was popped, and since then the ring was neither entered nor looked at.
-    pub(crate) unsafe fn put_back(&mut self, cqe: Cqe) {
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.completions.put_back(cqe) };
     }
 
     /// Forgets which completions are known of, so that the next look is for others as well.
@@ -460,71 +448,32 @@ pub(crate) struct Place<'q> {
 }
 
 impl Queue for Place<'_> {
-    /// With the request goes its timer, if it has one.
+    /// If it is not bound, it is set aside: `false`.
     #[inline(always)]
     fn fill(self, placed: Placed) -> bool {
-        match placed.timing() {
-            None => return self.fill_one(placed, 0),
-            Some(Timing::Linked(time)) if self.place.is_followed() && placed.pool().is_none() => {
-                self.fill_both(placed, time);
-            }
-            Some(_) => return set_it_aside(self.set_aside, placed),
-        }
-        true
-    }
-}
-
-impl Place<'_> {
-    /// Queues an entry and that of its timer, when there are places for both.
-    #[inline]
-    fn fill_both(self, placed: Placed, time: Duration) {
-        let Place { mut place, asides, set_aside } = self;
-        let (mut timer, time, user_data) = placed.timer(Timing::Linked(time));
-        Place { place: place.reborrow(), asides, set_aside }.fill_one(placed, LINK);
-        if let Some(place) = place.next() {
-            timer.address = asides[place.index()].set_time(time);
-            // SAFETY: it points to its aside, which stays as it is until the entry is taken in.
-            unsafe { place.fill_as_usual(timer, user_data) };
-        }
-    }
-
-    /// Queues an entry, with these flags: none, or [`LINK`]. If it is not bound, it is set aside: `false`.
-    #[inline(always)]
-    fn fill_one(self, placed: Placed, flags: u32) -> bool {
-        let with_flags = |entry: Usual| Usual { opcode: entry.opcode | flags, ..entry };
         let user_data = placed.user_data();
         match placed.into_prepared() {
             // SAFETY: a `Placed` proves that what it points to is good until its final completion.
-            Prepared::Usual(entry) => unsafe { self.place.fill_as_usual(with_flags(entry), user_data) },
+            Prepared::Usual(entry) => unsafe { self.place.fill_as_usual(entry, user_data) },
             // SAFETY: as above.
-            Prepared::Indexed(entry, index) => unsafe {
-                self.place.fill_with_index(with_flags(entry), user_data, index)
-            },
+            Prepared::Indexed(entry, index) => unsafe { self.place.fill_with_index(entry, user_data, index) },
             Prepared::Beside(mut entry, aside) => {
                 // What was at this index has been taken in, and so its aside is free.
                 entry.lead_to(keep(&mut self.asides[self.place.index()], aside));
                 // SAFETY: as above, and the aside stays as it is until the entry is taken in.
-                unsafe { self.place.fill_as_usual(with_flags(entry), user_data) };
+                unsafe { self.place.fill_as_usual(entry, user_data) };
             }
             // (Each arm moves what has a drop: or else the compiler keeps all of it in memory.)
             Prepared::FromPool { entry, pool, limit } => {
                 return set_unbound_aside(self.set_aside, (entry, pool, limit), user_data);
             }
             Prepared::Entry(entry) => {
-                let entry = if flags == 0 { entry } else { entry.flags(squeue::Flags::IO_LINK) };
                 // SAFETY: as above.
                 unsafe { self.place.fill(entry.user_data(user_data)) };
             }
         }
         true
     }
-}
-
-#[cold]
-#[inline(never)]
-fn set_it_aside(place: &mut Option<Placed>, placed: Placed) -> bool {
-    *place = Some(placed);
-    false
 }
 
 // The parts of the request: put together here, and not on the way of those that are queued.
@@ -535,7 +484,8 @@ fn set_unbound_aside(
     (entry, pool, limit): (Usual, BufferPool, u32),
     user_data: u64,
 ) -> bool {
-    set_it_aside(place, Placed::unbound(Prepared::FromPool { entry, pool, limit }, user_data))
+    *place = Some(Placed::unbound(Prepared::FromPool { entry, pool, limit }, user_data));
+    false
 }
 
 /// Keeps what an entry leads to. Returns where it is.

@@ -21,16 +21,6 @@ pub(crate) enum Aside {
 }
 
 impl Aside {
-    /// Makes it a time. Returns where that is.
-    pub(crate) fn set_time(&mut self, time: Timespec) -> u64 {
-        if let Aside::Time(place) = self {
-            *place = time;
-            return (&raw const *place).expose_provenance() as u64;
-        }
-        *self = Aside::Time(time);
-        self.settle()
-    }
-
     /// Where it is, as the kernel is told: good while `self` is neither moved nor dropped.
     pub(crate) fn settle(&mut self) -> u64 {
         match self {

@@ -63,7 +63,7 @@ use std::num::NonZeroU32;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
-use io_uring::types::{TimeoutFlags, Timespec};
+use io_uring::types::TimeoutFlags;
 use io_uring::{opcode, squeue};
 
 use crate::buffers::BufferPool;
@@ -181,38 +181,6 @@ pub(crate) struct Terms {
     pub(crate) flags: Flags,
     /// When that is.
     pub(crate) born: Stamp,
-    /// How its timer is set, if it has one.
-    pub(crate) timers: Timers,
-}
-
-/// How timers of requests can be set.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Timers {
-    /// As is best for the request.
-    AsFits,
-    /// By an entry that is linked, because the request is a part of a chain.
-    Linked,
-    /// For themselves, because there is no room for two entries side by side.
-    Apart,
-}
-
-impl Timers {
-    /// On a ring with so many entries.
-    #[inline(always)]
-    pub(crate) fn of(capacity: usize) -> Timers {
-        if capacity >= 2 { Timers::AsFits } else { Timers::Apart }
-    }
-
-    /// How a request with this opcode and these flags is timed.
-    #[inline]
-    fn timing(self, opcode: u8, flags: Flags, time: Duration) -> Timing {
-        let is_apart = match self {
-            Timers::AsFits => sqe::is_left_to_workers(opcode) || flags.intersects(Flags::IN_WORKER),
-            Timers::Linked => false,
-            Timers::Apart => true,
-        };
-        if is_apart { Timing::Apart(time) } else { Timing::Linked(time) }
-    }
 }
 
 /// A prepared request whose pointers and descriptors stay good until the final completion of its
@@ -224,36 +192,24 @@ impl Timers {
 pub(crate) struct Placed {
     prepared: Prepared,
     user_data: u64,
-    timing: Option<Timing>,
-}
-
-/// How long a request may take, and what sees to it.
-#[derive(Clone, Copy)]
-pub(crate) enum Timing {
-    /// The entry of its timer, to which its own is linked: that must come next.
-    Linked(Duration),
-    /// A timer for itself, because [no other](sqe::is_left_to_workers) would work.
-    Apart(Duration),
 }
 
 impl Request<'_> {
-    /// Has the kernel cancel the request if it is not over after so much time (`IORING_OP_LINK_TIMEOUT`, since 5.5). Of
-    /// several calls, the last counts.
+    /// Has the request cancelled if it is not over after so much time. Of several calls, the last counts.
     ///
-    /// The time begins when the kernel begins with the request: what waits in the backlog, or for those before it in a
-    /// [chain](crate::Submitter::chain), does not. Afterwards, [`timed_out`](crate::Completion::timed_out) says whether
-    /// it has passed. What the result is then depends on how far the request has come: mostly `ECANCELED`, but a part
-    /// of the bytes may have been moved, or all.
+    /// The time begins when the request is submitted, and may be up to a hundredth longer, so that the deadlines of many
+    /// requests pass at once. Afterwards, [`timed_out`](crate::Completion::timed_out) says whether it has passed. What the
+    /// result is then depends on how far the request has come: mostly `ECANCELED`, but a part of the bytes may have been
+    /// moved, or all.
     ///
-    /// A deadline takes a second entry of the submission queue. Normally that is a linked timeout. But a linked timeout does
-    /// not fire while a worker of the kernel waits in the middle of a request (seen on 6.18). So a request gets a timer of
-    /// its own (`IORING_OP_TIMEOUT`) if it always goes to a worker, as [`splice`], [`openat`] and [`fsync`] do, if it is to be
-    /// done [in a worker](Self::in_worker), and if the ring has a single entry. Whichever of the two is over first, the ring
-    /// cancels the other, which takes a third entry.
+    /// The ring keeps the deadline itself. It takes no entry of the submission queue and no completion: one timer of the
+    /// kernel (`IORING_OP_TIMEOUT`) wakes the ring for all. What a worker of the kernel is at work on may outlast its
+    /// deadline: mostly, one that waits for a disk can't be interrupted.
     ///
-    /// In a chain, the timeout is always linked: so deadlines in chains are for reads and writes. Of these, files on disk
-    /// are left to a worker now and then, and may outlast their deadline. A worker that waits for a disk can't be
-    /// interrupted at all, mostly.
+    /// In a [chain](crate::Submitter::chain), the kernel keeps it, because only the kernel knows when it begins with the
+    /// request: by a linked timeout (`IORING_OP_LINK_TIMEOUT`, since 5.5), which takes an entry, and a completion that is
+    /// waited for. A linked timeout does not fire while a worker waits in the middle of a request (seen on 6.18), so
+    /// deadlines in chains are for reads and writes.
     ///
     /// ```
     /// # use rummelplatz::{request, request::Request};
@@ -413,48 +369,26 @@ impl Placed {
     /// What the entry points to must stay valid, and in place, until the final completion of
     /// `user_data`. And it must not do what no safe request could do to others.
     pub(crate) unsafe fn vouched(entry: squeue::Entry, user_data: u64) -> Placed {
-        Placed { prepared: Prepared::Entry(entry), user_data, timing: None }
+        Placed { prepared: Prepared::Entry(entry), user_data }
     }
 
     /// An entry of the ring's own, which points to nothing.
     pub(crate) fn control(entry: squeue::Entry, user_data: u64) -> Placed {
-        Placed { prepared: Prepared::Entry(entry), user_data, timing: None }
+        Placed { prepared: Prepared::Entry(entry), user_data }
     }
 
     /// A timer of the ring's own.
     pub(crate) fn alarm(time: Duration, user_data: u64) -> Placed {
         let (entry, time) = time::armed(opcode::Timeout::CODE, time);
-        Placed { prepared: Prepared::Beside(entry, Aside::Time(time)), user_data, timing: None }
+        Placed { prepared: Prepared::Beside(entry, Aside::Time(time)), user_data }
     }
 
-    /// How it is timed, if it has a timer that is not queued with it yet.
-    #[inline(always)]
-    pub(crate) fn timing(&self) -> Option<Timing> {
-        self.timing
-    }
-
-    /// Parts it from its timer, if it has one that is not queued with it yet.
-    pub(crate) fn take_timer(&mut self) -> Option<(Timing, Placed)> {
-        let timing = self.timing.take()?;
-        if let Timing::Linked(_) = timing {
-            self.prepared.add(squeue::Flags::IO_LINK);
-        }
-        let (entry, time, user_data) = self.timer(timing);
-        Some((
-            timing,
-            Placed { prepared: Prepared::Beside(entry, Aside::Time(time)), user_data, timing: None },
-        ))
-    }
-
-    /// The entry of a timer of it, but for the address of its time; that; and its `user_data`.
-    #[inline(always)]
-    pub(crate) fn timer(&self, timing: Timing) -> (Usual, Timespec, u64) {
-        let (opcode, time) = match timing {
-            Timing::Linked(time) => (opcode::LinkTimeout::CODE, time),
-            Timing::Apart(time) => (opcode::Timeout::CODE, time),
-        };
-        let (entry, time) = time::armed(opcode, time);
-        (entry, time, UserData::of_timer(self.user_data))
+    /// Links a timer to it, which ends it after so much time, and is to be queued next.
+    pub(crate) fn add_timer(&mut self, time: Duration) -> Placed {
+        self.prepared.add(squeue::Flags::IO_LINK);
+        let (entry, time) = time::armed(opcode::LinkTimeout::CODE, time);
+        let user_data = UserData::of_timer(self.user_data);
+        Placed { prepared: Prepared::Beside(entry, Aside::Time(time)), user_data }
     }
 
     /// Links it to what is queued next, if these flags say so.
@@ -498,9 +432,9 @@ impl Placed {
         }
     }
 
-    /// One that is not bound and has no timer, put together again from what was [in it](Self::into_prepared).
+    /// One that is not bound, put together again from what was [in it](Self::into_prepared).
     pub(crate) fn unbound(prepared: Prepared, user_data: u64) -> Placed {
-        Placed { prepared, user_data, timing: None }
+        Placed { prepared, user_data }
     }
 }
 
@@ -686,10 +620,10 @@ impl<'d> Parts<'d> {
         Stream { parts: self, borrows: PhantomData }
     }
 
-    /// Parts with what the slot must know; a descriptor to close passes to the slot.
+    /// Parts with what the slot must know, and with the deadline; a descriptor to close passes to the slot.
     #[inline(always)]
-    fn place(self, terms: Terms) -> (Facts, Prepared, Option<Timing>) {
-        let Terms { ring, flags, born, timers } = terms;
+    fn place(self, terms: Terms) -> (Facts, Prepared, Option<Duration>) {
+        let Terms { ring, flags, born } = terms;
         let Parts { draft, mut facts, closes, deadline } = self;
         let mut prepared = draft.prepare(ring);
         facts.flags.insert(flags);
@@ -703,13 +637,10 @@ impl<'d> Parts<'d> {
                 false => pieces.truncate(),
             }
         }
-        let timing = deadline.map(|time| timers.timing(facts.opcode, facts.flags, time));
-        match timing {
-            None => {}
-            Some(Timing::Linked(_)) => facts.flags.insert(Flags::TIMED),
-            Some(Timing::Apart(_)) => facts.flags.insert(Flags::TIMED | Flags::TIMED_APART),
+        if deadline.is_some() && flags.intersects(Flags::IN_CHAIN) {
+            facts.flags.insert(Flags::TIMED);
         }
-        (facts, prepared, timing)
+        (facts, prepared, deadline)
     }
 }
 
@@ -755,21 +686,21 @@ fn remember<D>(facts: Facts) -> Remember<Record<D>> {
 /// The slab of an operation: its `RingData`, and a [`Record`] beside each.
 pub(crate) type Slab<D> = slab::Slab<D, Record<D>>;
 
-/// Puts `data` into a slot of `slab` and builds the request from it, there.
+/// Puts `data` into a slot of `slab` and builds the request from it, there. Returns its deadline, too.
 #[inline(always)]
 pub(crate) fn place<D>(
     slab: &mut Slab<D>,
     data: D,
     terms: Terms,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
-) -> (Identity, Placed) {
-    let (identity, (prepared, timing)) = slab.insert_with(data, |data| {
-        let (facts, prepared, timing) = build(data).parts.place(terms);
-        (remember(facts), (prepared, timing))
+) -> (Identity, Placed, Option<Duration>) {
+    let (identity, (prepared, deadline)) = slab.insert_with(data, |data| {
+        let (facts, prepared, deadline) = build(data).parts.place(terms);
+        (remember(facts), (prepared, deadline))
     });
     // The pointers in `prepared` were good for every lifetime that the data could have, and the data
     // now stays where it is until the completion of `user_data` is dispatched.
-    (identity, Placed { prepared, user_data: identity.user_data, timing })
+    (identity, Placed { prepared, user_data: identity.user_data }, deadline)
 }
 
 /// A place in a submission queue.
@@ -779,7 +710,7 @@ pub(crate) trait Queue {
 }
 
 /// As [`place`], into a vacancy, and queues the request, which is written where it shall be before all of its slot is, so
-/// that it is not kept anywhere in between. Returns whether it is [queued](Queue::fill).
+/// that it is not kept anywhere in between. Returns whether it is [queued](Queue::fill), and its deadline.
 ///
 /// All that is done with the data is one closure: the compiler sees which kind of request it is, and leaves the others out,
 /// before it works on any of it.
@@ -795,12 +726,12 @@ pub(crate) unsafe fn place_into<D>(
     terms: Terms,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
     place: impl Queue,
-) -> (Identity, bool) {
+) -> (Identity, (bool, Option<Duration>)) {
     let user_data = vacancy.user_data();
     let build = |data: &mut D| {
-        let (facts, prepared, timing) = build(data).parts.place(terms);
+        let (facts, prepared, deadline) = build(data).parts.place(terms);
         // The last thing that is done, and to write an entry does not unwind: so no slot is given back whose request is queued.
-        (remember(facts), place.fill(Placed { prepared, user_data, timing }))
+        (remember(facts), (place.fill(Placed { prepared, user_data }), deadline))
     };
     // SAFETY: the caller's promise is the same.
     unsafe { slab.fill(vacancy, data, build) }
@@ -812,7 +743,7 @@ pub(crate) fn place_stream<D>(slab: &mut Slab<D>, data: D, terms: Terms, arm: Ar
         let (facts, prepared, _) = arm(data).parts.place(terms);
         (Remember::All(Record { facts, arm: Some(arm) }), prepared)
     });
-    (identity, Placed { prepared, user_data: identity.user_data, timing: None })
+    (identity, Placed { prepared, user_data: identity.user_data })
 }
 
 /// Puts `data` into a slot that the kernel knows nothing of.
@@ -836,7 +767,7 @@ pub(crate) fn arm_again<D>(
 ) -> Option<Placed> {
     let arm = slot.demote().arm?;
     // It was accepted long ago, and the slot remembers how.
-    let terms = Terms { ring, flags: Flags::EMPTY, born: Stamp::ZERO, timers: Timers::AsFits };
+    let terms = Terms { ring, flags: Flags::EMPTY, born: Stamp::ZERO };
     // SAFETY: only streams have a function to arm them, and no stream points into its data; so even
     // if the kernel still had this one, nothing but Rust would use the data.
     let (facts, mut prepared, _) = unsafe { slot.with_value(|data| arm(data).parts.place(terms)) }?;
@@ -849,7 +780,7 @@ pub(crate) fn arm_again<D>(
     }
     old.opcode = facts.opcode;
     old.set_yields(facts.yields);
-    Some(Placed { prepared, user_data, timing: None })
+    Some(Placed { prepared, user_data })
 }
 
 impl fmt::Debug for Request<'_> {

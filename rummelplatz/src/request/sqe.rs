@@ -61,9 +61,6 @@ pub(crate) const FLAGS_SHIFT: u32 = 8;
 /// `IOSQE_FIXED_FILE`, the first of the `flags`: the descriptor is an index into the ring's table of files.
 pub(crate) const FIXED_FILE: u32 = 1 << FLAGS_SHIFT;
 
-/// `IOSQE_IO_LINK`: the next entry begins when it has succeeded, or is its timer.
-pub(crate) const LINK: u32 = 1 << FLAGS_SHIFT << 2;
-
 /// `IOSQE_BUFFER_SELECT`: it is given buffers of the group whose number comes first behind the `user_data`.
 pub(crate) const BUFFER_SELECT: u32 = 1 << FLAGS_SHIFT << 5;
 
@@ -248,32 +245,6 @@ pub(crate) fn yields_descriptor(entry: &squeue::Entry) -> bool {
     let opcode = entry.get_opcode() as u8;
     // The "slot" field of FIXED_FD_INSTALL is not a destination: it always makes a descriptor.
     opens.contains(&opcode) && (opcode == opcode::FixedFdInstall::CODE || !has_direct_slot(entry))
-}
-
-/// Whether the kernel leaves such a request to a worker, in which it may wait, rather than to wait for its file.
-pub(crate) const fn is_left_to_workers(opcode: u8) -> bool {
-    matches!(
-        opcode,
-        opcode::Fsync::CODE
-            | opcode::Fallocate::CODE
-            | opcode::OpenAt::CODE
-            | opcode::OpenAt2::CODE
-            | opcode::Statx::CODE
-            | opcode::Fadvise::CODE
-            | opcode::Splice::CODE
-            | opcode::Tee::CODE
-            | opcode::SyncFileRange::CODE
-            | opcode::GetXattr::CODE
-            | opcode::SetXattr::CODE
-            | opcode::FGetXattr::CODE
-            | opcode::FSetXattr::CODE
-            | opcode::RenameAt::CODE
-            | opcode::UnlinkAt::CODE
-            | opcode::MkDirAt::CODE
-            | opcode::SymlinkAt::CODE
-            | opcode::LinkAt::CODE
-            | opcode::Ftruncate::CODE
-    )
 }
 
 /// Whether such a request completes twice: when it is over, and when its memory is free.

@@ -17,7 +17,7 @@ use crate::fixed::{FixedBuffers, FixedFile};
 
 /// The ring that asks.
 const RING: u64 = 7;
-const TERMS: Terms = Terms { ring: RING, flags: Flags::EMPTY, born: Stamp::ZERO, timers: Timers::AsFits };
+const TERMS: Terms = Terms { ring: RING, flags: Flags::EMPTY, born: Stamp::ZERO };
 
 /// What the kernel is asked for: opcode, priority (where multishot flags are), offset, address, length and
 /// flags of the operation.
@@ -236,18 +236,16 @@ fn what_is_said_of_how_is_said_of_those_whom_it_concerns() {
 }
 
 #[test]
-fn what_is_done_in_a_worker_has_a_timer_for_itself() {
-    let timing = |request: Request<'_>, timers| {
-        let terms = Terms { timers, ..TERMS };
-        let (facts, _, timing) = request.deadline(Duration::ZERO).parts.place(terms);
-        let is_apart = matches!(timing, Some(Timing::Apart(_)));
-        assert_eq!(facts.flags.intersects(Flags::TIMED_APART), is_apart);
-        is_apart
-    };
+fn a_deadline_is_kept_by_the_ring_and_in_a_chain_by_the_kernel() {
     let file = null();
-    assert!(!timing(read(&file, &mut [0]), Timers::AsFits));
-    assert!(timing(read(&file, &mut [0]).in_worker(), Timers::AsFits));
-    assert!(!timing(read(&file, &mut [0]).in_worker(), Timers::Linked), "in a chain");
+    for (flags, is_timed) in [(Flags::EMPTY, false), (Flags::DETACHED, false), (Flags::IN_CHAIN, true)] {
+        let mut bytes = [0];
+        let request = read(&file, &mut bytes).deadline(Duration::from_secs(3));
+        let (facts, _, deadline) = request.parts.place(Terms { flags, ..TERMS });
+        assert_eq!(deadline, Some(Duration::from_secs(3)));
+        assert_eq!(facts.flags.intersects(Flags::TIMED), is_timed);
+        assert_eq!(facts.brief().is_some(), flags == Flags::EMPTY, "plain, as if it had none");
+    }
 }
 
 #[test]
@@ -324,7 +322,7 @@ fn a_limit_is_what_the_crate_has_no_field_for() {
     let pool = BufferPool::new(1, 64).unwrap();
     let bound = |stream: Stream<'_>| {
         let Parts { draft, facts, .. } = stream.parts;
-        let mut placed = Placed { prepared: draft.prepare(RING), user_data: 8, timing: None };
+        let mut placed = Placed { prepared: draft.prepare(RING), user_data: 8 };
         placed.bind(3);
         let Prepared::Entry(entry) = placed.prepared else { panic!("it has no limit") };
         (sqe::bytes(&entry), facts.left())
@@ -401,12 +399,11 @@ fn single_requests_out_of_pools_ask_for_what_the_crate_would() {
 #[test]
 fn what_waits_for_its_pool_is_given_the_group_of_that() {
     let (file, pool) = (null(), BufferPool::new(1, 64).unwrap());
-    let request = recv_provided(&file, &pool).deadline(Duration::from_secs(1));
-    let (_, prepared, timing) = request.parts.place(TERMS);
-    let mut placed = Placed { prepared, user_data: 9, timing };
+    let (_, prepared, _) = recv_provided(&file, &pool).parts.place(TERMS);
+    let mut placed = Placed { prepared, user_data: 9 };
     assert!(placed.pool().is_some());
     placed.bind(300);
-    assert!(placed.pool().is_none() && placed.timing().is_some());
+    assert!(placed.pool().is_none());
     let Prepared::Indexed(usual, 300) = placed.into_prepared() else { panic!("it has a group") };
     assert_eq!(usual.descriptor, file.as_raw_fd());
 }

@@ -323,29 +323,6 @@ fn what_is_not_calm_is_taken_back_to_be_looked_at() {
 }
 
 #[test]
-fn a_request_becomes_plain_where_its_value_is() {
-    let (drops, mut slab) = (Drops::default(), unlimited(1));
-    slab.reserve().unwrap();
-    let (identity, ()) = slab.insert_with(drops.issue(), |_| (Remember::All(7_u8), ()));
-    let user_data = identity.user_data;
-    let place = address_of(&mut slab, user_data);
-    assert!(find_plain(&mut slab, user_data).is_none());
-    // Not while a handler has it.
-    let (value, lent) = slab.find(user_data).unwrap().lend().unwrap();
-    slab.find(user_data).unwrap().make_plain(8);
-    assert!(find_plain(&mut slab, user_data).is_none());
-    // SAFETY: it was lent above.
-    assert!(unsafe { slab.take_back(&lent, value) });
-    slab.find(user_data).unwrap().make_plain(9);
-    assert_eq!(slab.occupied_slots(), 1);
-    slab.for_each(|_, meta| assert_eq!(*meta, 9));
-    assert!(slab.find_identity(identity).is_some());
-    assert_eq!(address_of(&mut slab, user_data), place);
-    drop(take_plain(&mut slab, user_data));
-    assert!(slab.find(user_data).is_none() && drops.all_once());
-}
-
-#[test]
 fn a_lent_slot_that_is_taken_has_no_value() {
     let (drops, mut slab) = (Drops::default(), unlimited(1));
     let (_, user_data, _) = insert(&mut slab, drops.issue(), ());

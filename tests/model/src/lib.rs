@@ -8,10 +8,10 @@
 //! * data is dropped other than once, or while the kernel has its request, or lies elsewhere than where
 //!   the kernel was told that it lies;
 //! * the kernel is given a request whose data is gone;
-//! * a chain is torn apart, or a request from its timer, or overtaken by what came later; or a cancel comes before
+//! * a chain is torn apart, or a request of one from its timer, or overtaken by what came later; or a cancel comes before
 //!   what it cancels;
-//! * a handler is told of a request while the kernel has its timer, or that its time was up when it was not, or the
-//!   other way round;
+//! * a handler is told that the time of a request was up when it was not, or the other way round; or of one in a chain
+//!   while the kernel has its timer;
 //! * what is refused comes back other than it was, or for a reason that is none: limits hold exactly;
 //! * a buffer holds anything but what was received, or is written to while it is held;
 //! * a stream goes on that has ended, or ends that was only cut;

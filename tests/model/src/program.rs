@@ -88,6 +88,8 @@ pub enum Kind {
 pub(crate) const LIMIT: NonZeroU32 = NonZeroU32::new(100).unwrap();
 
 impl Limit {
+    pub(crate) const SHORT: Duration = Duration::from_micros(500);
+
     pub(crate) fn some(chance: &mut Chance) -> Limit {
         chance.pick(&[Limit::None, Limit::None, Limit::Short, Limit::Long])
     }
@@ -95,7 +97,7 @@ impl Limit {
     pub(crate) fn time(self) -> Option<Duration> {
         match self {
             Limit::None => None,
-            Limit::Short => Some(Duration::from_micros(500)),
+            Limit::Short => Some(Limit::SHORT),
             Limit::Long => Some(Duration::from_secs(100_000)),
         }
     }

@@ -59,7 +59,9 @@ impl Data {
     /// How long its request may take.
     pub(crate) fn limit(&mut self, limit: Limit) {
         self.limit = limit;
-        self.world.lock().requests[self.id].limit = limit;
+        let now = self.world.now();
+        let request = &mut self.world.lock().requests[self.id];
+        (request.limit, request.since) = (limit, now);
     }
 
     /// Takes the form that it was given meanwhile, if it was given one.
@@ -129,6 +131,8 @@ pub(crate) enum Caller {
 struct Request {
     kind: Kind,
     limit: Limit,
+    /// When that was set, which is when it is submitted.
+    since: Duration,
     /// It is in a chain by the safe call.
     linked: bool,
     /// Of the second operation.
@@ -213,10 +217,10 @@ pub(crate) struct Inner {
     last_taken: Option<usize>,
     /// The timer that must be taken in next.
     next_timer: Option<u64>,
-    /// What timers have ended with, by name.
+    /// What linked timers have ended with, by name.
     timers: HashMap<u64, i32>,
-    /// Requests that have ended before their timers, if they have any.
-    first: HashSet<u64>,
+    /// When requests ended in the kernel, at the latest, by name.
+    ended_by: HashMap<u64, Duration>,
     /// Requests of which a cancel was taken in.
     asked_for: HashSet<u64>,
     /// Chains by their first id: how long they are, and what of them was taken in.
@@ -321,7 +325,7 @@ impl World {
                 last_taken: None,
                 next_timer: None,
                 timers: HashMap::new(),
-                first: HashSet::new(),
+                ended_by: HashMap::new(),
                 asked_for: HashSet::new(),
                 chains: Vec::new(),
                 kept: Vec::new(),
@@ -370,6 +374,7 @@ impl World {
         inner.requests.push(Request {
             kind,
             limit: Limit::None,
+            since: Duration::ZERO,
             linked: false,
             second,
             raw,
@@ -491,7 +496,7 @@ impl World {
         let second = ids.last().is_some_and(|id| inner.requests[*id].second);
         let (_, possible) = inner.occupied(second);
         let of_operation = ids.iter().filter(|id| inner.requests[**id].second == second).count();
-        let timers = ids.iter().filter(|id| inner.requests[**id].has_linked_timer(entries)).count();
+        let timers = ids.iter().filter(|id| inner.requests[**id].has_linked_timer()).count();
         // A stream may wait to be armed again.
         let may_wait = |it: &&Request| !it.taken_in || it.kind.is_stream();
         let waiting =
@@ -844,7 +849,7 @@ impl World {
         if is_simulated && number(&place[8..]) != written {
             wrong("what the kernel has written is not there");
         }
-        if is_simulated && let Err(why) = inner.is_timed(id, completion.timed_out()) {
+        if is_simulated && let Err(why) = inner.is_timed(id, completion.timed_out(), teardown) {
             inner.violation(format!("#{id} ({kind:?}): {why}; {raw:?}"));
         }
         let from_kernel = name.and_then(|name| inner.posted.get(&name)).is_some_and(|it| !it.is_empty());
@@ -1144,9 +1149,9 @@ fn is_of_ring(name: u64) -> bool {
 }
 
 impl Request {
-    /// Whether its timer must be taken in right behind it, from a queue with so many entries.
-    fn has_linked_timer(&self, entries: u32) -> bool {
-        self.limit != Limit::None && (self.linked || self.kind != Kind::Sync && entries > 1)
+    /// Whether it has a timer, which must be taken in right behind it.
+    fn has_linked_timer(&self) -> bool {
+        self.limit != Limit::None && self.linked
     }
 }
 
@@ -1261,7 +1266,7 @@ impl Inner {
             Event::Posted { user_data, result, flags } => {
                 let of_ours = self.owned.contains(&user_data);
                 // All that has tag 0 and is none of the ring's own is a stranger's.
-                let is_control = is_of_ring(user_data) && (user_data as u8 != 0 || user_data >> 8 <= 3);
+                let is_control = is_of_ring(user_data) && (user_data as u8 != 0 || user_data >> 8 <= 4);
                 // Of a zero-copy send that its chain has ended; a stranger's looks the same.
                 let is_notification = flags & (F_MORE | F_NOTIF) == F_NOTIF && result & i32::MAX == 0;
                 if !of_ours && !is_control && !is_notification {
@@ -1275,9 +1280,7 @@ impl Inner {
                     }
                     if flags & F_MORE == 0 {
                         self.owned.remove(&user_data);
-                        if !self.timers.contains_key(&timer_of(user_data)) {
-                            self.first.insert(user_data);
-                        }
+                        self.ended_by.insert(user_data, now);
                         let detached = !self.by_name.contains_key(&user_data);
                         self.expected.detached_well += u64::from(detached && result >= 0);
                         self.expected.strangers_before.insert(user_data, self.expected.strangers);
@@ -1303,7 +1306,10 @@ impl Inner {
         // The teardown began later than that, and looked at the clock earlier.
         let is_spared = *is_late && !*cancelled && now.saturating_sub(self.expected.ran_at) < GRACE;
         // One whose time is up is cancelled for that.
-        let is_spared = is_spared && !self.timers.contains_key(&timer_of(name));
+        let Request { limit, since, .. } = self.requests[id];
+        let is_up =
+            self.timers.contains_key(&timer_of(name)) || limit == Limit::Short && now >= since + Limit::SHORT;
+        let is_spared = is_spared && !is_up;
         if is_spared && !self.silenced && self.program.end != End::Drop {
             self.violation(format!("#{id} was cancelled within the grace period"));
         }
@@ -1325,7 +1331,7 @@ impl Inner {
             self.violation(format!("#{id} was overtaken by #{}", self.last_taken.unwrap_or_default()));
         }
         self.last_taken = Some(id);
-        let is_linked = self.requests[id].has_linked_timer(self.program.entries);
+        let is_linked = self.requests[id].has_linked_timer();
         self.next_timer = is_linked.then(|| timer_of(asked.user_data));
         let mut torn = false;
         for chain in &mut self.chains {
@@ -1446,25 +1452,40 @@ impl Inner {
         }
     }
 
-    /// Whether the timer of a request that is told of has ended, and said as much.
-    fn is_timed(&self, id: usize, timed_out: bool) -> Result<(), String> {
-        let Request { limit, name, is_message, .. } = self.requests[id];
-        // One that is linked may be cancelled by its timer before that has completed.
-        let is_linked = self.requests[id].has_linked_timer(self.program.entries);
-        let was_first = !is_linked && name.is_some_and(|name| self.first.contains(&name));
-        let timer = name.filter(|_| limit != Limit::None && !is_message).map(timer_of);
-        if timer.is_some_and(|timer| self.owned.contains(&timer)) {
+    /// Whether it is right what a request that is told of says of its deadline.
+    fn is_timed(&self, id: usize, timed_out: bool, teardown: bool) -> Result<(), String> {
+        let Request { limit, since, name, is_message, .. } = self.requests[id];
+        let Some(name) = name.filter(|_| limit != Limit::None && !is_message) else {
+            return if timed_out { Err("it has no deadline".to_owned()) } else { Ok(()) };
+        };
+        if self.requests[id].has_linked_timer() {
+            return self.is_timed_by_kernel(limit, name, timed_out);
+        }
+        let passes = since + limit.time().unwrap_or_default();
+        let ended_by = self.ended_by.get(&name).copied();
+        if timed_out && ended_by.is_some_and(|ended_by| ended_by < passes) {
+            return Err(format!("its time is said to be up at {passes:?}, but it had ended by {ended_by:?}"));
+        }
+        // So long may it take until the ring hears of the alarm, and the kernel of the cancel.
+        const AT_MOST: Duration = Duration::from_millis(50);
+        let is_late = !teardown && ended_by.is_some_and(|ended_by| ended_by > passes + AT_MOST);
+        match is_late && !timed_out {
+            true => Err(format!("its time was up at {passes:?}, and it ended at {ended_by:?}")),
+            false => Ok(()),
+        }
+    }
+
+    /// The same, of one that is in a chain.
+    fn is_timed_by_kernel(&self, limit: Limit, name: u64, timed_out: bool) -> Result<(), String> {
+        let timer = timer_of(name);
+        if self.owned.contains(&timer) {
             return Err("the kernel has its timer".to_owned());
         }
-        let ended = timer.and_then(|timer| self.timers.get(&timer)).copied();
+        let ended = self.timers.get(&timer).copied();
         let is_up =
             ended.is_some_and(|result| [-libc::ETIME, -libc::EALREADY, -libc::ENOENT].contains(&result));
         match (timed_out, is_up) {
             (_, true) if limit == Limit::Long => Err("its timer was not ended".to_owned()),
-            (true, _) if was_first => {
-                Err("its time is said to be up, but it ended before its timer".to_owned())
-            }
-            (false, true) if was_first => Ok(()),
             (true, false) => {
                 Err(format!("its time is said to be up, but its timer has ended with {ended:?}"))
             }

@@ -39,10 +39,9 @@ const MUTANTS: &[&str] = &[
     "one request more than may be",
     "a timer is not awaited",
     "a cancel is not repeated",
-    "the last is late",
-    "a timer comes too late",
-    "what has ended leaves its timer",
     "time is never up",
+    "an alarm is the last",
+    "a deadline is that of the next request",
 ];
 
 const CHOSEN: &str = "RUMMEL_MUTANT";

@@ -1,0 +1,242 @@
+//! The deadlines of requests: the ring keeps them, and has the kernel wake it when the earliest has passed.
+//!
+//! A timer of the kernel for each request costs five times as much as the request itself, if that is short, and mostly
+//! nothing comes of it. So there is one alarm for all, and a request that is over in time leaves its deadline behind: nobody
+//! looks for it before there are more deadlines of requests that are over than of others.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use crate::mutant;
+use crate::slab::Identity;
+
+/// See the [module documentation](self). Times are those of the kernel's clock, in nanoseconds.
+pub(crate) struct Deadlines {
+    /// The earliest comes first.
+    kept: BinaryHeap<Deadline>,
+    /// When the alarms go off that the kernel has: each of them before all that were set earlier.
+    alarms: Vec<u64>,
+}
+
+struct Deadline {
+    when: u64,
+    identity: Identity,
+}
+
+impl Deadlines {
+    pub(crate) fn new() -> Deadlines {
+        Deadlines { kept: BinaryHeap::new(), alarms: Vec::new() }
+    }
+
+    /// Keeps the deadline of a request, which has so much time from now on. Returns how long it is until the next alarm, if
+    /// that is to be set.
+    pub(crate) fn keep(&mut self, identity: Identity, time: Duration, now: Duration) -> Option<Duration> {
+        let when = deadline(time, now)?;
+        self.kept.push(Deadline { when, identity });
+        self.set_alarm(when, now)
+    }
+
+    /// Notes an alarm at this time, if there is none by then.
+    fn set_alarm(&mut self, when: u64, now: Duration) -> Option<Duration> {
+        let is_first = self.alarms.last().is_none_or(|alarm| *alarm > when);
+        is_first.then(|| {
+            self.alarms.push(when);
+            Duration::from_nanos(when).saturating_sub(now)
+        })
+    }
+
+    /// An alarm has gone off. Returns until when deadlines have passed for whoever hears of it now: not those that have
+    /// passed since it went off, because their requests may have ended in time, and not have been told of yet.
+    pub(crate) fn gone_off(&mut self, now: Duration) -> u64 {
+        let now = nanoseconds(now);
+        // A message of another ring could say the same at any time.
+        self.alarms.pop().map_or(now, |alarm| alarm.min(now))
+    }
+
+    /// The next request whose deadline has passed by this time.
+    pub(crate) fn due(&mut self, until: u64) -> Option<Identity> {
+        let is_due = self.kept.peek()?.when <= until;
+        if is_due { self.kept.pop().map(|it| it.identity) } else { None }
+    }
+
+    /// How long it is until the next alarm, if that is to be set; `is_there` says of a request whether it is not over.
+    pub(crate) fn next_alarm(
+        &mut self,
+        now: Duration,
+        mut is_there: impl FnMut(Identity) -> bool,
+    ) -> Option<Duration> {
+        while let Some(Deadline { when, identity }) = self.kept.peek() {
+            if is_there(*identity) && !mutant::is("an alarm is the last") {
+                let when = *when;
+                return self.set_alarm(when, now);
+            }
+            self.kept.pop();
+        }
+        None
+    }
+
+    /// Whether most requests are over, if so many are not.
+    pub(crate) fn is_crowded(&self, in_flight: usize) -> bool {
+        self.kept.len() > 2 * in_flight + 64
+    }
+
+    /// Forgets the deadlines of requests that are over.
+    pub(crate) fn tidy(&mut self, mut is_there: impl FnMut(Identity) -> bool) {
+        self.kept.retain(|it| is_there(it.identity));
+    }
+
+    /// Forgets all deadlines.
+    pub(crate) fn forget(&mut self) {
+        self.kept.clear();
+    }
+
+    /// Forgets the alarms, some of which the kernel has not heard of.
+    pub(crate) fn forget_alarms(&mut self) {
+        self.alarms.clear();
+    }
+}
+
+/// When so much time has passed, and up to a hundredth of it more: so that the deadlines of many requests pass at once.
+/// `None` if that is never.
+fn deadline(time: Duration, now: Duration) -> Option<u64> {
+    let time = u64::try_from(time.as_nanos()).ok()?;
+    let when = nanoseconds(now).checked_add(time)?;
+    let step = 1 << (time >> 7).checked_ilog2().unwrap_or(0);
+    when.checked_next_multiple_of(step)
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Ord for Deadline {
+    fn cmp(&self, other: &Self) -> Ordering {
+        Reverse(self.when).cmp(&Reverse(other.when))
+    }
+}
+
+impl PartialOrd for Deadline {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Deadline {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Deadline {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slab::{Meta, Remember, Slab};
+
+    const fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    #[derive(Clone, Copy)]
+    struct Nothing;
+
+    impl Meta for Nothing {
+        type Brief = ();
+        fn of_plain((): ()) -> Self {
+            Nothing
+        }
+        fn is_calm(&self) -> bool {
+            false
+        }
+    }
+
+    /// So many requests.
+    fn identities<const N: usize>() -> [Identity; N] {
+        let mut slab = Slab::<(), Nothing>::new(1);
+        slab.set_limit(N as u32);
+        std::array::from_fn(|_| {
+            slab.reserve().unwrap();
+            slab.insert_with((), |()| (Remember::Plain(()), ())).0
+        })
+    }
+
+    /// Those whose time is up at an alarm.
+    fn due(deadlines: &mut Deadlines, now: Duration) -> Vec<Identity> {
+        let until = deadlines.gone_off(now);
+        std::iter::from_fn(|| deadlines.due(until)).collect()
+    }
+
+    #[test]
+    fn one_alarm_is_set_for_all_and_another_for_what_is_earlier() {
+        let [first, second, third] = identities();
+        let mut deadlines = Deadlines::new();
+        // Whole steps, which are not rounded.
+        let time = |step: u64| Duration::from_nanos(step << 20);
+        assert_eq!(deadlines.keep(first, time(64), time(0)), Some(time(64)));
+        assert_eq!(deadlines.keep(second, time(64), time(16)), None);
+        assert_eq!(deadlines.keep(third, time(32), time(16)), Some(time(32)));
+        assert_eq!(due(&mut deadlines, time(48)), [third]);
+        assert_eq!(deadlines.next_alarm(time(48), |_| true), None, "it is set");
+        assert_eq!(due(&mut deadlines, time(64)), [first]);
+        assert_eq!(deadlines.next_alarm(time(64), |_| true), Some(time(16)));
+        assert_eq!(due(&mut deadlines, time(80)), [second]);
+        assert_eq!(deadlines.next_alarm(time(80), |_| true), None);
+    }
+
+    #[test]
+    fn who_hears_late_of_an_alarm_ends_nothing_that_was_later_than_that() {
+        let [first, second] = identities();
+        let mut deadlines = Deadlines::new();
+        assert!(deadlines.keep(first, ms(10), ms(0)).is_some());
+        assert_eq!(deadlines.keep(second, ms(20), ms(0)), None);
+        assert_eq!(due(&mut deadlines, ms(100)), [first]);
+        assert_eq!(deadlines.next_alarm(ms(100), |_| true), Some(ms(0)), "at once");
+        assert_eq!(due(&mut deadlines, ms(100)), [second]);
+    }
+
+    #[test]
+    fn an_alarm_that_was_never_set_ends_nothing_early() {
+        let [first] = identities();
+        let mut deadlines = Deadlines::new();
+        assert!(deadlines.keep(first, ms(10), ms(0)).is_some());
+        assert_eq!(due(&mut deadlines, ms(5)), []);
+        assert!(deadlines.next_alarm(ms(5), |_| true).is_some(), "nobody knows whether there is another");
+        assert_eq!(due(&mut deadlines, ms(11)), [first]);
+        assert_eq!(due(&mut deadlines, ms(12)), []);
+    }
+
+    #[test]
+    fn what_is_over_in_time_sets_no_alarm_and_is_forgotten() {
+        let all: [Identity; 200] = identities();
+        let mut deadlines = Deadlines::new();
+        for identity in all {
+            deadlines.keep(identity, ms(10), ms(0));
+        }
+        let is_there = |identity: Identity| identity == all[77];
+        assert!(deadlines.is_crowded(1) && !deadlines.is_crowded(100));
+        deadlines.tidy(is_there);
+        assert_eq!(deadlines.kept.len(), 1);
+        assert_eq!(due(&mut deadlines, ms(11)), [all[77]]);
+        deadlines.keep(all[3], ms(10), ms(20));
+        assert!(deadlines.gone_off(ms(25)) < nanoseconds(ms(26)));
+        assert_eq!(deadlines.next_alarm(ms(25), is_there), None);
+        assert!(deadlines.kept.is_empty());
+    }
+
+    #[test]
+    fn a_deadline_is_at_most_a_hundredth_late_and_never_early() {
+        let now = Duration::from_nanos(123_456_789_123_457);
+        for exponent in 0..63 {
+            for time in [1_u64 << exponent, (1 << exponent) + (1 << exponent >> 1), (2 << exponent) - 1] {
+                let Some(when) = deadline(Duration::from_nanos(time), now) else { continue };
+                let late = when - nanoseconds(now) - time;
+                assert!(late <= time / 100, "{late} after {time}");
+            }
+        }
+        assert_eq!(deadline(Duration::MAX, now), None);
+        assert_eq!(deadline(Duration::from_nanos(u64::MAX), now), None);
+        assert_eq!(deadline(Duration::ZERO, now), Some(nanoseconds(now)));
+    }
+}
