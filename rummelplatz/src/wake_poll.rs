@@ -1,4 +1,5 @@
-//! The poll by which a ring notices that another thread wakes it: whether the kernel has it, and what its completions say.
+//! The poll by which a ring notices that another thread wakes it: whether the kernel has it, and what its
+//! completions say.
 
 use io_uring::cqueue;
 
