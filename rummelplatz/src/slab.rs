@@ -382,8 +382,8 @@ impl<D, M: Meta> Slab<D, M> {
         let slot = free.cast::<Slot<D, M>>().as_ptr();
         // SAFETY: a slot that is free has no value, and nobody else refers to its place.
         let place = unsafe { (*slot).value.get() }.cast::<D>();
-        // SAFETY: nobody else refers to the place, as above; writing drops nothing, and there is no value to
-        // be dropped.
+        // SAFETY: the place is that of a free slot, so nobody else refers to it. Writing drops nothing, and
+        // there is no value in it that would have to be dropped.
         unsafe { place.write(value) };
         let undo = Undo(self, free, user_data);
         // SAFETY: the value was written above; the request does not exist yet, so nobody else can
