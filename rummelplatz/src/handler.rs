@@ -2,8 +2,8 @@
 //!
 //! The trait method has one return type, but a handler returns what reads best. The derive passes what comes
 //! back through one of the traits here. What the error of a plain `?` means is decided by what the operation
-//! declared ([`Warns`], [`Ends`], [`Chooses`], [`Neither`]), never by the types: `warn = io::Error, error =
-//! io::Error` must remain a choice.
+//! declared ([`Warns`], [`Ends`], [`Chooses`], [`Neither`]), never by the types:
+//! `warn = io::Error, error = io::Error` must remain a choice.
 
 use crate::operation::ControlFlow;
 

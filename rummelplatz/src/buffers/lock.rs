@@ -33,7 +33,7 @@ impl<T> Locked<T> {
     #[inline(always)]
     pub(super) fn try_lock(&self) -> Option<Guard<'_, T>> {
         let taken = self.lock.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed);
-        // Only if it was taken is there a guard, whose drop gives the lock back.
+        // A guard is made only if the lock was taken, because its drop gives the lock back.
         taken.is_ok().then(|| Guard(self))
     }
 
