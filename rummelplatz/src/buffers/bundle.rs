@@ -69,7 +69,8 @@ unsafe fn pack(shared: Lender, first: u16, in_first: u32, bytes: u32) {
     let whereabouts = |id: u16| shared.whereabouts.get(usize::from(id));
     let ids: Vec<u16> = std::iter::successors(Some(first), |id| whereabouts(*id)?.next()).collect();
     let memory = |id: u16, length: u32| {
-        // SAFETY: the buffer is held, so it is one of the pool, and the caller's; there is one reference to it at a time.
+        // SAFETY: the buffer is held, so it is one of the pool, and the caller's; there is one reference to it
+        // at a time.
         unsafe { NonNull::slice_from_raw_parts(shared.address(id), length as usize).as_mut() }
     };
     let mut all = Vec::with_capacity(bytes as usize);

@@ -267,9 +267,9 @@ mod tests {
     #[test]
     fn a_closed_queue_has_no_place() {
         let mut memory: Vec<Entry> = vec![opcode::Nop::new().build(); 8];
-        // SAFETY: as above.
+        // SAFETY: the memory outlives it, and is only read when it does not write.
         let mut entries = unsafe { Entries::new(NonNull::new(memory.as_mut_ptr()).unwrap(), 8, 6) };
-        // SAFETY: as above.
+        // SAFETY: the one who takes them in is this test.
         unsafe { entries.open(6) };
         assert_eq!((entries.room(6), entries.open_places()), (8, 2), "up to the end of the memory");
         entries.close();
@@ -304,9 +304,9 @@ mod tests {
                     match (is_unusual, is_whole) {
                         // SAFETY: it points to nothing.
                         (true, true) => unsafe { place.fill(unusual.clone().user_data(number.into())) },
-                        // SAFETY: as above.
+                        // SAFETY: it points to nothing.
                         (true, false) => unsafe { place.fill_with_index(read, number.into(), 7) },
-                        // SAFETY: as above.
+                        // SAFETY: it points to nothing.
                         (false, _) => unsafe { place.fill_as_usual(nop, number.into()) },
                     }
                     let expected = if is_unusual { unusual.clone() } else { opcode::Nop::new().build() };
