@@ -1,7 +1,7 @@
 //! Requests that were not over but that their cancel has not found: when to cancel them again.
 //!
-//! The kernel does not find a request that is on its way from one of its tables to the next. So it is with
-//! that of a socket which seems ready but is not: task work tries it again and again, until it is left to a
+//! The kernel does not find a request that is on its way from one of its tables to the next. For example, if
+//! a socket seems ready but is not, task work tries the request again and again, until it is left to a
 //! worker. Nor does the kernel find a request that waits for those before it in a chain, or that a disk is at
 //! work on. All but the last can be found after a while. So each cancel is repeated, after a pause that is
 //! short at first.

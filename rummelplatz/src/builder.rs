@@ -107,7 +107,7 @@ impl<R: RingParts> Builder<R> {
     /// since 6.1), which is cheaper: yes by default.
     ///
     /// Say no for a ring that is turned in another event loop *and* has requests that read or poll eventfds:
-    /// for such a ring, Linux 6.18 signals only the first write to an eventfd to that loop.
+    /// Linux 6.18 tells that loop only of the first write to an eventfd.
     pub fn defer_taskrun(mut self, defer: bool) -> Self {
         self.options.defer_taskrun = defer;
         self

@@ -109,8 +109,8 @@ impl Watch {
         self.look_at(Stamp::now());
     }
 
-    /// How many passes there have been. Counting them would cost something: what is left of a rest tells,
-    /// too.
+    /// How many passes there have been. They are not counted, which would cost something: what is left of a
+    /// rest tells.
     pub(crate) fn passes(&self) -> u64 {
         self.passes_then + u64::from(self.rest_then.wrapping_sub(self.rest))
     }

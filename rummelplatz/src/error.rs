@@ -54,7 +54,7 @@ impl BuildError {
         BuildError { kind: BuildErrorKind::TooLarge, entries, source }
     }
 
-    /// The same, where a CPU was named. That is to blame, because all else that could be too new was done
+    /// The same, where a CPU was named. The CPU is to blame, because all else that could be too new was done
     /// without.
     pub(crate) fn naming_a_cpu(mut self) -> BuildError {
         if self.kind == BuildErrorKind::Unsupported {

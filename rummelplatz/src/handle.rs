@@ -90,8 +90,8 @@ impl<R: Ring> RingHandle<R> {
     ///
     /// # Errors
     ///
-    /// Hands the data back if the ring is being torn down, has finished, or is gone. So it does in a process
-    /// that was forked off the ring's, from which no handle reaches the ring.
+    /// Hands the data back if the ring is being torn down, has finished, or is gone; also in a process that
+    /// was forked off the ring's, from which no handle reaches the ring.
     pub fn send<Op>(&self, tag: Tag<R, Op>, data: Op::RingData) -> Result<(), SendError<Op::RingData>>
     where
         Op: RingOperation<R>,

@@ -165,7 +165,7 @@ impl Teardown {
             // Cancels own no memory: they alone are no reason to leak.
             return if in_flight == 0 { Step::Finish } else { Step::Abandon };
         }
-        // These mutants take a request for over once its cancel is answered.
+        // The mutants below take a request for over once its cancel is answered.
         let all_answered = cancels == 0 && queued == 0;
         let is_no_barrier = mutant::is("the answers count") || mutant::is("a drain is a barrier");
         if all_answered && (in_flight == 0 || is_no_barrier && !self.moved) {

@@ -15,8 +15,8 @@ pub(crate) struct Own {
     due: VecDeque<Cqe>,
     /// Messages that are due when there is nothing else to deliver.
     last: VecDeque<u64>,
-    /// How often the kernel had been entered when messages of `last` last became due. They do so once per
-    /// enter at most, so that they do not keep the kernel waiting.
+    /// How often the kernel had been entered when messages of `last` were last made due. That is done once
+    /// per enter at most, so that such messages do not keep the kernel waiting.
     last_due: u64,
     /// How many there are in `due` and `last`: counted separately, because the loop asks for it before each
     /// wait.

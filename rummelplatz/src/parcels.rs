@@ -9,9 +9,9 @@ use crate::panics::FirstPanic;
 use crate::shape::{Ring, slab_of};
 use crate::state::Inner;
 
-/// Hands what other threads have sent to its operations, as far as they have room. Returns whether those
-/// threads want the ring to stop, and the first panic from parcels that no operation can take: the caller
-/// goes on with it when all else is in order.
+/// Delivers what other threads have sent, as far as the operations have room. Returns whether those threads
+/// want the ring to stop, and the first panic from parcels that no operation can take: the caller goes on
+/// with it when all else is in order.
 pub(crate) fn collect<R: Ring>(inner: &mut Inner<R>) -> (bool, FirstPanic) {
     let (parcels, stop) = inner.core.shared.collect();
     let mut panic = FirstPanic::none();
@@ -31,7 +31,7 @@ pub(crate) fn collect<R: Ring>(inner: &mut Inner<R>) -> (bool, FirstPanic) {
     (stop, panic)
 }
 
-/// Hands parcels that found no room to their operations, as far as there is room now.
+/// Delivers parcels that found no room before, as far as the operations have room now.
 #[inline]
 pub(crate) fn deliver_overdue<R: Ring>(inner: &mut Inner<R>) {
     if inner.core.overdue.operations() > 0 {

@@ -164,7 +164,7 @@ fn guarded<R: RingParts, T>(ring: &mut R, work: impl FnOnce(&mut R) -> T) -> T {
                 resume_unwind(panic);
             }
             inner.core.queue.unregister();
-            // If the handler of what was lent has panicked, it is gone.
+            // If a handler has panicked, what was lent to it is gone.
             inner.core.lent = None;
             // A second panic, from a `Drop`, is less of a cause than the first.
             drop(teardown::end_silently(inner));

@@ -74,7 +74,7 @@ impl Lender {
     }
 }
 
-/// Bytes that were received, in a buffer of a [`BufferPool`].
+/// Bytes that were received, in a buffer of a [`BufferPool`](crate::BufferPool).
 ///
 /// Owns its memory until it is dropped: it may be moved into the data of another request (an echo copies
 /// nothing), kept, or sent to another thread. When it is dropped, in whatever thread, the buffer goes back to
@@ -102,7 +102,7 @@ impl Buffer {
     ///
     /// # Safety
     ///
-    /// [`BufferPool::hold`] has returned this pool for this number, and this is called once for that.
+    /// [`BufferPool::hold`](super::BufferPool::hold) has returned this pool for this number, and this is called once for that.
     #[inline(always)]
     pub(crate) unsafe fn of(pool: Lender, id: u16, length: u32) -> Buffer {
         let length = length.min(pool.size);

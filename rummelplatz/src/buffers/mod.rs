@@ -299,7 +299,7 @@ impl BufferPool {
     ///
     /// # Safety
     ///
-    /// The pool is registered with the caller's ring, which keeps its share for as long as that is so. So
+    /// The pool is registered with the caller's ring, which keeps its share for as long as that is so. Hence
     /// nobody else does this at the same time.
     #[inline(always)]
     pub(crate) unsafe fn hold(&self, id: u16) -> Option<Lender> {

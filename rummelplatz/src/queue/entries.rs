@@ -2,7 +2,7 @@
 //! further check.
 //!
 //! Both are pointers into the queue, so that the common case is one comparison, the entry itself, and one
-//! addition. An open place lies before the end of the memory; to go round, there is a further check.
+//! addition. An open place lies before the end of the memory; going round takes a further check.
 //!
 //! Wherever a place is open, the part that a [usual](Usual) entry does not write is zero. That is so by
 //! itself as long as all entries are usual ones; after others, places are cleared before they are opened.
