@@ -1,4 +1,4 @@
-//! Memory that the kernel is told of: zeroed, aligned to pages, and never moved.
+//! Memory whose address the kernel is given: zeroed, aligned to pages, and never moved.
 
 use std::alloc::{self, Layout};
 use std::io;

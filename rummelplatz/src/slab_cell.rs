@@ -60,8 +60,9 @@ impl<'s> SlabRef<'s> {
     ) -> Option<&'s mut dyn AnySlab> {
         let slabs: &'s S = slabs;
         let SlabRef(cell) = project(slabs).filter(|slab| lies_within(slabs, slab.0))?;
-        // SAFETY: as in `SlabCell::open`: the pointer comes from a reference, and the slab is a part of
-        // `slabs`, which is borrowed exclusively for `'s`.
+        // SAFETY: as in `SlabCell::open`. The pointer comes from a reference, so it is aligned, and what it
+        // points to is there for `'s`. Nobody else uses the slab: it is a part of `slabs`, which is borrowed
+        // exclusively for `'s`, and the projection could neither keep it nor open a cell in it.
         Some(unsafe { &mut *cell.get() })
     }
 

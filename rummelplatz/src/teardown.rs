@@ -83,7 +83,8 @@ fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Lim
     let core = &mut inner.core;
     core.phase = Phase::Cancelling;
     core.set_mark(Flags::LATE);
-    // Teardown handlers are called on the path that looks at more than results.
+    // Teardown handlers are called on the path that looks at more than results: plain and calm requests do
+    // not take it.
     for_each_slab::<R>(&mut inner.slabs, |slab| slab.demote_all());
     let core = &mut inner.core;
     // In this order, so that nothing can be sent in between and get lost.

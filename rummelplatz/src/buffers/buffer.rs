@@ -109,7 +109,7 @@ impl Buffer {
         Buffer { pool: Some(pool), length, place: NonZeroU32::MIN | u32::from(id) << 16 }
     }
 
-    /// Its pool and its number, of which a buffer is made again by [`of`](Self::of); `None` if it has no
+    /// Its pool and its number, from which [`of`](Self::of) makes a buffer again; `None` if it has no
     /// memory of a pool.
     pub(crate) fn into_parts(mut self) -> Option<(Lender, u16)> {
         let id = self.id();

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
     use crate::fixed::FixedFile;
 
-    /// A kernel that allows so many places and fails on demand, and what a table has changed in it.
+    /// A kernel that allows `most` places and fails on demand, and what a table has changed in it.
     struct Kernel {
         most: u32,
         fails: bool,

@@ -208,7 +208,7 @@ impl Machine {
         if self.pools.contains_key(&group) {
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the contract is the same, and the caller keeps it.
         self.pools.insert(group, unsafe { Pool::new(address, entries) });
         Ok(())
     }

@@ -345,7 +345,7 @@ pub struct Figures {
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The ring has entered the kernel, with so many entries to be taken in.
+    /// The ring has entered the kernel, with this many entries to be taken in.
     Entered {
         /// How many entries there are.
         shown: u32,
