@@ -33,8 +33,8 @@ impl<T> Once<T> {
     }
 }
 
-/// Reads an item. Where it ends too early, its last token is to blame: the parser alone would blame the whole call
-/// of the macro.
+/// Reads an item. If it ends too early, its last token is to blame: the parser alone would blame the whole
+/// call of the macro.
 pub(crate) fn item<T: Parse>(tokens: TokenStream) -> syn::Result<T> {
     let end = match tokens.clone().into_iter().last() {
         Some(TokenTree::Group(group)) => group.span_close(),
@@ -52,7 +52,7 @@ pub(crate) fn item<T: Parse>(tokens: TokenStream) -> syn::Result<T> {
     inside.parse2(TokenTree::from(group).into())
 }
 
-/// Refuses what the parser takes for the name of a field or a parameter, and the language does not.
+/// Refuses what the parser accepts as the name of a field or a parameter, but the language does not.
 pub(crate) fn named<'n>(
     fields: impl IntoIterator<Item = &'n Field>,
     generics: &'n Generics,
@@ -69,8 +69,8 @@ pub(crate) fn named<'n>(
     }
 }
 
-/// Reads a list of arguments. `one` is called after each word and reads the rest of that argument; where it fails,
-/// reading goes on behind the next comma.
+/// Reads a list of arguments. `one` is called after each word and reads the rest of that argument. If it
+/// fails, reading goes on behind the next comma.
 pub(crate) fn each(
     tokens: TokenStream,
     errors: &mut Errors,
@@ -102,7 +102,7 @@ pub(crate) fn each(
     }
 }
 
-/// Reads `= value`; `expected` says what stands there, for whoever left it out.
+/// Reads `= value`; `expected` says what belongs there, for whoever left it out.
 pub(crate) fn value<T>(
     word: &Ident,
     input: ParseStream<'_>,
@@ -131,7 +131,7 @@ pub(crate) fn krate(word: &Ident, input: ParseStream<'_>) -> syn::Result<Path> {
     }
 }
 
-/// Skips to behind the next comma that is not part of a type's arguments.
+/// Skips past the next comma that is not part of a type's arguments.
 fn skip_argument(input: ParseStream<'_>) {
     let mut depth = 0_usize;
     let mut arrow = false;

@@ -1,8 +1,9 @@
 //! The macros of `rummelplatz`. Use them through that crate: their documentation, with examples, stands there.
 //!
-//! Each macro is read, judged and printed: `parse` makes a model of what was written and knows no rules, `check`
-//! knows the rules and reports every one that is broken, `expand` prints a model and cannot fail. A model that broke
-//! a rule is printed hollow: all names, no bodies, so that the code around it stays as it is in the compiler's eyes.
+//! Each macro reads, judges and prints: `parse` makes a model of what was written and knows no rules, `check`
+//! knows the rules and reports every one that is broken, `expand` prints a model and cannot fail. A model
+//! that broke a rule is printed hollow: all names, no bodies, so that nothing changes for the compiler in the
+//! code around it.
 
 #![forbid(unsafe_code)]
 

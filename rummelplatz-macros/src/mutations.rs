@@ -1,8 +1,8 @@
 //! Inputs that nobody writes, and what must hold of their expansions. For the tests, and for a fuzzer, which
 //! includes this file.
 //!
-//! An input is a valid one of which tokens were deleted, doubled, swapped, inserted and put into groups, or a soup of
-//! tokens.
+//! An input is a valid one in which tokens were deleted, doubled, swapped, inserted and put into groups; or
+//! it is a soup of tokens.
 
 use std::fmt::{self, Display};
 
@@ -18,7 +18,7 @@ use crate::ring::ring;
 
 /// Where the decisions come from.
 pub(crate) trait Choices {
-    /// A number from 0 to `bound`, which is not reached.
+    /// A number from 0 up to `bound`, but less than that.
     fn below(&mut self, bound: usize) -> usize;
 }
 
@@ -91,7 +91,7 @@ impl Display for Input {
 
 impl Input {
     pub(crate) fn choose(choices: &mut impl Choices) -> Input {
-        // Spans are kept for ever otherwise; those of earlier inputs are gone by now.
+        // Spans would be kept for ever otherwise. No token of an earlier input is left by now.
         proc_macro2::extra::invalidate_current_thread_spans();
         let span = some_span();
         let input = match choices.below(8) {
@@ -136,7 +136,7 @@ impl Input {
         }
     }
 
-    /// Expands the input; panics unless all holds that must hold of an expansion.
+    /// Expands the input. Panics unless all holds that must hold of an expansion.
     pub(crate) fn judge(self) {
         let shown = self.to_string();
         let (valid, readable, empty, output, item) = match self {
@@ -182,7 +182,7 @@ fn ingredient(choices: &mut impl Choices) -> TokenStream {
 }
 
 fn delimiter(choices: &mut impl Choices) -> Delimiter {
-    // Without delimiters: what comes out of a `macro_rules!`.
+    // `None`, without delimiters, is what comes out of a `macro_rules!`.
     [Delimiter::None, Delimiter::Parenthesis, Delimiter::Brace, Delimiter::Bracket][choices.below(4)]
 }
 
@@ -259,7 +259,7 @@ fn is_nowhere(span: Span) -> bool {
     format!("{span:?}") == format!("{:?}", Span::call_site())
 }
 
-/// The same tokens with `span`, and so nothing of the input with the span of the macro's call.
+/// The same tokens with `span`, so that nothing of the input has the span of the macro's call.
 fn put_at(span: Span, tokens: TokenStream) -> TokenStream {
     let put = |mut token: TokenTree| {
         if let TokenTree::Group(group) = &token {
@@ -291,7 +291,7 @@ pub(crate) fn find_errors(tokens: TokenStream, errors: &mut Vec<(String, [Span; 
     }
 }
 
-/// The grammar of the arguments, once more and in short.
+/// The grammar of the arguments, once more, in short.
 fn ring_arguments(input: ParseStream<'_>) -> syn::Result<()> {
     let one = |input: ParseStream<'_>| {
         let word = Ident::parse_any(input)?;

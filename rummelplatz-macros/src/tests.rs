@@ -285,7 +285,7 @@ fn the_operation_after_the_last_possible_one_is_blamed() {
     assert_eq!(of(300).len(), 1);
 }
 
-/// Everything that can be left out of an item, one token at a time, at any depth.
+/// All variants of an item that lack one token, at any depth.
 fn with_one_token_less(tokens: &TokenStream) -> Vec<TokenStream> {
     let all: Vec<TokenTree> = tokens.clone().into_iter().collect();
     let mut variants = Vec::new();

@@ -1,4 +1,4 @@
-//! What the runtime does with the slab of an operation whose data has a type that it does not know.
+//! What the runtime does with the slab of an operation without knowing the type of its data.
 
 use std::any::Any;
 
@@ -16,30 +16,30 @@ use crate::user_data::UserData;
 pub(crate) trait AnySlab {
     /// How many requests are in flight.
     fn in_flight(&self) -> usize;
-    /// Gives the slab room for `limit` requests, if it is that of `tag`. Until then it has none: so a slab that the ring
-    /// does not know of can't hold requests, whose `user_data` would be those of others.
+    /// Gives the slab room for `limit` requests, if its tag is `tag`. Until then it has no room, so a slab
+    /// that the ring does not know of can't hold requests, whose `user_data` would be that of others.
     fn adopt(&mut self, tag: u8, limit: u32);
     /// Calls `visit` with the `user_data` and facts of each request.
     fn visit(&self, visit: &mut dyn FnMut(u64, &Facts));
-    /// Has all completions from here on be looked at closely: no request is plain any more.
+    /// Makes sure that all completions from here on are looked at closely: no request is plain any more.
     fn demote_all(&mut self);
     /// Finds the slots that a panic has lost, when no request is in flight.
     fn tidy(&mut self);
     /// Settles a completion without telling anybody. The data is dropped here, which may panic.
     fn discard(&mut self, core: &mut Core, cqe: Cqe);
-    /// A request of a chain that was not submitted yet is counted from here on.
+    /// Counts a request of a chain from here on: the chain was submitted.
     fn submitted(&mut self, user_data: u64);
     /// Takes back a request that was neither counted nor queued. The data is dropped here, which may panic.
     fn withdraw(&mut self, user_data: u64);
-    /// Which request a cancel of this name was to end, if the kernel still has it.
+    /// The request that a cancel with this name was to end, if the kernel still has it.
     fn is_not_over(&mut self, cancel: u64) -> Option<u64>;
     /// Whether this request is not over.
     fn has(&mut self, identity: Identity) -> bool;
     /// Ends a request, if it is not over, because its deadline has passed.
     fn time_is_up(&mut self, core: &mut Core, identity: Identity);
-    /// Goes on with a stream that waited for a buffer. False if it has ended since.
+    /// Resumes a stream that waited for a buffer. Returns false if it has ended since.
     fn unpark(&mut self, core: &mut Core, user_data: u64) -> bool;
-    /// Makes room for one more request. False if there are as many as may be.
+    /// Makes room for one more request. Returns false if there are as many as there may be.
     fn make_room(&mut self) -> bool;
     /// Takes in data that another thread sent, for which there is room. (If it is not of the right type, it is dropped,
     /// which may panic.)
@@ -61,7 +61,7 @@ impl<D: 'static> AnySlab for Slab<D> {
 
     fn visit(&self, visit: &mut dyn FnMut(u64, &Facts)) {
         self.for_each(|user_data, record| {
-            // A chain that is forgotten leaves some behind.
+            // A chain that was forgotten leaves such requests behind.
             if !record.facts.flags.intersects(Flags::IN_CHAIN) {
                 visit(user_data, &record.facts);
             }
@@ -79,11 +79,11 @@ impl<D: 'static> AnySlab for Slab<D> {
     fn discard(&mut self, core: &mut Core, cqe: Cqe) {
         match settle(core, self, cqe.user_data, cqe.result, cqe.flags) {
             Settled::Silent => {}
-            // Not while the ring is being torn down, which is when this is called.
+            // This does not happen while the ring is being torn down, which is when this function is called.
             Settled::Told(_completion, data, Some(lent)) => {
                 // SAFETY: it was just lent, here.
                 if !unsafe { self.take_back(&lent, data) } {
-                    // SAFETY: it was taken back.
+                    // SAFETY: it was lent above, and was just taken back.
                     unsafe { resume(core, self, lent) };
                 }
             }

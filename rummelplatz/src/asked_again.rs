@@ -1,9 +1,10 @@
-//! Requests whose cancel has found nothing though they were not over: when they are to be asked for again.
+//! Requests that were not over but that their cancel has not found: when to cancel them again.
 //!
-//! The kernel does not find a request that is on its way from one of its tables to the next: as that of a socket that
-//! seems ready but is not, which is tried again and again by task work until it is left to a worker; nor one that waits
-//! for those before it in a chain, or that a disk is at work on. All but the last can be found after a while. So each
-//! cancel is repeated, after a pause that is short at first.
+//! The kernel does not find a request that is on its way from one of its tables to the next. For example, if
+//! a socket seems ready but is not, task work tries the request again and again, until it is left to a
+//! worker. Nor does the kernel find a request that waits for those before it in a chain, or that a disk is at
+//! work on. All but the last can be found after a while. So each cancel is repeated, after a pause that is
+//! short at first.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,18 +13,18 @@ use std::time::Duration;
 pub(crate) struct AskedAgain {
     /// Those that wait for the end of a pause.
     waiting: BTreeSet<u64>,
-    /// Those that were asked for at the end of the last pause.
+    /// Those that were cancelled again at the end of the last pause.
     last: BTreeSet<u64>,
     /// How long the next pause is.
     pause: Duration,
-    /// When the pauses end for which a timer is running. A pause is added only if it ends before all others, so the last is
-    /// the first to end.
+    /// When the pauses end for which a timer is running. A pause is added only if it ends before all others,
+    /// so the last one in the list is the first to end.
     ends: Vec<Duration>,
 }
 
 impl AskedAgain {
     const SHORTEST: Duration = Duration::from_millis(1);
-    /// What can't be cancelled costs a few system calls a second.
+    /// So long that what can't be cancelled costs only a few system calls a second.
     const LONGEST: Duration = Duration::from_millis(512);
 
     pub(crate) fn new() -> AskedAgain {
@@ -35,11 +36,12 @@ impl AskedAgain {
         }
     }
 
-    /// A cancel has not found this request. Returns how long the pause is that begins with it, if none ends by then.
+    /// A cancel has not found this request. Returns the length of the pause that begins with it; `None` if
+    /// another pause ends by then.
     pub(crate) fn not_found(&mut self, user_data: u64, now: Duration) -> Option<Duration> {
         self.waiting.insert(user_data);
         if !self.last.contains(&user_data) {
-            // It does not wait as long as others that are never found.
+            // A new one need not wait as long as others that are never found.
             self.pause = Self::SHORTEST;
         }
         self.ends.retain(|end| *end > now);
@@ -51,25 +53,25 @@ impl AskedAgain {
         })
     }
 
-    /// A pause is over: what is to be asked for now.
+    /// A pause is over. Returns the requests to cancel now.
     pub(crate) fn end_of_pause(&mut self) -> Vec<u64> {
         if self.waiting.is_empty() {
             // Another pause, which ended just before, was for all of them.
             return Vec::new();
         }
-        // Some were found, or have ended: those of a chain come one after the other.
+        // Some were found or have ended since: those of a chain do so one after the other.
         let any_less = !self.last.is_subset(&self.waiting);
         self.pause = if any_less { Self::SHORTEST } else { (self.pause * 2).min(Self::LONGEST) };
         self.last = std::mem::take(&mut self.waiting);
         self.last.iter().copied().collect()
     }
 
-    /// Nobody is asked for any more.
+    /// Forgets the requests: none will be cancelled again.
     pub(crate) fn forget(&mut self) {
         self.waiting.clear();
     }
 
-    /// Nobody sees to the end of pauses any more.
+    /// Forgets the pauses: nobody attends to their end any more.
     pub(crate) fn forget_pauses(&mut self) {
         self.ends.clear();
     }

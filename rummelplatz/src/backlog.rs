@@ -1,4 +1,4 @@
-//! What found the submission queue full, in order.
+//! Entries that found the submission queue full, in order.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! Memory that the kernel is told of: zeroed, aligned to pages, and never moved.
+//! Memory whose address the kernel is given: zeroed, aligned to pages, and never moved.
 
 use std::alloc::{self, Layout};
 use std::io;
@@ -8,29 +8,29 @@ use std::ptr::NonNull;
 pub(crate) struct Block {
     start: NonNull<u8>,
     bytes: usize,
-    /// What was allocated, in which it lies.
+    /// The allocation in which it lies.
     memory: NonNull<u8>,
     layout: Layout,
 }
 
-// SAFETY: it owns the memory, and touches it only to free it.
+// SAFETY: it owns its memory, and touches it only to free it.
 unsafe impl Send for Block {}
-// SAFETY: as above.
+// SAFETY: shared, it only says where its memory is, and touches none of it.
 unsafe impl Sync for Block {}
 
 impl Block {
-    /// So many parts of so many bytes each.
+    /// A block of `parts` times `size` bytes.
     ///
     /// # Errors
     ///
-    /// `OutOfMemory` if there is not that much; `InvalidInput` if it would be nothing.
+    /// `OutOfMemory` if there is not that much; `InvalidInput` if the block would be empty.
     pub(crate) fn zeroed(parts: usize, size: usize) -> io::Result<Block> {
         let bytes = parts.checked_mul(size).ok_or(io::ErrorKind::OutOfMemory)?;
         if bytes == 0 {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        // Aligned by hand: allocators that are asked for pages write all the zeros, though most of what is large and new
-        // is zero already, and has no memory before it is touched.
+        // Aligned by hand: allocators that are asked for page alignment write all the zeros, though most
+        // large, new memory is zero already, and is not backed before it is touched.
         let page = page_size();
         let layout = bytes.checked_add(page - 1).and_then(|size| Layout::from_size_align(size, 1).ok());
         let layout = layout.ok_or(io::ErrorKind::OutOfMemory)?;
@@ -38,7 +38,7 @@ impl Block {
         let memory =
             NonNull::new(unsafe { alloc::alloc_zeroed(layout) }).ok_or(io::ErrorKind::OutOfMemory)?;
         let unaligned = memory.addr().get() % page;
-        // SAFETY: a page less one is more than that, and so much was added.
+        // SAFETY: the offset is at most a page less one, and that much was added to the layout.
         let start = unsafe { memory.add((page - unaligned) % page) };
         Ok(Block { start, bytes, memory, layout })
     }

@@ -12,7 +12,7 @@ use crate::warning::{Hooks, Warning};
 
 /// Builds a ring with other than the usual sizes and limits.
 ///
-/// Every `#[ring]` has a `builder(operations…)`; arguments of the attribute are its defaults.
+/// Every `#[ring]` has a `builder(operations…)`; the arguments of the attribute are its defaults.
 ///
 /// ```
 /// # use rummelplatz::{ring, RingOperation};
@@ -45,30 +45,31 @@ impl<R: RingParts> Builder<R> {
         self
     }
 
-    /// The size of the completion queue (`IORING_SETUP_CQSIZE`, since 5.5): by default four times that of the submission
-    /// queue, and never less than that.
+    /// The size of the completion queue (`IORING_SETUP_CQSIZE`, since 5.5): by default four times that of the
+    /// submission queue. It is never less than the size of the submission queue.
     pub fn completion_entries(mut self, entries: NonZeroU32) -> Self {
         self.options.completions = Some(entries.get());
         self
     }
 
-    /// How many requests may wait for room in the submission queue before submitting fails:
-    /// unlimited by default. Streams that are armed again wait there, too, however many: they were accepted.
+    /// How many requests may wait for room in the submission queue before submitting fails: unlimited by
+    /// default. Streams that are armed again wait there too, however many they are, because they were
+    /// accepted before.
     pub fn backlog_limit(mut self, limit: NonZeroUsize) -> Self {
         self.options.backlog_limit = Some(limit.get());
         self
     }
 
-    /// How many requests each operation may have in flight before submitting fails: unlimited by
-    /// default. What is [posted](crate::Submitter::post) counts as one. What other threads
-    /// [send](crate::RingHandle::send) does, too; if there is no room for it when it arrives, it waits for some.
+    /// How many requests each operation may have in flight before submitting fails: unlimited by default.
+    /// Data that is [posted](crate::Submitter::post) counts as a request. So does data that other threads
+    /// [send](crate::RingHandle::send); if there is no room for it when it arrives, it waits until there is.
     pub fn request_limit(mut self, limit: NonZeroU32) -> Self {
         self.options.request_limit = Some(limit.get());
         self
     }
 
-    /// How long requests that are submitted by teardown handlers are awaited before they are
-    /// cancelled, and no more are accepted: one second by default. Those that were in flight before are cancelled at once.
+    /// How long requests submitted by teardown handlers may go on before they are cancelled, and no more are
+    /// accepted: one second by default. Those that were in flight before the teardown are cancelled at once.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.options.limits.grace = grace;
         self
@@ -91,12 +92,12 @@ impl<R: RingParts> Builder<R> {
         self
     }
 
-    /// Calls `hook` with the requests that the ring leaves to the kernel, and whose memory it leaks, where no
-    /// [`RingError`](crate::RingError) names them: when it is dropped, or a handler has panicked.
+    /// Calls `hook` with the requests that the ring leaves to the kernel, leaking their memory, where no
+    /// [`RingError`](crate::RingError) names them: when the ring is dropped, or a handler has panicked.
     ///
-    /// A dropped ring cancels its requests and waits for them, as the end of `run` does, but calls no handlers. It gives up
-    /// when the [`deadline`](Self::deadline) has passed, and at once if it is dropped in another thread than the one that has
-    /// run it.
+    /// A dropped ring cancels its requests and waits for them, as the end of `run` does, but calls no
+    /// handlers. It gives up when the [`deadline`](Self::deadline) has passed, or at once if it is dropped in
+    /// another thread than the one that has run it.
     pub fn on_abandoned(mut self, hook: impl FnOnce(&Stuck) + Send + 'static) -> Self {
         self.hooks.on_abandoned = Some(Box::new(hook));
         self
@@ -105,48 +106,54 @@ impl<R: RingParts> Builder<R> {
     /// Whether the kernel works on completions only when the ring enters it (`IORING_SETUP_DEFER_TASKRUN`,
     /// since 6.1), which is cheaper: yes by default.
     ///
-    /// Say no for a ring that is turned in another event loop *and* has requests that read or poll
-    /// eventfds. Linux 6.18 tells such a ring's loop only of the first write to an eventfd.
+    /// Say no for a ring that is turned in another event loop *and* has requests that read or poll eventfds:
+    /// Linux 6.18 tells that loop only of the first write to an eventfd.
     pub fn defer_taskrun(mut self, defer: bool) -> Self {
         self.options.defer_taskrun = defer;
         self
     }
 
-    /// Has a thread of the kernel look for what is submitted (`IORING_SETUP_SQPOLL`; since 5.13 without privileges), so that
-    /// a ring which is always busy submits without a system call; on this `cpu` (`IORING_SETUP_SQ_AFF`), if one is named.
-    /// When nothing was submitted for as long as `idle`, in milliseconds and at least one, it goes to sleep until the ring
-    /// wakes it. Off by default: the thread takes a CPU for itself, and without one to spare, the two take turns
-    /// (`docs/performance.md` has figures). The ring still waits for completions by a system call, and is without
-    /// `DEFER_TASKRUN` then.
+    /// Lets a thread of the kernel look for what is submitted (`IORING_SETUP_SQPOLL`; since 5.13 without
+    /// privileges), so that a ring that is always busy submits without a system call.
+    ///
+    /// If a `cpu` is named, the thread runs on that one (`IORING_SETUP_SQ_AFF`). When nothing was submitted
+    /// for as long as `idle` (in whole milliseconds, at least one), it goes to sleep until the ring wakes it.
+    ///
+    /// Off by default: the thread takes a CPU for itself, and if there is none to spare, the thread and the
+    /// ring take turns (`docs/performance.md` has figures). The ring still waits for completions by a system
+    /// call, and does without `DEFER_TASKRUN`.
     ///
     /// # Errors
     ///
-    /// Of [`build`](Self::build): [`NoSuchCpu`](crate::BuildErrorKind::NoSuchCpu), or `EPERM` before 5.13 without
-    /// `CAP_SYS_NICE`.
+    /// [`build`](Self::build) fails with [`NoSuchCpu`](crate::BuildErrorKind::NoSuchCpu), or, before 5.13 and
+    /// without `CAP_SYS_NICE`, with `EPERM`.
     pub fn sqpoll(mut self, idle: Duration, cpu: Option<u32>) -> Self {
         self.options.poller = Some(Poller { idle, cpu });
         self
     }
 
-    /// How many worker threads the kernel may have for requests that end by themselves, such as reads and writes of files
-    /// on disk, and for those that may wait for ever, such as those on sockets and pipes
-    /// (`IORING_REGISTER_IOWQ_MAX_WORKERS`, since 5.15); 0 leaves a limit as it is. By default, `bounded` is four for
-    /// each CPU, or the number of entries if that is less, and `unbounded` is `RLIMIT_NPROC`.
+    /// How many worker threads the kernel may have (`IORING_REGISTER_IOWQ_MAX_WORKERS`, since 5.15).
     ///
-    /// What finds no worker waits for one. Only some requests need one: those that are left to workers always, such as
-    /// [`splice`](crate::request::splice) and [`fsync`](crate::request::fsync), those that are to be done
-    /// [in one](crate::Request::in_worker), and reads and writes that would have to wait for a disk.
+    /// `bounded` is for requests that end by themselves, such as reads and writes of files on disk, and
+    /// `unbounded` for those that may wait for ever, such as those on sockets and pipes; 0 leaves a limit as
+    /// it is. By default, `bounded` is four for each CPU, or the number of entries if that is less, and
+    /// `unbounded` is `RLIMIT_NPROC`.
     ///
-    /// The limits are those of the thread that runs the ring, and of the one that has built it, for each NUMA node of the
-    /// machine: their other rings share them, and what was said last counts. They are set when the ring is first run or
-    /// turned, which fails with [`RingError::Api`](crate::RingError::Api) if the kernel refuses; then nothing has been done
-    /// yet.
+    /// A request that finds no worker waits for one. Only some requests need one: those that are always left
+    /// to workers, such as [`splice`](crate::request::splice) and [`fsync`](crate::request::fsync); those
+    /// that are to be done [in one](crate::Request::in_worker); and reads and writes that would have to wait
+    /// for a disk.
+    ///
+    /// The limits belong to the thread that runs the ring, and to the one that has built it, for each NUMA
+    /// node of the machine. Other rings of these threads share them, and what was set last counts. They are
+    /// set when the ring is first run or turned. That fails with [`RingError::Api`](crate::RingError::Api) if
+    /// the kernel refuses; nothing has been done then.
     pub fn worker_limits(mut self, bounded: u32, unbounded: u32) -> Self {
         self.options.worker_limits = Some([bounded, unbounded]);
         self
     }
 
-    /// Uses this ring rather than a new one; its sizes are as they are.
+    /// Uses this ring rather than a new one; its sizes stay as they are.
     pub fn raw_ring(mut self, raw: RawRing) -> Self {
         self.raw = Some(raw);
         self

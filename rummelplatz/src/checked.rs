@@ -1,8 +1,8 @@
 //! One mistake, one error: a field whose type is no operation is reported once, by the constant that checks it.
 //!
 //! Everything generated for a field names the field's type as `Operation<Type, CONSTANT>`. Where the constant
-//! compiles, that is the type itself. Where it does not, it is a type in error, about which the compiler, having
-//! said what is wrong, says nothing more; the plain type would be complained about at every mention.
+//! compiles, that is the type itself. Where it does not, it is a type in error, about which the compiler says
+//! nothing more once it has said what is wrong. The plain type would be complained about at every mention.
 
 /// `Op`, provided that `IS_OPERATION` compiles.
 pub type Operation<Op, const IS_OPERATION: bool> = <Checked<Op, IS_OPERATION> as Check>::Operation;

@@ -15,10 +15,10 @@ pub(crate) fn monotonic() -> Duration {
     read(libc::CLOCK_MONOTONIC)
 }
 
-/// A moment, to a few milliseconds, that fits beside a request and costs a few instructions. Wraps after
-/// months.
+/// A moment, to within a few milliseconds, that fits beside a request and costs a few instructions. Wraps
+/// after months.
 ///
-/// It is in the upper half, and the lower is zero, for something small that is kept with it.
+/// It is in the upper half; the lower half is zero, for something small that is kept with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Stamp(u64);
 
@@ -34,7 +34,7 @@ impl Stamp {
         (self.0 >> 32) as u32
     }
 
-    /// Both in one number.
+    /// The stamp and something small, in one number.
     #[inline(always)]
     pub(crate) const fn with(self, small: u32) -> u64 {
         self.0 | small as u64
@@ -60,17 +60,17 @@ impl Stamp {
     }
 }
 
-/// Shows the time to the loop, without a look at the clock in each pass, which would take about as long as all the
-/// rest of a pass.
+/// Shows the time to the loop without reading the clock in each pass, which would take about as long as all
+/// the rest of a pass.
 ///
-/// In busy times the clock is read only in every sixteenth pass. So after a wait, the time that it shows may be that from
-/// before, for up to fifteen passes.
+/// In busy times the clock is read only in every sixteenth pass. So for up to fifteen passes after a wait,
+/// the time that it shows may be that from before the wait.
 #[derive(Debug)]
 pub(crate) struct Watch {
     shown: Stamp,
-    /// How many looks in a row have shown the same.
+    /// How many looks in a row have shown the same time.
     same: u32,
-    /// For how many passes nobody looks.
+    /// For how many more passes nobody looks at the clock.
     rest: u32,
     /// `rest` as it was right after the last look, and how many passes there had been by then.
     rest_then: u32,
@@ -78,7 +78,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Times are busy when so many looks in a row have shown the same.
+    /// Times are busy when this many looks in a row have shown the same time.
     const BUSY: u32 = 64;
     const REST: u32 = 15;
 
@@ -92,11 +92,11 @@ impl Watch {
         self.shown
     }
 
-    /// For each pass of the loop.
+    /// To be called in each pass of the loop.
     #[inline(always)]
     pub(crate) fn pass(&mut self) {
         let (rest, is_over) = self.rest.overflowing_sub(1);
-        // In any case, so that this is one subtraction in memory.
+        // Stored in any case, so that this is one subtraction in memory.
         self.rest = rest;
         if is_over {
             self.look();
@@ -109,7 +109,8 @@ impl Watch {
         self.look_at(Stamp::now());
     }
 
-    /// How many passes there have been. They are not counted, so that it costs nothing: how many are left of a rest tells.
+    /// How many passes there have been. They are not counted, which would cost something: what is left of a
+    /// rest tells.
     pub(crate) fn passes(&self) -> u64 {
         self.passes_then + u64::from(self.rest_then.wrapping_sub(self.rest))
     }
@@ -124,7 +125,7 @@ impl Watch {
     }
 }
 
-/// Tells how much time there is between stamps, whatever their unit: it has seen how many there were in
+/// Converts the distance of two stamps to a time, whatever their unit: it knows how many steps there were in
 /// the time since it was made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
@@ -137,12 +138,12 @@ impl Clock {
         Clock { made: monotonic(), stamp: Stamp::now() }
     }
 
-    /// The time from one stamp to another, both after this was made.
+    /// The time from one stamp to another, both taken after this was made.
     pub(crate) fn between(&self, earlier: Stamp, later: Stamp) -> Duration {
         self.share(earlier, later, Stamp::now(), monotonic().saturating_sub(self.made))
     }
 
-    /// As [`between`](Self::between), when it is `now`, and so much time `elapsed` since this was made.
+    /// As [`between`](Self::between), if it is `now`, and `elapsed` has passed since this was made.
     fn share(&self, earlier: Stamp, later: Stamp, now: Stamp, elapsed: Duration) -> Duration {
         let steps = |from: Stamp, to: Stamp| f64::from(to.steps().wrapping_sub(from.steps()));
         let all = steps(self.stamp, now);
@@ -195,7 +196,7 @@ mod tests {
 
     #[test]
     fn in_quiet_times_the_watch_is_right_and_in_busy_ones_behind_for_a_few_passes() {
-        /// A pass when it is `now`. Whether it was looked at.
+        /// A pass at the time `now`. Returns whether the clock was looked at.
         fn pass(watch: &mut Watch, now: u32) -> bool {
             let rests = watch.rest > 0;
             match rests {
@@ -217,7 +218,7 @@ mod tests {
         assert_eq!(watch.passes(), 99 * 40);
         let looks = (0..1000).filter(|_| pass(&mut watch, 100)).count();
         assert_eq!((looks, watch.passes()), (65 + (1000 - 65) / 16, 99 * 40 + 1000));
-        // To look without a pass is none.
+        // A look outside of a pass does not count as one.
         watch.look_at(Stamp::of(100));
         watch.look_at(Stamp::of(100));
         assert_eq!(watch.passes(), 99 * 40 + 1000);

@@ -20,7 +20,7 @@ const MAX_ENTRIES: u32 = 32768;
 /// The kernel's largest completion queue (`IORING_MAX_CQ_ENTRIES`).
 const MAX_COMPLETIONS: u32 = 2 * MAX_ENTRIES;
 
-/// Completions may pile up while the program is busy: the queue is this much longer than the
+/// Completions may pile up while the program is busy: their queue is this many times as long as the
 /// submission queue, which also gives the kernel's hash of cancellable requests more buckets.
 const COMPLETIONS_PER_ENTRY: u32 = 4;
 
@@ -37,7 +37,7 @@ pub struct Options {
     pub(crate) worker_limits: Option<[u32; 2]>,
 }
 
-/// A thread of the kernel that looks for entries.
+/// A thread of the kernel that looks for entries (`IORING_SETUP_SQPOLL`).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Poller {
     pub(crate) idle: Duration,
@@ -51,7 +51,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// 256 entries, no limits but a grace period of a second.
+    /// 256 entries, and no limits except a grace period of a second.
     pub const fn new() -> Options {
         Options {
             entries: 256,
@@ -91,17 +91,17 @@ impl Options {
     }
 }
 
-/// An io_uring that no `#[ring]` has yet.
+/// An io_uring that belongs to no `#[ring]` yet.
 ///
-/// Made by `new_raw_ring(entries)`, which every `#[ring]` has, and given to its `new`. It is created
-/// disabled (`IORING_SETUP_R_DISABLED`, since 5.10) and enabled by the thread that runs it, so it can
-/// be built anywhere and sent.
+/// Made by `new_raw_ring(entries)`, which every `#[ring]` has, and given to its `new`. It is created disabled
+/// (`IORING_SETUP_R_DISABLED`, since 5.10) and enabled by the thread that runs it, so it can be built in any
+/// thread and sent.
 pub struct RawRing {
     pub(crate) kernel: Host,
     /// Whether it must be enabled before it can be used.
     pub(crate) disabled: bool,
     pub(crate) waker: Waker,
-    /// Signalled when something completes, while the ring is turned.
+    /// Signalled when something completes, while the ring is driven by turns.
     pub(crate) ready: Eventfd,
 }
 
@@ -129,7 +129,8 @@ impl RawRing {
         let completions = completions.clamp(entries, MAX_COMPLETIONS);
         let wanted = |feature: &Feature| match feature {
             Feature::DeferTaskrun => defer_taskrun && poller.is_none(),
-            // Where another thread does the work, the kernel refuses what is about interrupting this one.
+            // Where a thread of the kernel does the work, the kernel refuses flags that are about
+            // interrupting this thread.
             Feature::CoopTaskrun => poller.is_none(),
             _ => true,
         };
@@ -143,24 +144,25 @@ impl RawRing {
         })
     }
 
-    /// Takes over a ring that was built otherwise, for setup flags that are not offered here.
+    /// Takes over a ring that was built in another way, for setup flags that are not offered here.
     ///
-    /// It is not enabled when it runs, as those of [`new`](Self::new) are: one that was built with
-    /// `IORING_SETUP_R_DISABLED` must be (`register_enable_rings`), in the thread that will run it if it has
-    /// `IORING_SETUP_SINGLE_ISSUER`. Where that was not done, the kernel takes nothing (`EBADFD`), and what was
-    /// submitted is [abandoned](crate::RingError::Abandoned).
+    /// Unlike rings of [`new`](Self::new), it is not enabled when it runs. If it was built with
+    /// `IORING_SETUP_R_DISABLED`, it must have been enabled before (`register_enable_rings`); with
+    /// `IORING_SETUP_SINGLE_ISSUER`, by the thread that will run it. Otherwise the kernel takes nothing
+    /// (`EBADFD`), and what was submitted is [abandoned](crate::RingError::Abandoned).
     ///
     /// # Safety
     ///
-    /// Nothing is queued or in flight in it, and nobody else submits to it: a request with a
-    /// `user_data` that rummelplatz also uses would be taken for one of its own.
+    /// Nothing is queued or in flight in it, and nobody else submits to it: a request with a `user_data` that
+    /// rummelplatz also uses would be taken for one of its own.
     ///
-    /// If its entries are restricted (`IORING_REGISTER_RESTRICTIONS`), handles and pools need `IORING_OP_POLL_ADD`, by which
-    /// a ring is woken, and cancels `IORING_OP_ASYNC_CANCEL`.
+    /// If its entries are restricted (`IORING_REGISTER_RESTRICTIONS`), handles and pools need
+    /// `IORING_OP_POLL_ADD`, by which a ring is woken, and cancels need `IORING_OP_ASYNC_CANCEL`.
     ///
     /// # Errors
     ///
-    /// If there is no memory to map its queues, or no descriptors for what wakes it and tells of it.
+    /// If there is no memory to map its queues, or if descriptors are lacking for its wake-up and its
+    /// notifications.
     pub unsafe fn from_io_uring(ring: IoUring) -> io::Result<RawRing> {
         RawRing::assemble(Host::Real(Real::new(ring)?), false)
     }
@@ -170,8 +172,8 @@ impl RawRing {
     }
 }
 
-/// The ring's own descriptor: what `IORING_OP_MSG_RING` of another ring names. Such a message must not carry the `user_data`
-/// of a request of this ring: see the safety of [`push`](crate::Submitter::push).
+/// The ring's own descriptor, which `IORING_OP_MSG_RING` of another ring names. Such a message must not carry
+/// the `user_data` of a request of this ring: see the safety of [`push`](crate::Submitter::push).
 impl AsRawFd for RawRing {
     fn as_raw_fd(&self) -> RawFd {
         self.kernel.descriptor()
@@ -208,12 +210,12 @@ impl Feature {
     ];
 }
 
-/// Builds with all features, and then with one less each time that the kernel does not know one.
+/// Builds with all features, and then with one less each time that the kernel does not know one of them.
 fn negotiate<T>(mut build: impl FnMut(&[Feature]) -> io::Result<T>) -> io::Result<T> {
     let mut features = &Feature::NEWEST_FIRST[..];
     loop {
         match (build(features), features) {
-            // An unknown flag is EINVAL: the newest is the one to do without.
+            // An unknown flag gives EINVAL: the newest feature is the one to do without.
             (Err(error), [_, older @ ..]) if error.raw_os_error() == Some(libc::EINVAL) => {
                 features = older;
             }
@@ -231,7 +233,7 @@ fn build(
     let mut builder = IoUring::builder();
     builder.setup_r_disabled().setup_cqsize(completions).dontfork();
     if let Some(Poller { idle, cpu }) = poller {
-        // None at all would be the kernel's own choice, a second.
+        // Zero would be the kernel's own choice, a second.
         let milliseconds = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX).max(1);
         builder.setup_sqpoll(milliseconds);
         if let Some(cpu) = cpu {
@@ -262,7 +264,7 @@ mod tests {
         }
     }
 
-    /// In a program it does not compile: `#[ring(entries = …)]` makes a constant of it.
+    /// In a program this does not compile: `#[ring(entries = …)]` makes a constant of it.
     #[test]
     #[should_panic(expected = "at least one entry")]
     fn a_ring_of_no_entries_is_none() {

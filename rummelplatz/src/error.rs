@@ -29,7 +29,7 @@ pub enum BuildErrorKind {
     Forbidden,
     /// The kernel has no io_uring at all, or hides it (`ENOSYS`).
     Missing,
-    /// The CPU that [`sqpoll`](crate::Builder::sqpoll) names is none that is online and may be used (`EINVAL`).
+    /// The CPU that [`sqpoll`](crate::Builder::sqpoll) names is not online, or may not be used (`EINVAL`).
     NoSuchCpu,
     /// A limit was reached: descriptors (`EMFILE`, `ENFILE`) or memory (`ENOMEM`).
     Limit,
@@ -54,7 +54,8 @@ impl BuildError {
         BuildError { kind: BuildErrorKind::TooLarge, entries, source }
     }
 
-    /// The same, where a CPU was named: all else that could be too new was done without.
+    /// The same, where a CPU was named. The CPU is to blame, because all else that could be too new was done
+    /// without.
     pub(crate) fn naming_a_cpu(mut self) -> BuildError {
         if self.kind == BuildErrorKind::Unsupported {
             self.kind = BuildErrorKind::NoSuchCpu;
@@ -205,7 +206,7 @@ impl From<SubmitError> for io::Error {
     }
 }
 
-/// A request that was not accepted, with its data.
+/// A request that was not accepted, together with its data.
 pub struct Refused<D> {
     /// The data, as it was handed in (or as the closure left it).
     pub data: D,
@@ -244,8 +245,8 @@ impl<D> From<Refused<D>> for io::Error {
 pub struct Stuck {
     /// One for each request.
     pub requests: Vec<StuckRequest>,
-    /// The `errno` that made the ring unusable; `None` if its deadline has passed, or it was dropped
-    /// where it could not be torn down.
+    /// The `errno` that made the ring unusable; `None` if its deadline has passed, or if it was dropped where
+    /// it could not be torn down.
     pub errno: Option<i32>,
 }
 
@@ -256,7 +257,8 @@ pub struct StuckRequest {
     pub operation: &'static str,
     /// `sqe->opcode`, an `IORING_OP_*`.
     pub opcode: u8,
-    /// How long ago it was submitted, to some ten milliseconds; of a busy ring, it may be too much by one wait.
+    /// How long ago it was submitted, to within some ten milliseconds; on a busy ring, it may be too much by
+    /// one wait.
     pub age: Duration,
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// Signalled by the kernel, when it is registered with a ring; readable from then on until it is reset.
+/// Signalled by the kernel while it is registered with a ring; readable from then on until it is reset.
 #[derive(Debug)]
 pub(crate) struct Eventfd {
     file: File,
@@ -17,7 +17,7 @@ impl Eventfd {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a descriptor that was just made, and nobody else owns.
+        // SAFETY: the descriptor was just made, and nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Eventfd { file: fd.into() })
     }

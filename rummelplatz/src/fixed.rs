@@ -1,14 +1,15 @@
 //! Memory and files that a ring has registered, so that the kernel need not look them up for each request.
 //!
-//! Which place in the ring's tables is whose is known on both sides: the ring keeps the thing, and the thing says in a
-//! [`Registered`] which ring has it, and where. A request asks for that in the moment it is made, so one that names what
-//! its ring does not have is refused by the kernel, and never reaches anything else.
+//! Both sides know what is in which place of the ring's tables: the ring keeps the thing, and the thing says
+//! in its [`Registered`] which ring has it, and where. A request looks that up in the moment it is made. So
+//! one that names what its ring does not have is refused by the kernel, and never reaches anything else.
 //!
 //! # How the unsafe code stays right
 //!
-//! The bytes of a [`FixedBuffer`] are touched by nobody else: there is one for each number, which comes back when it is
-//! dropped. The memory is freed when the last `Arc` on it is gone: of the set, of a buffer, or of the ring that has it
-//! registered. A ring whose requests may still be in the kernel keeps its own for ever.
+//! Nobody else touches the bytes of a [`FixedBuffer`]: there is one for each number, and the number comes
+//! back when it is dropped. The memory is freed when the last `Arc` on it is gone: that of the set, of a
+//! buffer, or of the ring that has it registered. A ring whose requests may still be in the kernel keeps its
+//! own for ever.
 
 use std::fmt;
 use std::io;
@@ -21,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::block::Block;
 
-/// Where in which ring's table something is registered.
+/// In which ring's table something is registered, and at which place.
 #[derive(Debug)]
 pub(crate) struct Registered {
     /// The instance of a ring; 0 is none.
@@ -36,13 +37,13 @@ impl Registered {
 
     /// The index in the table of this ring, if it is registered there.
     ///
-    /// For the ring's own thread, which is the one that registers.
+    /// Only for the ring's own thread, which is the one that registers.
     #[inline(always)]
     pub(crate) fn in_ring(&self, ring: u64) -> Option<u32> {
         (self.ring.load(Ordering::Relaxed) == ring).then(|| self.index.load(Ordering::Relaxed))
     }
 
-    /// Takes a place in a ring's table. False if it has one in another's.
+    /// Takes a place in a ring's table. Returns false if it already has one.
     pub(crate) fn take(&self, ring: u64, index: u32) -> bool {
         let taken = self.ring.compare_exchange(0, ring, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if taken {
@@ -57,12 +58,12 @@ impl Registered {
     }
 }
 
-/// Equal buffers that a ring registers (`IORING_REGISTER_BUFFERS_UPDATE`, in a table with empty places since 5.19), for
-/// [`read_fixed`] and [`write_fixed`]: the kernel pins their memory once, and not for each request, which matters for
-/// `O_DIRECT`.
+/// Buffers of one size that a ring registers (`IORING_REGISTER_BUFFERS_UPDATE`, in a table with empty places
+/// since 5.19), for [`read_fixed`] and [`write_fixed`]: the kernel pins their memory once instead of for each
+/// request, which matters for `O_DIRECT`.
 ///
 /// A cheap value, made anywhere, and given to [`register_buffers`] by the first ring that uses it, mostly in
-/// [`setup`](crate::RingOperation::setup). A second ring gets an error, until the first has finished.
+/// [`setup`](crate::RingOperation::setup). A second ring gets an error until the first has finished.
 ///
 /// ```
 /// # use rummelplatz::FixedBuffers;
@@ -94,8 +95,9 @@ pub(crate) struct Memory {
 }
 
 impl FixedBuffers {
-    /// `count` buffers of `size` bytes each, all zero, one after the other, the first at the beginning of a page. All
-    /// together have at most a gibibyte, the kernel's limit for what is registered in one piece.
+    /// Makes `count` buffers of `size` bytes each, all zero. They lie one after the other, and the first
+    /// begins at the beginning of a page. All together have at most a gibibyte, the kernel's limit for what
+    /// is registered in one piece.
     ///
     /// # Errors
     ///
@@ -115,11 +117,11 @@ impl FixedBuffers {
         })
     }
 
-    /// A buffer that nobody has, with whatever it had in it; `None` if there is no such buffer.
+    /// Takes a buffer that nobody has, with whatever it has in it; `None` if there is no such buffer.
     pub fn take(&self) -> Option<FixedBuffer> {
         let number = self.shared.free().pop()?;
         let Memory { block, size, .. } = &*self.shared;
-        // SAFETY: there are more buffers than this number says, of so many bytes each, in the block.
+        // SAFETY: the block has more buffers than `number`, of `size` bytes each.
         let start = unsafe { block.start().add(number as usize * *size as usize) };
         Some(FixedBuffer { start, set: ManuallyDrop::new(self.shared.clone()) })
     }
@@ -158,12 +160,12 @@ impl Memory {
         (self.block.address(), self.block.bytes())
     }
 
-    /// The number of the buffer that starts there.
+    /// The number of the buffer that starts at `start`.
     fn number(&self, start: NonNull<u8>) -> u32 {
         ((start.addr().get() - self.block.start().addr().get()) / self.size as usize) as u32
     }
 
-    /// Takes back the buffer that starts there, and its share.
+    /// Takes back the buffer that starts at `start`, and its share of the memory.
     #[cold]
     #[inline(never)]
     fn take_back(self: Arc<Self>, start: NonNull<u8>) {
@@ -176,10 +178,10 @@ impl Memory {
     }
 }
 
-/// A buffer of [`FixedBuffers`], which it goes back to when it is dropped.
+/// A buffer of [`FixedBuffers`], to which it goes back when it is dropped.
 ///
-/// Its bytes are its own: it is read and written as a slice, and kept in the data of a request. What the kernel shall
-/// use is all of it, or a [`part`](Self::part).
+/// Its bytes are its own: it is read and written as a slice, and kept in the data of a request. The kernel is
+/// given all of it, or a [`part`](Self::part).
 pub struct FixedBuffer {
     start: NonNull<u8>,
     set: ManuallyDrop<Arc<Memory>>,
@@ -187,7 +189,7 @@ pub struct FixedBuffer {
 
 // SAFETY: its bytes are its own, and the set may be used in any thread.
 unsafe impl Send for FixedBuffer {}
-// SAFETY: as above; shared, it only shows its bytes.
+// SAFETY: its set may be used in any thread; shared, it only shows its bytes.
 unsafe impl Sync for FixedBuffer {}
 
 impl FixedBuffer {
@@ -200,7 +202,7 @@ impl FixedBuffer {
     ///
     /// # Panics
     ///
-    /// If the buffer is shorter, as the same index would of a slice.
+    /// If the buffer is shorter than the range, as with a slice.
     #[inline]
     pub fn part(&self, range: impl SliceIndex<[u8], Output = [u8]>) -> FixedSlice<'_> {
         FixedSlice { bytes: &self[range], place: &self.set.place }
@@ -210,10 +212,12 @@ impl FixedBuffer {
     ///
     /// # Panics
     ///
-    /// If the buffer is shorter, as the same index would of a slice.
+    /// If the buffer is shorter than the range, as with a slice.
     #[inline]
     pub fn part_mut(&mut self, range: impl SliceIndex<[u8], Output = [u8]>) -> FixedSliceMut<'_> {
-        // SAFETY: as in `deref_mut`; what shares the rest of `self` with it has no bytes.
+        // SAFETY: the memory is initialised, this buffer's alone, and there as long as the set is; `self` is
+        // borrowed exclusively for as long as the bytes are, and `place`, borrowed beside them, has none of
+        // them.
         let bytes = unsafe { self.bytes().as_mut() };
         FixedSliceMut { bytes: &mut bytes[range], place: &self.set.place }
     }
@@ -232,7 +236,8 @@ impl Deref for FixedBuffer {
 impl DerefMut for FixedBuffer {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `deref`; `self` is borrowed exclusively.
+        // SAFETY: the memory is initialised (it was zeroed), this buffer's alone, and there as long as the
+        // set is; `self` is borrowed exclusively.
         unsafe { self.bytes().as_mut() }
     }
 }
@@ -250,10 +255,10 @@ impl AsMut<[u8]> for FixedBuffer {
 }
 
 impl Drop for FixedBuffer {
-    // One call, which gets values: so whatever has a buffer need not lie in memory to be dropped.
+    // One call, which gets values, so that what contains a buffer need not lie in memory to be dropped.
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: it is not used again.
+        // SAFETY: the buffer is being dropped, so `set` is not used again.
         let set = unsafe { ManuallyDrop::take(&mut self.set) };
         set.take_back(self.start);
     }
@@ -279,7 +284,7 @@ impl<'b> From<&'b FixedBuffer> for FixedSlice<'b> {
     }
 }
 
-// What a closure that is given the data has at hand.
+// A closure that is given the data has a `&mut FixedBuffer` at hand.
 impl<'b> From<&'b mut FixedBuffer> for FixedSlice<'b> {
     #[inline]
     fn from(buffer: &'b mut FixedBuffer) -> Self {
@@ -294,18 +299,19 @@ impl<'b> From<&'b mut FixedBuffer> for FixedSliceMut<'b> {
     }
 }
 
-/// A file that a ring has registered (`IORING_REGISTER_FILES_UPDATE`, in a table with empty places since 5.19; a *direct
-/// descriptor*): the kernel need not look it up in the table of the process for each request, which other threads share.
+/// A file that a ring has registered (`IORING_REGISTER_FILES_UPDATE`, in a table with empty places since
+/// 5.19; a *direct descriptor*): the kernel need not look it up for each request in the table of the process,
+/// which other threads share.
 ///
-/// Made by [`register_file`](crate::Submitter::register_file), and named by requests of that ring in the place of a
+/// Made by [`register_file`](crate::Submitter::register_file). Requests of that ring name it in place of a
 /// descriptor: [`read_at`](crate::request::read_at), [`write_at`](crate::request::write_at),
-/// [`recv`](crate::request::recv), [`send`](crate::request::send), and all else that takes a
-/// [`Target`](crate::request::Target). In another ring, and
-/// after that one has finished, such a request ends with `EBADF`.
+/// [`recv`](crate::request::recv), [`send`](crate::request::send), and all others that take a
+/// [`Target`](crate::request::Target). In another ring, and after that ring has finished, such a request ends
+/// with `EBADF`.
 ///
-/// A cheap clone, of which each request keeps one in its data. The file stays open in the kernel until the ring has
-/// finished, or [`unregister_file`](crate::Submitter::unregister_file), or until the last clone is gone and its place
-/// is needed for another. So it is for files that are used for long.
+/// A cheap clone: each request keeps one in its data. The file stays open in the kernel until the ring has
+/// finished, or [`unregister_file`](crate::Submitter::unregister_file), or until the last clone is gone and
+/// its place is needed for another file. So it is for files that are used for long.
 #[derive(Clone)]
 pub struct FixedFile {
     pub(crate) place: ManuallyDrop<Arc<Registered>>,
@@ -318,14 +324,14 @@ impl FixedFile {
 }
 
 impl Drop for FixedFile {
-    // As that of a buffer: one call, which gets a value.
+    // As for a buffer: one call, which gets a value.
     #[inline]
     fn drop(&mut self) {
         #[inline(never)]
         fn leave(place: Arc<Registered>) {
             drop(place);
         }
-        // SAFETY: it is not used again.
+        // SAFETY: the file is being dropped, so `place` is not used again.
         leave(unsafe { ManuallyDrop::take(&mut self.place) });
     }
 }

@@ -11,10 +11,10 @@ use crate::tag::Tag;
 
 /// Reaches a ring from other threads: sends data to its operations, and stops it.
 ///
-/// Cheap to clone, `Send` and `Sync`. A *strong* handle, from the ring's `handle()`, keeps a ring that
-/// has nothing in flight waiting, since it may still be sent to; drop all of them, and it ends. A
-/// *weak* one, from [`Submitter::handle`](crate::Submitter::handle) or [`downgrade`](Self::downgrade),
-/// does not.
+/// Cheap to clone, `Send` and `Sync`. A *strong* handle, from the ring's `handle()`, keeps a ring waiting
+/// that has nothing in flight, because something may still be sent to it; when all strong handles are
+/// dropped, the ring ends. A *weak* one, from [`Submitter::handle`](crate::Submitter::handle) or
+/// [`downgrade`](Self::downgrade), does not keep it waiting.
 ///
 /// Here a thread hands work to an operation, and the ring ends when there is no more:
 ///
@@ -76,20 +76,22 @@ impl<R: Ring> RingHandle<R> {
         RingHandle { shared: Arc::clone(shared), strong, invariant: PhantomData }
     }
 
-    /// Gives data to an operation, as [`post`](crate::Submitter::post) does from within: its handler
-    /// is called with it, and [`is_message`](crate::Completion::is_message) is true.
+    /// Gives data to an operation, as [`post`](crate::Submitter::post) does from within the ring: the
+    /// operation's handler is called with it, and [`is_message`](crate::Completion::is_message) is true.
     ///
-    /// Wakes the ring if it waits. Data sent before the ring first runs is kept until it does. Nothing bounds how much is on
-    /// its way: a sender that may be faster than the ring must count what it has sent.
+    /// Wakes the ring if it waits. Data sent before the ring first runs is kept until then. There is no limit
+    /// on how much may be on its way: a sender that may be faster than the ring must keep count of what it
+    /// has sent.
     ///
-    /// While its operation has as many requests in flight as the [`request_limit`](crate::Builder::request_limit) allows,
-    /// it waits, in order, and is counted in [`undelivered`](crate::Stats::undelivered). If the ring is torn down
-    /// meanwhile, it goes to [`on_teardown_completion`](crate::RingOperation::on_teardown_completion).
+    /// While its operation has as many requests in flight as the
+    /// [`request_limit`](crate::Builder::request_limit) allows, the data waits, in order, and is counted in
+    /// [`undelivered`](crate::Stats::undelivered). If the ring is torn down meanwhile, the data goes to
+    /// [`on_teardown_completion`](crate::RingOperation::on_teardown_completion).
     ///
     /// # Errors
     ///
-    /// Hands the data back if the ring is being torn down, has finished, or is gone; and in a process that was forked off
-    /// the ring's, which no handle reaches.
+    /// Hands the data back if the ring is being torn down, has finished, or is gone; also in a process that
+    /// was forked off the ring's, from which no handle reaches the ring.
     pub fn send<Op>(&self, tag: Tag<R, Op>, data: Op::RingData) -> Result<(), SendError<Op::RingData>>
     where
         Op: RingOperation<R>,
@@ -101,9 +103,8 @@ impl<R: Ring> RingHandle<R> {
         data.map_or(Ok(()), |data| Err(SendError(data)))
     }
 
-    /// Makes the ring stop as if a handler had returned
-    /// [`ControlFlow::Exit`](crate::ControlFlow::Exit); a ring that does not run stops when it next
-    /// does.
+    /// Makes the ring stop as if a handler had returned [`ControlFlow::Exit`](crate::ControlFlow::Exit). A
+    /// ring that is not running stops when it next runs.
     ///
     /// ```
     /// # use rummelplatz::{RingOperation, ring};

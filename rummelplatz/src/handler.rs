@@ -1,9 +1,9 @@
 //! What a handler named in `#[ring_operation(…)]` may return, and how `?` in it chooses between warning and ending.
 //!
-//! The trait method has one return type; a handler returns what reads best. The derive passes whatever comes back
-//! through one of the traits here. What an error of a plain `?` means is decided by what the operation declared
-//! ([`Warns`], [`Ends`], [`Chooses`], [`Neither`]), never by the types: `warn = io::Error, error = io::Error` must stay a
-//! choice.
+//! The trait method has one return type, but a handler returns what reads best. The derive passes what comes
+//! back through one of the traits here. What the error of a plain `?` means is decided by what the operation
+//! declared ([`Warns`], [`Ends`], [`Chooses`], [`Neither`]), never by the types:
+//! `warn = io::Error, error = io::Error` must remain a choice.
 
 use crate::operation::ControlFlow;
 
@@ -13,7 +13,7 @@ pub enum Warns {}
 pub enum Ends {}
 /// Both were declared: an error says itself what it is, as a [`ControlFlow`].
 pub enum Chooses {}
-/// Neither was declared: there are no errors but that of a `ControlFlow` that is none.
+/// Neither was declared: there is no error to return, except a `ControlFlow`, which then is none.
 pub enum Neither {}
 
 /// An error that a handler may return by `?`.
@@ -23,7 +23,7 @@ pub enum Neither {}
     note = "with `warn = W` alone a handler may return `Result<_, W>`, with `error = E` alone `Result<_, E>`"
 )]
 pub trait HandlerError<Mode, W, E> {
-    /// What the error asks of the loop.
+    /// What the loop is to do about the error.
     fn into_flow(self) -> ControlFlow<W, E>;
 }
 
@@ -71,7 +71,7 @@ impl<X: Declared<W, E>, W, E> HandlerError<Neither, W, E> for X {
             where `.or_warn()?` and `.or_end()?` choose"
 )]
 pub trait Chosen<W, E> {
-    /// What it asks of the loop.
+    /// What the loop is to do about it.
     fn into_chosen(self) -> ControlFlow<W, E>;
 }
 
@@ -81,14 +81,14 @@ impl<W, E> Chosen<W, E> for ControlFlow<W, E> {
     }
 }
 
-/// An error of an operation that has declared none.
+/// An error of an operation that has declared no errors.
 #[diagnostic::on_unimplemented(
     message = "a handler of this operation cannot return the error `{Self}`",
     label = "this handler returns `Result<_, {Self}>`",
     note = "declare `error = …`, for errors that end the ring, or `warn = …`, for errors after which it goes on"
 )]
 pub trait Declared<W, E> {
-    /// What it asks of the loop.
+    /// What the loop is to do about it.
     fn into_declared(self) -> ControlFlow<W, E>;
 }
 
@@ -148,14 +148,14 @@ where
     }
 }
 
-/// What `on_more` and `on_final` may return. Where the data goes is not theirs to say.
+/// What `on_more` and `on_final` may return. Where the data goes is not for them to say.
 #[diagnostic::on_unimplemented(
     message = "an `on_more` or `on_final` handler cannot return `{Self}`",
     label = "this handler returns `{Self}`",
     note = "it may return `()`, `ControlFlow<{W}, {E}>`, or a `Result` of one of them"
 )]
 pub trait FlowReturn<Mode, W, E> {
-    /// What the handler asks of the loop.
+    /// What the loop is to do.
     fn into_flow(self) -> ControlFlow<W, E>;
 }
 
@@ -208,8 +208,9 @@ impl<E> PhaseReturn<E> for Result<(), E> {
     }
 }
 
-/// A handler that the user wrote, or the trait's own method of the same name. The derive looks at a pair of the two
-/// function items: equal means that the user's is missing and the forwarder would call itself for ever.
+/// A handler that the user wrote, or the trait's own method of the same name. The derive compares the two
+/// function items: if they are equal, the user's handler is missing, and the forwarder would call itself for
+/// ever.
 pub struct Pair<F, G>(pub F, pub G);
 
 /// The answer "the user wrote it".
@@ -239,8 +240,8 @@ impl<F, G> Origin for Pair<F, G> {
     }
 }
 
-/// A trait whose absence says which handler was named, but not written.
-#[rustfmt::skip] // It indents the attribute further each time.
+/// A trait whose absence tells which handler was named but not written.
+#[rustfmt::skip] // rustfmt would indent the attribute further each time.
 macro_rules! must_be_written {
     ($Name:ident, $message:literal, $note:literal) => {
         #[diagnostic::on_unimplemented(
@@ -249,7 +250,7 @@ macro_rules! must_be_written {
             note = $note,
             note = "or remove the word: an operation need not handle everything"
         )]
-        /// Holds for what the user wrote.
+        /// Implemented for what the user wrote.
         pub trait $Name<Op> {
             /// Does nothing; where it cannot be called, the handler is missing.
             fn confirm(self);
@@ -279,8 +280,8 @@ must_be_written!(
      submitter: Submitter<'_, Ring, Self>)` in an `impl {Op}`"
 );
 
-/// A [`Result`] that names what its error means to the loop, so that `?` can return it from a handler which may both
-/// warn and end.
+/// Says what the error of a [`Result`] means to the loop, so that `?` can return it from a handler that may
+/// both warn and end.
 ///
 /// Such a handler returns `Result<_, ControlFlow<W, E>>`; `.or_warn()?` returns [`ControlFlow::Warn`] from it,
 /// `.or_end()?` returns [`ControlFlow::Error`]. The error is turned into `W` or `E` by `From`, as `?` always does.

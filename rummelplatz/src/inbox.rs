@@ -11,14 +11,14 @@ use crate::waker::Waker;
 pub(crate) struct Shared {
     pub(crate) waker: Waker,
     inbox: Mutex<Inbox>,
-    /// That of the process that has made it.
+    /// The [`generation`] of the process that made it.
     generation: u32,
 }
 
 #[derive(Default)]
 struct Inbox {
     parcels: VecDeque<Parcel>,
-    /// The ring takes no more.
+    /// The ring accepts nothing more.
     closed: bool,
     stop: bool,
     strong: usize,
@@ -32,7 +32,7 @@ pub(crate) struct Parcel {
     pub(crate) data: Box<dyn Any + Send>,
 }
 
-/// Parcels that have found no room, in order, by the tag of their operation: of each there is one at least.
+/// Parcels that found no room, in order, by the tag of their operation. Each list has at least one.
 #[derive(Default)]
 pub(crate) struct Overdue(BTreeMap<u8, VecDeque<Parcel>>);
 
@@ -79,8 +79,8 @@ impl Shared {
         Arc::new(Shared { waker, inbox: Mutex::default(), generation: generation() })
     }
 
-    /// Whether this process was [forked](generation) off the ring's. Then nobody looks at this inbox, which may even be
-    /// locked for ever, by a thread that the child does not have.
+    /// Whether this process was [forked](generation) off the ring's. If so, nobody looks at this inbox, and
+    /// it may even be locked for ever, by a thread that the child does not have.
     pub(crate) fn is_forked(&self) -> bool {
         self.generation != generation()
     }
@@ -116,7 +116,7 @@ impl Shared {
         }
     }
 
-    /// Counts a strong handle off; the last one lets an idle ring end.
+    /// Stops counting a strong handle; when the last one goes, an idle ring may end.
     pub(crate) fn release(&self) {
         if self.is_forked() {
             return;
@@ -128,7 +128,7 @@ impl Shared {
         }
     }
 
-    /// Takes a parcel to the ring, which is packed only if the ring still takes it.
+    /// Sends a parcel to the ring. It is packed only if the ring still accepts it.
     pub(crate) fn send(&self, parcel: impl FnOnce() -> Option<Parcel>) {
         if self.is_forked() {
             return;

@@ -9,24 +9,24 @@
 //!
 //! # How a ring is emptied
 //!
-//! One cancel is not enough, and counting what cancels answer is worth nothing; only each request's
-//! own final completion counts. So:
+//! One cancel is not enough, and the answers to cancels prove nothing: only each request's own final
+//! completion counts. So:
 //!
 //! 1. The submission queue is emptied first: an entry in it can't be cancelled, and a link at its end
 //!    would swallow the cancel.
-//! 2. A *wave* asks for the end of each live request by its own `user_data`. (`ANY` is quadratic.)
-//! 3. Completions are waited for, a few milliseconds at a time.
-//! 4. A new wave goes out only if the answers to the last one are all in, **and** something moved: a
-//!    completion of a tracked request came, final or not, or a wait was quiet; **and** no request has
-//!    ended since the last look. Without the first third cancels pile up faster than they are answered;
-//!    without the second the ring spins on its own cancels; without the third the teardown of many
-//!    requests is quadratic, because their ends come a few at a time (20 per enter on Linux 6.18) and
-//!    all the others would be cancelled again.
-//! 5. When nothing is in flight, the answers to one's own cancels are waited for, too.
+//! 2. A *wave* sends a cancel for each live request, by its own `user_data`. (`ANY` is quadratic.)
+//! 3. The ring waits for completions, a few milliseconds at a time.
+//! 4. A new wave goes out only under three conditions: the answers to the last one are all in; **and**
+//!    something moved since (a tracked request had a completion, final or not, or a wait was quiet); **and**
+//!    no request has ended since the last look. Without the first, cancels pile up faster than they are
+//!    answered. Without the second, the ring spins on its own cancels. Without the third, the teardown of
+//!    many requests is quadratic: their ends come a few at a time (20 per enter on Linux 6.18), and all the
+//!    others would be cancelled again each time.
+//! 5. When nothing is in flight, the ring still waits for the answers to its own cancels.
 //!
-//! Requests submitted by teardown handlers are *late*. They are left alone until the grace period is
-//! over; then waves include them, and nothing more is accepted, so that a handler that always submits
-//! can't keep the ring alive.
+//! Requests submitted by teardown handlers are *late*. They are left alone until the grace period is over.
+//! From then on waves include them, and nothing more is accepted, so a handler that always submits can't keep
+//! the ring alive.
 //!
 //! A deadline, if there is one, ends all this: what is still in flight is abandoned, which means that
 //! its memory is leaked.
@@ -46,7 +46,7 @@ pub(crate) enum Phase {
     Running,
     /// Being torn down, and cancels are going out.
     Cancelling,
-    /// Being torn down, and all has been cancelled that can be for now.
+    /// Being torn down; everything that can be cancelled for now has been.
     Draining,
     /// Nothing is in flight.
     Finished,
@@ -70,9 +70,9 @@ impl Phase {
 /// How long a teardown may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Limits {
-    /// How long requests that teardown handlers submit are awaited before they are cancelled.
+    /// How long requests submitted by teardown handlers may go on before they are cancelled.
     pub(crate) grace: Duration,
-    /// After how long the rest is abandoned.
+    /// How long the teardown may take before the rest is abandoned.
     pub(crate) deadline: Option<Duration>,
 }
 
@@ -81,10 +81,10 @@ pub(crate) struct Limits {
 pub(crate) struct View {
     /// Since the teardown began.
     pub(crate) elapsed: Duration,
-    /// Entries that the kernel has not taken in, be they in the submission queue or behind it.
+    /// Entries that the kernel has not taken in yet, in the submission queue or in the backlog.
     pub(crate) queued: usize,
     pub(crate) in_flight: usize,
-    /// How many of these have ended, but for a timer.
+    /// How many of those in flight have ended except for a timer.
     pub(crate) half_ended: usize,
     /// How many of those in flight were submitted since the teardown began.
     pub(crate) late: usize,
@@ -97,9 +97,9 @@ pub(crate) struct View {
 pub(crate) enum Step {
     /// Enter until the kernel has taken in all entries.
     Flush,
-    /// Send a cancel for each live request, late ones only if told.
+    /// Send a cancel for each live request; for late ones only if `late` is set.
     Wave { late: bool },
-    /// See what has completed, without waiting: more of it may be on the way.
+    /// See what has completed, without waiting: more may be on the way.
     Look,
     /// Wait for completions, but not longer than this.
     Wait(Duration),
@@ -124,7 +124,7 @@ pub(crate) struct Teardown {
     limits: Limits,
     /// Something moved since the last wave; at the beginning, everything has.
     moved: bool,
-    /// How many requests had not ended at the last step, be it but for a timer.
+    /// How many requests had not ended at the last step; one that waits only for its timer counts as ended.
     left: usize,
     /// Late requests have been included in a wave.
     grace_over: bool,
@@ -135,8 +135,8 @@ pub(crate) struct Teardown {
 impl Teardown {
     /// The first wait: long enough for task work, short enough not to be felt.
     const SHORT: Duration = Duration::from_millis(10);
-    /// The longest: waves after a quiet wait cost a system call and a cancel per request, so an
-    /// uncancellable request costs some 25 calls a second.
+    /// The longest wait: a wave after a quiet wait costs a system call and a cancel per request, so a request
+    /// that can't be cancelled costs some 25 calls a second.
     const LONG: Duration = Duration::from_millis(80);
 
     pub(crate) fn new(limits: Limits) -> Teardown {
@@ -165,7 +165,7 @@ impl Teardown {
             // Cancels own no memory: they alone are no reason to leak.
             return if in_flight == 0 { Step::Finish } else { Step::Abandon };
         }
-        // Once cancelled, everything is over.
+        // The mutants below take a request for over once its cancel is answered.
         let all_answered = cancels == 0 && queued == 0;
         let is_no_barrier = mutant::is("the answers count") || mutant::is("a drain is a barrier");
         if all_answered && (in_flight == 0 || is_no_barrier && !self.moved) {

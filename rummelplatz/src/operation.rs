@@ -57,8 +57,9 @@ use crate::submitter::Submitter;
 ///
 /// The handlers are ordinary methods. Make the operation, a [`Completion`] by hand
 /// ([`from_result`](Completion::from_result), [`from_fd`](Completion::from_fd),
-/// [`from_buffer`](Completion::from_buffer), [`message`](Completion::message)) and a submitter (`ring.submitter(TAG)`), and call them; nothing
-/// is run, and what was submitted is taken back when the ring is dropped:
+/// [`from_buffer`](Completion::from_buffer), [`message`](Completion::message)) and a submitter
+/// (`ring.submitter(TAG)`), and call them. Nothing is run, and what was submitted is taken back when the ring
+/// is dropped:
 ///
 /// ```
 /// # use rummelplatz::{ring, Completion, CompletionResult, ControlFlow, RingOperation, Submitter, request};
@@ -104,24 +105,24 @@ use crate::submitter::Submitter;
 pub trait RingOperation<R: Ring>: Sized {
     /// The state of one request: lives in a slot of the ring's slab while the request is in flight.
     ///
-    /// It is handed over by value, twice per request: keep big buffers behind a pointer or in a
+    /// It is passed by value twice per request: keep big buffers behind a pointer or in a
     /// [`BufferPool`](crate::BufferPool). (`docs/performance.md` has figures.)
     type RingData: 'static;
     /// What can go wrong in [`setup`](Self::setup).
     type SetupError;
     /// What can go wrong in [`on_teardown_completion`](Self::on_teardown_completion).
     type TeardownError;
-    /// What [`ControlFlow::Warn`] tells of.
+    /// What [`ControlFlow::Warn`] reports.
     type ControlFlowWarn;
     /// What [`ControlFlow::Error`] ends the ring with.
     type ControlFlowError;
 
-    /// Called when the ring begins to run, once in each run, in the order of the fields: submit the first requests
-    /// here.
+    /// Called when the ring begins to run, once in each run, in the order of the fields: submit the first
+    /// requests here.
     ///
     /// # Errors
     ///
-    /// Ends the ring with [`RingError::Setup`](crate::RingError::Setup); what was submitted is
+    /// An error ends the ring with [`RingError::Setup`](crate::RingError::Setup). What was submitted is
     /// cancelled and handed to [`on_teardown_completion`](Self::on_teardown_completion).
     #[expect(unused_variables, reason = "named for those who write this method")]
     fn setup(&mut self, submitter: Submitter<'_, R, Self>) -> Result<(), Self::SetupError> {
@@ -130,10 +131,10 @@ pub trait RingOperation<R: Ring>: Sized {
 
     /// Called for each completion of a request of this operation, with the request's data.
     ///
-    /// Returns what the ring is to do, and the data of a stream that shall go on. A request that is
-    /// over ([`more`](Completion::more) is false) has no use for its data any more: data that is
-    /// returned then is dropped and counted in [`returned_late`](crate::Stats::returned_late). A
-    /// stream whose data is not returned is cancelled, and its later completions are dropped.
+    /// Returns what the ring is to do, and the data of a stream that is to go on. A request that is over
+    /// ([`more`](Completion::more) is false) has no more use for its data: data that is returned for it is
+    /// dropped and counted in [`returned_late`](crate::Stats::returned_late). A stream whose data is not
+    /// returned is cancelled, and its later completions are dropped.
     fn on_completion(
         &mut self,
         completion: Completion,
@@ -141,18 +142,18 @@ pub trait RingOperation<R: Ring>: Sized {
         submitter: Submitter<'_, R, Self>,
     ) -> CompletionResult<R, Self>;
 
-    /// Called once for each request that ends while the ring is torn down: those in flight when that began, messages
-    /// that were not delivered yet, and what is submitted from here. `completion` says how: cancelled, failed, or
-    /// successful after all.
+    /// Called once for each request that ends while the ring is torn down: those in flight when the teardown
+    /// began, messages that were not delivered by then, and what is submitted from here. `completion` says
+    /// how it has ended: cancelled, failed, or successful after all.
     ///
-    /// Requests submitted from here are awaited for the ring's grace period, then cancelled too.
+    /// Requests submitted from here are awaited for the ring's grace period, and then cancelled too.
     ///
-    /// It is not called for detached requests and streams that were given up, nor when the ring is dropped or a handler
-    /// has panicked: then the data is dropped.
+    /// It is not called for detached requests or for streams that were given up, nor when the ring is dropped
+    /// or a handler has panicked. In these cases the data is dropped.
     ///
     /// # Errors
     ///
-    /// All are kept, beside the first cause: see [`RingError`](crate::RingError).
+    /// All errors are kept, beside the first cause: see [`RingError`](crate::RingError).
     #[expect(unused_variables, reason = "named for those who write this method")]
     fn on_teardown_completion(
         &mut self,
@@ -164,8 +165,8 @@ pub trait RingOperation<R: Ring>: Sized {
     }
 }
 
-/// What [`RingOperation::on_completion`] returns: what the ring is to do, and the data of a stream
-/// that shall go on.
+/// What [`RingOperation::on_completion`] returns: what the ring is to do, and the data of a stream that is to
+/// go on.
 pub type CompletionResult<R, Op> = (
     ControlFlow<<Op as RingOperation<R>>::ControlFlowWarn, <Op as RingOperation<R>>::ControlFlowError>,
     Option<<Op as RingOperation<R>>::RingData>,
@@ -173,7 +174,7 @@ pub type CompletionResult<R, Op> = (
 
 /// What a ring does after a handler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-// So that to continue is told by one comparison, whatever the types of warning and error.
+// So that `Continue` is recognised by one comparison, whatever the types of warning and error.
 #[repr(u8)]
 pub enum ControlFlow<Warn = Infallible, Error = Infallible> {
     /// Goes on.

@@ -1,4 +1,5 @@
-//! Completions of the ring's own making, which the kernel does not post: messages, and requests that end without it.
+//! Completions that the ring makes itself and the kernel does not post: messages, and requests that end
+//! without the kernel.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -7,20 +8,23 @@ use crate::queue::Cqe;
 
 /// See the [module documentation](self).
 ///
-/// They are delivered in batches, each of as many as there are when it begins; and after each batch comes one completion of
-/// the kernel's, if there is one. So operations that post to each other do not keep the kernel's completions waiting.
+/// They are delivered in batches. A batch is what was due when it began, and after each batch comes one
+/// completion of the kernel's, if there is one. So operations that post to each other do not keep the
+/// kernel's completions waiting.
 pub(crate) struct Own {
     due: VecDeque<Cqe>,
     /// Messages that are due when there is nothing else to deliver.
     last: VecDeque<u64>,
-    /// How often the kernel had been entered when the last ones became due: that is once for each enter, so that such
-    /// messages do not keep the kernel waiting.
+    /// How often the kernel had been entered when messages of `last` were last made due. That is done once
+    /// per enter at most, so that such messages do not keep the kernel waiting.
     last_due: u64,
-    /// How many there are in `due` and `last`: a number of its own, because the loop asks for it before each wait.
+    /// How many there are in `due` and `last`: counted separately, because the loop asks for it before each
+    /// wait.
     waiting: usize,
-    /// How many of the present batch are left.
+    /// How many of the present batch are still to be delivered.
     batch_left: usize,
-    /// One was delivered, and the kernel's next one was not asked for since: no batch begins before that.
+    /// One was delivered, and the kernel's next completion was not asked for since: no batch begins before it
+    /// is.
     kernel_is_next: bool,
     /// How many were delivered; wraps.
     seen: u32,
@@ -39,20 +43,20 @@ impl Own {
         }
     }
 
-    /// Has a completion be delivered.
+    /// Queues a completion for delivery.
     pub(crate) fn push(&mut self, user_data: u64, result: i32) {
         self.due.push_back(Cqe { user_data, result, flags: 0 });
         self.waiting += 1;
     }
 
-    /// Has a message be delivered when there is nothing else to deliver.
+    /// Queues a message, for delivery when there is nothing else to deliver.
     pub(crate) fn push_last(&mut self, user_data: u64) {
         self.last.push_back(user_data);
         self.waiting += 1;
     }
 
-    /// Has the messages that come last be delivered, if there are any and the kernel was entered, which it was so often,
-    /// since that was done last. Whether that is so.
+    /// Makes the messages of `last` due, if there are any and the kernel was entered since this was last
+    /// done; `enters` says how often it has been entered. Returns whether it did so.
     pub(crate) fn hasten_last(&mut self, enters: u64) -> bool {
         if self.last.is_empty() || self.last_due == enters {
             return false;
@@ -62,7 +66,7 @@ impl Own {
         true
     }
 
-    /// Has the messages that come last be delivered as all others are.
+    /// Makes the messages of `last` due, like all others.
     pub(crate) fn hasten_all(&mut self) {
         self.due.extend(self.last.drain(..).map(|user_data| Cqe { user_data, result: 0, flags: 0 }));
     }
@@ -84,7 +88,7 @@ impl Own {
         next
     }
 
-    /// Notes that the next completion of the kernel's is asked for.
+    /// Notes that the kernel's next completion is being asked for.
     #[inline(always)]
     pub(crate) fn is_kernels_turn(&mut self) {
         self.kernel_is_next = false;
@@ -101,7 +105,7 @@ impl Own {
         self.due.len()
     }
 
-    /// The requests that these are the ends of.
+    /// The requests that these completions end, by `user_data`.
     pub(crate) fn ending(&self) -> HashSet<u64> {
         self.due.iter().map(|cqe| cqe.user_data).collect()
     }

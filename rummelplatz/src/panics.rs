@@ -4,8 +4,8 @@ use std::any::Any;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// The first of several panics. All others are dropped, and so is this one if nobody goes on with it; a payload whose own
-/// `Drop` panics harms nobody.
+/// The first of several panics. All later ones are dropped, and so is this one if nobody goes on with it. A
+/// payload whose own `Drop` panics does no harm.
 #[must_use]
 pub(crate) struct FirstPanic(Option<Box<dyn Any + Send>>);
 
@@ -14,7 +14,7 @@ impl FirstPanic {
         FirstPanic(None)
     }
 
-    /// Runs what may panic. `None` if it has.
+    /// Runs what may panic. Returns `None` if it has.
     pub(crate) fn catch<T>(&mut self, work: impl FnOnce() -> T) -> Option<T> {
         match catch_unwind(AssertUnwindSafe(work)) {
             Ok(result) => Some(result),
@@ -36,14 +36,14 @@ impl FirstPanic {
         }
     }
 
-    /// Goes on with it, if there was one.
+    /// Goes on with the panic, if there was one.
     pub(crate) fn go_on(mut self) {
         if let Some(panic) = self.0.take() {
             resume_unwind(panic);
         }
     }
 
-    /// Goes on with it from within a `Drop`: not while another one does.
+    /// Goes on with the panic from within a `Drop`, unless the thread is already panicking.
     pub(crate) fn go_on_from_drop(self) {
         if !std::thread::panicking() {
             self.go_on();
@@ -59,7 +59,7 @@ impl Drop for FirstPanic {
     }
 }
 
-/// Drops a payload; what its own `Drop` panics with is forgotten, or there would be no end of it.
+/// Drops a payload. A payload that its `Drop` panics with is forgotten, or there would be no end to it.
 fn discard(panic: Box<dyn Any + Send>) {
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         mem::forget(another);

@@ -1,15 +1,17 @@
 //! What other threads have sent, on its way from the inbox to the operations.
 //!
-//! An operation that has as many requests in flight as it may has no room for it: then it waits, in order, until one of
-//! them has ended. It waits in no other place than this, so nothing that was sent is lost.
+//! An operation that already has as many requests in flight as it may has no room for a parcel. The parcel
+//! then waits here, in order, until one of those requests has ended. Parcels wait nowhere else, so nothing
+//! that was sent is lost.
 
 use crate::mutant;
 use crate::panics::FirstPanic;
 use crate::shape::{Ring, slab_of};
 use crate::state::Inner;
 
-/// Gives what other threads have sent to its operations, as far as they have room. Whether those threads want the ring to
-/// stop; and the panic of what no operation can take, for the caller to go on with when all else is in order.
+/// Delivers what other threads have sent, as far as the operations have room. Returns whether those threads
+/// want the ring to stop, and the first panic from parcels that no operation can take: the caller goes on
+/// with it when all else is in order.
 pub(crate) fn collect<R: Ring>(inner: &mut Inner<R>) -> (bool, FirstPanic) {
     let (parcels, stop) = inner.core.shared.collect();
     let mut panic = FirstPanic::none();
@@ -29,7 +31,7 @@ pub(crate) fn collect<R: Ring>(inner: &mut Inner<R>) -> (bool, FirstPanic) {
     (stop, panic)
 }
 
-/// Gives what has found no room to its operations, as far as they have some now.
+/// Delivers parcels that found no room before, as far as the operations have room now.
 #[inline]
 pub(crate) fn deliver_overdue<R: Ring>(inner: &mut Inner<R>) {
     if inner.core.overdue.operations() > 0 {

@@ -4,7 +4,8 @@
 use crate::runtime::Runtime;
 use crate::shape::Ring;
 
-/// One round of deliveries: only who has asked whether this process and thread may drive the ring can make one.
+/// One round of deliveries. Only code that has checked that this process and thread may drive the ring can
+/// make one.
 pub struct Round {
     pub(crate) may_wait: bool,
 }
@@ -28,11 +29,11 @@ pub trait RingParts: Ring {
     ///
     /// # Errors
     ///
-    /// The first that an operation fails with.
+    /// The first error that an operation returns.
     fn setup(&mut self) -> Result<(), Self::SetupError>;
     /// Delivers the next completion, if there is one, to the operation of its tag.
     fn dispatch(&mut self, round: &Round);
-    /// [`deliver_all`](crate::ring::deliver_all), as a function of the ring's own crate and module: where
-    /// its handlers are, too, the compiler can make all of it one function.
+    /// [`deliver_all`](crate::ring::deliver_all), as a function in the ring's own crate and module: where its
+    /// handlers are there, too, the compiler can make one function of it all.
     fn deliver_all(&mut self, round: &Round) -> bool;
 }

@@ -5,8 +5,9 @@
 //! its `Debug` and its source, by autoref specialisation: each rung of a ladder is an implementation for one reference
 //! less than the rung above it, and method lookup takes the first rung whose bounds hold.
 //!
-//! No rung asks for `'static`: method lookup does not look at lifetimes, so such a rung would be chosen for an error
-//! type that borrows, too, and fail to compile afterwards. The *source* of an error is `'static` by itself.
+//! No rung asks for `'static`: method lookup does not look at lifetimes, so such a rung would be chosen for
+//! an error type that borrows, too, and would then not compile. The *source* of an error is `'static` in any
+//! case.
 
 use std::error::Error;
 use std::fmt;
@@ -56,10 +57,10 @@ impl fmt::Debug for Shown<'_> {
 #[macro_export]
 macro_rules! __rummelplatz_shown {
     ($value:expr) => {{
-        // Without names, so that none of the user's is hidden.
+        // Without names, so that no name of the user's is shadowed.
         use $crate::__private::probe::{OfDebug as _, OfDisplay as _, OfError as _};
         let probe = $crate::__private::probe::Probe($value);
-        // One reference more than the highest rung has: the `&self` of its method takes it off.
+        // One reference more than the highest rung has; the `&self` of its method takes it off.
         $crate::__private::probe::Shown {
             display: (&&&&probe).__rummelplatz_display(),
             debug: (&&&&&probe).__rummelplatz_debug(),
@@ -123,7 +124,8 @@ macro_rules! __rummelplatz_operation_error {
 type SendError = dyn Error + Send + Sync + 'static;
 type LocalError = dyn Error + 'static;
 
-/// `Display`, else the text of the error inside (`eyre::Report`, `anyhow::Error`, boxed errors), else nothing.
+/// `Display`; or else the text of the error inside (`eyre::Report`, `anyhow::Error`, boxed errors); or else
+/// nothing.
 pub trait OfDisplay<'e> {
     /// The answer.
     fn __rummelplatz_display(&self) -> Option<&'e dyn fmt::Display>;
@@ -153,7 +155,8 @@ impl<'e, T> OfDisplay<'e> for Probe<'e, T> {
     }
 }
 
-/// `Debug`, else that of the error inside, else nothing. `()` says nothing: it stands for "no error type of mine".
+/// `Debug`; or else that of the error inside; or else nothing. `()` shows nothing: it stands for "no error
+/// type of mine".
 pub trait OfDebug<'e> {
     /// The answer.
     fn __rummelplatz_debug(&self) -> Option<&'e dyn fmt::Debug>;
@@ -189,7 +192,7 @@ impl<'e, T> OfDebug<'e> for Probe<'e, T> {
     }
 }
 
-/// The source of an error, else that of the error inside, else nothing.
+/// The source of an error; or else that of the error inside; or else nothing.
 pub trait OfError<'e> {
     /// The answer.
     fn __rummelplatz_source(&self) -> Option<&'e LocalError>;
@@ -232,7 +235,7 @@ pub struct Failure<'e> {
 
 /// A generated error enum.
 pub trait OperationError {
-    /// Tells the variant apart and probes what is in it.
+    /// Says which variant it is, and probes the error in it.
     fn failure(&self) -> Failure<'_>;
 }
 

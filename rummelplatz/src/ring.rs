@@ -21,20 +21,21 @@ use crate::tag::Tag;
 use crate::teardown::{self, Audience};
 use crate::user_data::UserData;
 
-/// What a [`turn`] of the ring has come to.
+/// What a [`turn`] of the ring has done, and when the next one is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress {
     /// What was done.
     pub status: Status,
-    /// When the next turn should come at the latest, if not before because the ring's descriptor is
-    /// readable; `None` if there is nothing but that to wait for.
+    /// When the next turn is due at the latest; it is due earlier if the ring's descriptor becomes readable.
+    /// `None` if the descriptor is all there is to wait for.
     pub call_again_in: Option<Duration>,
 }
 
 /// What a turn of a ring has done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Status {
-    /// Completions were delivered. If nothing is in flight after that, another turn is wanted at once, which says so.
+    /// Completions were delivered. If nothing is in flight afterwards, another turn is wanted at once, which
+    /// will report [`Idle`](Self::Idle).
     Progressed,
     /// Requests are in flight; none has completed.
     Waiting,
@@ -56,7 +57,7 @@ impl Progress {
     }
 }
 
-/// What one pass of the loop has come to.
+/// The outcome of one pass of the loop.
 enum Pass<R: Ring> {
     Went(Progress),
     Ended(Result<(), RingError<R>>),
@@ -91,8 +92,8 @@ pub fn run<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
 ///
 /// # Errors
 ///
-/// See [`RingError`]. The ring has ended then, unless nothing was done: in another thread or process, or because something
-/// was missing that a turn needs.
+/// See [`RingError`]. The ring has ended then, unless nothing was done: because this is another thread or
+/// process, or because something that a turn needs was missing.
 pub fn turn<R: RingParts>(ring: &mut R) -> Result<Progress, RingError<R>> {
     check(ring)?;
     notify(ring, true)?;
@@ -109,7 +110,7 @@ pub fn turn<R: RingParts>(ring: &mut R) -> Result<Progress, RingError<R>> {
     })
 }
 
-/// When what is on its way in another thread has arrived.
+/// By when something that is on its way from another thread should have arrived.
 const SOON: Duration = Duration::from_millis(1);
 
 const FINISHED: Progress = Progress { status: Status::Finished, call_again_in: None };
@@ -138,7 +139,7 @@ pub fn finish<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     })
 }
 
-/// Whether this process and thread may use the ring, and whether it is of any use.
+/// Checks that this process and thread may use the ring, and that it was not abandoned.
 fn check<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     let inner = inner(ring);
     if inner.core.is_forked() {
@@ -163,9 +164,9 @@ fn guarded<R: RingParts, T>(ring: &mut R, work: impl FnOnce(&mut R) -> T) -> T {
                 resume_unwind(panic);
             }
             inner.core.queue.unregister();
-            // Its handler is gone, if that has panicked.
+            // If a handler has panicked, what was lent to it is gone.
             inner.core.lent = None;
-            // A second panic, of a `Drop`, is less of a cause than the first.
+            // A second panic, from a `Drop`, is less of a cause than the first.
             drop(teardown::end_silently(inner));
             resume_unwind(panic)
         }
@@ -176,7 +177,7 @@ fn inner<R: RingParts>(ring: &mut R) -> &mut Inner<R> {
     ring.runtime_mut().inner_mut()
 }
 
-/// Has completions be told of by the descriptor that the ring shows, which costs something for each.
+/// Sets whether completions signal the descriptor that the ring shows, which costs something for each.
 fn notify<R: RingParts>(ring: &mut R, on: bool) -> Result<(), RingError<R>> {
     inner(ring).core.notify(on).map_err(api_error)
 }
@@ -185,7 +186,7 @@ fn api_error<R: Ring>(error: std::io::Error) -> RingError<R> {
     RingError::Api(Cause { error, teardown: Vec::new(), abandoned: None })
 }
 
-/// Lets the kernel take entries of this thread.
+/// Lets the kernel take entries from this thread.
 fn enable<R: Ring>(inner: &mut Inner<R>) -> Result<(), RingError<R>> {
     inner.core.enable().map_err(api_error)
 }
@@ -194,7 +195,7 @@ fn enable<R: Ring>(inner: &mut Inner<R>) -> Result<(), RingError<R>> {
 fn begin<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     let this = inner(ring);
     if !this.core.phase.may_begin() {
-        // Turns have begun it.
+        // An earlier turn has begun the run.
         return Ok(());
     }
     enable(this)?;
@@ -208,7 +209,7 @@ fn begin<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     if set_up.is_err() && this.core.is_forked() {
         return Err(RingError::Forked);
     }
-    // What was sent before, and came with a wake-up that was seen by an earlier run.
+    // Collects what was sent before this run: an earlier run may have used up its wake-up.
     let (stop, panic) = parcels::collect(this);
     match set_up {
         Err(error) => teardown::begin(this, FirstCause::Setup(error)),
@@ -219,7 +220,7 @@ fn begin<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     Ok(())
 }
 
-/// One pass of the loop, which waits for completions only if it may.
+/// One pass of the loop. Waits for completions only if `may_wait` is set.
 fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     if inner(ring).ending.is_some() {
         return teardown_pass(ring, may_wait);
@@ -234,7 +235,7 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     }
     // An entry of the ring's own, or an untracked one, is no reason to wait.
     let wakes = core.in_flight > 0 || core.shared.may_be_woken();
-    // What is visible, or held back, ends the wait at once.
+    // Completions that are visible, or that the kernel holds back, end a wait at once.
     let waits = may_wait && wakes && !core.has_own_work();
     let patience = if waits { Patience::Wait } else { Patience::Poll };
     let entered = match core.enter(patience) {
@@ -257,14 +258,14 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     Pass::Went(Progress { status, call_again_in: None })
 }
 
-/// The end of a turn: what its handlers have submitted goes to the kernel, and nothing that happens
-/// from here on is missed by whoever waits for the ring's descriptor.
+/// The end of a turn: submits to the kernel what handlers have queued, and makes sure that whoever waits for
+/// the ring's descriptor misses nothing that happens from here on.
 fn before_waiting<R: RingParts>(ring: &mut R, progress: Progress) -> Progress {
     let inner = inner(ring);
     unpark(inner);
     parcels::deliver_overdue(inner);
     let core = &mut inner.core;
-    // An error is met again by the next turn.
+    // The next turn will meet the same error.
     let entered = if core.queued() > 0 { core.enter(Patience::Submit) } else { Ok(Entered::Done) };
     let was_full = core.queue.show_seen();
     // In this order: what comes after the reset signals again, what came before it is seen below.
@@ -274,7 +275,7 @@ fn before_waiting<R: RingParts>(ring: &mut R, progress: Progress) -> Progress {
         Status::Waiting if is_idle => Status::Idle,
         status => status,
     };
-    // Nothing else would have somebody learn that a ring which has made progress is idle now.
+    // Without this, nobody would learn that a ring which has made progress is now idle.
     let is_news = is_idle && status == Status::Progressed;
     let more = core.is_busy() || core.queued() > 0 || entered.is_err() || is_news;
     let call_again_in = match progress.call_again_in {
@@ -285,7 +286,7 @@ fn before_waiting<R: RingParts>(ring: &mut R, progress: Progress) -> Progress {
     Progress { status, call_again_in }
 }
 
-/// Goes on with the streams that waited for a buffer.
+/// Resumes streams that waited for a buffer.
 #[inline]
 fn unpark<R: Ring>(inner: &mut Inner<R>) {
     if inner.core.has_parked() {
@@ -302,7 +303,7 @@ fn unpark_some<R: Ring>(inner: &mut Inner<R>) {
     });
 }
 
-/// Begins to end the run: if it is not that of another process, off which a handler has forked this one.
+/// Begins to end the run, unless it is that of another process, from which a handler has forked this one.
 fn end<R: RingParts>(ring: &mut R, cause: FirstCause<R>) -> Pass<R> {
     if inner(ring).core.is_forked() {
         return Pass::Ended(Err(RingError::Forked));
@@ -324,16 +325,18 @@ fn fail<R: RingParts>(ring: &mut R, error: std::io::Error) -> Pass<R> {
     Pass::Ended(conclude(inner(ring)))
 }
 
-/// Delivers all completions that are visible, and after each what its handler has posted; then waits for
-/// more and goes on, if it may and that is all there is to a pass. Ends when there is a cause to. Whether there
-/// was a completion; outside of a teardown, one that an operation claims.
+/// Delivers all visible completions and, after each, what its handler has posted. If it may wait, and nothing
+/// else is left to do in this pass, it then waits for more and goes on. Stops when there is a cause to end
+/// the run. Returns whether there was a completion; outside a teardown, only completions that an operation
+/// claims count.
 ///
-/// The only place from which operations are called, so that all of it can become one function.
+/// This is the only place from which operations are called, so that the compiler can make one function of it
+/// all.
 #[inline(always)]
 pub fn deliver_all<R: RingParts>(ring: &mut R, round: &Round) -> bool {
     let Inner { core, .. } = inner(ring);
     let before = core.claimed();
-    // The ring was entered before this.
+    // The caller has entered the kernel before this.
     if core.queue.knows_none() {
         core.look();
     }
@@ -358,7 +361,7 @@ impl<R: RingParts> Audience<R> for Operations<'_, R> {
 
     fn reap(&mut self) -> bool {
         let moved = self.0.deliver_all(&Round { may_wait: false });
-        // Nothing is a cause any more.
+        // During a teardown, nothing is a cause to end the run any more.
         self.inner().cause = None;
         moved
     }
@@ -397,7 +400,7 @@ fn conclude<R: Ring>(inner: &mut Inner<R>) -> Result<(), RingError<R>> {
         (FirstCause::Completion(error), _, abandoned) => {
             RingError::Completion(Cause { error, teardown, abandoned })
         }
-        // That the ring is unusable says the same, and more.
+        // That the ring is unusable says the same and more.
         (FirstCause::Api(_), _, Some(stuck)) if unusable => RingError::Abandoned { stuck },
         (FirstCause::Api(error), _, abandoned) => RingError::Api(Cause { error, teardown, abandoned }),
         (FirstCause::Exit, Some(error), abandoned) => {
@@ -416,7 +419,7 @@ pub fn submitter<R: RingParts, Op: RingOperation<R>>(ring: &mut R, tag: Tag<R, O
     if inner.core.is_forked() {
         inner.core.close(SubmitError::Forked);
     }
-    // The loop may have looked at it long ago.
+    // The loop may have looked at the clock long ago.
     inner.core.watch.look();
     Submitter::new(inner, tag)
 }
@@ -427,7 +430,8 @@ pub fn handle<R: RingParts>(ring: &mut R) -> RingHandle<R> {
     if !core.is_forked() {
         core.arm_wake();
         if core.is_enabled() && core.is_owner() && core.queued() > 0 {
-            // Between turns, no other enter may come before somebody uses the handle. An error is met again by the next.
+            // Between turns, there may be no other enter before somebody uses the handle. The next enter will
+            // meet the same error.
             core.enter(Patience::Submit).ok();
         }
     }

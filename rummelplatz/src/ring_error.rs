@@ -10,11 +10,11 @@ use crate::shape::Ring;
 
 /// Why a run of a ring ended early. The variant is the first cause.
 ///
-/// Each [`Cause`] has beside it the errors of all teardown handlers, and what was abandoned if the
-/// teardown did not come to an end.
+/// Beside the first cause, each [`Cause`] has the errors of all teardown handlers, and what was abandoned if
+/// the teardown did not come to an end.
 ///
-/// It is an [`Error`] whatever the error types of the operations are: what they offer (`Error`,
-/// `AsRef<dyn Error>`, `Display`, `Debug`) is shown.
+/// It is an [`Error`] whatever the error types of the operations are: it shows what they offer (`Error`,
+/// `AsRef<dyn Error>`, `Display`, `Debug`).
 ///
 /// So `server.run()?` works in any `main`. To tell what has happened, match on it:
 ///
@@ -63,8 +63,8 @@ pub enum RingError<R: Ring> {
     Teardown(Cause<R::TeardownError, R>),
     /// A call into io_uring failed.
     Api(Cause<io::Error, R>),
-    /// Never returned, as entries of the ring's own always find room. For programs that match on it, as they did with the
-    /// earlier library.
+    /// Never returned, because the ring's own entries always find room. It is here for programs that match on
+    /// it, as they did with the earlier library.
     Push(Cause<SubmitError, R>),
     /// The ring was run in another thread before; nothing was done.
     WrongThread,
@@ -166,7 +166,7 @@ impl<R: Ring> fmt::Display for RingError<R> {
     }
 }
 
-/// The same as `Display`: what a `main` that returns this error prints should be readable.
+/// The same as `Display`, because what a `main` that returns this error prints should be readable.
 impl<R: Ring> fmt::Debug for RingError<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let variant = match self {
@@ -183,7 +183,7 @@ impl<R: Ring> fmt::Debug for RingError<R> {
     }
 }
 
-/// The text has the first cause in it already; what follows in the chain is that one's own source.
+/// The text has the first cause in it already, so what follows in the chain is the source of that cause.
 impl<R: Ring> Error for RingError<R> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {

@@ -2,9 +2,9 @@
 //!
 //! # How the unsafe code stays right
 //!
-//! The pointer in a tag is kept without its type and turned back here. [`Tag::__new`] is the only way
-//! to a tag, and `Tag` is invariant in both of its parameters; so the type that it is turned back to is
-//! the one that it had.
+//! The pointer in a tag is kept without its type, and turned back here. [`Tag::__new`] is the only way to
+//! make a tag, and `Tag` is invariant in both of its parameters, so the type that the pointer is turned back
+//! to is the one that it had.
 
 use std::mem;
 
@@ -21,14 +21,14 @@ type SlabOf<R, Op> =
 impl<R: Ring, Op: RingOperation<R>> Tag<R, Op> {
     #[doc(hidden)]
     pub const fn __new(number: u8, slab: SlabOf<R, Op>) -> Self {
-        // SAFETY: function pointers are of one size, and this one is called only by `slab`, which
-        // turns it back.
+        // SAFETY: all function pointers have one size, and this one is called only by `slab`, which turns it
+        // back first.
         Tag::from_route(number, unsafe { mem::transmute::<SlabOf<R, Op>, fn()>(slab) })
     }
 
     #[inline]
     pub(crate) fn slab<'s>(&self, slabs: &'s mut R::Slabs) -> &'s mut Slab<Op::RingData> {
-        // SAFETY: it was made by `__new` from a pointer of this very type.
+        // SAFETY: the route was made by `__new` from a pointer of this very type.
         let slab = unsafe { mem::transmute::<fn(), SlabOf<R, Op>>(self.route()) };
         SlabCell::open(slabs, slab)
     }

@@ -13,7 +13,7 @@ use crate::teardown;
 use crate::user_data::UserData;
 use crate::warning::Hooks;
 
-/// The runtime of a ring. Its drop is the only thing that ends a ring that was not run to its end.
+/// The runtime of a ring. Dropping it is the only thing that ends a ring that was not run to its end.
 ///
 /// The contents are leaked by default; the slabs and pools are freed only when nothing is in flight.
 pub struct Runtime<R: Ring> {
@@ -26,7 +26,7 @@ impl<R: Ring> Runtime<R> {
         let mut slabs = R::slabs();
         let mut last = 0;
         for (tag, _) in R::OPERATIONS {
-            // Ascending: one slab to a tag, and none to those of the ring's own traffic.
+            // Tags ascend: each has one slab, and those of the ring's own traffic have none.
             if *tag > last
                 && *tag <= UserData::LAST_OPERATION
                 && let Some(slab) = slab_of::<R>(&mut slabs, *tag)
@@ -68,10 +68,11 @@ impl<R: Ring> Drop for Runtime<R> {
         } else {
             inner.core.queue.leak();
         }
-        // What is called for warnings is in it, whose `Drop` may panic as well.
+        // `inner` holds the user's hooks, whose `Drop` may panic as well.
         panic.catch(|| {
-            // SAFETY: this is the only place that drops it, once. What the kernel may still write to,
-            // slabs and pools, was taken out of it above if there is any.
+            // SAFETY: this is the only place that drops `inner`, and it runs once. What the kernel may still
+            // write to (slabs, pools) is not freed by it: slabs are dropped only above, and `leak` has taken
+            // out the pools.
             unsafe { ManuallyDrop::drop(&mut self.inner) };
         });
         panic.go_on_from_drop();

@@ -17,7 +17,7 @@ pub trait Ring: RingShape {}
 
 impl<R: RingShape> Ring for R {}
 
-/// What `#[ring]` generates of types and constants.
+/// The types and constants that `#[ring]` generates.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a ring",
     note = "a ring is a struct with `#[ring]` on it"

@@ -11,31 +11,32 @@
 //! * No Rust reference ever covers the value of a live slot, except while the closure of
 //!   [`Slab::insert_with`] or [`Occupied::with_value`] runs, and these run only when the kernel does
 //!   not have the request. Slots are reached by raw pointers, and the headers are separate places.
-//! * Dropping a slab that still holds a slot frees nothing of it: the chunks are leaked. Freeing
-//!   memory is earned by an empty slab.
+//! * Dropping a slab that still holds a slot frees nothing of it: the chunks are leaked. Only an empty slab
+//!   frees its memory.
 //!
 //! It knows nothing of io_uring: `M` is whatever the owner wants to remember about a request.
 //!
 //! # Names
 //!
-//! Nearly all requests are *plain*: live from beginning to end, with nothing to be remembered that
-//! their completion would have to look at. So a slot has a `name`, which is the `user_data` of its
-//! request if that is plain, and the complement of a `user_data` otherwise: of its request, or, while
-//! the slot is free, of the next one. Then one comparison, in [`Slab::find_plain`], checks tag,
-//! generation, slot, state and metadata; and plain requests come and go without a look at the state.
+//! Nearly all requests are *plain*: live from beginning to end, with nothing to be remembered that their
+//! completion would have to look at. So a slot has a `name`. If its request is plain, the name is the
+//! `user_data` of that request; otherwise it is the complement of a `user_data`: that of its request or,
+//! while the slot is free, that of the next one. Then one comparison, in [`Slab::find_plain`], checks tag,
+//! generation, slot, state and metadata, and plain requests come and go without a look at the state.
 //!
-//! A complement is never taken for a name: its tag is another, and its slot bits are those of another slot.
+//! A complement is never mistaken for a name: its tag is a different one, and so is the slot that its slot
+//! bits name.
 //!
 //! # How the unsafe code stays right
 //!
-//! Everything hangs on one invariant: **the value of a slot is initialised exactly when its name is
-//! plain or its state is [`State::Live`] or [`State::Calm`]**. When a value leaves, this is changed
-//! before it can be used (so that a panic cannot see it twice), and when one arrives, after it was
-//! written.
+//! Everything hangs on one invariant: **the value of a slot is initialised exactly when its name is plain or
+//! its state is [`State::Live`] or [`State::Calm`]**. When a value leaves, name or state is changed before
+//! the value can be used (so that a panic cannot see it twice); when a value arrives, they are changed after
+//! it was written.
 //!
-//! There is one exception, for the sake of the next request in the same slot: [`Plain::take`] leaves
-//! the name as it is. Whoever has the [`Warm`] slot that it returns answers for it that nobody looks at
-//! the slab before that is vacated, and filled or released.
+//! There is one exception, for the sake of the next request in the same slot: [`Plain::take`] leaves the name
+//! as it is. Whoever holds the [`Warm`] slot that it returns must make sure that nobody looks at the slab
+//! before that slot is vacated, and filled or released.
 
 use std::alloc::{self, Layout};
 use std::cell::UnsafeCell;
@@ -52,10 +53,10 @@ mod tests;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum State {
-    /// In memory that is zero, too.
+    /// Zero, so that it is also the state in zeroed memory.
     Free = 0,
     Live,
-    /// As Live; and [`Meta::is_calm`].
+    /// As Live, when [`Meta::is_calm`].
     Calm,
     Lent,
     Abandoned,
@@ -63,13 +64,13 @@ pub(crate) enum State {
 
 /// What the owner of a slab remembers about a request.
 pub(crate) trait Meta: Copy {
-    /// As much of it as is remembered of a plain one.
+    /// The part of it that is remembered of a plain one.
     type Brief: Copy;
 
     /// All that there is to be known of a plain request.
     fn of_plain(brief: Self::Brief) -> Self;
 
-    /// Whether completions of a request that goes on need not look at what may change here.
+    /// Whether completions of a request that goes on need not look at anything here that may change.
     fn is_calm(&self) -> bool;
 }
 
@@ -82,12 +83,12 @@ pub(crate) enum Remember<M: Meta> {
 /// A slot's own account of itself; never overlaps the value.
 #[repr(C)]
 struct Header<D, M: Meta> {
-    /// See the [module documentation](self). The first thing in a slot, so that one can be compared whatever it
-    /// is the slot of.
+    /// See the [module documentation](self). The first thing in a slot, so that a name can be compared
+    /// without knowing the type of the slot.
     name: u64,
-    /// Of a slot whose name is not plain; Free if it is.
+    /// The state, if the name is not plain; Free if it is.
     state: State,
-    /// How often the generation has come round.
+    /// How often the generation has wrapped.
     rounds: u32,
     kept: Kept<D, M>,
 }
@@ -111,8 +112,8 @@ struct Slot<D, M: Meta> {
 /// See the [module documentation](self).
 pub(crate) struct Slab<D, M: Meta> {
     tag: u8,
-    /// [`UserData::STEP`]. Out of sight of the compiler, which would make four instructions of an addition
-    /// and a question for its carry.
+    /// [`UserData::STEP`], kept out of sight of the compiler, which would make four instructions of an
+    /// addition and a test of its carry.
     step: u64,
     /// The first of the free slots, which are linked through their headers: the one that was freed
     /// last, whose memory is still warm.
@@ -120,9 +121,9 @@ pub(crate) struct Slab<D, M: Meta> {
     limit: u32,
     /// How many slots were made so far, whatever state they are in. There is memory for more.
     made: u32,
-    /// There is one at least.
+    /// There is at least one.
     chunks: Vec<NonNull<Slot<D, M>>>,
-    /// The first chunk: most slabs never need another, and here is it found at once.
+    /// The first chunk: most slabs never need another, and a slot in it is found at once.
     first: NonNull<Slot<D, M>>,
 }
 
@@ -151,7 +152,7 @@ impl<D, M: Meta> Slab<D, M> {
         1 << slots.ilog2()
     };
     const CHUNK_SHIFT: u32 = Self::CHUNK.trailing_zeros();
-    /// So many slots are made at a time.
+    /// How many slots are made at a time.
     const BATCH: u32 = if Self::CHUNK < 64 { Self::CHUNK } else { 64 };
     const CHUNK_LAYOUT: Layout = match Layout::array::<Slot<D, M>>(Self::CHUNK as usize) {
         Ok(layout) => layout,
@@ -159,7 +160,7 @@ impl<D, M: Meta> Slab<D, M> {
     };
 
     /// An empty slab whose requests carry `tag`. It has no room before [`set_limit`](Self::set_limit).
-    // A ring has many, and makes all of them in one function.
+    // A ring has many slabs, and makes all of them in one function.
     #[inline(never)]
     pub(crate) fn new(tag: u8) -> Self {
         let first = Self::chunk();
@@ -176,7 +177,7 @@ impl<D, M: Meta> Slab<D, M> {
         self.limit = limit.min(UserData::SLOTS);
     }
 
-    /// How many slots are not free: counts them.
+    /// How many slots are not free. They are counted at each call.
     pub(crate) fn occupied_slots(&self) -> usize {
         let mut count = 0;
         self.for_each(|_, _| count += 1);
@@ -203,8 +204,8 @@ impl<D, M: Meta> Slab<D, M> {
             && room < count
         {
             room += 1;
-            // SAFETY: all headers of a chunk are initialised, and are only changed through `&mut self`; the slot is
-            // in the list.
+            // SAFETY: all headers of a chunk are initialised, and are only changed through `&mut self`; the
+            // slot is in the list of free ones, so `next_free` is what it keeps.
             free = unsafe { (*slot.as_ptr()).header.kept.next_free };
         }
         room >= count
@@ -223,7 +224,7 @@ impl<D, M: Meta> Slab<D, M> {
         }
         let chunk = self.chunks[chunk];
         let count = Self::BATCH.min(Self::CHUNK - offset).min(self.limit - self.made);
-        // Backwards, so that the first is the first to be used.
+        // Backwards, so that the first slot is the first to be used.
         for number in (0..count).rev() {
             let name = !UserData::pack(self.tag, 0, self.made + number);
             let header = Header { name, state: State::Free, rounds: 0, kept: Kept { next_free: None } };
@@ -237,7 +238,8 @@ impl<D, M: Meta> Slab<D, M> {
         Ok(())
     }
 
-    /// Memory for slots. As it is, it is a row of slots which nobody has, because no request has the name 0.
+    /// Memory for slots. Zeroed as it is, it reads as a row of slots that hold no request, because no request
+    /// has the name 0.
     fn chunk() -> NonNull<Slot<D, M>> {
         // SAFETY: the layout's size is not zero, because a header's is not.
         let chunk = unsafe { alloc::alloc_zeroed(Self::CHUNK_LAYOUT) };
@@ -247,8 +249,8 @@ impl<D, M: Meta> Slab<D, M> {
         }
     }
 
-    /// The place of the slot that a `user_data` names, if that is in the first chunk, or of some other that is.
-    /// There is no question in it: who asks compares names anyway.
+    /// The place of the slot that a `user_data` names, if that is in the first chunk; otherwise, of some
+    /// other slot in it. There is no check: callers compare names anyway.
     #[inline(always)]
     fn in_first(&self, user_data: u64) -> NonNull<Slot<D, M>> {
         let offset = UserData::slot(user_data) & (Self::CHUNK - 1);
@@ -269,7 +271,7 @@ impl<D, M: Meta> Slab<D, M> {
         Some(unsafe { chunk.add((index & (Self::CHUNK - 1)) as usize) })
     }
 
-    /// The place of the slot with this name, which a request with this `user_data` gives it.
+    /// The place of the slot that has this name; `user_data` is that of its request.
     #[inline(always)]
     fn named(&self, name: u64, user_data: u64) -> Option<NonNull<Slot<D, M>>> {
         let slot = self.in_first(user_data);
@@ -311,40 +313,42 @@ impl<D, M: Meta> Slab<D, M> {
         let Some(vacancy) = self.vacancy() else {
             panic!("reserve() comes before insert_with()");
         };
-        // SAFETY: it is of this slab.
+        // SAFETY: the vacancy was just taken from this slab.
         unsafe { self.fill(vacancy, value, build) }
     }
 
-    /// A free slot, out of the list.
+    /// Takes a free slot out of the list.
     #[inline(always)]
     pub(crate) fn vacancy(&mut self) -> Option<Vacancy> {
         let free = self.free?;
         // SAFETY: all headers of a chunk are initialised, do not overlap a value, and the slab is borrowed
         // exclusively.
         let header = unsafe { &(*free.as_ptr()).header };
-        // SAFETY: it is in the list.
+        // SAFETY: it is in the list of free ones, so `next_free` is what it keeps.
         self.free = unsafe { header.kept.next_free };
         Some(Vacancy { slot: free.cast(), user_data: !header.name })
     }
 
-    /// Makes a vacancy of a slot whose value was taken, if it is one, to be filled or released at once.
+    /// Turns a slot whose value was taken into a vacancy, to be filled or released at once. `None` if there
+    /// is no slot.
     ///
     /// # Safety
     ///
     /// The slot is of this slab, or [none](Warm::NONE).
     #[inline(always)]
     pub(crate) unsafe fn vacate(&mut self, warm: Warm) -> Option<Vacancy> {
-        // SAFETY: what `warm` points to begins with a name that is initialised, which nobody writes to now: a slot with
-        // its header, and `NO_NAME` is nothing else.
+        // SAFETY: `warm` points to a name that is initialised and that nobody writes to now: that of a slot,
+        // which begins with its header, or `NO_NAME`.
         let name = unsafe { warm.slot.cast::<u64>().read() };
         let (user_data, comes_round) = UserData::step(name, self.step);
-        // That of no slot does, too, so that this is the only question.
+        // The name of no slot comes round as well, so usually this is the only question.
         if comes_round {
             if warm.is_none() {
                 return None;
             }
             let slot = warm.slot.cast::<Slot<D, M>>();
-            // SAFETY: as in `link`; the slot is of this slab.
+            // SAFETY: all headers of a chunk are initialised and do not overlap a value, and the slab is
+            // borrowed exclusively; the caller promises that the slot is of this slab.
             unsafe { &mut (*slot.as_ptr()).header }.count_round();
         }
         Some(Vacancy { slot: warm.slot, user_data })
@@ -368,8 +372,8 @@ impl<D, M: Meta> Slab<D, M> {
             #[inline(always)]
             fn drop(&mut self) {
                 let Undo(slab, slot, user_data) = self;
-                // SAFETY: the vacancy is of this slab: the caller's promise. The value was written, and this
-                // runs at most once.
+                // SAFETY: the vacancy is of this slab, as the caller of `fill` promises. The value was
+                // written, and this runs at most once.
                 unsafe { slab.undo(Vacancy { slot: *slot, user_data: *user_data }) };
             }
         }
@@ -378,7 +382,8 @@ impl<D, M: Meta> Slab<D, M> {
         let slot = free.cast::<Slot<D, M>>().as_ptr();
         // SAFETY: a slot that is free has no value, and nobody else refers to its place.
         let place = unsafe { (*slot).value.get() }.cast::<D>();
-        // SAFETY: as above; writing does not drop what was there, which is nothing.
+        // SAFETY: the place is that of a free slot, so nobody else refers to it. Writing drops nothing, and
+        // there is no value in it that would have to be dropped.
         unsafe { place.write(value) };
         let undo = Undo(self, free, user_data);
         // SAFETY: the value was written above; the request does not exist yet, so nobody else can
@@ -412,10 +417,10 @@ impl<D, M: Meta> Slab<D, M> {
     #[inline(never)]
     unsafe fn undo(&mut self, vacancy: Vacancy) {
         let place = vacancy.slot.cast::<Slot<D, M>>().as_ptr();
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the vacancy is of this slab.
         unsafe { self.release(vacancy) };
-        // SAFETY: the value is initialised; the slot is free as far as its header knows, so nobody drops it
-        // again.
+        // SAFETY: the value is initialised, as the caller promises; as far as the header says the slot is
+        // free, so nobody drops the value again.
         unsafe { (*place).value.get().cast::<D>().drop_in_place() };
     }
 
@@ -437,17 +442,19 @@ impl<D, M: Meta> Slab<D, M> {
     pub(crate) unsafe fn release(&mut self, vacancy: Vacancy) {
         let Vacancy { slot, user_data } = vacancy;
         let slot = slot.cast::<Slot<D, M>>();
-        // SAFETY: as in `link`.
+        // SAFETY: all headers of a chunk are initialised and do not overlap a value, and the slab is borrowed
+        // exclusively; the caller promises that the slot is of this slab.
         unsafe { (*slot.as_ptr()).header.name = !user_data };
         self.link(slot);
     }
 
-    /// Puts all free slots in order again, the first first.
+    /// Builds the list of free slots anew, in ascending order.
     pub(crate) fn tidy(&mut self) {
         self.free = None;
         for index in (0..self.made).rev() {
             if let Some(slot) = self.slot(index) {
-                // SAFETY: as in `link`.
+                // SAFETY: all headers of a chunk are initialised and do not overlap a value, and the slab is
+                // borrowed exclusively.
                 let header = unsafe { &(*slot.as_ptr()).header };
                 if header.is_free(index) {
                     self.link(slot);
@@ -460,7 +467,7 @@ impl<D, M: Meta> Slab<D, M> {
     ///
     /// # Safety
     ///
-    /// It is not 0, the name of what is not a slot yet.
+    /// The `user_data` is not 0, which is the name in memory that no slot was made of yet.
     #[inline(always)]
     pub(crate) unsafe fn find_plain(&mut self, user_data: u64) -> Option<Plain<'_, D, M>> {
         let slot = self.named(user_data, user_data)?;
@@ -498,12 +505,12 @@ impl<D, M: Meta> Slab<D, M> {
         (!header.is_free(index)).then_some(Occupied { slab: self, slot, user_data })
     }
 
-    /// Takes a lent value back, at the same address. Returns whether the request is calm, and nothing else is to
-    /// be done.
+    /// Takes a lent value back, at the same address. Returns whether the request is calm: then nothing else
+    /// is to be done.
     ///
     /// # Safety
     ///
-    /// It was lent by this slab, and the slot is still lent.
+    /// The value was lent by this slab, and the slot is still lent.
     #[inline(always)]
     pub(crate) unsafe fn take_back(&mut self, lent: &Lent, value: D) -> bool {
         let slot = lent.slot.cast::<Slot<D, M>>().as_ptr();
@@ -512,7 +519,7 @@ impl<D, M: Meta> Slab<D, M> {
         let header = unsafe { &mut (*slot).header };
         // SAFETY: the slot is lent, so the place holds no value that would be overwritten.
         unsafe { (*slot).value.get().cast::<D>().write(value) };
-        // SAFETY: the slot is lent: not plain, and not free.
+        // SAFETY: the slot is lent, so its name is not plain and its state not Free: `meta` is what it keeps.
         let is_calm = unsafe { header.kept.meta }.is_calm();
         header.state = if is_calm { State::Calm } else { State::Live };
         is_calm
@@ -522,10 +529,11 @@ impl<D, M: Meta> Slab<D, M> {
     ///
     /// # Safety
     ///
-    /// It was lent by this slab, and the slot was not freed since.
+    /// The value was lent by this slab, and the slot was not freed since.
     pub(crate) unsafe fn find_lent(&mut self, lent: Lent) -> Occupied<'_, D, M> {
         let slot = lent.slot.cast::<Slot<D, M>>();
-        // SAFETY: as in `take_back`.
+        // SAFETY: chunks don't move, so the slot is where it was; all headers of a chunk are initialised and
+        // do not overlap a value, and the slab is borrowed exclusively.
         let name = unsafe { (*slot.as_ptr()).header.name };
         Occupied { slab: self, slot, user_data: !name }
     }
@@ -547,17 +555,18 @@ impl<D, M: Meta> Slab<D, M> {
                 let is_plain = header.is_plain(index);
                 let user_data = if is_plain { header.name } else { !header.name };
                 if is_plain {
-                    // SAFETY: it is, because the name is plain.
+                    // SAFETY: the name is plain, so `brief` is what the header keeps.
                     visit(user_data, &M::of_plain(unsafe { header.kept.brief }));
                 } else {
-                    // SAFETY: the name is not plain and the state not Free.
+                    // SAFETY: the name is not plain and the state not Free, so `meta` is what the header
+                    // keeps.
                     visit(user_data, unsafe { &header.kept.meta });
                 }
             }
         }
     }
 
-    /// Has no request be plain or calm from here on: see [`Occupied::demote`].
+    /// Makes all present requests neither plain nor calm: see [`Occupied::demote`].
     pub(crate) fn demote_all(&mut self) {
         let mut all = Vec::new();
         self.for_each(|user_data, _| all.push(user_data));
@@ -605,7 +614,7 @@ impl<D, M: Meta> Header<D, M> {
 }
 
 impl<D, M: Meta> Drop for Slab<D, M> {
-    // A ring has many, and drops all of them in one function.
+    // A ring has many slabs, and drops all of them in one function.
     #[inline(never)]
     fn drop(&mut self) {
         if self.occupied_slots() > 0 {
@@ -620,13 +629,14 @@ impl<D, M: Meta> Drop for Slab<D, M> {
     }
 }
 
-/// The slot of a plain request whose value was taken: to be [vacated](Slab::vacate). Or none.
+/// The slot of a plain request whose value was taken, which is to be [vacated](Slab::vacate); or no slot.
 #[must_use]
 pub(crate) struct Warm {
     slot: NonNull<()>,
 }
 
-/// In the place of a name where there is no slot: no request has this tag, and a step from here comes round.
+/// Takes the place of a name where there is no slot: no request has this tag, and a step from here comes
+/// round.
 static NO_NAME: u64 = u64::MAX;
 const NO_SLOT: NonNull<()> = match NonNull::new((&raw const NO_NAME).cast_mut()) {
     Some(name) => name.cast(),
@@ -634,7 +644,7 @@ const NO_SLOT: NonNull<()> = match NonNull::new((&raw const NO_NAME).cast_mut())
 };
 
 impl Warm {
-    /// No slot. Not as an `Option`, because [`Slab::vacate`] need not ask then which it is.
+    /// No slot. This is not an `Option`, so that [`Slab::vacate`] need not ask which it is.
     pub(crate) const NONE: Warm = Warm { slot: NO_SLOT };
 
     #[inline(always)]
@@ -649,7 +659,7 @@ impl Warm {
     }
 }
 
-// SAFETY: it only says where a slot is; who uses it there answers for that.
+// SAFETY: it only says where a slot is; whoever uses the slot in another thread answers for that.
 unsafe impl Send for Warm {}
 
 /// A slot without a value that is in no list: to be filled again, or released.
@@ -668,7 +678,7 @@ impl Vacancy {
     }
 }
 
-// SAFETY: as of a warm slot.
+// SAFETY: it only says where a slot is; whoever uses the slot in another thread answers for that.
 unsafe impl Send for Vacancy {}
 
 /// A slot whose value is with a handler.
@@ -678,18 +688,18 @@ pub(crate) struct Lent {
     slot: NonNull<()>,
 }
 
-// SAFETY: as of a warm slot.
+// SAFETY: it only says where a slot is; whoever uses the slot in another thread answers for that.
 unsafe impl Send for Lent {}
 
 impl Lent {
-    /// The `user_data` of its request; of the next one, if that is over.
+    /// The `user_data` of its request or, if that is over, of the next one.
     ///
     /// # Safety
     ///
     /// The slab that has lent the value is there, and nobody writes to it now.
     pub(crate) unsafe fn user_data(&self) -> u64 {
-        // SAFETY: a slot begins with its name, which is initialised; chunks don't move, and that they are there, and that
-        // nobody writes to them, is the caller's promise.
+        // SAFETY: a slot begins with its name, which is initialised. Chunks don't move; the caller promises
+        // that they are still there, and that nobody writes to them.
         !unsafe { self.slot.cast::<u64>().read() }
     }
 }
@@ -701,17 +711,17 @@ pub(crate) struct Plain<'s, D, M: Meta> {
 }
 
 impl<D, M: Meta> Plain<'_, D, M> {
-    /// Returns the value, and the slot, which is taken for that of the request until it is filled or
-    /// released.
+    /// Returns the value, and the slot, which counts as that of the request until it is filled or released.
     ///
     /// # Safety
     ///
-    /// It is filled or released, whatever happens, and until then nothing is done with the slab but to
-    /// take other vacancies.
+    /// The slot is filled or released, whatever happens; until then, nothing is done with the slab except
+    /// taking other vacancies.
     #[inline(always)]
     pub(crate) unsafe fn take(self) -> (D, Warm) {
-        // SAFETY: the name is plain, so the value is initialised; it is not any more, and nobody reads it
-        // again, as the caller promises. The state of a plain slot is Free already.
+        // SAFETY: the name is plain, so the value is initialised. It is not any more after this, and nobody
+        // reads it again before the slot is filled or released, as the caller promises. The state of a plain
+        // slot is Free already.
         let value = unsafe { (*self.slot.as_ptr()).value.get().cast::<D>().read() };
         (value, Warm { slot: self.slot.cast() })
     }
@@ -724,7 +734,8 @@ pub(crate) struct Calm<'s, D, M: Meta> {
 }
 
 impl<D, M: Meta> Calm<'_, D, M> {
-    /// Moves the value out to a handler; the slot stays occupied. Also, what is remembered of the request.
+    /// Moves the value out to a handler; the slot stays occupied. Also returns what is remembered of the
+    /// request.
     #[inline(always)]
     pub(crate) fn lend(self) -> (D, M, Lent) {
         let slot = self.slot.as_ptr();
@@ -732,7 +743,7 @@ impl<D, M: Meta> Calm<'_, D, M> {
         // exclusively.
         let header = unsafe { &mut (*slot).header };
         header.state = State::Lent;
-        // SAFETY: the name is not plain, and the state was not Free.
+        // SAFETY: the name is not plain, and the state was not Free, so `meta` is what the header keeps.
         let meta = unsafe { header.kept.meta };
         // SAFETY: the state was Calm, so the value is initialised; it is Lent now, so nobody reads the
         // value again.
@@ -756,7 +767,7 @@ impl<D, M: Meta> Occupied<'_, D, M> {
         unsafe { &mut (*self.slot.as_ptr()).header }
     }
 
-    /// Which state the slot is in: never [`State::Free`], and [`State::Live`] also if it is calm.
+    /// The state of the slot: never [`State::Free`], and [`State::Live`] for a calm one, too.
     #[inline]
     pub(crate) fn state(&mut self) -> State {
         let user_data = self.user_data;
@@ -768,7 +779,7 @@ impl<D, M: Meta> Occupied<'_, D, M> {
         }
     }
 
-    /// The slot is in this state from here on, and neither plain nor calm.
+    /// Puts the slot into this state, neither plain nor calm.
     fn set_state(&mut self, state: State) {
         self.demote();
         self.header().state = state;
@@ -785,27 +796,27 @@ impl<D, M: Meta> Occupied<'_, D, M> {
         let user_data = self.user_data;
         let header = self.header();
         match header.name == user_data {
-            // SAFETY: it is, because the name is plain.
+            // SAFETY: the name is plain, so `brief` is what the header keeps.
             true => M::of_plain(unsafe { header.kept.brief }),
-            // SAFETY: the slot is not free and its name not plain.
+            // SAFETY: the slot is not free and its name not plain, so `meta` is what the header keeps.
             false => unsafe { header.kept.meta },
         }
     }
 
-    /// Makes a request neither plain nor calm, so that its completions look at what is remembered of it: which may be
-    /// changed from here on.
+    /// Makes the request neither plain nor calm, so that its completions look at what is remembered of it.
+    /// That may be changed from here on.
     pub(crate) fn demote(&mut self) -> &mut M {
         let user_data = self.user_data;
         let header = self.header();
         if header.name == user_data {
-            // SAFETY: it is, because the name is plain.
+            // SAFETY: the name is plain, so `brief` is what the header keeps.
             header.kept.meta = M::of_plain(unsafe { header.kept.brief });
             header.state = State::Live;
             header.name = !user_data;
         } else if header.state == State::Calm {
             header.state = State::Live;
         }
-        // SAFETY: the slot is not free and, by now, its name not plain.
+        // SAFETY: the slot is not free and, by now, its name is not plain: `meta` is what the header keeps.
         unsafe { &mut header.kept.meta }
     }
 
@@ -817,8 +828,8 @@ impl<D, M: Meta> Occupied<'_, D, M> {
         header.state = State::Free;
         header.name = !header.next(user_data, step);
         self.slab.link(self.slot);
-        // SAFETY: read if the state was Live, so the value is initialised; it is Free now, so nobody
-        // reads the value again.
+        // SAFETY: it is read only if the state was Live, so the value is initialised; the state is Free now,
+        // so nobody reads the value again.
         (state == State::Live).then(|| unsafe { (*self.slot.as_ptr()).value.get().cast::<D>().read() })
     }
 

@@ -2,10 +2,11 @@
 //!
 //! # How the unsafe code stays right
 //!
-//! Slabs lie in a structure that is generated, in code that is a user's; and what finds one there is generated as well, or
-//! written by somebody who knows the hidden names. So a [`SlabCell`] can be referred to and nothing else: who has no
-//! `&mut` can't move it away. It is opened only in this crate, for whoever has the structure to himself, and only if it lies
-//! within that: so two rings never share a slab, whatever a projection returns.
+//! Slabs lie in a structure that is generated in a user's crate. What finds a slab in it is generated as
+//! well, or written by somebody who knows the hidden names. So outside of this crate a [`SlabCell`] can be
+//! referred to and nothing else: nobody has a `&mut` to one, so nobody can move a slab away. A cell is opened
+//! only in this crate, only for whoever has the structure exclusively, and only if it lies within that. So
+//! two rings never share a slab, whatever a projection returns.
 
 use std::cell::UnsafeCell;
 
@@ -30,7 +31,7 @@ impl<D: 'static> SlabCell<D> {
     ///
     /// # Panics
     ///
-    /// If it is not: it was not `#[ring]` that has made the projection.
+    /// If it is not: then the projection was not made by `#[ring]`.
     #[inline(always)]
     pub(crate) fn open<'s, S>(
         slabs: &'s mut S,
@@ -41,14 +42,14 @@ impl<D: 'static> SlabCell<D> {
         if !lies_within(slabs, cell) {
             elsewhere();
         }
-        // SAFETY: the pointer is that of a reference, so it is aligned and what it points to is there, for `'s`. Nobody
-        // else uses the slab: it is a part of what is borrowed exclusively for `'s`, and the projection, which was lent
-        // that, could neither keep it nor open a cell in it.
+        // SAFETY: the pointer comes from a reference, so it is aligned, and what it points to is there for
+        // `'s`. Nobody else uses the slab: it is a part of `slabs`, which is borrowed exclusively for `'s`;
+        // and the projection, to which that was lent, could neither keep it nor open a cell in it.
         unsafe { &mut *cell.0.get() }
     }
 }
 
-/// A slab of which the type is not known.
+/// A slab whose type is not known.
 pub struct SlabRef<'s>(&'s UnsafeCell<dyn AnySlab>);
 
 impl<'s> SlabRef<'s> {
@@ -59,23 +60,26 @@ impl<'s> SlabRef<'s> {
     ) -> Option<&'s mut dyn AnySlab> {
         let slabs: &'s S = slabs;
         let SlabRef(cell) = project(slabs).filter(|slab| lies_within(slabs, slab.0))?;
-        // SAFETY: as in `SlabCell::open`.
+        // SAFETY: as in `SlabCell::open`. The pointer comes from a reference, so it is aligned, and what it
+        // points to is there for `'s`. Nobody else uses the slab: it is a part of `slabs`, which is borrowed
+        // exclusively for `'s`, and the projection could neither keep it nor open a cell in it.
         Some(unsafe { &mut *cell.get() })
     }
 
-    /// The same, to look at.
+    /// The slab, if this is one of `slabs`, to look at only.
     pub(crate) fn look<S>(
         slabs: &'s S,
         project: impl FnOnce(&'s S) -> Option<SlabRef<'s>>,
     ) -> Option<&'s dyn AnySlab> {
         let SlabRef(cell) = project(slabs).filter(|slab| lies_within(slabs, slab.0))?;
-        // SAFETY: the pointer is that of a reference, as above. Nobody writes to the slab: it is a part of what is borrowed,
-        // which whoever opens it would have to borrow exclusively.
+        // SAFETY: the pointer comes from a reference, so it is aligned, and what it points to is there for
+        // `'s`. Nobody writes to the slab: it is a part of `slabs`, and whoever opens it would have to borrow
+        // those exclusively.
         Some(unsafe { &*cell.get() })
     }
 }
 
-/// Whether the one is a part of the other. Of a projection that the compiler sees through, it knows.
+/// Whether `part` lies within `whole`. Where the compiler sees through a projection, it knows the answer.
 #[inline(always)]
 fn lies_within<S, T: ?Sized>(whole: &S, part: &T) -> bool {
     let offset = (&raw const *part).addr().wrapping_sub((&raw const *whole).addr());

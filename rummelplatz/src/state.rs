@@ -1,4 +1,4 @@
-//! All that a ring is, besides its operations.
+//! All that a ring consists of, besides its operations.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,9 +21,9 @@ pub(crate) struct Inner<R: Ring> {
     pub(crate) core: Core,
     pub(crate) slabs: ManuallyDrop<R::Slabs>,
     pub(crate) hooks: Hooks,
-    /// Why the present run is to end, from the handler that says so to the loop.
+    /// Why the present run is to end: left here for the loop by the handler that says so.
     pub(crate) cause: Option<FirstCause<R>>,
-    /// How the present run is ending, from the first cause on.
+    /// How the present run is ending; set once there is a first cause.
     pub(crate) ending: Option<Ending<R>>,
     /// What was abandoned, for good.
     pub(crate) stuck: Option<Stuck>,
@@ -35,9 +35,9 @@ pub(crate) struct Ending<R: Ring> {
     /// What went wrong in teardown handlers, in order.
     pub(crate) errors: VecDeque<R::TeardownError>,
     pub(crate) teardown: Teardown,
-    /// By the clock of the kernel.
+    /// When the teardown began, by the kernel's clock.
     pub(crate) began: Duration,
-    /// When the present wait ends, since `began`.
+    /// When the present wait ends, counted from `began`.
     pub(crate) wait_ends: Option<Duration>,
 }
 
@@ -51,7 +51,8 @@ pub(crate) enum FirstCause<R: Ring> {
 }
 
 impl<R: Ring> Inner<R> {
-    /// Has the present run end. The loop looks for a cause when no completion is known of: none is from here on.
+    /// Makes the present run end. The loop looks for a cause only when it knows of no completions, so it
+    /// forgets those that it knows.
     pub(crate) fn end(&mut self, cause: FirstCause<R>) {
         self.cause = Some(cause);
         self.core.queue.look_again();
@@ -102,7 +103,7 @@ impl<R: Ring> Inner<R> {
         }
     }
 
-    /// Counts a warning and tells of it.
+    /// Counts a warning and reports it.
     #[cold]
     pub(crate) fn warn(&mut self, tag: u8, message: &dyn fmt::Display) {
         self.core.counters.warnings += 1;
@@ -114,7 +115,7 @@ impl<R: Ring> Inner<R> {
         }
     }
 
-    /// Tells of what was abandoned, if anything was, where no result of a run does.
+    /// Reports what was abandoned, if anything was, where no result of a run does.
     pub(crate) fn tell_of_abandoned(&mut self, panic: &mut FirstPanic) {
         let Some(stuck) = &self.stuck else { return };
         #[cfg(feature = "tracing")]

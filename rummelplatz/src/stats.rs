@@ -8,17 +8,18 @@ use crate::tag::Tag;
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Requests that have not ended, those that wait for room or a buffer included.
+    /// Requests that have not ended, including those that wait for room or a buffer.
     pub in_flight: usize,
     /// Requests that wait for room in the submission queue.
     pub backlog: usize,
     /// How often the ring has entered the kernel (`io_uring_enter`).
     pub enters: u64,
-    /// How many completions of the kernel were seen: those of requests, several of a stream, and those of the ring's own
-    /// cancels and wake-ups. Together with [`enters`](Self::enters), how large batches are.
+    /// How many completions of the kernel were seen: those of requests (several for a stream), and those of
+    /// the ring's own cancels and wake-ups. Together with [`enters`](Self::enters), this tells how large
+    /// batches are.
     pub completions: u64,
-    /// Completions that named no request in flight, and were dropped: as of a message from another ring
-    /// (`IORING_OP_MSG_RING`) that has invented a `user_data`.
+    /// Completions that named no request in flight and were dropped, such as those of a message from another
+    /// ring (`IORING_OP_MSG_RING`) that has invented a `user_data`.
     pub foreign: u64,
     /// How often a handler returned [`ControlFlow::Warn`](crate::ControlFlow::Warn).
     pub warnings: u64,
@@ -26,8 +27,8 @@ pub struct Stats {
     pub returned_late: u64,
     /// Detached requests that ended with an error.
     pub detached_failed: u64,
-    /// How much of what was [sent](crate::RingHandle::send) waits because its operation has as many requests in flight as
-    /// the [`request_limit`](crate::Builder::request_limit) allows.
+    /// How much of what was [sent](crate::RingHandle::send) still waits, because its operation has as many
+    /// requests in flight as the [`request_limit`](crate::Builder::request_limit) allows.
     pub undelivered: u64,
     pub(crate) operations: Vec<OperationStats>,
 }

@@ -6,7 +6,7 @@ use crate::facts::Flags;
 use crate::request::{self, Record, Slab};
 use crate::slab::{Lent, Occupied};
 
-/// After how many times that the pool was empty though nobody holds a buffer of it a stream ends. Once
+/// A stream ends after it has found its pool empty this many times although nobody held a buffer of it. Once
 /// or twice is possible: completions with buffers may not have been looked at yet.
 const HOPELESS: u8 = 4;
 
@@ -14,11 +14,12 @@ const HOPELESS: u8 = 4;
 ///
 /// # Safety
 ///
-/// The data was lent by this slab, which has it again.
+/// The data was lent by this slab, and the slab has it back.
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) {
-    // SAFETY: the caller's promise is the same.
+    // SAFETY: the caller promises that the value was lent by this slab; it is back, so the slot was not freed
+    // since.
     let mut slot = unsafe { slab.find_lent(lent) };
     let user_data = slot.user_data();
     let facts = &mut slot.demote().facts;
@@ -37,7 +38,7 @@ pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) 
     if flags.intersects(Flags::CANCELLED) {
         core.end_without_kernel(user_data, -libc::ECANCELED);
     } else if facts.starved == HOPELESS {
-        // As if cancelled, so that it is not taken for one more cut.
+        // Marked as cancelled, so that this is not taken for one more cut.
         facts.flags.insert(Flags::CANCELLED);
         core.end_without_kernel(user_data, -libc::ENOBUFS);
     } else if starved {
@@ -55,7 +56,8 @@ pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) 
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn give_up<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) {
-    // SAFETY: the caller's promise is the same.
+    // SAFETY: the caller promises that the value was lent by this slab and still is, so the slot was not
+    // freed since.
     let mut slot = unsafe { slab.find_lent(lent) };
     let user_data = slot.user_data();
     let facts = &mut slot.demote().facts;
@@ -79,7 +81,7 @@ fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data
     match core.bind_stream(&mut placed) {
         Ok(group) => {
             if facts.pool != group {
-                // What was taken from another pool says nothing of this one.
+                // That the stream starved on another pool says nothing about this one.
                 facts.starved = 0;
             }
             facts.pool = group;
@@ -98,7 +100,7 @@ fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data
     }
 }
 
-/// Goes on with a stream that waited for a buffer. False if it has ended since.
+/// Resumes a stream that waited for a buffer. Returns false if it has ended since.
 pub(crate) fn unpark<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64) -> bool {
     let Some(mut slot) = slab.find(user_data) else { return false };
     let flags = slot.peek().facts.flags;

@@ -39,9 +39,9 @@ use crate::slab::Identity;
 /// ```
 pub struct Tag<R, Op> {
     number: u8,
-    /// From the slabs of `R` to that of `Op`: see [`route`](crate::route). Its type can be named only
-    /// where `Op` is known to be an operation of `R`, and a bound on this struct would have the
-    /// compiler complain at every mention of a tag if it is not.
+    /// From the slabs of `R` to that of `Op`: see [`route`](crate::route). Its type can be named only where
+    /// `Op` is known to be an operation of `R`; and if a bound on this struct said so, the compiler would
+    /// complain at every mention of a tag where it is not.
     route: fn(),
     /// A tag of a subtype is no tag of its supertype.
     invariant: Invariant<(R, Op)>,
@@ -89,10 +89,10 @@ impl<R: Ring, Op> fmt::Debug for Tag<R, Op> {
 
 /// Names one request, for ever: to [`cancel`](crate::Submitter::cancel) it.
 ///
-/// A key never matches a later request in the same slot, nor a request of another ring, be it another
-/// instance of the same type.
+/// A key never matches a later request in the same slot, nor a request of another ring, even if that is
+/// another instance of the same type.
 pub struct Key<Op> {
-    /// Which instance of a ring, in this process.
+    /// The instance of a ring, in this process.
     pub(crate) ring: u64,
     pub(crate) identity: Identity,
     /// As in [`Tag`].
@@ -107,7 +107,7 @@ impl<Op> Key<Op> {
 }
 
 impl<Op> Key<Op> {
-    /// What the request and its completions are named by in the kernel, and in its tracepoints
+    /// The name of the request and of its completions in the kernel, and in its tracepoints
     /// (`io_uring:io_uring_complete`): tag, slot and generation. It names one request at a time, not for
     /// ever.
     ///

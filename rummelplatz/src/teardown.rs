@@ -18,14 +18,14 @@ use crate::shape::{Ring, look_at_slab, operation_name, slab_of};
 use crate::state::{Ending, FirstCause, Inner};
 use crate::user_data::UserData;
 
-/// Whom completions go to.
+/// Who gets the completions.
 pub(crate) trait Audience<R: Ring> {
     fn inner(&mut self) -> &mut Inner<R>;
-    /// Delivers all completions that are here. Whether there was any.
+    /// Delivers all completions that have arrived. Returns whether there were any.
     fn reap(&mut self) -> bool;
 }
 
-/// Nobody: data is dropped.
+/// Nobody: no handler is called, and data is dropped.
 struct Nobody<'i, R: Ring> {
     inner: &'i mut Inner<R>,
     panic: FirstPanic,
@@ -64,7 +64,7 @@ impl<R: Ring> Nobody<'_, R> {
 pub(crate) enum Progress {
     /// A step was made.
     Moved,
-    /// There is nothing to do before this time is over, or a completion comes.
+    /// There is nothing to do until this time has passed or a completion comes.
     Waiting(Duration),
     /// Nothing is in flight.
     Finished,
@@ -72,8 +72,8 @@ pub(crate) enum Progress {
     Abandoned,
 }
 
-/// Begins to end the present run. The `Drop` of data that nobody can be given any more may panic, but not before it has
-/// begun.
+/// Begins to end the present run. Dropping data that can't be given to anybody any more may panic, but only
+/// after the end has begun.
 pub(crate) fn begin<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>) {
     let limits = inner.core.options.limits;
     begin_within(inner, cause, limits).go_on();
@@ -83,14 +83,15 @@ fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Lim
     let core = &mut inner.core;
     core.phase = Phase::Cancelling;
     core.set_mark(Flags::LATE);
-    // Teardown handlers are called from where not only results are looked at.
+    // Teardown handlers are called on the path that looks at more than results: plain and calm requests do
+    // not take it.
     for_each_slab::<R>(&mut inner.slabs, |slab| slab.demote_all());
     let core = &mut inner.core;
-    // In this order, so that nothing is sent in between and lost.
+    // In this order, so that nothing can be sent in between and get lost.
     core.shared.set_open(false);
     let (_, panic) = parcels::collect(inner);
     let core = &mut inner.core;
-    // What the kernel does not have ends here, as if it had been cancelled.
+    // Requests that the kernel does not have end here, as if they had been cancelled.
     core.forget_parked();
     core.hasten_last();
     let ending = core.ending();
@@ -141,8 +142,9 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
             return Progress::Moved;
         }
         Step::Flush => {
-            // No cancel finds a timer that has fired before task work has armed it again, which an enter does after it
-            // has submitted. So that is done first, and the cancels go out before the timers fire once more.
+            // A cancel does not find a timer that has fired until task work has armed it again, which an
+            // enter does after it has submitted. So one enter does that first, and the cancels go out before
+            // the timers fire once more.
             let armed = core.enter(Patience::ReapFor(Duration::ZERO));
             core.move_backlog();
             match armed.and_then(|_| core.enter(Patience::Poll)) {
@@ -192,10 +194,10 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
     Progress::Moved
 }
 
-/// Leaks what the kernel does not give back; all else ends as always.
+/// Leaks what the kernel does not give back; everything else ends as usual.
 pub(crate) fn give_up<R: Ring>(audience: &mut impl Audience<R>, error: Option<io::Error>) -> Progress {
     audience.inner().core.close(SubmitError::Closed);
-    // What has come already, and what the kernel never had.
+    // What has completed already, and what the kernel never had, is delivered first.
     reap(audience);
     while audience.inner().core.own_due() > 0 {
         reap(audience);
@@ -212,15 +214,15 @@ pub(crate) fn give_up<R: Ring>(audience: &mut impl Audience<R>, error: Option<io
 /// How long to wait for completions when the kernel would not take an entry.
 pub(crate) const BUSY: Duration = Duration::from_millis(10);
 
-/// Delivers all completions there are. Says whether one was that of a request in flight, and whether
-/// there was any.
+/// Delivers all completions that have arrived. Returns whether any of them was for a request in flight, and
+/// whether there were any at all.
 fn reap<R: Ring>(audience: &mut impl Audience<R>) -> (bool, bool) {
     audience.inner().core.settled = false;
     let any = audience.reap();
     (audience.inner().core.settled, any)
 }
 
-/// Asks for the end of each request in flight, or of those that are not late.
+/// Cancels each request that the kernel has in flight; late ones only if `late` is set.
 fn send_wave<R: Ring>(inner: &mut Inner<R>, late: bool) {
     let Inner { core, slabs, .. } = inner;
     visit_all::<R>(slabs, |_, user_data, facts| {
@@ -260,7 +262,7 @@ fn for_each_slab<R: Ring>(slabs: &mut R::Slabs, mut visit: impl FnMut(&mut dyn A
     }
 }
 
-/// Nothing is in flight: what the kernel knew is given back.
+/// Ends a teardown when nothing is in flight: what is registered with the kernel is released.
 fn finish<R: Ring>(inner: &mut Inner<R>) {
     let core = &mut inner.core;
     core.phase = Phase::Finished;
@@ -273,7 +275,7 @@ fn finish<R: Ring>(inner: &mut Inner<R>) {
     for_each_slab::<R>(&mut inner.slabs, |slab| slab.tidy());
 }
 
-/// Something stays in flight for ever.
+/// Gives up a ring in which something stays in flight for ever.
 pub(crate) fn abandon<R: Ring>(inner: &mut Inner<R>, error: Option<io::Error>) {
     let core = &mut inner.core;
     core.phase = Phase::Abandoned;
@@ -297,9 +299,9 @@ pub(crate) fn abandon<R: Ring>(inner: &mut Inner<R>, error: Option<io::Error>) {
 /// Afterwards the ring is finished or abandoned.
 pub(crate) fn end_silently<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
     let mut panic = FirstPanic::none();
-    // The run that has come to this will not return it; nor shall the next one.
+    // The run that ended this way will not return these errors, and the next run must not either.
     let (cause, ending) = (inner.cause.take(), inner.ending.take());
-    // Nobody is told of the end of late requests, so nobody need wait for it.
+    // Nobody is told how late requests end, so there is no need to wait for them.
     let limits = Limits { grace: Duration::ZERO, ..inner.core.options.limits };
     panic.then(begin_within(inner, FirstCause::Exit, limits));
     let mut nobody = Nobody { inner, panic };
@@ -317,7 +319,7 @@ pub(crate) fn end_silently<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
     panic
 }
 
-/// The end of a ring that is dropped, in whatever state it is.
+/// Ends a ring that is being dropped, whatever state it is in.
 pub(crate) fn end_for_good<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
     let core = &mut inner.core;
     core.shared.set_open(false);
@@ -343,7 +345,8 @@ fn end_requests<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
     FirstPanic::none()
 }
 
-/// Ends the requests of a ring in a thread from which the kernel takes no cancels: those that it has are leaked.
+/// Ends the requests of a ring from a thread whose cancels the kernel does not take; requests that the kernel
+/// has are leaked.
 fn leave_to_kernel<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
     let limits = inner.core.options.limits;
     let panic = begin_within(inner, FirstCause::Exit, limits);
@@ -355,11 +358,11 @@ fn leave_to_kernel<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
     panic
 }
 
-/// Ends the requests of a ring that the kernel was never told of.
+/// Ends the requests of a ring that was never enabled, so that the kernel was told of none.
 fn discard_all<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
     let mut requests = Vec::with_capacity(inner.core.in_flight);
     visit_all::<R>(&inner.slabs, |_, user_data, facts| {
-        // The end of its timer first, which it would wait for.
+        // Its timer ends first, because the request would wait for that.
         requests.extend(facts.flags.intersects(Flags::TIMED).then(|| UserData::of_timer(user_data)));
         requests.push(user_data);
     });

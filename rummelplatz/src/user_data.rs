@@ -5,25 +5,26 @@
 //! [     generation      |           slot            |   tag   ]
 //! ```
 //!
-//! * **tag** names the operation. Tag 0 is the kernel's and the ring's own traffic: a plain
-//!   `user_data(0)` is ignored, [`Control`] says what the others are. `#[ring]` gives out 1 to 250. One of the others is
-//!   that of the [cancels](UserData::of_cancel) of requests.
-//! * **slot** is the index in the slab of that operation. Its highest bit says that it is not the request in that slot
-//!   which is meant, but the [timer](UserData::of_timer) that is linked to it.
-//! * **generation** is counted up whenever the slot is used again. It lies on top, so that the carry of
-//!   a count that comes round falls off the end, where one instruction sees it.
+//! * **tag** names the operation. Tag 0 is the kernel's and the ring's own traffic: a plain `user_data(0)` is
+//!   ignored; [`Control`] says what the others are. `#[ring]` gives out 1 to 250. One of the remaining tags
+//!   is that of the [cancels](UserData::of_cancel) of requests.
+//! * **slot** is the index in the slab of that operation. If its highest bit is set, not the request in that
+//!   slot is meant, but the [timer](UserData::of_timer) that is linked to it.
+//! * **generation** is counted up whenever the slot is used again. It lies on top, so that the carry of a
+//!   count that wraps falls off the end, where one instruction sees it.
 //!
 //! # Why 24 bits are enough here, and not in a `Key`
 //!
-//! The generation in `user_data` has one job: to tell a completion of the present request from a
-//! stray one. The kernel posts one final completion per request and the slot is freed by it; there is
-//! one exception. A zero-copy send that its chain has ended before it began has a notification after
-//! its end, and that is of an earlier generation, by one or a few: it is posted next. All others are
-//! messages from another ring, with an invented number. A counter that wraps is therefore no danger: an
-//! equal value needs 2²⁴ requests through one slot *and* a forged message. A [`Key`](crate::Key), on the other
-//! hand, may be kept by the user for ever, and a hot slot turns over 2²⁴ times within seconds: it
-//! also compares how often the slot's generation has come round, 32 bits more, which is enough for
-//! twenty years at a hundred million requests a second through one slot.
+//! The generation in `user_data` has one job: to tell a completion of the present request from a stray one.
+//! The kernel posts one final completion per request, and the slot is freed by it. There is one exception: a
+//! zero-copy send that its chain has ended before it began has a notification after its end. That one is of
+//! an earlier generation, by one or a few, because it is posted next. All other strays are messages from
+//! another ring, with an invented number. So a counter that wraps is no danger: an equal value needs 2²⁴
+//! requests through one slot *and* a forged message.
+//!
+//! A [`Key`](crate::Key), on the other hand, may be kept by the user for ever, and a hot slot turns over 2²⁴
+//! times within seconds. So a key also compares how often the slot's generation has wrapped: 32 bits more,
+//! which is enough for twenty years at a hundred million requests a second through one slot.
 
 /// Names the layout; the packed value itself stays a `u64`, as the kernel knows it.
 pub(crate) enum UserData {}
@@ -50,7 +51,7 @@ impl UserData {
     pub(crate) const STEP: u64 = 1 << Self::GENERATION_SHIFT;
 
     /// The same tag and slot with the next generation, [`STEP`](Self::STEP) further on, and whether that has
-    /// come round.
+    /// wrapped.
     #[inline(always)]
     pub(crate) fn step(bits: u64, step: u64) -> (u64, bool) {
         if crate::mutant::is("no generation") {
@@ -63,13 +64,13 @@ impl UserData {
     pub(crate) const SLOTS: u32 = 1 << 31;
     const TIMER: u64 = (Self::SLOTS as u64) << Self::SLOT_SHIFT;
 
-    /// The name of the timer that is linked to a request, and completes before its slot is used again.
+    /// The name of the timer that is linked to a request. It completes before the slot is used again.
     #[inline(always)]
     pub(crate) const fn of_timer(bits: u64) -> u64 {
         bits | Self::TIMER
     }
 
-    /// The request whose timer has this name, if it is that of one.
+    /// The request whose timer has this name, if it is the name of a timer.
     #[inline(always)]
     pub(crate) const fn timed(bits: u64) -> Option<u64> {
         match bits & Self::TIMER {
@@ -82,15 +83,16 @@ impl UserData {
     const CANCEL: u8 = u8::MAX - 1;
     const SHORT_GENERATION_SHIFT: u32 = Self::GENERATION_SHIFT + 8;
 
-    /// The name of a cancel of a request: its slot, its tag where a generation begins, and as much of that as is left.
-    /// The kernel answers when it takes it in, so its slot can't have come round by then.
+    /// The name of a cancel of a request: the request's slot, its tag where a generation begins, and as many
+    /// bits of its generation as there is room for. The kernel answers a cancel when it takes it in, so the
+    /// slot's generation can't have wrapped by then.
     pub(crate) const fn of_cancel(bits: u64) -> u64 {
         let generation = Self::generation(bits) << Self::SHORT_GENERATION_SHIFT;
         let of_request = (Self::tag(bits) as u64) << Self::GENERATION_SHIFT;
         generation | of_request | (Self::slot(bits) as u64) << Self::SLOT_SHIFT | Self::CANCEL as u64
     }
 
-    /// The tag of the request whose cancel has this name, if it is that of one.
+    /// The tag of the request whose cancel has this name, if it is the name of a cancel.
     pub(crate) const fn cancelled_tag(bits: u64) -> Option<u8> {
         match Self::tag(bits) {
             Self::CANCEL => Some((bits >> Self::GENERATION_SHIFT) as u8),
@@ -111,11 +113,11 @@ impl UserData {
     }
 }
 
-/// The ring's own entries: tag 0, and a number that no user can choose for a request.
+/// The ring's own entries: tag 0, with a number that no user can choose for a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u64)]
 pub(crate) enum Control {
-    /// `push_raw` and anybody's `user_data(0)`: ignored.
+    /// Ignored: the entries of `push_raw`, and anybody's `user_data(0)`.
     Untracked = 0,
     /// An `IORING_OP_ASYNC_CANCEL` of ours whose answer does not matter.
     Cancel = 1 << 8,

@@ -1,4 +1,5 @@
-//! The poll by which a ring notices that another thread wakes it: whether the kernel has it, and what its completions say.
+//! The poll by which a ring notices that another thread wakes it: whether the kernel has it, and what its
+//! completions say.
 
 use io_uring::cqueue;
 
@@ -6,11 +7,11 @@ use crate::queue::Cqe;
 
 /// See the [module documentation](self).
 pub(crate) struct WakePoll {
-    /// How often the ring had entered the kernel when the poll was armed, while it is.
+    /// While the poll is armed: how often the ring had entered the kernel when that was done.
     armed: Option<u64>,
-    /// It is a multishot poll (since 5.13), which need not be armed for each wake-up.
+    /// It is a multishot poll (since 5.13), which need not be armed again after each wake-up.
     is_multishot: bool,
-    /// How often in a row it has failed soon after it was armed.
+    /// How many times in a row it has failed soon after it was armed.
     failures: u32,
 }
 
@@ -19,16 +20,18 @@ pub(crate) struct WakePoll {
 pub(crate) struct Deaf(pub(crate) i32);
 
 impl WakePoll {
-    /// So often may it fail. One failure may be an invention: a message of another ring that has the name of the poll.
+    /// It may fail this many times. A failure may be forged, by a message of another ring that carries the
+    /// poll's `user_data`.
     const MOST_FAILURES: u32 = 8;
-    /// What fails fails within so many enters.
+    /// A failure is soon if it comes within this many enters.
     const SOON: u64 = 16;
 
     pub(crate) fn new() -> WakePoll {
         WakePoll { armed: None, is_multishot: true, failures: 0 }
     }
 
-    /// Notes that it is armed from now on. Whether it is to be a multishot poll; `None` if it was armed before.
+    /// Notes that the poll is armed from now on. Returns whether it is to be a multishot poll; `None` if it
+    /// was armed already.
     pub(crate) fn arm(&mut self, enters: u64) -> Option<bool> {
         if self.armed.is_some() {
             return None;
@@ -37,11 +40,11 @@ impl WakePoll {
         Some(self.is_multishot)
     }
 
-    /// Notes a completion of the poll. Whether it must be armed again.
+    /// Notes a completion of the poll. Returns whether it must be armed again.
     ///
     /// # Errors
     ///
-    /// If that would be of no use.
+    /// If arming it again would be of no use.
     pub(crate) fn complete(&mut self, cqe: &Cqe, enters: u64) -> Result<bool, Deaf> {
         if cqueue::more(cqe.flags) {
             self.failures = 0;
@@ -49,7 +52,7 @@ impl WakePoll {
         }
         let armed = self.armed.take().unwrap_or(enters);
         match cqe.result.wrapping_neg() {
-            // By a raw entry that cancels everything.
+            // A raw entry has cancelled everything.
             libc::ECANCELED => {}
             errno @ 1.. => {
                 let is_soon = enters.wrapping_sub(armed) <= Self::SOON;

@@ -1,9 +1,9 @@
 //! How another thread reaches a ring that waits in the kernel: the ring polls one end of a socket pair,
 //! and whoever wakes it writes to the other.
 //!
-//! An eventfd would do for a ring that waits by itself. But where one eventfd is polled by a ring that
-//! tells of completions by another, Linux 6.18 tells of the first only: it may not signal an eventfd
-//! while it is writing to one, puts that off, and then believes for ever that it is still put off.
+//! An eventfd would do for a ring that waits by itself. But when a ring polls one eventfd and signals another
+//! one for its completions, Linux 6.18 reports only the first write: it may not signal an eventfd while it is
+//! writing to one, so it puts the signal off, and then believes for ever that it is still put off.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};

@@ -1,4 +1,4 @@
-//! What a ring tells of beside its results: warnings of handlers, and what it had to abandon.
+//! What a ring reports beside its results: warnings of handlers, and what it had to abandon.
 
 use std::fmt;
 
@@ -27,11 +27,11 @@ impl fmt::Debug for Warning<'_> {
 type OnWarn = Box<dyn FnMut(Warning<'_>) + Send>;
 type OnAbandoned = Box<dyn FnOnce(&Stuck) + Send>;
 
-/// What the user has called.
+/// The hooks that the user has set.
 #[derive(Default)]
 pub(crate) struct Hooks {
-    /// With each warning.
+    /// Called with each warning.
     pub(crate) on_warn: Option<OnWarn>,
-    /// With what is abandoned where no result says so.
+    /// Called with what is abandoned, where no result says so.
     pub(crate) on_abandoned: Option<OnAbandoned>,
 }

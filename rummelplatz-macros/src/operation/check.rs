@@ -26,7 +26,8 @@ pub(super) fn operation(operation: &Operation, errors: &mut Errors) {
     }
 }
 
-/// Errors that nothing can return: most likely a handler was written and not named, and would never be called.
+/// Errors that nothing can return: most likely a handler was written but not named, so that it would never be
+/// called.
 fn idle_errors(operation: &Operation, errors: &mut Errors) {
     let types = &operation.types;
     let given = [("warn", &types.warn), ("error", &types.error)];
@@ -55,7 +56,7 @@ fn repeated(operation: &Operation) -> impl Iterator<Item = &proc_macro2::Ident> 
     krate.again.iter().chain(types).chain(handlers.into_iter().flat_map(|once| &once.again))
 }
 
-/// One form or the other, and the split one whole.
+/// Handlers are of one form or the other, and the split form is whole.
 fn handlers(operation: &Operation, errors: &mut Errors) {
     let handlers = &operation.handlers;
     let [whole, more, last] =

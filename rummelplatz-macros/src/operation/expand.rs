@@ -1,4 +1,5 @@
-//! Prints. Every path is absolute; the calls to the user's handlers stand at the words that named them.
+//! Prints. Every path is absolute; the calls to the user's handlers have the places of the words that named
+//! them.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
@@ -36,7 +37,7 @@ const TRAITS_OWN: [(&str, &str); 3] = [
     ("on_teardown_completion", "OnTeardownCompletion"),
 ];
 
-/// What the value that a handler returns has to become.
+/// What the value that a handler returns must become.
 #[derive(Clone, Copy)]
 enum Form {
     Setup,
@@ -77,7 +78,7 @@ impl<'o> Printer<'o> {
         let setup_error = error_type(types.setup_error.get(), error);
         let teardown_error = error_type(types.teardown_error.get(), error);
         quote! {
-            // Who marks an operation or a handler as deprecated means its users.
+            // A deprecated operation or handler is deprecated for its users, not here.
             #[allow(deprecated)]
             #[automatically_derived]
             impl #impl_generics #krate::RingOperation<#ring> for #ident #arguments #where_clause {
@@ -171,9 +172,10 @@ impl<'o> Printer<'o> {
 
     /// Calls a handler.
     ///
-    /// Where the inherent method is missing, `Self::setup` is the trait's own `setup`, which would call itself for
-    /// ever. So the trait is brought into scope, whether or not the user did, to have one case instead of two, and
-    /// the function called is compared with the trait's: equal ones are a compile error.
+    /// If the inherent method is missing, `Self::setup` is the trait's own `setup`, which would call itself
+    /// for ever. So the trait is brought into scope, whether or not the user did that, to have one case
+    /// instead of two; and the function called is compared with the trait's. If they are equal, that is a
+    /// compile error.
     fn call(&self, Handler { word, method }: &Handler, arguments: &[TokenStream]) -> TokenStream {
         let span = located_at(method);
         let (krate, ring) = (located(self.krate.clone(), span), &self.ring);

@@ -39,7 +39,7 @@ fn shape(ring: &Ring, errors: &mut Errors) -> bool {
     let name = ring.ident.unraw();
     let (span, what) = match ring.shape {
         Shape::Named => return true,
-        // No fields is the mistake, not how their absence is written.
+        // The mistake is that there are no fields, not how that was written.
         Shape::Unit => {
             number(ring, errors);
             return false;
@@ -75,7 +75,7 @@ fn number(ring: &Ring, errors: &mut Errors) {
     }
 }
 
-/// What must differ between two operations: constants and variants are made of their names.
+/// What must differ between two operations: constants and variants are named after them.
 fn names(ring: &Ring, errors: &mut Errors) {
     for (index, operation) in ring.operations.iter().enumerate() {
         let Some((earlier, clash)) =

@@ -1,5 +1,5 @@
-//! Prints. Every path is absolute, every binding begins with `__`, so that nothing in the user's scope can come
-//! between; tokens that the compiler may have to complain about keep the user's spans.
+//! Prints. Every path is absolute, and every binding begins with `__`, so that nothing in the user's scope
+//! can interfere. Tokens that the compiler may have to complain about keep the user's spans.
 
 mod checked;
 mod methods;
@@ -12,7 +12,7 @@ use syn::ext::IdentExt;
 
 use super::model::{Clash, Operation, Ring, Shape};
 
-/// A name for the one field that is not the user's.
+/// The name of the one field that is not the user's.
 const RUNTIME: &str = "__rummelplatz_runtime";
 
 /// The three error enums: the end of their names, the type in `RingOperation`, what failed.
@@ -49,7 +49,7 @@ pub(super) fn ring(ring: &Ring) -> TokenStream {
 
 /// Prints what code around a ring needs to see of it, where the ring itself cannot be printed.
 pub(super) fn hollow(ring: &Ring) -> TokenStream {
-    // A field written twice would be complained about again.
+    // A field that was written twice would be complained about again.
     let mut operations: Vec<&Operation> = Vec::new();
     for operation in &ring.operations {
         if !operations.iter().any(|earlier| matches!(earlier.clash(operation), Some(Clash::Field))) {
@@ -79,7 +79,7 @@ pub(super) fn hollow(ring: &Ring) -> TokenStream {
 struct Printer<'r> {
     ring: &'r Ring,
     operations: Vec<&'r Operation>,
-    /// The types of the operations, without `Self`: in an enum or a hidden struct it would be another.
+    /// The types of the operations, without `Self`: in an enum or a hidden struct that would be another type.
     types: Vec<TokenStream>,
     /// The ring with its generic arguments.
     this: TokenStream,
@@ -90,11 +90,11 @@ impl<'r> Printer<'r> {
     fn new(ring: &'r Ring, operations: Vec<&'r Operation>) -> Self {
         let (ident, (_, arguments, _)) = (&ring.ident, ring.generics.split_for_impl());
         let this = quote!(#ident #arguments);
-        // There may be expressions in a type.
+        // A type may contain expressions.
         let turbofish = arguments.as_turbofish();
         let itself = quote!(#ident #turbofish);
         let types = operations.iter().map(|operation| {
-            // A borrowed one is reported; what is behind it is the operation that was meant.
+            // A borrowed type is reported; the type behind the reference is the operation that was meant.
             let ty = operation.borrowed().unwrap_or(&operation.ty);
             without_self(ty.to_token_stream(), ident, &itself)
         });
@@ -107,7 +107,7 @@ impl<'r> Printer<'r> {
         format_ident!("{name}{end}", span = self.ring.ident.span())
     }
 
-    /// One piece for each operation, behind the `cfg` that the operation stands behind.
+    /// One piece for each operation, under the same `cfg` as the operation.
     fn each(&self, mut piece: impl FnMut(&Operation, &TokenStream) -> TokenStream) -> TokenStream {
         let mut all = TokenStream::new();
         for (operation, ty) in self.operations.iter().zip(&self.types) {
@@ -118,7 +118,7 @@ impl<'r> Printer<'r> {
         all
     }
 
-    /// `name`, or the like of it where the ring has a generic parameter of that name.
+    /// `name`, or a variation of it if the ring has a generic parameter of that name.
     fn fresh(&self, name: &str) -> Ident {
         let mut name = name.to_owned();
         while self.ring.generics.type_params().any(|parameter| parameter.ident == name)
@@ -130,7 +130,7 @@ impl<'r> Printer<'r> {
     }
 }
 
-/// The lints that generated code would set off without anybody being able to do anything about it.
+/// The lints that generated code would trigger, and that nobody could do anything about.
 fn allow() -> TokenStream {
     quote! {
         #[allow(
@@ -140,7 +140,7 @@ fn allow() -> TokenStream {
             private_interfaces,
             // `self_` makes the variant `Self_`.
             non_camel_case_types,
-            // Who marks a ring or an operation as deprecated means its users.
+            // A deprecated ring or operation is deprecated for its users, not here.
             deprecated,
             // `new` has a parameter for each operation.
             clippy::too_many_arguments
@@ -159,12 +159,12 @@ fn without_self(tokens: TokenStream, ring: &Ident, this: &TokenStream) -> TokenS
     let mut replaced = TokenStream::new();
     for (index, token) in tokens.iter().enumerate() {
         match token {
-            // Behind an apostrophe, it is a lifetime of that name.
+            // After an apostrophe, it is a lifetime of that name.
             TokenTree::Ident(ident) if ident == "Self" && !signs[..index].ends_with(&['\'']) => {
                 let (before, after) = (&signs[..index], &signs[index + 1..]);
                 let has_arguments = after.starts_with(&['<']) || after.starts_with(&[':', ':', '<']);
                 replaced.extend(match after.starts_with(&[':', ':']) {
-                    // There is no such type, as the compiler says of what was written.
+                    // There is no such type, and the compiler says so of what was written.
                     _ if has_arguments || before.ends_with(&[':', ':']) => quote!(#ring),
                     true => quote!(<#this>),
                     false => this.clone(),

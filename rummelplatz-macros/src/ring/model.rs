@@ -30,7 +30,7 @@ pub(super) struct Ring {
 
 /// A word of a `#[derive(…)]` on the ring.
 pub(super) struct Derive {
-    /// Which of the attributes it stands in.
+    /// The index of the attribute that it stands in.
     pub(super) attribute: usize,
     pub(super) path: Path,
 }
@@ -40,7 +40,7 @@ pub(super) struct Derive {
 pub(super) enum BadDerive {
     /// The macro writes it.
     Written,
-    /// No ring can be that, though each of its operations may.
+    /// No ring can be that, even if each of its operations can.
     Impossible,
 }
 
@@ -62,7 +62,7 @@ impl Derive {
     }
 }
 
-/// What kind of item it is, with the place to blame where it is the wrong one.
+/// What kind of item it is, with the place to blame if it is the wrong kind.
 pub(super) enum Shape {
     Named,
     Tuple(Span),
@@ -74,7 +74,7 @@ pub(super) enum Shape {
 /// A field of the ring.
 pub(super) struct Operation {
     pub(super) field: syn::Field,
-    /// What decides whether the field exists, for everything generated beside it.
+    /// The attributes that decide whether the field exists, for everything generated beside it.
     pub(super) cfg: Vec<Attribute>,
     pub(super) ident: Ident,
     /// The name without `r#`.
@@ -94,7 +94,8 @@ impl Operation {
         let constant = named(&name.to_uppercase(), &ident);
         let variant = named(&camel_case(&name), &ident);
         let ty = match &field.ty {
-            // `Trait + Other`, for the compiler to complain of: as it is, it could not be followed by `as`.
+            // `Trait + Other`, for the compiler to complain about: without parentheses it could not be
+            // followed by `as`.
             bare @ Type::TraitObject(_) => syn::parse_quote!((#bare)),
             ty => ty.clone(),
         };
@@ -105,7 +106,8 @@ impl Operation {
         u8::try_from(self.position).unwrap_or(u8::MAX)
     }
 
-    /// What is behind the reference, where the field is one. A type that came through a `macro_rules!` is in a group.
+    /// The type behind the reference, if the field is one. A type that came through a `macro_rules!` is in a
+    /// group.
     pub(super) fn borrowed(&self) -> Option<&Type> {
         let mut ty = &self.ty;
         while let Type::Group(group) = ty {
@@ -117,7 +119,8 @@ impl Operation {
         }
     }
 
-    /// Which name two operations share. Where a `cfg` may remove one of them it is left to the compiler, which knows.
+    /// Which name two operations share. If a `cfg` may remove one of them, that is left to the compiler,
+    /// which knows.
     pub(super) fn clash(&self, other: &Operation) -> Option<Clash> {
         if !self.cfg.is_empty() || !other.cfg.is_empty() {
             None
@@ -140,7 +143,8 @@ pub(super) enum Clash {
     Variant,
 }
 
-/// `name` as an identifier where `ident` stands, or `ident` itself: some letters change case into what is no letter.
+/// `name` as an identifier where `ident` stands; or `ident` itself, because some letters change case into
+/// what is no letter.
 fn named(name: &str, ident: &Ident) -> Ident {
     match syn::parse_str::<Ident>(name) {
         Ok(_) => Ident::new(name, ident.span()),
@@ -148,8 +152,8 @@ fn named(name: &str, ident: &Ident) -> Ident {
     }
 }
 
-/// `tcp_in` as `TcpIn`; an underscore that separates nothing is kept, so that `self_` becomes no `Self` and `a_1`
-/// not the same as `a1`.
+/// `tcp_in` as `TcpIn`. An underscore that separates nothing is kept, so that `self_` does not become `Self`,
+/// nor `a_1` the same as `a1`.
 fn camel_case(name: &str) -> String {
     let mut camel = String::with_capacity(name.len());
     let mut start = true;

@@ -31,7 +31,7 @@ pub(super) fn ring(args: TokenStream, item: TokenStream, errors: &mut Errors) ->
             (shape, item.attrs, item.vis, item.ident, item.generics, fields)
         }
         Item::Enum(item) => {
-            // Whoever wrote an enum meant one operation by each variant.
+            // Whoever wrote an enum meant each variant as one operation.
             let fields = item.variants.into_iter().filter_map(|variant| variant.fields.into_iter().next());
             (
                 Shape::Enum(item.enum_token.span),
@@ -98,8 +98,8 @@ fn operation(field: Field, position: usize) -> Operation {
     Operation::new(field, ident, cfg, position)
 }
 
-/// What of an attribute decides whether the field exists: `cfg`, and of `cfg_attr` the `cfg`s in it. The rest of a
-/// `cfg_attr` may be of use to the field alone.
+/// The part of an attribute that decides whether the field exists: a `cfg`, or the `cfg`s in a `cfg_attr`.
+/// The rest of a `cfg_attr` may be of use to the field alone.
 fn cfg(attribute: &Attribute) -> Option<Attribute> {
     if attribute.path().is_ident("cfg") {
         return Some(attribute.clone());
@@ -117,7 +117,7 @@ fn cfg(attribute: &Attribute) -> Option<Attribute> {
     (!cfgs.is_empty()).then(|| parse_quote!(#[cfg_attr(#condition, #(#cfgs),*)]))
 }
 
-/// The keyword that says what an item is, and how to call that.
+/// The keyword that says what an item is, and what to call that.
 fn kind(item: &Item) -> (TokenStream, &'static str) {
     match item {
         Item::Fn(item) => (item.sig.fn_token.to_token_stream(), "a function"),

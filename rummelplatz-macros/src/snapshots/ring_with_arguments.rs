@@ -268,12 +268,13 @@ const _: () = {
         }
         /// Does what can be done without blocking, for a ring inside another event loop.
         ///
-        /// Once it has said that the ring has finished, take the ring's descriptor out of that loop: it may
-        /// stay readable, and a turn changes nothing any more.
+        /// Once it reports that the ring has finished, take the ring's descriptor out of that loop:
+        /// it may stay readable, and further turns change nothing.
         ///
         /// # Errors
-        /// As for `run`; the ring has ended then. Only after `WrongThread`, `Forked`, and an `Api` error of what
-        /// comes before the first request (no descriptor, no memory), nothing was done, and all is as it was.
+        /// As for `run`; the ring has ended then. The exceptions are `WrongThread`, `Forked`, and an
+        /// `Api` error from before the first request (no descriptor, no memory): after these, nothing
+        /// was done, and all is as it was.
         fn turn(
             &mut self,
         ) -> ::core::result::Result<

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use super::lock::Guard;
 use super::{Shared, State};
 
-/// The pool of a buffer that is held, for whoever holds it: good until that is given back.
+/// The pool of a buffer that is held, for whoever holds it. Good until the buffer is given back.
 #[derive(Clone, Copy)]
 pub(crate) struct Lender(pub(super) NonNull<Shared>);
 
-// SAFETY: it is a reference to what may be shared between threads, as this asserts.
+// SAFETY: it is a reference to a `Shared`, which may be shared between threads, as this asserts.
 unsafe impl Send for Lender where Shared: Sync {}
-// SAFETY: as above.
+// SAFETY: it is a reference to a `Shared`, which may be shared between threads, as this asserts.
 unsafe impl Sync for Lender where Shared: Sync {}
 
 impl Deref for Lender {
@@ -31,9 +31,9 @@ impl Deref for Lender {
 impl Lender {
     /// Takes a buffer back from its holder.
     ///
-    /// Nothing of the pool is touched once the lock is left: somebody else may give back the last buffer then, and the
-    /// ring its registration. What is unusual is done elsewhere, with all that is left: so that nothing needs to be kept
-    /// for after a call.
+    /// Nothing of the pool is touched once the lock is left: from then on, somebody else may give back the
+    /// last buffer, and the ring its registration. What is unusual is done in another function, together with
+    /// all that is left to do, so that nothing needs to be kept across a call.
     #[inline(never)]
     fn give_back(self, id: u16) {
         let Some(mut state) = self.state.try_lock() else { return self.give_back_slowly(id) };
@@ -52,7 +52,8 @@ impl Lender {
         self.look_after(state);
     }
 
-    /// Wakes the ring, if one of its streams waits for a buffer; and gives up the share of what is held, if nothing is.
+    /// Wakes the ring if one of its streams waits for a buffer, and gives up the share of what is held if
+    /// nothing is held.
     #[cold]
     #[inline(never)]
     fn look_after(self, mut state: Guard<'_, State>) {
@@ -67,25 +68,25 @@ impl Lender {
         }
         drop(state);
         if was_last {
-            // SAFETY: `keep` has forgotten this share, once, which nobody needs any more.
+            // SAFETY: `keep` has forgotten this share, once, and nobody needs it any more.
             unsafe { Arc::decrement_strong_count(self.0.as_ptr()) };
         }
     }
 }
 
-/// Bytes that were received, in a buffer of a [`BufferPool`](super::BufferPool).
+/// Bytes that were received, in a buffer of a [`BufferPool`](crate::BufferPool).
 ///
-/// Owns its memory until it is dropped, wherever that is: it may be moved into the data of another
-/// request (an echo copies nothing), kept, or sent to another thread. When it is dropped the buffer
-/// goes back to the pool, and a stream that waits for one goes on.
+/// Owns its memory until it is dropped: it may be moved into the data of another request (an echo copies
+/// nothing), kept, or sent to another thread. When it is dropped, in whatever thread, the buffer goes back to
+/// the pool, and a stream that waits for one goes on.
 ///
 /// At the end of a stream the buffer is empty.
 pub struct Buffer {
     /// `None` for the empty buffer that takes no memory of a pool.
     pool: Option<Lender>,
     length: u32,
-    /// The number, in the upper half, as in the flags of a completion. The lower half is 1, so there is a value to spare,
-    /// where an enum that has a buffer keeps its tag.
+    /// The number in the upper half, as in the flags of a completion. The lower half is 1, so that zero is a
+    /// spare value, in which an enum that has a buffer keeps its tag.
     place: NonZeroU32,
 }
 
@@ -97,18 +98,19 @@ impl Buffer {
         Buffer { pool: None, length: 0, place: NonZeroU32::MIN }
     }
 
-    /// The buffer with this number, with so many bytes in it, or as many as there is room for.
+    /// The buffer with the number `id`, with `length` bytes in it, or as many as there is room for.
     ///
     /// # Safety
     ///
-    /// [`BufferPool::hold`] has returned this pool for it, and this is done once.
+    /// [`BufferPool::hold`](super::BufferPool::hold) has returned this pool for this number, and this is called once for that.
     #[inline(always)]
     pub(crate) unsafe fn of(pool: Lender, id: u16, length: u32) -> Buffer {
         let length = length.min(pool.size);
         Buffer { pool: Some(pool), length, place: NonZeroU32::MIN | u32::from(id) << 16 }
     }
 
-    /// Its pool and its number, to be made a buffer [`of`](Self::of) again; `None` if it has no memory of a pool.
+    /// Its pool and its number, from which [`of`](Self::of) makes a buffer again; `None` if it has no
+    /// memory of a pool.
     pub(crate) fn into_parts(mut self) -> Option<(Lender, u16)> {
         let id = self.id();
         self.pool.take().map(|pool| (pool, id))
@@ -134,8 +136,8 @@ impl Deref for Buffer {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: the memory is initialised (it was zeroed), held by this buffer alone, and there for as long as it is; an
-        // empty buffer has no bytes.
+        // SAFETY: the memory is initialised (it was zeroed), held by this buffer alone, and there for as long
+        // as the buffer is; an empty buffer has no bytes.
         unsafe { self.bytes().as_ref() }
     }
 }
@@ -143,7 +145,8 @@ impl Deref for Buffer {
 impl DerefMut for Buffer {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `deref`; `self` is borrowed exclusively.
+        // SAFETY: the memory is initialised, held by this buffer alone, and there for as long as the buffer
+        // is; `self` is borrowed exclusively.
         unsafe { self.bytes().as_mut() }
     }
 }

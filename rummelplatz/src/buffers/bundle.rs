@@ -5,26 +5,28 @@ use std::ptr::NonNull;
 
 use super::{Buffer, BufferPool, Lender};
 
-/// Bytes that were received, in one buffer or more of a [`BufferPool`](crate::BufferPool): an iterator over these.
+/// Bytes that were received, in one or more buffers of a [`BufferPool`](crate::BufferPool): an iterator over
+/// the buffers.
 ///
-/// In order: all but the last are full. Those that are not taken out go back to the pool when it is dropped. At the end
-/// of a stream there is none.
+/// The buffers come in order, and all but the last are full. Those that are not taken out go back to the pool
+/// when this is dropped. At the end of a stream there are none.
 pub struct Buffers {
-    /// The next one to come, and how many bytes are in it and those after it.
+    /// The next one to come; and how many bytes are in it and in those after it.
     rest: Option<(Lender, u16)>,
     bytes: u32,
 }
 
 impl BufferPool {
-    /// Holds the buffers that a completion of a bundle is about, for [`Buffers`] to be made of them: the `first`, and
-    /// as many as have room for so many bytes.
+    /// Holds the buffers that a completion of a bundle is about, so that [`Buffers`] can be made of them: the
+    /// `first`, and as many after it as it takes to have room for `bytes`. Also returns how many bytes can be
+    /// in them.
     ///
-    /// `None` if the pool has no such buffer, or the kernel can't have had it. Fewer, if that is so of one that would
-    /// have to come next. Says how many bytes can be in them.
+    /// `None` if the pool has no such buffer, or the kernel can't have had it. If that is so of one that
+    /// would have to come next, fewer are held.
     ///
     /// # Safety
     ///
-    /// As of [`hold`](Self::hold).
+    /// The same as for [`hold`](Self::hold).
     pub(crate) unsafe fn hold_bundle(&self, first: u16, bytes: u32) -> Option<(Lender, u32)> {
         let shared = &self.shared;
         let state = shared.state.lock();
@@ -52,22 +54,23 @@ impl BufferPool {
     }
 }
 
-/// Moves what is in these buffers together, so that all but the last are full, though only a part of the first was filled;
-/// and gives back a last one in which nothing is left.
+/// Moves the bytes in these buffers together, so that all but the last are full although only a part of the
+/// first was filled. Gives back a last one in which nothing is left.
 ///
-/// When the kernel knows that less is there than a buffer has room for, it shortens what is offered; and if somebody else
-/// has read that from the socket by then, the buffer stays offered like this, and more comes to lie behind it (6.18,
-/// `io_ring_buffers_peek`).
+/// When the kernel knows that fewer bytes are there than a buffer has room for, it shortens what is offered.
+/// If somebody else has read those from the socket by then, the buffer stays offered like this, and more
+/// bytes come to lie behind it (6.18, `io_ring_buffers_peek`).
 ///
 /// # Safety
 ///
-/// They are held as those of one bundle, so many bytes, and belong to the caller.
+/// They are held as the buffers of one bundle with this many bytes, and belong to the caller.
 #[cold]
 unsafe fn pack(shared: Lender, first: u16, in_first: u32, bytes: u32) {
     let whereabouts = |id: u16| shared.whereabouts.get(usize::from(id));
     let ids: Vec<u16> = std::iter::successors(Some(first), |id| whereabouts(*id)?.next()).collect();
     let memory = |id: u16, length: u32| {
-        // SAFETY: the buffer is held, so it is one of the pool, and the caller's; there is one reference to it at a time.
+        // SAFETY: the buffer is held, so it is one of the pool, and the caller's; there is one reference to it
+        // at a time.
         unsafe { NonNull::slice_from_raw_parts(shared.address(id), length as usize).as_mut() }
     };
     let mut all = Vec::with_capacity(bytes as usize);
@@ -97,16 +100,17 @@ impl Buffers {
         Buffers { rest: None, bytes: 0 }
     }
 
-    /// The buffers that begin with this one, with so many bytes in them.
+    /// The buffers that begin with `first`, with `bytes` bytes in them.
     ///
     /// # Safety
     ///
-    /// [`BufferPool::hold_bundle`] has returned this pool and so many bytes for it, and this is done once.
+    /// [`BufferPool::hold_bundle`] has returned this pool and this number of bytes for it, and this is called
+    /// once for that.
     pub(crate) unsafe fn of(pool: Lender, first: u16, bytes: u32) -> Buffers {
         Buffers { rest: Some((pool, first)), bytes }
     }
 
-    /// How many bytes are in those that were not taken out.
+    /// How many bytes are in the buffers that were not taken out.
     pub fn byte_count(&self) -> usize {
         self.bytes as usize
     }
@@ -115,7 +119,7 @@ impl Buffers {
 impl From<Buffer> for Buffers {
     fn from(buffer: Buffer) -> Buffers {
         let bytes = buffer.len() as u32;
-        // It stays held, and none comes after it.
+        // The buffer stays held, and none comes after it.
         Buffers { rest: buffer.into_parts(), bytes }
     }
 }
@@ -137,10 +141,10 @@ impl Iterator for Buffers {
             && let Some(next) = this.next()
         {
             self.rest = Some((pool, next));
-            // It is alone from here on, also if it is made `Buffers` again.
+            // It stands alone from here on, even if it is made `Buffers` again.
             this.hold();
         }
-        // SAFETY: it was held for this, which has moved on to the next.
+        // SAFETY: it was held for this iterator, which has moved on to the next.
         Some(unsafe { Buffer::of(pool, id, length) })
     }
 }
@@ -168,7 +172,7 @@ mod tests {
 
     const SIZE: u32 = 4;
 
-    /// Its buffers are offered by their numbers.
+    /// Its buffers are offered in the order of their numbers.
     fn pool(count: u16) -> BufferPool {
         BufferPool::registered(count, SIZE)
     }
@@ -176,14 +180,14 @@ mod tests {
     fn one(pool: &BufferPool, id: u16) -> Buffer {
         // SAFETY: in each of these tests, one thread does this.
         let shared = unsafe { pool.hold(id) }.unwrap();
-        // SAFETY: as it asks for; once.
+        // SAFETY: `hold` has just returned this pool for it, and this is done once.
         unsafe { Buffer::of(shared, id, SIZE) }
     }
 
     fn bundle(pool: &BufferPool, first: u16, bytes: u32) -> Option<Buffers> {
         // SAFETY: in each of these tests, one thread does this.
         let held = unsafe { pool.hold_bundle(first, bytes) };
-        // SAFETY: as it asks for; once.
+        // SAFETY: `hold_bundle` has just returned these, and this is done once.
         held.map(|(shared, bytes)| unsafe { Buffers::of(shared, first, bytes) })
     }
 
@@ -204,7 +208,7 @@ mod tests {
 
     #[test]
     fn they_come_in_the_order_in_which_they_were_offered() {
-        // The places of the ring come round every 65536.
+        // The positions in the ring wrap every 65536.
         const ROUNDS: u16 = if cfg!(miri) { 20 } else { 16_000 };
         // Their number is no power of two, so that they are elsewhere in the ring each time.
         let pool = pool(5);
@@ -232,8 +236,8 @@ mod tests {
         assert_eq!((Buffers::empty().byte_count(), Buffers::empty().count()), (0, 0));
     }
 
-    /// A completion that others have overtaken, with buffers that were given back and offered again since: kernels before
-    /// 6.15 posted the last completion of a stream later than those of other streams.
+    /// A completion that others have overtaken: buffers were given back and offered again since. Kernels
+    /// before 6.15 posted the last completion of a stream later than those of other streams.
     #[test]
     fn others_may_be_offered_again_before_it_is_known_which_they_are() {
         for rounds in [0, 1, 2, 7, 1000] {

@@ -1,4 +1,4 @@
-//! A lock of our own: most of what std's would do is about panics, and none happens under it.
+//! A lock of our own: most of what std's does is about panics, and none happens under this one.
 
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
@@ -33,7 +33,7 @@ impl<T> Locked<T> {
     #[inline(always)]
     pub(super) fn try_lock(&self) -> Option<Guard<'_, T>> {
         let taken = self.lock.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed);
-        // Only then is there a guard, whose drop gives the lock back.
+        // A guard is made only if the lock was taken, because its drop gives the lock back.
         taken.is_ok().then(|| Guard(self))
     }
 
@@ -54,19 +54,19 @@ impl<T> Locked<T> {
     }
 }
 
-/// `futex(2)`. What it returns does not matter: who waits looks again, and whom to wake there is none.
+/// `futex(2)`. What it returns does not matter: a waiter looks again, and there may be nobody to wake.
 #[cold]
 #[inline(never)]
 fn futex(lock: *mut u32, operation: libc::c_int, value: u32) {
     let (operation, forever) = (operation | libc::FUTEX_PRIVATE_FLAG, std::ptr::null::<libc::timespec>());
-    // SAFETY: the kernel only looks at the word, and says so if it is not there; there is no other memory.
+    // SAFETY: the kernel only looks at the word, and says so if it is not there; no other memory is involved.
     unsafe { libc::syscall(libc::SYS_futex, lock, operation, value, forever) };
 }
 
-/// Gives the lock back, and wakes one who is asleep until then.
+/// Gives the lock back, and wakes one of those who are asleep until then.
 ///
-/// After that, nothing of it is touched: whoever has it next may be the last to need it. (To wake somebody takes only an
-/// address. If that is something else's by now, it wakes nobody, or somebody who looks again.)
+/// After that, nothing of it is touched: whoever has it next may be the last to need it. (Waking takes only
+/// an address. If something else is there by now, that wakes nobody, or somebody who looks again.)
 impl<T> Drop for Guard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
@@ -91,7 +91,7 @@ impl<T> Deref for Guard<'_, T> {
 impl<T> DerefMut for Guard<'_, T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as in `deref`; it is borrowed exclusively.
+        // SAFETY: there is one guard at a time, and this borrows it exclusively.
         unsafe { &mut *self.0.value.get() }
     }
 }

@@ -6,21 +6,22 @@
 //!
 //! # How the unsafe code stays right
 //!
-//! * The memory belongs to the `Arc` that the pool holds and, from registration until `Finished`, the ring's runtime; a
-//!   ring that is abandoned keeps its share for ever. A [`Buffer`] has none while a ring has one. If some are held when it
-//!   gives the pool back, or are made without a ring, all that are held have one share together, until the last of them is
-//!   given back ([`State::kept`]). So memory that somebody holds is there, and none is counted twice.
-//! * A buffer's bytes are touched by Rust only through the one [`Buffer`] that holds it. Its [`Whereabouts`] say
-//!   who has it: a number from a completion becomes a `Buffer` only if it was with the kernel, and
-//!   goes back to the kernel only from a `Buffer` that is dropped. The former is for the one ring that has
-//!   the pool registered, the latter for whoever has the `Buffer`: so each change has one thread that can
-//!   make it.
-//! * The entries of the ring and its tail are written under the lock, by whoever drops a buffer; the
-//!   kernel reads them, and writes nothing to them but a shorter length to one that it takes.
-//! * A completion for several buffers names the first. The kernel takes them in the order in which they were offered, so
-//!   those after it are those that were offered after it: it is remembered of each buffer at which place of the ring it
-//!   was offered last, so that an entry that another lap has overwritten is not taken for one of them, and they are
-//!   found all the same.
+//! * The memory belongs to the `Arc`s of the pool and, from registration until `Finished`, of the ring's
+//!   runtime; a ring that is abandoned keeps its share for ever. A [`Buffer`] has no share while a ring has
+//!   one. If buffers are held when the ring gives the pool back, or are made without a ring, then all that
+//!   are held have one share together, until the last of them is given back ([`State::kept`]). So memory that
+//!   somebody holds is there, and no share is counted twice.
+//! * A buffer's bytes are touched by Rust only through the one [`Buffer`] that holds it. Its [`Whereabouts`]
+//!   say who has it: a number from a completion becomes a `Buffer` only if the buffer was with the kernel,
+//!   and a buffer goes back to the kernel only from a `Buffer` that is dropped. The former is done only by
+//!   the ring that has the pool registered, the latter only by whoever has the `Buffer`. So for each change
+//!   there is one thread that can make it.
+//! * The entries of the ring and its tail are written under the lock, by whoever drops a buffer. The kernel
+//!   reads them, and writes nothing to them except a shorter length, to an entry that it takes.
+//! * A completion for several buffers names only the first. The kernel takes them in the order in which they
+//!   were offered, so those after it are those that were offered after it. Each buffer remembers at which
+//!   position of the ring it was offered last. So an entry that another lap has overwritten is not taken for
+//!   one of them, and they are found all the same.
 
 use std::fmt;
 use std::io;
@@ -58,11 +59,11 @@ const _: () = assert!(size_of::<Offer>() == 16 && offset_of!(Offer, tail) == 14)
 
 /// A pool of equal buffers that a ring receives into.
 ///
-/// A cheap value, made before the ring, cloned into the data or the operations that use it, and
-/// registered by the first ring that does. A second ring gets an error, until the first has finished.
+/// A cheap value, made before the ring, cloned into the data or the operations that use it, and registered by
+/// the first ring that uses it. A second ring gets an error until the first has finished.
 ///
-/// A pool is for many connections: it stays registered until its ring has finished, also when nobody else has it any
-/// more, and a ring has at most 65536 (`ENOSPC`).
+/// A pool is for many connections: it stays registered until its ring has finished, even when nobody else has
+/// it any more, and a ring has at most 65536 of them (`ENOSPC`).
 ///
 /// ```
 /// # use rummelplatz::BufferPool;
@@ -83,13 +84,13 @@ pub struct BufferPool {
 /// What the holders of a pool and of its buffers share.
 pub(crate) struct Shared {
     count: u16,
-    /// Entries of the ring, a power of two, less one.
+    /// The number of entries of the ring, a power of two, less one.
     mask: u16,
     size: u32,
     memory: Block,
-    /// Entries of the kernel's ring of them.
+    /// The entries of the ring that the kernel reads.
     ring: Block,
-    /// Of each buffer.
+    /// Where each buffer is.
     whereabouts: Box<[Whereabouts]>,
     /// How many were ever taken; wraps. Written by the ring that has the pool registered.
     taken: AtomicU32,
@@ -102,7 +103,7 @@ struct State {
     tail: u16,
     /// A stream of the ring waits for a buffer.
     awaited: bool,
-    /// What is held has a share of the `Arc`.
+    /// The buffers that are held have a share of the `Arc`.
     kept: bool,
     registration: Option<Registration>,
 }
@@ -114,8 +115,9 @@ struct Registration {
     waker: Waker,
 }
 
-/// Where a buffer is: at which position of the ring it was offered to the kernel, or, from [`HELD`](Self::HELD) on, that
-/// it is held as a [`Buffer`] and which one comes after it in the same [`Buffers`].
+/// Where a buffer is. Below [`HELD`](Self::HELD), the position of the ring at which it was offered to the
+/// kernel. From there on, it is held as a [`Buffer`], and this says which one comes after it in the same
+/// [`Buffers`].
 struct Whereabouts(AtomicU32);
 
 impl Whereabouts {
@@ -127,31 +129,31 @@ impl Whereabouts {
         Whereabouts(AtomicU32::new(position.into()))
     }
 
-    /// At which position it was offered, if it is not held.
+    /// The position at which it was offered, if it is not held.
     #[inline(always)]
     fn offered(&self) -> Option<u16> {
         let whereabouts = self.0.load(Ordering::Acquire);
         (whereabouts < Self::HELD).then_some(whereabouts as u16)
     }
 
-    /// Whoever gave it back has done with it when this is seen.
+    /// Whoever sees this also sees that the one who gave it back has done with it.
     #[inline(always)]
     fn offer(&self, position: u16) {
         self.0.store(position.into(), Ordering::Release);
     }
 
-    /// Whoever holds it from now on, in whatever thread, has it from here.
+    /// Whoever holds it from now on, in whatever thread, has got it from here.
     #[inline(always)]
     fn hold(&self) {
         self.0.store(Self::HELD_LAST, Ordering::Relaxed);
     }
 
-    /// Notes that this one, which is held, comes after it.
+    /// Notes that `next`, which is held, comes after it.
     fn follow_by(&self, next: u16) {
         self.0.store(Self::HELD | u32::from(next), Ordering::Relaxed);
     }
 
-    /// Which one comes after it, if it is held and one does.
+    /// The buffer that comes after it, if it is held and there is one.
     fn next(&self) -> Option<u16> {
         let whereabouts = self.0.load(Ordering::Relaxed);
         (whereabouts >= Self::HELD && whereabouts != Self::HELD_LAST).then_some(whereabouts as u16)
@@ -203,7 +205,7 @@ impl BufferPool {
         Ok(BufferPool { shared: Arc::new(shared) })
     }
 
-    /// A buffer with these bytes in it, as if they had been received: for tests of one's own operations (see
+    /// A buffer with these bytes in it, as if they had been received: for tests of your own operations (see
     /// [`Completion::from_buffer`](crate::Completion::from_buffer)).
     ///
     /// `None` if a ring has the pool, if all buffers are held, or if the bytes do not fit into one.
@@ -215,11 +217,11 @@ impl BufferPool {
             return None;
         }
         let id = (0..*count).find(|id| whereabouts[usize::from(*id)].offered().is_some())?;
-        // SAFETY: no ring has the pool, nor gets it while it is locked: so nobody else does this.
+        // SAFETY: no ring has the pool registered, and none can while it is locked, so nobody else does this.
         let lender = unsafe { self.hold(id) }?;
         self.keep(&mut state);
         drop(state);
-        // SAFETY: it was just held, and this is done once.
+        // SAFETY: the buffer was just held, and this is done once.
         let mut buffer = unsafe { Buffer::of(lender, id, length) };
         buffer.copy_from_slice(bytes);
         Some(buffer)
@@ -247,7 +249,7 @@ impl BufferPool {
         registration.filter(|registration| registration.ring == ring).map(|this| this.group)
     }
 
-    /// Offers all buffers that are not held, and has `register` tell the kernel.
+    /// Offers all buffers that are not held, and lets `register` tell the kernel.
     ///
     /// `register` gets the address of the buffer ring and its number of entries, good until
     /// [`unregister`](Self::unregister).
@@ -284,21 +286,21 @@ impl BufferPool {
         }
     }
 
-    /// Gives what is held a share of its own, if it has none.
+    /// Gives the buffers that are held a share of their own, if they have none.
     fn keep(&self, state: &mut State) {
         if !std::mem::replace(&mut state.kept, true) {
             std::mem::forget(Arc::clone(&self.shared));
         }
     }
 
-    /// Holds the buffer that a completion names, for a [`Buffer`] to be made of it.
+    /// Holds the buffer that a completion names, so that a [`Buffer`] can be made of it.
     ///
     /// `None` if the pool has no such buffer, or the kernel can't have had it.
     ///
     /// # Safety
     ///
-    /// The pool is registered with the caller's ring, which keeps it until it is not: so nobody else does this at the same
-    /// time.
+    /// The pool is registered with the caller's ring, which keeps its share for as long as that is so. Hence
+    /// nobody else does this at the same time.
     #[inline(always)]
     pub(crate) unsafe fn hold(&self, id: u16) -> Option<Lender> {
         let whereabouts = self.shared.whereabouts.get(usize::from(id))?;
@@ -319,7 +321,7 @@ impl BufferPool {
         (held == 0).then_some(self.shared.taken.load(Ordering::Relaxed) as u16)
     }
 
-    /// How many buffers there are; if there is none, the ring is woken when one comes back.
+    /// How many buffers are available; if there is none, the ring is woken when one comes back.
     pub(crate) fn wait(&self) -> usize {
         let mut state = self.shared.state.lock();
         let available = self.shared.available(&state);
@@ -340,7 +342,7 @@ impl Shared {
         self.taken.load(Ordering::Relaxed).wrapping_sub(state.returned)
     }
 
-    /// How many are not.
+    /// How many buffers are not held.
     fn available(&self, state: &State) -> usize {
         usize::from(self.count).saturating_sub(self.held_count(state) as usize)
     }
@@ -351,13 +353,13 @@ impl Shared {
         unsafe { self.memory.start().add(usize::from(id) * self.size as usize) }
     }
 
-    /// Begins with an empty ring.
+    /// Begins anew, with an empty ring.
     fn start(&self, state: &mut State) {
         state.tail = 0;
         self.published_tail().store(0, Ordering::Release);
     }
 
-    /// What the kernel reads.
+    /// The tail, as the kernel reads it.
     fn published_tail(&self) -> &AtomicU16 {
         // SAFETY: the first entry exists; its tail is only ever accessed as an atomic.
         unsafe { &(*self.ring.start().cast::<Offer>().as_ptr()).tail }
@@ -379,23 +381,25 @@ impl Shared {
         if let Some(it) = find(id) {
             return Some((id, it));
         }
-        // Another lap of the ring has overwritten that, or there is none.
+        // Another lap of the ring has overwritten the entry, or there is no such buffer.
         (0..self.count).find_map(|id| Some((id, find(id)?)))
     }
 
     /// Which buffer was offered last at a position of the ring, or 0.
     fn offered_id(&self, _: &State, position: u16) -> u16 {
-        // SAFETY: the place is valid, and written only under the lock (that is what the state shows).
+        // SAFETY: the entry is valid, and written only under the lock, which the caller has (that is what the
+        // state shows).
         unsafe { (&raw const (*self.entry(position)).id).read() }
     }
 
-    /// How much room was offered with the buffer `id` at a position of the ring; the kernel may have shortened it. If that is
-    /// not known any more, all that there is.
+    /// How much room was offered with the buffer `id` at a position of the ring; the kernel may have
+    /// shortened it. If that is not known any more, all the room that a buffer has.
     fn offered_length(&self, state: &State, position: u16, id: u16) -> u32 {
         if self.offered_id(state, position) != id {
             return self.size;
         }
-        // SAFETY: as above; the kernel writes to it before it posts the completion that this is asked for.
+        // SAFETY: the entry is valid, and we write it only under the lock; the kernel writes to it only
+        // before it posts the completion for which this is asked.
         unsafe { (&raw const (*self.entry(position)).length).read() }.min(self.size)
     }
 
@@ -407,15 +411,15 @@ impl Shared {
         }
         let entry = self.entry(position);
         let address = self.address(id).as_ptr().expose_provenance() as u64;
-        // Before anything is written: the compiler can't know that these are elsewhere.
+        // Both are read before anything is written: the compiler can't know that they lie elsewhere.
         let (length, tail) = (self.size, self.published_tail());
         // SAFETY: the place is valid and written by one thread at a time, under the lock (that is
         // what `state` shows); the kernel reads it after the tail was published. The tail, which
         // lies in the first entry, is not touched here.
         unsafe { (&raw mut (*entry).address).write(address) };
-        // SAFETY: as above.
+        // SAFETY: the same entry, under the same lock.
         unsafe { (&raw mut (*entry).length).write(length) };
-        // SAFETY: as above.
+        // SAFETY: the same entry, under the same lock.
         unsafe { (&raw mut (*entry).id).write(id) };
         state.tail = position.wrapping_add(1);
         tail.store(state.tail, Ordering::Release);
@@ -424,7 +428,8 @@ impl Shared {
     #[inline(always)]
     fn take_in(&self, state: &mut State, id: u16) {
         state.returned = state.returned.wrapping_add(1);
-        // Also if no ring has registered the pool: nobody reads it then, and who registers it begins anew.
+        // Also if no ring has registered the pool: nobody reads the entries then, and a ring that registers
+        // it begins anew.
         self.offer(state, id);
     }
 }
@@ -445,7 +450,7 @@ fn invalid(message: String) -> io::Error {
 
 #[cfg(test)]
 impl BufferPool {
-    /// One that the ring with the number 1 has registered.
+    /// A pool that the ring with the number 1 has registered.
     pub(crate) fn registered(count: u16, size: u32) -> BufferPool {
         let pool = BufferPool::new(count, size).unwrap();
         pool.register(1, 0, Waker::new().unwrap(), |_, _| Ok(())).unwrap();

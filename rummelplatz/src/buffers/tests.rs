@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 fn take(pool: &BufferPool, id: u16, length: u32) -> Option<Buffer> {
     // SAFETY: in each of these tests, one thread does this.
     let pool = unsafe { pool.hold(id) };
-    // SAFETY: as it asks for; once.
+    // SAFETY: `hold` has just returned this pool for it, and this is done once.
     pool.map(|pool| unsafe { Buffer::of(pool, id, length) })
 }
 
@@ -56,7 +56,7 @@ fn a_buffer_that_many_threads_hand_on_is_held_by_one() {
             .collect();
         let mut rounds = 0;
         while rounds < ROUNDS {
-            // As a ring does it, which is told of a buffer when it was given back.
+            // As a ring does, which is told of a buffer when it was given back.
             for id in 0..3 {
                 let Some(buffer) = take(&pool, id, 8) else { continue };
                 threads[rounds as usize % 4].send(buffer).unwrap();

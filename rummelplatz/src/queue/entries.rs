@@ -1,12 +1,11 @@
-//! Our end of the submission queue: where the next entry goes, and up to where entries may go without a
-//! further thought.
+//! Our end of the submission queue: where the next entry goes, and up to where entries may go without any
+//! further check.
 //!
-//! Both are pointers into the queue, so that the common case is one comparison, the entry itself, and
-//! one addition. A place that is open lies before the end of the memory; to go round is a further
-//! thought.
+//! Both are pointers into the queue, so that the common case is one comparison, the entry itself, and one
+//! addition. An open place lies before the end of the memory; going round takes a further check.
 //!
-//! What a [usual](Usual) entry does not write is zero wherever a place is open. That is so by itself as long as
-//! all entries are usual ones; after others, places are cleared before they are opened.
+//! Wherever a place is open, the part that a [usual](Usual) entry does not write is zero. That is so by
+//! itself as long as all entries are usual ones; after others, places are cleared before they are opened.
 //!
 //! # How the unsafe code stays right
 //!
@@ -27,13 +26,14 @@ pub(crate) struct Entries {
     capacity: u32,
     /// The tail when `next` was `start`.
     lap: u32,
-    /// Up to this index, what a usual entry does not write is zero in places that were not written to since then.
+    /// Up to this index, the part that a usual entry does not write is zero in places that were not written
+    /// to since.
     clear_until: u32,
-    /// Other entries were written since then.
+    /// Entries other than usual ones were written in this lap, or may have been.
     is_unclear: bool,
 }
 
-// SAFETY: the memory is that of one ring, whose owner has this, too, and sends both.
+// SAFETY: the memory is that of one ring, whose owner has this as well, and sends both.
 unsafe impl Send for Entries {}
 
 impl Entries {
@@ -41,17 +41,17 @@ impl Entries {
     ///
     /// # Safety
     ///
-    /// The memory is there, and nobody else of this process writes to it, for as long as this is used.
+    /// The memory stays there, and nobody else in this process writes to it, for as long as this is used.
     pub(crate) unsafe fn new(start: NonNull<Entry>, capacity: u32, tail: u32) -> Entries {
         let index = tail & (capacity - 1);
         // SAFETY: the index is below the capacity.
         let next = unsafe { start.add(index as usize) };
         let lap = tail.wrapping_sub(index);
-        // What is in the memory is not known.
+        // Nothing is known of what is in the memory.
         Entries { next, open_until: next, start, capacity, lap, clear_until: index, is_unclear: true }
     }
 
-    /// Where the next entry goes: from the first, to the capacity after the last.
+    /// Where the next entry goes: from 0 up to the capacity, which is behind the last place.
     #[inline]
     fn index(&self) -> u32 {
         // SAFETY: both lie in the queue.
@@ -64,14 +64,14 @@ impl Entries {
         self.lap.wrapping_add(self.index())
     }
 
-    /// How many entries can be written when the kernel has taken in all up to `taken_in`. None if it can't have: in a
-    /// [forked](super::forked) child, nothing is what it was.
+    /// How many entries can be written when the kernel has taken in all up to `taken_in`. Zero if it can't
+    /// have: in a [forked](super::forked) child, nothing is what it was.
     #[inline]
     pub(crate) fn room(&self, taken_in: u32) -> u32 {
         self.capacity.saturating_sub(self.tail().wrapping_sub(taken_in))
     }
 
-    /// Opens as many places in a row as there are when the kernel has taken in all up to `taken_in`.
+    /// Opens as many places in a row as there are, now that the kernel has taken in all up to `taken_in`.
     ///
     /// # Safety
     ///
@@ -89,14 +89,14 @@ impl Entries {
         let places = self.room(taken_in).min(self.capacity - index);
         let end = index + places;
         if end > self.clear_until {
-            // SAFETY: there is room for as many, so all are ours.
+            // SAFETY: there is room for this many entries, so all of these places are ours.
             unsafe { self.clear(end) };
         }
         // SAFETY: the end lies in the queue, or right after it.
         self.open_until = unsafe { self.next.add(places as usize) };
     }
 
-    /// Clears what is not clear yet, up to an index.
+    /// Clears the places that are not clear yet, up to an index.
     ///
     /// # Safety
     ///
@@ -104,7 +104,7 @@ impl Entries {
     #[cold]
     unsafe fn clear(&mut self, until: u32) {
         for index in self.clear_until..until {
-            // SAFETY: it is one of those.
+            // SAFETY: it is one of the places from `clear_until` to `until`, for which the caller answers.
             unsafe { sqe::clear_rest(self.start.add(index as usize)) };
         }
         self.clear_until = until;
@@ -152,8 +152,8 @@ impl Place<'_> {
     ///
     /// # Safety
     ///
-    /// What the entry points to is good until its final completion, or, if the kernel reads it only
-    /// when it takes the entry in, until then.
+    /// What the entry points to stays good until its final completion; or, if the kernel reads it only when
+    /// it takes the entry in, until then.
     #[inline(always)]
     pub(crate) unsafe fn fill(self, entry: Entry) {
         // SAFETY: `Entries::place` made this because the place is open: it is in the queue, and ours.
@@ -162,38 +162,40 @@ impl Place<'_> {
         self.end();
     }
 
-    /// As [`fill`](Self::fill), an entry of the usual kind.
+    /// As [`fill`](Self::fill), for a usual entry.
     ///
     /// # Safety
     ///
-    /// As of that.
+    /// The same as for [`fill`](Self::fill).
     #[inline(always)]
     pub(crate) unsafe fn fill_as_usual(self, entry: Usual, user_data: u64) {
-        // SAFETY: as there; and its rest is zero, because it is open.
+        // SAFETY: `Entries::place` made this because the place is open: it is in the queue, it is ours, and
+        // its rest is zero.
         unsafe { entry.write(self.next, user_data) };
         self.end();
     }
 
-    /// As [`fill_as_usual`](Self::fill_as_usual), on registered memory of this index, or with buffers of this group.
+    /// As [`fill_as_usual`](Self::fill_as_usual), for an entry with the index of registered memory, or the
+    /// group of buffers.
     ///
     /// # Safety
     ///
-    /// As of [`fill`](Self::fill).
+    /// The same as for [`fill`](Self::fill).
     #[inline(always)]
     pub(crate) unsafe fn fill_with_index(self, entry: Usual, user_data: u64, index: u16) {
-        // Of what is registered first, it is zero already.
+        // For what was registered first the index is zero, which is there already.
         if index != 0 {
-            // SAFETY: as in `fill`.
+            // SAFETY: `Entries::place` made this because the place is open: it is in the queue, and ours.
             unsafe { sqe::write_index(self.next, index) };
             self.entries.is_unclear = true;
         }
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the contract is the same, and the caller keeps it.
         unsafe { self.fill_as_usual(entry, user_data) };
     }
 
     #[inline(always)]
     fn end(self) {
-        // SAFETY: it was open, so it is not the end.
+        // SAFETY: the place was open, so it is not the end of the queue.
         self.entries.next = unsafe { self.next.add(1) };
     }
 }
@@ -245,9 +247,9 @@ mod tests {
     #[test]
     fn a_closed_queue_has_no_place() {
         let mut memory: Vec<Entry> = vec![opcode::Nop::new().build(); 8];
-        // SAFETY: as above.
+        // SAFETY: the memory outlives it, and is only read when it does not write.
         let mut entries = unsafe { Entries::new(NonNull::new(memory.as_mut_ptr()).unwrap(), 8, 6) };
-        // SAFETY: as above.
+        // SAFETY: the one who takes them in is this test.
         unsafe { entries.open(6) };
         assert_eq!((entries.room(6), entries.open_places()), (8, 2), "up to the end of the memory");
         entries.close();
@@ -258,7 +260,7 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
     fn nothing_is_left_of_entries_that_were_there_before() {
-        // They have fields behind the `user_data`, which usual ones have not.
+        // They have fields behind the `user_data`, which usual ones don't have.
         let whole = opcode::Splice::new(Fd(1), 2, Fd(3), 4, 5).build().personality(6);
         let indexed = opcode::ReadFixed::new(Fd(-1), std::ptr::null_mut(), 0, 7).build();
         let nop = Usual { opcode: 0, descriptor: -1, offset: 0, address: 0, length: 0, op_flags: 0 };
@@ -267,7 +269,7 @@ mod tests {
         for laps in
             [[0, 0, 0b0101, 0, 0b1010, 0b1111, 0b1000, 0], [0b0100, 0, 0b0001, 0b0001, 0, 0, 0b0010, 0]]
         {
-            // How many of the places are not taken in again before the next entry.
+            // How many of the places are not taken in yet when the next entry is written.
             for (first, behind, is_whole) in (0..32).map(|case| (case % 4, case / 4 % 4, case / 16 == 0)) {
                 let unusual = if is_whole { &whole } else { &indexed };
                 let mut memory: Vec<Entry> = vec![whole.clone(); 4];
@@ -282,9 +284,9 @@ mod tests {
                     match (is_unusual, is_whole) {
                         // SAFETY: it points to nothing.
                         (true, true) => unsafe { place.fill(unusual.clone().user_data(number.into())) },
-                        // SAFETY: as above.
+                        // SAFETY: it points to nothing.
                         (true, false) => unsafe { place.fill_with_index(read, number.into(), 7) },
-                        // SAFETY: as above.
+                        // SAFETY: it points to nothing.
                         (false, _) => unsafe { place.fill_as_usual(nop, number.into()) },
                     }
                     let expected = if is_unusual { unusual.clone() } else { opcode::Nop::new().build() };

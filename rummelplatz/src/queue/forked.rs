@@ -1,15 +1,16 @@
-//! What becomes of a ring in a process that is forked off: memory of its own, and no descriptor.
+//! What becomes of a ring in a process that is forked off: memory of its own, and no descriptor of the ring.
 //!
-//! A child must not write to the queues of its parent's rings, so it does not inherit them (`MADV_DONTFORK`). But a
-//! submitter that was there before the fork, such as that of the handler which has forked, looks at nothing else before
-//! it writes. So where the queues were, the child has other memory, all zero, which no kernel reads: then it writes to
-//! that, and what asks where it is refuses to go on.
+//! A child must not write to the queues of its parent's rings, so it does not inherit them (`MADV_DONTFORK`).
+//! But a submitter that was there before the fork, such as that of the handler that has forked, checks
+//! nothing else before it writes. So where the queues were, the child has other memory, all zero, which no
+//! kernel reads. The submitter writes to that, and whatever checks which process it is in refuses to go on.
 //!
-//! Nor must it enter the ring, whose entries it would take in its parent's stead, with addresses that are good in the
-//! parent: the kernel forbids that only for rings with `IORING_SETUP_SINGLE_ISSUER` (since 6.0). So where the ring's
-//! descriptor was, the child has another, which can't be entered.
+//! Nor must the child enter the ring: it would take in entries in its parent's stead, with addresses that are
+//! good in the parent. The kernel forbids that only for rings with `IORING_SETUP_SINGLE_ISSUER` (since 6.0).
+//! So where the ring's descriptor was, the child has another one, which can't be entered.
 //!
-//! `fork(3)` sees to both (`pthread_atfork(3)`). Whoever calls the kernel without it has neither.
+//! `fork(3)` sees to both (`pthread_atfork(3)`). A process that is forked by a system call without it has
+//! neither.
 
 use std::cell::RefCell;
 use std::io;
@@ -35,7 +36,8 @@ static REGIONS: Mutex<Vec<Region>> = Mutex::new(Vec::new());
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
-    /// Locked from before a fork until after it, by the thread that forks: so the list is whole in the child.
+    /// Locked by the thread that forks, from before the fork until after it, so that the list is whole in the
+    /// child.
     static FORKING: RefCell<Option<MutexGuard<'static, Vec<Region>>>> = const { RefCell::new(None) };
 }
 
@@ -44,13 +46,13 @@ fn regions() -> MutexGuard<'static, Vec<Region>> {
     REGIONS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many forks lie between this process and the one that has made the first ring. It takes no call of the kernel to
-/// see by that whether something was made before a fork; but one without `fork(3)` is not seen.
+/// How many forks lie between this process and the one that made the first ring. It tells without a system
+/// call whether something was made before a fork; but a fork without `fork(3)` is not seen.
 pub(crate) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// Has children not inherit a map of a ring, nor the ring.
+/// Keeps children from inheriting a map of a ring, and the ring.
 ///
 /// # Errors
 ///
@@ -58,15 +60,15 @@ pub(crate) fn generation() -> u32 {
 ///
 /// # Safety
 ///
-/// It is a map of the caller's, whole pages of so many bytes, until [`forget`]; and so long, `ring` is the ring's
-/// descriptor.
+/// The `length` bytes at `start` are a map of the caller's, in whole pages, until [`forget`]; and for as
+/// long, `ring` is the ring's descriptor.
 pub(super) unsafe fn withhold(start: NonNull<u8>, length: usize, ring: RawFd) -> io::Result<()> {
     static PREPARED: Once = Once::new();
-    // SAFETY: these may be called at any time, and only by forks.
+    // SAFETY: these functions may be called at any time, and only forks call them.
     PREPARED.call_once(|| unsafe {
         libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child));
     });
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that this is a map of its own, in whole pages.
     if unsafe { libc::madvise(start.as_ptr().cast(), length, libc::MADV_DONTFORK) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -74,15 +76,15 @@ pub(super) unsafe fn withhold(start: NonNull<u8>, length: usize, ring: RawFd) ->
     Ok(())
 }
 
-/// The map is about to be no map any more.
+/// Forgets a map that is about to be unmapped.
 pub(super) fn forget(start: NonNull<u8>) {
     regions().retain(|region| region.start != start);
 }
 
 unsafe extern "C" fn before() {
     let guard = regions();
-    // A thread that is ending has no such place any more. Then its child gets neither memory in the place of the queues,
-    // where whatever it submits is a fault, nor another descriptor.
+    // A thread that is ending has no such place any more. Its child then gets no memory in the place of the
+    // queues, so that whatever it submits is a fault, and no other descriptor.
     FORKING.try_with(|forking| forking.replace(Some(guard))).ok();
 }
 
@@ -103,20 +105,22 @@ unsafe extern "C" fn in_child() {
     }
 }
 
-/// Has another descriptor be where this one is. As a forked child may, it only calls the kernel.
+/// Puts another descriptor in the place of this one. As a forked child may do no more, it only makes system
+/// calls.
 ///
 /// # Safety
 ///
-/// Whoever uses the number does not mind.
+/// Whoever uses the number does not mind that it stands for something else.
 unsafe fn replace(ring: RawFd) {
-    // SAFETY: the caller's promise. Before there is another: so there is a number for that.
+    // SAFETY: the caller promises that nobody minds. It is closed first, so that a number is free for the
+    // other one.
     unsafe { libc::close(ring) };
     // SAFETY: a plain call.
     let other = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
     if other >= 0 && other != ring {
         // SAFETY: a plain call; nobody has the number now, because there is no other thread.
         unsafe { libc::dup3(other, ring, libc::O_CLOEXEC) };
-        // SAFETY: it was just made.
+        // SAFETY: it was just made, and nobody else has it.
         unsafe { libc::close(other) };
     }
 }

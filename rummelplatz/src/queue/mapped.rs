@@ -1,14 +1,14 @@
 //! The queues of a real ring, in memory that is shared with the kernel.
 //!
-//! The `io-uring` crate maps it, too, but lends it only a queue at a time, and looks at both ends for
+//! The `io-uring` crate maps it, too, but lends out only one queue at a time, and looks at both ends for
 //! every entry.
 //!
 //! # How the unsafe code stays right
 //!
 //! * The pointers lead into the two maps, at offsets that the kernel gave (`struct io_uring_params`),
 //!   and the maps live as long as [`Mapped`].
-//! * In a process that was forked off, [other memory](super::forked) is in their place, and another descriptor in that of
-//!   the ring; nothing is unmapped or closed there.
+//! * In a process that was forked off, [other memory](super::forked) is in the place of the maps, and another
+//!   descriptor in that of the ring; nothing is unmapped or closed there.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -111,8 +111,8 @@ impl Mapped {
         let Params { sq, cq, .. } = parameters;
         // SAFETY: the kernel's offsets lie in the map.
         let at = |offset: u32| unsafe { queues.start.byte_add(offset as usize) };
-        // SAFETY: numbers lie where the kernel says, aligned; and the map lives as long as what is made
-        // here, which has the places.
+        // SAFETY: the numbers lie where the kernel says, aligned; and the map lives as long as the `Mapped`
+        // that is made here, which has the places.
         let shared = |offset: u32| unsafe { Shared::new(at(offset).cast()) };
         let places = Queues {
             entry: entries.start.cast(),
@@ -167,7 +167,7 @@ impl Drop for Mapped {
     }
 }
 
-/// A piece of shared memory, which is not unmapped by itself.
+/// A piece of shared memory. Dropping it does not unmap it.
 struct Map {
     start: NonNull<u8>,
     length: usize,
@@ -184,16 +184,17 @@ impl Map {
         }
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let map = Map { start, length };
-        // SAFETY: the map was just made, and is forgotten before it is unmapped, and that before the ring is closed.
+        // SAFETY: the map was just made; it is forgotten before it is unmapped, and unmapped before the ring
+        // is closed.
         let withheld = unsafe { forked::withhold(start, length, fd) };
         withheld.inspect_err(|_| map.unmap())?;
         Ok(map)
     }
 
-    /// Unmaps it: by its owner, once, in the process that mapped it.
+    /// Unmaps it. To be called by its owner, once, in the process that mapped it.
     fn unmap(&self) {
         forked::forget(self.start);
-        // SAFETY: the map is exactly this, and its owner does not use it any more.
+        // SAFETY: the map is exactly this memory, and its owner does not use it any more.
         let result = unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
         debug_assert_eq!(result, 0);
     }

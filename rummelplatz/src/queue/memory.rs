@@ -1,11 +1,11 @@
 //! The memory that both ends of the queues share.
 //!
-//! Each end is looked at when the caller wants to know, and moved when the caller says so.
+//! Each end is read when the caller wants to know it, and moved when the caller says so.
 //!
 //! # How the unsafe code stays right
 //!
-//! * Who makes a [`Queues`] promises that the memory is there, laid out as `io_uring(7)` says, for as long
-//!   as it is used; it is kept in one struct with the owner of the memory, and never taken out.
+//! * Whoever makes a [`Queues`] promises that the memory is there, laid out as `io_uring(7)` says, for as
+//!   long as it is used. It is kept in one struct with the owner of the memory, and never taken out.
 //! * Heads, tails and flags are only used as atomics, and follow the kernel's rules: what is read is
 //!   acquired, what is written is released.
 
@@ -32,7 +32,8 @@ pub(crate) struct Queues {
     pub(super) completions_tail: Shared,
 }
 
-// SAFETY: they lead into memory that is sent along, and used from one thread at a time or as atomics.
+// SAFETY: the pointers lead into memory that is sent along, and is used from one thread at a time or as
+// atomics.
 unsafe impl Send for Queues {}
 
 /// A number that the other end reads or writes, too.
@@ -49,7 +50,7 @@ impl Shared {
 
     #[inline(always)]
     fn get(&self) -> &AtomicU32 {
-        // SAFETY: who made it has promised that it is there.
+        // SAFETY: whoever made it has promised that the number is there.
         unsafe { self.0.as_ref() }
     }
 }
@@ -99,11 +100,11 @@ impl Queues {
         self.entries_flags.get().load(Ordering::Relaxed) & NEED_WAKEUP != 0
     }
 
-    /// Forgets that there is work for this thread to enter for, because it is about to.
+    /// Forgets that there is work for which this thread should enter, because it is about to enter.
     ///
-    /// Who adds work from another CPU sets the flag after that: if the work was done in between, the
-    /// flag stays for ever, because an enter that finds none does not look at it. The kernel sets it
-    /// again for what it leaves undone.
+    /// Whoever adds work from another CPU sets the flag after adding it. If the work was done in between, the
+    /// flag stays set for ever, because an enter that finds no work does not look at it. For work that it
+    /// leaves undone, the kernel sets the flag again.
     #[inline]
     pub(crate) fn forget_work(&self) {
         let flags = self.entries_flags.get();
@@ -141,11 +142,11 @@ impl Queues {
     }
 }
 
-/// Queues that no kernel has: memory of this process, and what the kernel's end of it does.
+/// Queues that no kernel has: memory of this process, and what the kernel does at its end of them.
 #[cfg(feature = "sim")]
 pub(crate) struct Own {
     queues: Queues,
-    /// Given back when this is dropped; the queues lead into them.
+    /// Given back when this is dropped; the queues point into them.
     entries: *mut [squeue::Entry],
     completions: *mut [Cqe],
     numbers: *mut [AtomicU32; 5],
@@ -191,13 +192,13 @@ impl Own {
         self.queues
     }
 
-    /// How many entries are there to be taken in.
+    /// How many entries there are to be taken in.
     pub(crate) fn shown(&self) -> u32 {
         let tail = self.queues.entries_tail.get().load(Ordering::Acquire);
         tail.wrapping_sub(self.queues.entries_taken_in())
     }
 
-    /// Takes the next entry in, if there is one: its 64 bytes.
+    /// Takes in the next entry, if there is one, and returns its 64 bytes.
     pub(crate) fn take_in(&mut self) -> Option<[u64; 8]> {
         if self.shown() == 0 {
             return None;
@@ -205,7 +206,7 @@ impl Own {
         let head = self.queues.entries_taken_in();
         let index = head & (self.queues.entry_capacity - 1);
         // SAFETY: the index is below the capacity; the other end has written the entry and shown it, and
-        // writes no other in its place before it was taken in; its 64 bytes are initialised.
+        // writes no other in its place before it is taken in; its 64 bytes are initialised.
         let entry = unsafe { self.queues.entry.add(index as usize).cast::<[u64; 8]>().read() };
         self.queues.entries_head.get().store(head.wrapping_add(1), Ordering::Release);
         Some(entry)
@@ -236,7 +237,7 @@ impl Own {
         self.queues.completions_tail.get().store(self.posted, Ordering::Release);
     }
 
-    /// Tells whether completions wait for room.
+    /// Sets whether completions wait for room.
     pub(crate) fn set_overflow(&self, overflow: bool) {
         let flags = self.queues.entries_flags.get();
         match overflow {
@@ -249,11 +250,11 @@ impl Own {
 #[cfg(feature = "sim")]
 impl Drop for Own {
     fn drop(&mut self) {
-        // SAFETY: leaked by `new`, given back once; who has the queues is gone, or goes with this.
+        // SAFETY: leaked by `new`, and given back once; whoever has the queues is gone, or goes with this.
         drop(unsafe { Box::from_raw(self.entries) });
-        // SAFETY: as above.
+        // SAFETY: leaked by `new`, and given back once; whoever has the queues is gone, or goes with this.
         drop(unsafe { Box::from_raw(self.completions) });
-        // SAFETY: as above.
+        // SAFETY: leaked by `new`, and given back once; whoever has the queues is gone, or goes with this.
         drop(unsafe { Box::from_raw(self.numbers) });
     }
 }

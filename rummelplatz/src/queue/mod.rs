@@ -1,9 +1,9 @@
 //! The two queues: the only module that talks to io_uring. Entries go in, completions come out.
 //!
-//! [`Uring`] is our end: it fills entries, sees completions, and knows when to enter. What is at the
-//! other end is a [`Kernel`]: the real one ([`Real`]), or a simulated one (feature `sim`). The line
-//! between them is the system call, so all that ships runs under the simulation, the shared memory
-//! included, and nothing on the way of a request asks which of the two there is.
+//! [`Uring`] is our end: it fills entries, sees completions, and knows when to enter. At the other end is a
+//! [`Kernel`]: the real one ([`Real`]), or a simulated one (feature `sim`). The line between the two ends is
+//! the system call. So all that ships runs under the simulation, including the shared memory, and nothing on
+//! the way of a request asks which kernel there is.
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -47,7 +47,7 @@ pub(crate) enum Patience {
     Wait,
     /// As `Wait`, but not longer than this.
     WaitFor(Duration),
-    /// As `WaitFor`, but submits nothing: for when the kernel would not take more.
+    /// As `WaitFor`, but submits nothing: for when the kernel takes no more.
     ReapFor(Duration),
 }
 
@@ -62,7 +62,7 @@ pub(crate) enum Entered {
 
 /// What is at the other end of the queues.
 pub(crate) trait Kernel {
-    /// Where the queues are, for as long as this lives, wherever it is moved.
+    /// Where the queues are. Good for as long as this lives, wherever it is moved.
     fn queues(&self) -> memory::Queues;
     /// The ring's own descriptor.
     fn descriptor(&self) -> RawFd;
@@ -71,47 +71,48 @@ pub(crate) trait Kernel {
     /// Lets a ring that was created disabled begin, with this thread as its owner
     /// (`IORING_REGISTER_ENABLE_RINGS`, since 5.10).
     fn enable(&mut self) -> io::Result<()>;
-    /// Gives the kernel a turn: entries are taken in, `queued` of them if it can, and completions posted
+    /// Gives the kernel a turn: it takes entries in, `queued` of them if it can, and posts completions
     /// (`io_uring_enter(2)`).
     ///
     /// # Errors
     ///
-    /// Those of the system call, unjudged.
+    /// Those of the system call, as they are.
     fn enter(&mut self, queued: u32, patience: Patience) -> io::Result<()>;
-    /// Has this thread enter the ring without a look into its table of descriptors
-    /// (`IORING_REGISTER_RING_FDS`, since 5.18), until [`unregister`](Self::unregister) by the same
-    /// thread. It is no matter if the kernel can't.
+    /// Lets this thread enter the ring without a look into its table of descriptors
+    /// (`IORING_REGISTER_RING_FDS`, since 5.18), until [`unregister`](Self::unregister) by the same thread.
+    /// It does not matter if the kernel can't.
     fn register(&mut self);
     /// Undoes [`register`](Self::register).
     fn unregister(&mut self);
-    /// Has an eventfd be signalled for each completion (`IORING_REGISTER_EVENTFD`, since 5.2), or none.
+    /// Makes the kernel signal an eventfd for each completion (`IORING_REGISTER_EVENTFD`, since 5.2), or
+    /// none.
     fn notify(&mut self, eventfd: Option<&Eventfd>) -> io::Result<()>;
     /// Registers a ring of provided buffers (`IORING_REGISTER_PBUF_RING`, since 5.19).
     ///
     /// # Safety
     ///
-    /// The ring and its buffers are there until they are unregistered, or for ever.
+    /// The ring and its buffers stay there until they are unregistered, or for ever.
     unsafe fn register_buffers(&mut self, address: u64, entries: u16, group: u16) -> io::Result<()>;
     /// Undoes [`register_buffers`](Self::register_buffers).
     fn unregister_buffers(&mut self, group: u16) -> io::Result<()>;
-    /// Limits how many workers there may be for what ends by itself, and for what may wait for ever
-    /// (`IORING_REGISTER_IOWQ_MAX_WORKERS`, since 5.15); 0 leaves it as it is.
+    /// Limits how many workers there may be for requests that end by themselves, and for those that may wait
+    /// for ever (`IORING_REGISTER_IOWQ_MAX_WORKERS`, since 5.15); 0 leaves a limit as it is.
     fn limit_workers(&mut self, limits: [u32; 2]) -> io::Result<()>;
-    /// Changes the table of registered files (`IORING_REGISTER_FILES2`, `IORING_REGISTER_FILES_UPDATE2`; with places
-    /// that are empty since 5.19).
+    /// Changes the table of registered files (`IORING_REGISTER_FILES2`, `IORING_REGISTER_FILES_UPDATE2`; with
+    /// empty places since 5.19).
     fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()>;
-    /// Changes the table of registered memory, each the first byte and how many there are
-    /// (`IORING_REGISTER_BUFFERS2`, `IORING_REGISTER_BUFFERS_UPDATE`; with places that are empty since 5.19).
+    /// Changes the table of registered memory, given as the address of the first byte and the number of bytes
+    /// (`IORING_REGISTER_BUFFERS2`, `IORING_REGISTER_BUFFERS_UPDATE`; with empty places since 5.19).
     ///
     /// # Safety
     ///
-    /// The memory is there until it is cleared and no request that names it is in flight, or for ever.
+    /// The memory stays there until it is cleared and no request that names it is in flight, or for ever.
     unsafe fn change_memory(&mut self, change: Change<(u64, usize)>) -> io::Result<()>;
     /// The time, as timeouts count it.
     fn now(&self) -> Duration;
 }
 
-/// Which kernel it is.
+/// The kernel of a ring.
 #[cfg_attr(feature = "sim", expect(clippy::large_enum_variant, reason = "the real one is in place"))]
 pub(crate) enum Host {
     Real(Real),
@@ -165,7 +166,7 @@ impl Kernel for Host {
     }
 
     unsafe fn register_buffers(&mut self, address: u64, entries: u16, group: u16) -> io::Result<()> {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the contract is the same, and the caller keeps it.
         on!(self, kernel => unsafe { kernel.register_buffers(address, entries, group) })
     }
 
@@ -182,7 +183,7 @@ impl Kernel for Host {
     }
 
     unsafe fn change_memory(&mut self, change: Change<(u64, usize)>) -> io::Result<()> {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the contract is the same, and the caller keeps it.
         on!(self, kernel => unsafe { kernel.change_memory(change) })
     }
 

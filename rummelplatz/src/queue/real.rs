@@ -19,7 +19,7 @@ use crate::eventfd::Eventfd;
 /// An io_uring of the kernel.
 pub(crate) struct Real {
     ring: Mapped,
-    /// What to enter: the ring's descriptor or, with a flag, its place in the table of the thread that
+    /// What to enter: the ring's descriptor or, with a flag, the ring's place in the table of the thread that
     /// runs it.
     entrance: RawFd,
     entrance_flags: EnterFlags,
@@ -39,10 +39,10 @@ struct Files {
     data: u64,
 }
 
-/// Whether this is the number of a ring's descriptor, whoever has it.
+/// Whether this is the number of a ring's descriptor, whoever owns that.
 pub(crate) fn is_ring(descriptor: RawFd) -> bool {
-    // SAFETY: nothing is submitted, waited for or looked at, and there is no argument: whatever the number is of, nothing
-    // happens to it.
+    // SAFETY: nothing is submitted, waited for or looked at, and there is no argument: whatever this is the
+    // number of, nothing happens to it.
     let entered = unsafe { syscalls::syscall!(Sysno::io_uring_enter, descriptor, 0, 0, 0, 0, 0) };
     // The errors are those of a ring that is disabled, and of one whose poller is gone.
     matches!(entered, Ok(_) | Err(Errno::EBADFD | Errno::EOWNERDEAD))
@@ -67,7 +67,7 @@ impl Real {
         }
         let (ring, flags) = (self.entrance, (flags | self.entrance_flags).bits());
         // SAFETY: the number is that of the ring, or of its place in the table of this thread, as the flags
-        // say; what queued entries point to is good, see `uring`; there is no argument to be wrong about.
+        // say; what queued entries point to is good, see `uring`; there is no argument that could be wrong.
         let entered = unsafe { syscalls::syscall!(Sysno::io_uring_enter, ring, queued, want, flags, 0, 0) };
         match entered {
             Ok(_) => Ok(()),
@@ -83,20 +83,20 @@ impl Real {
         }
         let time = Timespec::from(time);
         let arguments = SubmitArgs::new().timespec(&time);
-        // SAFETY: the argument is of the kind that EXT_ARG announces, and good for the call.
+        // SAFETY: the argument is of the kind that EXT_ARG announces, and lives until the call returns.
         let entered = unsafe { self.ring.submitter().enter(queued, 1, flags.bits(), Some(&arguments)) };
         entered.map(|_| ())
     }
 
-    /// Changes one place of the thread's table of rings. Whether it was done.
+    /// Changes one place of the thread's table of rings. Returns whether it was done.
     fn update(&self, operation: u32, update: &mut Files) -> bool {
         let (ring, update) = (self.ring.as_raw_fd(), &raw mut *update);
         // SAFETY: the argument is what both of these operations read and write, and there is one of it.
         unsafe { syscalls::syscall!(Sysno::io_uring_register, ring, operation, update, 1) == Ok(1) }
     }
 
-    /// What an enter must also say when a thread of the kernel looks for entries
-    /// (`IORING_SETUP_SQPOLL`): to wake it and, if that is all the enter is for, to wait for room.
+    /// Flags that an enter also needs when a thread of the kernel looks for entries (`IORING_SETUP_SQPOLL`):
+    /// to wake that thread and, if the enter is only to submit, to wait for room.
     #[cold]
     fn wake_poller(&self, queued: u32, submits_only: bool) -> EnterFlags {
         let queues = self.ring.places();
@@ -160,7 +160,7 @@ impl Kernel for Real {
         }
         self.entrance_flags = EnterFlags::empty();
         let offset = mem::replace(&mut self.entrance, self.ring.as_raw_fd()) as u32;
-        // A ring that is restricted to less (IORING_REGISTER_RESTRICTIONS) keeps its place until the
+        // A ring whose restrictions (IORING_REGISTER_RESTRICTIONS) don't allow this keeps its place until the
         // thread ends.
         self.update(IORING_UNREGISTER_RING_FDS, &mut Files { offset, reserved: 0, data: 0 });
     }
@@ -173,7 +173,7 @@ impl Kernel for Real {
     }
 
     unsafe fn register_buffers(&mut self, address: u64, entries: u16, group: u16) -> io::Result<()> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the contract is the same, and the caller keeps it.
         unsafe { self.ring.submitter().register_buf_ring_with_flags(address, entries, group, 0) }
     }
 
@@ -204,7 +204,7 @@ impl Kernel for Real {
         };
         let start = ptr::with_exposed_provenance_mut(address as usize);
         let memory = libc::iovec { iov_base: start, iov_len: bytes };
-        // SAFETY: that the memory is there is the caller's promise.
+        // SAFETY: the caller promises that the memory is there.
         unsafe { submitter.register_buffers_update(index, &[memory], None) }
     }
 

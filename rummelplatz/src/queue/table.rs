@@ -1,4 +1,4 @@
-//! What is registered in one of a ring's tables: of memory, or of files.
+//! What is registered in one of a ring's tables: memory, or files.
 
 use std::io;
 use std::mem;
@@ -7,10 +7,10 @@ use std::sync::Arc;
 use crate::buffers::PoolError;
 use crate::fixed::Registered;
 
-/// What is to be done to a table that the kernel has. `V` is what the kernel has in a place of it.
+/// A change of a table that the kernel has. `V` is what the kernel has in a place of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change<V> {
-    /// Make it, of so many places that are empty.
+    /// Make the table, with this many empty places.
     Make {
         places: u32,
     },
@@ -26,21 +26,21 @@ pub(crate) enum Change<V> {
 /// Our side of a table: who is in which place.
 pub(super) struct Table<T> {
     places: Vec<Option<Arc<T>>>,
-    /// Those that are empty.
+    /// The places that are empty.
     vacant: Vec<u32>,
-    /// How many the kernel has; 0 before there is a table.
+    /// How many places the kernel's table has; 0 before there is a table.
     limit: u32,
-    /// How many it is to have.
+    /// How many places it is to have.
     wanted: u32,
 }
 
 impl<T: AsRef<Registered>> Table<T> {
-    /// A table that is made when it is needed, of at most so many places.
+    /// A table of at most `wanted` places, which is made when it is first needed.
     pub(super) const fn new(wanted: u32) -> Table<T> {
         Table { places: Vec::new(), vacant: Vec::new(), limit: 0, wanted }
     }
 
-    /// Registers an item with a ring, if it is not there already; `change` has the kernel do it.
+    /// Registers an item with a ring, if it is not registered there already; `change` lets the kernel do it.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl<T: AsRef<Registered>> Table<T> {
         adopted
     }
 
-    /// An empty place.
+    /// Finds an empty place.
     fn vacancy<V>(&mut self, change: &mut impl FnMut(Change<V>) -> io::Result<()>) -> io::Result<u32> {
         if self.limit == 0 {
             self.make(change)?;
@@ -80,7 +80,7 @@ impl<T: AsRef<Registered>> Table<T> {
             self.sweep(change);
         }
         if self.vacant.is_empty() {
-            // Twice as many each time, so that sweeps are seldom.
+            // Twice as many places each time, so that sweeps are rare.
             let taken = self.places.len();
             let more = taken.max(8).min(self.limit as usize - taken);
             self.places.resize_with(taken + more, || None);
@@ -89,7 +89,8 @@ impl<T: AsRef<Registered>> Table<T> {
         self.vacant.pop().ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))
     }
 
-    /// Has the kernel make it. A table of files can't have more places than the process may have descriptors.
+    /// Lets the kernel make the table. One of files can't have more places than the process may have
+    /// descriptors.
     fn make<V>(&mut self, change: &mut impl FnMut(Change<V>) -> io::Result<()>) -> io::Result<()> {
         let mut places = self.wanted;
         while let Err(error) = change(Change::Make { places }) {
@@ -102,8 +103,8 @@ impl<T: AsRef<Registered>> Table<T> {
         Ok(())
     }
 
-    /// Empties the places of items that nobody else has: no request can name them any more, and none that is in flight
-    /// does, for it would have them in its data.
+    /// Empties the places of items that nobody else has. No request can name them any more, and none that is
+    /// in flight does, because it would have the item in its data.
     fn sweep<V>(&mut self, change: &mut impl FnMut(Change<V>) -> io::Result<()>) {
         for index in 0..self.places.len() {
             if self.places[index].as_ref().is_some_and(|item| Arc::strong_count(item) == 1) {
@@ -112,7 +113,8 @@ impl<T: AsRef<Registered>> Table<T> {
         }
     }
 
-    /// Takes an item out of the ring whose number this is, if nobody but the caller has it. Returns whether it did.
+    /// Takes an item out of the ring with this number, if nobody but the caller has it. Returns whether it
+    /// did.
     pub(super) fn expel<V>(
         &mut self,
         ring: u64,
@@ -120,20 +122,20 @@ impl<T: AsRef<Registered>> Table<T> {
         mut change: impl FnMut(Change<V>) -> io::Result<()>,
     ) -> bool {
         match item.as_ref().as_ref().in_ring(ring) {
-            // The table's own, and the caller's.
+            // One share is the table's own, the other the caller's.
             Some(index) if Arc::strong_count(item) == 2 => self.clear(index, &mut change),
             _ => return false,
         }
         true
     }
 
-    /// Empties a place, which is not used again if the kernel does not.
+    /// Empties a place. If the kernel fails to do so, the place is not used again.
     fn clear<V>(&mut self, index: u32, change: &mut impl FnMut(Change<V>) -> io::Result<()>) {
         let Some(item) = self.places.get_mut(index as usize).and_then(Option::take) else { return };
         item.as_ref().as_ref().leave();
         match change(Change::Clear { index }) {
             Ok(()) => self.vacant.push(index),
-            // The kernel keeps it, so it is kept.
+            // The kernel keeps what it has, so the item is kept, too.
             Err(_) => mem::forget(item),
         }
     }
@@ -156,7 +158,7 @@ mod tests {
     use super::*;
     use crate::fixed::FixedFile;
 
-    /// What a table made of it, with a kernel that allows so many places and fails on demand.
+    /// A kernel that allows `most` places and fails on demand, and what a table has changed in it.
     struct Kernel {
         most: u32,
         fails: bool,

@@ -20,26 +20,26 @@ use crate::request::sqe;
 pub struct Asked {
     /// `IORING_OP_*`.
     pub opcode: u8,
-    /// The descriptor that it is about, or what else `sqe->fd` means.
+    /// The descriptor that it is about, or whatever else `sqe->fd` means.
     pub descriptor: RawFd,
     /// Where its memory is, as a number; 0 if it has none.
     pub address: u64,
-    /// How many bytes that are, or what else `sqe->len` means.
+    /// How many bytes that is, or whatever else `sqe->len` means.
     pub length: u32,
-    /// `sqe->off`: the offset in a file, or what else it means.
+    /// `sqe->off`: the offset in a file, or whatever else it means.
     pub offset: u64,
-    /// What its completions will be named by.
+    /// What names its completions.
     pub user_data: u64,
     pub(super) flags: u8,
     pub(super) ioprio: u16,
     pub(super) op_flags: u32,
     pub(super) group: u16,
-    /// A slot of the file table, or the limit of a stream, if it is of an operation that may have one there; or another
-    /// descriptor, or options.
+    /// A slot of the file table; or the limit of a stream, if the operation may have one there; or another
+    /// descriptor; or options.
     file_index: u32,
-    /// The path of which an attribute is meant.
+    /// The path of the file whose attribute is meant.
     path: u64,
-    /// The registered file that it is on, whose number is then in `descriptor`.
+    /// The registered file that it is on; then its number is in `descriptor`.
     file: Option<File>,
     /// Its memory is not within what is registered under the index that it names.
     is_out_of_bounds: bool,
@@ -52,7 +52,7 @@ enum Kept {
     Nothing,
     Time(Duration),
     Address(Arc<[u8]>),
-    /// Of a vector: where each piece begins, and how long it is.
+    /// For a vector: where each piece begins, and how long it is.
     Pieces(Arc<[(u64, usize)]>),
     Message(Arc<Message>),
     /// The flags of an `openat2`, its mode, and how the path is resolved.
@@ -62,7 +62,7 @@ enum Kept {
 /// What a message consists of (`struct msghdr`).
 #[derive(PartialEq, Eq)]
 struct Message {
-    /// Of what is sent: where to. Of what is received: where that is to be written.
+    /// For a message to be sent: where to. For one to be received: where the sender's name is to be written.
     name: Box<[u8]>,
     name_at: u64,
     /// How much room there is for a name.
@@ -91,7 +91,7 @@ const IORING_TIMEOUT_MULTISHOT: u32 = 1 << 6;
 const IORING_TIMEOUT_ETIME_SUCCESS: u32 = 1 << 5;
 
 impl Asked {
-    /// Reads an entry, and what it points to that is there only now.
+    /// Reads an entry, and those things it points to that are there only now.
     ///
     /// # Safety
     ///
@@ -124,16 +124,16 @@ impl Asked {
                 let seconds = seconds.max(0).unsigned_abs();
                 asked.kept = Kept::Time(Duration::new(seconds, nanoseconds.clamp(0, 999_999_999) as u32));
             }
-            // Of none, a raw entry may point to nothing.
+            // Without pieces, a raw entry may point to nothing.
             opcode::Readv::CODE | opcode::Writev::CODE if asked.length > 0 => {
-                // SAFETY: it points to so many of them.
+                // SAFETY: it points to this many pieces.
                 asked.kept = Kept::Pieces(unsafe { pieces_at(place.cast(), asked.length as usize) }.into());
             }
             opcode::SendMsg::CODE | opcode::RecvMsg::CODE => {
-                // SAFETY: it points to one, and that to its parts.
+                // SAFETY: it points to a message, and that to its parts.
                 asked.kept = Kept::Message(Arc::new(unsafe { Message::read(place.cast(), opcode) }));
             }
-            // With less, it is refused.
+            // If it is shorter, it is refused.
             opcode::OpenAt2::CODE if asked.length as usize >= size_of::<[u64; 3]>() => {
                 let how = ptr::with_exposed_provenance::<[u64; 3]>(offset as usize);
                 // SAFETY: it points to a `struct open_how`, three numbers of 64 bits.
@@ -154,20 +154,20 @@ impl Asked {
         sqe::name(self.opcode)
     }
 
-    /// Whether it may take several of the buffers that are offered at once.
+    /// Whether it may take several of the offered buffers at once.
     pub(super) fn takes_bundles(&self) -> bool {
         let may = self.opcode == opcode::Recv::CODE && self.takes_buffers();
         may && self.ioprio & IORING_RECVSEND_BUNDLE != 0
     }
 
-    /// After how many bytes a stream ends, if that is limited (`sqe->optlen`).
+    /// After how many bytes a stream ends, if it has a limit (`sqe->optlen`).
     pub(super) fn limit(&self) -> Option<NonZeroU32> {
         let may = self.opcode == opcode::Recv::CODE && self.is_multishot();
         NonZeroU32::new(self.file_index).filter(|_| may)
     }
 
-    /// How many bytes of a buffer of a pool are for what is said of the bytes in it (`struct io_uring_recvmsg_out`, a
-    /// name, and control messages).
+    /// How many bytes of a pool's buffer are for what is said of the received bytes
+    /// (`struct io_uring_recvmsg_out`, a name, and control messages).
     pub(super) fn overhead(&self) -> usize {
         match &self.kept {
             Kept::Message(message) if self.takes_buffers() => {
@@ -211,7 +211,7 @@ impl Asked {
         opens.contains(&self.opcode)
     }
 
-    /// Finds what it names by an index.
+    /// Looks up what it names by an index.
     pub(super) fn look_up(&mut self, files: &Files, memory: &Memory) {
         if self.flags & IOSQE_FIXED_FILE != 0
             && let Some(file) = files.file(self.descriptor)
@@ -226,7 +226,7 @@ impl Asked {
         self.is_out_of_bounds = is_fixed && !memory.has(self.group, self.address, self.length);
     }
 
-    /// The result of what names something that is not registered: a file, a place for one, or memory.
+    /// The result, if it names something that is not registered: a file, a place for one, or memory.
     pub(super) fn misses(&self) -> Option<i32> {
         let misses_file = self.flags & IOSQE_FIXED_FILE != 0 && self.file.is_none();
         match misses_file || self.has_file_index() {
@@ -235,9 +235,9 @@ impl Asked {
         }
     }
 
-    /// Whether a descriptor of this process is no answer to it.
+    /// Whether it can't be answered with a descriptor of this process.
     pub(super) fn uses_file_table(&self) -> bool {
-        // A listener may be registered.
+        // A listener may be a registered file.
         let is_fixed = self.flags & IOSQE_FIXED_FILE != 0 && self.opcode != opcode::Accept::CODE;
         is_fixed || self.has_file_index()
     }
@@ -265,7 +265,7 @@ impl Asked {
         receives.contains(&self.opcode) || self.reads_once()
     }
 
-    /// Whether its address is that of a message, and not that of bytes.
+    /// Whether its address is that of a message rather than of bytes.
     pub(super) fn is_of_messages(&self) -> bool {
         matches!(self.opcode, opcode::SendMsg::CODE | opcode::RecvMsg::CODE)
     }
@@ -286,7 +286,8 @@ impl Asked {
         }
     }
 
-    /// Which bytes must be there for this result to be true: so many of those that it reads, if any.
+    /// How many of the bytes that it reads must have been written for this result to be true, if it reads
+    /// any.
     ///
     /// # Panics
     ///
@@ -347,7 +348,7 @@ impl Asked {
         !self.reads_bytes() && !known.contains(&self.opcode)
     }
 
-    /// The descriptor that it waits for, and what for (`poll(2)`).
+    /// The descriptor that it waits for, and the events that it waits for (`poll(2)`).
     pub(super) fn waits_for(&self) -> Option<(RawFd, i16)> {
         let events = match self.opcode {
             opcode::Accept::CODE => libc::POLLIN,
@@ -360,7 +361,7 @@ impl Asked {
             _ if self.writes() => libc::POLLOUT,
             opcode::PollAdd::CODE => self.poll_events(),
             opcode::Tee::CODE => return Some((self.file_index as RawFd, libc::POLLIN)),
-            // The descriptor of a process is readable when that has ended.
+            // The descriptor of a process is readable when the process has ended.
             opcode::WaitId::CODE if self.length == libc::P_PIDFD => libc::POLLIN,
             _ => return None,
         };
@@ -372,14 +373,15 @@ impl Asked {
         self.flags & IOSQE_ASYNC != 0
     }
 
-    /// Whether nobody is told of its success (`IOSQE_CQE_SKIP_SUCCESS`).
+    /// Whether there is no completion if it succeeds (`IOSQE_CQE_SKIP_SUCCESS`).
     pub(super) fn skips_success(&self) -> bool {
         self.flags & IOSQE_CQE_SKIP_SUCCESS != 0
     }
 
-    /// The `errno` with which the kernel refuses to take it in, if it does, behind this member of its chain.
+    /// The `errno` with which the kernel refuses to take it in, if it does, after the member `before` of its
+    /// chain.
     pub(super) fn refusal(&self, before: Option<&Asked>) -> Option<i32> {
-        // Of what comes after it, the simulation knows nothing.
+        // The simulation knows nothing of what comes after this opcode.
         let unknown = self.opcode > opcode::Pipe::CODE;
         let belongs_to_nothing =
             self.is_link_timeout() && before.is_none_or(|before| before.is_link_timeout());
@@ -401,7 +403,8 @@ impl Asked {
         self.opcode == opcode::LinkTimeout::CODE
     }
 
-    /// Whether it waits for all that came before it, and all that comes later for it (`IOSQE_IO_DRAIN`).
+    /// Whether it waits for all that came before it, and all that comes later waits for it
+    /// (`IOSQE_IO_DRAIN`).
     pub(super) fn drains(&self) -> bool {
         self.flags & IOSQE_IO_DRAIN != 0
     }
@@ -420,7 +423,7 @@ impl Asked {
         self.op_flags as i16
     }
 
-    /// Whether it goes on once it has begun, whoever cancels it: work on files.
+    /// Whether it goes on once it has begun, even if somebody cancels it: work on files.
     pub(super) fn works_on_files(&self) -> bool {
         let others = [
             opcode::Readv::CODE,
@@ -437,7 +440,7 @@ impl Asked {
         self.reads_once() || self.writes() || is_of_path || others.contains(&self.opcode)
     }
 
-    /// Whether it is on names in directories, of which one may be `AT_FDCWD`.
+    /// Whether it is on names in directories, one of which may be `AT_FDCWD`.
     pub(super) fn is_on_names(&self) -> bool {
         let those = [
             opcode::OpenAt::CODE,
@@ -452,7 +455,7 @@ impl Asked {
         those.contains(&self.opcode)
     }
 
-    /// Whether it is on an attribute of a file that is named by its path alone.
+    /// Whether it is on an attribute of a file that is named only by its path.
     pub(super) fn is_on_attribute_of_path(&self) -> bool {
         matches!(self.opcode, opcode::GetXattr::CODE | opcode::SetXattr::CODE)
     }
@@ -462,12 +465,12 @@ impl Asked {
         self.opcode == opcode::WaitId::CODE
     }
 
-    /// The path of which an attribute is meant.
+    /// The path of the file whose attribute is meant.
     pub(super) fn path(&self) -> *const libc::c_char {
         ptr::with_exposed_provenance(self.path as usize)
     }
 
-    /// The other descriptor of those that have two, or options.
+    /// The other descriptor, for entries that have two; or options.
     pub(super) fn other(&self) -> i32 {
         self.file_index as i32
     }
@@ -518,7 +521,7 @@ impl Asked {
         self.flags & IOSQE_IO_HARDLINK != 0
     }
 
-    /// When a timer that is set at `now` is due; the clock was 0 so long after 1970 as `epoch` says.
+    /// When a timer that is set at `now` is due; the clock was at 0 when `epoch` had passed since 1970.
     pub(super) fn due(&self, now: Duration, epoch: Duration) -> Duration {
         let Kept::Time(time) = self.kept else { return now };
         match (self.op_flags & IORING_TIMEOUT_ABS != 0, self.op_flags & IORING_TIMEOUT_REALTIME != 0) {
@@ -528,7 +531,7 @@ impl Asked {
         }
     }
 
-    /// How much time there is between the ticks of a timer that goes on.
+    /// How much time there is between two ticks of a timer that goes on.
     pub(super) fn interval(&self) -> Duration {
         match self.kept {
             Kept::Time(time) => time.max(Duration::from_nanos(1)),
@@ -550,7 +553,7 @@ impl Asked {
         pieces.iter().map(piece).collect()
     }
 
-    /// Where to connect to, or what to be bound to (`struct sockaddr`).
+    /// The address to connect to, or to be bound to (`struct sockaddr`).
     pub(super) fn peer(&self) -> &[u8] {
         match &self.kept {
             Kept::Address(address) => address,
@@ -558,7 +561,7 @@ impl Asked {
         }
     }
 
-    /// How a file is opened by `openat2`, if that was said.
+    /// How `openat2` is to open a file, if that was said.
     pub(super) fn how(&self) -> Option<[u64; 3]> {
         match self.kept {
             Kept::How(how) => Some(how),
@@ -575,8 +578,8 @@ impl Asked {
         })
     }
 
-    /// The message that it is about, with these pieces; of one that takes a buffer, with the places in it that are for a
-    /// name and for control messages.
+    /// The message that it is about, with these pieces. If it takes a buffer, with the places in that buffer
+    /// for a name and for control messages.
     pub(super) fn header(&self, pieces: &mut [libc::iovec], buffer: Option<u64>) -> libc::msghdr {
         // SAFETY: all zeroes is a `struct msghdr`.
         let mut header: libc::msghdr = unsafe { mem::zeroed() };
@@ -598,7 +601,7 @@ impl Asked {
         header
     }
 
-    /// Whether the end of its time counts as a success, to those that are linked to it.
+    /// Whether the end of its time counts as a success for those that are linked to it.
     pub(super) fn etime_is_success(&self) -> bool {
         self.op_flags & IORING_TIMEOUT_ETIME_SUCCESS != 0
     }
@@ -610,13 +613,13 @@ pub(super) const SAID: usize = 16;
 impl Message {
     /// # Safety
     ///
-    /// There is a `struct msghdr` here, of an entry with this opcode, and what it points to is there.
+    /// At `place` there is a `struct msghdr` of an entry with this opcode, and what that points to is there.
     unsafe fn read(place: *const libc::msghdr, opcode: u8) -> Message {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that it is there.
         let header = unsafe { place.read_unaligned() };
-        // Of a multishot one, its pieces are buffers of a pool.
+        // For a multishot one, the pieces are buffers of a pool.
         let count = if header.msg_iov.is_null() { 0 } else { header.msg_iovlen };
-        // SAFETY: as above.
+        // SAFETY: the caller promises that what the message points to is there.
         let pieces = unsafe { pieces_at(header.msg_iov, count) };
         let name_length = if opcode == opcode::SendMsg::CODE && header.msg_name.is_null() {
             0
@@ -624,7 +627,7 @@ impl Message {
             header.msg_namelen.min(size_of::<libc::sockaddr_storage>() as u32)
         };
         let name = match opcode {
-            // SAFETY: as above.
+            // SAFETY: the caller promises that what the message points to is there.
             opcode::SendMsg::CODE if name_length > 0 => unsafe {
                 std::slice::from_raw_parts(header.msg_name.cast::<u8>(), name_length as usize).into()
             },
@@ -645,12 +648,12 @@ impl Message {
 ///
 /// # Safety
 ///
-/// There are so many of them.
+/// There are `count` of them.
 unsafe fn pieces_at(place: *const libc::iovec, count: usize) -> Box<[(u64, usize)]> {
     if count == 0 {
         return Box::default();
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that there are this many.
     let pieces = unsafe { std::slice::from_raw_parts(place, count) };
     let piece = |piece: &libc::iovec| (piece.iov_base.expose_provenance() as u64, piece.iov_len);
     pieces.iter().map(piece).collect()

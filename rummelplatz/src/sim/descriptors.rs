@@ -19,7 +19,7 @@ pub(super) struct Work {
 /// `sqe->off` of a read or write at the file's own position.
 const CURRENT_POSITION: u64 = u64::MAX;
 
-/// The result of a call as the kernel puts it, or `None` if it would have to wait.
+/// The result of a call in the kernel's form; `None` if the call would have to wait.
 fn result(returned: libc::c_long) -> Option<i32> {
     if returned >= 0 {
         return Some(i32::try_from(returned).unwrap_or(i32::MAX));
@@ -31,10 +31,11 @@ fn result(returned: libc::c_long) -> Option<i32> {
     }
 }
 
-/// The events of `wanted` that are there, and what is told of always: errors, and that the peer is gone.
+/// The events of `wanted` that are there, and those that are always reported: errors, and that the peer is
+/// gone.
 pub(super) fn poll(descriptor: RawFd, wanted: i16) -> i32 {
     let mut poll = libc::pollfd { fd: descriptor, events: wanted | libc::POLLRDHUP, revents: 0 };
-    // SAFETY: there is one of it.
+    // SAFETY: the pointer is that of one `pollfd`, as the count says.
     let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
     if ready < 0 || poll.revents & libc::POLLNVAL != 0 {
         return -libc::EBADF;
@@ -63,7 +64,7 @@ pub(super) fn signal(eventfd: RawFd) {
 ///
 /// # Safety
 ///
-/// `work` is there, and may be written to.
+/// The memory of `work` is there, and may be written to.
 pub(super) unsafe fn fill(work: Work, bytes: &[u8]) {
     let length = bytes.len().min(work.length as usize);
     let place = ptr::with_exposed_provenance_mut::<u8>(work.address as usize);
@@ -75,19 +76,19 @@ pub(super) unsafe fn fill(work: Work, bytes: &[u8]) {
 ///
 /// # Safety
 ///
-/// As there, of each.
+/// The same as for [`fill`], for each place.
 pub(super) unsafe fn fill_all(works: impl IntoIterator<Item = Work>, bytes: &[u8]) {
     let mut rest = bytes;
     for work in works {
         let (here, after) = rest.split_at(rest.len().min(work.length as usize));
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise, for this place.
         unsafe { fill(work, here) };
         rest = after;
     }
 }
 
-/// Says that nothing is known of the address of the peer, if that is asked for: of an accepted connection, or of
-/// what was received.
+/// Reports that nothing is known of the peer's address, if that was asked for: of an accepted connection, or
+/// of what was received.
 ///
 /// # Safety
 ///
@@ -119,7 +120,7 @@ pub(super) fn is_stream(socket: RawFd) -> bool {
 ///
 /// # Safety
 ///
-/// They are there, and the kernel may use them.
+/// The buffers are there, and the kernel may use them.
 pub(super) unsafe fn receive_into(asked: &Asked, buffers: &[Offered]) -> Option<i32> {
     let mut pieces: Vec<_> =
         buffers.iter().map(|buffer| piece(buffer.address, buffer.length as usize)).collect();
@@ -135,11 +136,12 @@ fn piece(address: u64, length: usize) -> libc::iovec {
     libc::iovec { iov_base: ptr::with_exposed_provenance_mut(address as usize), iov_len: length }
 }
 
-/// Receives a message, and says of it what the kernel says: where that is asked for, or before it in a buffer.
+/// Receives a message, and writes what the kernel says of it: where that is asked for, or before the message
+/// in a buffer.
 ///
 /// # Safety
 ///
-/// As of [`perform`].
+/// The same as for [`perform`].
 unsafe fn receive_message(asked: &Asked, work: Work) -> Option<i32> {
     let (overhead, takes_buffer) = (asked.overhead(), asked.takes_buffers());
     let Some(room) = (work.length as usize).checked_sub(overhead) else { return Some(-libc::EFAULT) };
@@ -149,7 +151,7 @@ unsafe fn receive_message(asked: &Asked, work: Work) -> Option<i32> {
     };
     let mut header = asked.header(&mut pieces, takes_buffer.then_some(work.address));
     let flags = asked.op_flags() as libc::c_int | libc::MSG_DONTWAIT;
-    // SAFETY: the caller's promise, of the pieces and of the places in the buffer.
+    // SAFETY: the caller's promise, for the pieces and for the places in the buffer.
     let received = unsafe { libc::recvmsg(asked.descriptor, &raw mut header, flags) };
     let length = result(received as libc::c_long)?;
     if length < 0 {
@@ -157,7 +159,7 @@ unsafe fn receive_message(asked: &Asked, work: Work) -> Option<i32> {
     }
     if takes_buffer {
         let said = said(header.msg_namelen, header.msg_controllen as u32, length as u32, header.msg_flags);
-        // SAFETY: as above; it begins the buffer, and there is room.
+        // SAFETY: the caller's promise; this is the beginning of the buffer, and there is room.
         unsafe { fill(Work { length: said.len() as u32, ..work }, &said) };
         return Some(length + overhead as i32);
     }
@@ -180,11 +182,11 @@ pub(super) fn said(name: u32, control: u32, payload: u32, flags: libc::c_int) ->
     said
 }
 
-/// Sends what comes in a message after so many bytes, up to so many.
+/// Sends a part of a message: the address of `work` says after how many bytes, and its length up to how many.
 ///
 /// # Safety
 ///
-/// As of [`perform`].
+/// The same as for [`perform`].
 unsafe fn send_message(asked: &Asked, work: Work) -> Option<i32> {
     let mut pieces = asked.pieces();
     let mut skipped = work.address.wrapping_sub(asked.address) as usize;
@@ -203,16 +205,16 @@ unsafe fn send_message(asked: &Asked, work: Work) -> Option<i32> {
     result(unsafe { libc::sendmsg(asked.descriptor, &raw const header, flags) as libc::c_long })
 }
 
-/// How the kernel treats what a descriptor is of.
+/// How the kernel treats what is behind a descriptor.
 struct File {
-    /// Its bytes have places, and are there at once: a regular file, or a block device.
+    /// Its bytes have positions, and are there at once: a regular file, or a block device.
     is_on_disk: bool,
     can_read: bool,
     can_write: bool,
 }
 
 impl File {
-    /// What is behind a descriptor; `Err` with the `errno` if that is nothing.
+    /// What is behind a descriptor; `Err` with the `errno` if there is nothing.
     fn of(descriptor: RawFd) -> Result<File, i32> {
         // SAFETY: a plain call.
         let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFL) };
@@ -236,14 +238,14 @@ impl File {
 ///
 /// # Safety
 ///
-/// What the request points to, and `work`, is there, and the kernel may use it.
+/// What the request points to is there, and so is the memory of `work`; the kernel may use both.
 pub(super) unsafe fn perform(asked: &Asked, work: Work) -> Option<i32> {
     if asked.opcode == opcode::Nop::CODE {
         return Some(0);
     }
     let fd = asked.descriptor;
     let file = match asked.opcode {
-        // It is a number of another kind.
+        // The number is not that of a descriptor.
         opcode::Socket::CODE | opcode::WaitId::CODE => None,
         _ if asked.is_on_names() || asked.is_on_attribute_of_path() => None,
         _ => match File::of(fd) {
@@ -257,7 +259,7 @@ pub(super) unsafe fn perform(asked: &Asked, work: Work) -> Option<i32> {
 
 /// # Safety
 ///
-/// As of [`perform`].
+/// The same as for [`perform`].
 unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
     let fd = asked.descriptor;
     let length = work.length as usize;
@@ -276,7 +278,7 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
                 return waits(flags);
             }
             if flags != 0 {
-                // SAFETY: as above.
+                // SAFETY: the caller's promise.
                 return unsafe { move_with_flags(asked, work, is_on_disk) };
             }
             match asked.offset {
@@ -284,7 +286,7 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
                     // SAFETY: the caller's promise.
                     unsafe { libc::pread(fd, bytes.cast(), length, offset as libc::off_t) as libc::c_long }
                 }
-                // SAFETY: as above; it is there to be read, so this does not wait.
+                // SAFETY: the caller's promise; there is something to be read, so this does not wait.
                 _ => unsafe { libc::read(fd, bytes.cast(), length) as libc::c_long },
             }
         }
@@ -296,19 +298,19 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
                 return waits(flags);
             }
             if flags != 0 {
-                // SAFETY: as above.
+                // SAFETY: the caller's promise.
                 return unsafe { move_with_flags(asked, work, is_on_disk) };
             }
             match asked.offset {
                 offset if is_on_disk && offset != CURRENT_POSITION => {
                     let offset = offset as libc::off_t;
-                    // SAFETY: as above.
+                    // SAFETY: the caller's promise.
                     unsafe { libc::pwrite(fd, bytes.cast_const().cast(), length, offset) as libc::c_long }
                 }
                 _ => {
                     // A pipe that can be written to takes this much.
                     let length = if is_on_disk { length } else { length.min(libc::PIPE_BUF) };
-                    // SAFETY: as above.
+                    // SAFETY: the caller's promise.
                     unsafe { libc::write(fd, bytes.cast_const().cast(), length) as libc::c_long }
                 }
             }
@@ -318,7 +320,7 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
                 return waits(flags);
             }
             let (pieces, count, offset) = vector(asked, is_on_disk);
-            // SAFETY: as above, of each piece.
+            // SAFETY: the caller's promise, for each piece.
             unsafe { libc::preadv2(fd, pieces.as_ptr(), count, offset, flags) as libc::c_long }
         }
         opcode::Writev::CODE => {
@@ -326,22 +328,22 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
                 return waits(flags);
             }
             let (pieces, count, offset) = vector(asked, is_on_disk);
-            // SAFETY: as above, of each piece.
+            // SAFETY: the caller's promise, for each piece.
             unsafe { libc::pwritev2(fd, pieces.as_ptr(), count, offset, flags) as libc::c_long }
         }
         opcode::Recv::CODE => {
             let flags = flags & !libc::MSG_WAITALL | libc::MSG_DONTWAIT;
-            // SAFETY: as above.
+            // SAFETY: the caller's promise.
             unsafe { libc::recv(fd, bytes.cast(), length, flags) as libc::c_long }
         }
         opcode::Send::CODE | opcode::SendZc::CODE => {
             let flags = flags & !libc::MSG_WAITALL | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-            // SAFETY: as above.
+            // SAFETY: the caller's promise.
             unsafe { libc::send(fd, bytes.cast_const().cast(), length, flags) as libc::c_long }
         }
-        // SAFETY: as above.
+        // SAFETY: the caller's promise.
         opcode::RecvMsg::CODE => return unsafe { receive_message(asked, work) },
-        // SAFETY: as above.
+        // SAFETY: the caller's promise.
         opcode::SendMsg::CODE => return unsafe { send_message(asked, work) },
         opcode::Accept::CODE => {
             if poll(fd, libc::POLLIN) == 0 {
@@ -349,7 +351,7 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
             }
             let (address, size) = (bytes.cast(), asked.offset);
             let size = ptr::with_exposed_provenance_mut(size as usize);
-            // SAFETY: as above; there is a connection, so this does not wait.
+            // SAFETY: the caller's promise; there is a connection, so this does not wait.
             unsafe { libc::accept4(fd, address, size, flags).into() }
         }
         opcode::Connect::CODE => return connect(fd, asked.peer()),
@@ -365,21 +367,21 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
             // SAFETY: a plain call.
             unsafe { libc::socket(fd, kind, protocol).into() }
         }
-        // SAFETY: as above.
+        // SAFETY: the caller's promise.
         opcode::OpenAt::CODE => unsafe {
             libc::openat(fd, bytes.cast_const().cast(), flags, asked.length).into()
         },
         opcode::OpenAt2::CODE => {
             let Some(how) = asked.how() else { return Some(-libc::EINVAL) };
             let path = bytes.cast_const();
-            // SAFETY: as above; what it is told is there, and as long as is said.
+            // SAFETY: the caller's promise; `how` is there, and its size is passed along.
             unsafe { libc::syscall(libc::SYS_openat2, fd, path, &raw const how, size_of_val(&how)) }
         }
         _ if asked.is_on_names() => {
             let (path, mode) = (bytes.cast_const().cast(), asked.length);
             let to_path = ptr::with_exposed_provenance_mut::<libc::c_char>(asked.offset as usize);
             let to = asked.length as RawFd;
-            // SAFETY: as above, of both names, and of the place for what is found out.
+            // SAFETY: the caller's promise, for both names, and for the place of what is found out.
             unsafe {
                 match asked.opcode {
                     opcode::Statx::CODE => libc::statx(fd, path, flags, mode, to_path.cast()).into(),
@@ -411,7 +413,7 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
         | opcode::FSetXattr::CODE => {
             let (path, name) = (asked.path(), bytes.cast_const().cast());
             let value = ptr::with_exposed_provenance_mut::<libc::c_void>(asked.offset as usize);
-            // SAFETY: as above, of the path, the name and the value.
+            // SAFETY: the caller's promise, for the path, the name and the value.
             unsafe {
                 match asked.opcode {
                     opcode::GetXattr::CODE => libc::getxattr(path, name, value, length) as libc::c_long,
@@ -421,7 +423,7 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
                 }
             }
         }
-        // SAFETY: as above, of the place for what is found out.
+        // SAFETY: the caller's promise, for the place of what is found out.
         opcode::WaitId::CODE => return unsafe { wait_for_child(asked) },
         // SAFETY: a plain call.
         opcode::Ftruncate::CODE => unsafe { libc::ftruncate(fd, asked.offset as libc::off_t).into() },
@@ -443,16 +445,16 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
     result(returned)
 }
 
-/// What becomes of a read or a write with these flags that would have to wait.
+/// What becomes of a read or a write that would have to wait, with these flags.
 fn waits(flags: libc::c_int) -> Option<i32> {
     (flags & libc::RWF_NOWAIT != 0).then_some(-libc::EAGAIN)
 }
 
-/// Reads or writes as flags say (`RWF_*`); there is something to be read, or room.
+/// Reads or writes as flags say (`RWF_*`). There is something to be read, or room.
 ///
 /// # Safety
 ///
-/// As of [`perform`].
+/// The same as for [`perform`].
 unsafe fn move_with_flags(asked: &Asked, work: Work, is_on_disk: bool) -> Option<i32> {
     let fd = asked.descriptor;
     let flags = asked.op_flags() as libc::c_int;
@@ -464,7 +466,7 @@ unsafe fn move_with_flags(asked: &Asked, work: Work, is_on_disk: bool) -> Option
     let moved = match asked.reads_bytes() {
         // SAFETY: the caller's promise.
         true => unsafe { libc::preadv2(fd, &raw const piece, 1, offset, flags) },
-        // SAFETY: as above.
+        // SAFETY: the caller's promise.
         false => unsafe { libc::pwritev2(fd, &raw const piece, 1, offset, flags) },
     };
     result(moved as libc::c_long).or_else(|| waits(flags))
@@ -474,9 +476,9 @@ unsafe fn move_with_flags(asked: &Asked, work: Work, is_on_disk: bool) -> Option
 ///
 /// # Safety
 ///
-/// As of [`perform`].
+/// The same as for [`perform`].
 unsafe fn wait_for_child(asked: &Asked) -> Option<i32> {
-    // SAFETY: all zeroes is such a structure.
+    // SAFETY: all zeroes is a `siginfo_t`.
     let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
     let (kind, child) = (asked.length as libc::idtype_t, asked.descriptor as libc::id_t);
     // SAFETY: there is a place for the answer.
@@ -499,7 +501,7 @@ fn vector(asked: &Asked, is_on_disk: bool) -> (Vec<libc::iovec>, libc::c_int, li
     let mut pieces = asked.pieces();
     let mut offset = asked.offset as libc::off_t;
     if !is_on_disk {
-        // There is no place but the next; and a pipe that can be written to takes this much.
+        // The only position is the next one; and a pipe that can be written to takes this much.
         offset = -1;
         let mut room = libc::PIPE_BUF;
         for piece in &mut pieces {
@@ -511,7 +513,7 @@ fn vector(asked: &Asked, is_on_disk: bool) -> (Vec<libc::iovec>, libc::c_int, li
     (pieces, count, offset)
 }
 
-/// Connects, or finds out what has become of it.
+/// Connects, or finds out what has become of an earlier attempt.
 fn connect(socket: RawFd, address: &[u8]) -> Option<i32> {
     // SAFETY: a plain call.
     let flags = unsafe { libc::fcntl(socket, libc::F_GETFL) };

@@ -24,7 +24,7 @@ use super::tables::{Files, Memory};
 use super::{Answer, Event, Faults, Figures};
 use crate::queue::{Change, Cqe, Own, Patience};
 
-/// `IORING_CQE_F_BUFFER`, with the number of the buffer from this bit on.
+/// `IORING_CQE_F_BUFFER`; the number of the buffer begins at the bit `BUFFER_SHIFT`.
 const F_BUFFER: u32 = 1;
 const BUFFER_SHIFT: u32 = 16;
 /// `IORING_CQE_F_MORE`.
@@ -34,15 +34,15 @@ const F_NOTIF: u32 = 1 << 3;
 /// `ERESTARTSYS`, which a cancelled splice ends with.
 const ERESTARTSYS: i32 = 512;
 
-/// How soon a poll that goes on tells again of what was not dealt with.
+/// How soon a poll that goes on reports again what was not dealt with.
 const REMINDER: Duration = Duration::from_millis(1);
-/// How often one request may be cancelled with nothing else going on: whoever does it more often spins.
+/// How often a request may be cancelled with nothing else going on: whoever does it more often spins.
 const MOST_CANCELS: u32 = 64;
 /// How long the ring may wait with nothing going on.
 const LONGEST: Duration = Duration::from_secs(3600);
 /// How often in a row the kernel may be short of something.
 const MOST_BUSY: u32 = 3;
-/// The least that a turn of the kernel takes, and what is added by chance.
+/// The least that a turn of the kernel takes; chance adds to it.
 const TURN: Duration = Duration::from_nanos(500);
 
 /// A request that the kernel has.
@@ -54,7 +54,7 @@ struct Pending {
     chain: VecDeque<Asked>,
     /// How often it has announced more.
     told: u32,
-    /// What a poll has told of, and when it tells of that again.
+    /// What a poll has reported, and when it reports that again.
     seen: i32,
     reminder: Duration,
     /// How often it was cancelled since anything else went on.
@@ -65,7 +65,7 @@ struct Pending {
     left: Option<u32>,
     /// How many bytes the buffer has that was picked for it.
     picked: Option<u32>,
-    /// What it waits for is a descriptor's business, and not that of who answers for the kernel.
+    /// What it waits for depends on a descriptor, and not on the hook that answers for the kernel.
     waits_for_real: bool,
 }
 
@@ -77,23 +77,23 @@ enum Stage {
     Armed,
     /// Worked on until this time: no cancel ends it.
     Running(Duration),
-    /// Done, though it is told only at this time.
+    /// Done, but reported only at this time.
     Done {
         at: Duration,
         result: i32,
         flags: u32,
     },
-    /// All of it was taken from its memory, but is still being sent from there; nothing ends that.
+    /// All of it was taken from its memory, but it is still being sent from there; nothing ends that.
     Notify(Duration),
     Timer(Duration),
-    /// Ends the request of this number if that is not done by then.
+    /// Ends the request with this number if that is not done by then.
     LinkTimeout {
         at: Duration,
         of: u64,
     },
 }
 
-/// What came of trying a request.
+/// The outcome of trying a request.
 enum Tried {
     NotYet,
     Ends { result: i32, flags: u32 },
@@ -102,15 +102,16 @@ enum Tried {
 
 /// What an enter comes to next.
 pub(super) enum Step {
-    /// It is over.
+    /// The enter is over.
     Return(io::Result<()>),
-    /// Nothing goes on by itself: does the other side do something?
+    /// Nothing goes on by itself: ask whether the other side does something.
     Idle,
-    /// Nor does that. Only what another thread does to these descriptors would be an end of it.
+    /// Nor does the other side do anything. Only what another thread does to these descriptors could end
+    /// this.
     Stuck(Vec<libc::pollfd>),
 }
 
-/// An enter on its way.
+/// An enter that is under way.
 pub(super) struct Entering {
     took: u32,
     waits: bool,
@@ -123,21 +124,21 @@ pub(super) struct Machine {
     rng: Rng,
     faults: Faults,
     now: Duration,
-    /// How long after 1970 the clock was 0.
+    /// How long after 1970 the clock was at 0.
     epoch: Duration,
     pending: Vec<Pending>,
     next_id: u64,
-    /// Chains that wait for what came before a drain, or for that.
+    /// Chains that wait for what came before a drain, or for the drain.
     held_up: VecDeque<VecDeque<Asked>>,
     overflow: VecDeque<Cqe>,
-    /// Whose cancels are answered by those that wait for room, in order.
+    /// The cancels whose answers wait for room, in order: each with the request that it was for.
     unanswered: VecDeque<(u64, u64)>,
     pools: BTreeMap<u16, Pool>,
     files: Files,
-    /// Memory, by the index of fixed buffers.
+    /// Registered memory, by the index of fixed buffers.
     registered: Memory,
     eventfd: Option<RawFd>,
-    /// Some of the `user_data` that were in use, for strangers to name.
+    /// Some of the `user_data` that were in use, for completions of strangers to name.
     former: VecDeque<u64>,
     busy: u32,
     /// When anything last went on.
@@ -197,7 +198,7 @@ impl Machine {
 
     /// # Safety
     ///
-    /// As of [`Pool::new`], until it is unregistered.
+    /// The same as for [`Pool::new`], until the group is unregistered.
     pub(super) unsafe fn register_buffers(
         &mut self,
         address: u64,
@@ -207,7 +208,7 @@ impl Machine {
         if self.pools.contains_key(&group) {
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the contract is the same, and the caller keeps it.
         self.pools.insert(group, unsafe { Pool::new(address, entries) });
         Ok(())
     }
@@ -225,7 +226,7 @@ impl Machine {
 
     /// # Safety
     ///
-    /// As of [`Kernel::change_memory`](crate::queue::Kernel::change_memory).
+    /// The same as for [`Kernel::change_memory`](crate::queue::Kernel::change_memory).
     pub(super) unsafe fn change_memory(&mut self, change: Change<(u64, usize)>) -> io::Result<()> {
         self.registered.change_memory(change)
     }
@@ -242,7 +243,7 @@ impl Machine {
         issued.chain(self.held_up.iter().flatten())
     }
 
-    /// Whether the kernel has a request of this name.
+    /// Whether the kernel has a request with this name.
     pub(super) fn has(&self, user_data: u64) -> bool {
         let named = |asked: &Asked| asked.user_data == user_data;
         self.all().any(named)
@@ -259,20 +260,20 @@ impl Machine {
 
     // ---- entering ---------------------------------------------------------------------------------
 
-    /// Begins an enter; `Err` with its result if it is over already.
+    /// Begins an enter. `Err`, with its result, if it is over already.
     pub(super) fn begin(&mut self, queued: u32, patience: Patience) -> Result<Entering, io::Result<()>> {
         self.faults = self.settings.faults();
         self.figures.enters += 1;
         let (enters, most) = (self.figures.enters, self.settings.most_enters());
         if enters > most {
-            // Who is torn down by the panic enters again: it must not panic in that.
+            // A ring that is torn down by the panic enters again, and must not panic in that.
             assert!(enters > most + 1, "the ring has entered the kernel {enters} times: see `limit_enters`");
             return Err(Err(deadlock()));
         }
         let shown = self.memory.shown();
         self.record(|| Event::Entered { shown });
         self.now += TURN + Duration::from_nanos(self.rng.below(1_000));
-        // The kernel says so once, and only to those who look for completions.
+        // The kernel reports this once, and only to those who look for completions.
         if patience != Patience::Submit && self.rng.roll(self.faults.lost) {
             self.lose();
             return Err(Err(io::Error::from_raw_os_error(libc::EBADR)));
@@ -281,7 +282,7 @@ impl Machine {
             Patience::ReapFor(_) => 0,
             _ => queued.min(self.memory.shown()),
         };
-        // Who submits nothing needs none of it.
+        // An enter that submits nothing needs none of what the kernel may be short of.
         if queued > 0 {
             if self.busy < MOST_BUSY && self.rng.roll(self.faults.busy) {
                 self.busy += 1;
@@ -304,7 +305,7 @@ impl Machine {
         if took < queued {
             return Err(Ok(()));
         }
-        // A call that has submitted something says so, rather than that a signal came.
+        // A call that has submitted something returns that, rather than that a signal came.
         if self.rng.roll(self.faults.interrupt) {
             let interrupted = io::Error::from_raw_os_error(libc::EINTR);
             return Err(if took > 0 { Ok(()) } else { Err(interrupted) });
@@ -320,7 +321,7 @@ impl Machine {
         Ok(Entering { took, waits, until: time.map(|time| self.now.saturating_add(time)) })
     }
 
-    /// Goes on with an enter. `said` is what the other side has answered, if it was asked whether it does
+    /// Goes on with an enter. `said` is the answer of the other side, if it was asked whether it does
     /// something.
     pub(super) fn go_on(&mut self, entering: &Entering, said: Option<bool>) -> Step {
         let mut nobody_else = match said {
@@ -344,7 +345,7 @@ impl Machine {
                 return Step::Idle;
             }
             if !entering.waits {
-                // Whoever polls takes a little time each time, and so things happen after all.
+                // Polling takes a little time each time, so that things do happen in the end.
                 let soon = self.now + Duration::from_micros(50);
                 self.now = self.next_event().map_or(soon, |next| next.clamp(self.now, soon));
                 self.progress();
@@ -362,7 +363,7 @@ impl Machine {
         }
     }
 
-    /// Lets so much time go by outside of an enter.
+    /// Lets this much time go by outside of an enter.
     pub(super) fn pass(&mut self, time: Duration) {
         self.faults = self.settings.faults();
         let until = self.now.saturating_add(time);
@@ -383,7 +384,7 @@ impl Machine {
         polls.map(|(fd, events)| libc::pollfd { fd, events, revents: 0 }).collect()
     }
 
-    /// A wait went by in which nothing happened.
+    /// Ends a wait in which nothing happened.
     fn time_out(&mut self, entering: &Entering) -> io::Result<()> {
         self.forgive_cancels();
         if self.now.saturating_sub(self.moved) > LONGEST {
@@ -395,7 +396,7 @@ impl Machine {
         }
     }
 
-    /// When something happens by itself.
+    /// When the next thing happens by itself.
     fn next_event(&self) -> Option<Duration> {
         let times = self.pending.iter().filter_map(|pending| match pending.stage {
             Stage::Notify(Duration::MAX) => None,
@@ -412,8 +413,8 @@ impl Machine {
 
     // ---- taking in --------------------------------------------------------------------------------
 
-    /// Takes in up to so many entries of those that are submitted, and the rest of a chain that has begun. Returns how
-    /// many.
+    /// Takes in up to `wanted` of the `submitted` entries, and the rest of a chain that has begun. Returns
+    /// how many.
     fn take_in(&mut self, wanted: u32, submitted: u32) -> u32 {
         let mut took = 0;
         let mut chain: VecDeque<Asked> = VecDeque::new();
@@ -468,7 +469,7 @@ impl Machine {
         any
     }
 
-    /// Issues the first of a chain. One that is refused fails them all.
+    /// Issues the first of a chain. If one of them is refused, all of them fail.
     fn issue_now(&mut self, mut chain: VecDeque<Asked>) {
         let before = std::iter::once(None).chain(chain.iter().map(Some));
         let refusals: Vec<_> =
@@ -559,7 +560,7 @@ impl Machine {
         self.pending.iter().position(|pending| pending.id == id)
     }
 
-    /// Goes on with all requests that can. Whether anything has happened.
+    /// Goes on with all requests that can. Returns whether anything has happened.
     fn progress(&mut self) -> bool {
         let mut order: Vec<u64> = self.pending.iter().map(|pending| pending.id).collect();
         if self.faults.reorder {
@@ -576,7 +577,7 @@ impl Machine {
         any | self.let_go()
     }
 
-    /// Goes on with a request, if that can. Whether anything has happened.
+    /// Goes on with a request, if it can. Returns whether anything has happened.
     fn advance(&mut self, index: usize) -> bool {
         let now = self.now;
         match self.pending[index].stage {
@@ -607,7 +608,7 @@ impl Machine {
     fn time_up(&mut self, timer: usize, of: u64) {
         let stage = self.position(of).map(|index| self.pending[index].stage);
         let result = match stage {
-            // Its time begins when it is issued.
+            // The time begins when the request is issued.
             Some(Stage::Late(at)) => {
                 let at = at.max(self.now) + Duration::from_nanos(1);
                 self.pending[timer].stage = Stage::LinkTimeout { at, of };
@@ -615,7 +616,7 @@ impl Machine {
             }
             Some(Stage::Notify(_)) => -libc::ENOENT,
             Some(Stage::Running(_) | Stage::Done { .. }) => -libc::EALREADY,
-            // It says how many it has cancelled, where others say that it was its time.
+            // This one reports how many it has cancelled, where others report that the time was up.
             Some(_) if self.position(of).is_some_and(|index| self.pending[index].asked.is_of_child()) => 1,
             _ => -libc::ETIME,
         };
@@ -628,7 +629,7 @@ impl Machine {
     /// A timer is due.
     fn tick(&mut self, index: usize, at: Duration) {
         let Pending { asked, told, stage, .. } = &mut self.pending[index];
-        // The number of ticks, 0 for no end.
+        // `offset` is the number of ticks, 0 for no end.
         let last = asked.offset == u64::from(*told) + 1;
         if asked.is_multishot() && !last {
             *stage = Stage::Timer(at.saturating_add(asked.interval()).max(self.now));
@@ -642,7 +643,7 @@ impl Machine {
     fn attempt(&mut self, index: usize) -> Tried {
         let asked = &self.pending[index].asked;
         if !asked.works_on_files() && self.rng.roll(self.faults.cancelled) {
-            // A close that is interrupted has closed; a poll never is.
+            // A close that is interrupted has closed its descriptor; a poll is never interrupted.
             let errno = match asked.opcode {
                 opcode::Close::CODE | opcode::PollAdd::CODE => libc::ECANCELED,
                 _ => self.rng.pick(&[libc::ECANCELED, libc::EINTR]),
@@ -699,14 +700,14 @@ impl Machine {
         }
     }
 
-    /// Counts what a stream has received. Whether that is all that it was to receive.
+    /// Counts what a stream has received. Returns whether that is all that it was to receive.
     fn reaches_limit(&mut self, index: usize, received: i32) -> bool {
         let Some(left) = &mut self.pending[index].left else { return false };
         *left = left.saturating_sub(received.unsigned_abs());
         *left == 0
     }
 
-    /// Gives a result that was not worked for the buffer that it needs, and the bytes that it has.
+    /// Gives a result for which no work was done the buffer that it needs, and its bytes.
     fn carry(&mut self, index: usize, result: i32, ends: bool, bytes: Option<&[u8]>) -> Tried {
         let asked = &self.pending[index].asked;
         let mut flags = 0;
@@ -749,7 +750,7 @@ impl Machine {
         if ends { Tried::Ends { result, flags } } else { Tried::GoesOn { result, flags } }
     }
 
-    /// Puts a message from nobody into a buffer of the pool, behind what is said of it.
+    /// Puts a message from nobody into a buffer of the pool, after what is said of it.
     fn carry_message(&mut self, index: usize, bytes: &[u8]) -> Tried {
         let asked = &self.pending[index].asked;
         let (overhead, is_multishot) = (asked.overhead(), asked.is_multishot());
@@ -792,7 +793,7 @@ impl Machine {
         if let Some(offered) = offered {
             work = Work { address: offered.address, length: offered.length };
         }
-        // Messages that are no parts of a stream come and go whole.
+        // Messages that are not part of a stream come and go whole.
         let is_stream = !asked.is_of_messages() || descriptors::is_stream(asked.descriptor);
         if work.length > 1
             && !asked.waits_for_all()
@@ -837,7 +838,8 @@ impl Machine {
         if goes_on { Tried::GoesOn { result, flags } } else { Tried::Ends { result, flags } }
     }
 
-    /// The buffers of its pool that a bundle may take: all that are offered, or fewer; no more than there may be bytes for.
+    /// The buffers of its pool that a bundle may take: all that are offered, or fewer; but no more than there
+    /// may be bytes for.
     fn offered(&mut self, index: usize) -> Vec<Offered> {
         let Pending { asked, left, .. } = &self.pending[index];
         let (limit, mut left) = (*left, left.unwrap_or(u32::MAX));
@@ -871,7 +873,7 @@ impl Machine {
         self.take_bundle(index, &offered, result, ends)
     }
 
-    /// Takes those of the buffers that so many bytes are in.
+    /// Takes those of the buffers in which these bytes are.
     fn take_bundle(&mut self, index: usize, offered: &[Offered], result: i32, ends: bool) -> Tried {
         let group = self.pending[index].asked.group;
         let (mut flags, mut ends) = (0, ends);
@@ -893,7 +895,7 @@ impl Machine {
         if ends { Tried::Ends { result, flags } } else { Tried::GoesOn { result, flags } }
     }
 
-    /// A transfer that is to be whole has moved so much, or has ended.
+    /// A transfer that is to be whole has moved this much, or has ended.
     fn move_on(&mut self, index: usize, result: i32) -> Tried {
         let Pending { asked, moved, .. } = &mut self.pending[index];
         *moved += result.max(0).unsigned_abs();
@@ -922,7 +924,7 @@ impl Machine {
 
     // ---- ending -----------------------------------------------------------------------------------
 
-    /// A request is done, but that may be told only later.
+    /// A request is done, but that may be reported only later.
     fn conclude(&mut self, index: usize, result: i32, flags: u32) {
         if self.rng.roll(self.faults.delay) {
             let at = self.soon();
@@ -932,7 +934,7 @@ impl Machine {
         }
     }
 
-    /// A request is done, and that is told. If it was a zero-copy send, its memory is still in use.
+    /// A request is done, and that is reported. If it was a zero-copy send, its memory is still in use.
     fn end(&mut self, index: usize, result: i32, flags: u32) {
         let asked = &self.pending[index].asked;
         if asked.is_zero_copy() {
@@ -945,7 +947,7 @@ impl Machine {
         }
     }
 
-    /// Tells of a part of a stream. If there is no room to tell, the stream ends with it.
+    /// Reports a part of a stream. If there is no room for that, the stream ends with it.
     fn tell_more(&mut self, index: usize, result: i32, flags: u32) {
         if self.memory.room() == 0 || !self.overflow.is_empty() {
             return self.finish(index, result, flags);
@@ -996,8 +998,8 @@ impl Machine {
         }
     }
 
-    /// Ends a member of a chain that was prepared and not begun. There is a notification of each zero-copy send, also of
-    /// one that ends so.
+    /// Ends a member of a chain that was prepared but not begun. There is a notification of each zero-copy
+    /// send, even of one that ends like this.
     fn end_unbegun(&mut self, asked: &Asked) {
         self.post_final(asked, -libc::ECANCELED, 0);
         if asked.is_zero_copy() {
@@ -1007,7 +1009,7 @@ impl Machine {
 
     // ---- cancelling -------------------------------------------------------------------------------
 
-    /// Does what a cancel asks for. Its result: how many it has found, or one of the usual errors.
+    /// Does what a cancel asks for. Returns its result: how many it has found, or one of the usual errors.
     fn cancel(&mut self, cancel: &Asked) -> i32 {
         const ALL: u32 = 1;
         const FD: u32 = 1 << 1;
@@ -1038,7 +1040,7 @@ impl Machine {
             }
         }
         match result {
-            // What it counts is not what has ended.
+            // What such a cancel counts is not what has ended.
             _ if several => self.rng.pick(&[count, 0, count + 1]),
             Ok(()) => 0,
             Err(errno) => -errno,
@@ -1066,11 +1068,11 @@ impl Machine {
         Ok(())
     }
 
-    /// A cancel finds that a request is being worked on, and what it says then.
+    /// A cancel finds that its request is being worked on. Returns what it reports then.
     fn outrun(&mut self, index: usize) -> i32 {
         let Pending { asked, stage, .. } = &self.pending[index];
         if let Stage::Timer(at) = *stage {
-            // One that has just fired is not found before it is set again.
+            // A timer that has just fired is not found before it is set again.
             if asked.is_multishot() {
                 return libc::ENOENT;
             }
@@ -1094,11 +1096,11 @@ impl Machine {
         let scripted = self.settings.is_vouched_for();
         let Pending { id, asked, stage, .. } = &self.pending[index];
         let (id, armed) = (*id, *stage == Stage::Armed);
-        // Those of a bundle are not.
+        // The buffers of a bundle are not picked beforehand.
         let takes_one = asked.takes_buffers() && !asked.takes_bundles();
         let some_bytes = asked.moves_bytes() && !asked.takes_buffers() && asked.length > 1;
         let (result, flags) = match self.rng.below(4) {
-            // One that is interrupted has closed, and this one has not.
+            // A close that is interrupted has closed its descriptor, and this one has not.
             0 | 1 if asked.opcode == opcode::Close::CODE => (-libc::ECANCELED, 0),
             0 => (-libc::EINTR, 0),
             1 => (-ERESTARTSYS, 0),
@@ -1123,7 +1125,7 @@ impl Machine {
             },
             _ => (-libc::ECANCELED, 0),
         };
-        // What was told of may have been the end of it.
+        // What was reported may have been the end of it.
         if let Some(index) = self.position(id) {
             self.conclude(index, result, flags);
         }
@@ -1139,7 +1141,7 @@ impl Machine {
         if asked.skips_success() && result >= 0 {
             return;
         }
-        // Those of streams come again, when they are armed again.
+        // Those of streams are used again, when the streams are armed again.
         if !asked.is_multishot() {
             self.former.push_back(asked.user_data);
             if self.former.len() > 8 {
@@ -1206,7 +1208,7 @@ impl Machine {
 /// When a simulation begins.
 #[derive(Clone, Copy)]
 pub(super) struct Start {
-    /// By the clock that timeouts count by.
+    /// By the clock of timeouts.
     pub(super) now: Duration,
     pub(super) since_1970: Duration,
 }

@@ -1,12 +1,12 @@
 //! A simulated kernel, for tests of one's own operations: the feature `sim`.
 //!
-//! A [`Simulation`] is what is at the other end of a ring's queues, in place of io_uring. A ring that is
-//! built on its [`raw_ring`](Simulation::raw_ring) runs as always: the same queues, loop, slots and
-//! teardown. What it asks for is done by ordinary system calls on the descriptors of the process, without
-//! waiting; but chance decides, by a seed, what goes wrong ([`Faults`]): transfers are short, connections
-//! are reset, completions are late and overtake each other, cancels lose their races. Time is simulated:
-//! an hour's timeout takes no time. So a thousand ways for things to happen can be tried in a second, and
-//! one that fails can be run again by its seed ([`explore`]).
+//! A [`Simulation`] is at the other end of a ring's queues, in place of io_uring. A ring that is built on its
+//! [`raw_ring`](Simulation::raw_ring) runs as always: the same queues, loop, slots and teardown. What it asks
+//! for is done by ordinary system calls on the descriptors of the process, without waiting. But chance
+//! decides, by a seed, what goes wrong ([`Faults`]): transfers are short, connections are reset, completions
+//! are late and overtake each other, cancels lose their races. Time is simulated: a timeout of an hour takes
+//! no time. So a thousand ways for things to happen can be tried in a second, and one that fails can be run
+//! again by its seed ([`explore`]).
 //!
 //! ```
 //! use rummelplatz::sim::{self, Faults};
@@ -77,12 +77,12 @@
 //! The ring is built as always, with the simulation's raw ring: `Client::new(raw, …)` as above, or
 //! `Client::builder(…).raw_ring(raw)`. What it talks to is in the same test:
 //!
-//! * What the other side does all by itself is done before the ring runs; what it does in answer to the ring,
-//!   or bit by bit, in [`on_idle`](Simulation::on_idle). Keep the other ends open as long as the test needs
-//!   them: an end that is dropped is a connection that is closed.
+//! * What the other side does by itself is done before the ring runs. What it does in answer to the ring, or
+//!   bit by bit, is done in [`on_idle`](Simulation::on_idle). Keep the other ends open as long as the test
+//!   needs them: an end that is dropped is a connection that is closed.
 //! * Time goes by when nothing else happens: when no request can go on, and the other side says that it does
 //!   nothing (`false`). So timeouts don't fire while there is still something to come.
-//! * An answer that no descriptor gives, an error above all, comes from
+//! * An answer that no descriptor gives, above all an error, comes from
 //!   [`on_request`](Simulation::on_request): see [`Answer`].
 //!
 //! Begin with [`Faults::none`] and one seed, then try many seeds with [`Faults::many`], or with those faults that
@@ -104,11 +104,13 @@
 //!
 //! `RUMMEL_SEED=N cargo test the_test` runs it alone and prints the log: what was taken in
 //! ([`Event::TakenIn`]), and what was posted for it, by the same `user_data`
-//! ([`Key::user_data`](crate::Key::user_data)). A ring that waits for what can't happen is told so, rather than
-//! to hang: `run` ends with [`RingError::Api`](crate::RingError::Api) and `EDEADLK` ("Resource deadlock
-//! avoided"). What was taken in and never posted is what it has waited for; or a stream waits for a buffer that nobody gives
-//! back, of which the kernel knows nothing then ([`BufferPool::available`](crate::BufferPool::available)). For programs
-//! that don't wait but turn round for ever, there is [`limit_enters`](Simulation::limit_enters).
+//! ([`Key::user_data`](crate::Key::user_data)).
+//!
+//! A ring that waits for what can't happen is told so, instead of hanging: `run` ends with
+//! [`RingError::Api`](crate::RingError::Api) and `EDEADLK` ("Resource deadlock avoided"). What was taken in
+//! and never posted is what it has waited for. Or a stream waits for a buffer that nobody gives back: the
+//! kernel knows nothing of that (see [`BufferPool::available`](crate::BufferPool::available)). For programs
+//! that don't wait but go round for ever, there is [`limit_enters`](Simulation::limit_enters).
 //!
 //! # What it knows
 //!
@@ -133,31 +135,30 @@
 //!
 //! # What is the same each time
 //!
-//! With the same seed and the same program, the same happens in the same order; that is what the log
-//! ([`Simulation::take_log`]) tells of, but for addresses and the numbers of descriptors. This holds as long
-//! as the program itself is deterministic, and what it talks to:
+//! With the same seed and the same program, the same things happen in the same order. That is what the log
+//! ([`Simulation::take_log`]) shows, except for addresses and the numbers of descriptors. This holds as long
+//! as the program and what it talks to are deterministic:
 //!
 //! * Let the other side be in the same thread, in [`on_idle`](Simulation::on_idle), and talk to it over
 //!   [`UnixStream::pair`](std::os::unix::net::UnixStream::pair), pipes and files. TCP delivers when it
 //!   likes, even over the loopback interface.
-//! * Other threads may use the ring's handles. But time in the simulation does not wait for them, and when
-//!   they get to run is not the seed's to say. A ring that nothing else can wake waits for them up to
+//! * Other threads may use the ring's handles. But time in the simulation does not wait for them, and the
+//!   seed does not decide when they get to run. A ring that nothing else can wake waits for them up to
 //!   [`set_patience`](Simulation::set_patience).
-//! * The clocks of the simulation begin with the real ones: a time that is given absolutely, as an
-//!   `Instant`, is as far away as it happens to be.
+//! * The clocks of the simulation begin with the real ones: a time that is given absolutely, as an `Instant`,
+//!   is as far away as it happens to be.
 //!
 //! # A ring in another loop
 //!
-//! Nothing happens in the simulated kernel while the ring is outside of it, unless
-//! [`pass`](Simulation::pass) says so: so don't sleep on the descriptor of a ring that is turned, but let
-//! time pass, or turn it again.
+//! Nothing happens in the simulated kernel while the ring is outside of it, unless [`pass`](Simulation::pass)
+//! says so. So don't sleep on the descriptor of a ring that is turned: let time pass, or turn it again.
 //!
 //! # Why this is sound
 //!
 //! The simulation does to memory what the kernel would do, where and as long as the kernel may: an entry is
-//! queued only by who vouches for what it points to, until the final completion, and the ring keeps that
-//! promise by the same code. What it leaves pending when the ring is closed, it forgets. No hook is given
-//! access to that memory.
+//! queued only by code that vouches for what it points to until the final completion, and the ring keeps that
+//! promise by the same code. What the simulation has pending when the ring is closed, it forgets. No hook is
+//! given access to that memory.
 
 use std::fmt;
 use std::io;
@@ -202,32 +203,32 @@ pub enum Answer {
     Finish(i32),
     /// A stream goes on after this result; other requests end with it.
     More(i32),
-    /// These bytes are read or received, as many of them as there is room for: the others are lost. A stream
-    /// goes on; other requests, and a stream for which there are none, end. Datagrams are from nobody.
+    /// These bytes are read or received, as many of them as there is room for; the others are lost. A stream
+    /// goes on, unless there are no bytes; other requests end. Datagrams are from nobody.
     Bytes(Vec<u8>),
     /// This descriptor is what was accepted or opened. A stream goes on; other requests end.
     Descriptor(OwnedFd),
 }
 
-/// What goes wrong, and how often: probabilities from 0 to 1, each time that it could happen. More than 1 is
-/// as good as 1; less than 0, or no number, as 0.
+/// What goes wrong, and how often: probabilities from 0 to 1, each time that it could happen. More than 1
+/// counts as 1; less than 0, or NaN, counts as 0.
 ///
-/// All of it is what the kernel does, or may do. Where not said otherwise, it was provoked on Linux 6.18.
+/// All of it is what the kernel does, or may do. Unless said otherwise, it was provoked on Linux 6.18.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Faults {
     /// A transfer moves fewer bytes than it was to, but at least one. Never with `MSG_WAITALL`.
     pub short: f64,
     /// A connection is reset (`ECONNRESET`), when something is received or sent: both ends are shut down.
     pub reset: f64,
-    /// A request ends with `ECANCELED` or `EINTR` though nobody has cancelled it, as one does that is left to
-    /// a worker when there may be none. Not reads and writes of files.
+    /// A request ends with `ECANCELED` or `EINTR` though nobody has cancelled it, as can happen to one that
+    /// is left to a worker when there may be none. Not reads and writes of files.
     pub cancelled: f64,
     /// A completion is held back for up to three milliseconds, and is overtaken by others.
     pub delay: f64,
     /// Requests that could go on do so in any order.
     pub reorder: bool,
-    /// A request is issued up to three milliseconds after it was taken in; no cancel finds it before, as with
-    /// one that stands behind another in a chain, or waits for a worker.
+    /// A request is issued up to three milliseconds after it was taken in. No cancel finds it before that, as
+    /// with one that stands behind another in a chain, or waits for a worker.
     pub late: f64,
     /// A cancel comes too late (`EALREADY`, or `ENOENT` from a timer that goes on): what is about to fire goes
     /// on.
@@ -242,23 +243,23 @@ pub struct Faults {
     pub cut: f64,
     /// A pool seems to be empty (`ENOBUFS`).
     pub no_buffers: f64,
-    /// A zero-copy send is never notified of, as with a peer that never reads: its memory is in use for ever,
-    /// and nothing but the deadline of a teardown ends that.
+    /// A zero-copy send never gets its notification, as with a peer that never reads: its memory is in use
+    /// for ever, and only the deadline of a teardown ends that.
     pub never: f64,
     /// A signal interrupts the ring (`EINTR`), or makes it return early if it has submitted something.
     pub interrupt: f64,
     /// The kernel is short of something for what is submitted (`EAGAIN`, `EBUSY`); never more than three
-    /// times in a row. As the manual page says; not provoked.
+    /// times in a row. According to the manual page; not provoked.
     pub busy: f64,
-    /// Only a part of the submission queue is taken in, and there is no wait. No chain is torn: that the kernel has no
-    /// memory for the next request of one is not simulated.
+    /// Only a part of the submission queue is taken in, and there is no wait. No chain is torn: it is not
+    /// simulated that the kernel has no memory for the next request of a chain.
     pub partial: f64,
     /// A wait ends without a completion.
     pub silent: f64,
     /// Another ring posts a completion that names no request (`IORING_OP_MSG_RING`).
     pub foreign: f64,
-    /// The kernel loses a completion (`EBADR`), and with it all accounts: the ring is abandoned. As its source
-    /// says; not provoked.
+    /// The kernel loses a completion (`EBADR`), and with it all accounts: the ring is abandoned. According to
+    /// its source; not provoked.
     pub lost: f64,
 }
 
@@ -287,8 +288,8 @@ impl Faults {
         }
     }
 
-    /// All that a program must live with, rather often; but no connection is reset, no request is cancelled
-    /// that was not to be, and nothing is lost for ever.
+    /// All that a program must live with, rather often. But no connection is reset, no request is cancelled
+    /// that nobody has cancelled, and nothing is lost for ever.
     pub const fn usual() -> Faults {
         Faults {
             short: 0.3,
@@ -309,7 +310,7 @@ impl Faults {
         }
     }
 
-    /// As [`usual`](Self::usual), and connections are reset, and requests cancelled.
+    /// As [`usual`](Self::usual); in addition, connections are reset and requests are cancelled.
     pub const fn many() -> Faults {
         Faults { reset: 0.02, cancelled: 0.02, ..Faults::usual() }
     }
@@ -335,8 +336,8 @@ pub struct Figures {
     pub ended: u64,
     /// Completions that were posted.
     pub posted: u64,
-    /// The most cancels of one request that were ever sent without the answer to one having been seen,
-    /// because it waited for room in the completion queue.
+    /// The most cancels of one request that were ever unanswered at the same time, because their answers
+    /// waited for room in the completion queue.
     pub most_unanswered: u64,
 }
 
@@ -344,14 +345,14 @@ pub struct Figures {
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The ring has entered the kernel, with so many entries to be taken in.
+    /// The ring has entered the kernel, with this many entries to be taken in.
     Entered {
         /// How many entries there are.
         shown: u32,
     },
     /// An entry was taken in.
     TakenIn(Asked),
-    /// A completion was posted, if only to wait for room.
+    /// A completion was posted, even if only to wait for room.
     Posted {
         /// What it names.
         user_data: u64,
@@ -375,13 +376,13 @@ impl fmt::Debug for Event {
     }
 }
 
-/// A simulated kernel, which one ring at a time lives on.
+/// A simulated kernel, for one ring at a time.
 ///
-/// A cheap clone: all clones are the same kernel. May be used from any thread, and from within the hooks,
-/// but for what looks into the kernel ([`has`](Self::has), [`uses`](Self::uses),
-/// [`in_kernel`](Self::in_kernel), [`figures`](Self::figures), [`take_log`](Self::take_log)) and what
-/// changes it ([`raw_ring`](Self::raw_ring), [`pass`](Self::pass)): these panic in
-/// [`on_request`](Self::on_request), which is asked while the kernel is at work.
+/// A cheap clone: all clones are the same kernel. It may be used from any thread, and from within the hooks,
+/// with one exception. What looks into the kernel ([`has`](Self::has), [`uses`](Self::uses),
+/// [`in_kernel`](Self::in_kernel), [`figures`](Self::figures), [`take_log`](Self::take_log)) and what changes
+/// it ([`raw_ring`](Self::raw_ring), [`pass`](Self::pass)) panics in [`on_request`](Self::on_request), which
+/// is asked while the kernel is at work.
 #[derive(Clone)]
 pub struct Simulation {
     shared: Arc<Shared>,
@@ -390,9 +391,9 @@ pub struct Simulation {
 struct Shared {
     seed: u64,
     machine: Mutex<Option<Machine>>,
-    /// Which thread, as [`here`] names it, has the machine locked; 0 if none has.
+    /// The thread that has the machine locked, as [`here`] names it; 0 if there is none.
     at_work: AtomicUsize,
-    /// What the ring has left when it was closed.
+    /// What a ring has left when it was closed.
     left: Mutex<(Figures, Vec<Event>)>,
     settings: Arc<Settings>,
 }
@@ -402,7 +403,7 @@ impl Shared {
     ///
     /// # Panics
     ///
-    /// From within a hook that the machine has called.
+    /// If called from within a hook that the machine has called.
     fn machine<T>(&self, work: impl FnOnce(&mut Option<Machine>) -> T) -> T {
         assert!(!self.is_at_work_here(), "this looks into the simulated kernel from within `on_request`");
         let mut machine = lock(&self.machine);
@@ -418,13 +419,13 @@ impl Shared {
     }
 }
 
-/// The name of this thread, which no other has while it lives: `thread::current` would count a reference.
+/// A name of this thread that no other has while it lives. (`thread::current` would count a reference.)
 fn here() -> usize {
     thread_local!(static HERE: u8 = const { 0 });
     HERE.with(|here| ptr::from_ref(here).addr())
 }
 
-/// Ends the work on the machine, come a panic what may.
+/// Ends the work on the machine, even if there is a panic.
 struct AtWork<'a>(&'a AtomicUsize);
 
 impl Drop for AtWork<'_> {
@@ -459,42 +460,42 @@ impl Simulation {
         self.shared.seed
     }
 
-    /// What goes wrong from the next time on that the ring enters the kernel.
+    /// Sets what goes wrong, from the next time on that the ring enters the kernel.
     pub fn set_faults(&self, faults: Faults) {
         self.shared.settings.set_faults(faults);
     }
 
-    /// Panics when a ring enters the kernel more often than this: for programs that must have an end.
-    /// The ring, which is torn down by that panic, is told `EDEADLK` from then on; so is one that another
-    /// panic drops already.
+    /// Panics when a ring enters the kernel more often than this: for programs that must have an end. The
+    /// ring is torn down by that panic, and is told `EDEADLK` from then on. So is a ring that another panic
+    /// is dropping already.
     pub fn limit_enters(&self, most: u64) {
         self.shared.settings.set_most_enters(most);
     }
 
-    /// How long a ring that nothing in the simulation can wake waits for other threads, in real time,
-    /// before it is told `EDEADLK`: 100 milliseconds if nothing is said.
+    /// How long a ring that nothing in the simulation can wake waits for other threads, in real time, before
+    /// it is told `EDEADLK`: 100 milliseconds by default.
     ///
-    /// Only where there is a descriptor that they could do something to: that of a pending request, or the
-    /// ring's own, by which a [`RingHandle`](crate::RingHandle) wakes it.
+    /// It waits only if there is a descriptor that they could do something to: that of a pending request, or
+    /// the ring's own, by which a [`RingHandle`](crate::RingHandle) wakes it.
     pub fn set_patience(&self, patience: Duration) {
         self.shared.settings.set_patience(patience);
     }
 
-    /// Answers in place of the kernel, in place of what did so before.
+    /// Answers in place of the kernel. Replaces the hook that did so before.
     ///
-    /// The hook is asked each time that a request could go on, until that has ended; not about cancels, nor
-    /// about linked timeouts. It says what the results are; what these leave in memory is the simulation's
-    /// business: a number of bytes that were read is that many zeros, [`Answer::Bytes`] gives others, and
+    /// The hook is asked each time that a request could go on, until that has ended; but not about cancels or
+    /// linked timeouts. It says what the results are. What these leave in memory is up to the simulation: a
+    /// number of bytes that were read is that many zeros, [`Answer::Bytes`] gives other bytes, and
     /// [`Answer::Descriptor`] hands over a descriptor.
     ///
-    /// A hook that keeps a clone of this keeps it, and itself, for ever.
+    /// A hook that keeps a clone of this simulation keeps it, and itself, for ever.
     ///
     /// # Panics
     ///
-    /// The ring's call into the kernel panics, and with it the ring, if the hook does, or if what it
-    /// answers can't be: more bytes than there is memory for, the number of a descriptor, success of
-    /// an operation that fills memory in ways that the simulation does not know. Once it has panicked
-    /// itself, the hook is gone.
+    /// The ring's call into the kernel panics, and with it the ring, if the hook does, or if its answer is
+    /// impossible: more bytes than there is memory for, the number of a descriptor, or success of an
+    /// operation that fills memory in ways that the simulation does not know. A hook that has panicked is
+    /// gone.
     pub fn on_request(&self, answer: impl FnMut(&Asked) -> Answer + Send + 'static) {
         self.shared.settings.set_answer(Box::new(answer), false);
     }
@@ -503,24 +504,24 @@ impl Simulation {
     ///
     /// # Safety
     ///
-    /// Each answer is true: a number of bytes that were read was written to the memory of the request, and
-    /// a result that is a descriptor is that of a file that was open and that nobody else owns.
+    /// Each answer is true: bytes that it reports as read were written to the memory of the request, and a
+    /// result that is a descriptor is that of a file that was open and that nobody else owns.
     pub unsafe fn on_request_unchecked(&self, answer: impl FnMut(&Asked) -> Answer + Send + 'static) {
         self.shared.settings.set_answer(Box::new(answer), true);
     }
 
-    /// Does what the other side does, in place of what did so before.
+    /// Does what the other side does. Replaces the hook that did so before.
     ///
-    /// The hook is called whenever the ring has nothing to do but wait, for time to go by if not for more. It
-    /// returns whether it has done something: then the kernel looks whether that helps before it lets time
-    /// go by. It is the place for a test to write to the other end of a socket, or to look into the
-    /// simulation. What it does should not wait, or only for what another thread does.
+    /// The hook is called whenever the ring has nothing to do but wait, if only for time to go by. It returns
+    /// whether it has done something; if so, the kernel looks whether that helps before it lets time go by.
+    /// It is the place for a test to write to the other end of a socket, or to look into the simulation. It
+    /// should not wait, except for what another thread does.
     ///
     /// # Panics
     ///
-    /// The ring's call into the kernel panics, and with it the ring, if the hook does, which is gone then,
-    /// or if it has said ten thousand times in a row that it has done something, with nothing coming of
-    /// it.
+    /// The ring's call into the kernel panics, and with it the ring, if the hook does (then the hook is
+    /// gone), or if it has said ten thousand times in a row that it has done something and nothing has come
+    /// of it.
     pub fn on_idle(&self, idle: impl FnMut() -> bool + Send + 'static) {
         self.shared.settings.set_idle(Box::new(idle));
     }
@@ -528,14 +529,14 @@ impl Simulation {
     /// A ring of this kernel, with `entries` in its submission queue, rounded up to a power of two, and four
     /// times as many in its completion queue. For `new`, or for [`Builder::raw_ring`].
     ///
-    /// A ring after another begins with the same seed. Its descriptor is -1, as `as_raw_fd` has it: no
-    /// other ring can send messages to it.
+    /// A ring that is made after another begins with the same seed. Its descriptor, as `as_raw_fd` returns
+    /// it, is -1: no other ring can send messages to it.
     ///
     /// [`Builder::raw_ring`]: crate::Builder::raw_ring
     ///
     /// # Errors
     ///
-    /// * `EBUSY`: there is a ring of this kernel that was not dropped.
+    /// * `EBUSY`: a ring of this kernel has not been dropped yet.
     /// * `EINVAL`: more than 32 768 entries.
     /// * If there are no descriptors for what wakes it.
     pub fn raw_ring(&self, entries: NonZeroU32) -> io::Result<RawRing> {
@@ -547,7 +548,7 @@ impl Simulation {
     ///
     /// # Errors
     ///
-    /// As of [`raw_ring`](Self::raw_ring).
+    /// The same as for [`raw_ring`](Self::raw_ring).
     pub fn raw_ring_with(&self, entries: NonZeroU32, completions: NonZeroU32) -> io::Result<RawRing> {
         if entries.get() > MOST_ENTRIES {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -557,7 +558,7 @@ impl Simulation {
         let Shared { seed, settings, .. } = &*self.shared;
         let queues = self.shared.machine(|machine| {
             if machine.is_some() {
-                // Its memory is that of the ring that there is.
+                // The machine's memory is that of the ring that there is.
                 return Err(io::Error::from_raw_os_error(libc::EBUSY));
             }
             let memory = Own::new(entries, completions);
@@ -577,9 +578,9 @@ impl Simulation {
         self.shared.machine(|machine| machine.as_ref().map(look))
     }
 
-    /// Lets time go by in the kernel while the ring is outside, as in a loop of one's own: what is due
+    /// Lets time go by in the kernel while the ring is outside of it, as in a loop of your own: what is due
     /// happens, completions are posted, and the descriptor of a ring that is turned becomes readable. While a
-    /// ring is inside, time goes by by itself.
+    /// ring is inside the kernel, time goes by without this.
     pub fn pass(&self, time: Duration) {
         self.shared.machine(|machine| {
             if let Some(machine) = machine {
@@ -588,9 +589,9 @@ impl Simulation {
         });
     }
 
-    /// How many requests the kernel has: taken in, and without their final completion. The ring's own are among
-    /// them: cancels, and the poll by which it is woken, which stays when a run is over. For those of the
-    /// operations there is [`Stats`](crate::Stats).
+    /// How many requests the kernel has: taken in, and without their final completion. This includes the
+    /// ring's own: cancels, and the poll by which it is woken, which stays when a run is over. For the
+    /// requests of the operations, there is [`Stats`](crate::Stats).
     pub fn in_kernel(&self) -> usize {
         self.look(Machine::owned).unwrap_or(0)
     }
@@ -599,11 +600,11 @@ impl Simulation {
     ///
     /// # Safety
     ///
-    /// A completion that names a request in flight is believed: the memory of that is given back while the
-    /// kernel still uses it, and a result is taken for a descriptor that nobody owns, or for a number of
-    /// bytes that were written. So nothing may come of the request any more; if it yields a descriptor, the
-    /// result is an error or such a one; and if it receives into memory that was not initialised, the
-    /// result is an error, or as many bytes were written there.
+    /// A completion that names a request in flight is believed: the memory of that request is given back
+    /// while the kernel still uses it, and the result is taken for a descriptor that nobody owns, or for a
+    /// number of bytes that were written. So nothing else may come of the request. If it yields a descriptor,
+    /// the result must be an error or such a descriptor; and if it receives into memory that was not
+    /// initialised, the result must be an error, or that many bytes must have been written there.
     pub unsafe fn post(&self, user_data: u64, result: i32, flags: u32) {
         self.shared.machine(|machine| {
             if let Some(machine) = machine {
@@ -612,7 +613,7 @@ impl Simulation {
         });
     }
 
-    /// Whether the kernel has a request of this name ([`Asked::user_data`]).
+    /// Whether the kernel has a request with this name ([`Asked::user_data`]).
     pub fn has(&self, user_data: u64) -> bool {
         self.look(|machine| machine.has(user_data)).unwrap_or(false)
     }
@@ -622,7 +623,7 @@ impl Simulation {
         self.look(|machine| machine.uses(place.addr() as u64)).unwrap_or(false)
     }
 
-    /// What has happened since this was last called; nothing the first time, which begins the log.
+    /// What has happened since the last call. The first call returns nothing, and begins the log.
     pub fn take_log(&self) -> Vec<Event> {
         self.shared.settings.begin_log();
         self.shared.machine(|machine| {
@@ -639,8 +640,8 @@ impl Simulation {
         self.look(Machine::figures).unwrap_or_else(|| lock(&self.shared.left).0)
     }
 
-    /// The time in the simulation, as the monotonic clock counts it; 0 while there is no ring. It begins with
-    /// the time of that clock when the ring is made, and has nothing to do with it from then on.
+    /// The time in the simulation, as its monotonic clock counts it; 0 while there is no ring. It begins with
+    /// the real monotonic time when the ring is made, and goes its own way from then on.
     pub fn now(&self) -> Duration {
         match self.shared.is_at_work_here() {
             true => self.shared.settings.asked_at(),
@@ -658,13 +659,13 @@ impl fmt::Debug for Simulation {
 /// The seed that [`explore`] runs alone, if it is set.
 const SEED: &str = "RUMMEL_SEED";
 
-/// Runs a test under the simulated kernels of all these seeds, or of the one that `RUMMEL_SEED` names.
+/// Runs a test under the simulated kernels of all these seeds, or only of the one that `RUMMEL_SEED` names.
 ///
 /// # Panics
 ///
-/// As the first run does that panics. Standard error says its seed, and how to run that alone; then, the
-/// log of what the ring and the kernel had to do with each other is printed as well, as far as the test
-/// has not taken it. Also if `RUMMEL_SEED` is no number.
+/// With the panic of the first run that does. Standard error says its seed, and how to run that alone. When
+/// it is run alone, the log of what happened between the ring and the kernel is printed as well, as far as
+/// the test has not taken it. Also panics if `RUMMEL_SEED` is no number.
 ///
 /// ```
 /// # use rummelplatz::sim;
@@ -728,7 +729,7 @@ impl Simulated {
                     if !await_any(&mut descriptors, left) {
                         return Err(machine::deadlock());
                     }
-                    // Another thread does not promise.
+                    // Another thread makes no promise.
                     promises = 0;
                     Some(true)
                 }
@@ -745,16 +746,17 @@ impl Simulated {
 /// How often in a row the other side may say that it does something, with nothing coming of it.
 const MOST_PROMISES: u32 = 10_000;
 
-/// Waits until something can be done with one of these descriptors, or for this time. Whether it can.
+/// Waits until something can be done with one of these descriptors, or this time has passed. Returns whether
+/// it can.
 fn await_any(descriptors: &mut [libc::pollfd], time: Duration) -> bool {
     if descriptors.is_empty() || time.is_zero() {
         return false;
     }
     let milliseconds = time.as_micros().div_ceil(1000).try_into().unwrap_or(libc::c_int::MAX);
     let count = descriptors.len() as libc::nfds_t;
-    // SAFETY: there are so many of them.
+    // SAFETY: the pointer and the count are those of the slice.
     let ready = unsafe { libc::poll(descriptors.as_mut_ptr(), count, milliseconds) };
-    // After a signal it is seen whether there is time left.
+    // After a signal, the caller sees whether there is time left.
     ready != 0
 }
 
@@ -763,7 +765,7 @@ impl Kernel for Simulated {
         self.queues
     }
 
-    /// There is none.
+    /// It has none.
     fn descriptor(&self) -> RawFd {
         -1
     }
@@ -776,8 +778,8 @@ impl Kernel for Simulated {
         Ok(())
     }
 
-    /// Panics where a hook does, or the program spins. But not while a panic drops the ring: a second one would
-    /// end the process, and nobody would be told of the first.
+    /// Panics where a hook does, or if the program spins. But not while a panic is dropping the ring: a
+    /// second panic would end the process, and nobody would be told of the first.
     fn enter(&mut self, queued: u32, patience: Patience) -> io::Result<()> {
         if !thread::panicking() {
             return self.work(queued, patience);
@@ -795,7 +797,7 @@ impl Kernel for Simulated {
     }
 
     unsafe fn register_buffers(&mut self, address: u64, entries: u16, group: u16) -> io::Result<()> {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the contract is the same, and the caller keeps it.
         self.machine(|machine| unsafe { machine.register_buffers(address, entries, group) })?
     }
 
@@ -803,7 +805,7 @@ impl Kernel for Simulated {
         self.machine(|machine| machine.unregister_buffers(group))?
     }
 
-    /// There are none.
+    /// It has none.
     fn limit_workers(&mut self, _: [u32; 2]) -> io::Result<()> {
         Ok(())
     }
@@ -813,7 +815,7 @@ impl Kernel for Simulated {
     }
 
     unsafe fn change_memory(&mut self, change: Change<(u64, usize)>) -> io::Result<()> {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the contract is the same, and the caller keeps it.
         self.machine(|machine| unsafe { machine.change_memory(change) })?
     }
 
@@ -823,7 +825,7 @@ impl Kernel for Simulated {
 }
 
 impl Drop for Simulated {
-    /// Closes the ring; requests that it has left are forgotten with it.
+    /// Closes the ring. Requests that it has left are forgotten with it.
     fn drop(&mut self) {
         let closed = self.shared.machine(|machine| {
             let mut closed = machine.take()?;

@@ -27,23 +27,23 @@ const TAIL: usize = 14;
 impl Pool {
     /// # Safety
     ///
-    /// There are so many entries at the address, a power of two, and what they offer is there, for as long
-    /// as this is used.
+    /// At the address there are this many entries, a power of two. They and what they offer are there for as
+    /// long as this is used.
     pub(super) unsafe fn new(address: u64, entries: u16) -> Pool {
         Pool { address, entries, head: 0 }
     }
 
-    /// The next buffer, if one is offered. It stays so until it is [taken](Self::take).
+    /// The next buffer, if one is offered. It stays the next one until it is [taken](Self::take).
     pub(super) fn next(&self) -> Option<Offered> {
         self.ahead(0)
     }
 
-    /// As many as one request can take, in order.
+    /// As many buffers as one request can take, in order.
     pub(super) fn all(&self) -> Vec<Offered> {
         (0..MOST).map_while(|ahead| self.ahead(ahead)).collect()
     }
 
-    /// The buffer behind so many others, if it is offered.
+    /// The buffer that comes after `ahead` others, if it is offered.
     fn ahead(&self, ahead: u16) -> Option<Offered> {
         let ring = ptr::with_exposed_provenance::<u8>(self.address as usize);
         // SAFETY: the tail is there, aligned, and the other end uses it as an atomic, too.
@@ -52,12 +52,12 @@ impl Pool {
             return None;
         }
         let index = usize::from(self.head.wrapping_add(ahead) & (self.entries - 1));
-        // SAFETY: the index is below the number of entries, of 16 bytes each; it was written before the
-        // tail that was read was.
+        // SAFETY: the index is below the number of entries, of 16 bytes each; the entry was written before
+        // the tail that was read.
         let entry = unsafe { ring.add(index * 16) };
-        // SAFETY: as above; the fields are those of `struct io_uring_buf`.
+        // SAFETY: the entry is there, and was written; the fields are those of `struct io_uring_buf`.
         let (address, length) = unsafe { (entry.cast::<u64>().read(), entry.add(8).cast::<u32>().read()) };
-        // SAFETY: as above.
+        // SAFETY: the entry is there, and was written; the field is that of `struct io_uring_buf`.
         let id = unsafe { entry.add(12).cast::<u16>().read() };
         Some(Offered { address, length, id })
     }

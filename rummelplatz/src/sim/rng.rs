@@ -1,5 +1,5 @@
-//! Chance that is the same for the same seed, for ever: SplitMix64, by Guy Steele and others. (A crate
-//! would do it, too, but may change its numbers with the next version, and with them what a seed means.)
+//! Chance that is the same for the same seed, for ever: SplitMix64, by Guy Steele and others. (A crate would
+//! do as well, but its next version may change its numbers, and with them what a seed means.)
 
 /// A stream of numbers.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ impl Rng {
         }
     }
 
-    /// One of these.
+    /// One of these, by chance.
     pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len() as u64) as usize]
     }

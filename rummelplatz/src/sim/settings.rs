@@ -1,4 +1,4 @@
-//! What the user has set, where hooks may set it, too.
+//! What the user has set. Hooks may set it, too.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,11 +12,11 @@ pub(super) type AnswerHook = Box<dyn FnMut(&Asked) -> Answer + Send>;
 /// Does something for the other side, if it can.
 pub(super) type IdleHook = Box<dyn FnMut() -> bool + Send>;
 
-/// How long another thread is waited for in the first place.
+/// How long another thread is waited for by default.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// What the user has set. Nothing here stays locked while a hook runs; a hook that is running is not here,
-/// and so is gone once it has panicked.
+/// What the user has set. Nothing here stays locked while a hook runs. A hook that is running has been taken
+/// out, and so it is gone once it has panicked.
 pub(super) struct Settings {
     faults: Mutex<Faults>,
     most_enters: AtomicU64,
@@ -89,7 +89,7 @@ impl Settings {
         drop(before);
     }
 
-    /// Whether there is a hook that may say what is not so.
+    /// Whether there is a hook that may say what is not so, because whoever has set it vouches for it.
     pub(super) fn is_vouched_for(&self) -> bool {
         lock(&self.answer).as_ref().is_some_and(|answering| answering.is_vouched_for)
     }
@@ -110,7 +110,7 @@ impl Settings {
         Duration::from_nanos(self.asked_at.load(Ordering::Relaxed))
     }
 
-    /// What the other side says to the question whether it does something.
+    /// What the other side answers when it is asked whether it does something.
     pub(super) fn ask_the_other_side(&self) -> bool {
         let taken = lock(&self.idle).take();
         let Some(mut idle) = taken else { return false };

@@ -33,7 +33,7 @@ pub(super) struct Table<T> {
 }
 
 pub(super) type Files = Table<File>;
-/// Each the first byte, and how many there are.
+/// Each item is the address of the first byte, and the number of bytes.
 pub(super) type Memory = Table<(u64, usize)>;
 
 impl<T> Table<T> {
@@ -81,7 +81,7 @@ impl Memory {
         self.change(change, Ok)
     }
 
-    /// Whether these bytes are within what has this index.
+    /// Whether these bytes are within what is registered under this index.
     pub(super) fn has(&self, index: u16, address: u64, length: u32) -> bool {
         let registered = self.entries.get(&index.into());
         registered.is_some_and(|(start, bytes)| {

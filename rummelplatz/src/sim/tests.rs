@@ -1,5 +1,5 @@
-//! What no ring lets its user queue: a link that leads to nothing, and drains. Should one be queued all the
-//! same, as the faults on purpose of `--cfg mutant` do, the simulated kernel does what the real one does.
+//! What no ring lets its user queue: a link that leads to nothing, and drains. If one is queued all the same,
+//! as the deliberate faults of `--cfg mutant` do, the simulated kernel does what the real one does.
 
 use std::io::Write;
 use std::num::NonZeroU32;
@@ -13,7 +13,7 @@ use super::{Faults, Simulation};
 use crate::queue::{Patience, Uring};
 use crate::request::Placed;
 
-/// Queues on a kernel in which nothing goes wrong, with nobody who looks at what is queued.
+/// Queues on a kernel in which nothing goes wrong, without a ring that checks what is queued.
 fn queues() -> (Simulation, Uring) {
     let simulation = Simulation::new(1);
     simulation.set_faults(Faults::none());
@@ -21,7 +21,7 @@ fn queues() -> (Simulation, Uring) {
     (simulation, Uring::new(raw.kernel, 0))
 }
 
-/// Submits entries, named by these numbers, all at once. What has completed by then, in order.
+/// Submits entries, named by these numbers, all at once. Returns what has completed by then, in order.
 fn submit(queues: &mut Uring, entries: &[(u64, Entry)]) -> Vec<(u64, i32)> {
     for (name, entry) in entries {
         // SAFETY: they point to nothing, and their descriptors are open as long as the test goes on.

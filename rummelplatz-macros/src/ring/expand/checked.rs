@@ -7,21 +7,22 @@ use super::Printer;
 use crate::ring::model::{Operation, Ring};
 
 impl Printer<'_> {
-    /// What an operation has as `name` when it is an operation of this ring.
+    /// The associated type `name` of an operation of this ring.
     pub(super) fn associated(&self, ty: &TokenStream, name: &str) -> TokenStream {
         let (krate, this, name) = (&self.ring.krate, &self.this, format_ident!("{name}"));
         quote!(<#ty as #krate::RingOperation<#this>>::#name)
     }
 
-    /// Whether mistakes in the fields' types can be found by constants: such a constant stands in types, where it may
-    /// not depend on a type or a constant of the ring. Lifetimes are no hindrance: that something is an operation
-    /// for `'static` is asked of the same code as for any other.
+    /// Whether mistakes in the types of the fields can be found by constants: such a constant stands in
+    /// types, where it may not depend on a type parameter or a constant of the ring. Lifetimes are no
+    /// hindrance: whether something is an operation for `'static` is asked of the same code as for any other
+    /// lifetime.
     pub(super) fn has_checks(&self) -> bool {
         let generics = &self.ring.generics;
         generics.type_params().next().is_none() && generics.const_params().next().is_none()
     }
 
-    /// The type of an operation, such that it is only complained about by its [check](Self::check).
+    /// The type of an operation, such that only its [check](Self::check) complains about it.
     pub(super) fn checked(&self, operation: &Operation, ty: &TokenStream) -> TokenStream {
         if !self.has_checks() {
             return ty.clone();
@@ -34,7 +35,7 @@ impl Printer<'_> {
         quote!(#krate::__private::checked::Operation<#ty, { #this::#check }>)
     }
 
-    /// The same, by the short name that it has beside the implementation.
+    /// The same, by the short name that it has next to the implementation.
     pub(super) fn short(&self, operation: &Operation, ty: &TokenStream) -> TokenStream {
         match self.alias(operation, ty) {
             Some(_) => alias_name(operation).into_token_stream(),
@@ -42,7 +43,8 @@ impl Printer<'_> {
         }
     }
 
-    /// The short name itself; an alias must use all of its parameters, so there is none in a generic ring.
+    /// The short name itself, as an alias. An alias must use all of its parameters, so there is none in a
+    /// generic ring.
     pub(super) fn alias(&self, operation: &Operation, ty: &TokenStream) -> Option<TokenStream> {
         if !self.ring.generics.params.is_empty() {
             return None;
@@ -51,7 +53,7 @@ impl Printer<'_> {
         Some(quote!(#(#cfg)* type #alias = #checked;))
     }
 
-    /// The constant that compiles where the type of the field is an operation of this ring.
+    /// The constant that compiles only if the type of the field is an operation of this ring.
     pub(super) fn check(&self, operation: &Operation, ty: &TokenStream) -> Option<TokenStream> {
         if !self.has_checks() {
             return None;
@@ -72,7 +74,7 @@ impl Printer<'_> {
     }
 }
 
-/// Where the tokens of something begin and end. Their join is not to be had on stable; a pair of tokens makes it.
+/// Where the tokens of something begin and end. Spans can't be joined on stable; a pair of tokens does it.
 fn ends(tokens: impl ToTokens) -> (Span, Span) {
     let mut tokens = tokens.into_token_stream().into_iter();
     let first = tokens.next().map_or_else(Span::call_site, |token| token.span());

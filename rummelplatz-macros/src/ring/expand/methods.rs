@@ -31,7 +31,7 @@ impl Printer<'_> {
         });
         let operations = self.operations_value();
         let body = |body: TokenStream| if hollow { quote!(loop {}) } else { body };
-        // The names of these parameters are for the reader; an operation may have the same.
+        // The names of these parameters are for the reader; an operation may have the same name.
         let [raw, backlog_limit] = ["raw", "backlog_limit"].map(|name| Ident::new(name, Span::mixed_site()));
         let new = body(quote!(__rt::new(#raw, #backlog_limit, #operations)));
         let builder = body(quote!(__rt::builder(#operations)));
@@ -96,12 +96,13 @@ impl Printer<'_> {
                 }
                 /// Does what can be done without blocking, for a ring inside another event loop.
                 ///
-                /// Once it has said that the ring has finished, take the ring's descriptor out of that loop: it may
-                /// stay readable, and a turn changes nothing any more.
+                /// Once it reports that the ring has finished, take the ring's descriptor out of that loop:
+                /// it may stay readable, and further turns change nothing.
                 ///
                 /// # Errors
-                /// As for `run`; the ring has ended then. Only after `WrongThread`, `Forked`, and an `Api` error of what
-                /// comes before the first request (no descriptor, no memory), nothing was done, and all is as it was.
+                /// As for `run`; the ring has ended then. The exceptions are `WrongThread`, `Forked`, and an
+                /// `Api` error from before the first request (no descriptor, no memory): after these, nothing
+                /// was done, and all is as it was.
                 #vis fn turn(&mut self) -> ::core::result::Result<#krate::Progress, #krate::RingError<Self>> {
                     #turn
                 }

@@ -182,8 +182,8 @@ impl Printer<'_> {
     }
 }
 
-/// Where the type of an operation stands, seen from the macro: complaints point there, lints for hand-written code
-/// do not apply.
+/// The place of the operation's type, but resolved as the macro's own code: complaints point there, and lints
+/// for hand-written code do not apply.
 fn at(operation: &Operation) -> Span {
     Span::call_site().located_at(operation.ty.span())
 }

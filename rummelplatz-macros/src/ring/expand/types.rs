@@ -10,7 +10,7 @@ use crate::ring::model::{Operation, Ring};
 impl Printer<'_> {
     pub(super) fn structure(&self, with_runtime: bool) -> TokenStream {
         let Ring { attrs, derives, vis, ident, generics, krate, .. } = self.ring;
-        // Reported ones would be complained about again.
+        // Derives that were reported would be complained about again.
         let bad: Vec<usize> =
             derives.iter().filter(|derive| derive.bad().is_some()).map(|derive| derive.attribute).collect();
         let attrs = attrs.iter().enumerate();
@@ -19,7 +19,7 @@ impl Printer<'_> {
         let (runtime, this) = (&self.runtime, &self.this);
         let runtime = with_runtime.then(|| quote!(#runtime: #krate::__private::Runtime<#this>,));
         let where_clause = &generics.where_clause;
-        // The runtime stands first: it ends before the operations do.
+        // The runtime is the first field, so it ends before the operations do.
         quote! {
             #(#attrs)*
             #vis struct #ident #generics #where_clause {
