@@ -1,4 +1,4 @@
-//! Requests with a deadline: two completions, of which a handler is told once.
+//! Requests with a deadline: they have two completions, and a handler is told once.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -29,7 +29,7 @@ fn told(completion: &Completion) -> (Result<u32, i32>, bool) {
     (outcome(completion), completion.timed_out())
 }
 
-/// What became of a request on its own.
+/// How a request on its own ended.
 fn told_of<D: Send + 'static>(
     data: D,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
@@ -85,9 +85,9 @@ fn a_request_that_is_quicker_is_not_disturbed() {
         });
         assert_eq!(told_of(Receive::new(ours), Receive::late), (Ok(3), false));
         writer.join().unwrap();
-        // As long as a time can be.
+        // The longest time that there is.
         assert_eq!(told_of((), |()| request::nop().deadline(Duration::MAX)), (Ok(0), false));
-        // Of several, the last counts.
+        // Of several deadlines, the last counts.
         let (ours, _theirs) = UnixStream::pair().unwrap();
         assert_eq!(
             told_of(Receive::new(ours), |it| request::recv(&it.socket, &mut it.buffer)
@@ -139,19 +139,19 @@ fn what_is_left_to_a_worker_ends_in_time() {
             }),
             (CANCELLED, true)
         );
-        // Nobody writes to it, which is what it takes to open it.
+        // The file can only be opened when somebody writes to it, and nobody does.
         let there = Directory::new("deadlines");
         nix::unistd::mkfifo(&there.path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         for resolve in [false, true] {
             let told = told_of(there.c_path("fifo"), move |path| {
-                // What may be created is opened by a worker.
+                // A worker opens what may have to be created.
                 let options = OpenOptions::new().read(true).create(true);
                 let options = if resolve { options.resolve(Resolve::NO_SYMLINKS) } else { options };
                 request::openat(&CWD, path, &options).deadline(SOON)
             });
             assert!(matches!(told, (Err(libc::ECANCELED | libc::EINTR), true)), "{told:?}");
         }
-        // What is over in time ends its timer.
+        // A request that is over in time ends its timer.
         there.file("file", b"content");
         let opened = complete(there.c_path("file"), |path| {
             request::openat(&CWD, path, &OpenOptions::new().read(true)).deadline(LATE)
@@ -270,7 +270,7 @@ fn a_part_that_was_done_in_time_is_told_of() {
             .unwrap();
         ring.run().unwrap();
         let [(result, timed_out)] = whole.take()[..] else { panic!("told once") };
-        // It may have ended with a part of it before.
+        // It may have ended before, with a part of it.
         let sent = result.unwrap_or(0);
         assert!(sent < 8 << 20 && (timed_out || sent > 0), "{result:?}");
         drop(theirs);
@@ -331,7 +331,7 @@ fn nobody_is_told_of_detached_requests() {
 /// What handlers were told of requests, running or in a teardown.
 type All = Log<(Result<u32, i32>, bool)>;
 
-/// A ring of so many entries that notes what its handlers are told.
+/// A ring of this many entries that notes what its handlers are told.
 fn noting(entries: u32, backlog: Option<usize>) -> (Bench<Tracked<Receive>>, All) {
     let told_of = Log::new();
     let (log, torn_down) = (told_of.clone(), told_of.clone());
@@ -355,7 +355,7 @@ fn noting(entries: u32, backlog: Option<usize>) -> (Bench<Tracked<Receive>>, All
 fn a_full_queue_parts_no_request_from_its_timer() {
     const COUNT: usize = 37;
     watched(|| {
-        // Also where two entries go round the end of the queue, and where they are all that fits.
+        // Also where the two entries wrap around the end of the queue, and where they are all that fits.
         for entries in [1, 2, 4, 8] {
             let ledger = Ledger::new();
             let (mut ring, told_of) = noting(entries, None);
@@ -366,7 +366,7 @@ fn a_full_queue_parts_no_request_from_its_timer() {
                 let data = ledger.issue(Receive::new(ours));
                 let mut submitter = ring.submitter(Bench::FIRST);
                 match number % 3 {
-                    // Some without one, so that pairs begin anywhere.
+                    // Some have no deadline, so that pairs begin anywhere in the queue.
                     0 => {
                         submitter.submit(data, |it| request::shutdown(&it.socket, std::net::Shutdown::Write))
                     }
@@ -393,7 +393,7 @@ fn a_timer_takes_no_room_of_the_backlog() {
         let peers = [0; 5].map(|_| UnixStream::pair().unwrap());
         let mut submitter = ring.submitter(Bench::FIRST);
         let mut refused = 0;
-        // The kernel takes nothing in before the ring runs.
+        // The kernel takes in nothing before the ring runs.
         let peers = peers.map(|(ours, theirs)| {
             let data = ledger.issue(Receive::new(ours));
             match submitter.submit(data, |it| it.value.soon()) {
@@ -511,8 +511,8 @@ fn the_slot_is_used_again_and_again() {
     });
 }
 
-/// Datagrams to a receiver that takes in no more of them: its queue seems to have room, and has not. So the kernel tries
-/// again and again, in no table that a cancel looks at, until it leaves the request to a worker.
+/// Datagrams to a receiver that takes in no more of them: its queue seems to have room, but has none. So the kernel
+/// tries again and again, with the request in no table that a cancel looks at, until it leaves the request to a worker.
 struct Stuck {
     socket: UnixDatagram,
     _receiver: UnixDatagram,
@@ -536,7 +536,7 @@ impl Stuck {
     }
 }
 
-/// One that was cancelled or, as it is left to a worker by then, interrupted.
+/// A request that was cancelled or, since it is left to a worker by then, interrupted.
 fn has_ended((result, timed_out): (Result<u32, i32>, bool)) -> bool {
     matches!(result, Err(libc::ECANCELED | libc::EINTR)) && timed_out
 }
@@ -610,7 +610,7 @@ fn send_it(stuck: &mut Option<Stuck>) -> Request<'_> {
 #[test]
 fn what_has_ended_in_time_was_in_time_however_late_that_is_seen() {
     watched(|| {
-        // With a timer of its own: of what is left to workers, and of all on a ring of one entry.
+        // With a timer of its own: for requests that are left to workers, and for all requests on a ring of one entry.
         type Build = for<'d> fn(&'d mut (File, [u8; 4])) -> Request<'d>;
         let cases: [(u32, Result<u32, i32>, Build); 2] = [
             (8, Ok(0), |(file, _)| request::fsync(file).deadline(4 * SOON)),
@@ -624,7 +624,7 @@ fn what_has_ended_in_time_was_in_time_however_late_that_is_seen() {
             let script = Script::new().on_completion(move |completion, data: Option<(File, [u8; 4])>, _| {
                 match data {
                     Some(_) => log.push(told(&completion)),
-                    // It takes longer than all that the others may.
+                    // It takes longer than all the others may take.
                     None => thread::sleep(10 * SOON),
                 }
                 (ControlFlow::Continue, None)
@@ -662,7 +662,7 @@ fn a_forged_part_of_a_timed_request_closes_nothing_twice() {
             let mut submitter = ring.submitter(Bench::FIRST);
             let key = submitter.submit(listener, |it| request::accept(it).deadline(LATE)).unwrap();
             ring.turn().unwrap();
-            // It is believed that this is one more result, and that the kernel gave this away.
+            // The ring believes this to be one more result, with a descriptor that the kernel gave away.
             let (given, _other) = pipe();
             forge(target, key.user_data(), given.into_raw_fd(), Some(F_MORE));
             ring.turn().unwrap();
