@@ -3,7 +3,6 @@
 //!
 //! All contestants that work by hand share them. They differ only in how entries get to the kernel and completions come
 //! back: that is a [`Ring`].
-//! from there: that is a [`Ring`].
 
 mod buffers;
 mod connections;

@@ -287,7 +287,6 @@ pub fn recv_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> 
 /// The buffers come out of [`into_buffers`](crate::Completion::into_buffers); at the end there are none. This pays
 /// where messages are larger than the buffers: it takes one completion for all buffers, not one for each.
 /// [`send_vectored`] sends them on.
-/// are larger than the buffers: what takes one completion for each takes one for all. [`send_vectored`] sends them on.
 pub fn recv_multi_bundle<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     const IORING_RECVSEND_BUNDLE: u32 = 1 << 4;
     let priority = IORING_RECV_MULTISHOT | IORING_RECVSEND_BUNDLE;
