@@ -1,4 +1,4 @@
-//! A timer on a ring: four ticks, and the end with a fifth in flight.
+//! A timer on a ring: it ticks four times, and the ring ends while a fifth tick is in flight.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! Copies a file with several reads and writes in flight.
 //!
-//! The file is cut into blocks. Each of them is a request whose data owns the block's buffer, and
-//! which is read, written, and then goes on with the next block that nobody has begun.
+//! The file is cut into blocks. Each block is a request whose data owns the block's buffer. It is read, then written,
+//! and then goes on as the next block that nobody has begun.
 
 #![forbid(unsafe_code)]
 
@@ -18,7 +18,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use rummelplatz::{Completion, Request, RingError, RingOperation, Submitter, request, ring};
 
-/// As many blocks as may be in flight.
+/// The largest number of blocks that may be in flight.
 const RING_ENTRIES: NonZeroU32 = NonZeroU32::new(256).unwrap();
 
 /// Copies a file, with several reads and writes in flight.
@@ -64,10 +64,10 @@ struct Copier {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Order {
-    /// So many blocks at a time, each at its offset.
+    /// Several blocks at a time, each at its offset.
     Parallel(u32),
-    /// One block after the other, each where the one before has ended: for pipes and devices, which
-    /// have no offsets, and for files as those in `/proc`, which don't say how long they are.
+    /// One block after the other, each where the one before has ended. This is for pipes and devices, which have no
+    /// offsets, and for files such as those in `/proc`, which don't say how long they are.
     Sequential,
 }
 
@@ -76,7 +76,7 @@ struct OpenFile {
     file: File,
     path: PathBuf,
     metadata: Metadata,
-    /// It was not there before.
+    /// The file did not exist before.
     created: bool,
 }
 
@@ -93,7 +93,7 @@ impl OpenFile {
         open().map_err(|error| failure("open", path, error))
     }
 
-    /// Creates the target, or opens the one that is there, without its old content.
+    /// Creates the target, or opens the existing one and empties it.
     fn target(path: &Path, source: &OpenFile, force: bool) -> Result<OpenFile, Failure> {
         let mut options = OpenOptions::new();
         options.write(true).mode(source.permissions().mode());
@@ -119,7 +119,7 @@ impl OpenFile {
         Ok(target)
     }
 
-    /// Those of a file like this one; pipes and devices are no model.
+    /// The permissions for a copy of this file; pipes and devices don't serve as a model.
     fn permissions(&self) -> Permissions {
         let mode = if self.metadata.is_file() { self.metadata.mode() & 0o777 } else { 0o644 };
         Permissions::from_mode(mode)
@@ -234,7 +234,7 @@ impl Copier {
                 let read = completion.result().map_err(|error| failure("read", &block.source.path, error))?;
                 block.filled += read as usize;
                 if read == 0 {
-                    // If the source changes meanwhile, the copy ends at the first end that was seen.
+                    // If the source changes meanwhile, the copy ends at the first end that a read has found.
                     let end = block.offset + block.filled as u64;
                     self.end = Some(self.end.map_or(end, |other| other.min(end)));
                 }
@@ -269,7 +269,7 @@ impl Copier {
         Ok(())
     }
 
-    /// The next block; after the last one, the file as a whole.
+    /// The next block; after the last one, what is done for the file as a whole.
     fn next_block(&mut self, mut block: Block) -> Result<Option<Block>, Failure> {
         if let Some(end) = self.end {
             self.active -= 1;
@@ -293,7 +293,7 @@ impl Copier {
     }
 }
 
-/// A bar on standard error, or nothing if that is no terminal; for an unknown size, a counter.
+/// A bar on standard error, or nothing if that is not a terminal. For an unknown size, a counter.
 fn progress(size: u64) -> ProgressBar {
     let bar = if size > 0 { ProgressBar::new(size) } else { ProgressBar::no_length() };
     let template = match size {
@@ -307,14 +307,14 @@ fn progress(size: u64) -> ProgressBar {
 }
 
 fn copy(arguments: &Arguments) -> Result<(), Failure> {
-    // Before anything is done to the target.
+    // Done before the target is touched.
     let raw = FileCopy::new_raw_ring(RING_ENTRIES)?;
     let copier = Copier::new(arguments)?;
     let (target, progress) = (copier.target.clone(), copier.progress.clone());
     let result = FileCopy::new(raw, None, copier).run();
     progress.finish_and_clear();
     if result.is_err() && target.created {
-        // The error that made it partial is the one to tell.
+        // Report the error that made the copy partial, not this one.
         fs::remove_file(&target.path).ok();
     }
     match result {

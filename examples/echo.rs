@@ -6,10 +6,10 @@
 //!  connections            client's bytes         at a time, in order
 //! ```
 //!
-//! Nothing is copied: the kernel receives into a buffer of the pool, and the same buffer is sent and
-//! goes back to the pool. A client that sends but does not read has its stream cancelled once
-//! [`MOST_WAITING`] chunks of it wait; what the kernel has received by then, which may be a hundred more, waits as well.
-//! And when the pool runs low, chunks are copied out of it, so that such clients don't starve the others.
+//! Nothing is copied: the kernel receives into a buffer of the pool. The same buffer is sent, and then goes back to the
+//! pool. If a client sends but does not read, its stream is cancelled once [`MOST_WAITING`] chunks of it wait. What the
+//! kernel has received by then, which may be a hundred more, waits as well. And when the pool runs low, chunks are
+//! copied out of it, so that such clients don't starve the others.
 
 #![forbid(unsafe_code)]
 
@@ -37,10 +37,10 @@ use signals::{SignalRead, Signals};
 
 mod signals;
 
-/// As many chunks of one client may wait behind the one that is being sent.
+/// How many chunks of one client may wait behind the one that is being sent.
 const MOST_WAITING: usize = 16;
 
-/// How long nothing is accepted after it has failed, for want of descriptors as a rule.
+/// How long to wait after accepting has failed, usually for lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Sends back to each client what it sends. Stops on SIGINT and SIGTERM.
@@ -85,15 +85,15 @@ struct Acceptor {
     listener: Rc<TcpListener>,
     pool: BufferPool,
     accepted: u64,
-    /// Accepting has failed, and not succeeded since.
+    /// Accepting has failed, and has not succeeded since.
     failing: bool,
 }
 
 impl Acceptor {
     fn bind(arguments: &Arguments) -> io::Result<Acceptor> {
         let listener = TcpListener::bind(arguments.address)?;
-        // The sockets that are accepted have these options from the listener. A client that vanished
-        // without a word is found out in the end, and no chunk waits for the last one's receipt.
+        // The accepted sockets inherit these options from the listener. `KeepAlive` finds out in the end that a client
+        // has vanished silently; with `TcpNoDelay`, no chunk waits until the last one is acknowledged.
         setsockopt(&listener, sockopt::KeepAlive, &true)?;
         setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
         let pool = BufferPool::new(arguments.buffers, arguments.buffer_size)?;
@@ -126,7 +126,7 @@ impl Acceptor {
         Ok(())
     }
 
-    /// The stream has failed, or the pause after that is over.
+    /// The stream has failed, or the pause after a failure is over.
     fn on_end(
         &mut self,
         completion: Completion,
@@ -136,7 +136,7 @@ impl Acceptor {
         let Err(error) = completion.result() else {
             return Ok(Self::listen(listener, submitter).or_end()?);
         };
-        // EINVAL is about us: this kernel has no multishot accept. All else passes.
+        // EINVAL is permanent: this kernel has no multishot accept. All other errors pass.
         if error.kind() == io::ErrorKind::InvalidInput {
             return Err(ControlFlow::Error(error));
         }
@@ -150,24 +150,24 @@ impl Acceptor {
 
 // ---- connections ----------------------------------------------------------------------------------
 
-/// A client, shared by the stream that receives from it and the send that answers it. When both are
-/// over it is dropped, which closes the socket.
+/// A client, shared by the stream that receives from it and the send that answers it. When both are over, the
+/// connection is dropped, which closes the socket.
 struct Connection {
     socket: OwnedFd,
     pool: BufferPool,
     receiving: Cell<Receiving>,
     /// Whether a send is in flight.
     sending: Cell<bool>,
-    /// What was received and is to be sent after that.
+    /// What was received, and is to be sent after the send in flight.
     waiting: RefCell<VecDeque<Chunk>>,
 }
 
 #[derive(Clone, Copy)]
 enum Receiving {
     Running(Key<Receivers>),
-    /// Too much is waiting; the stream was cancelled, and has not ended yet. More may come until then.
+    /// Too much is waiting. The stream was cancelled, but has not ended yet: more may still come.
     Stopping,
-    /// Goes on when less is waiting.
+    /// The stream has ended, and goes on when less is waiting.
     Stopped,
     Over,
 }
@@ -192,14 +192,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Receives again, if that was stopped and little is waiting now.
+    /// Receives again, if receiving was stopped and only little is waiting now.
     fn go_on(self: Rc<Self>, submitter: Submitter<'_, EchoServer, Receivers>) -> Result<(), SubmitError> {
         let stopped = matches!(self.receiving.get(), Receiving::Stopped);
         let little = self.waiting.borrow().len() <= MOST_WAITING / 2;
         if stopped && little { self.receive(submitter) } else { Ok(()) }
     }
 
-    /// The client takes nothing any more: receives nothing either.
+    /// The client takes nothing any more, so this receives nothing more either.
     fn give_up(&self, mut submitter: Submitter<'_, EchoServer, Receivers>) {
         self.waiting.borrow_mut().clear();
         if let Receiving::Running(stream) = self.receiving.replace(Receiving::Over) {
@@ -215,7 +215,7 @@ impl Connection {
     }
 }
 
-/// Bytes that were received: where the kernel has put them, or copied if the pool runs low.
+/// Bytes that were received: where the kernel has put them, or a copy if the pool runs low.
 enum Chunk {
     Received(Buffer),
     Copied(Box<[u8]>),
@@ -256,7 +256,7 @@ impl Receivers {
         connection: &mut Rc<Connection>,
         mut submitter: Submitter<'_, EchoServer, Self>,
     ) -> io::Result<()> {
-        // The only error after which a stream goes on: the pool is empty, and it waits for a buffer.
+        // The only error after which a stream goes on: the pool is empty, and the stream waits for a buffer.
         let Ok(buffer) = completion.into_buffer() else { return Ok(()) };
         let chunk = Chunk::new(buffer, &connection.pool);
         connection.waiting.borrow_mut().push_back(chunk);
@@ -273,7 +273,7 @@ impl Receivers {
         Ok(())
     }
 
-    /// The stream is over. What is still to be sent keeps the connection.
+    /// The stream is over. What is still to be sent keeps the connection alive.
     fn on_end(
         &mut self,
         completion: Completion,
@@ -282,9 +282,9 @@ impl Receivers {
     ) -> io::Result<()> {
         let before = connection.receiving.replace(Receiving::Over);
         match (completion.result(), before) {
-            // Cancelled by `give_up`, which has told why.
+            // Cancelled by `give_up`, which has reported the reason.
             (Err(_), Receiving::Over) => Ok(()),
-            // Stopped; or given up because there was no buffer again and again, though nobody held one.
+            // Stopped; or ended because there was no buffer again and again, though nobody held one.
             (Err(error), before) if matches!(before, Receiving::Stopping) || is_no_buffer(&error) => {
                 connection.receiving.set(Receiving::Stopped);
                 Ok(connection.go_on(submitter)?)
@@ -298,7 +298,7 @@ fn is_no_buffer(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::ENOBUFS as i32)
 }
 
-/// Sends to clients what came from them.
+/// Sends back to clients what came from them.
 #[derive(RingOperation)]
 #[ring_operation(
     ring = EchoServer, data = Answer, warn = io::Error,
@@ -317,7 +317,7 @@ impl Answer {
         request::send(&self.connection.socket, &self.chunk[self.sent..])
     }
 
-    /// What is to be sent after so many bytes of this: the rest of the chunk, or the next one.
+    /// What is to be sent after `sent` bytes of this chunk: the rest of it, or the next one.
     fn next(mut self, sent: u32) -> Option<Answer> {
         self.sent += sent as usize;
         match self.sent == self.chunk.len() {
@@ -349,8 +349,7 @@ impl Senders {
         }
     }
 
-    /// The server stops. What was received is sent all the same, to clients that take it within the
-    /// ring's grace period.
+    /// The server stops. What was received is still sent, to clients that take it within the ring's grace period.
     fn on_teardown_completion(
         &mut self,
         completion: Completion,
@@ -363,7 +362,7 @@ impl Senders {
             Err(_) => return,
         };
         if let Some(next) = answer.next(sent) {
-            // Refused when the grace period is over.
+            // This is refused when the grace period is over.
             submitter.submit(next, Answer::request).ok();
         }
     }
@@ -395,7 +394,7 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Writes to standard error, whether or not anybody listens.
+/// Writes to standard error, and does not fail if nobody reads it.
 fn report(message: impl Display) {
     writeln!(io::stderr(), "echo: {message}").ok();
 }

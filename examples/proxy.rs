@@ -6,10 +6,10 @@
 //!  connections            upstream for each          receive, send, receive, …
 //! ```
 //!
-//! A pump has one buffer, and one request at a time: nothing is received before what was received is sent. So who sends
-//! more than the other side reads is held up, and there is no other queue. At the end of one direction the other goes on;
-//! the connection is over when both are. A failure of one side is told to the other by a reset, so that it does not take
-//! a part for the whole.
+//! A pump has one buffer, and one request at a time: it receives nothing before it has sent what it has received. So a
+//! side that sends more than the other side reads is held up, and there is no other queue. When one direction ends, the
+//! other goes on; the connection is over when both have ended. A failure of one side is passed on to the other as a
+//! reset, so that the other does not take a part for the whole.
 
 #![forbid(unsafe_code)]
 
@@ -37,7 +37,7 @@ mod signals;
 /// The size of a pump's buffer, in bytes.
 const BUFFER_SIZE: usize = 1 << 14;
 
-/// How long nothing is accepted after it has failed, for want of descriptors as a rule.
+/// How long to wait after accepting has failed, usually for lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Hands on to UPSTREAM what clients send, and to them what it answers. Stops on SIGINT and SIGTERM.
@@ -94,7 +94,7 @@ impl Acceptor {
         Ok(())
     }
 
-    /// The stream has failed, or the pause after that is over.
+    /// The stream has failed, or the pause after a failure is over.
     fn on_end(
         &mut self,
         completion: Completion,
@@ -105,7 +105,7 @@ impl Acceptor {
             submitter.stream(listener, |listener| request::accept_multi(listener)).or_end()?;
             return Ok(());
         };
-        // EINVAL is about us: this kernel has no multishot accept. All else passes.
+        // EINVAL is permanent: this kernel has no multishot accept. All other errors pass.
         if error.kind() == io::ErrorKind::InvalidInput {
             return Err(ControlFlow::Error(error));
         }
@@ -152,7 +152,7 @@ impl Connector {
             return Err(ControlFlow::Warn(error)); // The sockets are dropped with the data, which closes them.
         }
         for socket in [&connect.client, &connect.upstream] {
-            // No bytes wait for the receipt of those before, and a peer that vanished without a word is found out.
+            // No bytes wait until those before are acknowledged, and a peer that has vanished silently is found out.
             setsockopt(socket, sockopt::TcpNoDelay, &true).or_warn()?;
             setsockopt(socket, sockopt::KeepAlive, &true).or_warn()?;
         }
@@ -170,7 +170,7 @@ impl Connector {
 #[ring_operation(ring = Proxy, data = Pump, warn = io::Error, error = SubmitError, on_completion)]
 struct Pumps;
 
-/// One direction of a connection. When both are over, the sockets are dropped, which closes them.
+/// One direction of a connection. When both directions are over, the sockets are dropped, which closes them.
 struct Pump {
     from: Rc<TcpStream>,
     to: Rc<TcpStream>,
@@ -182,7 +182,7 @@ struct Pump {
 
 enum Step {
     Receive,
-    /// What is still to be sent of the buffer.
+    /// The part of the buffer that is still to be sent.
     Send(Range<usize>),
 }
 
@@ -206,12 +206,12 @@ impl Pump {
         }
     }
 
-    /// What is to be done after so many bytes; at the end of them, nothing.
+    /// The pump with its next step, after `done` bytes; `None` if this direction has ended.
     fn next(mut self, done: usize) -> Option<Pump> {
         self.step = match self.step {
             _ if self.has_failed.get() => return None,
             Step::Receive if done == 0 => {
-                // This says the same to the other side. If that is gone, the other direction learns it.
+                // This passes the end on to the other side. If that side is gone, the other direction learns it.
                 self.to.shutdown(Shutdown::Write).ok();
                 return None;
             }
@@ -222,12 +222,12 @@ impl Pump {
         Some(self)
     }
 
-    /// Ends the other direction, too. Returns whether that is news.
+    /// Ends the other direction, too. Returns whether this is the first failure.
     fn fail(self) -> bool {
         for socket in [&self.from, &self.to] {
-            // When it is closed, its peer is sent a reset rather than an end.
+            // When the socket is closed, its peer gets a reset rather than an end.
             setsockopt(socket, sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 }).ok();
-            // Nothing is sent by this: whoever waits to receive is woken.
+            // This sends nothing: it wakes whoever waits to receive.
             socket.shutdown(Shutdown::Read).ok();
         }
         !self.has_failed.replace(true)
@@ -278,7 +278,7 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Writes to standard error, whether or not anybody listens.
+/// Writes to standard error, and does not fail if nobody reads it.
 fn report(message: impl Display) {
     writeln!(io::stderr(), "proxy: {message}").ok();
 }

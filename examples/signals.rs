@@ -1,4 +1,4 @@
-//! An operation that ends its ring on SIGINT and SIGTERM. It works in any ring, and is a module of two of the examples.
+//! An operation that ends its ring on SIGINT and SIGTERM. It works in any ring; two of the examples use this module.
 
 use std::convert::Infallible;
 use std::io;

@@ -1,8 +1,8 @@
 //! A server of length-prefixed messages, tested under a simulated kernel.
 //!
-//! Each message is a byte, its length, and so many bytes; the answer is the message in capitals. With
-//! `--naive`, the server forgets that a `recv` may return less than a message: a few seeds later that is
-//! found, and `RUMMEL_SEED=N` runs the same again, with a log of what the ring and the kernel did.
+//! Each message is one byte, its length, followed by that many bytes. The answer is the message in capitals. With
+//! `--naive`, the server forgets that a `recv` may return less than a message. After a few seeds the test finds that,
+//! and `RUMMEL_SEED=N` runs that seed again, with a log of what the ring and the kernel did.
 
 #![forbid(unsafe_code)]
 
@@ -44,7 +44,7 @@ struct Connection {
     socket: UnixStream,
     received: Vec<u8>,
     buffer: Box<[u8]>,
-    /// What is to be sent, and how much of that has been.
+    /// What is to be sent, and how much of it was sent.
     answer: Vec<u8>,
     sent: usize,
 }
@@ -61,7 +61,7 @@ impl Connection {
         }
     }
 
-    /// Takes the first message out of what was received, if it is there.
+    /// Takes the first message out of what was received, if the message is complete.
     fn next_message(&mut self, naive: bool) -> Option<Vec<u8>> {
         let (length, rest) = self.received.split_first()?;
         let length = usize::from(*length);
@@ -84,7 +84,7 @@ impl Connections {
         if connection.sent < connection.answer.len() {
             connection.sent += moved;
         } else if moved == 0 {
-            return Ok(()); // The client has gone, and so has all that was in flight.
+            return Ok(()); // The client has gone, and nothing else is in flight.
         } else {
             connection.received.extend_from_slice(&connection.buffer[..moved]);
         }
@@ -114,7 +114,7 @@ fn test(simulation: &Simulation, naive: bool) -> io::Result<()> {
     let (mut parts, mut is_open) = (QUESTION.chunks(7), true);
     simulation.on_idle(move || match parts.next() {
         Some(part) => theirs.write_all(part).is_ok(),
-        // There is no more: the server is told so, once.
+        // The client has no more to write: this tells the server so, once.
         None => mem::take(&mut is_open) && theirs.shutdown(Shutdown::Write).is_ok(),
     });
     let raw = simulation.raw_ring(NonZeroU32::MIN.saturating_add(7))?;

@@ -1,8 +1,8 @@
 //! Appends the lines of its standard input to a file, and says how many of them are safe on disk.
 //!
-//! A batch of lines is a chain: a write, and an `fdatasync` that begins when all of it is written. Lines that come
-//! meanwhile wait, and are the next batch: so the disk is waited for once for all of them. When nothing is being
-//! written, a read with a deadline waits a little for more lines of the batch.
+//! A batch of lines is a chain: a write, and an `fdatasync` that begins when everything is written. Lines that come
+//! meanwhile wait and form the next batch, so the program waits for the disk only once for all of them. When nothing is
+//! being written, a read with a deadline waits a little for more lines of the batch.
 
 #![forbid(unsafe_code)]
 
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use rummelplatz::{Completion, Request, RingError, RingOperation, Submitter, request, ring};
 
-/// When so many bytes wait to be written, no more are read.
+/// When this many bytes wait to be written, no more are read.
 const MOST_WAITING: usize = 1 << 20;
 
 /// Appends lines to a file, and says how many are safe.
@@ -42,18 +42,18 @@ struct Wal {
 struct Log {
     file: Arc<File>,
     linger: Duration,
-    /// Bytes of the next batch, and since when the first of them waits.
+    /// The bytes of the next batch, and the time since which the first of them waits.
     waiting: Vec<u8>,
     since: Instant,
     /// A batch is on its way.
     is_writing: bool,
-    /// What is to be read into, while nothing is being read.
+    /// The buffer to read into, while nothing is being read.
     buffer: Option<Box<[u8]>>,
     /// How many lines are on disk.
     safe: usize,
 }
 
-/// What a request is about.
+/// What a request does.
 enum Step {
     Read { input: io::Stdin, buffer: Box<[u8]>, linger: Option<Duration> },
     Write { file: Arc<File>, bytes: Vec<u8>, written: usize },
@@ -106,7 +106,7 @@ impl Log {
             }
             Step::Write { bytes, written, .. } => {
                 let written = written + completion.result().map_err(failed("write"))? as usize;
-                // Less than all was the end of the chain: its sync did not begin.
+                // A short write ended the chain: its sync did not begin.
                 (written < bytes.len()).then_some((bytes, written))
             }
             Step::Sync { .. } if completion.is_cancelled() => None,
@@ -130,7 +130,7 @@ impl Log {
         Ok(())
     }
 
-    /// So many bytes were read, or none in time. Returns the next batch, if it is time for that.
+    /// `read` bytes were read, or, with `None`, no bytes came in time. Returns the next batch, if it is time for that.
     fn was_read(&mut self, read: Option<usize>, buffer: Box<[u8]>) -> Option<(Vec<u8>, usize)> {
         if self.waiting.is_empty() {
             self.since = Instant::now();
@@ -145,7 +145,7 @@ impl Log {
         if is_time { self.next_batch() } else { None }
     }
 
-    /// What waits, of which nothing is written yet; unless something else is being written.
+    /// What waits and is not yet being written; `None` while something else is being written.
     fn next_batch(&mut self) -> Option<(Vec<u8>, usize)> {
         if self.is_writing || self.waiting.is_empty() {
             return None;
@@ -154,14 +154,14 @@ impl Log {
         Some((std::mem::take(&mut self.waiting), 0))
     }
 
-    /// The next read, unless there is one, or no room, or nothing left to be read: then the ring ends when the last
-    /// batch is on disk.
+    /// The next read; `None` while a read is in flight, if there is no room, or if there is nothing left to read. In
+    /// the last case the ring ends when the last batch is on disk.
     fn next_read(&mut self) -> Option<Step> {
         if self.waiting.len() >= MOST_WAITING {
             return None;
         }
         let buffer = self.buffer.take()?;
-        // A batch that is on its way ends the wait itself.
+        // If a batch is on its way, its end also ends the wait.
         let waits = !self.waiting.is_empty() && !self.is_writing;
         let linger = waits.then(|| self.linger.saturating_sub(self.since.elapsed()));
         Some(Step::Read { input: io::stdin(), buffer, linger })

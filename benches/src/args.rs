@@ -11,7 +11,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// Takes the arguments apart at their first `=`.
+    /// Splits the arguments at their first `=`.
     ///
     /// # Errors
     ///
@@ -38,7 +38,7 @@ impl Args {
     ///
     /// # Errors
     ///
-    /// If it is none.
+    /// If it is not a number.
     pub fn number<T: FromStr>(&self, key: &str, default: T) -> Result<T, Error> {
         let Some(value) = self.get(key) else { return Ok(default) };
         value.parse().map_err(|_| format!("`{key}={value}`: not a number that fits").into())

@@ -55,9 +55,9 @@ fn command(name: &str, works: &[(&str, Work)]) -> std::result::Result<(), Error>
         return works.iter().try_for_each(|(work, _)| Ok(writeln!(stdout, "{work}")?));
     }
     let args = Args::parse(arguments)?;
-    // What is served is loaded from the other core, by a runner that is pinned there.
+    // A server is loaded from the other core, by a runner that is pinned there.
     pin(args.number("cpu", 0)?)?;
-    // Whoever hangs is ended, and is no reason for all others to wait.
+    // A contestant that hangs is ended, so that the others need not wait.
     // SAFETY: sets a timer; no memory is involved.
     unsafe { libc::alarm(args.number("alarm", 100)?) };
     let outcome = match works.iter().find(|(known, _)| *known == work) {

@@ -1,4 +1,4 @@
-//! The file that is read: each block begins with its offset, and is found again by it.
+//! The file that is read. Each block begins with its offset, by which it is recognised.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -7,13 +7,13 @@ use std::path::Path;
 
 use crate::{Args, Error, skip};
 
-/// The size of a read, and what its offset and its buffer are multiples of.
+/// The size of a read. Offsets and buffers are multiples of it.
 pub const BLOCK: usize = 4096;
 
 /// The size of the file.
 pub const SIZE: u64 = 64 << 20;
 
-/// Makes the file, unless it is there in its full size.
+/// Creates the file, unless it exists in its full size.
 ///
 /// # Errors
 ///
@@ -31,12 +31,12 @@ pub fn ensure(path: &Path) -> io::Result<()> {
     file.into_inner()?.sync_all()
 }
 
-/// Opens the file that `file=PATH` names, and makes it first if need be; for `mode=direct` and `mode=direct-fixed`, with
-/// `O_DIRECT`. Otherwise it is read once, so that it is in the page cache.
+/// Opens the file that `file=PATH` names, and creates it first if needed. For `mode=direct` and `mode=direct-fixed`, it
+/// is opened with `O_DIRECT`. Otherwise it is read once, so that it is in the page cache.
 ///
 /// # Errors
 ///
-/// If it can't be; a file system without `O_DIRECT` is a reason to skip.
+/// If it can't be created or opened; a file system without `O_DIRECT` is a reason to skip.
 pub fn open(args: &Args) -> Result<File, Error> {
     let path = Path::new(args.get("file").ok_or("`file=PATH` is missing")?);
     ensure(path)?;

@@ -10,16 +10,16 @@ static FREED: AtomicU64 = AtomicU64::new(0);
 /// What was asked of the allocator since the start of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Heap {
-    /// How often memory was asked for, a reallocation counting as one.
+    /// How often memory was asked for; a reallocation counts as one.
     pub allocations: u64,
-    /// How much was asked for.
+    /// How many bytes were asked for.
     pub bytes: u64,
-    /// How much was given back.
+    /// How many bytes were given back.
     pub freed: u64,
 }
 
 impl Heap {
-    /// As it is now.
+    /// The numbers as they are now.
     pub fn now() -> Heap {
         Heap {
             allocations: ALLOCATIONS.load(Relaxed),
@@ -36,8 +36,8 @@ impl Heap {
 
 /// The system's allocator, counted in three plain numbers.
 ///
-/// Contestants are single-threaded, so an addition is a load and a store, which is cheaper than an
-/// atomic addition. With several threads nothing worse happens than that additions get lost.
+/// Contestants are single-threaded, so an addition is a load and a store, which is cheaper than an atomic addition.
+/// With several threads, the worst that happens is that additions get lost.
 #[derive(Debug)]
 pub struct Counting;
 

@@ -1,5 +1,5 @@
-//! What the contestants share: arguments, the line of JSON they print, clocks, the counting allocator,
-//! and the other end of what they do: the file that they read, the client that they answer.
+//! What the contestants share: arguments, the line of JSON that they print, clocks, the counting allocator, and the
+//! other end of their work: the file that they read, the client that they answer.
 //!
 //! A contestant is one binary with several works:
 //!

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all is well.
+/// Whether everything is as it should be.
 fn command(arguments: &[String]) -> Result<bool, Error> {
     let (command, rest) = arguments.split_first().ok_or(USAGE)?;
     match command.as_str() {

@@ -1,4 +1,4 @@
-//! How often something is done again: first until it is warm, then as often as was asked for.
+//! How often something is done again: first until it is warm, then as often as the arguments ask for.
 
 use std::cell::{Cell, RefCell};
 
@@ -9,8 +9,8 @@ const WARM: u64 = 16;
 
 /// The pace of a work that keeps `depth` requests in flight until `n` were completed in the window.
 ///
-/// Each request counts its completions itself, in what it carries. All are added up at the end, so that
-/// a completion that went missing, or came twice, is found out:
+/// Each request counts its completions itself, in its own data. All counts are added up at the end, so that a missing
+/// or doubled completion shows:
 ///
 /// ```text
 /// for each of the first `depth` requests: submit it with its counter at 0
@@ -20,7 +20,7 @@ const WARM: u64 = 16;
 /// ```
 #[derive(Debug)]
 pub struct Pace {
-    /// How many requests are to be submitted until something else is to be done.
+    /// How many requests are to be submitted before something else is to be done.
     left: Cell<u64>,
     depth: u64,
     n: u64,
@@ -46,7 +46,7 @@ impl Pace {
         Ok(Pace { left, depth, n, draining: Cell::new(depth), window, report })
     }
 
-    /// To be called once for each completion: whether its request is to be submitted again.
+    /// To be called once for each completion. Returns whether its request is to be submitted again.
     #[inline(always)]
     pub fn again(&self) -> bool {
         match self.left.get().checked_sub(1) {
@@ -58,12 +58,12 @@ impl Pace {
         }
     }
 
-    /// What is left, for a contestant in C: it counts that down itself, and calls `turn` when it is 0.
+    /// What is left, for a contestant in C: it counts this down itself, and calls `turn` when it is 0.
     pub fn left(&self) -> *mut u64 {
         self.left.as_ptr()
     }
 
-    /// What `again` does when nothing is left: opens the window, and lastly closes it.
+    /// What `again` does when nothing is left: opens the window, and finally closes it.
     #[cold]
     #[inline(never)]
     pub fn turn(&self) -> bool {
@@ -85,7 +85,7 @@ impl Pace {
         self.draining.get() == 0
     }
 
-    /// What it cost; `total` is the sum of all counters.
+    /// What the work cost; `total` is the sum of all counters.
     ///
     /// # Errors
     ///

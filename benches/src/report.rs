@@ -21,7 +21,7 @@ impl Window {
         Window { heap: Heap::now(), cpu: clock::cpu(), wall: clock::wall() }
     }
 
-    /// Ends: `n` completions were asked for, `check` were done and found right.
+    /// Ends: `n` completions were asked for, `check` were done and found correct.
     pub fn close(self, n: u64, check: u64) -> Report {
         let (wall, cpu, heap) = (clock::wall(), clock::cpu(), Heap::now());
         Report {

@@ -1,4 +1,4 @@
-//! The server under a simulated kernel: clients that send before they read get all their bytes back.
+//! The server under a simulated kernel: clients that send everything before they read get all their bytes back.
 //!
 //! `cargo test -p rummelplatz-examples --features sim --example echo`
 
@@ -13,7 +13,7 @@ use rummelplatz::sim::{self, Faults, Simulation};
 
 use super::*;
 
-/// How many bytes each client sends: so many that they find no room in the sockets.
+/// How many bytes each client sends: more than the sockets have room for.
 const BYTES: usize = 10_000;
 
 struct Client {
@@ -34,7 +34,7 @@ impl Client {
         (Client { socket: theirs, sent: 0, received: Vec::new(), is_over: false }, ours.into())
     }
 
-    /// Sends what it can; if that is nothing, reads a little. Whether it has done something.
+    /// Sends what it can; if it can send nothing, reads a little. Returns whether it has done something.
     fn act(&mut self, bytes: &[u8]) -> bool {
         let rest = &bytes[self.sent..];
         if !rest.is_empty()
@@ -54,12 +54,12 @@ impl Client {
     }
 }
 
-/// Bytes that show when something is missing, double or out of order.
+/// Bytes that show when something is missing, doubled or out of order.
 fn pattern() -> Vec<u8> {
     (0..BYTES as u32 / 4).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
 }
 
-/// What the clients do when the server has nothing to do; when all are over, it is stopped.
+/// What the clients do when the server has nothing to do. When all clients are done, the server is stopped.
 fn act(clients: &mut [Client], bytes: &[u8], server: &RingHandle<EchoServer>) -> bool {
     let mut acts = false;
     for client in clients.iter_mut().filter(|client| !client.is_over) {

@@ -1,5 +1,5 @@
-//! The pumps under a simulated kernel: each peer gets all that the other has sent, and what a failure leaves of it is
-//! the beginning.
+//! The pumps under a simulated kernel: each peer gets everything that the other has sent, and after a failure it gets
+//! the beginning of it.
 //!
 //! `cargo test -p rummelplatz-examples --features sim --example proxy`
 
@@ -13,7 +13,7 @@ use rummelplatz::sim::{self, Faults, Simulation};
 
 use super::*;
 
-/// How many bytes each peer sends: so many that they find no room in the sockets.
+/// How many bytes each peer sends: more than the sockets have room for.
 const BYTES: usize = 50_000;
 
 struct Peer {
@@ -42,7 +42,7 @@ impl Peer {
         self.has_sent && self.has_received
     }
 
-    /// Sends what it can; if that is nothing, reads a little. Whether it has done something.
+    /// Sends what it can; if it can send nothing, reads a little. Returns whether it has done something.
     fn act(&mut self, bytes: &[u8]) -> bool {
         if !self.has_sent {
             match self.socket.write(&bytes[self.sent..]) {
@@ -71,14 +71,14 @@ impl Peer {
     }
 }
 
-/// What this peer sends: bytes that show when something is missing, double, out of order or another's.
+/// What this peer sends: bytes that show when something is missing, doubled, out of order or from another peer.
 fn pattern(peer: u32) -> Vec<u8> {
     (0..BYTES as u32 / 4)
         .flat_map(|number| (number ^ peer).wrapping_mul(2_654_435_761).to_le_bytes())
         .collect()
 }
 
-/// Runs three connections to their end. Returns what each peer has received, beside what the other one sends.
+/// Runs three connections to their end. Returns what each peer has received, next to what the other one sends.
 fn pump_three(simulation: &Simulation, faults: Faults) -> Vec<(Vec<u8>, Vec<u8>)> {
     simulation.set_faults(faults);
     simulation.limit_enters(1_000_000);
@@ -106,13 +106,13 @@ fn pump_three(simulation: &Simulation, faults: Faults) -> Vec<(Vec<u8>, Vec<u8>)
         }
     };
     simulation.on_idle(act.clone());
-    // It ends by itself: when all connections are over, nothing is in flight.
+    // The ring ends by itself: when all connections are over, nothing is in flight.
     proxy.run().unwrap();
     assert_eq!(proxy.stats().in_flight, 0);
     while act() {}
     let peers = std::mem::take(&mut *peers.lock().unwrap());
     assert!(peers.iter().all(Peer::is_over), "the sockets of a connection are not closed");
-    // What the client gets is what the upstream sends, and the other way round.
+    // The client gets what the upstream sends, and the other way round.
     peers.into_iter().zip(0..).map(|(peer, number)| (peer.received, pattern(number ^ 1))).collect()
 }
 
@@ -145,7 +145,7 @@ fn after_a_failure_nobody_is_told_of_an_end() {
     let [there, back] = Pump::both_ways(ours, ours_too);
     let kept = there.to.clone();
     assert!(back.fail(), "the first failure is news");
-    // The end that this direction comes to is that of its connection, and not that of what the client sends.
+    // The end that this direction sees is that of its connection, not that of what the client sends.
     assert!(there.next(0).is_none());
     let told = upstream.socket.read(&mut [0]).unwrap_err();
     assert_eq!(told.kind(), io::ErrorKind::WouldBlock);

@@ -1,4 +1,4 @@
-//! What a handler is told, as a value that owns what it carries.
+//! What a handler gets, as a value that owns what it carries.
 
 use std::fmt;
 use std::io;
@@ -18,10 +18,10 @@ mod tests;
 
 /// The end of a request, or one more result of a stream.
 ///
-/// It owns what it carries: an accepted or opened descriptor that nobody takes out is closed when the
-/// completion is dropped, a buffer goes back to its pool.
+/// A completion owns what it carries. An accepted or opened descriptor that nobody takes out is closed when the
+/// completion is dropped. A buffer goes back to its pool.
 ///
-/// A handler asks it for what its request yields: a [`result`](Self::result), as here, or a [descriptor](Self::into_fd),
+/// A handler takes from it what the request yields: a [`result`](Self::result), as here, a [descriptor](Self::into_fd),
 /// or a [buffer](Self::into_buffer).
 ///
 /// ```
@@ -38,13 +38,13 @@ mod tests;
 /// fn on_completion(&mut self, completion: Completion, connection: Connection, mut submitter: Submitter<'_, Server, Self>)
 ///     -> Result<(), ControlFlow<io::Error, SubmitError>>
 /// {
-///     // ECONNRESET, say; or ECANCELED, and then it may have been a deadline: `completion.timed_out()`.
+///     // For example ECONNRESET; or ECANCELED, perhaps because of a deadline: `completion.timed_out()`.
 ///     let bytes = completion.result().or_warn()? as usize;
 ///     self.received += bytes;
 ///     if bytes > 0 {
 ///         submitter.submit(connection, |it| request::recv(&it.socket, &mut it.buffer)).or_end()?;
 ///     }
-///     Ok(()) // No bytes are the end: the connection is dropped.
+///     Ok(()) // No bytes: this is the end, and the connection is dropped.
 /// }
 /// # }
 /// # fn main() -> Result<(), Box<dyn Error>> {
@@ -58,7 +58,7 @@ mod tests;
 /// # Ok(()) }
 /// ```
 ///
-/// In a test, it is made by hand, and the handler is called with it:
+/// In a test, make a completion by hand and call the handler with it:
 ///
 /// ```
 /// # use rummelplatz::{Completion, RingOperation, Submitter, ring};
@@ -92,16 +92,16 @@ mod tests;
 /// ```
 #[must_use = "a completion releases what it carries when it is dropped"]
 pub struct Completion {
-    /// 0 if a descriptor is carried, whose number is for its owner.
+    /// 0 if a descriptor is carried: its number is for its owner only.
     result: i32,
     kind: Kind,
-    /// Initialised if the kind is [`Kind::CARRIES`]; which of the two it is follows from what it yields.
+    /// Initialised if the kind is [`Kind::CARRIES`]. What the request yields says which of the two it is.
     carried: MaybeUninit<Carried>,
 }
 
 union Carried {
     descriptor: RawFd,
-    /// The pool of the buffer whose number is in the flags, and of those that come after it in a bundle.
+    /// The pool of the buffer whose number is in the flags, and of the buffers that follow it in a bundle.
     pool: Lender,
 }
 
@@ -110,28 +110,29 @@ union Carried {
 pub struct RawCompletion {
     /// `cqe->res`: what the operation returned, or a negative `errno`.
     pub result: i32,
-    /// `cqe->flags`: `IORING_CQE_F_*`, and in the upper half the number of a buffer. Bits 9 to 14, to which no
-    /// kernel gives a meaning by 6.18, are 0.
+    /// `cqe->flags`: `IORING_CQE_F_*`, and in the upper half the number of a buffer. Bits 9 to 14, to which no kernel
+    /// up to 6.18 gives a meaning, are 0.
     pub flags: u32,
 }
 
-/// The flags of a completion, and in bits of them that mean nothing what else there is to it. So the kind of a
-/// plain completion is its flags, and nothing has to be kept of it beside them.
+/// The flags of a completion. Bits to which the kernel gives no meaning hold what else is known of the completion. So
+/// the kind of a plain completion is just its flags, and nothing needs to be kept beside them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Kind(u32);
 
 impl Kind {
-    /// Ours; the kernel has given a meaning to bits 0 to 5 and 15 by 6.18, and to the upper half as a whole.
+    /// The bits that are ours: up to 6.18, the kernel has given a meaning to bits 0 to 5 and 15, and to the upper half
+    /// as a whole.
     const OURS: u32 = 0b111_111 << 9;
-    /// [`Yields`], in three bits, or that it is a message, which yields nothing.
+    /// [`Yields`], in three bits, or the mark of a message, which yields nothing.
     const YIELDS: u32 = 0b111 << 9;
     const MESSAGE: u32 = Kind::bits(Yields::LAST) + (1 << 9);
     const MORE: Kind = Kind(1 << 12);
     const TIMED_OUT: Kind = Kind(1 << 13);
     const CARRIES: Kind = Kind(1 << 14);
-    /// What only completions have that are more than a result.
+    /// Bits that are set only in completions that are more than a result.
     const MORE_THAN_RESULT: Kind = Self::MORE.with(Self::CARRIES);
-    /// What no plain completion has: ours, and `IORING_CQE_F_MORE`.
+    /// Bits that no plain completion has: ours, and `IORING_CQE_F_MORE`.
     const UNUSUAL: u32 = Self::OURS | 1 << 1;
 
     #[inline(always)]
@@ -172,9 +173,9 @@ impl Kind {
 
 const _: () = assert!(Yields::Result as u32 == 0 && Kind::MESSAGE <= Kind::YIELDS);
 
-// What may have to be dropped when a handler panics is kept in memory, unless its `Drop` is so short that
-// even there the compiler does it in place. And the question is that of `is_only_result`, so that the loop
-// has its answer from here.
+// What may have to be dropped when a handler panics is kept in memory, unless its `Drop` is so short that the compiler
+// inlines it even there. And this `Drop` asks the same question as `is_only_result`, so the loop has its answer from
+// here.
 impl Drop for Completion {
     #[inline(always)]
     fn drop(&mut self) {
@@ -185,8 +186,9 @@ impl Drop for Completion {
     }
 }
 
-/// Holds the buffers of a completion whose request yields something [manifold](Yields::is_manifold), of which it names
-/// this one. Returns what the result is then: of a datagram, without what the kernel says of it.
+/// Holds the buffers of a completion whose request yields something [manifold](Yields::is_manifold); the completion
+/// names the first of them. Returns the result that this makes: for a datagram, without the bytes that the kernel
+/// writes before it.
 ///
 /// # Safety
 ///
@@ -197,17 +199,17 @@ unsafe fn hold(yields: Yields, pool: &BufferPool, id: u16, result: i32) -> Optio
         // SAFETY: the caller's promise.
         return unsafe { pool.hold(id) }.map(|pool| (pool, bytes));
     }
-    // The kernel takes as many as it has filled: none for no byte, or for an error.
+    // The kernel takes as many buffers as it has filled: none if there is no byte, or an error.
     let bytes @ 1.. = u32::try_from(result).ok()? else { return None };
     // SAFETY: the caller's promise.
     unsafe { pool.hold_bundle(id, bytes) }.map(|(pool, bytes)| (pool, bytes as i32))
 }
 
-/// Drops what a completion of this kind carries, if it does.
+/// Drops what a completion of this kind carries, if it carries anything.
 ///
 /// # Safety
 ///
-/// It is that of a completion, which is not used again.
+/// `carried` is that of a completion, which is not used again.
 #[cold]
 #[inline(never)]
 unsafe fn release(kind: Kind, carried: MaybeUninit<Carried>) {
@@ -232,26 +234,26 @@ impl Completion {
         flags & Kind::UNUSUAL == 0
     }
 
-    /// The completion of a request that yields its result and nothing else, if it [can
-    /// be](Self::can_be_plain): the caller has asked.
+    /// The completion of a request that yields its result and nothing else. The caller has checked that it [can be
+    /// plain](Self::can_be_plain).
     #[inline(always)]
     pub(crate) fn plain(result: i32, flags: u32) -> Completion {
         debug_assert!(Self::can_be_plain(flags));
         Completion { result, kind: Kind(flags), carried: MaybeUninit::uninit() }
     }
 
-    /// Whether it carries nothing, and nothing follows it.
+    /// Whether the completion carries nothing, and nothing follows it.
     #[inline(always)]
     pub(crate) fn is_only_result(&self) -> bool {
         !self.kind.has(Kind::MORE_THAN_RESULT)
     }
 
-    /// Takes over what a completion of such a request carries.
+    /// Takes over what a completion of a request with these `yields` carries.
     ///
     /// # Safety
     ///
-    /// If the request yields descriptors and `result` is not negative, `result` is a descriptor that
-    /// nobody else owns. If it receives from a pool, that is registered with the ring that calls this.
+    /// If the request yields descriptors and `result` is not negative, `result` is a descriptor that nobody else owns.
+    /// If the request receives from a pool, that pool is registered with the ring that calls this.
     pub(crate) unsafe fn new(
         facts: &Facts,
         pool: Option<&BufferPool>,
@@ -274,11 +276,11 @@ impl Completion {
         completion
     }
 
-    /// As [`new`](Self::new), if what it yields is not [manifold](Yields::is_manifold).
+    /// As [`new`](Self::new), if what the request yields is not [manifold](Yields::is_manifold).
     ///
     /// # Safety
     ///
-    /// As there.
+    /// As for `new`.
     #[inline(always)]
     pub(crate) unsafe fn simple(
         facts: &Facts,
@@ -289,7 +291,7 @@ impl Completion {
         debug_assert!(!facts.yields.is_manifold());
         let mut completion = Completion::carrying_nothing(facts.yields, result, flags);
         match facts.yields {
-            // That it is ours is the caller's promise.
+            // The caller promises that the descriptor is ours.
             Yields::Descriptor if result >= 0 => completion.carry_descriptor(result),
             // Errors can carry a buffer, too.
             Yields::Buffer => {
@@ -311,21 +313,21 @@ impl Completion {
         Completion { result, kind: Kind::of(yields, flags), carried: MaybeUninit::uninit() }
     }
 
-    /// From here on this owns the buffer of this pool that is named in its flags, and those that come after it.
+    /// From here on the completion owns the buffer of this pool that its flags name, and those that follow it.
     #[inline(always)]
     fn carry_buffer(&mut self, pool: Lender) {
         self.kind = self.kind.with(Kind::CARRIES);
         self.carried = MaybeUninit::new(Carried { pool });
     }
 
-    /// From here on this, which yields one, owns the descriptor.
+    /// From here on the completion, which yields a descriptor, owns it.
     fn carry_descriptor(&mut self, descriptor: RawFd) {
         self.result = 0;
         self.kind = self.kind.with(Kind::CARRIES);
         self.carried = MaybeUninit::new(Carried { descriptor });
     }
 
-    /// The number of the descriptor that is carried, if one is.
+    /// The number of the carried descriptor, if there is one.
     fn carried_descriptor(&self) -> Option<RawFd> {
         let is_carried = self.kind.carries(Yields::Descriptor);
         // SAFETY: one is carried.
@@ -339,23 +341,23 @@ impl Completion {
         self
     }
 
-    /// Marks that of a request whose deadline has passed.
+    /// Marks the completion of a request whose deadline has passed.
     pub(crate) fn timing_out(mut self) -> Self {
         self.kind = self.kind.with(Kind::TIMED_OUT);
         self
     }
 
-    /// Marks that of a message, which carries nothing.
+    /// Marks the completion of a message, which carries nothing.
     pub(crate) fn into_message(mut self) -> Self {
         debug_assert!(!self.kind.has(Kind::CARRIES));
         self.kind = Kind(self.kind.0 & !Kind::YIELDS | Kind::MESSAGE);
         self
     }
 
-    /// Whether it carries a descriptor, a buffer, events or a tick: more than the news that a
-    /// stream has ended.
+    /// Whether the completion carries a descriptor, a buffer, events or a tick: more than the news that a stream has
+    /// ended.
     pub(crate) fn has_payload(&self) -> bool {
-        // No bytes are the end of the file.
+        // A result of no bytes is the end of the file.
         self.kind.carries(Yields::Descriptor)
             || (self.kind.carries(Yields::Buffer) || self.kind.carries(Yields::Bundle)) && self.result > 0
             || self.kind.carries(Yields::Datagram) && self.result >= 0 && self.is_from_somebody()
@@ -363,7 +365,7 @@ impl Completion {
             || self.kind.yields(Yields::Tick) && self.result == -libc::ETIME
     }
 
-    /// A completion with this result, for tests of one's own operations.
+    /// A completion with this result, for tests of your own operations.
     ///
     /// An error should be one of the system's ([`io::Error::from_raw_os_error`]); any other becomes
     /// `EIO`.
@@ -375,7 +377,7 @@ impl Completion {
         Completion::plain(result, 0)
     }
 
-    /// A completion that carries a descriptor, for tests of one's own operations.
+    /// A completion that carries a descriptor, for tests of your own operations.
     pub fn from_fd(descriptor: OwnedFd) -> Completion {
         let mut completion = Completion::plain(0, 0);
         completion.kind = Kind::of(Yields::Descriptor, 0);
@@ -383,7 +385,7 @@ impl Completion {
         completion
     }
 
-    /// A completion that carries a buffer, for tests of one's own operations: see
+    /// A completion that carries a buffer, for tests of your own operations: see
     /// [`BufferPool::fill`](crate::BufferPool::fill).
     pub fn from_buffer(buffer: Buffer) -> Completion {
         let bytes = i32::try_from(buffer.len()).unwrap_or(i32::MAX);
@@ -396,19 +398,19 @@ impl Completion {
         completion
     }
 
-    /// What arrives with the data given to [`post`](crate::Submitter::post) or
-    /// [`send`](crate::RingHandle::send), for tests of one's own operations.
+    /// What arrives with the data given to [`post`](crate::Submitter::post) or [`send`](crate::RingHandle::send), for
+    /// tests of your own operations.
     pub fn message() -> Completion {
         Completion::from_result(Ok(0)).into_message()
     }
 
-    /// The same completion with [`more`](Self::more) true, as of a stream that goes on, for tests of
-    /// one's own operations.
+    /// The same completion with [`more`](Self::more) true, as for a stream that goes on, for tests of your own
+    /// operations.
     pub fn with_more(self) -> Completion {
         self.announcing_more()
     }
 
-    /// The same completion with [`timed_out`](Self::timed_out) true, for tests of one's own operations.
+    /// The same completion with [`timed_out`](Self::timed_out) true, for tests of your own operations.
     pub fn with_timed_out(self) -> Completion {
         self.timing_out()
     }
@@ -419,30 +421,31 @@ impl Completion {
         self.kind.has(Kind::MORE)
     }
 
-    /// Whether this is no completion of the kernel's, but data from
-    /// [`post`](crate::Submitter::post) or [`send`](crate::RingHandle::send).
+    /// Whether this is not a completion of the kernel, but data from [`post`](crate::Submitter::post) or
+    /// [`send`](crate::RingHandle::send).
     pub fn is_message(&self) -> bool {
         self.kind.0 & Kind::YIELDS == Kind::MESSAGE
     }
 
-    /// Whether the request's [deadline](crate::Request::deadline) passed before it was over: the kernel was to cancel
-    /// it.
+    /// Whether the request's [deadline](crate::Request::deadline) passed before the request was over, so that the
+    /// kernel was told to cancel it.
     ///
     /// As after any cancel, [`result`](Self::result) may be `ECANCELED`, or say that a part was done, or all of it.
     pub fn timed_out(&self) -> bool {
         self.kind.has(Kind::TIMED_OUT)
     }
 
-    /// What the operation returned: for reads and writes a number of bytes, for polls the events.
+    /// What the operation returned: for reads and writes the number of bytes, for polls the events.
     ///
-    /// For requests that yield a descriptor this is `Ok(0)`: the number only comes out owned, by
-    /// [`into_fd`](Self::into_fd) (and [`raw`](Self::raw) shows it, but it stays the completion's). A timer that ran its time is `Ok(0)`.
+    /// For a request that yields a descriptor, this is `Ok(0)`: only [`into_fd`](Self::into_fd) gives you the
+    /// descriptor, as an owned value. ([`raw`](Self::raw) shows its number, but the completion still owns it.) For a
+    /// timer that ran its time, this is `Ok(0)`, too.
     ///
     /// # Errors
     ///
-    /// What the operation failed with. `ECANCELED` if it was cancelled; the kernel's internal codes
-    /// (512 to 531, `ERESTARTSYS` and its kin), which some operations end with when they are
-    /// cancelled, read as `ECANCELED` too.
+    /// What the operation failed with. `ECANCELED` if it was cancelled. The kernel's internal codes (512 to 531,
+    /// `ERESTARTSYS` and related ones), with which some operations end when they are cancelled, read as `ECANCELED`
+    /// too.
     #[inline]
     pub fn result(&self) -> io::Result<u32> {
         match self.result {
@@ -456,8 +459,8 @@ impl Completion {
     /// Whether the request was cancelled before it could do anything: [`result`](Self::result) is
     /// `ECANCELED`.
     ///
-    /// A request that was asked to end may also have succeeded, or failed, or done a part; and one that a worker of the
-    /// kernel waited in may have ended with `EINTR`, for which this is false.
+    /// A request that was asked to end may still have succeeded, failed, or done a part of its work. One in which a
+    /// worker of the kernel waited may have ended with `EINTR`; this is false for it.
     pub fn is_cancelled(&self) -> bool {
         self.result == CANCELLED || KERNELS_OWN.contains(&self.result)
     }
@@ -466,12 +469,12 @@ impl Completion {
     ///
     /// # Errors
     ///
-    /// What the operation failed with, or `InvalidInput` if it is not one that yields a descriptor.
+    /// What the operation failed with, or `InvalidInput` if the request does not yield a descriptor.
     #[inline]
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         match self.carried_descriptor() {
             Some(descriptor) => {
-                // The descriptor is moved out, and there is nothing else to be dropped.
+                // The descriptor is moved out, and nothing else needs to be dropped.
                 std::mem::forget(self);
                 // SAFETY: this owned it, and has been forgotten.
                 Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
@@ -490,7 +493,7 @@ impl Completion {
     ///
     /// # Errors
     ///
-    /// What the operation failed with, or `InvalidInput` if it is not one that receives from a pool.
+    /// What the operation failed with, or `InvalidInput` if the request does not receive from a pool.
     #[inline]
     pub fn into_buffer(self) -> io::Result<Buffer> {
         if self.result < 0 || !self.kind.carries(Yields::Buffer) {
@@ -503,7 +506,7 @@ impl Completion {
         Ok(unsafe { Buffer::of(pool, id, bytes) })
     }
 
-    /// What becomes of a completion that carries no buffer, or one and an error.
+    /// The error for a completion that carries no buffer, or a buffer and an error.
     #[cold]
     #[inline(never)]
     fn into_no_buffer(self) -> io::Result<Buffer> {
@@ -514,13 +517,13 @@ impl Completion {
         }
     }
 
-    /// The bytes that were received, in their buffers of the pool: several, if the stream is one of
-    /// [bundles](crate::request::recv_multi_bundle), and of any other that receives from a pool the one. At the end of a
-    /// stream there are no bytes.
+    /// The bytes that were received, in their buffers of the pool. There are several buffers if the stream is one of
+    /// [bundles](crate::request::recv_multi_bundle), and one for any other request that receives from a pool. At the
+    /// end of a stream there are no bytes.
     ///
     /// # Errors
     ///
-    /// What the operation failed with, or `InvalidInput` if it is not one that receives from a pool, or receives
+    /// What the operation failed with, or `InvalidInput` if the request does not receive from a pool, or receives
     /// datagrams.
     pub fn into_buffers(self) -> io::Result<Buffers> {
         if !self.kind.yields(Yields::Bundle) {
@@ -540,7 +543,7 @@ impl Completion {
     ///
     /// # Errors
     ///
-    /// What the operation failed with, or `InvalidInput` if it is not one that receives
+    /// What the operation failed with, or `InvalidInput` if the request does not receive
     /// [datagrams](crate::request::recv_from_multi).
     pub fn into_datagram(self) -> io::Result<Datagram> {
         let bytes = self.result()?;
@@ -557,21 +560,21 @@ impl Completion {
         Ok(Datagram::in_buffer(buffer))
     }
 
-    /// The pool of what is carried, and the number of the buffer or of the first.
+    /// The pool of what is carried, and the number of the buffer, or of the first of several.
     ///
     /// # Safety
     ///
-    /// Something is carried, and it is no descriptor.
+    /// Something is carried, and it is not a descriptor.
     #[inline(always)]
     unsafe fn into_carried_pool(self) -> (Lender, u16) {
-        // It is moved out, and there is nothing else to be dropped.
+        // The pool is moved out, and nothing else needs to be dropped.
         let this = ManuallyDrop::new(self);
-        // SAFETY: what is carried and is no descriptor is in a pool; `this` is not used again.
+        // SAFETY: what is carried and is not a descriptor is in a pool; `this` is not used again.
         let pool = unsafe { this.carried.assume_init_ref().pool };
         (pool, this.kind.buffer())
     }
 
-    /// Of one that carries a datagram: whether there is a sender's address or a byte.
+    /// For a completion that carries a datagram: whether there is a sender's address or a byte.
     fn is_from_somebody(&self) -> bool {
         // SAFETY: a datagram is carried, so there is a pool; neither this copy of it nor what is made of it is dropped.
         let pool = unsafe { self.carried.assume_init_ref().pool };
@@ -581,7 +584,7 @@ impl Completion {
         self.result > 0 || datagram.has_sender()
     }
 
-    /// What the kernel posted, for what this type does not say.
+    /// The entry as the kernel posted it, for what this type does not offer.
     pub fn raw(&self) -> RawCompletion {
         let Kind(kind) = self.kind;
         let result = match self.carried_descriptor() {
@@ -596,7 +599,7 @@ impl Completion {
 /// `IORING_CQE_F_BUFFER`.
 const F_BUFFER: u32 = 1;
 
-/// How many bytes of what was received are none of a datagram's.
+/// How many of the received bytes do not belong to the datagram itself.
 const OVERHEAD: i32 = Datagram::OVERHEAD as i32;
 
 const ETIME: i32 = -libc::ETIME;

@@ -1,10 +1,10 @@
-//! A Rust framework for programs that live on io_uring, without an async runtime: about as fast as a loop written by hand
-//! (`docs/performance.md` has the figures), with memory safety checked by the compiler.
+//! A Rust framework for programs built around io_uring, without an async runtime. It is about as fast as a loop written
+//! by hand (`docs/performance.md` has the figures), and the compiler checks memory safety.
 //!
-//! A struct with [`#[ring]`](macro@ring) is a ring, and each of its fields an operation: one kind of
-//! work, with the state that all its requests share ([`RingOperation`]). A request is submitted with
-//! its own data ([`RingData`](RingOperation::RingData)), which the ring keeps in a slot until the
-//! kernel is done and then hands back with the [`Completion`].
+//! A struct with [`#[ring]`](macro@ring) is a ring. Each of its fields is an operation: one kind of work, with the
+//! state that all its requests share ([`RingOperation`]). Each request is submitted with data of its own
+//! ([`RingData`](RingOperation::RingData)). The ring keeps that data in a slot until the kernel is done, and then hands
+//! it back with the [`Completion`].
 //!
 //! ```
 //! use rummelplatz::{Completion, ControlFlow, RingOperation, Submitter, request, ring};
@@ -23,7 +23,7 @@
 //!     fn setup(&mut self, mut submitter: Submitter<'_, Reader, Self>) -> io::Result<()> {
 //!         let Some(file) = self.file.take() else { return Ok(()) };
 //!         let block = Block { file, bytes: vec![0; 512].into() };
-//!         // The closure borrows from the block in its slot: nothing else compiles.
+//!         // The closure can only borrow from the block in its slot: nothing else compiles.
 //!         submitter.submit(block, |block| request::read_at(&block.file, &mut block.bytes, 0))?;
 //!         Ok(())
 //!     }
@@ -51,12 +51,12 @@
 //!
 //! # Where to begin
 //!
-//! 1. With the program above: one operation, and one request.
-//! 2. With the [server](#a-server) below: two operations, and a state machine for each connection.
-//! 3. With the programs in `examples/`. `proxy.rs` is a TCP proxy, and the first to read: it accepts, connects with a time
-//!    limit, receives and sends, and is held up by who does not read; one peer's error ends nothing but its connection.
-//!    `echo.rs` is a server in which bytes are received and sent back without a copy, out of one [`BufferPool`] for all.
-//!    `cp.rs` copies a file, `wal.rs` makes lines safe on disk, `basic.rs` is a timer.
+//! 1. The program above: one operation and one request.
+//! 2. The [server](#a-server) below: two operations, and a state machine for each connection.
+//! 3. The programs in `examples/`. Read `proxy.rs` first: it is a TCP proxy that accepts, connects with a time limit,
+//!    receives and sends, and waits for peers that do not read. An error of one peer ends only that peer's connection.
+//!    `echo.rs` is a server that receives bytes and sends them back without a copy, with one [`BufferPool`] for all
+//!    clients. `cp.rs` copies a file, `wal.rs` makes lines safe on disk, `basic.rs` is a timer.
 //!
 //! # Where to look
 //!
@@ -66,7 +66,7 @@
 //! | multishot requests | [`Submitter::stream`] |
 //! | linked requests; a time limit for one | [`Submitter::chain`]; [`Request::deadline`] |
 //! | what is done once for many completions | [Batches](#batches) |
-//! | operations that talk to each other | [`Submitter::to`], [`Submitter::post`]; state that several need is in an `Rc` or `Arc` of each |
+//! | operations that talk to each other | [`Submitter::to`], [`Submitter::post`]; for state that several need, give each an `Rc` or `Arc` of it |
 //! | other threads; many cores | [`RingHandle`]; one ring in each thread |
 //! | buffers that the kernel picks when there is something to receive | [`BufferPool`] |
 //! | registered memory and files | [`FixedBuffers`], [`FixedFile`] |
@@ -75,8 +75,8 @@
 //!
 //! # A server
 //!
-//! It sends back what it gets. One operation accepts, and hands over to the other by its [`Tag`]. What a connection asks
-//! for next is a function of its data:
+//! This server sends back what it gets. One operation accepts, and hands connections over to the other by its [`Tag`].
+//! A function of the connection's data makes the next request:
 //!
 //! ```
 //! use rummelplatz::{Completion, Request, RingOperation, Submitter, request, ring};
@@ -101,7 +101,7 @@
 //!     }
 //!
 //!     fn on_final(&mut self, completion: Completion, _: TcpListener, _: Submitter<'_, Echo, Self>) -> io::Result<()> {
-//!         completion.result()?; // There is an `error`, so this ends the server. The examples try again instead.
+//!         completion.result()?; // `error` is declared, so this ends the server. The examples try again instead.
 //!         Ok(())
 //!     }
 //! }
@@ -128,7 +128,7 @@
 //!         mut connection: Connection,
 //!         mut submitter: Submitter<'_, Echo, Self>,
 //!     ) -> io::Result<()> {
-//!         // There is a `warn`, so this ends the connection, and not the server.
+//!         // `warn` is declared, so this ends the connection, not the server.
 //!         let bytes = completion.result()? as usize;
 //!         if connection.received == 0 && bytes == 0 {
 //!             return Ok(()); // The client is done: its socket is dropped, which closes it.
@@ -173,15 +173,16 @@
 //!                              setup · on_completion · on_teardown_completion ◀─┘
 //! ```
 //!
-//! Each request carries a tag, a generation and a slot in its `user_data`. The generated `match` on the
-//! tag is the only thing that differs from ring to ring; everything else is written once, here.
+//! Each request carries a tag, a generation and a slot in its `user_data`. Only the generated `match` on the tag
+//! differs from ring to ring. Everything else is written once, in this crate.
 //!
 //! # Batches
 //!
-//! All completions that are there are delivered, one after the other, before the kernel is entered again. It is given
-//! all that their handlers have submitted then, in one system call. To do something once for all of them, have the first
-//! [`post_last`](Submitter::post_last): what is posted like that is delivered behind all that is there. So many small
-//! records are written and made safe together ("group commit"), one group after the other:
+//! The ring delivers all completions that are there, one after the other, before it enters the kernel again. It then
+//! submits everything that their handlers have queued, in one system call. To do something once for all of them, let
+//! the first handler call [`post_last`](Submitter::post_last): its message is delivered after everything else that is
+//! there. In this way many small records are written and made safe together ("group commit"), one group after the
+//! other:
 //!
 //! ```
 //! # use rummelplatz::{Completion, RingOperation, Submitter, request, ring};
@@ -211,7 +212,7 @@
 //!         let write = match step {
 //!             Step::Record(record) => {
 //!                 self.records.extend(record);
-//!                 // What comes while a group is on its way is the next.
+//!                 // Records that come while a group is on its way form the next group.
 //!                 if !mem::replace(&mut self.is_busy, true) {
 //!                     submitter.post_last(Step::Commit)?;
 //!                 }
@@ -261,12 +262,13 @@
 //!
 //! # Stopping
 //!
-//! [`ControlFlow::Exit`] and [`RingHandle::stop`] stop a ring now: what is in flight is cancelled at once, and handed to
-//! `on_teardown_completion`. That may submit, for example the rest of an answer; the ring waits for such requests for the
-//! [`grace`](Builder::grace) period, and then cancels them as well. After the teardown's
-//! [`deadline`](Builder::deadline), if it has one, whatever the kernel still has is leaked.
+//! [`ControlFlow::Exit`] and [`RingHandle::stop`] stop a ring now: what is in flight is cancelled at once, and handed
+//! to `on_teardown_completion`. That handler may submit, for example the rest of an answer. The ring waits for such
+//! requests for the [`grace`](Builder::grace) period, and then cancels them as well. If the teardown has a
+//! [`deadline`](Builder::deadline), whatever the kernel still has when that has passed is leaked.
 //!
-//! To let connections finish, take no more of them. With nothing in flight, and no strong handle, the ring ends by itself:
+//! To let connections finish, stop accepting new ones. The ring ends by itself when nothing is in flight and there is
+//! no strong handle:
 //!
 //! ```
 //! # use rummelplatz::{Completion, RingOperation, Submitter, request, ring};
@@ -293,7 +295,7 @@
 //! #     }
 //! # }
 //! impl Signals {
-//!     /// A signal was read, from a `signalfd` as in `examples/signals.rs`. Nobody reads the next one.
+//!     /// A signal was read, from a `signalfd` as in `examples/signals.rs`. Nothing reads the next one.
 //!     fn on_completion(
 //!         &mut self,
 //!         completion: Completion,
@@ -324,7 +326,7 @@
 //!             completion.result()?;
 //!             submitter.stream(listener, |listener| request::accept_multi(listener))?;
 //!         }
-//!         Ok(()) // The listener is closed, and whoever comes now is refused.
+//!         Ok(()) // The listener is closed: whoever connects now is refused.
 //!     }
 //! }
 //! # fn main() -> Result<(), Box<dyn Error>> {
@@ -349,25 +351,25 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A client that is silent for ever keeps the ring. Give its requests a [`deadline`](Request::deadline); or bound the time
-//! for all: from the handler above, submit a [`timeout`](request::timeout) whose own handler returns `Exit`. Such a timer
-//! keeps the ring as well, so cancel it when the last connection has ended.
+//! A client that is silent for ever keeps the ring running. Either give its requests a [`deadline`](Request::deadline),
+//! or limit the time for all clients: from the handler above, submit a [`timeout`](request::timeout) whose own handler
+//! returns `Exit`. Such a timer keeps the ring running as well, so cancel it when the last connection has ended.
 //!
 //! # What is promised
 //!
-//! * Every accepted request ends exactly once: its data is handed to a handler, or dropped without one if nobody
-//!   is to know ([`detach`](Submitter::detach), a stream that was given up, a ring that was dropped or ended by a panic),
-//!   or leaked and named: in [`RingError::Abandoned`], or to the hook [`on_abandoned`](Builder::on_abandoned) if the ring
-//!   was dropped.
-//! * No data is freed, moved or dropped while the kernel may still use it, come `?`, `panic!`, `drop`
-//!   or `mem::forget` what may. Closing a ring is no barrier, so leaking is the default.
-//! * No `unsafe` is needed, but for raw entries ([`push`](Submitter::push)).
+//! * Every accepted request ends exactly once. Its data is handed to a handler. Or it is dropped without one, if nobody
+//!   is to know ([`detach`](Submitter::detach), a stream that was given up, a ring that was dropped or ended by a
+//!   panic). Or it is leaked and the request is named: in [`RingError::Abandoned`], or to the hook
+//!   [`on_abandoned`](Builder::on_abandoned) if the ring was dropped.
+//! * No data is freed, moved or dropped while the kernel may still use it, whatever happens: `?`, `panic!`, `drop` or
+//!   `mem::forget`. Closing a ring does not stop the kernel, so leaking is the default.
+//! * You need no `unsafe`, except for raw entries ([`push`](Submitter::push)).
 //!
 //! # Features
 //!
 //! * `tracing`: warnings, and requests that a dropped ring had to abandon, are logged through the `tracing` crate.
-//! * `sim`: a simulated kernel, for tests of one's own operations. What goes wrong in it is decided by a
-//!   seed. For `dev-dependencies`: see the module `sim`.
+//! * `sim`: a simulated kernel, for tests of your own operations. A seed decides what goes wrong in it. It is meant for
+//!   `dev-dependencies`: see the module `sim`.
 
 #[doc(hidden)]
 #[allow(missing_docs, reason = "what generated code uses is documented where it is defined")]
@@ -445,52 +447,53 @@ pub use io_uring;
 /// }
 /// ```
 ///
-/// The struct keeps its fields, which can be read, and moved out after the run, and gets one more that
-/// is private. Generated are:
+/// The struct keeps its fields: they can be read, and moved out after the run. It gets one more field, which is
+/// private. The macro generates:
 ///
 /// | | |
 /// |---|---|
 /// | `Server::ACCEPTOR`, `Server::CONNECTIONS` | a [`Tag`] for each field, as visible as the field |
-/// | `Server::builder(acceptor, connections)` | a [`Builder`], the usual way to make one: `.build()?` |
-/// | `Server::new_raw_ring(entries)` | a [`RawRing`], where the ring is to be made apart from its operations |
-/// | `Server::new(raw, backlog_limit, acceptor, connections)` | the ring on it; the limit is an `Option<NonZeroUsize>` |
-/// | `server.run()` | runs until a handler ends it, or nothing is in flight and no [`RingHandle`] is left |
+/// | `Server::builder(acceptor, connections)` | a [`Builder`], the usual way to make a ring: `.build()?` |
+/// | `Server::new_raw_ring(entries)` | a [`RawRing`], for when the ring is made apart from its operations |
+/// | `Server::new(raw, backlog_limit, acceptor, connections)` | the ring, made of a [`RawRing`]; the limit is an `Option<NonZeroUsize>` |
+/// | `server.run()` | runs until a handler ends the ring, or until nothing is in flight and no [`RingHandle`] is left |
 /// | `server.turn()` | does what can be done without waiting: see below |
 /// | `server.finish()` | cancels what is in flight and waits for it, now |
 /// | `server.submitter(TAG)` | a [`Submitter`] for use from outside |
 /// | `server.handle()` | a strong [`RingHandle`], for other threads |
 /// | `server.stats()` | [`Stats`] |
 /// | `ServerSetupError`, `ServerCompletionError`, `ServerTeardownError` | the errors of the operations, with a variant for each, for [`RingError`] |
-/// | `Debug`, `AsFd`, `AsRawFd` | of the ring; its descriptor is readable when there is something to do |
+/// | `Debug`, `AsFd`, `AsRawFd` | for the ring; its descriptor is readable when there is something to do |
 ///
-/// Generics, lifetimes, where clauses, any visibility, `#[cfg]` on fields and two fields of one type
-/// are fine; there can be up to 250 fields. A field removed by `#[cfg]` leaves a gap in the tags.
+/// The struct may have generics, lifetimes, where clauses, any visibility, `#[cfg]` on fields, and two fields of one
+/// type. It may have up to 250 fields. A field removed by `#[cfg]` leaves a gap in the tags.
 ///
 /// # Arguments
 ///
-/// `entries = N`, `backlog_limit = N`, `grace_ms = N`, `deadline_ms = N` are the defaults of the
-/// [`Builder`]'s methods of these names. `crate = path` says where this crate is, if it is renamed.
+/// `entries = N`, `backlog_limit = N`, `grace_ms = N` and `deadline_ms = N` set the defaults of the [`Builder`]'s
+/// methods of these names. `crate = path` says where this crate is, if you have renamed it.
 ///
 /// # Running it again
 ///
-/// A ring that has ended, but was not [abandoned](RingError::Abandoned), can be run again: `run` calls `setup` once
-/// more. Pools are registered again when they are used; buffers and files must be, by
-/// [`register_buffers`](Submitter::register_buffers) and [`register_file`](Submitter::register_file). A turn begins no
-/// second run: it says [`Status::Finished`].
+/// A ring that has ended can be run again, unless it was [abandoned](RingError::Abandoned): `run` calls `setup` once
+/// more. Pools are registered again when they are used. Buffers and files are not: register them again with
+/// [`register_buffers`](Submitter::register_buffers) and [`register_file`](Submitter::register_file). `turn` does not
+/// begin a second run: it returns [`Status::Finished`].
 ///
-/// Before a run and between two, `submit` and `post` by `server.submitter(TAG)` are accepted, and done in the next run.
-/// [`RingHandle::send`] is accepted before the first run, and refused between two. A [`RingHandle::stop`] that comes
-/// between two is kept: the next run ends right after `setup`.
+/// Before the first run and between two runs, `submit` and `post` through `server.submitter(TAG)` are accepted, and
+/// done in the next run. [`RingHandle::send`] is accepted before the first run, and refused between two runs. A
+/// [`RingHandle::stop`] that comes between two runs is kept: the next run ends right after `setup`.
 ///
 /// # A ring in another event loop
 ///
-/// `turn()` flushes, reaps and dispatches without blocking, and runs `setup` the first time. It returns
-/// a [`Progress`]: what it did, and when it wants to be called again at the latest, which must be heeded: there may be
-/// work left of which nothing tells. Between turns, the
-/// ring's descriptor becomes readable when there is something to do, so it can be given to `epoll` or
-/// `mio`. (It is an eventfd that the kernel signals: no sleeper on the descriptor of the io_uring itself
-/// is woken if that has `DEFER_TASKRUN`. For the latter, ask the [`RawRing`]. If your requests read or
-/// poll eventfds, see [`Builder::defer_taskrun`].)
+/// `turn()` flushes, reaps and dispatches without blocking, and runs `setup` the first time. It returns a [`Progress`],
+/// which says what was done, and when `turn` must be called again at the latest. Keep to that time: there may be work
+/// left that nothing else announces. Between turns, the ring's descriptor becomes readable when there is something to
+/// do, so you can give it to `epoll` or `mio`.
+///
+/// This descriptor is an eventfd that the kernel signals, because the descriptor of an io_uring with `DEFER_TASKRUN`
+/// does not wake those who sleep on it. (For the descriptor of the io_uring itself, ask the [`RawRing`].) If your
+/// requests read or poll eventfds, see [`Builder::defer_taskrun`].
 ///
 /// ```
 /// # use rummelplatz::{RingOperation, Submitter, SubmitError, request, ring};
@@ -511,12 +514,12 @@ pub use io_uring;
 /// loop {
 ///     let progress = server.turn()?;
 ///     if progress.is_finished() || progress.is_idle() {
-///         break; // or goes on, if others submit to it
+///         break; // or go on, if others submit to the ring
 ///     }
-///     // Rounded up: a timeout that is too short is a loop that spins.
+///     // Rounded up: with a timeout that is too short, the loop would spin.
 ///     let timeout = progress.call_again_in.map_or(-1, |time| time.as_micros().div_ceil(1000) as i32);
 ///     let mut descriptors = [libc::pollfd { fd: server.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
-///     // Here, the loop's other descriptors are waited for as well.
+///     // Wait here for the loop's other descriptors as well.
 ///     if unsafe { libc::poll(descriptors.as_mut_ptr(), 1, timeout) } < 0 {
 ///         let error = io::Error::last_os_error();
 ///         if error.kind() != io::ErrorKind::Interrupted {
@@ -527,21 +530,23 @@ pub use io_uring;
 /// # Ok(()) }
 /// ```
 ///
-/// When a turn says [`Status::Finished`], take the descriptor out of the loop: what `finish()` has seen may have
-/// left it readable, and no turn of a ring that has finished changes that.
+/// When a turn says [`Status::Finished`], take the descriptor out of the loop. The descriptor may still be readable
+/// from what `finish()` has seen, and no turn of a finished ring changes that.
 ///
 /// # Threads and processes
 ///
-/// A ring may be built in one thread and run in another, if its data and operations are `Send`. From
-/// then on it belongs to that thread: elsewhere, it says [`RingError::WrongThread`] and changes
-/// nothing. In a forked child it says [`RingError::Forked`], also when the handler that has forked returns there; a submitter
-/// that was there before the fork can't, and what it accepts goes nowhere. Handles reach nothing from there: what they send
-/// comes back. Where the descriptor of the io_uring was, the
-/// child has another: it keeps nothing of the ring open.
+/// A ring may be built in one thread and run in another, if its data and operations are `Send`. From its first run on
+/// it belongs to the thread that runs it: called from another thread, it returns [`RingError::WrongThread`] and changes
+/// nothing.
+///
+/// In a forked child, a ring returns [`RingError::Forked`], also when the handler that has forked returns there. A
+/// submitter that was made before the fork can't report this: what it accepts in the child goes nowhere. Handles reach
+/// nothing from the child: what they send comes back. The child keeps nothing of the ring open: the descriptor of the
+/// io_uring is replaced by another there.
 pub use rummelplatz_macros::ring;
 
-/// Derives [`RingOperation`](trait@RingOperation): the associated types with their usual values, and
-/// handlers that forward to methods of the type.
+/// Derives [`RingOperation`](trait@RingOperation): the associated types get their usual values, and the handlers
+/// forward to methods of the type.
 ///
 /// ```
 /// # use rummelplatz::{ring, Completion, ControlFlow, RingOperation, Submitter, request};
@@ -563,7 +568,7 @@ pub use rummelplatz_macros::ring;
 ///         left: u32,
 ///         mut submitter: Submitter<'_, Clock, Self>,
 ///     ) -> io::Result<()> {
-///         completion.result()?; // an error ends the ring: there is an `error`, and no `warn`
+///         completion.result()?; // an error ends the ring: `error` is declared, and `warn` is not
 ///         let interval = self.interval;
 ///         if left > 0 {
 ///             submitter.submit(left - 1, move |_| request::timeout(interval))?;
@@ -592,17 +597,17 @@ pub use rummelplatz_macros::ring;
 /// | `on_completion` | forwards to the method `on_completion` | the data is dropped, and the ring goes on |
 /// | `on_more`, `on_final` | in place of `on_completion`: see below | |
 /// | `on_teardown_completion` | forwards to the method of that name | the data is dropped |
-/// | `crate = path` | where this crate is, if it is renamed | `::rummelplatz` |
+/// | `crate = path` | where this crate is, if you have renamed it | `::rummelplatz` |
 ///
-/// A handler's word alone forwards to the method of that name, `= name` to another.
+/// The bare name of a handler forwards to the method of that name; with `= name`, it forwards to the method `name`.
 ///
 /// # What handlers return
 ///
-/// Whatever reads best: `()`, a [`ControlFlow`], an `Option<RingData>`, the pair of both, or a
-/// `Result` of one of these. (`on_more` and `on_final` have no data to return: `()`, a `ControlFlow`, or a `Result` of
-/// these.) What an error does depends on the arguments: with `warn` alone a plain
-/// `?` warns, with `error` alone it ends the ring, with both [`.or_warn()?`](ResultExt::or_warn) and
-/// [`.or_end()?`](ResultExt::or_end) choose, in a `Result<_, ControlFlow<W, E>>`:
+/// Whatever reads best: `()`, a [`ControlFlow`], an `Option<RingData>`, the pair of the last two, or a `Result` of one
+/// of these. (`on_more` and `on_final` have no data to return: `()`, a `ControlFlow`, or a `Result` of one of these.)
+/// What an error does depends on the arguments. With `warn` alone, a plain `?` warns. With `error` alone, it ends the
+/// ring. With both, [`.or_warn()?`](ResultExt::or_warn) and [`.or_end()?`](ResultExt::or_end) choose, in a
+/// `Result<_, ControlFlow<W, E>>`:
 ///
 /// ```
 /// # use rummelplatz::{Completion, ControlFlow, ResultExt, RingOperation, SubmitError, Submitter, request, ring};
@@ -620,9 +625,9 @@ pub use rummelplatz_macros::ring;
 ///         connection: Connection,
 ///         mut submitter: Submitter<'_, Server, Self>,
 ///     ) -> Result<(), ControlFlow<io::Error, SubmitError>> {
-///         // This peer is gone: a warning, and the ring goes on.
+///         // On an error this peer is gone: a warning, and the ring goes on.
 ///         if completion.result().or_warn()? == 0 {
-///             return Err(ControlFlow::Exit); // and this ends it, without an error
+///             return Err(ControlFlow::Exit); // this ends the ring, without an error
 ///         }
 ///         // This ends the ring with an error.
 ///         submitter.submit(connection, |it| request::recv(&it.socket, &mut it.buffer)).or_end()?;
@@ -633,12 +638,12 @@ pub use rummelplatz_macros::ring;
 ///
 /// # Streams
 ///
-/// `on_more(&mut self, completion, data: &mut RingData, submitter)` is called while more completions
-/// are announced, and `on_final(&mut self, completion, data: RingData, submitter)` at the end. So the
-/// data of a stream can be neither lost too early nor returned too late.
+/// `on_more(&mut self, completion, data: &mut RingData, submitter)` is called while more completions are announced, and
+/// `on_final(&mut self, completion, data: RingData, submitter)` at the end. So the data of a stream can be neither lost
+/// too early nor returned too late.
 ///
-/// What is [posted](Submitter::post) or [sent](RingHandle::send) to the operation arrives at `on_final`, too, as does the
-/// one completion of a request that is no stream.
+/// `on_final` also gets whatever is [posted](Submitter::post) or [sent](RingHandle::send) to the operation, and the one
+/// completion of a request that is not a stream.
 pub use rummelplatz_macros::RingOperation;
 
 pub use crate::buffers::{Buffer, BufferPool, Buffers};

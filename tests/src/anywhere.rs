@@ -1,4 +1,5 @@
-//! Tests of requests that are the same on every kernel, which says what rings there are.
+//! Tests of requests that are the same under every kernel. Each is given a function that makes a ring on the kernel to
+//! test.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -36,7 +37,7 @@ pub fn a_child_is_waited_for_and_says_how_it_has_ended(raw: impl Fn() -> RawRing
     let (result, killed, _) = wait("kill -KILL $$");
     assert_eq!((result, killed.exit_code(), killed.signal()), (Ok(0), None, Some(libc::SIGKILL)));
     assert!(!killed.core_dumped());
-    // Nothing is left of the one before.
+    // Nothing is left over from the one before.
     let (again, (_, status)) =
         once_on(raw(), (pidfd, status), |(pidfd, status)| request::waitid(pidfd, status));
     assert_eq!((again, status.exit_code(), status.signal()), (Err(libc::ECHILD), None, None));
@@ -67,7 +68,7 @@ pub fn attributes_are_set_and_read(raw: impl Fn() -> RawRing) {
         .0
     };
     let made = set(b"red", SetAttribute::Create);
-    // Not every file system can.
+    // Not every file system supports this.
     if made == Err(libc::EOPNOTSUPP) {
         return eprintln!("skipped: there are no attributes here");
     }
@@ -81,7 +82,7 @@ pub fn attributes_are_set_and_read(raw: impl Fn() -> RawRing) {
     let (read, _) =
         once_on(raw(), (path, name(), [0; 2]), |(path, name, value)| request::getxattr(path, name, value));
     assert_eq!(read, Err(libc::ERANGE));
-    // The same of an open file.
+    // The same for an open file.
     let (set, _) = once_on(raw(), (open(), name()), |(file, name)| {
         request::fsetxattr(file, name, b"no", SetAttribute::Replace)
     });
@@ -160,7 +161,7 @@ pub fn a_path_leads_only_where_it_may(raw: impl Fn() -> RawRing) {
         request::openat(&CWD, path, &request::OpenOptions::new().resolve(Resolve::NO_MAGICLINKS))
     });
     assert_eq!(outcome(&completion), Ok(0));
-    // A file that is made.
+    // A file that is created.
     let data = (File::open(&root).unwrap(), CString::new("new").unwrap());
     let (completion, _) = complete_on(raw(), data, |(root, path)| {
         let options = request::OpenOptions::new().write(true).create_new(true).mode(0o600);

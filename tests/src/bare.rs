@@ -1,4 +1,4 @@
-//! What is done to the io_uring of a ring behind its back, and what rings without a `#[ring]` need.
+//! Things done to the io_uring of a ring behind its back, and what rings without a `#[ring]` need.
 
 use std::alloc::{self, Layout};
 use std::io;
@@ -7,8 +7,8 @@ use std::ptr::{self, NonNull};
 use rummelplatz::io_uring::types::BufRingEntry;
 use rummelplatz::io_uring::{IoUring, Submitter, opcode, squeue, types};
 
-/// Has a completion with these contents appear in the ring with the descriptor `target`, as whoever has
-/// that descriptor can: a message of another ring (`IORING_OP_MSG_RING`), with flags if there are any
+/// Makes a completion with these contents appear in the ring with the descriptor `target`, as anybody who has that
+/// descriptor can: it is a message of another ring (`IORING_OP_MSG_RING`), with flags if there are any
 /// (`IORING_MSG_RING_FLAGS_PASS`, since 6.3).
 #[track_caller]
 pub fn forge(target: types::Fd, user_data: u64, result: i32, flags: Option<u32>) {
@@ -41,9 +41,9 @@ pub fn forge_without_a_ring(
     }
 }
 
-/// The `user_data` of an entry with this opcode, looked up in the submission queue of a ring with this
-/// descriptor and so many entries, whether or not the kernel has taken it in. Of several, that which was
-/// queued last, as long as the queue has not come round.
+/// The `user_data` of an entry with this opcode. It is looked up in the submission queue of a ring with this descriptor
+/// and this many entries, whether or not the kernel has taken the entry in. If there are several, it is the one that
+/// was queued last, as long as the queue has not wrapped around.
 pub fn queued_user_data(fd: types::Fd, entries: usize, opcode: u8) -> u64 {
     const IORING_OFF_SQES: i64 = 0x1000_0000;
     const ENTRY: usize = size_of::<squeue::Entry>();
@@ -70,7 +70,7 @@ pub fn queued_user_data(fd: types::Fd, entries: usize, opcode: u8) -> u64 {
     found.expect("no such entry was queued")
 }
 
-/// A bad entry: what its field of one byte at this offset would be.
+/// A bad entry: the value that its one-byte field at this offset would have.
 pub fn with_byte(mut entry: squeue::Entry, offset: usize, value: u8) -> squeue::Entry {
     assert!(offset < size_of::<squeue::Entry>());
     // SAFETY: within the entry, which is bytes to the kernel.
@@ -94,12 +94,12 @@ pub struct ProvidedBuffers {
 }
 
 impl ProvidedBuffers {
-    /// The flag of `IORING_REGISTER_PBUF_RING` with which a buffer is used up bit by bit (since 6.12).
+    /// The flag of `IORING_REGISTER_PBUF_RING` with which a buffer is used up piece by piece (since 6.12).
     pub const INCREMENTAL: u16 = 2;
     const PAGE: usize = 4096;
 
-    /// Registers a group of `count` buffers, each of `size` bytes, which lie one after the other. They
-    /// must be kept until no request of the ring may use them.
+    /// Registers a group of `count` buffers, each of `size` bytes, which lie one after the other. They must be kept for
+    /// as long as a request of the ring may use them.
     ///
     /// # Errors
     ///
@@ -151,7 +151,7 @@ impl ProvidedBuffers {
             .store(self.tail, std::sync::atomic::Ordering::Release);
     }
 
-    /// What lies in all the buffers now.
+    /// The present contents of all buffers.
     pub fn bytes(&self) -> Vec<u8> {
         // SAFETY: zeroed once, and so initialised; nothing is received meanwhile.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), usize::from(self.count) * self.size) }

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 /// A file without a name, in memory.
 pub fn nameless_file() -> File {
-    // SAFETY: a plain call; the name, which is for people, is a C string.
+    // SAFETY: a plain call; the name is a C string, for people only.
     let descriptor = unsafe { libc::memfd_create(c"nameless".as_ptr(), libc::MFD_CLOEXEC) };
     assert!(descriptor >= 0);
     // SAFETY: it is new, and nobody else's.
     unsafe { File::from_raw_fd(descriptor) }
 }
 
-/// A directory of one test, that is removed in the end.
+/// The directory of one test, which is removed in the end.
 pub struct Directory(PathBuf);
 
 impl Directory {
@@ -25,12 +25,12 @@ impl Directory {
         Directory(path)
     }
 
-    /// Its own path.
+    /// The directory's own path.
     pub fn root(&self) -> &Path {
         &self.0
     }
 
-    /// Of the file with this name.
+    /// The path of the file with this name.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
@@ -40,13 +40,13 @@ impl Directory {
         CString::new(self.path(name).as_os_str().as_bytes()).unwrap()
     }
 
-    /// Makes a file. Returns its path.
+    /// Creates a file. Returns its path.
     pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         fs::write(self.path(name), content).unwrap();
         self.path(name)
     }
 
-    /// What is in a file, if there is one.
+    /// The contents of a file, if it exists.
     pub fn read(&self, name: &str) -> Option<Vec<u8>> {
         fs::read(self.path(name)).ok()
     }

@@ -1,8 +1,8 @@
 //! What several tests need: a watchdog, children, drop counting, and a ring whose handlers are
 //! closures.
 //!
-//! Every test runs its body in [`watched`] or [`in_child`]: a hang is a failure, and where the kernel
-//! has no io_uring to offer the test says "skipped" and passes.
+//! Every test runs its body in [`watched`] or [`in_child`]: a hang is a failure, and where the kernel offers no
+//! io_uring, the test says "skipped" and passes.
 //!
 //! ```
 //! use rummelplatz::{ControlFlow, request};
@@ -59,7 +59,7 @@ pub use surroundings::*;
 
 // ---- watchdogs ----------------------------------------------------------------------------------
 
-/// After this time a test is taken for hung.
+/// After this time, a test counts as hung.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs `body` in a thread, and fails if it panics or does not end within [`PATIENCE`].
@@ -88,8 +88,8 @@ const CHILD: &str = "RUMMELPLATZ_TEST_CHILD";
 /// Runs `body` in a process of its own, and fails if it panics, is killed by a signal, or does not end
 /// within [`PATIENCE`].
 ///
-/// For what concerns a whole process: its descriptors, limits, signals, memory. `body` must be written
-/// inside the test function itself: the child is this executable again, told to run that test alone.
+/// For tests that concern a whole process: its descriptors, limits, signals, memory. `body` must be written inside the
+/// test function itself: the child is this executable again, told to run only that test.
 pub fn in_child<F: FnOnce()>(body: F) {
     if !ring_or_skip() {
         return;
@@ -145,8 +145,8 @@ fn drain(stream: Option<impl io::Read + Send + 'static>) -> thread::JoinHandle<S
     })
 }
 
-/// Whether the kernel has an io_uring to offer. Says "skipped" where not, unless that is forbidden, as in
-/// CI (`RUMMELPLATZ_NO_SKIP`).
+/// Whether the kernel offers an io_uring. If not, this says "skipped", unless that is forbidden, as in CI
+/// (`RUMMELPLATZ_NO_SKIP`).
 pub fn ring_or_skip() -> bool {
     match RawRing::new(NonZeroU32::MIN) {
         Ok(_) => true,
@@ -167,14 +167,14 @@ pub fn ring_or_skip() -> bool {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Enters {
     pub calls: usize,
-    /// Those that took entries in.
+    /// The calls that took entries in.
     pub submitting: usize,
     /// How many entries those were.
     pub entries: usize,
 }
 
-/// Runs `body` in a fork of this process, and counts what it asks of io_uring. It must not panic. For a
-/// test in a child.
+/// Runs `body` in a fork of this process, and counts its calls of `io_uring_enter`. `body` must not panic. For a test
+/// in a child.
 pub fn count_enters(body: impl FnOnce()) -> Enters {
     // SAFETY: the only other thread of a test in a child is the harness's, which waits and holds no lock.
     let child = unsafe { libc::fork() };
@@ -237,14 +237,14 @@ pub fn count_enters(body: impl FnOnce()) -> Enters {
 
 // ---- counting drops -----------------------------------------------------------------------------
 
-/// Issues [`Tracked`] values, and knows of each how often it was dropped.
+/// Issues [`Tracked`] values, and counts how often each was dropped.
 #[derive(Clone, Copy)]
 pub struct Ledger {
     /// Leaked, so that even a value that is dropped twice finds it.
     drops: &'static Mutex<Vec<u32>>,
 }
 
-/// A value that its [`Ledger`] counts the drops of; otherwise as good as the value.
+/// A value whose drops its [`Ledger`] counts; otherwise it behaves like the value.
 pub struct Tracked<T> {
     pub value: T,
     id: usize,
@@ -254,7 +254,7 @@ pub struct Tracked<T> {
 impl Ledger {
     #[expect(clippy::new_without_default, reason = "each is a leaked allocation of its own")]
     pub fn new() -> Ledger {
-        // Reachable, so that whoever looks for leaks does not take it for one.
+        // Kept reachable, so that leak checkers don't report it.
         static ALL: Mutex<Vec<&'static Mutex<Vec<u32>>>> = Mutex::new(Vec::new());
         let drops: &'static _ = Box::leak(Box::default());
         ALL.lock().unwrap_or_else(PoisonError::into_inner).push(drops);
@@ -268,12 +268,12 @@ impl Ledger {
         Tracked { value, id: drops.len() - 1, ledger: self }
     }
 
-    /// How many values were issued.
+    /// How many values have been issued.
     pub fn issued(self) -> usize {
         self.lock().len()
     }
 
-    /// How many values were not dropped yet.
+    /// How many values have not been dropped yet.
     pub fn alive(self) -> usize {
         self.lock().iter().filter(|drops| **drops == 0).count()
     }
@@ -343,7 +343,7 @@ impl<T> Log<T> {
         self.len() == 0
     }
 
-    /// All entries, which are gone from the log then.
+    /// Takes all entries out of the log.
     pub fn take(&self) -> Vec<T> {
         std::mem::take(&mut *self.lock())
     }
@@ -378,8 +378,8 @@ impl<D: Send + 'static> Bench<D> {
     /// With `entries` in the submission queue, an unlimited backlog, and nothing to do for the second
     /// operation.
     pub fn with(entries: u32, first: Script<D>) -> Self {
-        // What teardown handlers submit is given the time that it takes, also on a machine that is busy
-        // with other things; tests of the grace period itself choose a short one.
+        // What teardown handlers submit is given the time that it takes, even on a machine that is busy with other
+        // things. Tests of the grace period itself choose a short one.
         let builder = Bench::builder(first, Script::new()).grace(PATIENCE);
         builder.entries(entries.try_into().unwrap()).build().unwrap()
     }
@@ -395,7 +395,7 @@ pub fn exit<D: Send + 'static>(data: D) -> Script<D> {
         .on_completion(|_, _, _| (ControlFlow::Exit, None))
 }
 
-/// What the operations of a [`Bench`] fail with.
+/// The error of the operations of a [`Bench`].
 pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// Submits to an operation of a [`Bench`].
@@ -434,7 +434,7 @@ impl<D: Send + 'static> Script<D> {
         self
     }
 
-    /// `setup` of the first run, which may use up what it has captured; it does nothing in others.
+    /// `setup` of the first run only; it may use up what it has captured.
     pub fn on_setup_once(
         self,
         setup: impl FnOnce(BenchSubmitter<'_, D>) -> Result<(), Failure> + Send + 'static,
@@ -495,7 +495,7 @@ impl<D: Send + 'static> RingOperation<Bench<D>> for Script<D> {
     }
 }
 
-/// Runs one request in a ring of its own. Returns its completion, and its data.
+/// Runs one request in a ring of its own. Returns its completion and its data.
 pub fn complete<D: Send + 'static>(
     data: D,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
@@ -503,7 +503,7 @@ pub fn complete<D: Send + 'static>(
     complete_on(addressable(8).0, data, build)
 }
 
-/// As [`complete`]: its result, and its data.
+/// As [`complete`], but returns its result and its data.
 pub fn once<D: Send + 'static>(
     data: D,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
@@ -512,7 +512,7 @@ pub fn once<D: Send + 'static>(
     (outcome(&completion), data)
 }
 
-/// As [`once`], in this one.
+/// As [`once`], in this ring.
 pub fn once_on<D: Send + 'static>(
     raw: RawRing,
     data: D,
@@ -522,7 +522,7 @@ pub fn once_on<D: Send + 'static>(
     (outcome(&completion), data)
 }
 
-/// As [`complete`], in this one.
+/// As [`complete`], in this ring.
 pub fn complete_on<D: Send + 'static>(
     raw: RawRing,
     data: D,
@@ -575,13 +575,13 @@ impl Job {
         request::send_zc(&*self.file, &self.buffer)
     }
 
-    /// [`read`](Self::read) as a raw entry, whose pointer is good as long as the job is.
+    /// [`read`](Self::read) as a raw entry, whose pointer is valid as long as the job lives.
     pub fn read_entry(&mut self) -> squeue::Entry {
         let length = self.buffer.len() as u32;
         opcode::Read::new(self.raw(), self.buffer.as_mut_ptr(), length).offset(u64::MAX).build()
     }
 
-    /// [`write`](Self::write) as a raw entry, whose pointer is good as long as the job is.
+    /// [`write`](Self::write) as a raw entry, whose pointer is valid as long as the job lives.
     pub fn write_entry(&mut self) -> squeue::Entry {
         let length = self.buffer.len() as u32;
         opcode::Write::new(self.raw(), self.buffer.as_ptr(), length).offset(u64::MAX).build()
@@ -596,7 +596,7 @@ impl Job {
 
 /// SIGALRM to this thread, a thousand times a second, until it is dropped. For a test in a child.
 ///
-/// (`setitimer` would do the same to the process, and the harness's thread would get it all.)
+/// (`setitimer` would send the signals to the process, and the harness's thread would get them all.)
 pub struct SignalStorm {
     timer: libc::timer_t,
 }
@@ -651,7 +651,7 @@ impl Drop for SignalStorm {
 
 /// How many descriptors this process has open. Meaningful in a child, where no other test runs.
 pub fn open_descriptors() -> usize {
-    // One is that of the directory being read.
+    // One of them is that of the directory being read.
     std::fs::read_dir("/proc/self/fd").unwrap().count() - 1
 }
 
@@ -669,8 +669,8 @@ pub fn tcp_pair() -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-/// A ring of the kernel's, and its descriptor, to which other rings can send messages. It is good as
-/// long as the ring is.
+/// An io_uring and its descriptor, to which other rings can send messages. The descriptor is valid as long as the ring
+/// lives.
 pub fn addressable(entries: u32) -> (RawRing, types::Fd) {
     let raw = RawRing::new(entries.try_into().unwrap()).unwrap();
     let fd = types::Fd(raw.as_raw_fd());
@@ -682,7 +682,7 @@ pub fn outcome(completion: &Completion) -> Result<u32, i32> {
     completion.result().map_err(|error| error.raw_os_error().unwrap_or(0))
 }
 
-/// Runs `body` and returns what it panicked with, which must be a text.
+/// Runs `body` and returns what it panicked with, which must be text.
 #[track_caller]
 pub fn panic_of<T>(body: impl FnOnce() -> T) -> String {
     match catch_unwind(AssertUnwindSafe(body)) {

@@ -9,7 +9,7 @@ use rummelplatz::{BufferPool, Completion, ControlFlow, Stream, request};
 
 use crate::{Bench, Log, Script, outcome};
 
-/// A ring whose completion queue has room for four: it cuts every stream that is a little busy.
+/// A ring whose completion queue has room for four, so that it cuts every stream that is a little busy.
 pub fn cramped<D: Send>(first: Script<D>, second: Script<D>) -> Bench<D> {
     let four = NonZeroU32::new(4).unwrap();
     Bench::builder(first, second).entries(four).completion_entries(four).build().unwrap()
@@ -43,7 +43,7 @@ pub fn listener() -> Arc<TcpListener> {
     Arc::new(TcpListener::bind("127.0.0.1:0").unwrap())
 }
 
-/// So many connections that wait to be accepted.
+/// This many connections that wait to be accepted.
 pub fn connect(listener: &TcpListener, count: usize) -> Vec<TcpStream> {
     let address = listener.local_addr().unwrap();
     (0..count).map(|_| TcpStream::connect(address).unwrap()).collect()
@@ -64,8 +64,8 @@ impl Receiver {
     }
 }
 
-/// A ring with a completion queue of four receives all of a connection; returns the bytes, how the stream
-/// ended and how often it was armed.
+/// A ring with a completion queue of four receives everything from a connection. Returns the bytes, how the stream
+/// ended, and how often it was armed.
 pub fn receive_all(socket: TcpStream, pool: &BufferPool) -> (Vec<u8>, Result<u32, i32>, u32) {
     let receiver = Receiver { socket, pool: pool.clone(), arms: 0 };
     let (bytes, ends) = (Log::new(), Log::new());

@@ -1,11 +1,11 @@
-//! Limits, filters and forks: what can't be undone, and so belongs in a child.
+//! Limits, filters and forks: they can't be undone, and so belong in a child.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::{Ledger, open_descriptors};
 
-/// Runs `body`, and fails unless all that its ledger issued was dropped exactly once, and as many
-/// descriptors are open as before. For a test in a child.
+/// Runs `body`, and fails unless everything that its ledger issued was dropped exactly once, and as many descriptors
+/// are open as before. For a test in a child.
 pub fn leaves_nothing(body: impl FnOnce(Ledger)) {
     let ledger = Ledger::new();
     let before = open_descriptors();

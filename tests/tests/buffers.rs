@@ -40,7 +40,7 @@ impl Receiver {
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Bytes(usize),
-    /// No buffers; whether the stream goes on.
+    /// No buffer is left; this says whether the stream goes on.
     Starved(bool),
     End(Result<u32, i32>),
 }
@@ -74,7 +74,7 @@ fn holding(receiver: Receiver, held: &Log<Buffer>, seen: &Log<Seen>) -> Script<R
         })
 }
 
-/// Turns the ring until something is so.
+/// Turns the ring until the condition holds.
 macro_rules! turn_until {
     ($ring:expr, $condition:expr) => {
         while !$condition {
@@ -120,7 +120,7 @@ impl Echo {
     }
 }
 
-/// Buffers that wait until those before them have been sent, of each connection.
+/// Buffers that wait until the ones before them have been sent, for each connection.
 type Queues = Arc<Mutex<HashMap<usize, VecDeque<Buffer>>>>;
 
 /// A ring that echoes what `sockets` send, in order, until the last of them is closed.
@@ -481,14 +481,14 @@ fn streams_whose_buffers_are_dropped_at_once_are_never_taken_for_hopeless() {
     });
 }
 
-/// A stream that has waited takes what comes back; or a buffer that is held until a timer is over.
+/// A stream that has waited and takes what comes back; or a timer that holds a buffer until it is over.
 enum Turn {
     Stream(Receiver),
     Timer { _held: Buffer },
 }
 
-/// `count` streams, each with a message, of a pool of so many buffers, of which each is held for a while. How often one was
-/// told that there is none.
+/// `count` streams, each with a message, on a pool of this many buffers, each of which is held for a while. Returns how
+/// often a stream was told that there is no buffer.
 fn one_after_the_other(count: usize, buffers: u16, arm: for<'d> fn(&'d mut Turn) -> Stream<'d>) -> usize {
     let pool = BufferPool::new(buffers, 64).unwrap();
     let (starved, received) = (Log::new(), Log::new());
@@ -506,7 +506,7 @@ fn one_after_the_other(count: usize, buffers: u16, arm: for<'d> fn(&'d mut Turn)
                 told.push(());
                 (ControlFlow::Continue, Some(Turn::Stream(receiver)))
             }
-            // Whoever is last finds nobody who holds one, until the timer of the last but one is over.
+            // The last stream finds nobody who holds a buffer, until the timer of the last but one is over.
             Err(libc::ENOBUFS) => {
                 submitter.stream(Turn::Stream(receiver), arm).unwrap();
                 (ControlFlow::Continue, None)
@@ -549,11 +549,11 @@ fn a_buffer_that_comes_back_is_for_one_of_those_that_wait() {
 
 #[test]
 fn who_does_not_take_the_buffer_keeps_it_from_nobody() {
-    /// Its number, its socket, and another on which nothing comes; how often it was armed.
+    /// Its number, its socket, and another socket on which nothing comes; how often it was armed.
     type Waiting = (usize, TcpStream, Arc<TcpStream>, BufferPool, u32);
     fn arm((number, socket, quiet, pool, arms): &mut Waiting) -> Stream<'_> {
         *arms += 1;
-        // When it is the turn of those that wait first, there is nothing for them to receive.
+        // When those that wait first have their turn, there is nothing for them to receive.
         match *number < 3 && *arms > 1 {
             true => request::recv_multi(quiet, pool),
             false => request::recv_multi(socket, pool),
@@ -567,7 +567,7 @@ fn who_does_not_take_the_buffer_keeps_it_from_nobody() {
         let log = seen.clone();
         let script = Script::new().on_completion(move |completion, data: Waiting, _| {
             match outcome(&completion) {
-                // The first of all takes the only one, and keeps it until all others wait.
+                // The very first takes the only buffer, and keeps it until all others wait.
                 Ok(8) if held.is_empty() && log.is_empty() => held.push(completion.into_buffer().unwrap()),
                 Err(libc::ENOBUFS) => {
                     waiting += 1;
@@ -690,7 +690,7 @@ fn a_stream_that_waits_for_a_buffer_is_handed_to_the_teardown_as_cancelled() {
 fn buffers_that_are_lost_for_good_do_not_hold_up_the_teardown() {
     watched(|| {
         let (mut ring, _client, pool, held, seen) = starved();
-        // As good as forgotten, but within the reach of those who look for leaks.
+        // As good as forgotten, but still reachable for leak checkers.
         static LOST: Mutex<Vec<Buffer>> = Mutex::new(Vec::new());
         LOST.lock().unwrap().extend(held.take());
         ring.finish().unwrap();
@@ -808,7 +808,7 @@ fn a_pool_serves_a_second_ring_when_the_first_has_finished() {
         let pool = BufferPool::new(3, 4).unwrap();
         let (first, held) = received(b"1234567", &pool);
         assert_eq!(pool.available(), 1);
-        // Two are still held: the second ring has one to receive into, and is never given the others.
+        // Two are still held: the second ring has one to receive into, and never gets the others.
         let (mut client, server) = tcp_pair();
         client.write_all(b"abcdefgh").unwrap();
         drop(client);
@@ -887,7 +887,7 @@ fn a_pool_in_use_is_refused_to_a_second_ring_and_the_data_comes_back() {
         assert_eq!(ledger.alive(), 1, "here it was dropped");
         assert_eq!(second.stats().in_flight, 0);
 
-        // The second ring is as good as before, with a pool of its own; and so is the first.
+        // The second ring still works, with a pool of its own; and so does the first.
         let receiver = ledger.issue(Receiver::new(other_server_2, &own));
         second.submitter(Bench::FIRST).stream(receiver, |it| it.receive()).unwrap();
         (&other_client).write_all(b"second").unwrap();
@@ -954,7 +954,7 @@ fn whatever_arrives_while_a_stream_is_cancelled_no_buffer_is_lost() {
             let (client, server) = tcp_pair();
             let writing = thread::spawn(move || {
                 for _ in 0..20 {
-                    // The ring may be through with it.
+                    // The ring may be done with it.
                     if (&client).write_all(&[7; 50]).is_err() {
                         break;
                     }
@@ -1016,8 +1016,8 @@ fn an_exit_in_the_middle_of_a_burst_loses_no_buffer() {
     });
 }
 
-/// A stream over a completion queue of four, which cuts it, whose data gets another pool on its way.
-/// Returns the lengths of what was received, and how it ended.
+/// A stream over a completion queue of four, which cuts it. Its data gets another pool on its way. Returns the lengths
+/// of what was received, and how the stream ended.
 fn moving(from: &BufferPool, to: &BufferPool) -> (Vec<usize>, Result<u32, i32>) {
     let (mut client, server) = tcp_pair();
     client.write_all(&[9; 16 * 40]).unwrap();
@@ -1122,7 +1122,7 @@ fn a_buffer_is_sent_by_a_request_that_nobody_waits_for() {
     });
 }
 
-/// A pool can be used by any ring; this is what a library for them would be written like.
+/// A pool can be used by any ring; this is how a library for them would be written.
 #[test]
 fn a_receiver_that_works_in_any_ring_compiles() {
     fn receive<R, Op>(
@@ -1158,7 +1158,7 @@ fn a_receiver_that_works_in_any_ring_compiles() {
     });
 }
 
-/// A stream of another kind at first, and one that receives from then on.
+/// At first a stream of another kind; from then on one that receives.
 struct Turncoat {
     socket: Arc<TcpStream>,
     pool: BufferPool,
@@ -1199,7 +1199,7 @@ fn a_pool_that_the_kernel_does_not_register_is_refused_with_its_errno() {
         let seen = Log::new();
         let log = seen.clone();
         let script = Script::new().on_completion(move |completion, mut stream: Turncoat, _| {
-            // What has piled up meanwhile does not fit, and cuts the stream.
+            // What has piled up meanwhile does not fit, and that cuts the stream.
             thread::sleep(Duration::from_millis(1));
             let more = completion.more();
             if !more {

@@ -1,4 +1,4 @@
-//! Streams of bundles: one completion for several buffers of a pool, and what they are sent on by.
+//! Streams of bundles: one completion for several buffers of a pool, and how these are sent on.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -15,7 +15,7 @@ struct Receiver {
     socket: Arc<TcpStream>,
     pool: BufferPool,
     is_of_bundles: bool,
-    /// It is of the other kind whenever it is armed.
+    /// It becomes the other kind whenever it is armed.
     alternates: bool,
     arms: u32,
 }
@@ -36,7 +36,7 @@ impl Receiver {
     }
 }
 
-/// The buffers of a completion, which must be full but for the last.
+/// The buffers of a completion; all but the last must be full.
 fn taken_out(completion: Completion, pool: &BufferPool) -> Vec<Buffer> {
     let length = outcome(&completion).unwrap() as usize;
     let buffers = completion.into_buffers().unwrap();
@@ -84,8 +84,8 @@ fn holding(receiver: Receiver, held: &Log<Buffer>, seen: &Log<Seen>) -> Script<R
         })
 }
 
-/// Turns the ring until its handler has seen something like this; returns what it has seen, but for how the kernel has
-/// cut bytes into bundles, which is its own affair.
+/// Turns the ring until its handler has seen something like this. Returns what it has seen, except for how the kernel
+/// has cut the bytes into bundles, which is the kernel's own decision.
 fn turn_until(ring: &mut Bench<Receiver>, seen: &Log<Seen>, what: impl Fn(&Seen) -> bool) -> Vec<Seen> {
     let mut all: Vec<Seen> = Vec::new();
     while !all.iter().any(&what) {
@@ -96,7 +96,7 @@ fn turn_until(ring: &mut Bench<Receiver>, seen: &Log<Seen>, what: impl Fn(&Seen)
     together(all)
 }
 
-/// Bundles that follow each other, as one.
+/// Bundles that follow each other, joined into one.
 fn together(seen: Vec<Seen>) -> Vec<Seen> {
     let mut all: Vec<Seen> = Vec::new();
     for seen in seen {
@@ -115,7 +115,7 @@ enum Echo {
     Send { socket: Arc<TcpStream>, queue: Queue, buffers: Vec<Buffer>, sent: usize },
 }
 
-/// What waits until that which is being sent has been, if something is.
+/// What waits until the current send is done, if there is one.
 type Queue = Arc<Mutex<Option<Vec<Buffer>>>>;
 
 impl Echo {
@@ -147,8 +147,8 @@ struct Echoed {
     starved: Log<()>,
 }
 
-/// A ring that echoes what `sockets` send, in order, until the last of them is closed. Some of them, as `is_of_bundles`
-/// says by their number, receive bundles.
+/// A ring that echoes what `sockets` send, in order, until the last of them is closed. `is_of_bundles` says by their
+/// number which of them receive bundles.
 fn echo(
     sockets: Vec<TcpStream>,
     pool: &BufferPool,
@@ -215,7 +215,7 @@ fn echo(
     Bench::builder(receiving, sender).build().unwrap()
 }
 
-/// Has an echo talk to clients, one for each connection; returns what it has seen.
+/// Makes an echo talk to clients, one for each connection. Returns what it has seen.
 fn echo_to(
     count: usize,
     pool: &BufferPool,
@@ -258,7 +258,7 @@ fn one_by_one(number: usize, mut client: TcpStream) {
     }
 }
 
-/// Sends very much in pieces of many lengths, without waiting for anything.
+/// Sends very much in pieces of many lengths, without waiting in between.
 fn all_at_once(number: usize, mut client: TcpStream) {
     let sent = letters(number, 30_000);
     let (mut writer, bytes) = (client.try_clone().unwrap(), sent.clone());
@@ -356,7 +356,7 @@ fn a_stream_of_bundles_waits_for_a_buffer_that_another_thread_drops() {
         let other = thread::spawn(move || {
             // Long enough for the ring to fall asleep.
             thread::sleep(Duration::from_millis(20));
-            // All but the first: the end of the file takes one, too.
+            // All but the first: the end of the file takes one buffer, too.
             let mut all = held.take();
             let first = all.remove(0);
             drop((all, client));
@@ -373,7 +373,7 @@ fn a_stream_of_bundles_waits_for_a_buffer_that_another_thread_drops() {
     });
 }
 
-/// Receives all of a connection on a ring with room for four completions; returns the bytes, and how often the
+/// Receives everything from a connection on a ring with room for four completions. Returns the bytes, and how often the
 /// stream was armed.
 fn receive_all(receiver: Receiver) -> (Vec<u8>, u32) {
     let (bytes, arms) = (Log::new(), Log::new());
@@ -415,7 +415,7 @@ fn a_stream_of_bundles_that_the_kernel_cuts_is_armed_again_also_as_one_of_anothe
             let (received, arms) = receive_all(Receiver { alternates, ..Receiver::new(server, &pool) });
             writing.join().unwrap();
             assert!(received == sent, "{} of {} bytes, or others", received.len(), sent.len());
-            // A bundle that takes all that is offered is the last one, as the kernel sees it.
+            // To the kernel, a bundle that takes all buffers that are offered is the last one.
             assert!(arms > 2, "it was armed {arms} times");
             assert_eq!(pool.available(), 6);
         }
@@ -431,7 +431,7 @@ fn bundles_that_nobody_takes_out_go_back() {
             let (client, server) = tcp_pair();
             let writing = thread::spawn(move || {
                 for _ in 0..20 {
-                    // The ring may be through with it.
+                    // The ring may be done with it.
                     if (&client).write_all(&[7; 90]).is_err() {
                         break;
                     }

@@ -1,4 +1,4 @@
-//! Requests of which each begins when the one before it has ended.
+//! Linked requests: each begins when the one before it has ended.
 
 use std::ffi::CString;
 use std::io::{Read, Write};
@@ -41,13 +41,13 @@ fn read(part: &mut Data) -> Request<'_> {
     request::read(&**file, bytes)
 }
 
-/// Of what is no socket, this fails.
+/// On something that is not a socket, this fails.
 fn receive(part: &mut Data) -> Request<'_> {
     let Part { file, bytes, .. } = &mut part.value;
     request::recv(&**file, bytes)
 }
 
-/// What was told of: by which operation, of which part, how it ended, and whether its time was up.
+/// What was told: by which operation, about which part, how it ended, and whether its time was up.
 type Told = Log<(u8, &'static str, Result<u32, i32>, bool)>;
 
 fn ring(entries: u32, backlog: Option<usize>) -> (Bench<Data>, Told, Ledger) {
@@ -86,7 +86,7 @@ fn each_begins_when_the_one_before_it_has_ended() {
         let (reader, writer) = (Arc::new(reader), Arc::new(writer));
         let mut submitter = ring.submitter(Bench::FIRST);
         let mut chain = submitter.chain();
-        // The read would be first if it did not wait for what comes before it.
+        // The read would be first if it did not wait for the request before it.
         chain.link(part(ledger, "pause", &file), |_| request::timeout(SOON)).unwrap();
         chain.link(part(ledger, "one", &writer), write).unwrap();
         let mut chain = chain.to(Bench::SECOND);
@@ -142,7 +142,7 @@ fn what_fails_ends_those_behind_it_unless_they_are_linked_hard() {
         chain.submit(part(ledger, "two", &writer), write).unwrap();
         ring.run().unwrap();
         assert_eq!(told.take(), [(1, "fails", failed, false), (1, "two", Ok(4), false)]);
-        // A read that falls short has failed.
+        // A short read counts as a failure.
         let mut submitter = ring.submitter(Bench::FIRST);
         let mut chain = submitter.chain();
         chain.hard_link(part(ledger, "2", &writer), |part| request::write(&*part.value.file, b"xy")).unwrap();
@@ -205,7 +205,7 @@ fn what_would_write_only_a_part_of_its_pieces_ends_the_whole_chain() {
         let (reader, writer) = pipe();
         let writer = Arc::new(writer);
         let mut ring = Bench::with(8, script);
-        // One more than the kernel takes, and as many.
+        // One piece more than the kernel takes, and as many as it takes.
         for count in [1025, 1024] {
             let part = |number: u32| (number, Arc::clone(&writer), bytes, count);
             let mut submitter = ring.submitter(Bench::FIRST);
@@ -252,7 +252,7 @@ fn what_would_send_only_a_part_of_its_pieces_is_not_sent_where_nobody_would_know
         chain.link(part(2, 1025), send).unwrap();
         chain.submit(part(3, 1), send).unwrap();
         submitter.detach(part(4, 1025), send).unwrap();
-        // As many as the kernel takes; and more, of which the result tells.
+        // As many as the kernel takes; and more, as the result says.
         submitter.detach(part(5, 1024), send).unwrap();
         submitter.submit(part(6, 1025), send).unwrap();
         ring.run().unwrap();
@@ -291,7 +291,7 @@ fn the_notification_of_a_zero_copy_send_that_has_not_begun_is_nobodys() {
             for _ in 0..3 {
                 let mut submitter = ring.submitter(Bench::FIRST);
                 let mut chain = submitter.chain();
-                // Of what is no socket, this fails.
+                // On something that is not a socket, this fails.
                 chain.link(Job::new(1, &reader, 8), Job::recv).unwrap();
                 chain.submit(Job::new(2, &client, 8), send).unwrap();
                 ring.run().unwrap();
@@ -354,11 +354,11 @@ fn a_deadline_in_a_chain_begins_with_its_request() {
             (1, "last", Ok(4), false),
         ];
         let mut ended = told.take();
-        // The first three end in order; one that waits for its timer may be told of a little later.
+        // The first three end in order; one that waits for its timer may be told a little later.
         ended.sort_by_key(|(_, name, ..)| expected.iter().position(|(_, it, ..)| it == name));
         assert_eq!(ended, expected);
         assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
-        // What comes after one whose time is up ends without having begun, and so does its timer.
+        // If the time of one is up, the next ends without having begun, and so does its timer.
         let mut submitter = ring.submitter(Bench::FIRST);
         let mut chain = submitter.chain();
         chain.link(part(ledger, "quiet", &reader), |part| read(part).deadline(SOON)).unwrap();
@@ -380,11 +380,11 @@ fn a_chain_that_is_too_long_is_refused() {
         let mut chain = submitter.chain();
         chain.link(part(ledger, "one", &file), write).unwrap();
         chain.link(part(ledger, "two", &file), |part| write(part).deadline(LATE)).unwrap();
-        // A request and its timer are two.
+        // A request and its timer are two entries.
         let refused = chain.link(part(ledger, "many", &file), |part| write(part).deadline(LATE));
         assert_eq!(refused.unwrap_err(), TOO_LONG);
         assert_eq!(ledger.alive(), 2);
-        // What there is can still be submitted.
+        // What there is room for can still be submitted.
         chain.submit(part(ledger, "last", &file), write).unwrap();
         ring.run().unwrap();
         assert_eq!(told.take().len(), 3);
@@ -418,7 +418,7 @@ fn a_chain_finds_room_as_a_whole_or_not_at_all() {
         };
         let mut submitter = ring.submitter(Bench::FIRST);
         submitter.submit(part(ledger, "first", &file), write).unwrap();
-        // The kernel takes nothing in before the ring runs.
+        // The kernel takes in nothing before the ring runs.
         chain(&mut submitter, ["a", "b", "c"]).unwrap();
         assert_eq!(chain(&mut submitter, ["d", "e", "f"]).unwrap_err(), SubmitError::Full);
         assert_eq!((ring.stats().in_flight, ring.stats().backlog), (4, 3));
@@ -451,7 +451,7 @@ fn a_chain_with_deadlines_finds_room_as_a_whole_or_not_at_all() {
         for _ in 0..4 {
             submitter.submit(part(ledger, "first", &file), write).unwrap();
         }
-        // With its deadlines, it has twice as many entries as there are places; the kernel takes nothing in yet.
+        // With its deadlines, it has twice as many entries as there are places; the kernel takes in nothing yet.
         assert_eq!(chain(&mut submitter, &["a", "b", "c", "d"]).unwrap_err(), SubmitError::Full);
         assert_eq!((ring.stats().in_flight, ring.stats().backlog), (4, 0));
         let mut submitter = ring.submitter(Bench::FIRST);
@@ -479,7 +479,7 @@ fn a_chain_that_is_dropped_leaves_nothing() {
         let mut chain = submitter.chain();
         let key = chain.link(part(ledger, "read", &reader), read).unwrap();
         let mut chain = chain.to(Bench::SECOND);
-        // What it owns is closed.
+        // What the chain owns is closed.
         chain.link(part(ledger, "close", &reader), |_| request::close(writer)).unwrap();
         chain.link(part(ledger, "timed", &reader), |part| read(part).deadline(LATE)).unwrap();
         assert_eq!(format!("{chain:?}"), "Chain { tag: Tag(Bench::second), requests: 3, .. }");
@@ -487,7 +487,7 @@ fn a_chain_that_is_dropped_leaves_nothing() {
         assert_eq!(open_descriptors(), before - 1);
         assert!(!submitter.cancel(key), "its slot is free");
         assert_eq!((ring.stats().in_flight, ledger.alive()), (0, 0));
-        // The slots are as good as before.
+        // The slots can be used as before.
         other.write_all(b"xyz").unwrap();
         ring.submitter(Bench::FIRST).submit(part(ledger, "again", &reader), read).unwrap();
         ring.run().unwrap();

@@ -1,4 +1,4 @@
-//! Streams of datagrams out of a pool, which say where each came from.
+//! Streams of datagrams into a pool, which say where each came from.
 
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, UdpSocket};
@@ -13,7 +13,7 @@ use rummelplatz::request::Datagram;
 use rummelplatz::{BufferPool, ControlFlow, Request, Stream, request};
 use rummelplatz_tests::{Bench, Log, Script, cramped, outcome, tcp_pair, watched};
 
-/// A pool of so many buffers, each with room for so many bytes of a datagram.
+/// A pool of this many buffers, each with room for this many bytes of a datagram.
 fn pool(count: u16, room: u32) -> BufferPool {
     BufferPool::new(count, Datagram::OVERHEAD as u32 + room).unwrap()
 }
@@ -36,13 +36,13 @@ impl Receiver {
 /// What a handler is told, as the test sees it.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
-    /// What it says, who said so, and whether there was more of it.
+    /// What the datagram says, who sent it, and whether it was longer.
     Datagram(Vec<u8>, Option<SocketAddr>, bool),
     Starved,
     End(Result<u32, i32>),
 }
 
-/// The word with which all ends.
+/// The word that ends everything.
 const BYE: &[u8] = b"bye";
 
 /// Receives from `receiver`, up to the last word; keeps the datagrams in `held`, if there is one.
@@ -104,7 +104,7 @@ fn udp_pairs() -> Vec<(UdpSocket, UdpSocket, SocketAddr)> {
     ["127.0.0.1:0", "[::1]:0"].into_iter().filter_map(pair).collect()
 }
 
-/// Sends these by `send` of a socket.
+/// Sends these with `send` of a socket.
 fn send_by(send: impl Fn(&[u8]) -> io::Result<usize>, datagrams: &[&[u8]]) {
     for datagram in datagrams {
         assert_eq!(send(datagram).unwrap(), datagram.len());
@@ -257,7 +257,7 @@ fn buffers_without_room_for_what_is_said_end_the_stream() {
             let receiver = Receiver::new(ours, &BufferPool::new(2, size).unwrap());
             assert_eq!(heard(receiver), [Seen::End(Err(libc::EFAULT))], "{size} bytes");
         }
-        // With room for that, and for nothing else.
+        // With room for the kernel's description, and for nothing else.
         for (ours, theirs, there) in udp_pairs() {
             send_by(|bytes| theirs.send(bytes), &[b"x", b"", b"yz"]);
             let (seen, pool) = (Log::new(), pool(4, 0));
@@ -293,7 +293,7 @@ fn what_is_from_nobody_ends_the_stream_when_it_is_empty() {
         send_by(|bytes| theirs.send(bytes), &[b"x", b"", b"too late"]);
         assert_eq!(heard(Receiver::new(ours, &pool(4, 8))), [told(b"x"), Seen::End(Ok(0))]);
 
-        // From somebody, though no Internet address tells from whom; their name is longer than the room for it.
+        // From a sender without an Internet address; the sender's name is longer than the room for it.
         let name = format!("rummelplatz-{}-{}", std::process::id(), "x".repeat(60));
         let named = UnixDatagram::bind_addr(&net::SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         let receiving = net::SocketAddr::from_abstract_name(format!("{name}-2")).unwrap();
@@ -309,7 +309,7 @@ fn what_receives_no_datagrams_says_so() {
     watched(|| {
         let file = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(heard(Receiver::new(file, &pool(1, 8))), [Seen::End(Err(libc::ENOTSOCK))]);
-        // One that is connected to nobody who listens is told so.
+        // A socket that is connected to an address where nobody listens gets an error.
         let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
         let ours = UdpSocket::bind("127.0.0.1:0").unwrap();
         ours.connect(nobody.local_addr().unwrap()).unwrap();

@@ -30,7 +30,7 @@ fn told(completion: &Completion) -> (Result<u32, i32>, bool) {
     (outcome(completion), completion.timed_out())
 }
 
-/// What became of a request on its own.
+/// How a request on its own ended.
 fn told_of<D: Send + 'static>(
     data: D,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
@@ -86,9 +86,9 @@ fn a_request_that_is_quicker_is_not_disturbed() {
         });
         assert_eq!(told_of(Receive::new(ours), Receive::late), (Ok(3), false));
         writer.join().unwrap();
-        // As long as a time can be.
+        // The longest time that there is.
         assert_eq!(told_of((), |()| request::nop().deadline(Duration::MAX)), (Ok(0), false));
-        // Of several, the last counts.
+        // Of several deadlines, the last counts.
         let (ours, _theirs) = UnixStream::pair().unwrap();
         assert_eq!(
             told_of(Receive::new(ours), |it| request::recv(&it.socket, &mut it.buffer)
@@ -140,12 +140,12 @@ fn what_is_left_to_a_worker_ends_in_time() {
             }),
             (CANCELLED, true)
         );
-        // Nobody writes to it, which is what it takes to open it.
+        // The file can only be opened when somebody writes to it, and nobody does.
         let there = Directory::new("deadlines");
         nix::unistd::mkfifo(&there.path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         for resolve in [false, true] {
             let told = told_of(there.c_path("fifo"), move |path| {
-                // What may be created is opened by a worker.
+                // A worker opens what may have to be created.
                 let options = OpenOptions::new().read(true).create(true);
                 let options = if resolve { options.resolve(Resolve::NO_SYMLINKS) } else { options };
                 request::openat(&CWD, path, &options).deadline(SOON)
@@ -271,7 +271,7 @@ fn a_part_that_was_done_in_time_is_told_of() {
             .unwrap();
         ring.run().unwrap();
         let [(result, timed_out)] = whole.take()[..] else { panic!("told once") };
-        // It may have ended with a part of it before.
+        // It may have ended before, with a part of it.
         let sent = result.unwrap_or(0);
         assert!(sent < 8 << 20 && (timed_out || sent > 0), "{result:?}");
         drop(theirs);
@@ -332,7 +332,7 @@ fn nobody_is_told_of_detached_requests() {
 /// What handlers were told of requests, running or in a teardown.
 type All = Log<(Result<u32, i32>, bool)>;
 
-/// A ring of so many entries that notes what its handlers are told.
+/// A ring of this many entries that notes what its handlers are told.
 fn noting(entries: u32, backlog: Option<usize>) -> (Bench<Tracked<Receive>>, All) {
     let told_of = Log::new();
     let (log, torn_down) = (told_of.clone(), told_of.clone());
@@ -390,7 +390,7 @@ fn a_deadline_takes_no_room_of_the_backlog() {
         let peers = [0; 5].map(|_| UnixStream::pair().unwrap());
         let mut submitter = ring.submitter(Bench::FIRST);
         let mut refused = 0;
-        // The kernel takes nothing in before the ring runs.
+        // The kernel takes in nothing before the ring runs.
         let peers = peers.map(|(ours, theirs)| {
             let data = ledger.issue(Receive::new(ours));
             match submitter.submit(data, |it| it.value.soon()) {
@@ -512,8 +512,8 @@ fn the_slot_is_used_again_and_again() {
     });
 }
 
-/// Datagrams to a receiver that takes in no more of them: its queue seems to have room, and has not. So the kernel tries
-/// again and again, in no table that a cancel looks at, until it leaves the request to a worker.
+/// Datagrams to a receiver that takes in no more of them: its queue seems to have room, but has none. So the kernel
+/// tries again and again, with the request in no table that a cancel looks at, until it leaves the request to a worker.
 struct Stuck {
     socket: UnixDatagram,
     _receiver: UnixDatagram,
@@ -537,7 +537,7 @@ impl Stuck {
     }
 }
 
-/// One that was cancelled or, as it is left to a worker by then, interrupted.
+/// A request that was cancelled or, since it is left to a worker by then, interrupted.
 fn has_ended((result, timed_out): (Result<u32, i32>, bool)) -> bool {
     matches!(result, Err(libc::ECANCELED | libc::EINTR)) && timed_out
 }
@@ -625,7 +625,7 @@ fn what_has_ended_in_time_was_in_time_however_late_that_is_seen() {
             let script = Script::new().on_completion(move |completion, data: Option<(File, [u8; 4])>, _| {
                 match data {
                     Some(_) => log.push(told(&completion)),
-                    // It takes longer than all that the others may.
+                    // It takes longer than all the others may take.
                     None => thread::sleep(10 * SOON),
                 }
                 (ControlFlow::Continue, None)
@@ -790,7 +790,7 @@ fn a_forged_part_of_a_timed_request_closes_nothing_twice() {
             let mut submitter = ring.submitter(Bench::FIRST);
             let key = submitter.submit(listener, |it| request::accept(it).deadline(LATE)).unwrap();
             ring.turn().unwrap();
-            // It is believed that this is one more result, and that the kernel gave this away.
+            // The ring believes this to be one more result, with a descriptor that the kernel gave away.
             let (given, _other) = pipe();
             forge(target, key.user_data(), given.into_raw_fd(), Some(F_MORE));
             ring.turn().unwrap();

@@ -1,5 +1,5 @@
-//! The echo server by which the library was designed: a state machine in the data, two operations, and
-//! not a line of `unsafe`.
+//! The echo server around which the library was designed: a state machine in the data, two operations, and not a line
+//! of `unsafe`.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,6 @@
 //! The programs in `examples/`, run as their users run them.
 //!
-//! Nothing is assumed about how long anything takes, but that it does not take [`PATIENCE`].
+//! Nothing is assumed about how long anything takes, except that it takes less than [`PATIENCE`].
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rummelplatz_tests::{Directory, ring_or_skip};
 
-/// After this time a program is taken for hung.
+/// After this time, a program counts as hung.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 // ---- running programs -----------------------------------------------------------------------------
@@ -33,8 +33,8 @@ fn build() -> PathBuf {
     output.join("examples")
 }
 
-/// Does something with the examples, in the target directory and with the profile of this very test: what `cargo` is
-/// told, and where the programs are.
+/// Does something with the examples, in the target directory and with the profile of this very test. Returns the
+/// command for `cargo`, and where the programs are.
 fn cargo(command: &str) -> (Command, PathBuf) {
     // …/target/PROFILE/deps/examples-0123456789abcdef
     let test = std::env::current_exe().unwrap();
@@ -52,7 +52,7 @@ fn cargo(command: &str) -> (Command, PathBuf) {
     (cargo, output.to_owned())
 }
 
-/// What a program has done.
+/// What a program printed, and how it ended.
 #[derive(Debug)]
 struct Ran {
     status: ExitStatus,
@@ -67,7 +67,7 @@ impl Ran {
         self
     }
 
-    /// It has failed with one line on standard error, which has all these words in it.
+    /// Fails unless the program has failed with one line on standard error that contains all these words.
     #[track_caller]
     fn failed_saying(self, words: &[&str]) -> Self {
         assert!(self.status.code().is_some_and(|code| code != 0), "{self:?}");
@@ -172,7 +172,7 @@ impl Server {
         Server::of(proxy.args(arguments).arg("127.0.0.1:0").arg(upstream.to_string()))
     }
 
-    /// This program with so many descriptors at most.
+    /// The same program with at most this many descriptors.
     fn with_few_descriptors(limit: u32, program: &str, arguments: &[&str]) -> Server {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!(r#"ulimit -n {limit} && exec "$0" "$@""#)]);
@@ -190,7 +190,7 @@ impl Server {
         Server { child, address, stderr: Some(drain(stderr)) }
     }
 
-    /// A client, for whom nothing takes longer than [`PATIENCE`].
+    /// A client with a time limit of [`PATIENCE`] for everything.
     fn connect(&self) -> TcpStream {
         let client = TcpStream::connect_timeout(&self.address, PATIENCE).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -213,7 +213,7 @@ impl Server {
         assert_eq!(unsafe { libc::kill(child, signal) }, 0);
     }
 
-    /// Stops it, and returns what it has said on standard error.
+    /// Stops the server, and returns what it has printed on standard error.
     #[track_caller]
     fn stop(mut self, signal: i32) -> String {
         self.signal(signal);
@@ -242,7 +242,7 @@ fn assert_echoes(client: &mut TcpStream, message: &[u8]) {
     assert!(answer == message, "the answer differs");
 }
 
-/// Bytes that show when something is missing, double or out of order.
+/// Bytes that show when something is missing, doubled or out of order.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length as u32)
         .flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes())
@@ -250,7 +250,7 @@ fn pattern(length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Writes until the server takes no more, and returns how many bytes that were.
+/// Writes until the server takes no more. Returns how many bytes it took.
 fn write_until_it_blocks(client: &mut TcpStream, bytes: &[u8]) -> usize {
     client.set_nonblocking(true).unwrap();
     let mut written = 0;
@@ -278,8 +278,8 @@ fn read_what_comes(client: &mut TcpStream) -> Vec<u8> {
     }
 }
 
-/// Calls this again when it was interrupted. The kernel does so when it ends the ring of [`ring_or_skip`], and what has a
-/// timeout is not restarted.
+/// Calls this again if it was interrupted. The kernel interrupts it when it ends the ring of [`ring_or_skip`], and
+/// calls with a timeout are not restarted.
 fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -357,7 +357,7 @@ fn echo_loses_no_byte_under_a_simulated_kernel() {
     assert_pass_in("echo", 2);
 }
 
-/// Runs the tests in `examples/NAME/tests.rs`, whose failures say their seeds.
+/// Runs the tests in `examples/NAME/tests.rs`; if they fail, they print their seeds.
 #[track_caller]
 fn assert_pass_in(name: &str, tests: usize) {
     let (mut cargo, _) = cargo("test");
@@ -402,7 +402,7 @@ fn clients_that_come_and_go_leave_nothing_behind() {
 #[test]
 fn a_client_that_does_not_read_starves_nobody() {
     if ring_or_skip() {
-        // Fewer buffers than such clients: each of them would hold one for ever.
+        // There are fewer buffers than such clients: each of them would hold one for ever.
         let server = Server::start(&["--buffers", "8", "--buffer-size", "1024"]);
         let before = server.descriptors();
         let sent = pattern(50_000_000);
@@ -475,7 +475,7 @@ fn a_server_without_descriptors_waits_until_there_are_some() {
         assert_echoes(&mut clients[0], b"served");
         until("all descriptors in use", || server.descriptors() >= 20);
         for mut client in clients.drain(..) {
-            // Each that leaves makes room for another.
+            // Each one that leaves makes room for another.
             assert_echoes(&mut client, b"at last");
         }
         until("all descriptors closed", || server.descriptors() == before);
@@ -515,7 +515,7 @@ fn connect_through(upstream: &TcpListener, proxy: &Server) -> (TcpStream, TcpStr
     (client, server)
 }
 
-/// Sends all of this and then no more; what the other end gets of that.
+/// Sends all of this and then nothing more. Returns what the other end gets of it.
 fn send_all(mut from: &TcpStream, mut to: &TcpStream, sent: &[u8]) -> Vec<u8> {
     let mut received = Vec::new();
     thread::scope(|scope| {
@@ -540,7 +540,7 @@ fn the_proxy_moves_bytes_both_ways_at_once() {
             scope.spawn(|| assert!(send_all(&client, &server, &sent) == sent));
             assert!(send_all(&server, &client, &answer) == answer);
         });
-        // Both have said that they send no more: that is the end.
+        // Both sides have said that they send no more: that is the end.
         until("all descriptors closed", || proxy.descriptors() == before);
         proxy.stop(libc::SIGTERM);
     }
@@ -554,7 +554,7 @@ fn the_proxy_goes_on_with_one_direction_when_the_other_is_over() {
         for client_is_first in [true, false] {
             let (client, server) = connect_through(&upstream, &proxy);
             let (first, second) = if client_is_first { (&client, &server) } else { (&server, &client) };
-            // Each is over before the next thing is said.
+            // Each one is over before the next thing is sent.
             assert_eq!(send_all(first, second, b"that is all"), b"that is all");
             (&mut &*second).write_all(b"not yet").unwrap();
             let mut begin = [0; 7];
@@ -562,7 +562,7 @@ fn the_proxy_goes_on_with_one_direction_when_the_other_is_over() {
             assert_eq!(&begin, b"not yet");
             let rest = pattern(3_000_000);
             assert!(send_all(second, first, &rest) == rest);
-            // The proxy has closed both, though neither is closed at its other end.
+            // The proxy has closed both connections, though neither is closed at its other end.
             until("all descriptors closed", || proxy.descriptors() == before);
         }
         proxy.stop(libc::SIGTERM);
@@ -628,7 +628,7 @@ fn a_reset_of_one_side_is_a_reset_of_the_other() {
         for client_resets in [true, false] {
             let (client, server) = connect_through(&upstream, &proxy);
             let (leaves, mut stays) = if client_resets { (client, server) } else { (server, client) };
-            // What is unread when a socket is closed makes that a reset.
+            // If a socket is closed with unread bytes, its peer gets a reset.
             stays.write_all(b"never mind").unwrap();
             uninterrupted(|| leaves.peek(&mut [0])).unwrap();
             drop(leaves);
@@ -652,7 +652,7 @@ fn an_upstream_that_refuses_costs_the_proxy_one_client_each() {
             assert_eq!(read_what_comes(&mut proxy.connect()), b"");
         }
         until("all descriptors closed", || proxy.descriptors() == before);
-        // And when it is back, all is well.
+        // When it is back, everything works again.
         let upstream = TcpListener::bind(address).unwrap();
         let (client, server) = connect_through(&upstream, &proxy);
         assert_eq!(send_all(&client, &server, b"hello"), b"hello");
@@ -661,7 +661,7 @@ fn an_upstream_that_refuses_costs_the_proxy_one_client_each() {
     }
 }
 
-/// Has a listener answer nobody any more. What is returned keeps its queue full.
+/// Makes a listener answer nobody any more. What is returned keeps its queue full.
 fn fill(listener: &TcpListener) -> Vec<TcpStream> {
     nix::sys::socket::listen(listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
@@ -713,8 +713,8 @@ fn a_proxy_without_descriptors_serves_again_when_there_are_some() {
         let upstream = server.address.to_string();
         let proxy = Server::with_few_descriptors(20, "proxy", &["127.0.0.1:0", &upstream]);
         let before = proxy.descriptors();
-        // More than it can have: some are served, some wait until others have left, and those are turned away for whom
-        // there is one descriptor but not two.
+        // More clients than it can have: some are served, some wait until others have left, and some are turned away
+        // because there is one descriptor for them but not two.
         for mut client in (0..40).map(|_| proxy.connect()).collect::<Vec<_>>() {
             client.write_all(b"?").ok();
             let answer = read_some(&mut client);
@@ -746,7 +746,7 @@ fn addresses_that_the_proxy_cannot_listen_on_are_named() {
 
 // ---- wal --------------------------------------------------------------------------------------------
 
-/// The numbers of lines that were said to be safe.
+/// The numbers of lines that were reported to be safe.
 fn safe(stdout: &str) -> Vec<usize> {
     let number = |line: &str| line.strip_suffix(" lines are safe").unwrap().parse().unwrap();
     stdout.lines().map(number).collect()

@@ -29,7 +29,7 @@ struct Block {
 
 type Step = for<'d> fn(&'d mut Block) -> Request<'d>;
 
-/// Submits one step after the other, each on the block of the one before. Returns what came of them.
+/// Submits one step after the other, each on the block of the step before. Returns the results.
 fn run_steps(
     block: impl FnOnce(&mut BenchSubmitter<'_, Block>) -> Block + Send + 'static,
     steps: &'static [Step],
@@ -58,7 +58,7 @@ fn run_steps(
 fn bytes_go_through_registered_memory_and_a_registered_file() {
     watched(|| {
         let plain = Arc::new(nameless_file());
-        // The set that is registered second has an index that usual entries have not.
+        // The set that is registered second has an index other than 0, which usual entries don't have.
         for other_first in [false, true] {
             let [other, buffers] = [2, 3].map(|count| FixedBuffers::new(count, SIZE as u32).unwrap());
             let (set, file) = (buffers.clone(), plain.clone());
@@ -68,7 +68,7 @@ fn bytes_go_through_registered_memory_and_a_registered_file() {
                 }
                 submitter.register_buffers(&set).unwrap();
                 submitter.register_buffers(&set).expect("it is registered already");
-                // The ring needs the descriptor no more.
+                // The ring no longer needs the descriptor.
                 let registered = submitter.register_file(file.try_clone().unwrap()).unwrap();
                 let buffer = set.take().unwrap();
                 Block { plain: file, file: registered, buffer, step: 0 }
@@ -82,7 +82,7 @@ fn bytes_go_through_registered_memory_and_a_registered_file() {
                     block.buffer[..8].copy_from_slice(b"12345678");
                     request::write_fixed_at(&block.plain, block.buffer.part(..8), SIZE as u64)
                 },
-                // In a place of the queue where an index was.
+                // At a place of the queue that had an index before.
                 |block| request::fsync(&block.file),
                 |block| request::fdatasync(&block.plain),
                 |_| request::nop(),
@@ -97,7 +97,7 @@ fn bytes_go_through_registered_memory_and_a_registered_file() {
                 },
                 |block| {
                     assert_eq!(block.buffer[..12], *b"12345678\0\0\0\0");
-                    // All that a plain read can be on, too.
+                    // Everything that a plain read works on, too.
                     request::read_at(&block.file, &mut block.buffer, SIZE as u64 - 1)
                 },
                 |block| {
@@ -132,7 +132,7 @@ fn bytes_go_through_registered_memory_and_a_registered_file() {
     });
 }
 
-/// The first completion of each request, in order; streams are given up with it.
+/// The first completion of each request, in order; after it, streams are given up.
 fn told<D: Send + 'static>(
     data: impl FnOnce(&mut BenchSubmitter<'_, D>) -> D + Send + 'static,
     submit: fn(&mut BenchSubmitter<'_, D>, D),
@@ -324,7 +324,7 @@ fn what_was_registered_in_an_earlier_run_is_not_taken_for_something_of_this_one(
         let (mut runs, mut first) = (0, None);
         let script = Script::new()
             .on_setup(move |mut submitter| {
-                // Each run has a file and a set of its own, with the same index.
+                // Each run has its own file and set, with the same index.
                 submitter.register_buffers(&sets[runs])?;
                 let file = submitter.register_file(&*files[runs])?;
                 let file = first.get_or_insert(file).clone();
@@ -419,7 +419,7 @@ fn files_that_nobody_has_make_room_and_what_is_left_is_closed_at_the_end() {
                 let full = submitter.register_file(std::io::stdin()).unwrap_err();
                 assert_eq!(full, SubmitError::PoolRefused(libc::EMFILE));
                 let some = kept.into_iter().take(3).collect::<Vec<_>>();
-                // There are as many as that without one that is in use.
+                // Each of these finds a place, because the one before it is no longer in use.
                 (0..5 * MOST).for_each(|_| drop(submitter.register_file(std::io::stdin()).unwrap()));
                 drop(some);
                 let (reader, writer) = pipe();
@@ -449,7 +449,7 @@ fn memory_that_may_not_be_pinned_is_refused_with_a_reason() {
             assert_eq!(refused, Err(SubmitError::PoolRefused(libc::ENOMEM)));
             let why = std::io::Error::from(refused.unwrap_err()).to_string();
             assert!(why.contains("did not register the buffers"), "{why}");
-            // That does not stand in the way of others.
+            // That does not prevent others.
             submitter.register_buffers(&FixedBuffers::new(1, 64).unwrap()).unwrap();
         });
     });
@@ -530,7 +530,7 @@ fn only_the_thread_and_the_process_of_the_ring_change_what_it_has() {
     });
 }
 
-/// Sends so many bytes, of one ring, in the way that is asked for; a thread reads them. What came of it.
+/// Sends this many bytes on one ring, in the way that is asked for, while a thread reads them. Returns the results.
 fn send(
     ring: &mut Bench<(Arc<TcpStream>, FixedBuffer)>,
     submit: impl FnOnce(BenchSubmitter<'_, (Arc<TcpStream>, FixedBuffer)>, (Arc<TcpStream>, FixedBuffer)),
@@ -612,7 +612,7 @@ fn bytes_are_sent_without_a_copy() {
     });
 }
 
-/// What can't be sent without a copy ends with an error, once.
+/// A send that can't be done without a copy ends with an error, once.
 fn what_can_not_be_sent_so_is_an_error(buffers: &FixedBuffers) {
     let seen = Log::new();
     let log = seen.clone();

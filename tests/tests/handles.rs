@@ -260,8 +260,8 @@ fn a_handler_may_send_to_its_own_ring() {
     });
 }
 
-/// A ring whose operations may have so many requests, and that logs the numbers of its data: of the handlers, and of those
-/// of the teardown.
+/// A ring whose operations may have this many requests. It logs the numbers of its data, as its handlers and its
+/// teardown handlers see them.
 fn limited(limit: u32, told: &Log<u32>, torn_down: &Log<u32>) -> Bench<Blocked> {
     let (first, second) = (told.clone(), told.clone());
     let script = |told: Log<u32>| {
@@ -280,7 +280,7 @@ fn limited(limit: u32, told: &Log<u32>, torn_down: &Log<u32>) -> Bench<Blocked> 
     builder.request_limit(NonZeroU32::new(limit).unwrap()).build().unwrap()
 }
 
-/// A number, and for a request that waits, what it waits for.
+/// A number, and, for a request that waits, what it waits for.
 struct Blocked {
     number: Tracked<u32>,
     reader: Option<PipeReader>,
@@ -584,7 +584,7 @@ fn all_that_was_accepted_is_delivered_however_the_end_and_the_sending_meet() {
             let handle = ring.handle();
             let other = thread::spawn(move || {
                 let accepted = |number: &u32| {
-                    // Where there are more threads than processors, it must not fill whole slices of time.
+                    // If there are more threads than processors, this must not use up whole time slices.
                     thread::yield_now();
                     handle.send(Bench::FIRST, ledger.issue(*number)).is_ok()
                 };

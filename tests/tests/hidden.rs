@@ -1,4 +1,4 @@
-//! The hidden names that generated code uses, in hands that nobody has meant them for: without `unsafe`, they do no harm.
+//! The hidden names that generated code uses, when somebody else uses them: without `unsafe`, they do no harm.
 
 #![forbid(unsafe_code)]
 

@@ -1,9 +1,9 @@
-//! What the running kernel does: the rules that rummelplatz relies on, each on bare rings of the `io-uring`
-//! crate. A kernel that does otherwise says here "rule A11 differs", rather than in a test that hangs.
+//! What the running kernel does: the rules that rummelplatz relies on, each on bare rings of the `io-uring` crate. A
+//! kernel that does otherwise is reported here as "rule A11 differs", instead of in a test that hangs.
 //!
-//! The letters are those of the experiments by which the rules were found; W are those of which
-//! `docs/design.md` says that they are not in the manual. Nothing here waits longer than [`LONG`] for what
-//! does not come, and where the kernel may do one thing or another, it may here.
+//! The letters are those of the experiments that found the rules. W marks the rules of which `docs/design.md` says that
+//! they are not in the manual. Nothing here waits longer than [`LONG`] for what does not come. Where the kernel may do
+//! one thing or another, it may do so here, too.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -43,7 +43,7 @@ macro_rules! rule {
     };
 }
 
-/// Whether the kernel is as new as this; says "skipped" if not.
+/// Whether the kernel is at least this new; prints "skipped" if it is not.
 fn is_linux(major: u32, minor: u32) -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(|it: char| !it.is_ascii_digit()).map(|it| it.parse().unwrap_or(0));
@@ -54,7 +54,7 @@ fn is_linux(major: u32, minor: u32) -> bool {
     is >= (major, minor)
 }
 
-/// Tests a rule that can be told from this version on: mostly 6.1, the first with rings that defer.
+/// Tests a rule that can be checked from this version on: mostly 6.1, the first with rings that defer task work.
 fn on_linux(major: u32, minor: u32, test: impl FnOnce() + Send + 'static) {
     if is_linux(major, minor) {
         watched(test);
@@ -64,7 +64,7 @@ fn on_linux(major: u32, minor: u32, test: impl FnOnce() + Send + 'static) {
 /// A completion: `user_data`, `res`, `flags`.
 type Cqe = (u64, i32, u32);
 
-/// A ring with nothing around it, whose requests have `user_data` of the test's choice.
+/// A ring with nothing around it; the test chooses the `user_data` of its requests.
 struct Bare(IoUring);
 
 impl Bare {
@@ -79,7 +79,7 @@ impl Bare {
         Bare::new(entries, |_| ())
     }
 
-    /// With those that the ring of a `#[ring]` has.
+    /// With the flags that the ring of a `#[ring]` has.
     fn defer(entries: u32) -> Bare {
         Bare::new(entries, |builder| {
             builder.setup_single_issuer().setup_defer_taskrun().setup_coop_taskrun().setup_submit_all();
@@ -97,22 +97,22 @@ impl Bare {
         unsafe { self.0.submitter().enter::<libc::sigset_t>(queued, want, flags, None) }
     }
 
-    /// Enters without a look for completions.
+    /// Enters without looking for completions.
     fn submit(&mut self) -> io::Result<usize> {
         self.enter(0, 0)
     }
 
-    /// Enters and looks, without waiting (`IORING_ENTER_GETEVENTS`).
+    /// Enters and looks for completions, without waiting (`IORING_ENTER_GETEVENTS`).
     fn look(&mut self) -> io::Result<usize> {
         self.enter(0, 1)
     }
 
-    /// What is visible.
+    /// The completions that are visible.
     fn reap(&mut self) -> Vec<Cqe> {
         self.0.completion().map(|cqe| (cqe.user_data(), cqe.result(), cqe.flags())).collect()
     }
 
-    /// Enters until there are so many completions, or it has taken too long; returns what there is.
+    /// Enters until there are this many completions, or it has taken too long. Returns what there is.
     fn wait(&mut self, count: usize) -> Vec<Cqe> {
         self.wait_for(count, LONG)
     }
@@ -122,32 +122,32 @@ impl Bare {
         let mut seen = self.reap();
         while seen.len() < count && Instant::now() < end {
             let time = Timespec::from((end - Instant::now()).min(Duration::from_millis(20)));
-            // What it returns says nothing: see G1.
+            // Its return value says nothing: see G1.
             self.0.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&time)).ok();
             seen.extend(self.reap());
         }
         seen
     }
 
-    /// Waits until so many completions have been seen, or it has taken too long.
+    /// Waits until this many completions have been seen, or it has taken too long.
     fn complete(&mut self, seen: &mut Vec<Cqe>, count: usize) {
         let more = self.wait(count.saturating_sub(seen.len()));
         seen.extend(more);
     }
 
-    /// As [`complete`](Self::complete), and looks for more than there should be.
+    /// As [`complete`](Self::complete), and also looks for more completions than there should be.
     fn complete_only(&mut self, seen: &mut Vec<Cqe>, count: usize) {
         self.complete(seen, count);
         let more = self.strays();
         seen.extend(more);
     }
 
-    /// What comes though nothing should.
+    /// Completions that come although none should.
     fn strays(&mut self) -> Vec<Cqe> {
         self.wait_for(usize::MAX, SHORT)
     }
 
-    /// Submits one entry alone, and returns its completion and what came with it.
+    /// Submits one entry alone. Returns its completion and what came with it.
     fn one(&mut self, entry: squeue::Entry) -> (i32, Vec<Cqe>) {
         self.push(ALONE, entry);
         let mut seen = self.wait(1);
@@ -160,7 +160,7 @@ impl Bare {
         (result, seen)
     }
 
-    /// Cancels by `user_data`; returns the cancel's own result, and what came with it.
+    /// Cancels by `user_data`. Returns the cancel's own result, and what came with it.
     fn cancel(&mut self, user_data: u64) -> (i32, Vec<Cqe>) {
         self.one(opcode::AsyncCancel::new(user_data).build())
     }
@@ -289,7 +289,7 @@ fn a3b_an_error_can_carry_a_buffer() {
             let (reader, _writer) = pipe();
             let _buffers = ProvidedBuffers::register(&ring.0.submitter(), 7, 1, 8, 0).unwrap();
             let read = opcode::Read::new(raw(&reader), std::ptr::null_mut(), 8).buf_group(7).build();
-            // How far the worker has come by the time of the cancel is luck.
+            // How far the worker has come when the cancel arrives is a matter of luck.
             let with_buffer = (0..50).any(|_| {
                 ring.push(1, read.clone().flags(squeue::Flags::ASYNC | squeue::Flags::BUFFER_SELECT));
                 ring.submit().unwrap();
@@ -378,7 +378,7 @@ fn a11_a_late_link_is_missed_by_the_first_cancel() {
         ring.push(1, head.build().flags(LINK));
         ring.push(2, read(&reader));
         ring.submit().unwrap();
-        // Its time is up, and nobody has looked.
+        // Its time is up, but nobody has looked.
         thread::sleep(Duration::from_millis(10));
         let (first, mut seen) = ring.cancel(2);
         rule!("A11", first == -libc::ENOENT, "the first cancel says {first}");
@@ -452,7 +452,7 @@ fn m4_what_is_read_at_submit_may_be_overwritten_after_it() {
             let wrong = memory(8);
             let right = memory(8);
             let vector = Box::leak(Box::new(libc::iovec { iov_base: right.cast(), iov_len: 8 }));
-            // Behind a link, too.
+            // Also behind a link.
             ring.push(
                 1,
                 opcode::Timeout::new(&raw const *spec).flags(TimeoutFlags::ETIME_SUCCESS).build().flags(LINK),
@@ -467,7 +467,7 @@ fn m4_what_is_read_at_submit_may_be_overwritten_after_it() {
             // SAFETY: the request is over, and the memory lives for ever.
             let bytes = unsafe { std::slice::from_raw_parts(right, 8) };
             rule!("M4", bytes == b"12345678", "{kind}: {bytes:?}");
-            // How a file is to be opened, also when a worker opens it.
+            // How a file is to be opened, also if a worker opens it.
             for flags in [squeue::Flags::empty(), squeue::Flags::ASYNC] {
                 let how = Box::leak(Box::new(OpenHow::new()));
                 let here = c"/".as_ptr();
@@ -539,12 +539,12 @@ fn b3_a_linked_timeout_has_a_completion_of_its_own_in_either_order() {
             chain(&mut ring, Duration::from_millis(2));
             let seen = sorted(ring.wait(2));
             rule!("B3", seen == [(1, ECANCELED, 0), (2, -libc::ETIME, 0)], "{kind}: {seen:?}");
-            // The request is first.
+            // The request completes first.
             chain(&mut ring, LONG);
             put(&writer, b"x");
             let seen = sorted(ring.wait(2));
             rule!("B3", seen == [(1, 1, 0), (2, ECANCELED, 0)], "{kind}: {seen:?}");
-            // It can't be cancelled, but ends with its request.
+            // It can't be cancelled, but it ends with its request.
             chain(&mut ring, LONG);
             let (cancel, seen) = ring.cancel(2);
             rule!("B3", cancel == -libc::ENOENT && seen.is_empty(), "{kind}: {cancel}, {seen:?}");
@@ -590,7 +590,7 @@ fn b5_an_entry_that_skips_its_success_hides_it_and_the_rest_of_its_chain() {
             let mut seen = Vec::new();
             ring.complete_only(&mut seen, 1);
             rule!("B5c", seen == [(1, -libc::EBADF, 0)], "{kind}: {seen:?}");
-            // And no drain is of use any more.
+            // From then on, a drain is of no more use.
             let (drain, _) = ring.one(nop().flags(squeue::Flags::IO_DRAIN));
             rule!("B5i", drain == -libc::EOPNOTSUPP, "{kind}: the drain ended with {drain}");
         }
@@ -635,10 +635,10 @@ fn n1_a_link_on_the_last_entry_swallows_the_cancel_behind_it() {
 
 // ---- C: zero-copy sends ---------------------------------------------------------------------------
 
-/// How much to send: as long as nobody reads it, the kernel mostly keeps it where it is, rather than copy it
-/// and be done with it.
+/// How much to send: as long as nobody reads that much, the kernel usually keeps it where it is, instead of copying it
+/// and being done.
 const SENT: usize = 65536;
-/// How often to try what mostly is so.
+/// How often to try what usually happens.
 const ATTEMPTS: usize = 10;
 
 fn send_zc(socket: &TcpStream, size: usize) -> squeue::Entry {
@@ -649,7 +649,7 @@ fn is_notification(cqe: &Cqe) -> bool {
     matches!(cqe, (1, 0, flags) if flags & (F_MORE | F_NOTIF) == F_NOTIF)
 }
 
-/// Sends without a copy; whether only the first completion has come, which is not final.
+/// Sends without a copy. Returns whether only the first completion has come, which is not final.
 fn sends(ring: &mut Bare, socket: &TcpStream) -> bool {
     ring.push(1, send_zc(socket, SENT));
     let seen = ring.wait(1);
@@ -703,7 +703,8 @@ fn c7_a_zero_copy_send_that_its_chain_has_ended_is_notified_of_after_its_end() {
         for (kind, mut ring) in kinds(8) {
             let (client, mut server) = tcp_pair();
             let (reader, _writer) = pipe();
-            // Of what is no socket, a receive fails. What the kernel does not know ends the chain before it has begun.
+            // On something that is not a socket, a receive fails. An opcode that the kernel does not know ends the
+            // chain before it has begun.
             let receive = opcode::Recv::new(raw(&reader), memory(8), 8).build();
             for (first, errno) in [(receive, libc::ENOTSOCK), (unknown(), libc::EINVAL)] {
                 ring.push(2, first.flags(LINK));
@@ -844,7 +845,7 @@ fn e3_all_that_is_submitted_after_a_drain_waits_behind_it_cancels_included() {
             ring.push(4, nop());
             let seen = ring.strays();
             rule!("E3", seen.is_empty(), "{kind}: {seen:?}");
-            // What does not go through the queue reaches it.
+            // A cancel that does not go through the queue reaches it.
             let cancelled = ring.0.submitter().register_sync_cancel(None, CancelBuilder::user_data(1));
             rule!("A9", cancelled.is_ok(), "{kind}: {cancelled:?}");
             let seen = sorted(ring.wait(4));
@@ -886,8 +887,8 @@ fn f1_what_does_not_fit_the_completion_queue_is_kept_in_order_and_comes_with_the
     });
 }
 
-/// Fills the completion queue, has `trigger` cause `times` completions of a multishot request, and returns
-/// those of the request.
+/// Fills the completion queue, makes `trigger` cause `times` completions of a multishot request, and returns the
+/// completions of that request.
 fn over_a_full_queue(
     ring: &mut Bare,
     request: squeue::Entry,
@@ -1340,7 +1341,7 @@ fn j1_closing_a_ring_waits_for_nothing_that_runs() {
         io::Seek::seek(&mut file, io::SeekFrom::End(-1)).unwrap();
         file.write_all(b"x").unwrap();
         let after_the_close = (0..10).any(|_| {
-            // Zeroed lazily, so that it costs nothing before it is written to.
+            // It is zeroed lazily, so it costs nothing before it is written to.
             let mut buffer = vec![0_u8; SIZE];
             let (first, last) = (buffer.as_mut_ptr(), &raw const buffer[SIZE - 1]);
             let mut ring = Bare::defer(8);
@@ -1457,7 +1458,7 @@ fn k3d_descriptors_arrive_before_the_end_of_a_multishot_accept_that_is_cancelled
             drop(unsafe { OwnedFd::from_raw_fd(*fd) });
         }
         rule!("K3d", cancel == 0 || cancel == -libc::EALREADY, "the cancel says {cancel}: {seen:?}");
-        // All of them, or none: but whatever was accepted comes first, and the end is the end.
+        // All of them, or none; but whatever was accepted comes first, and the end comes last.
         rule!("K3d", sockets.iter().all(|it| it.2 & F_MORE != 0), "{seen:?}");
         rule!("K3d", seen.last() == Some(&(1, ECANCELED, 0)), "{seen:?}");
         drop(clients);
@@ -1543,8 +1544,8 @@ fn k10_a_buffer_that_is_used_up_bit_by_bit_says_whether_there_is_more_of_it() {
     });
 }
 
-/// Receives so many bytes by bundles on a socket, in buffers of four bytes that are offered in this order; the request is
-/// submitted again whenever it has ended. Returns in how many completions they came.
+/// Receives this many bytes by bundles on a socket, in buffers of four bytes that are offered in this order. The
+/// request is submitted again whenever it has ended. Returns in how many completions the bytes came.
 fn receive_bundles(ring: &mut Bare, socket: &TcpStream, kind: &str, bytes: i32, order: &[u32]) -> usize {
     let (mut received, mut used, mut count) = (0, 0, 0);
     while received < bytes {
@@ -1576,7 +1577,7 @@ fn k11_a_bundle_takes_the_buffers_that_are_offered_next_and_fills_all_but_the_la
             let count = receive_bundles(&mut ring, &server, kind, 12, &[0, 1, 2]);
             rule!("K11", count < 3, "{kind}: one completion for each");
             rule!("K11", buffers.bytes().starts_with(b"0123456789ab"), "{kind}: {:?}", buffers.bytes());
-            // Behind the others, and not as they lie in memory.
+            // After the others, and not in the order in which they lie in memory.
             [2, 0, 1].iter().for_each(|id| buffers.provide(*id));
             client.write_all(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ...").unwrap();
             receive_bundles(&mut ring, &server, kind, 29, &[3, 4, 5, 6, 7, 2, 0, 1]);
@@ -1635,7 +1636,7 @@ fn k13_the_end_of_a_file_and_a_reset_end_bundles_without_a_buffer() {
     });
 }
 
-/// Room for a name in what a multishot `recvmsg` receives, and how much there is before a payload.
+/// Room for a name in what a multishot `recvmsg` receives, and the number of bytes before a payload.
 const NAME: usize = 32;
 const BEFORE_PAYLOAD: usize = 16 + NAME;
 
@@ -1758,7 +1759,7 @@ fn k17_a_single_receive_or_read_takes_a_buffer_only_when_there_is_something_for_
     });
 }
 
-/// `IORING_RECV_MULTISHOT` with `sqe->optlen`: no more than so many bytes in all, below 256.
+/// `IORING_RECV_MULTISHOT` with `sqe->optlen`: at most this many bytes in all, below 256.
 fn limited(entry: squeue::Entry, bytes: u8) -> squeue::Entry {
     const OPTLEN: usize = 44;
     with_byte(entry, OPTLEN, bytes)
@@ -1794,7 +1795,7 @@ fn k18_a_multishot_receive_with_a_limit_ends_with_the_bytes_that_reach_it() {
                 );
                 let strays = ring.strays();
                 rule!("K18", strays.is_empty(), "{case}, after its end: {strays:?}");
-                // What it has left is there for the next.
+                // What it has left is there for the next receive.
                 ring.push(2, receive);
                 let mut rest = Vec::new();
                 while rest.iter().map(|it: &Cqe| it.1).sum::<i32>() < 20 - first {
@@ -1887,7 +1888,7 @@ fn l7_of_all_that_is_open_only_a_ring_is_not_closed() {
         let is_open = |fd: RawFd| std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok();
         for (kind, mut ring) in kinds(8) {
             let other = IoUring::new(1).unwrap();
-            // One of its own, and that of another.
+            // The descriptor of the ring itself, and that of another.
             for number in [ring.0.as_raw_fd(), other.as_raw_fd()] {
                 let (closed, _) = ring.one(opcode::Close::new(Fd(number)).build());
                 rule!("L7", closed == -libc::EBADF && is_open(number), "{kind}: a ring: {closed}");
@@ -1915,7 +1916,7 @@ fn eventfd() -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Whether an eventfd is signalled within this time, which it is not any more then.
+/// Whether an eventfd is signalled within this time; the signal is taken away again.
 fn is_signalled(eventfd: &OwnedFd, time: Duration) -> bool {
     let mut eventfd = File::from(eventfd.try_clone().unwrap());
     let end = Instant::now() + time;
@@ -1928,7 +1929,7 @@ fn is_signalled(eventfd: &OwnedFd, time: Duration) -> bool {
     }
 }
 
-/// Whether a descriptor becomes readable for one who sleeps in `epoll_wait` while `event` happens.
+/// Whether a descriptor becomes readable for somebody who sleeps in `epoll_wait` while `event` happens.
 fn wakes_a_sleeper(fd: RawFd, event: impl FnOnce()) -> bool {
     // SAFETY: a plain call; the result is checked before it is owned.
     let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
@@ -1973,7 +1974,7 @@ fn w2_an_eventfd_is_signalled_out_of_the_write_to_another_only_once() {
         let signalled = [LONG, 3 * SHORT, 3 * SHORT].map(|patience| {
             ring.push(1, poll(&source));
             ring.look().unwrap();
-            // The completion of the last round did.
+            // The completion of the last round signalled it.
             is_signalled(&signal, Duration::ZERO);
             put(&source, &1_u64.to_ne_bytes());
             let signalled = is_signalled(&signal, patience);
@@ -2017,7 +2018,7 @@ fn w4_a_multishot_timer_that_has_fired_is_not_found_before_its_task_work_has_run
         rule!("W4", first == -libc::ENOENT, "the first cancel says {first}");
         ring.complete(&mut seen, 1);
         rule!("W4", seen == [(1, -libc::ETIME, F_MORE)], "{seen:?}");
-        // Right after an enter, it is found.
+        // Right after an enter, a cancel finds it.
         let (second, mut seen) = ring.cancel(1);
         ring.complete(&mut seen, 1);
         rule!("W4", second == 0 && seen == [(1, ECANCELED, 0)], "the second says {second}: {seen:?}");
@@ -2078,7 +2079,7 @@ fn w8_a_linked_timeout_that_cancels_a_wait_for_a_child_says_how_many_it_has_canc
 #[test]
 fn w7_what_only_seems_ready_is_not_found_by_a_cancel_before_it_is_left_to_a_worker() {
     on_linux(6, 18, || {
-        // A receiver that takes in no more: a poll says that one can send, and to send that one can't.
+        // A receiver that takes in no more: a poll says that one can send, but a send says that one can't.
         let name = format!("rummelplatz-w7-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let _receiver = UnixDatagram::bind_addr(&address).unwrap();

@@ -1,5 +1,5 @@
-//! What the surroundings can do to a ring, beside the catalogue of faults: sizes, filters, descriptors that
-//! are duplicated, threads.
+//! What the surroundings can do to a ring, apart from the catalogue of faults: sizes, filters, duplicated descriptors,
+//! threads.
 
 use std::fs::File;
 use std::io::Write;
@@ -58,7 +58,7 @@ fn a_ring_that_is_too_large_is_an_error_and_the_largest_is_none() {
     });
 }
 
-/// What the kernel says of the rings of this process: their thread, and on which CPU it is to be.
+/// What the kernel says about the rings of this process: their thread, and the CPU on which it is to be.
 fn pollers() -> Vec<(i32, i32)> {
     let number =
         |info: &str, name| info.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok();
@@ -84,7 +84,7 @@ fn a_ring_has_a_thread_of_the_kernel_where_it_is_told_to() {
             let mut ring = ring(cpu.map(|cpu| cpu as u32)).unwrap();
             let [(thread, its_cpu)] = pollers()[..] else { panic!("{:?}", pollers()) };
             assert!(thread > 0, "the kernel has one");
-            // Of one that may be anywhere, it says where it is.
+            // If a thread may be anywhere, the kernel says where it is.
             assert!(cpu.is_none_or(|cpu| its_cpu == cpu as i32), "{its_cpu}, not {cpu:?}");
             ring.run().unwrap();
         }
@@ -94,7 +94,7 @@ fn a_ring_has_a_thread_of_the_kernel_where_it_is_told_to() {
     });
 }
 
-/// How many workers this thread may have: bounded, and unbounded ones.
+/// How many workers this thread may have: bounded ones, and unbounded ones.
 fn worker_limits() -> [u32; 2] {
     let mut limits = [0; 2];
     IoUring::new(1).unwrap().submitter().register_iowq_max_workers(&mut limits).unwrap();
@@ -119,12 +119,12 @@ fn workers_are_limited_when_the_ring_is_first_run_and_not_when_it_is_built() {
             let mut by_turns = by_turns;
             by_turns.turn().unwrap();
             let limits = worker_limits();
-            // What somebody says afterwards is left alone by another run.
+            // Another run leaves alone what somebody sets afterwards.
             built.run().unwrap();
             (limits, worker_limits())
         });
         assert_eq!(there.join().unwrap(), ([3, 5], [3, 5]));
-        // The kernel tells all threads that have had to do with the ring.
+        // The kernel sets it for all threads that have used the ring.
         assert_eq!(worker_limits(), [3, 5]);
     });
 }
@@ -240,7 +240,7 @@ fn the_wrong_thread_changes_nothing_and_the_right_one_goes_on() {
                     assert!(matches!(ring.turn(), Err(RingError::WrongThread)));
                     assert!(matches!(ring.finish(), Err(RingError::WrongThread)));
                     assert_eq!(ring.stats(), before);
-                    // What is submitted here waits for the owner; more of it than the queue takes, too.
+                    // What is submitted here waits for the owner, even if it is more than the queue takes.
                     for number in 1..=5 {
                         ring.submitter(Bench::FIRST)
                             .submit(ledger.issue(number), |_| request::nop())
@@ -273,7 +273,7 @@ fn the_limits_and_sizes_that_were_not_chosen_are_those_that_are_documented() {
     });
 }
 
-/// A thread of the kernel looks for entries, and may be asleep, or not as fast as this one.
+/// A kernel thread looks for entries. It may be asleep, or slower than this thread.
 #[test]
 fn a_full_queue_of_a_ring_that_is_polled_is_waited_for() {
     watched(|| {
@@ -286,7 +286,7 @@ fn a_full_queue_of_a_ring_that_is_polled_is_waited_for() {
         });
         let builder = Bench::builder(script, Script::new()).entries(entries(4)).backlog_limit(one);
         let mut ring = builder.sqpoll(Duration::from_millis(1), None).build().unwrap();
-        // Before that, the kernel takes nothing in.
+        // Before that, the kernel takes in nothing.
         ring.turn().unwrap();
         for _ in 0..4 {
             thread::sleep(Duration::from_millis(20));

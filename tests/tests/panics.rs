@@ -66,8 +66,7 @@ fn ten_and_a_nop(mut submitter: BenchSubmitter<'_, Bomb>, ledger: Ledger, nop: B
     Ok(())
 }
 
-/// Runs the ring, which must panic with `text`; then everything must be over, and the ring as good as
-/// new.
+/// Runs the ring, which must panic with `text`. Then everything must be over, and the ring must work like a new one.
 #[track_caller]
 fn panics_and_is_over<D: Send + 'static>(ring: &mut Bench<D>, ledger: Ledger, text: &str) {
     assert_eq!(panic_of(|| ring.run()), text);
@@ -178,23 +177,23 @@ fn while_the_ring_is_dropped() {
 /// How many requests the operation may have in flight.
 const LIMIT: u32 = 8;
 
-/// The completion that a handler panics in.
+/// What leads to the completion in whose handler there is a panic.
 const TRIGGERS: [Trigger; 4] = [
-    // The slot of the request is the handler's to use again.
+    // The handler may use the slot of the request again.
     |submitter, data| submitter.submit(data, |_| request::nop()).map(|_| ()),
-    // What is remembered of it must be looked at.
+    // What is remembered of the request must be looked at.
     |submitter, data| submitter.submit(data, |_| request::timeout(Duration::from_millis(1))).map(|_| ()),
     // Its data is lent, and the stream goes on.
     |submitter, data| {
         submitter.stream(data, |_| request::timeout_multi(Duration::from_millis(1))).map(|_| ())
     },
-    // The kernel knows nothing of it.
+    // The kernel does not know of it.
     |submitter, data| submitter.post(data),
 ];
 
 type Trigger = fn(&mut BenchSubmitter<'_, Bomb>, Bomb) -> Result<(), SubmitError>;
 
-/// What a handler has done before it panics. What it returns is dropped by the panic.
+/// What a handler has done before it panics. Its return value is dropped by the panic.
 type Deed = fn(Completion, Bomb, &mut BenchSubmitter<'_, Bomb>, Ledger, &Keys) -> Option<(Completion, Bomb)>;
 
 /// The keys of what a handler has submitted.
@@ -285,8 +284,8 @@ const DEEDS: [(&str, Deed); 16] = [
     }),
 ];
 
-/// Ends a ring by a panic in `on_completion`. Then nothing is in flight, all data was dropped once, and each slot
-/// is free, and there once: as many requests fit as before, and no key is good for another one.
+/// Ends a ring by a panic in `on_completion`. Then nothing is in flight, all data was dropped once, and each slot is
+/// free exactly once: as many requests fit as before, and no key is valid for another request.
 fn panics_after(trigger: Trigger, deed: Deed, by_turns: bool) {
     let ledger = Ledger::new();
     let (keys, told) = (Keys::new(), Log::new());
@@ -300,7 +299,7 @@ fn panics_after(trigger: Trigger, deed: Deed, by_turns: bool) {
         let number = *data.data;
         seen.push((number, outcome(&completion)));
         match number {
-            // Data that is of no stream: not of one in whose handler there was a panic, either.
+            // Data that is not a stream's: not even that of a stream in whose handler there was a panic.
             0 => (ControlFlow::Warn("late"), Some(data)),
             _ => (ControlFlow::Continue, None),
         }
@@ -363,7 +362,7 @@ fn in_on_teardown_completion_after_it_has_submitted() {
                 .on_setup(move |submitter| ten_and_a_nop(submitter, ledger, dud(ledger, 99)))
                 .on_completion(|_, _, _| (ControlFlow::Exit, None))
                 .on_teardown(move |completion, data, mut submitter| {
-                    // What is said of limits and of what is in flight is that of the other test.
+                    // These two assert limits and numbers in flight that hold only in the other test.
                     if !["submitted as many as it may", "cancelled all"].contains(&name) {
                         let _dropped = deed(completion, data, &mut submitter, ledger, &keys);
                     }
@@ -379,7 +378,7 @@ fn in_on_teardown_completion_after_it_has_submitted() {
 #[test]
 fn in_a_handler_that_has_a_descriptor_or_a_buffer() {
     watched(|| {
-        // Of a request, and of a stream.
+        // For a request, and for a stream.
         for is_stream in [false, true] {
             let ledger = Ledger::new();
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -446,7 +445,7 @@ impl Listener {
     }
 }
 
-/// Whether the kernel does not have the stream of this completion any more.
+/// Whether the kernel no longer has the stream of this completion.
 fn was_cut(completion: &Completion) -> bool {
     completion.more() && !cqueue::more(completion.raw().flags)
 }
@@ -797,7 +796,7 @@ fn in_the_drop_of_what_was_sent_to_a_ring_that_never_ran() {
     });
 }
 
-/// Panics when it is dropped, whatever else goes on.
+/// Panics when it is dropped, even during another panic.
 struct Ruthless;
 
 impl Drop for Ruthless {
@@ -821,23 +820,23 @@ fn in_the_drop_of_data_while_a_panic_drops_the_ring() {
 
 // ---- data that was sent ---------------------------------------------------------------------------------
 
-/// A ring with room for the ten requests and the NOP, and for nothing that is sent.
+/// A ring with room for the ten requests and the NOP, but not for anything that is sent.
 fn crowded(ledger: Ledger, script: Script<Bomb>) -> Bench<Bomb> {
     let script = script.on_setup_once(move |submitter| ten_and_a_nop(submitter, ledger, dud(ledger, 99)));
     let builder = Bench::builder(script, Script::new()).request_limit(11.try_into().unwrap());
     builder.entries(NonZeroU32::new(8).unwrap()).grace(Duration::ZERO).build().unwrap()
 }
 
-/// Sends what panics when the ring has no room for it.
+/// Sends data that panics if the ring has no room for it.
 fn send_bombs(submitter: &mut BenchSubmitter<'_, Bomb>, ledger: Ledger) {
     let handle = submitter.handle();
-    // The NOP that this is said to is over; its slot is the one place that is free.
+    // The NOP for which this is called is over; its slot is the only free place.
     for data in [dud(ledger, 20), bomb(ledger, 21), dud(ledger, 22), bomb(ledger, 23), dud(ledger, 24)] {
         handle.send(Bench::FIRST, data).unwrap();
     }
 }
 
-/// The ring runs, and can be stopped.
+/// Checks that the ring runs and can be stopped.
 fn is_as_good_as_new(mut ring: Bench<Bomb>, ledger: Ledger) {
     let handle = ring.handle();
     ring.submitter(Bench::FIRST).submit(dud(ledger, 30), |_| request::timeout(FOR_EVER)).unwrap();
@@ -927,7 +926,7 @@ fn in_the_drop_of_data_of_a_handler_that_ends_the_run_and_the_next_one_does_not_
 
 // ---- panics of panics ---------------------------------------------------------------------------------------
 
-/// What a panic carries, and panics itself when it is dropped.
+/// The payload of a panic, which panics itself when it is dropped.
 struct Payload;
 
 impl Drop for Payload {
@@ -936,7 +935,7 @@ impl Drop for Payload {
     }
 }
 
-/// Panics with that when it is dropped.
+/// Panics with a [`Payload`] when it is dropped.
 struct Grenade(#[expect(dead_code, reason = "counted")] Tracked<()>);
 
 impl Drop for Grenade {
@@ -945,7 +944,7 @@ impl Drop for Grenade {
     }
 }
 
-/// Runs what must panic with a [`Payload`].
+/// Runs a body that must panic with a [`Payload`].
 fn panics_with_payload<T>(body: impl FnOnce() -> T) {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(_) => panic!("no panic came through"),
@@ -991,7 +990,7 @@ fn in_the_drop_of_what_drops_panicked_with_while_a_panic_ends_the_ring() {
                 let data = Grenade(ledger.issue(()));
                 ring.submitter(Bench::FIRST).submit(data, |_| request::timeout(FOR_EVER)).unwrap();
             }
-            // Of a ledger of its own, as it is forgotten.
+            // It has a ledger of its own, because it is forgotten.
             let data = Grenade(Ledger::new().issue(()));
             ring.submitter(Bench::FIRST).submit(data, |_| request::nop()).unwrap();
             assert_eq!(panic_of(|| ring.run()), "the first");

@@ -1,4 +1,5 @@
-//! Single requests that are given a buffer of a pool: what comes in it, when there is none, and that it always comes back.
+//! Single requests that get a buffer of a pool: what arrives in it, what happens when there is none, and that it always
+//! goes back.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -12,7 +13,7 @@ use rummelplatz_tests::{
     pipe, tcp_pair, watched,
 };
 
-/// Receives once, from whatever it is, into a pool.
+/// Receives once, from any kind of file, into a pool.
 struct Receiver {
     from: OwnedFd,
     pool: BufferPool,
@@ -43,14 +44,14 @@ impl Receiver {
     }
 }
 
-/// Longer than anything here takes.
+/// Longer than anything takes here.
 const LONG: Duration = Duration::from_secs(1000);
 
 fn pool(count: u16, size: u32) -> BufferPool {
     BufferPool::new(count, size).unwrap()
 }
 
-/// The next thing that comes, and the receiver.
+/// The next bytes that come, and the receiver.
 fn next(receiver: Receiver, build: fn(&mut Receiver) -> Request<'_>) -> (Result<Vec<u8>, i32>, Receiver) {
     let (completion, receiver) = complete(receiver, build);
     let result = outcome(&completion);
@@ -103,7 +104,7 @@ fn files_are_read_at_their_position_and_at_offsets() {
         assert_eq!((end, pool.available()), (Ok(Vec::new()), 1));
         assert_eq!(at(receiver, 0).0, Ok(b"0123".to_vec()));
 
-        // A registered file; and one that is another ring's.
+        // A registered file; and one of another ring.
         let seen = Log::new();
         let log = seen.clone();
         fn read((file, pool): &mut (FixedFile, BufferPool)) -> Request<'_> {
@@ -151,7 +152,7 @@ fn connections_on_which_nothing_happens_need_no_buffer() {
                 match completion.into_buffer() {
                     Ok(buffer) if buffer.is_empty() => return (ControlFlow::Continue, None),
                     Ok(buffer) => log.push(buffer.to_vec()),
-                    // The only one may be on its way with another.
+                    // The only buffer may be on its way with another request.
                     Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS)),
                 }
                 receiver.pool = receiver.pool.clone();
@@ -185,7 +186,7 @@ fn two_pools_in_one_ring_are_kept_apart() {
                 (ControlFlow::Continue, None)
             }),
         );
-        // As they are registered, and when they are.
+        // When they are registered, and how.
         for build in [Receiver::recv, Receiver::recv_in_time, Receiver::recv] {
             for pool in &pools {
                 let (mut client, server) = tcp_pair();
@@ -239,7 +240,7 @@ fn without_a_buffer_it_ends_and_the_bytes_stay() {
     });
 }
 
-/// The function of a request on data that is counted.
+/// The function that makes a request of counted data.
 type Build = fn(&mut Tracked<Receiver>) -> Request<'_>;
 
 const PLAIN: Build = |it| it.recv();
@@ -278,7 +279,7 @@ fn a_pool_of_another_ring_is_refused_by_every_call() {
         other.run().unwrap();
         assert_eq!((other.stats().in_flight, ledger.alive()), (0, 1));
         owner.finish().unwrap();
-        // Now it is free.
+        // Now the buffer is free.
         other.submitter(Bench::FIRST).submit(data(), PLAIN).unwrap();
         other.finish().unwrap();
         ledger.assert_all_dropped_once();
@@ -355,7 +356,7 @@ fn in_a_chain_a_receive_succeeds_with_any_bytes_and_a_read_with_a_full_buffer() 
 fn a_deadline_leaves_the_buffer_where_it_belongs() {
     watched(|| {
         let pool = pool(1, 8);
-        // On a ring of one entry, the timer is one for itself.
+        // On a ring of one entry, the deadline has a timer of its own.
         for entries in [1, 8] {
             for sends in [true, false] {
                 let (mut client, server) = tcp_pair();
@@ -399,7 +400,7 @@ fn what_nobody_takes_goes_back_to_the_pool() {
         ring.submitter(Bench::FIRST).detach(data(), PLAIN).unwrap();
         ring.run().unwrap();
         assert_eq!((pool.available(), ring.stats().detached_failed), (4, 0));
-        // A handler that does not look, and returns the data of what is over.
+        // A handler that does not look at the completion, and returns the data of a request that is over.
         send();
         let script = Script::new().on_completion(|_, data, _| (ControlFlow::Continue, Some(data)));
         let mut ring = Bench::with(4, script);
@@ -445,7 +446,7 @@ fn a_teardown_gives_all_buffers_back() {
                 ring.submitter(Bench::FIRST).submit(data, build).unwrap();
             }
             ring.turn().unwrap();
-            // Half of them have something to tell when it ends.
+            // Half of them have something to report when it ends.
             for mut client in clients.iter().step_by(2) {
                 client.write_all(b"tell").unwrap();
             }

@@ -1,4 +1,4 @@
-//! What the README shows is what is tested.
+//! The README shows exactly what is tested.
 
 #[test]
 fn the_readme_shows_the_example_that_is_tested() {

@@ -1,4 +1,5 @@
-//! Requests, one by one, beside what std says of the same: names of files, room on disk, vectors, datagrams, sockets.
+//! Requests, one by one, compared with what std says of the same: names of files, room on disk, vectors, datagrams,
+//! sockets.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -116,7 +117,7 @@ fn a_file_grows_and_shrinks_and_gets_holes() {
         assert_eq!(once(file(), |file| request::fallocate(file, Allocate::KeepSize, 16384, 4096)).0, Ok(0));
         assert_eq!(length(), 16384, "though there is room for more");
         let holed = once(file(), |file| request::fallocate(file, Allocate::PunchHole, 4096, 4096)).0;
-        // Not every file system can.
+        // Not every file system supports this.
         if holed != Err(libc::EOPNOTSUPP) {
             assert_eq!(holed, Ok(0));
             let mut bytes = [1; 12288];
@@ -163,7 +164,7 @@ fn several_buffers_are_written_and_read_in_their_order() {
             once(data, |(file, a, b, c, d)| request::readv_at(file, [a, b, c, d], 2));
         assert_eq!((result, a, b, c, d), (Ok(10), *b"h", *b"ea", *b"d x", *b"xx t"));
 
-        // At the file's own position, and with nothing to move.
+        // At the file's own position, and with no bytes to move.
         file.seek(std::io::SeekFrom::Start(2)).unwrap();
         let (result, _) = once((file.try_clone().unwrap(), *b"HE"), |(file, bytes)| {
             let (first, second) = bytes.split_at(1);
@@ -197,12 +198,12 @@ fn reads_and_writes_are_done_as_their_flags_say() {
             request::writev_at(file, [one, other], 0).rw_flags(RwFlags::APPEND)
         });
         assert_eq!((wrote, there.read("file").unwrap()), (Ok(2), b"ab23ababcd".to_vec()));
-        // Not every file system can.
+        // Not every file system supports this.
         let (read, _) = once((file(), [0; 4]), |(file, bytes)| {
             request::read_at(file, bytes, 0).rw_flags(RwFlags::DONTCACHE)
         });
         assert!(matches!(read, Ok(4) | Err(libc::EOPNOTSUPP)), "{read:?}");
-        // What would wait, and what does not.
+        // A request that would wait, and one that does not.
         let (reader, writer) = pipe();
         let nowait = |(result, (reader, _)): (_, (OwnedFd, [u8; 4]))| (result, reader);
         let read = |reader| {
@@ -233,7 +234,7 @@ fn a_worker_does_what_it_is_left_and_ends_in_time() {
         });
         assert!(completion.timed_out());
         assert!(matches!(outcome(&completion), Err(libc::ECANCELED | libc::EINTR)), "{completion:?}");
-        // With a buffer of a pool, which it may have from the beginning.
+        // With a buffer of a pool, which is available from the beginning.
         let pool = BufferPool::new(4, 8).unwrap();
         for _ in 0..20 {
             let mut ring = Bench::with(8, Script::new());
@@ -275,7 +276,7 @@ fn what_waits_for_its_socket_is_done_when_that_is_ready() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (completion, _) = complete(listener, |listener| request::accept(listener).poll_first());
-        // Linux 6.10 can.
+        // Linux 6.10 supports this.
         match outcome(&completion) {
             Err(libc::EINVAL) => eprintln!("skipped: this kernel polls for no accept"),
             accepted => assert_eq!(accepted, Ok(0)),
@@ -300,7 +301,7 @@ fn of_any_number_of_buffers_as_many_are_written_and_read_as_the_kernel_takes() {
         });
         assert_eq!((result, &read.concat()[..whole.len()]), (Ok(whole.len() as u32), &whole[..]));
 
-        // Each second byte: no two are neighbours.
+        // Every second byte: no two are neighbours.
         let bytes: Vec<u8> = (0..3000_u16).map(|number| number as u8).collect();
         let seconds: Vec<u8> = bytes.iter().copied().step_by(2).collect();
         for count in [1024, 1025, 1500] {
@@ -314,7 +315,7 @@ fn of_any_number_of_buffers_as_many_are_written_and_read_as_the_kernel_takes() {
         });
         let read: Vec<u8> = read.into_iter().step_by(2).collect();
         assert_eq!((result, &read[..1024], &read[1024..]), (Ok(1024), &seconds[..1024], &[0; 476][..]));
-        // All of them are one.
+        // All of them together are one piece.
         let (result, _) = once((open(), bytes.clone()), |(file, bytes)| {
             request::write_vectored_at(file, bytes.chunks(1), 0)
         });
@@ -346,7 +347,7 @@ fn vectors_that_wait_for_room_are_kept_as_they_were() {
                 assert_eq!(outcome(&completion), Ok(3));
                 (ControlFlow::Continue, None)
             });
-        // More than fit: so most are in the backlog for a time.
+        // More than fit, so most are in the backlog for some time.
         Bench::builder(script, Script::new()).entries(2.try_into().unwrap()).build().unwrap().run().unwrap();
         let mut bytes = Vec::new();
         File::from(reader).read_to_end(&mut bytes).unwrap();
@@ -396,7 +397,7 @@ fn pipes_are_copied_and_ranges_written_back() {
 fn what_is_to_be_whole_takes_its_time() {
     watched(|| {
         const MANY: usize = 8 << 20;
-        // As it comes, in pieces.
+        // In pieces, as it comes.
         let (mut theirs, ours) = tcp_pair();
         let writer = thread::spawn(move || {
             for piece in [&b"in"[..], b" pie", b"ces, and the end"] {
@@ -416,7 +417,7 @@ fn what_is_to_be_whole_takes_its_time() {
         assert_eq!(receive(", and the end, and no more"), ", and the end".len(), "all that there was");
         writer.join().unwrap();
 
-        // As much as does not fit between the two.
+        // As much as does not fit into the buffers between the two.
         let (mut theirs, ours) = tcp_pair();
         let reader = thread::spawn(move || std::io::copy(&mut theirs, &mut std::io::sink()).unwrap());
         let sent = |(result, data): (_, (OwnedFd, Vec<u8>))| {
@@ -433,7 +434,7 @@ fn what_is_to_be_whole_takes_its_time() {
     });
 }
 
-/// More bytes than the kernel moves in one request, of which it takes a part for all.
+/// More bytes than the kernel moves in one request; it takes a part of them for all.
 struct TooMuch {
     name: &'static str,
     null: Arc<File>,
@@ -460,7 +461,7 @@ fn what_is_too_much_for_a_request_is_done_in_part_or_refused_where_nobody_would_
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let socket = Arc::new(ours);
         let null = Arc::new(OpenOptions::new().write(true).open("/dev/null").unwrap());
-        // Nothing of it is touched.
+        // Nothing of this memory is touched.
         let bytes = Arc::new(vec![0; (1 << 31) + 1]);
         let too_much = |(name, build)| TooMuch {
             name,
@@ -542,7 +543,7 @@ fn a_datagram_says_where_it_came_from_and_goes_where_it_is_sent() {
                 request::recv_from(socket, bytes, peer).deadline(Duration::from_millis(1))
             });
             assert_eq!((result, peer.address()), (Err(libc::ECANCELED), None));
-            // Broadcasts must be asked for.
+            // Broadcasts must be allowed explicitly.
             let (result, _) = once(ours, |socket| {
                 request::send_to(socket, b"x", SocketAddr::from(([255, 255, 255, 255], 1)))
             });
@@ -581,7 +582,7 @@ fn a_connection_says_where_it_comes_from() {
             assert_eq!(peer.address(), socket.peer_addr().ok());
             last = peer;
         }
-        // Without an Internet address, and without a connection: nothing is left of who was there before.
+        // Without an Internet address, and without a connection: nothing is left of the previous peer.
         let directory = Directory::new("accept-from");
         let listener = std::os::unix::net::UnixListener::bind(directory.path("listener")).unwrap();
         let _client = UnixStream::connect(directory.path("listener")).unwrap();
@@ -602,7 +603,7 @@ fn pieces_are_sent_in_their_order_as_many_as_a_message_can_have() {
         for (count, sent) in [(0, 0), (1, 1), (4, 4), (5, 5), (1024, 1024), (1025, 1024)] {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             let bytes: Vec<u8> = (0..3 * count).map(|number| (number % 251) as u8).collect();
-            // Backwards, so that no two are neighbours.
+            // In reverse order, so that no two are neighbours.
             let (result, (ours, bytes)) =
                 once((ours, bytes), |(socket, bytes)| request::send_vectored(socket, bytes.rchunks(3)));
             assert_eq!(result, Ok(3 * sent as u32), "of {count} pieces");
@@ -612,7 +613,7 @@ fn pieces_are_sent_in_their_order_as_many_as_a_message_can_have() {
             let backwards: Vec<u8> = bytes.rchunks(3).flatten().copied().collect();
             assert!(received == backwards[..3 * sent], "of {count} pieces");
         }
-        // Empty ones are none, and one that nobody receives raises no signal.
+        // Empty pieces count as none, and a datagram that nobody receives raises no signal.
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (result, ours) = once(ours, |socket| request::send_vectored(socket, [&b""[..], b"x", b"", b"y"]));
         assert_eq!(result, Ok(2));
@@ -629,7 +630,7 @@ fn pieces_that_nobody_waits_for_go_out_whole() {
         let (ours, mut theirs) = tcp_pair();
         let reading = thread::spawn(move || {
             let mut received = Vec::new();
-            // So late that the socket has long been full.
+            // So late that the socket has been full for a long time.
             thread::sleep(Duration::from_millis(20));
             theirs.read_to_end(&mut received).unwrap();
             received

@@ -1,12 +1,12 @@
 //! One test for each fault of the earlier library that can be expressed here, named by its number.
 //!
-//! Those that the type system answers are compile-fail cases under `tests/compile/ui/types`: 17 is
-//! `raw_entry_without_unsafe.rs`, 18 is `fewer_data_than_entries.rs`; of 30 (data made from `user_data`) nothing
-//! is left that could be called. 24 to 26 (hygiene, names and shapes of fields, hidden bounds) are programs that
-//! must compile, under `tests/compile/pass` and `tests/renamed`.
+//! Faults that the type system prevents are compile-fail cases under `tests/compile/ui/types`: 17 is
+//! `raw_entry_without_unsafe.rs`, 18 is `fewer_data_than_entries.rs`. Of 30 (data made from `user_data`) nothing is
+//! left that could be called. 24 to 26 (hygiene, names and shapes of fields, hidden bounds) are programs that must
+//! compile, under `tests/compile/pass` and `tests/renamed`.
 //!
-//! Some are in the catalogue of `faults/teardown.rs`, too, and only there: 6 is `t14`, 8 is `t11`, 10 is `t13`,
-//! 20 is `t10`, 31 (a hard link that hung the teardown) is `t07`.
+//! Some are in the catalogue of `faults/teardown.rs`, and only there: 6 is `t14`, 8 is `t11`, 10 is `t13`, 20 is `t10`,
+//! 31 (a hard link that hung the teardown) is `t07`.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -140,7 +140,7 @@ fn b02_no_data_for_a_stream_that_goes_on_ends_it_and_frees_nothing_twice() {
         assert_eq!(calls.take(), [true]);
         assert_eq!(ring.stats().in_flight, 0);
         ledger.assert_all_dropped_once();
-        // The sockets that were accepted for nobody are closed.
+        // The sockets that were accepted without a receiver are closed.
         for mut client in clients.into_iter().take(1) {
             assert_eq!(client.read(&mut [0]).unwrap(), 0);
         }
@@ -168,7 +168,7 @@ fn b03_data_returned_for_a_request_that_is_over_is_dropped_and_counted() {
     });
 }
 
-/// Runs a ring of twenty timers, one after the other, and one that never ends.
+/// Runs a ring with twenty timers, one after the other, and one timer that never ends.
 fn run_timers_under_signals(restart: bool) {
     let ledger = Ledger::new();
     let torn_down = Log::new();
@@ -229,7 +229,7 @@ fn b07_backlog_never_stalls() {
                 (ControlFlow::Continue, None)
             }),
         );
-        // The queue takes two of the reads. They can't end before the writes, which wait behind.
+        // The queue takes two of the reads. They can't end before the writes, which wait behind them.
         let mut submitter = ring.submitter(Bench::FIRST);
         for number in 0..6 {
             submitter.submit(ledger.issue(Job::new(number, &reader, 1)), |it| it.read()).unwrap();
@@ -448,7 +448,7 @@ fn b19_an_entry_that_hides_its_success_is_refused() {
         let refused = unsafe { submitter.push(hidden.clone(), ledger.issue(1)) }.unwrap_err();
         assert!(matches!(refused.error, SubmitError::Invalid(_)));
         drop(refused);
-        // One member of a chain would hide the ends of all others, if it failed.
+        // If one member of a chain failed, it would hide the ends of all others.
         let chain = [linked(hidden), linked(nop()), nop()];
         let data = [2, 3, 4].map(|number| ledger.issue(number));
         // SAFETY: a NOP points to nothing.
@@ -510,8 +510,8 @@ fn b23_completions_that_nobody_asked_for_are_counted_and_dropped() {
         let mut sender = IoUring::new(8).unwrap();
         let [live] = names.take()[..] else { panic!("one request was submitted") };
         let (slot, generation) = (1 << 8, 1 << 40);
-        // No such generation, no such slot, none at all of that operation, no such operation, and what used
-        // to be a pointer.
+        // A generation, a slot, an operation without slots, and an operation that don't exist, and what used to be a
+        // pointer.
         let strays =
             [live ^ generation, live + 7 * slot, live + 1, live + 199, u64::MAX, 0x5555_5555_5551, slot * 9];
         for user_data in strays {
@@ -608,7 +608,7 @@ fn b28_all_teardown_errors_are_kept_beside_the_first_cause() {
     });
 }
 
-/// A kernel that knows no cancel at all stands for one that does not know the kind that was asked for.
+/// A kernel that supports no cancel at all, in place of one that does not support the kind that was asked for.
 #[test]
 fn b29_a_teardown_whose_cancels_are_refused_waits_and_does_not_spin() {
     const IORING_REGISTER_EVENTFD: u8 = 4;
@@ -673,7 +673,7 @@ fn b32_a_request_that_goes_on_after_its_first_completion_is_delivered_once() {
             8,
             Script::new()
                 .on_setup_once(move |mut submitter| {
-                    // A multishot as a raw entry: no stream, so all but the first completion are held back.
+                    // A multishot as a raw entry is not a stream, so all but the first completion are held back.
                     let data = ledger.issue(Some(reader));
                     let poll = opcode::PollAdd::new(
                         types::Fd(data.as_ref().unwrap().as_raw_fd()),

@@ -18,7 +18,7 @@ use rummelplatz_tests::{
     in_child, is_cut, listener, open_descriptors, outcome, pipe, receive_all, tcp_pair, watched,
 };
 
-/// Submits a stream, and tells its handler the key of it.
+/// Submits a stream, and tells its handler the stream's key.
 fn script_with_key<D: Send + 'static>(
     data: D,
     arm: for<'d> fn(&'d mut D) -> Stream<'d>,
@@ -263,7 +263,7 @@ fn a_reset_is_final() {
 
 // ---- a limit ----------------------------------------------------------------------------------
 
-/// A stream that receives so many bytes, single buffers or bundles of them.
+/// A stream that receives this many bytes, in single buffers or in bundles.
 struct Limited {
     socket: TcpStream,
     pool: BufferPool,
@@ -284,8 +284,8 @@ impl Limited {
     }
 }
 
-/// Receives all of a connection by one limited stream after the other, on such a ring; the buffers are kept, up to so many
-/// of them. Returns the bytes of each of the streams, with how often it was armed.
+/// Receives everything from a connection with one limited stream after the other, on such a ring. Up to this many
+/// buffers are kept. Returns the bytes of each stream, with how often it was armed.
 fn receive_by_limits(
     bench: impl FnOnce(Script<Limited>) -> Bench<Limited>,
     limited: Limited,
@@ -334,7 +334,7 @@ fn a_limited_stream_ends_with_the_bytes_that_reach_its_limit_and_may_be_submitte
 
 #[test]
 fn a_limited_stream_that_was_cut_goes_on_with_what_is_left_of_its_limit() {
-    // By a full queue.
+    // Cut by a full queue.
     limited_streams(64, |script| cramped(script, Script::new()), 0, |arms| arms > 1);
 }
 
@@ -343,8 +343,8 @@ fn a_limited_stream_without_a_buffer_goes_on_with_what_is_left_of_its_limit() {
     limited_streams(6, |script| Bench::with(64, script), 6, |arms| arms > 1);
 }
 
-/// Has streams with a limit of 32 buffers receive four times as much, out of a pool of so many. `is_armed` says how often
-/// they can have been armed, those of single buffers.
+/// Streams with a limit of 32 buffers receive four times as much, from a pool of this many. `is_armed` says how often
+/// those with single buffers may have been armed.
 fn limited_streams(
     pool: u16,
     bench: fn(Script<Limited>) -> Bench<Limited>,
@@ -465,7 +465,7 @@ fn a_poll_tells_of_each_change_and_a_hang_up_does_not_end_it() {
 #[test]
 fn a_poll_of_what_is_always_ready_says_so_until_it_is_ended_and_starves_nobody() {
     watched(|| {
-        // The kernel ends such a poll each time with its events, as if it had been cut.
+        // Each time, the kernel ends such a poll with its events, as if it had been cut.
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         let ended = Log::new();
         let (over, other) = (ended.clone(), ended.clone());
@@ -576,7 +576,7 @@ fn a_stream_without_its_data_is_cancelled_and_what_it_still_accepts_is_closed() 
                     (ControlFlow::Continue, None)
                 });
             let mut ring = Bench::with(8, first);
-            // Nothing else is in flight: that this returns shows that the stream has ended.
+            // Nothing else is in flight: the run can return only if the stream has ended.
             ring.run().unwrap();
             assert_eq!(calls.take().len(), 1, "no handler is called after that");
             assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
@@ -722,7 +722,7 @@ fn a_stream_that_its_handler_cancels_at_the_moment_it_is_cut_is_not_armed_again(
 /// How a handler ends its stream.
 type Ending<D> = fn(&mut BenchSubmitter<'_, D>, Key<Script<D>>) -> bool;
 
-/// A handler ends its stream while it is told that the kernel has cut it.
+/// A handler ends its stream while it is told a completion with which the kernel has cut the stream.
 fn a_cut_stream_stays_ended(end: Ending<Tracked<Acceptor>>) {
     for returns_data in [true, false] {
         let ledger = Ledger::new();
@@ -854,7 +854,7 @@ fn only_the_submitter_of_its_operation_ends_a_stream_and_only_where_it_tells_som
         let (log, teardown, mut is_ended) = (seen.clone(), seen.clone(), false);
         let first = Script::new()
             .on_setup_once(|mut submitter| {
-                // Those of the two operations are in slots of the same number.
+                // The streams of the two operations are in slots of the same number.
                 submitter.stream(Data::Ticks, |_| request::timeout_multi(TICK))?;
                 submitter.to(Bench::SECOND).stream(Data::Ticks, |_| request::timeout_multi(TICK))?;
                 Ok(())
@@ -906,7 +906,7 @@ fn what_a_handler_had_that_has_panicked_is_no_stream_to_be_ended() {
                 if std::mem::replace(&mut *again.lock().unwrap(), false) {
                     return Ok(());
                 }
-                // A stream in the slot of the one that was told of last.
+                // A stream in the slot of the last one that was told.
                 let key = submitter.stream(ledger.issue(1), |_| request::timeout_multi(Duration::MAX))?;
                 assert!(!submitter.end_stream(), "it was told nothing");
                 assert!(submitter.cancel(key));
@@ -939,8 +939,8 @@ enum End {
     Exit,
 }
 
-/// A timer whose handler takes longer than its interval: whenever a cancel reaches the kernel, the next
-/// tick is on its way already, and the kernel does not find the timer.
+/// A timer whose handler takes longer than its interval: whenever a cancel reaches the kernel, the next tick is already
+/// on its way, and the kernel does not find the timer.
 fn end_a_timer_that_is_too_fast(interval: Duration, end: End) {
     let (ledger, seen) = (Ledger::new(), Log::new());
     let (data, log, teardown) = (ledger.issue(0), seen.clone(), seen.clone());

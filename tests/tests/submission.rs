@@ -1,5 +1,5 @@
-//! The way in: room and refusals, order, keys, what is posted and detached, raw entries, and each kind
-//! of request on a real kernel.
+//! Submitting: room and refusals, order, keys, posting and detaching, raw entries, and each kind of request on a real
+//! kernel.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -82,7 +82,7 @@ fn figures_tell_how_large_batches_are() {
         ring.run().unwrap();
         let stats = ring.stats();
         assert_eq!(stats.completions, u64::from(10 * BATCHES));
-        // And a few before it is known that nothing is in flight, or that are interrupted.
+        // And a few more before the ring knows that nothing is in flight, or calls that are interrupted.
         let few = u64::from(BATCHES)..2 * u64::from(BATCHES);
         assert!(few.contains(&stats.enters), "{stats:?}");
     });
@@ -110,7 +110,7 @@ fn a_full_queue_is_flushed_so_a_handler_can_submit_more_than_fits() {
                 }
                 (ControlFlow::Continue, None)
             });
-        // A backlog of one would not do, if the queue were not flushed.
+        // A backlog of one would not be enough if the queue were not flushed.
         let mut ring = small(script, Script::new(), 4, 1);
         ring.run().unwrap();
         assert_eq!(seen.take(), (0..100).collect::<Vec<_>>());
@@ -174,7 +174,7 @@ fn a_request_that_is_refused_leaves_no_trace_and_comes_back_as_it_was() {
         // SAFETY: a NOP points to nothing.
         assert_eq!(unsafe { submitter.push_raw(nop()) }, Err(SubmitError::Full));
         assert_eq!(ledger.alive(), 4);
-        // What needs no room in the queue is accepted still.
+        // What needs no room in the queue is still accepted.
         submitter.post(ledger.issue(4)).unwrap();
         assert_eq!((ring.stats().in_flight, ring.stats().backlog), (5, 2));
         ring.run().unwrap();
@@ -399,12 +399,12 @@ fn detached_requests_call_nobody_and_count_their_errors() {
         let job = || ledger.issue(Job::new(0, &writer, 5));
         submitter.detach(job(), |it| it.write()).unwrap();
         submitter.detach(job(), |_| request::nop()).unwrap();
-        // The time that it was to take is no error.
+        // That its time is up is not an error.
         submitter.detach(job(), |_| request::timeout(Duration::from_millis(1))).unwrap();
         ring.run().unwrap();
         assert_eq!(ring.stats().detached_failed, 0);
         let mut submitter = ring.submitter(Bench::FIRST);
-        // A pipe has nothing to bring to the disk, and can't be read from its other end.
+        // A pipe has nothing to bring to the disk, and its writing end can't be read.
         submitter.detach(job(), |it| request::fsync(&*it.file)).unwrap();
         submitter.detach(job(), |it| it.read()).unwrap();
         ring.run().unwrap();
@@ -653,13 +653,13 @@ fn the_user_data_of_a_raw_entry_is_replaced() {
 
 #[test]
 fn nothing_of_a_raw_entry_is_left_for_the_request_that_takes_its_place() {
-    /// Raw are some at each place of a queue of 4, in some of its laps and not in others.
+    /// At each place of a queue of 4, there is a raw entry in some of its laps and not in others.
     fn is_raw(number: u32) -> bool {
         number % 13 < 5 && number % 4 == number / 16 % 4 || number / 20 % 3 == 2
     }
     fn submit(mut submitter: BenchSubmitter<'_, u32>, number: u32) {
         if is_raw(number) {
-            // The kernel refuses an entry with a personality that is not registered, whatever it asks for.
+            // The kernel refuses an entry with an unregistered personality, whatever the entry asks for.
             // SAFETY: a NOP points to nothing.
             unsafe { submitter.push(nop().personality(7), number) }.unwrap();
         } else {
@@ -687,8 +687,8 @@ fn nothing_of_a_raw_entry_is_left_for_the_request_that_takes_its_place() {
     });
 }
 
-/// A chain of a read that blocks until `trigger` is written to, and two NOPs, submitted with `before`
-/// entries in a queue of four. Returns the order of the completions.
+/// A chain of a read that blocks until `trigger` is written to, and two NOPs, submitted with `before` entries in a
+/// queue of four. Returns the order of the completions.
 fn chain_behind(before: u32, within_run: bool) -> Vec<u64> {
     let ledger = Ledger::new();
     let (reader, writer) = shared_pipe();
@@ -742,7 +742,7 @@ fn a_chain_keeps_its_order_and_is_never_split_by_a_full_queue() {
     watched(|| {
         for before in 0..=5 {
             for within_run in [false, true] {
-                // Were it split, the NOPs would not wait for the read.
+                // If the chain were split, the NOPs would not wait for the read.
                 assert_eq!(chain_behind(before, within_run), [101, 1, 2, 3], "{before} {within_run}");
             }
         }
@@ -762,12 +762,12 @@ fn a_single_request_does_not_overtake_a_chain_that_waits_for_room() {
         let data = [2, 3, 4].map(|number| ledger.issue(number));
         // SAFETY: NOPs point to nothing.
         unsafe { submitter.push_multiple([link(nop()), link(nop()), nop()], data) }.unwrap();
-        // There is room for two, but not before the chain.
+        // There is room for two, but not in front of the chain.
         for number in 5..8 {
             submitter.submit(ledger.issue(number), |_| request::nop()).unwrap();
         }
         ring.run().unwrap();
-        // The kernel begins the rest of a chain when it likes.
+        // The kernel begins the rest of a chain when it chooses to.
         let begun: Vec<_> =
             seen.take().into_iter().map(|it| it.0).filter(|it| ![3, 4].contains(it)).collect();
         assert_eq!(begun, [0, 1, 2, 5, 6, 7]);
@@ -815,7 +815,7 @@ fn no_entries_at_all_are_accepted() {
 
 // ---- descriptors ---------------------------------------------------------------------------------------------------
 
-/// A descriptor to close, whose pipe tells when it is.
+/// A descriptor to close, with a pipe that tells when it is closed.
 struct Closing {
     descriptor: Option<OwnedFd>,
     _tracked: Tracked<()>,
@@ -836,7 +836,7 @@ fn close_neither_loses_nor_doubles_a_descriptor() {
     in_child(|| {
         let before = open_descriptors();
         let ledger = Ledger::new();
-        // Takes the numbers that become free, so that what is closed twice is missed here.
+        // Takes the numbers that become free, so that closing one twice is noticed here.
         let mut watch = Vec::new();
         let submit = |ring: &mut Bench<Closing>, count| {
             (0..count)
@@ -855,7 +855,7 @@ fn close_neither_loses_nor_doubles_a_descriptor() {
                 watch.push(File::open("/dev/null").unwrap());
             }
         };
-        // Done by the kernel.
+        // Closed by the kernel.
         let mut ring = Bench::with(4, Script::new());
         let readers = submit(&mut ring, 20);
         ring.run().unwrap();
@@ -868,7 +868,7 @@ fn close_neither_loses_nor_doubles_a_descriptor() {
         let readers = submit(&mut ring, 20);
         drop(ring);
         closed(readers);
-        // Backlogged at teardown.
+        // In the backlog at the teardown.
         ring = Bench::with(4, Script::new().on_setup(|_| Err("no such luck".into())));
         let readers = submit(&mut ring, 20);
         assert!(matches!(ring.run(), Err(RingError::Setup(_))));
@@ -906,7 +906,7 @@ fn close_neither_loses_nor_doubles_a_descriptor() {
     });
 }
 
-/// A share of an io_uring, the one kind of file that the kernel does not close.
+/// A duplicate of an io_uring's descriptor, the one kind of file that the kernel does not close.
 fn uring() -> OwnedFd {
     let uring = IoUring::new(1).unwrap();
     // SAFETY: it is open as long as the ring is.
@@ -953,8 +953,8 @@ fn a_close_that_fails_in_any_other_way_is_not_done_twice() {
         });
         let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
         let ledger = Ledger::new();
-        // What a file has to say when it is closed may be anything, a refusal's number included. Here somebody has
-        // invented it, of a close that has not begun.
+        // A file may return any error when it is closed, even the number of a refusal. Here somebody has forged it, for
+        // a close that has not begun.
         for errno in [libc::EBADF, libc::EINTR, libc::EIO, libc::EINVAL] {
             let (reader, writer) = pipe();
             let number = writer.as_raw_fd();
@@ -1030,7 +1030,7 @@ fn one_descriptor<D: Send + 'static>(
     complete(data, build).0.into_fd()
 }
 
-/// A path that no other test uses, in a directory for the purpose.
+/// A path that no other test uses, in a directory for this purpose.
 fn fresh_path(name: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
     std::fs::remove_file(&path).ok();
@@ -1155,7 +1155,7 @@ fn timers_run_their_time_on_each_clock() {
         took(Box::new(move |()| request::timeout_at(at)));
         assert!(Instant::now() >= at);
         took(Box::new(|()| request::timeout_at_time(SystemTime::now() + Duration::from_millis(20))));
-        // What is over already is over at once.
+        // A time that is already over ends at once.
         took(Box::new(|()| request::timeout(Duration::ZERO)));
         took(Box::new(|()| request::timeout_at(Instant::now() - Duration::from_millis(1))));
         took(Box::new(|()| request::timeout_at_time(SystemTime::UNIX_EPOCH)));
@@ -1208,7 +1208,7 @@ fn times_wait_in_the_backlog_unharmed() {
         let ledger = Ledger::new();
         let seen = Log::new();
         let mut ring = Bench::with(2, logging(&seen));
-        // Each has a time of its own, beside its entry in the queue, which is reused all the while.
+        // Each timer has a time of its own, beside its entry in the queue, and that place is reused all the time.
         for number in (0..60).rev() {
             let time = Duration::from_millis(10 + u64::from(number));
             let timer = ledger.issue(number);
@@ -1216,7 +1216,7 @@ fn times_wait_in_the_backlog_unharmed() {
         }
         ring.run().unwrap();
         let mut ended = seen.take();
-        // A busy machine begins them over some milliseconds, and so neighbours may change places.
+        // A busy machine begins them over some milliseconds, so neighbours may change places.
         for (place, (number, _)) in ended.iter().enumerate() {
             assert!(place.abs_diff(*number as usize) < 30, "{number} ended in place {place}");
         }
@@ -1262,7 +1262,7 @@ fn several_entries_are_admitted_all_or_none() {
         assert_eq!(refused.data.map(|data| *data), [1, 2, 3, 4]);
         assert_eq!((ring.stats().in_flight, ring.stats().backlog), (0, 0));
 
-        // What fits the queue exactly does not wait behind it.
+        // A chain that just fits the queue does not go to the backlog.
         let [first, second, ..] = entries();
         let [one, two, ..] = data();
         // SAFETY: as above.

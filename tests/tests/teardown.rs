@@ -1,5 +1,5 @@
-//! How rings end: every request exactly once, whatever it is. What the catalogue of faults says of it is in
-//! `faults/teardown.rs`; this is the rest.
+//! How rings end: every request ends exactly once, however the ring ends. The catalogue of faults has its part of this
+//! in `faults/teardown.rs`; this is the rest.
 
 use std::fs::File;
 use std::io::Write;
@@ -69,7 +69,7 @@ fn timers_that_fire_faster_than_they_can_be_looked_at_end() {
             });
             let mut ring = Bench::with(64, script);
             for number in 0..300 {
-                // As short as one may be.
+                // As short as an interval may be.
                 let mut submitter = ring.submitter(Bench::FIRST);
                 submitter.stream(ledger.issue(number), |_| request::timeout_multi(Duration::ZERO)).unwrap();
             }
@@ -119,7 +119,7 @@ fn a_zero_copy_send_that_fails_at_once_ends_with_its_error_when_the_memory_is_fr
             };
             let mut ring = Bench::builder(sender, other).build().unwrap();
             ring.run().unwrap();
-            // The error comes first and announces more; the notification is the end.
+            // The error comes first and announces another completion; the notification is the end.
             assert_eq!(ended.take(), [Err(libc::EPIPE); 3]);
             assert_eq!(ring.stats().foreign, 0);
             drop((ring, server));
@@ -157,7 +157,7 @@ fn messages_that_were_posted_before_the_exit_are_handed_to_the_teardown_handler(
     });
 }
 
-/// How a ring ends that has something stuck.
+/// How a ring ends that has a stuck request.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Stopped {
     Dropped,
@@ -339,7 +339,7 @@ fn what_was_submitted_between_two_runs_is_part_of_the_second() {
             ring.run().unwrap();
             assert_eq!(seen.take(), [number]);
         }
-        // Nobody runs this one.
+        // Nobody runs this ring.
         ring.submitter(Bench::FIRST).submit(ledger.issue(9), |_| request::timeout(FOR_EVER)).unwrap();
         drop(ring);
         ledger.assert_all_dropped_once();
@@ -470,7 +470,7 @@ fn a_ring_of_any_kind_runs_and_is_torn_down() {
                 let raw = unsafe { RawRing::from_io_uring(uring) }.unwrap();
                 let ledger = Ledger::new();
                 let (reader, writer) = shared_pipe();
-                // So that the reads don't see the end of the file.
+                // So the reads don't see the end of the file.
                 let _keep = Arc::clone(&writer);
                 let ended = Log::new();
                 let log = ended.clone();
@@ -592,7 +592,7 @@ fn without_a_grace_period_teardown_handlers_can_submit_nothing() {
             });
         let mut ring = Bench::builder(script, exit(ledger.issue(2))).grace(Duration::ZERO).build().unwrap();
         ring.run().unwrap();
-        // For the next run it is open again.
+        // It is open again for the next run.
         ring.submitter(Bench::FIRST).submit(ledger.issue(3), |_| request::nop()).unwrap();
         ring.run().unwrap();
         ledger.assert_all_dropped_once();
@@ -717,7 +717,7 @@ fn random_program(seed: u64) {
     let ledger = Ledger::new();
     let (reader, writer) = shared_pipe();
     let mut random = XorShift(seed);
-    // The first numbers of neighbouring seeds are much alike.
+    // The first numbers of neighbouring seeds are very similar.
     for _ in 0..8 {
         random.below(2);
     }
@@ -758,7 +758,7 @@ fn random_program(seed: u64) {
                         panic!("handler")
                     }
                     3..8 => ControlFlow::Warn("handler"),
-                    // Streams and reads of a pipe that nobody writes to never end by themselves.
+                    // Streams and reads of a pipe to which nobody writes never end by themselves.
                     _ if chaos.budget == 0 => ControlFlow::Exit,
                     _ => ControlFlow::Continue,
                 };
@@ -779,7 +779,7 @@ fn random_program(seed: u64) {
                 }
             })
     };
-    // Something that always comes, so that it ends.
+    // Something that always completes, so that the program ends.
     let tick = Arc::clone(&chaos);
     let first = script();
     let mut ring = Bench::builder(first, script())
@@ -813,7 +813,7 @@ fn random_program(seed: u64) {
     assert!(drops.is_ok(), "seed {seed}");
 }
 
-/// `RUMMEL_SEED=n` repeats one program; `RUMMEL_PROGRAMS=n` runs as many.
+/// `RUMMEL_SEED=n` repeats one program; `RUMMEL_PROGRAMS=n` runs that many.
 #[test]
 fn random_programs_leave_nothing_behind() {
     in_child(|| {
@@ -881,13 +881,13 @@ fn the_age_of_what_is_abandoned_is_counted_from_when_it_was_submitted() {
         let took = began.elapsed();
         let ages: Vec<_> = error.abandoned().unwrap().requests.iter().map(|request| request.age).collect();
         assert_eq!(ages.len(), 2);
-        // The unit of ages is some milliseconds.
+        // Ages are measured in units of some milliseconds.
         assert!(ages.iter().all(|age| *age <= took + long / 4), "{ages:?} in {took:?}");
     });
 }
 
-/// The ages of two timers that are abandoned, the second submitted half a second after the first: when a third has
-/// ended, for which the ring waited, maybe with a stream that waits for a buffer.
+/// The ages of two timers that are abandoned. The second is submitted half a second after the first, when a third one
+/// has ended for which the ring waited, possibly with a stream that waits for a buffer.
 fn ages_before_and_after_a_wait(with_parked: bool) -> Vec<Duration> {
     let (mut client, server) = tcp_pair();
     client.write_all(b"ab").unwrap();
@@ -977,7 +977,7 @@ fn a_thread_of_the_kernel_that_sleeps_is_woken() {
                 }
                 (ControlFlow::Continue, None)
             });
-        // It falls asleep after a millisecond, which is the least.
+        // The thread falls asleep after a millisecond, which is the shortest time.
         let builder = Bench::builder(script, Script::new()).sqpoll(Duration::ZERO, None);
         let mut ring = builder.build().unwrap();
         ring.run().unwrap();
@@ -985,7 +985,7 @@ fn a_thread_of_the_kernel_that_sleeps_is_woken() {
     });
 }
 
-/// A kernel that cancels nothing: what is in flight is waited for, and not looked for all the time.
+/// A kernel that cancels nothing: the ring waits for what is in flight, and does not keep looking for it.
 #[test]
 fn a_teardown_that_can_only_wait_sleeps() {
     in_child(|| {

@@ -169,7 +169,7 @@ fn visits_another_thread(raw: impl FnOnce() -> RawRing + Send + 'static) {
         let enters = ring.stats().enters;
         let mut ring = elsewhere(move || {
             assert!(matches!(ring.turn(), Err(RingError::WrongThread)));
-            // More than the submission queue holds: it can't be flushed from here.
+            // More than the submission queue holds, and it can't be flushed from here.
             for number in 1..20 {
                 let data = ledger.issue(number);
                 ring.submitter(Bench::FIRST).submit(data, |_| request::nop()).unwrap();
@@ -420,7 +420,7 @@ fn the_operations_can_be_moved_out_of_the_ring() {
         assert_eq!(counter.names, ["one", "two"]);
         assert_eq!(open_descriptors(), before, "what was left of the ring is gone");
 
-        // Even with requests in flight: those end first.
+        // Also with requests in flight: these end first.
         let mut ring = counting();
         ring.submitter(Counting::COUNTER).submit("late".into(), |_| request::timeout(LONG)).unwrap();
         ring.turn().unwrap();
@@ -431,7 +431,7 @@ fn the_operations_can_be_moved_out_of_the_ring() {
     });
 }
 
-/// A thread has 16 places (`IO_RINGFD_REG_MAX`); who finds none enters by the descriptor.
+/// A thread has 16 places (`IO_RINGFD_REG_MAX`); a ring that finds none enters by its descriptor.
 #[test]
 fn a_run_leaves_no_place_taken_in_its_threads_table_of_rings() {
     watched(|| {
@@ -456,7 +456,7 @@ fn a_run_leaves_no_place_taken_in_its_threads_table_of_rings() {
         for other in &others {
             other.submitter().register_ring_fd().unwrap();
         }
-        // Nor does it need one.
+        // Nor does it need a place.
         Bench::with(8, Script::new().on_setup(begin)).run().unwrap();
     });
 }
@@ -477,7 +477,7 @@ impl Incoming {
     }
 }
 
-/// What was received by a connection, from there on.
+/// What a connection has received, and from where on.
 struct Part {
     number: usize,
     offset: usize,
@@ -490,7 +490,8 @@ fn expected(number: usize, offset: usize) -> u8 {
 }
 
 impl Part {
-    /// Checks every byte, and leaves others, which whoever else had the buffer would find. How many there were.
+    /// Checks every byte, and writes other bytes over them, which anybody else who had the buffer would find. Returns
+    /// how many bytes there were.
     fn check_and_spoil(mut self) -> usize {
         for (index, byte) in self.buffer.iter_mut().enumerate() {
             let expected = expected(self.number, self.offset + index);
@@ -501,7 +502,7 @@ impl Part {
     }
 }
 
-/// A connection that receives so many bytes and is closed.
+/// A connection that receives this many bytes and is closed.
 fn incoming(
     number: usize,
     length: usize,
@@ -515,7 +516,8 @@ fn incoming(
     (Incoming { number, offset: 0, socket, pool: pool.clone() }, writing)
 }
 
-/// Gives what is received to `take`, until all connections are closed, or the pool is empty if that is an end.
+/// Gives what is received to `take`, until all connections are closed, or until the pool is empty if that counts as an
+/// end.
 fn receiving(
     incoming: Vec<Incoming>,
     ends_when_empty: bool,
@@ -555,7 +557,7 @@ fn threads_that_drop_buffers_at_once_while_the_ring_receives_lose_none_and_share
                 (give, thread::spawn(move || given.into_iter().map(Part::check_and_spoil).sum::<usize>()))
             })
             .unzip();
-        // They want the lock of the pool, too.
+        // They compete for the lock of the pool, too.
         let done = Arc::new(AtomicBool::new(false));
         let asking: Vec<_> = (0..2)
             .map(|_| {
@@ -585,7 +587,7 @@ fn threads_that_drop_buffers_at_once_while_the_ring_receives_lose_none_and_share
     });
 }
 
-/// While a ring registers a pool, it has the lock for as long as it takes to offer 32 768 buffers.
+/// A ring that registers a pool holds the lock for as long as it takes to offer 32 768 buffers.
 #[test]
 fn buffers_that_many_threads_drop_while_their_pool_is_being_registered_are_offered_once_each() {
     const BUFFERS: u16 = 32_768;
@@ -615,7 +617,7 @@ fn buffers_that_many_threads_drop_while_their_pool_is_being_registered_are_offer
                     })
                 })
                 .collect();
-            // Another ring registers the pool meanwhile, and receives into all of it.
+            // Another ring registers the pool meanwhile, and receives into all of its buffers.
             let (connection, writing) = incoming(round + 1, 40_000, &pool);
             let script = receiving(vec![connection], false, |part| {
                 part.check_and_spoil();
@@ -627,7 +629,7 @@ fn buffers_that_many_threads_drop_while_their_pool_is_being_registered_are_offer
             let checked: usize = dropping.into_iter().map(|thread| thread.join().unwrap()).sum();
             assert_eq!((parts.len(), checked, pool.available()), (0, 40_000, BUFFERS.into()));
         }
-        // All can be held at once, and each is another one.
+        // All buffers can be held at once, and no two are the same.
         let (connection, writing) = incoming(0, 8 * 2 * usize::from(BUFFERS), &pool);
         let held = Log::new();
         let keep = held.clone();

@@ -40,7 +40,7 @@ impl Loop {
         self.epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, name)).unwrap();
     }
 
-    /// Waits until a descriptor is readable, or this time is over; says which are.
+    /// Waits until a descriptor is readable, or this time is over. Returns which ones are.
     fn wait(&self, time: Option<Duration>) -> Vec<u64> {
         let timeout = match time {
             None => EpollTimeout::NONE,
@@ -50,7 +50,7 @@ impl Loop {
         loop {
             match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => return events[..count].iter().map(EpollEvent::data).collect(),
-                // Task work interrupts system calls: that of a ring which was just closed, for one.
+                // Task work interrupts system calls, for example that of a ring that was just closed.
                 Err(Errno::EINTR) => {}
                 Err(error) => panic!("{error}"),
             }
@@ -61,7 +61,7 @@ impl Loop {
         !self.wait(Some(Duration::ZERO)).is_empty()
     }
 
-    /// Turns the ring whenever it asks for it, until `done`; returns the number of turns.
+    /// Turns the ring whenever it asks for it, until `done`. Returns the number of turns.
     fn drive<D: Send>(&self, ring: &mut Bench<D>, mut done: impl FnMut(&Bench<D>) -> bool) -> usize {
         let mut turns = 0;
         while !done(ring) {
@@ -75,7 +75,7 @@ impl Loop {
         turns
     }
 
-    /// Turns the ring until it asks for no more, which must be soon; returns what it says then.
+    /// Turns the ring until it asks for no more turns, which must be soon. Returns its last answer.
     fn calm<D: Send>(&self, ring: &mut Bench<D>) -> Status {
         for _ in 0..4 {
             let progress = ring.turn().unwrap();
@@ -86,7 +86,7 @@ impl Loop {
         panic!("nothing is left to do, and yet the loop would spin");
     }
 
-    /// Turns the ring until it has finished; returns the number of turns.
+    /// Turns the ring until it has finished. Returns the number of turns.
     fn drive_to_the_end<D: Send>(&self, ring: &mut Bench<D>) -> usize {
         for turns in 1.. {
             let progress = ring.turn().unwrap();
@@ -167,7 +167,8 @@ fn a_ring_lies_elsewhere_at_each_turn() {
         let outside = Loop::new(&ring);
         ring.turn().unwrap();
         for round in 0..20 {
-            // The kernel has not taken it in: it reads the time from where that was when the ring lay there.
+            // The kernel has not taken the entry in: it reads the time at the address that the time had while the ring
+            // lay there.
             let (reader, _writer) = pipe();
             let timed = Pipe { reader, bytes: [0; 16] };
             let time = Duration::from_millis(1);
@@ -257,7 +258,7 @@ fn a_stream_that_is_cut_goes_on_in_turns() {
             Bench::builder(script, Script::new()).entries(four).completion_entries(four).build().unwrap();
         let outside = Loop::new(&ring);
         outside.drive(&mut ring, |_| log.len() == 60);
-        // And none of it was the last: the acceptor is not deaf.
+        // And none of them was the last: the acceptor still listens.
         let last = TcpStream::connect(address).unwrap();
         outside.drive(&mut ring, |_| log.len() == 61);
         ring.finish().unwrap();
@@ -351,7 +352,7 @@ impl Peer {
     }
 }
 
-/// A ring that echoes to `count` clients, which are served when `served` has as many messages.
+/// A ring that echoes to `count` clients. They are served when `served` has that many messages.
 fn echo(count: usize) -> (Bench<Peer>, mpsc::Receiver<()>) {
     let (clients, sockets): (Vec<_>, Vec<_>) = (0..count).map(|_| tcp_pair()).unzip();
     let (tell, served) = mpsc::channel();
@@ -432,7 +433,7 @@ fn an_echo_is_served_inside_mio_whose_epoll_tells_of_changes_only() {
                 served.recv().unwrap();
             }
             waker.wake().unwrap();
-            // Closed before the loop has looked, it would take its event with it.
+            // If it were closed before the loop has looked, its event would be gone, too.
             waker
         });
         let (mut events, mut done) = (mio::Events::with_capacity(8), false);
@@ -509,7 +510,7 @@ fn an_idle_ring_can_be_fed_through_a_submitter() {
             assert_eq!(progress.call_again_in, None);
             ring.submitter(Bench::FIRST).submit(round, |_| request::nop()).unwrap();
             assert_eq!(ring.stats().in_flight, 1);
-            // What was submitted from outside is no news to whoever did it: the next turn is up to them.
+            // The one who submits from outside already knows it: the next turn is up to him.
             assert_eq!(ring.turn().unwrap().status, Status::Progressed);
             assert_eq!(log.take(), [(false, round)]);
             ring.submitter(Bench::FIRST).post(round).unwrap();
@@ -633,7 +634,7 @@ fn turns_without_anything_to_do_call_nobody() {
     });
 }
 
-/// Whoever waits for the ring's descriptor would wait for ever.
+/// Otherwise, whoever waits for the ring's descriptor would wait for ever.
 #[test]
 fn after_the_last_request_a_turn_says_that_the_ring_is_idle_or_asks_for_another() {
     watched(|| {
@@ -653,7 +654,7 @@ fn after_the_last_request_a_turn_says_that_the_ring_is_idle_or_asks_for_another(
     });
 }
 
-/// A worker of the kernel's may have seen that there was no room, and say so only later.
+/// A kernel worker may have seen that there was no room, and report it only later.
 #[test]
 fn after_a_full_queue_of_completions_the_ring_is_looked_at_once_more() {
     watched(|| {
@@ -728,7 +729,7 @@ fn a_teardown_that_must_wait_says_for_how_long_and_does_not_spin() {
             .on_teardown(move |completion, data, mut submitter| {
                 ended.push((data, outcome(&completion)));
                 if data == 0 {
-                    // One that ends by itself in time, and one that has to be cancelled.
+                    // One that ends in time by itself, and one that has to be cancelled.
                     submitter.submit(2, |_| request::timeout(Duration::from_millis(5)))?;
                     submitter.submit(3, |_| request::timeout(Duration::from_secs(1000)))?;
                 }

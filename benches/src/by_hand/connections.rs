@@ -28,7 +28,7 @@ pub(super) fn take_apart(user_data: u64) -> (u32, u32) {
     ((user_data >> 32) as u32, user_data as u32)
 }
 
-/// Connections, at indices that stay theirs until they are closed.
+/// Connections, each at an index that stays the same until it is closed.
 #[derive(Debug)]
 pub(super) struct Table<C> {
     connections: Vec<C>,
@@ -40,7 +40,7 @@ impl<C> Table<C> {
         Table { connections: Vec::with_capacity(capacity), free: Vec::with_capacity(capacity) }
     }
 
-    /// Takes a free place, made by `make` if it is new, for `begin` to begin with.
+    /// Takes a free place, or a new one made by `make`, in which `begin` begins.
     pub(super) fn open(&mut self, make: impl FnOnce() -> C, begin: impl FnOnce(&mut C)) -> u32 {
         let index = self.free.pop().unwrap_or_else(|| {
             self.connections.push(make());
@@ -55,7 +55,7 @@ impl<C> Table<C> {
         &mut self.connections[index as usize]
     }
 
-    /// Has the place for another connection.
+    /// Frees the place for another connection.
     pub(super) fn free(&mut self, index: u32) {
         self.free.push(index);
     }
@@ -80,7 +80,7 @@ pub(super) fn accept(listener: &TcpListener, multishot: bool) -> Entry {
     entry.user_data(user_data(ACCEPT, 0))
 }
 
-/// The socket that was accepted, unless its client has gone already.
+/// The socket that was accepted, unless its client has already gone.
 pub(super) fn accepted(completion: Completion) -> io::Result<Option<RawFd>> {
     match completion.result {
         fd if fd >= 0 => Ok(Some(fd)),

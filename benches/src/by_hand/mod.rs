@@ -1,8 +1,8 @@
-//! The works as one writes them by hand, on entries and completions: tables of plain structs, and
-//! `user_data` that says what is what.
+//! The works as one writes them by hand, on entries and completions: tables of plain structs, and a `user_data` that
+//! says which is which.
 //!
-//! They are the same for all who do so, and differ in how entries get to the kernel and completions
-//! from there: that is a [`Ring`].
+//! All contestants that work by hand share them. They differ only in how entries get to the kernel and completions come
+//! back: that is a [`Ring`].
 
 mod buffers;
 mod connections;
@@ -27,7 +27,7 @@ pub use serve::{echo, serve, trade};
 /// A completion queue entry.
 #[derive(Clone, Copy, Debug)]
 pub struct Completion {
-    /// That of the entry.
+    /// The `user_data` of the entry.
     pub user_data: u64,
     /// What the operation returned, or a negative `errno`.
     pub result: i32,
@@ -52,11 +52,11 @@ impl Completion {
 
 /// Where entries are put.
 pub trait Queue {
-    /// Puts an entry into the queue. If that is full, the entry waits until it isn't.
+    /// Puts an entry into the queue. If the queue is full, the entry waits until it isn't.
     ///
     /// # Safety
     ///
-    /// What the entry points to is good, and touched by nobody, until its final completion.
+    /// What the entry points to is valid, and touched by nobody, until its final completion.
     unsafe fn push(&mut self, entry: Entry);
 }
 

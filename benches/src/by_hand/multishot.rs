@@ -1,5 +1,5 @@
-//! The echo server with multishot accept and receive: what is received is sent back from the provided
-//! buffer that it came in.
+//! The echo server with multishot accept and receive: what is received is sent back from the provided buffer in which
+//! it arrived.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,8 +12,7 @@ use super::connections::{self, ACCEPT, RECEIVE, SEND, Table, accept, accepted, t
 use super::{Buffers, Completion, Queue, Ring};
 use crate::echo::{Shape, echoed};
 
-/// With `BUNDLES`, one completion may be about several buffers. Those that are neighbours in memory are sent
-/// as one.
+/// With `BUNDLES`, one completion may be about several buffers. Buffers that are neighbours in memory are sent as one.
 pub(super) struct Server<'a, const BUNDLES: bool> {
     listener: &'a TcpListener,
     connections: Table<Connection>,
@@ -26,11 +25,11 @@ pub(super) struct Server<'a, const BUNDLES: bool> {
     starved: Vec<u32>,
 }
 
-/// What was received in one buffer, or in several that are neighbours; it is found by the first.
+/// What was received in one buffer, or in several that are neighbours; the first buffer identifies it.
 #[derive(Clone, Copy)]
 struct Chunk {
     length: u32,
-    /// How many buffers; looked at only with bundles.
+    /// How many buffers; used only with bundles.
     count: u16,
     /// The next buffer of the connection, if this is not the last.
     next: u16,
@@ -39,11 +38,11 @@ struct Chunk {
 struct Connection {
     fd: RawFd,
     receiving: bool,
-    /// How many buffers wait to be sent, with the one that is being sent.
+    /// How many buffers wait to be sent, including the one that is being sent.
     waiting: u16,
     first: u16,
     last: u16,
-    /// How much of the first has been sent.
+    /// How much of the first buffer has been sent.
     sent: u32,
 }
 
@@ -129,7 +128,7 @@ impl<'a, const BUNDLES: bool> Server<'a, BUNDLES> {
         self.connections.get(index).last = buffer;
     }
 
-    /// Appends what is in all buffers of a bundle: those that the kernel had next.
+    /// Appends what is in all buffers of a bundle: the next ones that the kernel had.
     fn bundle(&mut self, index: u32, mut length: u32, queue: &mut impl Queue) {
         let size = self.buffers.size() as u32;
         while length > 0 {
@@ -220,7 +219,7 @@ impl<'a, const BUNDLES: bool> Server<'a, BUNDLES> {
         echoed(length as usize)
     }
 
-    /// The client takes nothing any more: drops what is for it. The stream ends with an error, too.
+    /// The client takes nothing any more: drops what is meant for it. The stream ends with an error, too.
     #[cold]
     fn give_up(&mut self, index: u32, queue: &mut impl Queue) {
         let connection = self.connections.get(index);

@@ -35,15 +35,15 @@ pub fn no_such_size(size: usize) -> Error {
     skip(format!("no data of {size} bytes"))
 }
 
-/// Keeps `depth` NOPs in flight, each with a timer that is linked to it and never runs its time. The next one begins
-/// when both have completed, in whatever order.
+/// Keeps `depth` NOPs in flight, each with a timer that is linked to it and never expires. The next NOP begins when
+/// both have completed, in whatever order.
 pub(super) fn deadline<R: Ring>(args: &Args) -> Outcome {
     static LONG: Timespec = Timespec::new().sec(100_000);
     const TIMER: u64 = 1 << 32;
     let depth = args.number("depth", 32)?;
     let pace = Pace::from_args(args, depth, 500_000)?;
     let mut ring = R::build(args, (4 * depth) as u32)?;
-    // How often each has completed, and whether it has without its timer, or that without it.
+    // How often each has completed, and whether one of the two has completed without the other.
     let mut states = vec![(0_u64, false); depth];
     let pair = |slot: u64| {
         let nop = opcode::Nop::new().build().flags(Flags::IO_LINK).user_data(slot);
@@ -75,7 +75,7 @@ pub(super) fn deadline<R: Ring>(args: &Args) -> Outcome {
     pace.finish(states.iter().map(|(count, _)| count).sum())
 }
 
-/// The states are in a table, and stay there: `user_data` says where. Their first word counts.
+/// The states are in a table, and stay there; `user_data` says where. Their first word counts.
 fn nops<R: Ring, const WORDS: usize>(args: &Args, depth: usize, pace: Pace) -> Outcome {
     let mut ring = R::build(args, (4 * depth) as u32)?;
     let mut states = vec![[0u64; WORDS]; depth];

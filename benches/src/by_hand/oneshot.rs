@@ -19,9 +19,9 @@ const RECVSEND_POLL_FIRST: u16 = 1;
 /// Places in the table of files.
 const FILES: u32 = 4096;
 
-/// How requests are made. What is not asked for costs nothing: it is decided at compile time.
+/// How requests are made. Options that are off cost nothing: they are decided at compile time.
 pub(super) trait Variant {
-    /// Receives wait for something to be there before they try.
+    /// Receives wait for something to arrive before they try.
     const POLL_FIRST: bool = false;
     /// Sends leave the bytes where they are until the network has taken them.
     const ZERO_COPY: bool = false;
@@ -29,7 +29,7 @@ pub(super) trait Variant {
     const FIXED_FILES: bool = false;
 }
 
-/// As everybody does.
+/// The usual way.
 pub(super) struct Plain;
 pub(super) struct PollFirst;
 pub(super) struct ZeroCopy;

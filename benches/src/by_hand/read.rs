@@ -1,4 +1,4 @@
-//! Reads of a file that is in the page cache, or past that with `O_DIRECT`.
+//! Reads of a file from the page cache, or past it with `O_DIRECT`.
 
 use std::fs::File;
 use std::io;

@@ -21,14 +21,14 @@ pub fn echo<R: Ring>(args: &Args) -> Outcome {
 ///
 /// # Errors
 ///
-/// If something fails that is no connection's fault: it does not end otherwise.
+/// If something fails that is not a connection's fault; otherwise it does not end.
 pub fn serve<R: Ring>(name: &'static str, args: &Args) -> Outcome {
     let (listener, shape) = echo::serve(name, args)?;
     run::<R>(args, &listener, shape)?;
     Err("the server has ended by itself".into())
 }
 
-/// As `echo`, in the way that `mode` says.
+/// As `echo`, with the variant that `mode` names.
 ///
 /// # Errors
 ///

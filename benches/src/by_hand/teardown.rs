@@ -26,7 +26,7 @@ pub(super) fn teardown<R: Ring>(args: &Args) -> Outcome {
     let entries = (0..requests).map(|slot| Ok(entry(slot)?.user_data(slot as u64)));
     let entries = entries.collect::<Result<Vec<_>, crate::Error>>()?;
     let mut ring = R::build(args, 4096)?;
-    // The NOP is the last: when it has completed, all that came before it is armed.
+    // The NOP is the last: when it has completed, everything before it is armed.
     let all = entries.into_iter().chain([opcode::Nop::new().build().user_data(CANCEL)]);
     // SAFETY: each read has a byte of its own, which outlives the ring, as does the pipe.
     unsafe { ring.run(all, |_, completion| Ok(completion.user_data == CANCEL)) }?;

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::{LEFT, Pattern, Shape, listen};
 use crate::{Args, Error, Outcome, Report, Window, clock};
 
-/// Batches before the window opens: in these, connections are accepted and all memory is touched.
+/// Batches before the window opens: they make the server accept all connections and touch all memory.
 const WARM: usize = 8;
 
 static CLIENT: Mutex<Option<Client>> = Mutex::new(None);
@@ -19,7 +19,7 @@ struct Client {
     churn: bool,
     sockets: Vec<TcpStream>,
     size: usize,
-    /// How many batches there will be, without the warm ones.
+    /// How many batches there will be, without those for warming up.
     batches: usize,
     /// How many batches came back.
     done: usize,
@@ -28,17 +28,17 @@ struct Client {
     pattern: Pattern,
     received: Vec<u8>,
     window: Option<Window>,
-    /// When the server got the batch.
+    /// When the batch was handed to the server.
     handed_over: u64,
     /// For each batch, how long the server took, and how long server and client took.
     server_ns: Vec<u64>,
     total_ns: Vec<u64>,
-    /// Kept as text, which any thread may own, as must be of what is static.
+    /// Kept as text, because it is in a static, which must be `Send`.
     end: Option<Result<Report, String>>,
 }
 
-/// Listens, connects the clients and sends the first batch; with `churn=1` each batch is sent on new
-/// connections, after those of the last were closed.
+/// Listens, connects the clients and sends the first batch. With `churn=1`, each batch is sent on new connections,
+/// after those of the last batch were closed.
 ///
 /// # Errors
 ///
@@ -69,7 +69,8 @@ pub fn start(args: &Args) -> Result<(TcpListener, Shape), Error> {
     Ok((listener, shape))
 }
 
-/// What the server cost: wall and CPU time are those of both halves, `batch_ns_*` of the server alone.
+/// What the server cost. Wall and CPU time are those of client and server together, `batch_ns_*` that of the server
+/// alone.
 ///
 /// # Errors
 ///
@@ -163,7 +164,7 @@ impl Client {
         self.end(end)
     }
 
-    /// Closes the connections, and has the server end.
+    /// Closes the connections, which makes the server end.
     fn end(&mut self, end: Result<Report, String>) -> bool {
         self.end = Some(end);
         self.sockets.clear();
@@ -172,8 +173,8 @@ impl Client {
     }
 }
 
-/// By `readv(2)`, and so below: calls that no server makes, so that they can be told apart when they are
-/// counted.
+/// This and the calls below use `readv(2)` and `writev(2)`, which no server uses, so that the client's calls can be
+/// told apart when they are counted.
 fn read_all(socket: &mut TcpStream, mut bytes: &mut [u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match socket.read_vectored(&mut [IoSliceMut::new(bytes)])? {
@@ -192,7 +193,7 @@ fn write_all(socket: &mut TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// One of the hundred parts, in order of size.
+/// The time at this percentile.
 fn quantile(times: &mut [u64], percent: usize) -> f64 {
     times.sort_unstable();
     times.get(times.len() * percent / 100).map_or(0.0, |time| *time as f64)

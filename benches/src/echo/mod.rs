@@ -1,14 +1,13 @@
 //! The other end of an echo server: a client in the same thread, or one in another process.
 //!
-//! A server is written once for both. It takes the listener that [`start`] or [`serve`] returns, and
-//! calls [`echoed`] after each send that has finished; when that returns true, it is over.
+//! A server is written once for both. It takes the listener that [`start`] or [`serve`] returns, and calls [`echoed`]
+//! after each send that has finished. When `echoed` returns true, the server ends.
 //!
-//! * [`start`]: the deterministic mode, for gates. When a whole batch (one message on each connection)
-//!   has been echoed, `echoed` calls the client: it receives and verifies every byte, sends the next
-//!   batch and returns. The kernel's half of all that is the same for everyone, so what is left is the
-//!   server. [`finish`] says what it cost.
-//! * [`serve`]: the client is the runner, on the other core. Nothing ends a server but the end of its
-//!   standard input.
+//! * [`start`]: the deterministic mode, for gates. When a whole batch (one message on each connection) has been echoed,
+//!   `echoed` calls the client, which receives and verifies every byte, sends the next batch and returns. The kernel's
+//!   and the client's parts are the same for everyone, so the difference is the server. [`finish`] says what the server
+//!   cost.
+//! * [`serve`]: the client is the runner, on the other core. Only the end of its standard input ends the server.
 
 mod client;
 mod pattern;
@@ -36,16 +35,16 @@ static LEFT: AtomicU64 = AtomicU64::new(u64::MAX);
 /// What is served, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shape {
-    /// Multishot accept and receive with provided buffers, rather than one request at a time with a
-    /// buffer for each connection.
+    /// Multishot accept and receive with provided buffers, instead of one request at a time with a buffer for each
+    /// connection.
     pub multishot: bool,
-    /// How many connections there will be (of `serve`, at most).
+    /// How many connections there will be (with `serve`, at most).
     pub conns: usize,
     /// The size of a message.
     pub size: usize,
-    /// The size of a buffer: with `multishot` of each provided one, otherwise of each connection's.
+    /// The size of a buffer: of each provided one with `multishot`, otherwise of that of each connection.
     pub buffer: usize,
-    /// How many provided buffers there are, a power of two.
+    /// How many provided buffers there are; a power of two.
     pub buffers: usize,
 }
 
@@ -64,7 +63,7 @@ impl Shape {
         let conns: usize = args.number("conns", 64)?;
         let size: usize = args.number("size", 1024)?;
         let buffer: usize = args.number("buffer", if multishot { 2048 } else { 4096 })?;
-        // A message of each connection is with the server at the same time, perhaps in pieces.
+        // One message of each connection is at the server at the same time, perhaps in pieces.
         let enough = (2 * conns * size.div_ceil(buffer)).next_power_of_two().clamp(64, 4096);
         let buffers: usize = args.number("buffers", enough)?;
         if conns == 0 || size == 0 || buffer == 0 || !buffers.is_power_of_two() || buffers > 32768 {
@@ -79,14 +78,14 @@ pub trait Server {
     /// The contestant.
     const NAME: &'static str;
 
-    /// Whether it can be had with multishot receive and provided buffers, and with one receive at a time.
+    /// The shapes that it supports: with multishot receive and provided buffers, and with one receive at a time.
     const SHAPES: &'static [&'static str];
 
-    /// Serves until [`echoed`] says that all is over.
+    /// Serves until [`echoed`] says that everything is over.
     ///
     /// # Errors
     ///
-    /// If something fails that is no connection's fault.
+    /// If something fails that is not a connection's fault.
     fn run(listener: TcpListener, shape: Shape) -> Result<(), Error>;
 }
 
@@ -106,7 +105,7 @@ pub fn alone<S: Server>(args: &Args) -> Outcome {
 ///
 /// # Errors
 ///
-/// Those of the server: it does not end otherwise.
+/// Those of the server; otherwise it does not end.
 pub fn loaded<S: Server>(args: &Args) -> Outcome {
     can_do::<S>(args)?;
     let (listener, shape) = serve(S::NAME, args)?;
@@ -122,7 +121,7 @@ fn can_do<S: Server>(args: &Args) -> Result<(), Error> {
     }
 }
 
-/// To be called when `bytes` were sent. True when all is over: end the server then.
+/// To be called when `bytes` were sent. Returns true when everything is over: then the server must end.
 #[inline(always)]
 pub fn echoed(bytes: usize) -> bool {
     let left = LEFT.load(Relaxed).wrapping_sub(bytes as u64);
@@ -130,7 +129,7 @@ pub fn echoed(bytes: usize) -> bool {
     left == 0 && client::bench_client_batch()
 }
 
-/// Listens on a free port of the loopback; what is accepted has `TCP_NODELAY`.
+/// Listens on a free port of the loopback; accepted sockets have `TCP_NODELAY`.
 fn listen() -> io::Result<TcpListener> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let (fd, yes): (_, libc::c_int) = (listener.as_raw_fd(), 1);
@@ -144,13 +143,13 @@ fn listen() -> io::Result<TcpListener> {
             size_of_val(&yes) as libc::socklen_t,
         )
     })?;
-    // More than std's 128 may wait to be accepted: in the deterministic mode, all do.
+    // More connections than std's 128 may wait to be accepted: in the deterministic mode, all of them do.
     // SAFETY: the socket is open, and no memory is involved.
     check(unsafe { libc::listen(fd, 4096) })?;
     Ok(listener)
 }
 
-/// How a task tells the one that accepts that all is over.
+/// With this, a task tells the accepting task that everything is over.
 #[derive(Debug, Default)]
 pub struct Over {
     told: Cell<bool>,
@@ -158,7 +157,7 @@ pub struct Over {
 }
 
 impl Over {
-    /// Tells it.
+    /// Tells the accepting task.
     pub fn tell(&self) {
         self.told.set(true);
         if let Some(waker) = self.waker.take() {

@@ -1,9 +1,9 @@
 //! What the messages are.
 
-/// How many places in the pattern a message may begin at.
+/// The number of places in the pattern at which a message may begin.
 const OFFSETS: usize = 8191;
 
-/// Messages are pieces of one pattern: each begins elsewhere, so that no two neighbours are the same.
+/// Messages are pieces of one pattern. Each begins at a different place, so that no two neighbours are the same.
 #[derive(Debug)]
 pub struct Pattern {
     bytes: Vec<u8>,

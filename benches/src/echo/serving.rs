@@ -1,9 +1,8 @@
-//! A server that is asked for its figures, and ended, through its standard input.
+//! A server that reports its figures, and ends, when its standard input says so.
 //!
-//! Without a thread (which would make every descriptor table and heap a shared one) and without a
-//! request of the server's own: the kernel sends `SIGIO` when there is something to read. The handler
-//! answers a line with a line of JSON, and the end with a last one. A server must take it well that a
-//! system call is interrupted (`EINTR`).
+//! It uses no thread (a second thread would make every descriptor table and heap a shared one) and no request of the
+//! server's own: the kernel sends `SIGIO` when there is something to read. The handler answers a line with a line of
+//! JSON, and the end of the input with a last one. So a server must handle interrupted system calls (`EINTR`).
 
 use std::io::{self, Cursor, Write};
 use std::net::TcpListener;
@@ -18,7 +17,7 @@ use crate::{Args, Error, Heap, clock};
 
 static SERVING: OnceLock<Serving> = OnceLock::new();
 
-/// Who serves, since when.
+/// Who serves, and since when.
 struct Serving {
     name: &'static str,
     size: usize,
@@ -32,7 +31,7 @@ pub struct Served {
     pub name: String,
     /// Always `serve`.
     pub work: String,
-    /// Requests that were answered: bytes sent by the size of a message.
+    /// Requests that were answered: the bytes sent, divided by the size of a message.
     pub n: u64,
     /// `CLOCK_MONOTONIC` since it began to listen.
     pub wall_ns: u64,
@@ -42,19 +41,19 @@ pub struct Served {
     pub allocs: u64,
     /// Bytes allocated.
     pub bytes: u64,
-    /// As `n`: it is the client that verifies.
+    /// The same as `n`: the client does the verifying.
     pub check: u64,
-    /// Bytes that are allocated and not freed.
+    /// Bytes that are allocated and not yet freed.
     pub heap_bytes: u64,
     /// Resident memory.
     pub rss_kib: u64,
 }
 
-/// Listens for the runner, and prints `port N`. Never returns to the server that it is over.
+/// Listens for the runner, and prints `port N`. The server is never told that everything is over.
 ///
 /// # Errors
 ///
-/// If the arguments make no sense, or standard input is nothing that signals (a pipe does).
+/// If the arguments make no sense, or standard input can't send signals (a pipe can).
 pub fn serve(name: &'static str, args: &Args) -> Result<(TcpListener, Shape), Error> {
     let shape = Shape::from_args(args)?;
     let listener = listen()?;
@@ -66,7 +65,7 @@ pub fn serve(name: &'static str, args: &Args) -> Result<(TcpListener, Shape), Er
     Ok((listener, shape))
 }
 
-/// Has the kernel send `SIGIO` when there is something to read on standard input.
+/// Makes the kernel send `SIGIO` when there is something to read on standard input.
 fn signal_input() -> io::Result<()> {
     // SAFETY: a `sigaction` is made of numbers, for which zeroes are values: no flags, an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -80,14 +79,14 @@ fn signal_input() -> io::Result<()> {
     let flags = libc::O_ASYNC | libc::O_NONBLOCK;
     // SAFETY: as above; flags are set that the file may have.
     check(unsafe { libc::fcntl(libc::STDIN_FILENO, libc::F_SETFL, flags) })?;
-    // What came before that was not signalled.
+    // Input that came before that was not signalled.
     // SAFETY: raising a signal that has a handler involves no memory of ours.
     check(unsafe { libc::raise(libc::SIGIO) })?;
     Ok(())
 }
 
-/// Answers what is on standard input. Allocates nothing, takes no lock, and leaves `errno` as it was:
-/// it may have interrupted anything.
+/// Answers what is on standard input. It allocates nothing, takes no lock, and leaves `errno` as it was, because it may
+/// have interrupted anything.
 extern "C" fn answer(_: libc::c_int) {
     // SAFETY: the address of this thread's `errno` is valid for as long as the thread runs.
     let errno = unsafe { &mut *libc::__errno_location() };
@@ -100,7 +99,7 @@ extern "C" fn answer(_: libc::c_int) {
             1 => {}
             0 => {
                 print();
-                // SAFETY: ends the process at once, with no handler of its own.
+                // SAFETY: ends the process at once, and runs no exit handlers.
                 unsafe { libc::_exit(0) }
             }
             _ => break,

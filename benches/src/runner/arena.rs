@@ -10,15 +10,15 @@ use kit::{Line, Report, Result as Done};
 
 use super::Error;
 
-/// Somebody who does the work.
+/// A contestant.
 pub(crate) struct Contestant {
     pub(crate) name: &'static str,
     binary: &'static str,
-    /// The feature of the package without which the binary is not built: that of a peer.
+    /// For a peer: the feature of the package without which the binary is not built.
     feature: Option<&'static str>,
-    /// What it is told beside the work.
+    /// Further arguments, besides those of the work.
     extra: &'static [&'static str],
-    /// If it is only to be in some tables: an argument of theirs.
+    /// If it belongs only in some tables: an argument that these tables have.
     only: Option<&'static str>,
 }
 
@@ -30,17 +30,17 @@ const fn peer(name: &'static str) -> Contestant {
     Contestant { feature: Some(name), ..own(name) }
 }
 
-/// `raw`, mostly, which does something otherwise.
+/// Mostly `raw`, with one thing done differently.
 const fn trade(name: &'static str, only: &'static str, extra: &'static [&'static str]) -> Contestant {
     Contestant { binary: "trades", extra, only: Some(only), ..own(name) }
 }
 
-/// One that is only in a table that is among such.
+/// A variant, which belongs only in a table that compares variants.
 const fn among(name: &'static str, binary: &'static str, only: &'static str) -> Contestant {
     Contestant { binary, only: Some(only), ..own(name) }
 }
 
-/// The first is the bar, the second is the same once more: what differs between the two is noise.
+/// The first contestant is the bar. The second is the same once more: the difference between these two is noise.
 pub(crate) const CONTESTANTS: &[Contestant] = &[
     own("raw"),
     Contestant { binary: "raw", ..own("raw again") },
@@ -84,7 +84,7 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
 ];
 
 impl Contestant {
-    /// Whether it is more than a variant of another in some tables.
+    /// Whether it is a contestant of its own, not just a variant for some tables.
     pub(crate) fn is_somebody(&self) -> bool {
         self.only.is_none()
     }
@@ -93,18 +93,18 @@ impl Contestant {
         self.feature.is_some()
     }
 
-    /// Whether it is to be in a table with these arguments.
+    /// Whether it belongs in a table with these arguments.
     pub(crate) fn is_for(&self, args: &[&str]) -> bool {
         match self.only {
             Some(only) => args.contains(&only),
-            // A trade is between `raw` and itself; other tables may be among variants, too.
+            // A trade is compared with `raw`; other tables may compare variants, too.
             None if args.iter().any(|arg| arg.starts_with("trade=")) => self.name.starts_with("raw"),
             None => !args.iter().any(|arg| arg.starts_with("among=")),
         }
     }
 }
 
-/// The profile in which contestants meet: one piece of code each, optimised as a whole.
+/// The profile for comparing contestants: each is one piece of code, optimised as a whole.
 pub(crate) const CONTEST: &str = "contest";
 
 /// A contestant that can run.
@@ -126,8 +126,8 @@ impl Built {
 pub(crate) struct Arena {
     workspace: PathBuf,
     target: PathBuf,
-    /// Whether all peers could be built: then everybody is built with the same features, so that crates
-    /// which they share are compiled once.
+    /// Whether all peers could be built. In that case everything is built with the same features, so that the crates
+    /// which they share are compiled only once.
     with_peers: Cell<bool>,
 }
 
@@ -140,7 +140,7 @@ impl Arena {
             None => workspace.join("target"),
         };
         let arena = Arena { workspace, target, with_peers: Cell::new(false) };
-        // Made here, so that no contestant does it.
+        // Made here, so that no contestant makes it.
         std::fs::create_dir_all(arena.target.join(CONTEST))?;
         kit::file::ensure(&arena.file())?;
         Ok(arena)
@@ -160,7 +160,7 @@ impl Arena {
         succeed(cargo.args(["--package", env!("CARGO_PKG_NAME")]).args(arguments), "cargo build")
     }
 
-    /// Builds all peers at once, if that can be done; if not, each is tried by itself.
+    /// Builds all peers at once, if possible; if not, each is tried by itself.
     pub(crate) fn build_with_peers(&self) {
         self.with_peers.set(self.cargo_build(CONTEST, &["--bins", "--features=peers"]).is_ok());
     }
@@ -170,13 +170,13 @@ impl Arena {
         self.build_in(CONTEST, contestant)
     }
 
-    /// Builds a contestant in a profile, whose directory is named like it.
+    /// Builds a contestant in a profile. The profile's directory has the same name.
     pub(crate) fn build_in(&self, profile: &str, contestant: &'static Contestant) -> Result<Built, Error> {
         let path = self.target.join(profile).join(contestant.binary);
         let feature = if self.with_peers.get() { "peers" } else { contestant.feature.unwrap_or("") };
         self.cargo_build(profile, &["--bin", contestant.binary, "--features", feature])?;
         let built = Built::at(path, contestant);
-        // One that lacks something here says so.
+        // A contestant that lacks something here says so.
         self.works(&built).map(|_| built)
     }
 
@@ -198,7 +198,7 @@ impl Arena {
         Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
     }
 
-    /// A work of a contestant, behind a command that runs it, if there is one.
+    /// The command for a work of a contestant, behind a command that runs it, if there is one.
     fn behind(&self, prefix: &[&str], built: &Built, work: &str, args: &[&str]) -> Command {
         let path = built.path.as_os_str();
         let mut words = prefix.iter().map(OsStr::new).chain([path]);
@@ -208,7 +208,7 @@ impl Arena {
         command
     }
 
-    /// A work of a contestant.
+    /// The command for a work of a contestant.
     pub(crate) fn command(&self, built: &Built, work: &str, args: &[&str]) -> Command {
         self.behind(&[], built, work, args)
     }
@@ -222,9 +222,8 @@ impl Arena {
         report(&output.stdout)
     }
 
-    /// Runs a work of `n` completions and one of three times as many behind a command that counts
-    /// something, both at the same time, and says how many of it there are for each completion: what
-    /// comes before and after the steady state cancels out.
+    /// Runs a work of `n` completions and one of three times as many behind a command that counts something, both at
+    /// the same time. Returns the count per completion: what comes before and after the steady state cancels out.
     fn count(
         &self,
         prefix: &[&str],
@@ -248,7 +247,7 @@ impl Arena {
             Ok((parse(&text).ok_or_else(|| format!("{}: {}", prefix[0], text.trim()))?, n))
         };
         let (few, many) = (start(n, 0)?, start(3 * n, last_cpu));
-        // Both have ended before either fails: nobody runs beside what comes next.
+        // Both must have ended before either failure is reported, so that nothing runs beside what comes next.
         let (few, many) = (finish(few), many.map_err(Error::from).and_then(finish));
         let ((few, fewer), (many, more)) = (few?, many?);
         let counted = many.into_iter().map(|(name, count)| {
@@ -260,7 +259,7 @@ impl Arena {
 
     /// How many user-space instructions a work takes for each completion.
     ///
-    /// The client of an echo is left out.
+    /// The client of an echo is not counted.
     pub(crate) fn instructions(
         &self,
         built: &Built,
@@ -281,7 +280,7 @@ impl Arena {
 
     /// How many system calls a work makes for each completion.
     ///
-    /// Those of the client of an echo are left out.
+    /// Those of the client of an echo are not counted.
     pub(crate) fn system_calls(
         &self,
         built: &Built,
@@ -294,7 +293,7 @@ impl Arena {
             for name in ["readv", "writev", "socket", "connect", "setsockopt"] {
                 counted.remove(name);
             }
-            // It closes each connection, as the server may.
+            // The client closes each connection, and the server may do so as well.
             if args.contains(&"churn=1") {
                 *counted.entry("close".to_owned()).or_default() -= 1.0;
             }
@@ -312,7 +311,7 @@ fn collected(text: &str) -> Option<Counted> {
     Some(Counted::from([(String::new(), collected.trim().parse().ok()?)]))
 }
 
-/// The calls in strace's summary, of which a row is `% time, seconds, usecs/call, calls, errors, syscall`.
+/// The calls in strace's summary, whose rows are `% time, seconds, usecs/call, calls, errors, syscall`.
 fn called(text: &str) -> Option<Counted> {
     let rows = text.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -323,7 +322,7 @@ fn called(text: &str) -> Option<Counted> {
     (!counted.is_empty()).then_some(counted)
 }
 
-/// Reads what a contestant has printed last.
+/// Reads the last thing that a contestant has printed.
 pub(crate) fn report(stdout: &[u8]) -> Result<Report, Error> {
     let text = String::from_utf8_lossy(stdout);
     let line = text.lines().last().ok_or("the contestant has printed nothing")?;
@@ -334,13 +333,13 @@ pub(crate) fn report(stdout: &[u8]) -> Result<Report, Error> {
     }
 }
 
-/// Why a process has failed: by its own words, or how it has ended.
+/// Why a process has failed: in its own words, or by how it has ended.
 fn why(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     words(&text).map_or_else(|| output.status.to_string(), str::to_owned)
 }
 
-/// The line with which a process says why it fails: the last, but that of a panic is above its backtrace.
+/// The line in which a process says why it fails: the last line, except that a panic's line is above its backtrace.
 pub(crate) fn words(stderr: &str) -> Option<&str> {
     let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty());
     lines().skip_while(|line| !line.contains(" panicked at ")).nth(1).or_else(|| lines().next_back())

@@ -1,4 +1,4 @@
-//! Bars, one for each contestant, with a line at that of the bar.
+//! Bars, one for each contestant, with a line at the height of the reference contestant.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ const ROW: u32 = 34;
 const LEFT: i32 = 150;
 const WIDTH: u32 = 760;
 
-/// Draws `bars` with their labels; each figure is written with so many decimal places and the unit. At
-/// `line`, there is one.
+/// Draws `bars` with their labels. Each figure is written with this many decimal places and the unit. There is a line
+/// at `line`.
 pub(crate) fn bars(
     path: &Path,
     title: &str,

@@ -1,4 +1,4 @@
-//! How long rings take to compile: programs of one operation and of many, written beside the target.
+//! How long rings take to compile: programs of one operation and of many, generated beside the target directory.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -13,11 +13,11 @@ use super::stats::quantile;
 /// How many operations the rings have.
 pub(crate) const OPERATIONS: &[usize] = &[1, 8, 64];
 
-/// How they are compiled, and by which arguments of cargo.
+/// How they are compiled, and with which arguments of cargo.
 pub(crate) const WAYS: &[(&str, &[&str])] =
     &[("check", &["check"]), ("build", &["build"]), ("release", &["build", "--release"])];
 
-/// Seconds that one program takes, its dependencies left out, for each of the `WAYS`: the shortest time.
+/// The seconds that one program takes, without its dependencies, for each of the `WAYS`: the shortest time.
 ///
 /// # Errors
 ///
@@ -42,7 +42,7 @@ pub(crate) fn seconds(arena: &Arena, operations: usize, times: usize) -> Result<
     };
     let mut seconds = Vec::new();
     for (_, arguments) in WAYS {
-        // With the dependencies, and to have the program that is meant.
+        // This builds the dependencies, and makes sure that the right program is built.
         cargo(arguments)?;
         let mut taken = Vec::new();
         for _ in 0..times {
@@ -57,13 +57,13 @@ pub(crate) fn seconds(arena: &Arena, operations: usize, times: usize) -> Result<
 }
 
 fn touch(source: &Path) -> Result<(), Error> {
-    // Cargo compares times; those of some file systems are coarse.
+    // Cargo compares modification times, which are coarse on some file systems.
     std::thread::sleep(Duration::from_millis(20));
     let text = fs::read(source)?;
     Ok(fs::write(source, text)?)
 }
 
-/// Each operation is a type of its own, as in a program that somebody wrote.
+/// Each operation has a type of its own, as in a program that somebody wrote.
 fn program(operations: usize) -> String {
     let mut text = "use std::error::Error;\nuse std::io;\n\nuse rummelplatz::{Completion, CompletionResult, ControlFlow, RingOperation, Submitter, request, ring};\n\n".to_owned();
     text.push_str("#[ring]\nstruct Program {\n");

@@ -1,4 +1,4 @@
-//! The short form for CI: figures that are counted, and so the same on every machine and in every run.
+//! The short form for CI: figures that are counted, and so are the same on every machine and in every run.
 
 use super::arena::{Arena, Built, CONTEST, CONTESTANTS};
 use super::{Error, load};
@@ -9,23 +9,23 @@ struct Shape {
     work: &'static str,
     args: &'static [&'static str],
     contestants: &'static [&'static str],
-    /// What says how much is done, and how much for the shorter of two runs.
+    /// The argument that says how much is done, and its value for the shorter of two runs.
     size: (&'static str, u64),
     /// The goal, in multiples of `raw`.
     aim: f64,
-    /// What has been reached: more than this is a regression.
+    /// The figure that is held: more than this is a regression.
     held: f64,
-    /// The same in cargo's own profile for releases, in which most programs are built.
+    /// The same in cargo's own release profile, in which most programs are built.
     held_in_release: f64,
 }
 
-/// Cargo's own profile for releases.
+/// Cargo's own release profile.
 const RELEASE: &str = "release";
 
 const BOTH: &[&str] = &["rummelplatz", "derived"];
 const BY_HAND: &[&str] = &["rummelplatz"];
 
-/// What was reached when the gates were set, and a tenth more, is held.
+/// The figures that are held are what was reached when the gates were set, plus a tenth.
 const SHAPES: &[Shape] = &[
     Shape {
         goal: "G1",
@@ -110,23 +110,23 @@ const SHAPES: &[Shape] = &[
     },
 ];
 
-/// The works in which nothing is allocated for each connection that is accepted, once it is warm.
+/// The works in which nothing may be allocated for each accepted connection, once they are warm.
 const CHURN: &[&[&str]] = &[&["shape=multishot", "churn=1"], &["shape=oneshot", "churn=1"]];
 
 /// System calls for each request of 64 loaded connections.
 const SYSTEM_CALLS: f64 = 0.15;
 
-/// Connections that are quiet, and bytes of the heap for each. The goal is so many and the user's data: here
-/// that is in it.
+/// Quiet connections, and the heap bytes for each. The goal is this many bytes plus the user's data: here the data is
+/// included.
 const IDLE: (usize, &[&str]) = (10_000, &["shape=multishot", "buffers=64"]);
 const IDLE_BYTES: f64 = 256.0;
 
-/// Instructions by which a completion may grow when its data grows from 8 to 256 bytes: two moves of the
-/// data, sixteen bytes at a time; and what is held.
+/// How many instructions a completion may gain when its data grows from 8 to 256 bytes: two moves of the data, sixteen
+/// bytes at a time; and what is held.
 const TWO_MOVES: f64 = 2.0 * 2.0 * 256.0 / 16.0;
 const GROWTH_HELD: f64 = 75.0;
 
-/// Prints the verdicts, and remembers whether all hold.
+/// Prints the verdicts, and remembers whether all gates hold.
 struct Judge {
     all_hold: bool,
 }
@@ -138,7 +138,7 @@ impl Judge {
         self.all_hold &= holds;
     }
 
-    /// For what can't be counted here, which is no failure.
+    /// Reports what can't be counted here, which is not a failure.
     fn pass(goal: &str, what: &str, who: &str, error: &Error) {
         println!("{goal:3} {what:24} {who:11} not counted: {error}");
     }

@@ -13,13 +13,13 @@ use kit::echo::{Pattern, Served};
 use super::Error;
 use super::arena::{Arena, Built, words};
 
-/// The CPU of the client. That of the servers is 0.
+/// The CPU of the client. The CPU of the servers is 0.
 const CPU: usize = 1;
 
-/// No latency is longer than what the client waits for.
+/// The limit of all latencies: the client waits no longer than this.
 const LONGEST_NS: u64 = 10_000_000_000;
 
-/// What a server is loaded with.
+/// The load on a server.
 #[derive(Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) conns: usize,
@@ -66,7 +66,7 @@ impl Server {
         let line = server.line()?;
         server.port = match line.trim().strip_prefix("port ") {
             Some(port) => port.parse()?,
-            // What it says instead: that it is skipped.
+            // What it prints instead: that it is skipped.
             None => return Err(super::arena::report(line.as_bytes()).err().ok_or("no port")?),
         };
         Ok(server)
@@ -102,7 +102,7 @@ impl Drop for Server {
     }
 }
 
-/// One connection, with one message under way.
+/// One connection, with one message on its way.
 struct Client {
     socket: TcpStream,
     index: usize,
@@ -119,7 +119,7 @@ impl Client {
         Ok(Client { socket, index, number: 0, sent: 0, received: 0, begun: Instant::now() })
     }
 
-    /// Sends what there is room for of its message.
+    /// Sends as much of its message as there is room for.
     fn send(&mut self, pattern: &Pattern) -> io::Result<()> {
         let message = pattern.message(self.number, self.index);
         if self.sent == 0 {
@@ -135,7 +135,7 @@ impl Client {
         Ok(())
     }
 
-    /// Receives and verifies what is there. Whether its message has come back.
+    /// Receives and verifies what is there. Returns whether its whole message has come back.
     fn receive(&mut self, pattern: &Pattern, scratch: &mut [u8]) -> io::Result<bool> {
         let message = pattern.message(self.number, self.index);
         while self.received < message.len() {
@@ -156,11 +156,11 @@ impl Client {
     }
 }
 
-/// Loads a server, with a message under way on each connection.
+/// Loads a server, with one message on its way on each connection.
 ///
 /// # Errors
 ///
-/// If the server is not able to, or bytes come back changed.
+/// If the server can't do this work, or bytes come back changed.
 pub(crate) fn load(arena: &Arena, built: &Built, args: &[&str], load: Load) -> Result<Loaded, Error> {
     if std::thread::available_parallelism()?.get() <= CPU {
         return Err("needs two CPUs".into());
@@ -234,11 +234,11 @@ fn measure(server: &mut Server, Load { conns, size, warm, window }: Load) -> Res
     }
 }
 
-/// What `conns` connections cost a server that have each sent one message, and are quiet now.
+/// What `conns` connections cost a server if each has sent one message and is quiet now.
 ///
 /// # Errors
 ///
-/// If the server is not able to, or so many descriptors can't be had.
+/// If the server can't do this work, or this many descriptors are not available.
 pub(crate) fn idle(arena: &Arena, built: &Built, args: &[&str], conns: usize) -> Result<Idle, Error> {
     raise_descriptors(conns as u64 + 256)?;
     let conns_argument = format!("conns={}", conns + 1);
@@ -261,7 +261,7 @@ pub(crate) fn idle(arena: &Arena, built: &Built, args: &[&str], conns: usize) ->
         }
         Ok(())
     };
-    // When one is answered, the server has what it has once.
+    // When one connection is answered, the server has everything that it allocates once.
     connect(0..1)?;
     let before = server.ask()?;
     connect(1..conns + 1)?;
@@ -273,7 +273,7 @@ pub(crate) fn idle(arena: &Arena, built: &Built, args: &[&str], conns: usize) ->
     })
 }
 
-/// Lets this process, and those that it starts, have so many descriptors.
+/// Allows this process, and those that it starts, this many descriptors.
 fn raise_descriptors(count: u64) -> Result<(), Error> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is there to be written to.
@@ -314,7 +314,7 @@ impl Poll {
         }
     }
 
-    /// What is ready, at most two seconds later.
+    /// What is ready; waits for at most two seconds.
     fn wait<'a>(&self, events: &'a mut [libc::epoll_event]) -> io::Result<&'a [libc::epoll_event]> {
         loop {
             let (memory, length) = (events.as_mut_ptr(), events.len() as libc::c_int);

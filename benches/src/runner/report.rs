@@ -1,4 +1,4 @@
-//! The long form: all that the contestants can do, in rounds, written to `docs/benchmarks`.
+//! The long form: everything that the contestants can do, in rounds, written to `docs/benchmarks`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -56,16 +56,16 @@ impl Options {
     }
 }
 
-/// How long it may take until noisy tables are no longer measured again.
+/// How long measuring may take before noisy tables are no longer measured again.
 const PATIENCE: Duration = Duration::from_secs(6 * 60);
 
 /// How often a noisy table is measured at most.
 const ATTEMPTS: usize = 3;
 
-/// How many connections are quiet.
+/// How many quiet connections there are.
 const IDLE: usize = 10_000;
 
-/// Somebody who can't run, and why.
+/// A contestant that can't run, and why.
 type Absent = (&'static Contestant, String);
 
 /// What a contestant did in the rounds of one table.
@@ -73,9 +73,9 @@ struct Row<'a> {
     built: &'a Built,
     /// What is compared: for each round a figure, or nothing.
     figures: Vec<f64>,
-    /// Of the same rounds: with the client; requests in a second.
+    /// Of the same rounds: the figure with the client; requests per second.
     beside: Vec<f64>,
-    /// Why it failed in rounds in which it did.
+    /// Why it failed, in the rounds in which it did.
     failed: Vec<String>,
     /// CPU time for each completion.
     cpu: Vec<f64>,
@@ -102,7 +102,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// A round: that of somebody who fails in it has no figures.
+    /// Adds a round: if a contestant fails in it, it has no figures there.
     fn add(&mut self, table: &Table, round: Result<Round, Error>) {
         match round {
             Ok(Round::Ran(report)) => {
@@ -144,13 +144,13 @@ impl<'a> Row<'a> {
     }
 }
 
-/// What one run has given.
+/// The figures of one run.
 enum Round {
     Ran(Report),
     Loaded(Box<Loaded>),
 }
 
-/// The value of an argument of the table's.
+/// The value of one of the table's arguments.
 fn argument(table: &Table, key: &str) -> Option<f64> {
     let mut pairs = table.args.iter().filter_map(|argument| argument.split_once('='));
     pairs.find(|(name, _)| *name == key)?.1.parse().ok()
@@ -208,7 +208,7 @@ pub(crate) fn report(arena: &Arena, options: &Options) -> Result<bool, Error> {
 
 const NOISY: &str = "\n**Noisy**: raw is not as fast as itself, so these times say little.\n";
 
-/// Runs all who can, round by round, each round in another order; and again, if raw was not as fast as
+/// Runs all contestants that can, round by round, each round in another order; and again, if `raw` was not as fast as
 /// itself.
 fn measure<'a>(
     arena: &Arena,
@@ -220,7 +220,7 @@ fn measure<'a>(
     let mut skipped = Vec::new();
     let mut rows = Vec::new();
     for one in built.iter().filter(|one| one.contestant.is_for(table.args)) {
-        // The first is to warm up.
+        // The first round is to warm up.
         if let Err(error) = run(arena, options, table, one) {
             skipped.push((one.name, error.to_string()));
             continue;
@@ -275,7 +275,7 @@ fn counted(figure: Result<f64, Error>) -> Option<f64> {
     figure.map_err(|error| eprintln!("  not counted: {error}")).ok()
 }
 
-/// Whether raw is more than three hundredths off itself.
+/// Whether the two contestants that are `raw` differ by more than three hundredths.
 fn is_noisy(rows: &[Row<'_>]) -> bool {
     let again = rows.iter().find(|row| row.built.name == "raw again");
     let (Some(again), Some(bar)) = (again, rows.first()) else { return false };
@@ -384,7 +384,7 @@ fn rows_table(table: &Table, rows: &[Row<'_>]) -> String {
     }
 }
 
-/// Who can run, but did not in all rounds of a table, and why.
+/// The contestants that can run, but did not in all rounds of a table, and why.
 fn failed_in(rows: &[Row<'_>]) -> String {
     let lines = rows.iter().filter_map(|Row { built, figures, failed, .. }| {
         let (rounds, of, why) = (failed.len(), figures.len(), failed.last()?);
@@ -393,7 +393,7 @@ fn failed_in(rows: &[Row<'_>]) -> String {
     lines.collect()
 }
 
-/// Who was not in a table, a line for each reason.
+/// The contestants that are missing from a table, one line for each reason.
 fn not_in_it(absent: &[Absent], table: &Table, skipped: Vec<(&'static str, String)>) -> String {
     let absent = absent.iter().filter(|(contestant, _)| contestant.is_for(table.args));
     let absent = absent.map(|(contestant, reason)| (contestant.name, reason.clone()));

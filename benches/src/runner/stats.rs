@@ -1,6 +1,7 @@
 //! Medians and quartiles of a few figures.
 
-/// The figure below which this part of all lies, between the two nearest. Where there is none, a figure is NaN.
+/// The figure below which this part of all figures lies, interpolated between the two nearest. Without figures, it is
+/// NaN.
 pub(crate) fn quantile(figures: &[f64], part: f64) -> f64 {
     let mut sorted: Vec<f64> = figures.iter().copied().filter(|figure| !figure.is_nan()).collect();
     sorted.sort_by(f64::total_cmp);
@@ -18,7 +19,7 @@ pub(crate) struct Ratio {
 }
 
 impl Ratio {
-    /// Of each figure to that of the same round.
+    /// The ratio of each figure to that of the same round.
     pub(crate) fn paired(figures: &[f64], to: &[f64]) -> Ratio {
         let ratios: Vec<f64> = figures.iter().zip(to).map(|(figure, to)| figure / to).collect();
         Ratio {

@@ -1,15 +1,15 @@
 //! What the report measures.
 
-/// What is to be had of a table, and how.
+/// What is measured for a table, and how.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Kind {
-    /// A steady state, on the clock.
+    /// A steady state, timed.
     Timed,
     /// An echo server with the client in its own thread; the figure is the server's part.
     Batches,
     /// An echo server, with the client on the other core.
     Loaded,
-    /// An echo server, with connections that are quiet.
+    /// An echo server, with quiet connections.
     Idle,
     /// A program that is compiled.
     Compiled,
@@ -18,14 +18,14 @@ pub(crate) enum Kind {
 /// One table: a work at one size.
 pub(crate) struct Table {
     pub(crate) page: &'static str,
-    /// Its file, which is the page's name and this.
+    /// The name of its file is the page's name followed by this.
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
     pub(crate) kind: Kind,
     pub(crate) work: &'static str,
     pub(crate) args: &'static [&'static str],
-    /// What says how much is done, and how much: in a timed run; in the shorter of two in which
-    /// instructions are counted, and system calls, or 0 for none.
+    /// The argument that says how much is done. Then its value in a timed run, and in the shorter of two runs in which
+    /// instructions are counted, or system calls; 0 for none.
     pub(crate) key: &'static str,
     pub(crate) timed: u64,
     pub(crate) instructions: u64,
@@ -63,7 +63,7 @@ const DEADLINE: Table =
 const DIRECT: Table = Table { timed: 12_000, instructions: 2_000, system_calls: 0, ..READ };
 const TEARDOWN: Table = Table { page: "teardown", work: "teardown", key: "rounds", ..BASE };
 
-/// All of them, in the order of the pages.
+/// All tables, in the order of the pages.
 pub(crate) const TABLES: &[Table] = &[
     Table { name: "depth-128", title: "NOP, depth 128", args: &["depth=128"], ..NOP },
     Table { name: "depth-32", title: "NOP, depth 32", args: &["depth=32"], ..NOP },

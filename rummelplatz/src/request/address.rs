@@ -7,11 +7,11 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net;
 
-/// Where to [`connect`](super::connect) to, [`send_to`](super::send_to) or [`bind`](super::bind): an IPv4, IPv6 or
-/// Unix address, passed by value.
+/// The address that [`connect`](super::connect), [`send_to`](super::send_to) or [`bind`](super::bind) uses: an IPv4,
+/// IPv6 or Unix address, passed by value.
 ///
-/// Made by `into()` from [`SocketAddr`], its two kinds, `(IpAddr, port)`, and
-/// [`std::os::unix::net::SocketAddr`]. Internet addresses are kept inline; a Unix address is boxed.
+/// Made by `into()` from [`SocketAddr`], its two kinds, `(IpAddr, port)`, and [`std::os::unix::net::SocketAddr`].
+/// Internet addresses are kept inline; a Unix address is boxed.
 pub struct Address(Kind);
 
 enum Kind {
@@ -76,8 +76,8 @@ impl From<&net::SocketAddr> for Address {
             sun_family: libc::AF_UNIX as libc::sa_family_t,
             sun_path: [0; 108],
         });
-        // A path ends with a zero byte; an abstract name starts with one and has no end but its
-        // length; the unnamed address is the family alone.
+        // A path ends with a zero byte. An abstract name starts with one, and only its length says where it ends. The
+        // unnamed address is the family alone.
         let (start, name, end) = match (address.as_pathname(), address.as_abstract_name()) {
             (Some(path), _) => (0, path.as_os_str().as_bytes(), 1),
             (None, Some(name)) => (1, name, 0),
@@ -91,7 +91,7 @@ impl From<&net::SocketAddr> for Address {
     }
 }
 
-/// The Internet address in a `struct sockaddr`, if it is one of these.
+/// The Internet address in a `struct sockaddr`, if there is one in it.
 pub(super) fn of_internet(name: &[u8]) -> Option<SocketAddr> {
     let (family, rest) = name.split_first_chunk()?;
     let (port, rest) = rest.split_first_chunk()?;
@@ -151,7 +151,7 @@ mod tests {
             let address: SocketAddr = address.parse().unwrap();
             let raw = Address::from(address);
             let (start, length) = raw.raw();
-            // SAFETY: so much is there, without gaps.
+            // SAFETY: there are that many bytes, without gaps.
             let name = unsafe { std::slice::from_raw_parts(start.cast::<u8>(), length as usize) };
             assert_eq!(of_internet(name), Some(address));
             for length in 0..name.len() {

@@ -9,23 +9,23 @@ use io_uring::types::Fd;
 use super::entry::{fd, length};
 use super::{Parts, Request};
 
-/// What [`setxattr`] and [`fsetxattr`] do with an attribute that is there, or is not (`setxattr(2)`).
+/// What [`setxattr`] and [`fsetxattr`] do if the attribute exists, or does not (`setxattr(2)`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SetAttribute {
-    /// Makes it, or changes it.
+    /// Creates or changes it.
     Any = 0,
-    /// Makes it, and fails with `EEXIST` if it is there (`XATTR_CREATE`).
+    /// Creates it, and fails with `EEXIST` if it exists (`XATTR_CREATE`).
     Create = libc::XATTR_CREATE as isize,
-    /// Changes it, and fails with `ENODATA` if it is not there (`XATTR_REPLACE`).
+    /// Changes it, and fails with `ENODATA` if it does not exist (`XATTR_REPLACE`).
     Replace = libc::XATTR_REPLACE as isize,
 }
 
-/// Reads the attribute `name` of the file at `path`, as `getxattr(2)` (`IORING_OP_GETXATTR`, since 5.19). The result is a
-/// number of bytes.
+/// Reads the attribute `name` of the file at `path`, as `getxattr(2)` (`IORING_OP_GETXATTR`, since 5.19). The result is
+/// the number of bytes.
 ///
-/// A value that has no room is `ERANGE`; with no room at all, the result is how much it takes. There is no attribute:
-/// `ENODATA`. A path that is relative is so to the current directory.
+/// A buffer that is too small for the value is `ERANGE`; with an empty buffer, the result is the size that is needed.
+/// If there is no such attribute, the error is `ENODATA`. A relative path is relative to the current directory.
 pub fn getxattr<'d>(path: &'d CStr, name: &'d CStr, value: &'d mut [u8]) -> Request<'d> {
     let (place, length) = (value.as_mut_ptr().cast(), length(value.len()));
     Parts::new(opcode::GetXattr::new(name.as_ptr(), place, path.as_ptr(), length).build()).request()

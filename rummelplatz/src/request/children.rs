@@ -8,11 +8,12 @@ use io_uring::opcode;
 use super::entry::fd;
 use super::{Parts, Request};
 
-/// How a child process has ended, as [`waitid`] finds out: kept in the data of the request. Until then, it has not.
+/// How a child process has ended, as found out by [`waitid`]: kept in the data of the request. Until that has
+/// completed, it says that the child has not ended.
 #[derive(Clone, Copy)]
 pub struct ChildStatus(Info);
 
-/// The numbers of a `siginfo_t`, which has pointers among others, of what is no child.
+/// The numbers of a `siginfo_t`. That type also has pointers, for signals that are not about a child.
 type Info = [u64; 16];
 
 const _: () = assert!(size_of::<Info>() == size_of::<libc::siginfo_t>());
@@ -25,19 +26,19 @@ impl Default for ChildStatus {
 }
 
 impl ChildStatus {
-    /// It has not ended, as far as is known.
+    /// The child has not ended, as far as is known.
     pub const fn new() -> ChildStatus {
         ChildStatus([0; 16])
     }
 
-    /// What it has exited with, if it has exited.
+    /// The child's exit code, if it has exited.
     pub fn exit_code(&self) -> Option<i32> {
         let info = self.info();
-        // SAFETY: all of it is initialised, and any bits are a number.
+        // SAFETY: all of it is initialised, and any bits make a valid number.
         (info.si_code == libc::CLD_EXITED).then(|| unsafe { info.si_status() })
     }
 
-    /// The signal that has ended it, if one has.
+    /// The signal that has ended the child, if one has.
     pub fn signal(&self) -> Option<i32> {
         let info = self.info();
         let is_ended = matches!(info.si_code, libc::CLD_KILLED | libc::CLD_DUMPED);
@@ -45,13 +46,13 @@ impl ChildStatus {
         is_ended.then(|| unsafe { info.si_status() })
     }
 
-    /// Whether it has left its memory in a file when it was ended (`core(5)`).
+    /// Whether the child's memory was dumped to a file when it was ended (`core(5)`).
     pub fn core_dumped(&self) -> bool {
         self.info().si_code == libc::CLD_DUMPED
     }
 
     fn info(&self) -> libc::siginfo_t {
-        // SAFETY: it has the size of one, is aligned as one, and is made of numbers, of which any bits are one.
+        // SAFETY: it has the size and the alignment of one, and consists of numbers, for which any bits are valid.
         unsafe { (&raw const self.0).cast::<libc::siginfo_t>().read() }
     }
 }
@@ -65,10 +66,10 @@ impl fmt::Debug for ChildStatus {
     }
 }
 
-/// Waits until a child process has ended, and finds out how, as `waitid(2)` (`IORING_OP_WAITID`, since 6.7). `child` is a
-/// descriptor of it (`pidfd_open(2)`).
+/// Waits until a child process has ended, and finds out how, as `waitid(2)` (`IORING_OP_WAITID`, since 6.7). `child` is
+/// a descriptor of the process (`pidfd_open(2)`).
 ///
-/// It is not there any more afterwards: who waits for it as well, such as `std::process::Child`, is told `ECHILD`.
+/// The process is gone afterwards: whoever else waits for it, such as `std::process::Child`, gets `ECHILD`.
 ///
 /// ```
 /// # use rummelplatz::{request, request::{ChildStatus, Request}};

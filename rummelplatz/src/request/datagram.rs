@@ -1,4 +1,4 @@
-//! A datagram in a buffer of a pool, behind what the kernel says of it.
+//! A datagram in a buffer of a pool, after what the kernel says about it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,50 +10,51 @@ use crate::buffers::Buffer;
 
 /// A datagram that was received, in a buffer of a [`BufferPool`](crate::BufferPool).
 ///
-/// It is its bytes, and says [whom it is from](Self::peer). When it is dropped, the buffer goes back to the pool.
+/// It dereferences to its bytes, and says [whom it is from](Self::peer). When it is dropped, the buffer goes back to
+/// the pool.
 pub struct Datagram {
     buffer: Buffer,
 }
 
 impl Datagram {
-    /// What the kernel writes before the bytes: what is said of it (`struct io_uring_recvmsg_out`), and so much of its
-    /// sender's address.
+    /// What the kernel writes before the bytes: a description of the datagram (`struct io_uring_recvmsg_out`), and this
+    /// much of its sender's address.
     pub const OVERHEAD: usize = SAID + NAME;
 
-    /// One in a buffer, in which there are as many bytes as the kernel says.
+    /// The datagram in a buffer that holds as many bytes as the kernel says.
     pub(crate) fn in_buffer(buffer: Buffer) -> Datagram {
         Datagram { buffer }
     }
 
-    /// The Internet address that it came from, if it did come from one.
+    /// The Internet address that it came from, if it came from one.
     pub fn peer(&self) -> Option<SocketAddr> {
         let length = self.said(0).min(NAME as u32) as usize;
         address::of_internet(self.buffer.get(SAID..SAID + length)?)
     }
 
-    /// Whether it was longer than what there was room for: the rest is lost.
+    /// Whether it was longer than there was room for: the rest is lost.
     pub fn is_truncated(&self) -> bool {
         self.said(3) & libc::MSG_TRUNC as u32 != 0
     }
 
-    /// Whether there is an address of any kind that it came from.
+    /// Whether the kernel has told an address of any kind that it came from.
     pub(crate) fn has_sender(&self) -> bool {
         self.said(0) > 0
     }
 
-    /// One of the numbers of what is said of it, or 0 where nothing was received.
+    /// One of the numbers of the kernel's description, or 0 where nothing was received.
     fn said(&self, index: usize) -> u32 {
         let (numbers, _) = self.buffer.as_chunks();
         numbers.get(index).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
     }
 }
 
-/// What the kernel is to receive: it copies this, and writes nothing to it.
+/// What the kernel is asked to receive: it copies this, and writes nothing to it.
 pub(super) static ASKED: Header = Header::with_room_for_name(NAME as libc::socklen_t);
 
 /// The number of bytes of a name, of control messages and of the payload, and the flags.
 const SAID: usize = 4 * size_of::<u32>();
-/// Room for the address of IPv6, which is the longest that can be told, and the bytes after it aligned.
+/// Room for the address of IPv6, which is the longest that can be told, and for aligning the bytes after it.
 const NAME: usize = 32;
 
 impl Deref for Datagram {
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
     use crate::buffers::BufferPool;
 
-    /// A buffer with what the kernel would say of a datagram, and so many bytes of what follows.
+    /// A buffer with what the kernel would say about a datagram, followed by this many bytes.
     fn received(pool: &BufferPool, said: [u32; 4], name: &[u8], bytes: &[u8]) -> Datagram {
         // SAFETY: these tests have one thread each.
         let shared = unsafe { pool.hold(0) }.unwrap();
@@ -111,7 +112,7 @@ mod tests {
     fn raw(address: SocketAddr) -> Vec<u8> {
         let address = Address::from(address);
         let (start, length) = address.raw();
-        // SAFETY: so much is there, without gaps.
+        // SAFETY: there are that many bytes, without gaps.
         unsafe { std::slice::from_raw_parts(start.cast::<u8>(), length as usize) }.to_vec()
     }
 
@@ -140,7 +141,7 @@ mod tests {
         let nobody = received(&pool, [0; 4], &[], b"");
         assert_eq!((nobody.peer(), nobody.has_sender(), nobody.len()), (None, false, 0));
         drop(nobody);
-        // The kernel says how long the name is, also if there is less room for it.
+        // The kernel says how long the name is, even if there is less room for it.
         let mut unix = [b'x'; 110];
         unix[..2].copy_from_slice(&(libc::AF_UNIX as libc::sa_family_t).to_ne_bytes());
         for length in [2, 10, 110, u32::MAX] {

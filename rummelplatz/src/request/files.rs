@@ -1,4 +1,4 @@
-//! Requests on open files: what is in them, and what room they have on disk.
+//! Requests on open files: on their contents, and on the space that they have on disk.
 
 use std::mem::MaybeUninit;
 use std::ops::BitOr;
@@ -18,7 +18,7 @@ use crate::fixed::{FixedSlice, FixedSliceMut, Registered};
 /// The current file position, for `offset` (`-1`, as in `IORING_OP_READ`).
 const CURRENT_POSITION: u64 = u64::MAX;
 
-/// An entry on a file, which may be a registered one, as its memory may be.
+/// An entry on a file. The file may be a registered one, and so may its memory.
 #[inline(always)]
 fn on_file<'d>(file: &'d impl Target, entry: Usual, memory: Option<&'d Registered>) -> Request<'d> {
     let Named { descriptor, place } = file.named();
@@ -41,15 +41,15 @@ fn on_bytes<'d, T>(
     on_file(file, Usual { offset, ..on_memory(opcode.into(), memory, bytes) }, place)
 }
 
-/// Reads into `buffer` from the current position (`IORING_OP_READ`, since 5.6), as `read(2)`: the
-/// call for pipes, terminals and other streams. The result is a number of bytes; 0 is the end.
+/// Reads into `buffer` from the current position (`IORING_OP_READ`, since 5.6), as `read(2)`: the call for pipes,
+/// terminals and other streams. The result is the number of bytes; 0 is the end.
 #[inline]
 pub fn read<'d>(file: &'d impl Target, buffer: &'d mut [u8]) -> Request<'d> {
     read_at(file, buffer, CURRENT_POSITION)
 }
 
-/// Reads into `buffer` from `offset`, in bytes, as `pread(2)`. Here and in all that takes an offset, `u64::MAX` is the
-/// current position, and another beyond `i64::MAX` is `EINVAL`.
+/// Reads into `buffer` from `offset`, in bytes, as `pread(2)`. Here, and wherever a request takes an offset, `u64::MAX`
+/// means the current position, and any other value above `i64::MAX` is `EINVAL`.
 #[inline]
 pub fn read_at<'d>(file: &'d impl Target, buffer: &'d mut [u8], offset: u64) -> Request<'d> {
     on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), offset, None)
@@ -106,8 +106,8 @@ pub fn read_fixed_at<'d>(
     on_bytes(opcode::ReadFixed::CODE, file, memory, offset, Some(place))
 }
 
-/// Writes `buffer` at the current position (`IORING_OP_WRITE`, since 5.6), as `write(2)`. The result
-/// is a number of bytes, possibly less than asked for.
+/// Writes `buffer` at the current position (`IORING_OP_WRITE`, since 5.6), as `write(2)`. The result is the number of
+/// bytes, possibly less than asked for.
 #[inline]
 pub fn write<'d>(file: &'d impl Target, buffer: &'d [u8]) -> Request<'d> {
     write_at(file, buffer, CURRENT_POSITION)
@@ -139,22 +139,22 @@ pub fn write_fixed_at<'d>(
     on_bytes(opcode::WriteFixed::CODE, file, (bytes.as_ptr(), bytes.len()), offset, Some(place))
 }
 
-/// How a read or a write is done, for [`rw_flags`](Request::rw_flags) (`preadv2(2)`). What a file can't do is
+/// How a read or a write is done, for [`rw_flags`](Request::rw_flags) (`preadv2(2)`). What a file does not support is
 /// `EOPNOTSUPP`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RwFlags(u32);
 
 impl RwFlags {
-    /// What is written is on the disk when this is over, and what it takes to find it (`RWF_DSYNC`, since 4.7).
+    /// When the write is over, the data is on the disk, with the metadata needed to find it (`RWF_DSYNC`, since 4.7).
     pub const DSYNC: RwFlags = RwFlags(libc::RWF_DSYNC as u32);
     /// As [`DSYNC`](Self::DSYNC), with all metadata (`RWF_SYNC`, since 4.7).
     pub const SYNC: RwFlags = RwFlags(libc::RWF_SYNC as u32);
-    /// Ends with `EAGAIN` rather than to wait, for the disk or for something to read (`RWF_NOWAIT`, since 4.14).
+    /// Ends with `EAGAIN` instead of waiting, for the disk or for something to read (`RWF_NOWAIT`, since 4.14).
     pub const NOWAIT: RwFlags = RwFlags(libc::RWF_NOWAIT as u32);
     /// Writes to the end of the file, whatever the offset (`RWF_APPEND`, since 4.16).
     pub const APPEND: RwFlags = RwFlags(libc::RWF_APPEND as u32);
-    /// Writes all or nothing, also if the power fails: with `O_DIRECT`, of a size and at an offset that the disk can do so
-    /// (`RWF_ATOMIC`, since 6.11).
+    /// Writes all or nothing, also if the power fails: needs `O_DIRECT`, and a size and an offset for which the disk
+    /// can do so (`RWF_ATOMIC`, since 6.11).
     pub const ATOMIC: RwFlags = RwFlags(0x40);
     /// Leaves nothing in the page cache (`RWF_DONTCACHE`, since 6.14).
     pub const DONTCACHE: RwFlags = RwFlags(0x80);
@@ -177,8 +177,7 @@ pub fn fsync<'d>(file: &'d impl Target) -> Request<'d> {
     synchronise(file, FsyncFlags::empty())
 }
 
-/// Brings a file's data to the disk, and what it takes to find it (`IORING_FSYNC_DATASYNC`, since
-/// 5.1).
+/// Brings a file's data to the disk, with the metadata needed to find it (`IORING_FSYNC_DATASYNC`, since 5.1).
 #[inline]
 pub fn fdatasync<'d>(file: &'d impl Target) -> Request<'d> {
     synchronise(file, FsyncFlags::DATASYNC)
@@ -188,16 +187,16 @@ fn synchronise(file: &impl Target, flags: FsyncFlags) -> Request<'_> {
     on_file(file, Usual { op_flags: flags.bits(), ..bare(opcode::Fsync::CODE.into(), -1) }, None)
 }
 
-/// Which parts of writing back a range [`sync_file_range`] does, in this order.
+/// Which steps of writing back a range [`sync_file_range`] takes, in this order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SyncRange(u32);
 
 impl SyncRange {
-    /// Waits for what is being written (`SYNC_FILE_RANGE_WAIT_BEFORE`).
+    /// Waits for what is already being written (`SYNC_FILE_RANGE_WAIT_BEFORE`).
     pub const WAIT_BEFORE: SyncRange = SyncRange(libc::SYNC_FILE_RANGE_WAIT_BEFORE);
-    /// Begins to write what is not being written (`SYNC_FILE_RANGE_WRITE`).
+    /// Begins to write what is not yet being written (`SYNC_FILE_RANGE_WRITE`).
     pub const WRITE: SyncRange = SyncRange(libc::SYNC_FILE_RANGE_WRITE);
-    /// Waits for that (`SYNC_FILE_RANGE_WAIT_AFTER`).
+    /// Waits until that is written (`SYNC_FILE_RANGE_WAIT_AFTER`).
     pub const WAIT_AFTER: SyncRange = SyncRange(libc::SYNC_FILE_RANGE_WAIT_AFTER);
 }
 
@@ -208,11 +207,11 @@ impl BitOr for SyncRange {
     }
 }
 
-/// Writes back what is in the page cache of `length` bytes from `offset` on; 0 is up to the end
+/// Writes back what the page cache has of `length` bytes from `offset` on; a length of 0 means up to the end
 /// (`IORING_OP_SYNC_FILE_RANGE`, since 5.2), as `sync_file_range(2)`.
 ///
-/// It is no [`fdatasync`]: what it takes to find the bytes may not be on the disk, nor may the disk have them for good. It
-/// evens out what a later one has to do.
+/// This does not replace [`fdatasync`]: the metadata needed to find the bytes may not be on the disk, and the disk may
+/// not have stored the bytes for good. It gives a later `fdatasync` less to do at once.
 pub fn sync_file_range<'d>(
     file: &'d impl Target,
     offset: u64,
@@ -224,12 +223,12 @@ pub fn sync_file_range<'d>(
 }
 
 /// Reads into several buffers, one after the other, from `offset`, in bytes (`IORING_OP_READV`, since 5.1), as
-/// `preadv(2)`. The result is a number of bytes in all.
+/// `preadv(2)`. The result is the number of bytes in all.
 ///
-/// Where the buffers are is kept by the ring: neighbours in memory as one, up to four in place, more in an allocation. Of
-/// those that are no neighbours, the kernel takes 1024 (`UIO_MAXIOV`), so the others are left out: that is a short read,
-/// or a short write, as the result says. [Detached](crate::Submitter::detach), and in a [chain](crate::Submitter::chain),
-/// which would go on behind it, more than that are refused (`EINVAL`).
+/// The ring keeps the list of buffers: neighbours in memory count as one, up to four are kept in place, and more take
+/// an allocation. The kernel takes at most 1024 that are not neighbours (`UIO_MAXIOV`). The others are left out, which
+/// makes it a short read or a short write, as the result says. More than that are refused (`EINVAL`) if the request is
+/// [detached](crate::Submitter::detach), or in a [chain](crate::Submitter::chain), which would go on after a short one.
 pub fn readv_at<'d, const N: usize>(
     file: &'d impl Target,
     buffers: [&'d mut [u8]; N],
@@ -262,7 +261,7 @@ pub fn read_vectored<'d>(
 }
 
 /// Writes several buffers, one after the other, at `offset`, in bytes (`IORING_OP_WRITEV`, since 5.1), as `pwritev(2)`.
-/// The result is a number of bytes in all, possibly less than asked for.
+/// The result is the number of bytes in all, possibly less than asked for.
 ///
 /// ```
 /// # use rummelplatz::{request, request::Request};
@@ -301,7 +300,7 @@ pub fn writev<'d, const N: usize>(file: &'d impl Target, buffers: [&'d [u8]; N])
 /// # }
 /// ```
 ///
-/// Of how many there may be, see [`readv_at`].
+/// For how many there may be, see [`readv_at`].
 pub fn write_vectored_at<'d>(
     file: &'d impl Target,
     buffers: impl IntoIterator<Item = &'d [u8]>,
@@ -325,9 +324,9 @@ fn vectored<'d>(opcode: u8, file: &'d impl Target, pieces: Pieces, offset: u64) 
 /// As [`read`], into a buffer of `pool`, which the kernel takes when there is something to read (`IOSQE_BUFFER_SELECT`,
 /// with a [`BufferPool`] since 5.19).
 ///
-/// The bytes come out of [`into_buffer`](crate::Completion::into_buffer): as many as the buffer has room for, or as there
-/// are. Otherwise as [`recv_provided`](super::recv_provided). In a [chain](crate::Submitter::chain), it has succeeded if
-/// the buffer is full.
+/// The bytes come out of [`into_buffer`](crate::Completion::into_buffer): as many as there are, but no more than the
+/// buffer has room for. Otherwise as [`recv_provided`](super::recv_provided). In a [chain](crate::Submitter::chain),
+/// the request has succeeded if the buffer is full.
 pub fn read_provided<'d>(file: &'d impl Target, pool: &BufferPool) -> Request<'d> {
     read_provided_at(file, pool, CURRENT_POSITION)
 }
@@ -338,10 +337,10 @@ pub fn read_provided_at<'d>(file: &'d impl Target, pool: &BufferPool, offset: u6
     Parts::from_pool(file, Usual { offset, ..entry }, pool).request()
 }
 
-/// Reads again and again, each time into a buffer of `pool` (`IORING_OP_READ_MULTISHOT`, since 6.7): of pipes,
-/// terminals, eventfds and whatever else can be waited for. A regular file ends it with `EBADFD`.
+/// Reads again and again, each time into a buffer of `pool` (`IORING_OP_READ_MULTISHOT`, since 6.7): from pipes,
+/// terminals, eventfds and other files that can be polled. A regular file ends the stream with `EBADFD`.
 ///
-/// As [`recv_multi`](super::recv_multi) otherwise.
+/// Otherwise as [`recv_multi`](super::recv_multi).
 pub fn read_multi<'d>(file: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     let entry = bare(u32::from(opcode::ReadMulti::CODE) | sqe::BUFFER_SELECT, -1);
     Parts::from_pool(file, Usual { offset: CURRENT_POSITION, ..entry }, pool).stream()
@@ -351,21 +350,21 @@ pub fn read_multi<'d>(file: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Allocate {
-    /// Has the disk hold it, and lets the file grow to it.
+    /// Allocates the range on disk, and lets the file grow to it.
     Extend,
-    /// Has the disk hold it; the file says the same size (`FALLOC_FL_KEEP_SIZE`).
+    /// Allocates the range on disk; the size that the file reports stays the same (`FALLOC_FL_KEEP_SIZE`).
     KeepSize,
-    /// Gives it back to the disk: it reads as zeroes (`FALLOC_FL_PUNCH_HOLE`).
+    /// Gives the range back to the disk: it reads as zeroes (`FALLOC_FL_PUNCH_HOLE`).
     PunchHole,
-    /// Has it read as zeroes, and the disk hold it (`FALLOC_FL_ZERO_RANGE`).
+    /// Makes the range read as zeroes, and allocates it on disk (`FALLOC_FL_ZERO_RANGE`).
     ZeroRange,
-    /// Takes it out of the file, whose rest moves up (`FALLOC_FL_COLLAPSE_RANGE`).
+    /// Takes the range out of the file; what follows it moves up (`FALLOC_FL_COLLAPSE_RANGE`).
     Collapse,
-    /// Makes a hole before what is there, which moves down (`FALLOC_FL_INSERT_RANGE`).
+    /// Inserts a hole; what was there moves back (`FALLOC_FL_INSERT_RANGE`).
     Insert,
 }
 
-/// Sees to the room on disk of `length` bytes from `offset` on (`IORING_OP_FALLOCATE`, since 5.6).
+/// Changes how `length` bytes from `offset` on are allocated on disk (`IORING_OP_FALLOCATE`, since 5.6).
 pub fn fallocate<'d>(file: &'d impl Target, how: Allocate, offset: u64, length: u64) -> Request<'d> {
     let mode = match how {
         Allocate::Extend => 0,
@@ -384,25 +383,26 @@ pub fn ftruncate<'d>(file: &'d impl Target, length: u64) -> Request<'d> {
     on_file(file, Usual { offset: length, ..bare(opcode::Ftruncate::CODE.into(), -1) }, None)
 }
 
-/// What [`fadvise`] says of how a range of a file will be used (`posix_fadvise(2)`).
+/// What [`fadvise`] says about how a range of a file will be used (`posix_fadvise(2)`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Advice {
-    /// Nothing in particular.
+    /// In no particular way.
     Normal = libc::POSIX_FADV_NORMAL as isize,
-    /// Here and there.
+    /// In random order.
     Random = libc::POSIX_FADV_RANDOM as isize,
-    /// From the beginning to the end.
+    /// In order, from the beginning to the end.
     Sequential = libc::POSIX_FADV_SEQUENTIAL as isize,
-    /// Soon: it is read into the page cache.
+    /// Soon: the range is read into the page cache.
     WillNeed = libc::POSIX_FADV_WILLNEED as isize,
-    /// Not soon: it may leave the page cache.
+    /// Not soon: the range may leave the page cache.
     DontNeed = libc::POSIX_FADV_DONTNEED as isize,
-    /// Once.
+    /// Only once.
     NoReuse = libc::POSIX_FADV_NOREUSE as isize,
 }
 
-/// Says how `length` bytes from `offset` on will be used; 0 is up to the end (`IORING_OP_FADVISE`, since 5.6).
+/// Says how `length` bytes from `offset` on will be used; a length of 0 means up to the end (`IORING_OP_FADVISE`, since
+/// 5.6).
 pub fn fadvise<'d>(file: &'d impl Target, advice: Advice, offset: u64, length: u32) -> Request<'d> {
     let entry = bare(opcode::Fadvise::CODE.into(), -1);
     on_file(file, Usual { offset, length, op_flags: advice as u32, ..entry }, None)
@@ -411,11 +411,11 @@ pub fn fadvise<'d>(file: &'d impl Target, advice: Advice, offset: u64, length: u
 /// Moves up to `length` bytes from one file to another without copying them to the program, as `splice(2)`
 /// (`IORING_OP_SPLICE`, since 5.7). One of the two is a pipe.
 ///
-/// Give an offset, in bytes, only for the side that is not a pipe; `None` means its current position. The result is a number
-/// of bytes; 0 is the end.
+/// Give an offset, in bytes, only for the side that is not a pipe; `None` means its current position. The result is the
+/// number of bytes; 0 is the end.
 ///
-/// A worker thread of the kernel carries it out, and each one that waits, for bytes or for room in a pipe, keeps one.
-/// Where many may wait, [`poll`](super::poll) first.
+/// A worker thread of the kernel carries it out. Each splice that waits, for bytes or for room in a pipe, occupies one
+/// worker. Where many may wait, [`poll`](super::poll) first.
 pub fn splice<'d>(
     from: &'d impl AsFd,
     from_offset: Option<u64>,
@@ -430,10 +430,10 @@ pub fn splice<'d>(
     Parts::new(opcode::Splice::new(from, from_offset, to, to_offset, length).build()).request()
 }
 
-/// Copies up to `length` bytes from one pipe to another, in which they stay as well, as `tee(2)` (`IORING_OP_TEE`, since
-/// 5.8). The result is a number of bytes; 0 is the end.
+/// Copies up to `length` bytes from one pipe to another; the bytes also stay in the first (`IORING_OP_TEE`, since 5.8),
+/// as `tee(2)`. The result is the number of bytes; 0 is the end.
 ///
-/// A worker thread of the kernel carries it out, as [`splice`].
+/// A worker thread of the kernel carries it out, as for [`splice`].
 pub fn tee<'d>(from: &'d impl AsFd, to: &'d impl AsFd, length: u32) -> Request<'d> {
     Parts::new(opcode::Tee::new(Fd(fd(from)), Fd(fd(to)), length).build()).request()
 }

@@ -1,4 +1,4 @@
-//! Requests on whatever has a descriptor, or on nothing.
+//! Requests on anything that has a descriptor, or on nothing.
 
 use std::ops::BitOr;
 use std::os::fd::OwnedFd;
@@ -18,10 +18,9 @@ pub fn nop<'d>() -> Request<'d> {
 
 /// Closes a descriptor (`IORING_OP_CLOSE`, since 5.6).
 ///
-/// The descriptor is owned by the request's slot from here on: it is closed exactly once, by the
-/// kernel, or by the slot if the request is cancelled before the kernel begins, or if the kernel refuses,
-/// which it does for the descriptor of an io_uring (`EBADF`). Errors of `close(2)` are reported as it does; the
-/// descriptor is gone even then.
+/// From here on, the request's slot owns the descriptor. It is closed exactly once: by the kernel, or by the slot if
+/// the request is cancelled before the kernel begins, or if the kernel refuses, as it does for the descriptor of an
+/// io_uring (`EBADF`). Errors of `close(2)` are reported as `close(2)` does; the descriptor is closed even then.
 pub fn close<'d>(descriptor: OwnedFd) -> Request<'d> {
     let mut parts = Parts::usual(bare(opcode::Close::CODE.into(), fd(&descriptor)));
     parts.closes = Some(descriptor);
@@ -41,9 +40,9 @@ impl Events {
     pub const PRIORITY: Events = Events(libc::POLLPRI as u32);
     /// The peer will write no more (`POLLRDHUP`).
     pub const READ_CLOSED: Events = Events(libc::POLLRDHUP as u32);
-    /// Hung up; reported always (`POLLHUP`). Does not end a [`poll_multi`].
+    /// Hung up; always reported (`POLLHUP`). Does not end a [`poll_multi`].
     pub const HANG_UP: Events = Events(libc::POLLHUP as u32);
-    /// An error is pending; reported always (`POLLERR`).
+    /// An error is pending; always reported (`POLLERR`).
     pub const ERROR: Events = Events(libc::POLLERR as u32);
 
     /// The events in the result of a poll.
@@ -56,7 +55,7 @@ impl Events {
         self.0
     }
 
-    /// Whether all of `other` is in here.
+    /// Whether all events of `other` are in here.
     pub const fn contains(self, other: Events) -> bool {
         self.0 & other.0 == other.0
     }
@@ -75,18 +74,18 @@ pub fn poll<'d>(descriptor: &'d impl Target, events: Events) -> Request<'d> {
     polling(descriptor, events, 0).request()
 }
 
-/// Tells of `events` whenever they happen, until it is cancelled (`IORING_POLL_ADD_MULTI`, since
-/// 5.13). Edge-triggered: it tells of changes.
+/// Tells of `events` whenever they happen, until it is cancelled (`IORING_POLL_ADD_MULTI`, since 5.13). It is
+/// edge-triggered: it tells of changes.
 ///
-/// A file that is always ready, such as a regular file, is told of again and again for as long as the
-/// handler gives the data back.
+/// A file that is always ready, such as a regular file, is reported again and again, for as long as the handler gives
+/// the data back.
 pub fn poll_multi<'d>(descriptor: &'d impl Target, events: Events) -> Stream<'d> {
     const IORING_POLL_ADD_MULTI: u32 = 1;
     polling(descriptor, events, IORING_POLL_ADD_MULTI).stream()
 }
 
 fn polling(descriptor: &impl Target, Events(events): Events, length: u32) -> Parts<'_> {
-    // Two halves of a word, of which the first has the events that there have always been.
+    // Two halves of a word; the first has the events that have always existed.
     let op_flags = if cfg!(target_endian = "big") { events.rotate_left(16) } else { events };
     let entry = bare(opcode::PollAdd::CODE.into(), -1);
     Parts::on_target(descriptor, Usual { length, op_flags, ..entry }).yielding(Yields::Events)

@@ -1,4 +1,4 @@
-//! What has to do with names of files: they are relative to a directory, or to [`CWD`](super::CWD).
+//! Requests on names of files: they are relative to a directory, or to [`CWD`](super::CWD).
 
 use std::ffi::CStr;
 use std::fmt;
@@ -18,8 +18,8 @@ use crate::facts::Yields;
 pub const CWD: BorrowedFd<'static> = current_directory();
 
 const fn current_directory() -> BorrowedFd<'static> {
-    // SAFETY: AT_FDCWD is no descriptor that could be closed, it is not -1, and every call that takes
-    // a directory takes it; the kernel refuses it with EBADF elsewhere.
+    // SAFETY: AT_FDCWD is not a descriptor that could be closed, it is not -1, and every call that takes a directory
+    // takes it; elsewhere the kernel refuses it with EBADF.
     unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) }
 }
 
@@ -44,23 +44,23 @@ pub fn openat<'d>(directory: &'d impl AsFd, path: &'d CStr, options: &OpenOption
     parts.yielding(Yields::Descriptor).request()
 }
 
-/// What the way to a file may be, for [`OpenOptions::resolve`] (`openat2(2)`).
+/// How the path to a file may be resolved, for [`OpenOptions::resolve`] (`openat2(2)`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Resolve(u64);
 
 impl Resolve {
-    /// Not out of the directory, neither by `..`, nor by a symbolic link, nor as an absolute path: `EXDEV`
+    /// The path must not leave the directory, neither by `..`, nor by a symbolic link, nor by being absolute: `EXDEV`
     /// (`RESOLVE_BENEATH`).
     pub const BENEATH: Resolve = Resolve(libc::RESOLVE_BENEATH);
-    /// As if the directory were the root: `..` and absolute paths lead no further up (`RESOLVE_IN_ROOT`).
+    /// The directory is treated as the root: `..` and absolute paths lead no further up (`RESOLVE_IN_ROOT`).
     pub const IN_ROOT: Resolve = Resolve(libc::RESOLVE_IN_ROOT);
-    /// Without symbolic links: `ELOOP` (`RESOLVE_NO_SYMLINKS`).
+    /// Symbolic links are refused: `ELOOP` (`RESOLVE_NO_SYMLINKS`).
     pub const NO_SYMLINKS: Resolve = Resolve(libc::RESOLVE_NO_SYMLINKS);
-    /// Not to another mount: `EXDEV` (`RESOLVE_NO_XDEV`).
+    /// The path must not cross to another mount: `EXDEV` (`RESOLVE_NO_XDEV`).
     pub const NO_XDEV: Resolve = Resolve(libc::RESOLVE_NO_XDEV);
-    /// Without links such as those in `/proc/self/fd`: `ELOOP` (`RESOLVE_NO_MAGICLINKS`).
+    /// Links such as those in `/proc/self/fd` are refused: `ELOOP` (`RESOLVE_NO_MAGICLINKS`).
     pub const NO_MAGICLINKS: Resolve = Resolve(libc::RESOLVE_NO_MAGICLINKS);
-    /// Only as far as it is in the cache: `EAGAIN` if it takes more (`RESOLVE_CACHED`, since 5.12).
+    /// Only what the cache has is used: `EAGAIN` if that is not enough (`RESOLVE_CACHED`, since 5.12).
     pub const CACHED: Resolve = Resolve(0x20);
 }
 
@@ -71,7 +71,7 @@ impl BitOr for Resolve {
     }
 }
 
-/// How [`openat`] opens a file; named as in [`std::fs::OpenOptions`].
+/// How [`openat`] opens a file; the methods are named as in [`std::fs::OpenOptions`].
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
     read: bool,
@@ -125,19 +125,19 @@ impl OpenOptions {
         self
     }
 
-    /// Cuts the file to nothing (`O_TRUNC`).
+    /// Truncates the file to length 0 (`O_TRUNC`).
     pub const fn truncate(mut self, truncate: bool) -> Self {
         self.truncate = truncate;
         self
     }
 
-    /// Creates the file if there is none (`O_CREAT`).
+    /// Creates the file if it does not exist (`O_CREAT`).
     pub const fn create(mut self, create: bool) -> Self {
         self.create = create;
         self
     }
 
-    /// Creates the file, and fails with `EEXIST` if there is one (`O_EXCL`).
+    /// Creates the file, and fails with `EEXIST` if it exists (`O_EXCL`).
     pub const fn create_new(mut self, create_new: bool) -> Self {
         self.create_new = create_new;
         self
@@ -149,15 +149,15 @@ impl OpenOptions {
         self
     }
 
-    /// The permissions of a file that is created, before the umask: `0o666` by default.
+    /// The permissions of a file that is created, before the umask is applied: `0o666` by default.
     pub const fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
         self
     }
 
-    /// What the way to the file may be: for paths that come from somebody who is not to be trusted.
+    /// How the path may be resolved: for paths that come from somebody you do not trust.
     ///
-    /// The kernel is strict then, and refuses with `EINVAL` what it ignores otherwise, such as unknown
+    /// The kernel is then strict: it refuses with `EINVAL` what it otherwise ignores, such as unknown
     /// [`custom_flags`](Self::custom_flags).
     ///
     /// ```
@@ -177,7 +177,7 @@ impl OpenOptions {
         self
     }
 
-    /// What `openat2` is told, which takes no mode for a file that is not created.
+    /// The options as `openat2` takes them: it accepts no mode for a file that is not created.
     fn how(&self, Resolve(resolve): Resolve) -> How {
         let flags = self.flags();
         let creates = flags & libc::O_CREAT != 0 || flags & libc::O_TMPFILE == libc::O_TMPFILE;
@@ -223,7 +223,7 @@ fn address_of(path: &CStr) -> u64 {
     path.as_ptr().expose_provenance() as u64
 }
 
-/// Removes a name, and the file if that was its last, as `unlink(2)` (`IORING_OP_UNLINKAT`, since 5.11).
+/// Removes a name, and the file if that was its last name, as `unlink(2)` (`IORING_OP_UNLINKAT`, since 5.11).
 pub fn unlinkat<'d>(directory: &'d impl AsFd, path: &'d CStr) -> Request<'d> {
     Parts::usual(named(opcode::UnlinkAt::CODE, directory, path)).request()
 }
@@ -234,20 +234,21 @@ pub fn rmdirat<'d>(directory: &'d impl AsFd, path: &'d CStr) -> Request<'d> {
     Parts::usual(Usual { op_flags: libc::AT_REMOVEDIR as u32, ..entry }).request()
 }
 
-/// Makes a directory with the permissions `mode`, before the umask, as `mkdir(2)` (`IORING_OP_MKDIRAT`, since 5.15).
+/// Makes a directory with the permissions `mode`, before the umask is applied, as `mkdir(2)` (`IORING_OP_MKDIRAT`,
+/// since 5.15).
 pub fn mkdirat<'d>(directory: &'d impl AsFd, path: &'d CStr, mode: u32) -> Request<'d> {
     Parts::usual(Usual { length: mode, ..named(opcode::MkDirAt::CODE, directory, path) }).request()
 }
 
-/// What [`renameat`] does where the new name is taken (`renameat2(2)`).
+/// What [`renameat`] does if the new name is taken (`renameat2(2)`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Rename {
-    /// Puts it in the place of what was there.
+    /// Replaces what was there.
     Replace,
     /// Fails with `EEXIST` (`RENAME_NOREPLACE`).
     NoReplace,
-    /// Exchanges the two (`RENAME_EXCHANGE`).
+    /// Exchanges the two files (`RENAME_EXCHANGE`).
     Exchange,
 }
 
@@ -268,7 +269,7 @@ pub fn renameat<'d>(
     Parts::usual(Usual { op_flags, ..entry }).request()
 }
 
-/// Gives a file one more name, as `linkat(2)` (`IORING_OP_LINKAT`, since 5.15).
+/// Gives a file an additional name, as `linkat(2)` (`IORING_OP_LINKAT`, since 5.15).
 pub fn linkat<'d>(
     directory: &'d impl AsFd,
     path: &'d CStr,
@@ -284,7 +285,7 @@ pub fn symlinkat<'d>(target: &'d CStr, directory: &'d impl AsFd, path: &'d CStr)
     Parts::usual(Usual { offset: address_of(path), ..entry }).request()
 }
 
-/// What [`statx`] finds out about a file, all of it zero until then.
+/// What [`statx`] finds out about a file; all zero until the request has completed.
 #[derive(Clone, Copy)]
 pub struct Statx(libc::statx);
 
@@ -297,7 +298,7 @@ impl Default for Statx {
 impl Statx {
     /// Nothing is known yet.
     pub const fn new() -> Statx {
-        // SAFETY: it is made of numbers.
+        // SAFETY: it consists of numbers.
         Statx(unsafe { std::mem::zeroed() })
     }
 
@@ -326,7 +327,7 @@ impl Statx {
         self.mode() & libc::S_IFMT == libc::S_IFREG
     }
 
-    /// When its contents last changed; `None` for a time that can't be represented.
+    /// When the contents last changed; `None` for a time that can't be represented.
     pub fn modified(&self) -> Option<SystemTime> {
         let libc::statx_timestamp { tv_sec, tv_nsec, .. } = self.0.stx_mtime;
         let seconds = Duration::from_secs(tv_sec.unsigned_abs());
@@ -337,7 +338,7 @@ impl Statx {
         whole?.checked_add(Duration::from_nanos(tv_nsec.into()))
     }
 
-    /// All that the kernel has said (`struct statx`).
+    /// Everything that the kernel has said (`struct statx`).
     pub const fn as_raw(&self) -> &libc::statx {
         &self.0
     }
@@ -352,14 +353,14 @@ impl fmt::Debug for Statx {
 /// What is asked for: the basic fields and the time of birth.
 const MASK: u32 = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
 
-/// Finds out about a file by its name, as `statx(2)` (`IORING_OP_STATX`, since 5.6). Symbolic links are followed.
+/// Gets the attributes of a file by its name, as `statx(2)` (`IORING_OP_STATX`, since 5.6). Follows symbolic links.
 ///
-/// Asks for the basic fields and the time of birth; what the file system does not know is left out of `stx_mask`.
+/// Asks for the basic fields and the time of birth; `stx_mask` leaves out what the file system does not know.
 pub fn statx<'d>(directory: &'d impl AsFd, path: &'d CStr, statx: &'d mut Statx) -> Request<'d> {
     stat(directory, path, statx, 0)
 }
 
-/// Finds out about an open file, as `fstat(2)` (`AT_EMPTY_PATH`, since 5.6).
+/// Gets the attributes of an open file, as `fstat(2)` (`AT_EMPTY_PATH`, since 5.6).
 pub fn fstat<'d>(file: &'d impl AsFd, statx: &'d mut Statx) -> Request<'d> {
     stat(file, c"", statx, libc::AT_EMPTY_PATH)
 }

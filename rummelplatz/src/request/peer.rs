@@ -7,8 +7,8 @@ use std::slice;
 use super::address;
 use super::aside::{Header, Piece};
 
-/// Where a datagram came from, as [`recv_from`](super::recv_from) finds out, or a connection, as
-/// [`accept_from`](super::accept_from) does: kept in the data of the request.
+/// Where a datagram came from, as found out by [`recv_from`](super::recv_from), or a connection, by
+/// [`accept_from`](super::accept_from): kept in the data of the request.
 ///
 /// ```
 /// # use rummelplatz::{request, request::{Peer, Request}, Completion, RingOperation, Submitter, ring};
@@ -39,7 +39,7 @@ use super::aside::{Header, Piece};
 ///         let length = completion.result()? as usize;
 ///         datagram.answer = match datagram.answer {
 ///             None => datagram.peer.address().map(|address| (address, length)),
-///             Some(_) => None, // That was the answer: the next one.
+///             Some(_) => None, // The answer is sent: receive the next datagram.
 ///         };
 /// #       if datagram.answer.is_none() { self.answered += 1; return Ok(()) }
 ///         submitter.submit(datagram, Datagram::request)?;
@@ -76,7 +76,8 @@ impl Peer {
         Peer { header: Header::default(), piece: Piece::default(), name }
     }
 
-    /// Has a message be received into this piece, and from whom be written here. Returns where it says so.
+    /// Arranges that a message is received into this piece, and its sender's address written here. Returns where the
+    /// kernel finds these instructions.
     pub(crate) fn receive(&mut self, piece: Piece) -> u64 {
         self.forget();
         let Peer { header, piece: place, name } = self;
@@ -85,7 +86,8 @@ impl Peer {
         header.lead_to(name.as_mut_ptr().expose_provenance(), length, slice::from_ref(place))
     }
 
-    /// Has an address be written here. Returns where, and where how long it may be is said, and then how long it is.
+    /// Arranges that an address is written here. Returns where that is, and where its length is: before, the room for
+    /// it; afterwards, its size.
     pub(crate) fn accept(&mut self) -> [u64; 2] {
         self.forget();
         let Peer { header, name, .. } = self;
@@ -94,12 +96,12 @@ impl Peer {
         [name.as_mut_ptr().expose_provenance(), length].map(|address| address as u64)
     }
 
-    /// Until the kernel says more, it is nobody (`AF_UNSPEC`).
+    /// Until the kernel says more, this is nobody (`AF_UNSPEC`).
     fn forget(&mut self) {
         self.name[..size_of::<libc::sa_family_t>()].fill(0);
     }
 
-    /// The Internet address, if there is one and it is of that kind.
+    /// The Internet address, if there is an address and it is of that kind.
     pub fn address(&self) -> Option<SocketAddr> {
         address::of_internet(self.name.get(..self.header.name_length as usize)?)
     }

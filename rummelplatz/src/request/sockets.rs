@@ -48,7 +48,7 @@ pub fn accept<'d>(listener: &'d impl Target) -> Request<'d> {
 /// }
 /// ```
 ///
-/// There is no stream that does: all its connections would have one place for their addresses.
+/// There is no such stream: all its connections would share one place for their addresses.
 pub fn accept_from<'d>(listener: &'d impl Target, peer: &'d mut Peer) -> Request<'d> {
     let [address, offset] = peer.accept();
     accepting(listener, Usual { address, offset, ..bare(opcode::Accept::CODE.into(), -1) }).request()
@@ -56,9 +56,8 @@ pub fn accept_from<'d>(listener: &'d impl Target, peer: &'d mut Peer) -> Request
 
 /// Accepts connections until it is cancelled (`IORING_ACCEPT_MULTISHOT`, since 5.19).
 ///
-/// Each completion has a socket in [`into_fd`](crate::Completion::into_fd), close-on-exec. The
-/// peer's address is to be had from `getpeername(2)`, as `TcpStream::peer_addr` does, or by [`accept_from`], one at a
-/// time.
+/// Each completion has a socket in [`into_fd`](crate::Completion::into_fd), close-on-exec. Get the peer's address with
+/// `getpeername(2)`, as `TcpStream::peer_addr` does, or accept connections one at a time with [`accept_from`].
 ///
 /// ```
 /// # use rummelplatz::{Completion, RingOperation, SubmitError, Submitter, request, ring};
@@ -93,8 +92,8 @@ pub fn accept_from<'d>(listener: &'d impl Target, peer: &'d mut Peer) -> Request
 /// # Ok(()) }
 /// ```
 ///
-/// When it ends by an error, it is for want of descriptors as a rule (`EMFILE`): submit it again after a pause, as
-/// `examples/proxy.rs` does.
+/// When the stream ends with an error, the cause is usually a lack of descriptors (`EMFILE`): submit it again after a
+/// pause, as `examples/proxy.rs` does.
 pub fn accept_multi<'d>(listener: &'d impl Target) -> Stream<'d> {
     const IORING_ACCEPT_MULTISHOT: u32 = 1;
     let opcode = with_priority(opcode::Accept::CODE, IORING_ACCEPT_MULTISHOT);
@@ -106,8 +105,8 @@ fn accepting(listener: &impl Target, entry: Usual) -> Parts<'_> {
     Parts::on_target(listener, entry).yielding(Yields::Descriptor)
 }
 
-/// Makes a socket, as `socket(2)`: `domain` is one of libc's `AF_*`, `kind` of `SOCK_*`, `protocol` 0 or of `IPPROTO_*`
-/// (`IORING_OP_SOCKET`, since 5.19).
+/// Makes a socket, as `socket(2)` (`IORING_OP_SOCKET`, since 5.19). `domain` is one of libc's `AF_*`, `kind` one of
+/// `SOCK_*`, and `protocol` is 0 or one of `IPPROTO_*`.
 ///
 /// The socket comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec.
 pub fn socket<'d>(domain: i32, kind: i32, protocol: i32) -> Request<'d> {
@@ -123,7 +122,7 @@ pub fn bind<'d>(socket: &'d impl Target, address: impl Into<Address>) -> Request
     addressed(opcode::Bind::CODE, socket, address.into())
 }
 
-/// Has a socket be connected to, as `listen(2)` (`IORING_OP_LISTEN`, since 6.11).
+/// Makes a socket accept connections, as `listen(2)` (`IORING_OP_LISTEN`, since 6.11).
 pub fn listen<'d>(socket: &'d impl Target, backlog: u32) -> Request<'d> {
     let entry = bare(opcode::Listen::CODE.into(), -1);
     Parts::on_target(socket, Usual { length: backlog, ..entry }).request()
@@ -131,7 +130,7 @@ pub fn listen<'d>(socket: &'d impl Target, backlog: u32) -> Request<'d> {
 
 /// Connects a socket (`IORING_OP_CONNECT`, since 5.5).
 ///
-/// When this was cancelled, the socket may yet connect: close it, don't use it again.
+/// After this was cancelled, the socket may still connect: close it, and don't use it again.
 ///
 /// ```
 /// # use rummelplatz::{Completion, request, request::Request};
@@ -143,7 +142,7 @@ pub fn listen<'d>(socket: &'d impl Target, backlog: u32) -> Request<'d> {
 ///     fn request(&mut self) -> Request<'_> {
 ///         request::connect(&self.socket, self.address).deadline(Duration::from_secs(5))
 ///     }
-///     /// For the handler: what has become of it.
+///     /// For the handler: the connected socket, or why there is none.
 ///     fn connected(self, completion: Completion) -> io::Result<TcpStream> {
 ///         completion.result()?; // ECONNREFUSED; or ECANCELED, if `completion.timed_out()`
 ///         Ok(self.socket.into())
@@ -151,7 +150,7 @@ pub fn listen<'d>(socket: &'d impl Target, backlog: u32) -> Request<'d> {
 /// }
 /// ```
 ///
-/// `examples/proxy.rs` is a whole program.
+/// `examples/proxy.rs` is a whole program that connects.
 pub fn connect<'d>(socket: &'d impl Target, address: impl Into<Address>) -> Request<'d> {
     addressed(opcode::Connect::CODE, socket, address.into())
 }
@@ -162,8 +161,8 @@ fn addressed(opcode: u8, socket: &impl Target, address: Address) -> Request<'_> 
     Parts::beside_on(socket, entry, Aside::Address(address)).request()
 }
 
-/// Receives into `buffer` what has arrived, waiting for something to arrive (`IORING_OP_RECV`, since
-/// 5.6). The result is a number of bytes; 0 is the end of the stream, or that there is no room in `buffer`.
+/// Receives into `buffer` what has arrived, and waits if nothing has (`IORING_OP_RECV`, since 5.6). The result is the
+/// number of bytes; 0 means the end of the stream, or no room in `buffer`.
 ///
 /// ```
 /// # use rummelplatz::{Completion, request, request::Request};
@@ -174,7 +173,7 @@ fn addressed(opcode: u8, socket: &impl Target, address: Address) -> Request<'_> 
 ///     fn receive(&mut self) -> Request<'_> {
 ///         request::recv(&self.socket, &mut self.buffer)
 ///     }
-///     /// For the handler: what has come, and nothing at the end.
+///     /// For the handler: the bytes that were received; none at the end.
 ///     fn received(&self, completion: &Completion) -> io::Result<&[u8]> {
 ///         Ok(&self.buffer[..completion.result()? as usize])
 ///     }
@@ -191,15 +190,15 @@ pub fn recv_uninit<'d>(socket: &'d impl Target, buffer: &'d mut [MaybeUninit<u8>
     transfer(opcode::Recv::CODE, socket, buffer.as_mut_ptr(), buffer.len(), 0)
 }
 
-/// As [`recv`], into a buffer of `pool`, which the kernel takes when something has arrived (`IOSQE_BUFFER_SELECT`, with a
-/// [`BufferPool`] since 5.19): so a connection on which nothing happens needs no buffer.
+/// As [`recv`], into a buffer of `pool`, which the kernel takes when something has arrived (`IOSQE_BUFFER_SELECT`, with
+/// a [`BufferPool`] since 5.19): so a connection on which nothing happens needs no buffer.
 ///
-/// The bytes come out of [`into_buffer`](crate::Completion::into_buffer); at the end of the stream there is none. The pool
-/// is registered with the ring by the first request that uses it, which may be refused for that
+/// The bytes come out of [`into_buffer`](crate::Completion::into_buffer); at the end of the stream there are none. The
+/// first request that uses the pool registers it with the ring, and may be refused for that
 /// ([`PoolInUse`](crate::SubmitError::PoolInUse), [`PoolRefused`](crate::SubmitError::PoolRefused)).
 ///
-/// If the pool has no buffer in that moment, this ends with `ENOBUFS`, and the bytes stay where they are: unlike a stream,
-/// it does not wait for one. Submit it again when a [`Buffer`](crate::Buffer) was dropped.
+/// If the pool has no buffer at that moment, the request ends with `ENOBUFS`, and the bytes stay where they are: unlike
+/// a stream, it does not wait for a buffer. Submit it again when a [`Buffer`](crate::Buffer) was dropped.
 ///
 /// ```
 /// # use rummelplatz::{request, request::Request, Buffer, BufferPool};
@@ -222,19 +221,21 @@ pub fn recv_provided<'d>(socket: &'d impl Target, pool: &BufferPool) -> Request<
 
 /// Receives again and again, each time into a buffer of `pool` (`IORING_RECV_MULTISHOT`, since 6.0).
 ///
-/// A completion's bytes come out of [`into_buffer`](crate::Completion::into_buffer). The stream ends
-/// with an empty buffer at the end of file, or with an error. When the pool has run out, the handler
-/// sees `ENOBUFS` with [`more`](crate::Completion::more) true; if it gives the data back, the stream
-/// goes on as soon as a [`Buffer`](crate::Buffer) of that pool is dropped, behind those that waited for one before. Until
-/// then the kernel does not have it, so it notices neither the end of its peer nor a [`shutdown`], only a
-/// [cancel](crate::Submitter::cancel): give up the buffers of a connection that you give up.
+/// A completion's bytes come out of [`into_buffer`](crate::Completion::into_buffer). The stream ends with an empty
+/// buffer at the end of file, or with an error.
 ///
-/// If nobody holds a buffer, it is tried again at once. The fourth `ENOBUFS` in a row, between which no buffer was taken
-/// out of the pool, is followed by a final one, for waiting would be of no use. (Unless one is with a request that waits
-/// [in a worker](Request::in_worker), which nothing tells of.) No byte is lost by that: submit the stream again, as
-/// `examples/echo.rs` does.
+/// When the pool has run out, the handler sees `ENOBUFS` with [`more`](crate::Completion::more) true. If the handler
+/// gives the data back, the stream goes on as soon as a [`Buffer`](crate::Buffer) of that pool is dropped, after the
+/// streams that waited for one before. While the stream waits, the kernel does not have it. So it notices neither that
+/// its peer has ended nor a [`shutdown`], only a [cancel](crate::Submitter::cancel): when you give up a connection,
+/// give up its buffers as well.
 ///
-/// With a [`limit`](Stream::limit), it ends when it has received so many bytes.
+/// If nobody holds a buffer, the ring tries again at once. After the fourth `ENOBUFS` in a row, with no buffer taken
+/// out of the pool in between, comes a final one, because waiting would be of no use. (The exception is a buffer that a
+/// request which waits [in a worker](Request::in_worker) has: nothing tells of that.) No byte is lost: submit the
+/// stream again, as `examples/echo.rs` does.
+///
+/// With a [`limit`](Stream::limit), the stream ends when it has received that many bytes.
 ///
 /// ```
 /// # use rummelplatz::{BufferPool, Completion, RingOperation, Submitter, request, ring};
@@ -280,11 +281,12 @@ pub fn recv_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> 
     Parts::from_pool(socket, bare(opcode, -1), pool).stream()
 }
 
-/// As [`recv_multi`], but a completion may be about several buffers: all that had arrived, or as much of it as the kernel
-/// takes at once (`IORING_RECVSEND_BUNDLE`, since 6.10; `EINVAL` before).
+/// As [`recv_multi`], but one completion may be about several buffers: all that had arrived, or as much of it as the
+/// kernel takes at once (`IORING_RECVSEND_BUNDLE`, since 6.10; `EINVAL` before).
 ///
-/// They come out of [`into_buffers`](crate::Completion::into_buffers); at the end there is none. Worth it where messages
-/// are larger than the buffers: what takes one completion for each takes one for all. [`send_vectored`] sends them on.
+/// The buffers come out of [`into_buffers`](crate::Completion::into_buffers); at the end there are none. This pays
+/// where messages are larger than the buffers: it takes one completion for all buffers, not one for each.
+/// [`send_vectored`] sends them on.
 pub fn recv_multi_bundle<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     const IORING_RECVSEND_BUNDLE: u32 = 1 << 4;
     let priority = IORING_RECV_MULTISHOT | IORING_RECVSEND_BUNDLE;
@@ -292,16 +294,17 @@ pub fn recv_multi_bundle<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stre
     Parts::from_pool(socket, bare(opcode, -1), pool).yielding(Yields::Bundle).stream()
 }
 
-/// Receives datagrams again and again, and from whom, each into a buffer of `pool` (`IORING_OP_RECVMSG` with
-/// `IORING_RECV_MULTISHOT`, since 6.0).
+/// Receives datagrams, and the address of their senders, again and again, each into a buffer of `pool`
+/// (`IORING_OP_RECVMSG` with `IORING_RECV_MULTISHOT`, since 6.0).
 ///
-/// They come out of [`into_datagram`](crate::Completion::into_datagram). Of each buffer,
-/// [`Datagram::OVERHEAD`](crate::Datagram::OVERHEAD) bytes are for what the kernel says of its datagram; buffers smaller
-/// than that end the stream with `EFAULT`. What does not fit into the rest is lost, as
-/// [`is_truncated`](crate::Datagram::is_truncated) says. When the pool has run out, it is as with [`recv_multi`].
+/// The datagrams come out of [`into_datagram`](crate::Completion::into_datagram).
+/// [`Datagram::OVERHEAD`](crate::Datagram::OVERHEAD) bytes of each buffer are for what the kernel says about the
+/// datagram; buffers smaller than that end the stream with `EFAULT`. Bytes that do not fit into the rest are lost, as
+/// [`is_truncated`](crate::Datagram::is_truncated) says. When the pool has run out, the stream behaves as
+/// [`recv_multi`].
 ///
-/// An empty datagram with a sender is delivered like any other. An empty one without a sender ends the stream, because the
-/// end of a stream socket looks the same.
+/// An empty datagram with a sender is delivered like any other. An empty one without a sender ends the stream, because
+/// the end of a stream socket looks the same.
 pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     let opcode = with_priority(opcode::RecvMsg::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
     let address = (&raw const datagram::ASKED).expose_provenance() as u64;
@@ -311,13 +314,13 @@ pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream
 
 const IORING_RECV_MULTISHOT: u32 = 1 << 1;
 
-/// Sends what the socket takes of `buffer` (`IORING_OP_SEND`, since 5.6). The result is a number of
-/// bytes.
+/// Sends as much of `buffer` as the socket takes (`IORING_OP_SEND`, since 5.6). The result is the number of bytes.
 ///
-/// A peer that is gone is the error `EPIPE`, never a signal (`MSG_NOSIGNAL`). Given to
+/// If the peer is gone, the error is `EPIPE`; there is never a signal (`MSG_NOSIGNAL`). Given to
 /// [`detach`](crate::Submitter::detach), it goes out whole (`MSG_WAITALL`), as [`send_zc`] and [`send_zc_fixed`] do.
 ///
-/// That may be a part. So count what is sent, and submit the rest; or have the kernel go on by [`whole`](Request::whole):
+/// The socket may take only a part. So count what is sent, and submit the rest; or let the kernel go on with
+/// [`whole`](Request::whole):
 ///
 /// ```
 /// # use rummelplatz::{request, request::Request};
@@ -328,7 +331,7 @@ const IORING_RECV_MULTISHOT: u32 = 1 << 1;
 ///     fn request(&mut self) -> Request<'_> {
 ///         request::send(&self.socket, &self.bytes[self.sent..])
 ///     }
-///     /// For the handler: what is left after so many bytes more, to be submitted again.
+///     /// For the handler: the rest after `sent` more bytes, to be submitted again.
 ///     fn rest(mut self, sent: u32) -> Option<Answer> {
 ///         self.sent += sent as usize;
 ///         (self.sent < self.bytes.len()).then_some(self)
@@ -340,15 +343,16 @@ pub fn send<'d>(socket: &'d impl Target, buffer: &'d [u8]) -> Request<'d> {
     transfer(opcode::Send::CODE, socket, buffer.as_ptr(), buffer.len(), libc::MSG_NOSIGNAL as u32)
 }
 
-/// Sends what the socket takes of these pieces, in order (`IORING_OP_SENDMSG`, since 5.3), as `sendmsg(2)`. The result is
-/// a number of bytes.
+/// Sends as much of these pieces as the socket takes, in order (`IORING_OP_SENDMSG`, since 5.3), as `sendmsg(2)`. The
+/// result is the number of bytes.
 ///
-/// Such as [`Buffers`](crate::Buffers) that were received. Pieces that are neighbours in memory are one; more than four
-/// others take an allocation, and those after the 1024th are left out (`UIO_MAXIOV`): check how much was done. Where that
-/// would be told nobody, [detached](crate::Submitter::detach) or in a [chain](crate::Submitter::chain), and where
-/// [all](Request::whole) are to be sent, so many are refused (`EMSGSIZE`). Otherwise as [`send`].
+/// The pieces may be [`Buffers`](crate::Buffers) that were received. Pieces that are neighbours in memory count as one.
+/// More than four others take an allocation, and those after the 1024th are left out (`UIO_MAXIOV`): check how much was
+/// sent. More than that are refused (`EMSGSIZE`) where nobody would be told, that is if the request is
+/// [detached](crate::Submitter::detach) or in a [chain](crate::Submitter::chain), and where [all](Request::whole) must
+/// be sent. Otherwise as [`send`].
 ///
-/// For other files than sockets, there is [`write_vectored`](super::write_vectored).
+/// For files other than sockets, there is [`write_vectored`](super::write_vectored).
 pub fn send_vectored<'d>(socket: &'d impl Target, pieces: impl IntoIterator<Item = &'d [u8]>) -> Request<'d> {
     let pieces = pieces.into_iter().map(|piece| Piece::new(piece.as_ptr(), piece.len()));
     let op_flags = libc::MSG_NOSIGNAL as u32;
@@ -356,15 +360,15 @@ pub fn send_vectored<'d>(socket: &'d impl Target, pieces: impl IntoIterator<Item
     Parts::beside_on(socket, entry, Aside::Message(Header::default(), pieces.collect())).request()
 }
 
-/// Receives a datagram into `buffer`, and from whom into `peer` (`IORING_OP_RECVMSG`, since 5.3), as `recvfrom(2)`. The
-/// result is a number of bytes; of a longer datagram, the rest is lost.
+/// Receives a datagram into `buffer`, and its sender's address into `peer` (`IORING_OP_RECVMSG`, since 5.3), as
+/// `recvfrom(2)`. The result is the number of bytes; the rest of a longer datagram is lost.
 pub fn recv_from<'d>(socket: &'d impl Target, buffer: &'d mut [u8], peer: &'d mut Peer) -> Request<'d> {
     let address = peer.receive(Piece::new(buffer.as_mut_ptr(), buffer.len()));
     let entry = Usual { address, length: 1, ..bare(opcode::RecvMsg::CODE.into(), -1) };
     Parts::on_target(socket, entry).request()
 }
 
-/// Sends a datagram to `address` (`IORING_OP_SENDMSG`, since 5.3), as `sendto(2)`. The result is a number of bytes.
+/// Sends a datagram to `address` (`IORING_OP_SENDMSG`, since 5.3), as `sendto(2)`. The result is the number of bytes.
 ///
 /// No signal is raised (`MSG_NOSIGNAL`).
 pub fn send_to<'d>(socket: &'d impl Target, buffer: &'d [u8], address: impl Into<Address>) -> Request<'d> {
@@ -375,22 +379,22 @@ pub fn send_to<'d>(socket: &'d impl Target, buffer: &'d [u8], address: impl Into
 }
 
 /// As [`send`], but the bytes are not copied: the network takes them from where they are (`IORING_OP_SEND_ZC`, since
-/// 6.0). Worth it from some ten KiB on; the loopback interface copies all the same.
+/// 6.0). Worth it from some ten KiB on. The loopback interface copies all the same.
 ///
-/// The buffer is in use until the peer has taken all in, so only then is the handler called, with what `send` would
-/// have said: the kernel's two completions are one here. As long as the socket is open, nothing on our side hurries
-/// that, neither a cancel nor a [`shutdown`]. So a peer that does not read keeps a teardown waiting, for which the
-/// builder has a [`deadline`](crate::Builder::deadline).
+/// The buffer is in use until the peer has taken everything. Only then is the handler called, once, with what `send`
+/// would have said, although the kernel posts two completions. As long as the socket is open, nothing on our side
+/// hurries that, neither a cancel nor a [`shutdown`]. So a peer that does not read keeps a teardown waiting; the
+/// builder has a [`deadline`](crate::Builder::deadline) for that.
 ///
-/// Sockets that can't do it end with `EOPNOTSUPP`, as those of `AF_UNIX` do. Memory in flight counts towards
-/// `RLIMIT_MEMLOCK` (`ENOMEM`).
+/// On sockets that don't support it, such as those of `AF_UNIX`, the request ends with `EOPNOTSUPP`. Memory in flight
+/// counts towards `RLIMIT_MEMLOCK` (`ENOMEM`).
 #[inline]
 pub fn send_zc<'d>(socket: &'d impl Target, buffer: &'d [u8]) -> Request<'d> {
     transfer(opcode::SendZc::CODE, socket, buffer.as_ptr(), buffer.len(), libc::MSG_NOSIGNAL as u32)
 }
 
 /// As [`send_zc`], out of memory that the ring has registered (`IORING_RECVSEND_FIXED_BUF`, since 6.0), which need not
-/// be pinned for each send.
+/// be pinned again for each send.
 ///
 /// If its [`FixedBuffers`](crate::FixedBuffers) are not registered with the ring, this ends with `EFAULT`.
 #[inline]
@@ -405,8 +409,8 @@ pub fn send_zc_fixed<'d>(socket: &'d impl Target, buffer: impl Into<FixedSlice<'
     Parts::fixed(fixed).request()
 }
 
-/// Shuts down one or both directions of a socket (`IORING_OP_SHUTDOWN`, since 5.11). The kernel leaves it to a worker
-/// thread; to do it at once, there is `shutdown(2)`.
+/// Shuts down one or both directions of a socket (`IORING_OP_SHUTDOWN`, since 5.11). The kernel leaves this to a worker
+/// thread; to do it at once, call `shutdown(2)`.
 pub fn shutdown<'d>(socket: &'d impl Target, how: Shutdown) -> Request<'d> {
     let how = match how {
         Shutdown::Read => libc::SHUT_RD,

@@ -1,10 +1,10 @@
-//! What a request on a file is about.
+//! What a request on a file works on.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use crate::fixed::{FixedFile, Registered};
 
-/// What a request on a file or a socket is about: anything with a descriptor ([`AsFd`]), or a [`FixedFile`].
+/// What a request on a file or a socket works on: anything with a descriptor ([`AsFd`]), or a [`FixedFile`].
 ///
 /// It can't be implemented for anything else.
 #[diagnostic::on_unimplemented(

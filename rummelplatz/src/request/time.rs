@@ -12,18 +12,18 @@ use super::{Aside, Parts, Request, Stream};
 use crate::clock;
 use crate::facts::Yields;
 
-/// A time as the kernel reads it, while it takes in what is about it.
+/// A time as the kernel reads it, while it takes in the entry that uses it.
 #[inline]
 fn spec(time: Duration) -> Timespec {
-    // The kernel's seconds are signed: more of them would be refused, rather than take for ever.
+    // The kernel's seconds are signed: it would refuse a larger number, rather than wait for ever.
     let seconds = time.as_secs().min(i64::MAX as u64);
     Timespec::new().sec(seconds).nsec(time.subsec_nanos())
 }
 
-/// The entry of a timer, but for the address of its time; and that.
+/// The entry of a timer, without the address of its time; and the time.
 #[inline]
 pub(super) fn armed(opcode: u8, time: Duration) -> (Usual, Timespec) {
-    // As many times as there are.
+    // The number of times (`struct timespec`) at that address.
     (Usual { length: 1, ..bare(opcode.into(), -1) }, spec(time))
 }
 
@@ -67,7 +67,7 @@ fn timer(time: Duration, count: u32, flags: TimeoutFlags) -> Parts<'static> {
 /// # Ok(()) }
 /// ```
 ///
-/// For a time limit of another request, there is [`deadline`](Request::deadline).
+/// To limit the time of another request, use [`deadline`](Request::deadline).
 pub fn timeout<'d>(duration: Duration) -> Request<'d> {
     timer(duration, 0, TimeoutFlags::empty()).request()
 }
@@ -88,15 +88,15 @@ pub fn timeout_at_time<'d>(time: SystemTime) -> Request<'d> {
     timer(since, 0, TimeoutFlags::ABS | TimeoutFlags::REALTIME).request()
 }
 
-/// The shortest interval of a multishot timer. The kernel can cancel one only between the moment that
-/// its task work has armed it again and the next time that it fires: with a shorter interval, a cancel
-/// does not get there in between, and the timer could never be ended.
+/// The shortest interval of a multishot timer. The kernel can cancel such a timer only after its task work has armed it
+/// again and before it fires the next time. With a shorter interval, a cancel does not get in between, and the timer
+/// could never be ended.
 const SHORTEST_INTERVAL: Duration = Duration::from_micros(50);
 
 /// Completes again and again, each time `interval` has passed (`IORING_TIMEOUT_MULTISHOT`, since
 /// 6.4).
 ///
-/// An interval of less than 50 microseconds counts as that: the kernel could not cancel a faster timer.
+/// An interval of less than 50 microseconds counts as 50: the kernel could not cancel a faster timer.
 pub fn timeout_multi<'d>(interval: Duration) -> Stream<'d> {
     timer(interval.max(SHORTEST_INTERVAL), 0, TimeoutFlags::MULTISHOT).stream()
 }
@@ -104,8 +104,8 @@ pub fn timeout_multi<'d>(interval: Duration) -> Stream<'d> {
 /// Completes `times` times, each time `interval` has passed (`IORING_TIMEOUT_MULTISHOT`, since
 /// 6.4).
 ///
-/// The last completion is final: [`more`](crate::Completion::more) is false. The shortest interval is
-/// that of [`timeout_multi`].
+/// The last completion is final: [`more`](crate::Completion::more) is false. The shortest interval is the same as for
+/// [`timeout_multi`].
 pub fn timeout_multi_times<'d>(interval: Duration, times: NonZeroU32) -> Stream<'d> {
     timer(interval.max(SHORTEST_INTERVAL), times.get(), TimeoutFlags::MULTISHOT).stream()
 }

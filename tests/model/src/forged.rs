@@ -1,4 +1,4 @@
-//! Completions of somebody's invention: whatever they say, a ring stays in order.
+//! Forged completions: whatever they say, a ring's accounts stay in order.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -19,7 +19,7 @@ struct Forged {
     second: Operation,
 }
 
-/// Submits again now and then, as its bytes say.
+/// Submits again from time to time, as its bytes say.
 struct Operation {
     chance: Chance,
 }
@@ -65,7 +65,7 @@ impl RingOperation<Forged> for Operation {
     }
 }
 
-/// A descriptor that is there, and that nothing is done with.
+/// A valid descriptor that is not used for anything.
 const ANY: std::os::fd::BorrowedFd<'static> = request::CWD;
 
 fn receive_once(data: &mut Data) -> request::Request<'_> {
@@ -131,7 +131,7 @@ pub fn forge(bytes: &[u8]) {
             }
             _ => {
                 let mut name = chance.pick(&names);
-                // One part of it is another, now and then.
+                // From time to time, one part of the name is another.
                 match chance.below(6) {
                     0 => name ^= chance.next() << 40,
                     1 => name ^= chance.next() << 8,

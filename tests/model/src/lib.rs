@@ -1,25 +1,25 @@
-//! Random programs on a ring, and what must hold of every one of them, whatever the kernel does.
+//! Random programs on a ring, and what must hold for every one of them, whatever the kernel does.
 //!
-//! A [`Program`] is made from a seed: sizes of the queues, faults, what is submitted and cancelled when,
-//! how handlers react, and how it ends. [`simulate`] runs one under the simulated kernel. It fails if
+//! A [`Program`] is made from a seed: sizes of the queues, faults, what is submitted and cancelled when, how handlers
+//! react, and how it ends. [`simulate`] runs one under the simulated kernel. It fails if
 //!
-//! * an accepted request ends other than exactly once, or a handler hears of one that is over;
+//! * an accepted request does not end exactly once, or a handler hears of a request that is over;
 //! * a handler is told anything but what the kernel has posted for that very request, in that order;
-//! * data is dropped other than once, or while the kernel has its request, or lies elsewhere than where
-//!   the kernel was told that it lies;
+//! * data is not dropped exactly once, or is dropped while the kernel has its request, or is not where the kernel was
+//!   told that it is;
 //! * the kernel is given a request whose data is gone;
-//! * a chain is torn apart, or a request of one from its timer, or overtaken by what came later; or a cancel comes before
-//!   what it cancels;
-//! * a handler is told that the time of a request was up when it was not, or the other way round; or of one in a chain
-//!   while the kernel has its timer;
-//! * what is refused comes back other than it was, or for a reason that is none: limits hold exactly;
+//! * a chain is torn apart, or one of its requests is separated from its timer, or overtaken by what came later; or a
+//!   cancel comes before what it cancels;
+//! * a handler is told that the time of a request was up when it was not, or the other way round; or it is told of a
+//!   request of a chain while the kernel has the request's timer;
+//! * what is refused comes back changed, or is refused without a valid reason: limits hold exactly;
 //! * a buffer holds anything but what was received, or is written to while it is held;
-//! * a stream goes on that has ended, or ends that was only cut;
-//! * a run ends for no reason, or says other than what has failed, or leaves out what it abandons;
-//! * after the end the ring's accounts, the backlog, a pool, or a descriptor is left over;
-//! * the ring waits for what never comes, or turns round and round.
+//! * a stream goes on that has ended, or a stream ends that was only cut;
+//! * a run ends for no reason, or reports anything but what has failed, or leaves out what it abandons;
+//! * after the end, something is left over in the ring's accounts, the backlog or a pool, or a descriptor is;
+//! * the ring waits for what never comes, or spins.
 //!
-//! [`explore`] runs many; one that fails is made smaller, as long as it still fails, and printed with its
+//! [`explore`] runs many programs. One that fails is made smaller, as long as it still fails, and printed with its
 //! seed. `RUMMEL_SEED=N` runs that one alone.
 
 mod forged;

@@ -46,12 +46,12 @@ pub(crate) struct Neighbour {
     ring: Other,
     socket: Arc<OwnedFd>,
     pub(crate) pool: BufferPool,
-    /// The pool is registered with it.
+    /// A pool is registered with this ring.
     has_pool: bool,
 }
 
 impl Neighbour {
-    /// The size of its buffers, by which they are told from others.
+    /// The size of its buffers, which tells them from others.
     pub(crate) const SIZE: usize = 56;
 
     pub(crate) fn new(socket: Arc<OwnedFd>) -> Neighbour {
@@ -70,7 +70,7 @@ impl Neighbour {
         self.has_pool
     }
 
-    /// Wants to use a pool; and if it may, gives it back at once, as all that it has.
+    /// Wants to use a pool. If it may, it gives that pool back at once, with all others that it has.
     pub(crate) fn borrow(&mut self, pool: &BufferPool) -> Result<(), SubmitError> {
         self.receive_into(pool)?;
         self.give_up();

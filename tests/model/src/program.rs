@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use rummelplatz::sim::Faults;
 
-/// What chooses: a stream of numbers from a seed (SplitMix64), or the bytes of a fuzzer.
+/// The source of choices: a stream of numbers from a seed (SplitMix64), or the bytes of a fuzzer.
 #[derive(Clone, Debug)]
 pub(crate) enum Chance {
     Seed(u64),
-    /// One byte a choice; after the last, the first is always chosen.
+    /// One byte for each choice; after the last byte, the first option is always chosen.
     Bytes(std::vec::IntoIter<u8>),
 }
 
@@ -52,39 +52,39 @@ impl Chance {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Nop,
-    /// A millisecond.
+    /// Takes a millisecond.
     Timeout,
-    /// So long that only a cancel ends it.
+    /// Takes so long that only a cancel ends it.
     Never,
-    /// Of a file: no cancel ends it once it has begun.
+    /// A read of a file: once it has begun, no cancel ends it.
     Read,
-    /// The same, into memory that the ring has registered.
+    /// As `Read`, into memory that the ring has registered.
     ReadFixed,
-    /// As those, but without memory, and always left to a worker.
+    /// Like the reads, but without memory, and always left to a worker.
     Sync,
     Receive,
-    /// The same, into a buffer of a pool.
+    /// As `Receive`, into a buffer of a pool.
     ReceiveProvided,
     Send,
-    /// Whose memory is in use until it is notified of.
+    /// A send whose memory is in use until its notification.
     SendZeroCopy,
     Poll,
     Accept,
     Close,
     AcceptMulti,
     ReceiveMulti,
-    /// That ends by itself, after so many bytes.
+    /// Ends by itself, after a number of bytes ([`LIMIT`]).
     ReceiveLimited,
     /// Several buffers in one completion.
     ReceiveBundles,
     ReceiveDatagrams,
     PollMulti,
     TimeoutMulti,
-    /// That ends by itself, after three times.
+    /// Ends by itself, after three ticks.
     TimeoutThrice,
 }
 
-/// How many bytes a limited stream receives, but for the rest of the last buffer.
+/// How many bytes a limited stream receives, not counting the rest of the last buffer.
 pub(crate) const LIMIT: NonZeroU32 = NonZeroU32::new(100).unwrap();
 
 impl Limit {
@@ -104,7 +104,7 @@ impl Limit {
 }
 
 impl Kind {
-    /// What can be submitted by itself.
+    /// The kinds that can be submitted by themselves.
     pub const ALL: [Kind; 21] = [
         Kind::Nop,
         Kind::Timeout,
@@ -129,7 +129,7 @@ impl Kind {
         Kind::TimeoutThrice,
     ];
 
-    /// Streams, of any kind.
+    /// The kinds that are streams.
     pub const STREAMS: [Kind; 8] = [
         Kind::AcceptMulti,
         Kind::ReceiveMulti,
@@ -141,10 +141,11 @@ impl Kind {
         Kind::TimeoutThrice,
     ];
 
-    /// What can be a part of a chain.
+    /// The kinds that can be a part of a chain.
     pub const LINKED: [Kind; 5] = [Kind::Nop, Kind::Read, Kind::Receive, Kind::Send, Kind::TimeoutMulti];
 
-    /// What can be a part of a chain by the safe call, in as far as the simulation knows what becomes of the next.
+    /// The kinds that can be a part of a chain by the safe call, as far as the simulation knows what becomes of the
+    /// next request.
     pub const SAFELY_LINKED: [Kind; 9] = [
         Kind::Nop,
         Kind::Timeout,
@@ -157,7 +158,7 @@ impl Kind {
         Kind::Close,
     ];
 
-    /// After how many ticks, or bytes, it ends by itself, if it does.
+    /// The number of ticks, or of bytes, after which it ends by itself, if it does.
     pub(crate) fn limit(self) -> Option<u32> {
         match self {
             Kind::TimeoutThrice => Some(3),
@@ -182,7 +183,7 @@ impl Kind {
         )
     }
 
-    /// The kernel's name of what is asked for, without its `IORING_OP_`.
+    /// The kernel's name of the operation, without `IORING_OP_`.
     pub(crate) fn opcode_name(self) -> &'static str {
         match self {
             Kind::Nop => "NOP",
@@ -206,7 +207,7 @@ impl Kind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Limit {
     None,
-    /// Less than most wait for what they are about.
+    /// Less than the time that most requests wait.
     Short,
     /// Longer than anything takes.
     Long,
@@ -216,7 +217,7 @@ pub enum Limit {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Link {
     pub kind: Kind,
-    /// What comes next is issued even if this fails.
+    /// The next one is issued even if this one fails.
     pub hard: bool,
     /// Left to a worker of the kernel.
     pub worker: bool,
@@ -228,7 +229,7 @@ pub struct Member {
     pub second: bool,
     pub kind: Kind,
     pub limit: Limit,
-    /// What comes next is issued even if this fails.
+    /// The next one is issued even if this one fails.
     pub hard: bool,
 }
 
@@ -238,7 +239,7 @@ pub enum Action {
     Submit {
         second: bool,
         kind: Kind,
-        /// Not of a stream.
+        /// Not for streams.
         limit: Limit,
     },
     Detach {
@@ -250,37 +251,37 @@ pub enum Action {
         second: bool,
         links: Vec<Link>,
     },
-    /// As `Chain`, by the safe call.
+    /// As `Chain`, with the safe call.
     Link {
         members: Vec<Member>,
-        /// Before the last one is submitted.
+        /// The chain is dropped before its last request is submitted.
         dropped: bool,
     },
     Post {
         second: bool,
-        /// When there is nothing else to be delivered.
+        /// To be delivered when there is nothing else to deliver.
         last: bool,
     },
-    /// As another thread does, by a handle.
+    /// Sends by a handle, as another thread does.
     Send {
         second: bool,
     },
-    /// Cancels a request that was submitted, over or not.
+    /// Cancels a request that was submitted, whether or not it is over.
     Cancel {
         which: u8,
     },
     CancelAll {
         second: bool,
     },
-    /// Ends the stream of whose handler this is, if it is of that operation.
+    /// Ends the stream whose handler is running, if the stream is of that operation.
     EndStream {
         second: bool,
     },
-    /// What was held back by the other side comes.
+    /// What the other side has held back comes.
     External,
     /// Another ring wants to use the pool of this one.
     Borrow,
-    /// Another ring that has a pool of its own is done with it.
+    /// The other ring, which has a pool of its own, is done with it.
     Yield,
     /// Gives the ring a turn.
     Step,
@@ -298,7 +299,7 @@ pub enum Mode {
 pub enum End {
     /// When nothing is left to do.
     Idle,
-    /// A handler says so, at its so many-th call.
+    /// A handler says so, at its call of this number.
     Exit(u8),
     /// A handler fails.
     Error(u8),
@@ -330,11 +331,11 @@ pub struct Program {
     pub faults: Faults,
     pub mode: Mode,
     pub end: End,
-    /// What teardown handlers do, in one of so many: 0 for never.
+    /// How often teardown handlers do something: once in this many calls; 0 for never.
     pub late: u8,
     /// A second run follows.
     pub twice: bool,
-    /// With a deadline for the teardown.
+    /// The teardown has a deadline.
     pub deadline: bool,
     pub actions: Vec<Action>,
 }
@@ -345,8 +346,8 @@ impl Program {
         Program::choose(seed, Chance::new(seed))
     }
 
-    /// The program of some bytes: the first is the seed of what happens, the others choose what is done.
-    /// Nothing leaks in it.
+    /// The program of some bytes: the first byte is the seed of what happens, the others choose what is done. Nothing
+    /// leaks in it.
     pub fn from_bytes(bytes: &[u8]) -> Program {
         let mut chance = Chance::of_bytes(bytes);
         let mut program = Program::choose(chance.next(), chance);
@@ -355,7 +356,7 @@ impl Program {
     }
 
     fn choose(seed: u64, mut chance: Chance) -> Program {
-        // Most of what goes wrong does so when there is hardly any room.
+        // Most faults show when there is hardly any room.
         let entries = chance.pick(&[1, 1, 1, 2, 2, 2, 4, 8, 16]);
         let completions = entries * chance.pick(&[1, 1, 2, 4]);
         let calls = chance.below(12) as u8;
@@ -429,7 +430,7 @@ fn action(chance: &mut Chance, entries: u32, streams: bool) -> Action {
             Action::Detach { second, kind, limit: Limit::some(chance) }
         }
         10 | 11 => {
-            // One more than fit, now and then.
+            // From time to time, one more than fit.
             let length = 1 + chance.below(u64::from(entries).min(4) + 1);
             let link = |chance: &mut Chance| Link {
                 kind: chance.pick(&Kind::LINKED),
@@ -463,7 +464,7 @@ fn action(chance: &mut Chance, entries: u32, streams: bool) -> Action {
 }
 
 impl Program {
-    /// A program whose streams begin late, so that the first cancel misses them: they go on telling until
+    /// A program whose streams begin late, so that the first cancel misses them. They keep posting completions until
     /// they are cancelled again, and nothing else does.
     fn of_late_streams(seed: u64, entries: u32, completions: u32, chance: &mut Chance) -> Program {
         let late = Link { kind: Kind::TimeoutMulti, hard: false, worker: true };

@@ -26,7 +26,7 @@ pub(crate) struct Model {
     pub(crate) second: Operation,
 }
 
-/// An operation of it; both are the same.
+/// An operation of this ring; both are of the same type.
 pub(crate) struct Operation {
     pub(crate) world: Arc<World>,
     pub(crate) is_first: bool,
@@ -36,10 +36,10 @@ pub(crate) struct Operation {
 /// After how many calls a program ends on the real kernel.
 const MOST_CALLS: u8 = 40;
 
-/// What a handler panics with when it is to.
+/// What a handler panics with when the program says so.
 pub(crate) struct Planned;
 
-/// What a handler fails with when it is to: the first, the second, and so on.
+/// What a handler fails with when the program says so: the first failure, the second, and so on.
 #[derive(Debug)]
 pub(crate) struct Failed(u32);
 
@@ -116,7 +116,7 @@ impl RingOperation<Model> for Operation {
                 }
                 ControlFlow::Continue
             }
-            // On the real kernel, streams have no end, and what never comes takes half an hour.
+            // On the real kernel, streams have no end, and waiting for what never comes takes half an hour.
             _ if calls == MOST_CALLS && self.world.simulation.is_none() => ControlFlow::Exit,
             _ if warns => {
                 self.world.warned();
@@ -168,7 +168,7 @@ impl Operation {
     fn panic(&self) -> ! {
         self.world.lock().silenced = true;
         self.world.may_end();
-        // Unlike `panic!`, it says nothing.
+        // Unlike `panic!`, this prints nothing.
         resume_unwind(Box::new(Planned))
     }
 

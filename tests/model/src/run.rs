@@ -16,7 +16,7 @@ use crate::ring::{Model, Operation, Planned};
 use crate::surroundings::{OtherSide, Surroundings};
 use crate::world::{Caller, GRACE, World};
 
-/// What programs have come to.
+/// The figures of the programs that were run.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Figures {
     pub programs: u64,
@@ -42,7 +42,7 @@ impl Figures {
     }
 }
 
-/// After how many enters a program is taken for one that has no end.
+/// After this many enters, a program is considered to have no end.
 const MOST_ENTERS: u64 = 4_000;
 
 /// Runs a program under the simulated kernel.
@@ -60,8 +60,7 @@ pub fn simulate(program: &Program) -> Result<Figures, Vec<String>> {
         Some(world) => world.answer(asked),
         None => sim::Answer::Wait,
     };
-    // SAFETY: the world writes to the memory of what is read, and gives away the descriptors that it answers
-    // with.
+    // SAFETY: the world writes to the memory of what is read, and gives away the descriptors that it answers with.
     unsafe { simulation.on_request_unchecked(answer) };
     simulation.on_idle(move || idle.upgrade().is_some_and(|world| world.release()));
     simulation.take_log();
@@ -70,8 +69,7 @@ pub fn simulate(program: &Program) -> Result<Figures, Vec<String>> {
     figures.enters = made.enters;
     figures.most_enters = made.enters;
     figures.most_unanswered = made.most_unanswered;
-    // No wave of cancels goes out before the last one is answered; but a stream that goes on is cancelled
-    // again.
+    // No wave of cancels goes out before the last one is answered; but a stream that goes on is cancelled again.
     let cancels = |action: &&Action| matches!(action, Action::Cancel { .. } | Action::CancelAll { .. });
     let most = 2 + program.actions.iter().filter(cancels).count() as u64 + world.most_insisted();
     match made.most_unanswered {
@@ -80,7 +78,7 @@ pub fn simulate(program: &Program) -> Result<Figures, Vec<String>> {
     }
 }
 
-/// Runs a program on the real kernel, with somebody at the other ends.
+/// Runs a program on the real kernel, with somebody at the other end of each descriptor.
 ///
 /// # Errors
 ///
@@ -102,7 +100,7 @@ fn run(program: &Program, world: &Arc<World>) -> Result<Figures, Vec<String>> {
         }
     }
     let mut leaked = None;
-    // A run that panics, and a ring that is dropped, say nothing of what they leak.
+    // A run that panics, and a ring that is dropped, don't report what they leak.
     let may_leak = program.faults.lost > 0.0 || program.faults.never > 0.0;
     let runs = if program.twice { 2 } else { 1 };
     for _ in 0..runs {
@@ -176,7 +174,7 @@ fn run(program: &Program, world: &Arc<World>) -> Result<Figures, Vec<String>> {
     if wrong.is_empty() { Ok(figures) } else { Err(wrong) }
 }
 
-/// A run says what it has ended for, and what has failed in its teardown.
+/// A run reports why it has ended, and what has failed in its teardown.
 fn check_result(program: &Program, world: &World, result: &Result<(), RingError<Model>>) {
     let others = |error: &RingError<Model>| error.teardown_errors().iter().map(ToString::to_string).collect();
     match result {
@@ -191,7 +189,7 @@ fn check_result(program: &Program, world: &World, result: &Result<(), RingError<
                 RingError::Teardown(cause) => {
                     world.check_result(false, Some(cause.error.to_string()), others);
                 }
-                // A ring that is unusable says that alone.
+                // An unusable ring reports only that.
                 RingError::Abandoned { stuck } if stuck.errno.is_some() => world.forget_result(),
                 _ if program.faults.lost > 0.0 => world.forget_result(),
                 _ => world.check_result(true, None, others),
@@ -241,11 +239,11 @@ fn drive(program: &Program, world: &Arc<World>, ring: &mut Model) -> Result<(), 
     }
 }
 
-/// How long a teardown of streams that begin late may take: they are heard of, so it is shorter than a
-/// wait in which nothing happens.
+/// How long a teardown of streams that begin late may take: their completions arrive, so this is shorter than a wait in
+/// which nothing happens.
 const LONGEST_END: Duration = Duration::from_millis(9);
 
-/// How many turns a program is given after all was done that it does.
+/// How many turns a program is given after it has done all its actions.
 const TURNS: u32 = 40;
 
 fn turn(program: &Program, world: &Arc<World>, ring: &mut Model) -> Result<(), RingError<Model>> {
@@ -282,8 +280,8 @@ pub fn programs(usually: u64) -> u64 {
     std::env::var("RUMMEL_PROGRAMS").ok().and_then(|number| number.parse().ok()).unwrap_or(usually)
 }
 
-/// Runs so many programs under the simulated kernel, in as many threads as there are processors, or the one
-/// of `RUMMEL_SEED`.
+/// Runs this many programs under the simulated kernel, in as many threads as there are processors, or only the one of
+/// `RUMMEL_SEED`.
 ///
 /// # Errors
 ///
@@ -296,7 +294,7 @@ pub fn explore(from: u64, count: u64) -> Result<Figures, String> {
 ///
 /// # Errors
 ///
-/// As [`explore`]; or that there is no kernel to be had.
+/// As for [`explore`]; or that the kernel offers no io_uring.
 pub fn explore_for_real(from: u64, count: u64) -> Result<Figures, String> {
     explore_with(from, count, || {
         let other_side = OtherSide::begin().map_err(|error| format!("no other side: {error}"))?;
@@ -405,7 +403,7 @@ impl Watch {
     }
 }
 
-/// Leaves out as much of a program as it can without making it right.
+/// Leaves out as much of a program as possible while it still fails.
 fn shrink(
     mut program: Program,
     mut wrong: Vec<String>,

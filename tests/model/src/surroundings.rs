@@ -1,4 +1,4 @@
-//! What the requests of a program are about: descriptors, and somebody at the other end of them.
+//! What the requests of a program work on: descriptors, with somebody at the other end of each.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -25,7 +25,7 @@ pub(crate) struct Surroundings {
 }
 
 impl Surroundings {
-    /// One descriptor, on which nothing ever happens: for those whose kernel makes it up.
+    /// One descriptor, on which nothing ever happens: for a kernel that makes up its answers.
     pub(crate) fn nothing() -> Surroundings {
         thread_local! {
             static NOTHING: Arc<OwnedFd> = Arc::new({
@@ -47,7 +47,7 @@ impl Surroundings {
         }
     }
 
-    /// What a request of this kind is about.
+    /// The descriptor for a request of this kind.
     pub(crate) fn descriptor(&self, kind: Kind) -> Arc<OwnedFd> {
         Arc::clone(match kind {
             Kind::Receive
@@ -65,7 +65,7 @@ impl Surroundings {
     }
 }
 
-/// Somebody at the other ends, who sends, receives, and connects every now and then.
+/// Somebody at the other ends, who sends, receives, and connects from time to time.
 pub(crate) struct OtherSide {
     pub(crate) surroundings: Surroundings,
     end: Arc<AtomicBool>,
@@ -122,7 +122,7 @@ impl OtherSide {
     }
 }
 
-/// Connects to a listener, unless as many wait there as may.
+/// Connects to a listener, unless its queue of waiting connections is full.
 fn connect(address: &SocketAddr) {
     // SAFETY: a plain call.
     let socket = unsafe {

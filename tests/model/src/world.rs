@@ -1,5 +1,5 @@
-//! What is around the ring of a program: the accounts of what was accepted, delivered and dropped, and
-//! the answers of the kernel.
+//! What surrounds the ring of a program: the accounts of what was accepted, delivered and dropped, and the answers of
+//! the kernel.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::{Deref, DerefMut};
@@ -43,20 +43,20 @@ pub(crate) struct Data {
     pub(crate) id: usize,
     pub(crate) kind: Kind,
     pub(crate) limit: Limit,
-    /// Where the kernel reads and writes: the id, and what was written last. In the slot.
+    /// In the slot, where the kernel reads and writes: the id, and what was written last.
     pub(crate) place: [u8; 16],
     /// As `place`, at an address of its own.
     pub(crate) heap: Heap,
     pub(crate) fd: Arc<OwnedFd>,
     pub(crate) closes: Option<OwnedFd>,
     pub(crate) pool: Option<BufferPool>,
-    /// What a stream is to be from when it is armed again, and with which pool.
+    /// What kind of stream it becomes when it is armed again, and with which pool.
     pub(crate) becomes: Option<(Kind, Option<BufferPool>)>,
     pub(crate) world: Arc<World>,
 }
 
 impl Data {
-    /// How long its request may take.
+    /// Sets how long the request may take.
     pub(crate) fn limit(&mut self, limit: Limit) {
         self.limit = limit;
         let now = self.world.now();
@@ -64,7 +64,7 @@ impl Data {
         (request.limit, request.since) = (limit, now);
     }
 
-    /// Takes the form that it was given meanwhile, if it was given one.
+    /// Becomes the kind that was chosen for it meanwhile, if one was.
     pub(crate) fn change(&mut self) {
         if let Some((kind, pool)) = self.becomes.take() {
             self.world.changed(self.id, kind);
@@ -73,7 +73,7 @@ impl Data {
         }
     }
 
-    /// Notes where the kernel is told that the bytes are.
+    /// Notes the address that the kernel is given for the bytes.
     pub(crate) fn note_place(&self) {
         let place = match &self.heap {
             Heap::Own(_) => self.place.as_ptr(),
@@ -89,11 +89,11 @@ impl Drop for Data {
     }
 }
 
-/// Memory of a request that is not in its slot.
+/// Memory of a request outside its slot.
 pub(crate) enum Heap {
     /// For raw entries.
     Own(Box<[u8; 16]>),
-    /// Of the set that the ring has registered.
+    /// A buffer of the set that the ring has registered.
     Registered(FixedBuffer),
 }
 
@@ -117,13 +117,13 @@ impl DerefMut for Heap {
     }
 }
 
-/// From where requests are made.
+/// Where requests are made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Caller {
     /// `setup`, or a handler while the ring runs.
     Handler,
     TeardownHandler,
-    /// Between two turns; of which kind they are is not known.
+    /// Between two turns; it is not known whether those are of a teardown.
     Outside,
 }
 
@@ -133,9 +133,9 @@ struct Request {
     limit: Limit,
     /// When that was set, which is when it is submitted.
     since: Duration,
-    /// It is in a chain by the safe call.
+    /// It is in a chain made with the safe call.
     linked: bool,
-    /// Of the second operation.
+    /// It is of the second operation.
     second: bool,
     /// It is in a chain, or was submitted raw.
     raw: bool,
@@ -145,48 +145,48 @@ struct Request {
     written: u64,
     accepted: bool,
     is_message: bool,
-    /// It is delivered when there is nothing else.
+    /// It is delivered when there is nothing else to deliver.
     is_last: bool,
-    /// It receives into the pool of this ring, since it was submitted.
+    /// It receives into the pool of this ring, and has done so since it was submitted.
     has_pool: bool,
     /// It was to be submitted with the pool of the neighbour.
     borrows: bool,
     /// It is a message that was sent by a handle.
     is_sent: bool,
-    /// What it has received into buffers, and was not told yet.
+    /// What it has received into buffers and has not told yet.
     received: VecDeque<Vec<u8>>,
     /// Nobody is told of its end.
     silent: bool,
-    /// The other side holds it up.
+    /// The other side is holding it up.
     blocked: bool,
     told: u32,
     /// A cancel has found it.
     cancelled: bool,
-    /// Ticks that were told of, or bytes, if they are limited.
+    /// How many ticks it has told, or how many bytes, if they are limited.
     counted: u32,
-    /// How often in a row it was told that there are no buffers, though nobody held one, nor had taken one
-    /// since the last time.
+    /// How often in a row it was told that there are no buffers, while nobody held one and nobody had taken one since
+    /// the last time.
     starved: u32,
-    /// How many buffers had been taken then.
+    /// How many buffers had been taken at the last time.
     taken: u64,
-    /// The kernel says so each time.
+    /// The kernel says each time that there are no buffers.
     starves: bool,
-    /// Of a message: how many completions of the kernel's were delivered before it must be.
+    /// For a message: how many of the kernel's completions may be delivered before it must be.
     round: u64,
     finals: u32,
     drops: u32,
     taken_in: bool,
-    /// A cancel of it was taken in before it.
+    /// A cancel of this request was taken in before the request.
     overtaken: bool,
     /// It was submitted in a teardown.
     is_late: bool,
-    /// How often it went on though it was to end, so that it is cancelled once more.
+    /// How often it went on although it was to end, so that it was cancelled once more.
     insisted: u64,
 }
 
 /// What is around a ring.
 pub(crate) struct World {
-    /// `None` on the real kernel, of which is known only what the ring says.
+    /// `None` on the real kernel: there only what the ring says is known.
     pub(crate) simulation: Option<Simulation>,
     surroundings: Surroundings,
     /// Memory that the ring registers.
@@ -201,18 +201,18 @@ pub(crate) struct Inner {
     pub(crate) actions: VecDeque<Action>,
     /// Calls of `on_completion` so far.
     pub(crate) calls: u8,
-    /// Of which stream the running handler is, and of which operation that is.
+    /// The stream whose handler is running, and its operation.
     lent: Option<(bool, usize)>,
     /// Requests that teardown handlers may still submit.
     pub(crate) late_left: u32,
     requests: Vec<Request>,
     by_name: HashMap<u64, usize>,
     pub(crate) keys: Vec<(bool, usize, Key<Operation>)>,
-    /// What was posted and not delivered, by name.
+    /// Completions that were posted and not delivered, by name.
     posted: HashMap<u64, VecDeque<RawCompletion>>,
-    /// What the kernel has: taken in, and no final completion posted.
+    /// The requests that the kernel has: taken in, with no final completion posted.
     owned: HashSet<u64>,
-    /// Entries that the kernel has been shown and has not taken in.
+    /// Entries that the kernel has been shown but has not taken in.
     shown: u32,
     last_taken: Option<usize>,
     /// The timer that must be taken in next.
@@ -221,45 +221,45 @@ pub(crate) struct Inner {
     timers: HashMap<u64, i32>,
     /// When requests ended in the kernel, at the latest, by name.
     ended_by: HashMap<u64, Duration>,
-    /// Requests of which a cancel was taken in.
+    /// Requests for which a cancel was taken in.
     asked_for: HashSet<u64>,
-    /// Chains by their first id: how long they are, and what of them was taken in.
+    /// Chains by their first id: how long they are, and how much of them was taken in.
     chains: Vec<Chain>,
     /// Buffers that are held for a while.
     kept: Vec<Kept>,
-    /// How many buffers were ever taken, of the own pool and of the neighbour's.
+    /// How many buffers were ever taken, from the own pool and from the neighbour's.
     taken: [u64; 2],
     pool: Option<BufferPool>,
     pub(crate) neighbour: Option<Neighbour>,
-    /// Whose writing end is in the hands of all descriptors that the kernel makes.
+    /// A pipe; every descriptor that the kernel makes is its writing end.
     pipe: Option<(OwnedFd, OwnedFd)>,
-    /// What the figures of the ring must say.
+    /// What the figures of the ring must be.
     expected: Expected,
     /// What is wrong.
     violations: Vec<String>,
-    /// The kernel has lost a completion, or gives one never: leaks are to be expected.
+    /// The kernel has lost a completion, or will never give one: leaks are to be expected.
     pub(crate) silenced: bool,
 }
 
-/// What the figures of a ring must say.
+/// What the figures of a ring must be.
 #[derive(Default)]
 struct Expected {
     warnings: u64,
     returned_late: u64,
-    /// Completions that name no request: posted, and how many of them before one that was delivered.
+    /// Completions that name no request: how many were posted, and how many of them before one that was delivered.
     strangers: u64,
     strangers_seen: u64,
-    /// How many there were when the end of a request was posted, by name.
+    /// How many of them there were when the end of a request was posted, by the request's name.
     strangers_before: HashMap<u64, u64>,
-    /// Requests that nobody is told of, and those that the kernel has ended well.
+    /// Requests whose end nobody is told, and those of them that the kernel has ended well.
     detached: u64,
     detached_well: u64,
     /// There is a reason for a run to end.
     may_end: bool,
-    /// When it was last seen that no teardown had begun.
+    /// The last time at which no teardown had begun.
     ran_at: Duration,
-    /// The message that was delivered last, of those that were posted, of those that were sent, and of those that were
-    /// posted to be delivered last.
+    /// The last message that was delivered: of those that were posted, of those that were sent to each operation, and
+    /// of those that were posted to be delivered last.
     last_message: [Option<usize>; 4],
     /// What a handler has failed with, in this run.
     cause: Option<String>,
@@ -267,7 +267,7 @@ struct Expected {
     teardown: Vec<String>,
     /// How many failures there were.
     failures: u32,
-    /// Completions of the kernel's that were delivered; one more while one of the ring's own is.
+    /// How many completions of the kernel were delivered; one more while one of the ring's own is.
     round: u64,
     is_own: bool,
     /// Messages on their way.
@@ -281,7 +281,7 @@ pub(crate) type Piece = Box<dyn AsRef<[u8]> + Send>;
 struct Kept {
     buffer: Piece,
     content: Vec<u8>,
-    /// It is of the neighbour's pool.
+    /// It is from the neighbour's pool.
     is_theirs: bool,
 }
 
@@ -365,7 +365,7 @@ impl World {
     /// Data for a new request.
     pub(crate) fn issue(self: &Arc<Self>, kind: Kind, second: bool, raw: bool) -> Data {
         let mut inner = self.lock();
-        // What is leaked must hold no descriptor, or a million programs run out of them.
+        // What may be leaked must hold no descriptor, or a million programs would run out of them.
         let kind = if kind == Kind::Close && inner.may_leak() { Kind::Nop } else { kind };
         let registered = if kind == Kind::ReadFixed { self.registered.take() } else { None };
         let kind = if kind == Kind::ReadFixed && registered.is_none() { Kind::Nop } else { kind };
@@ -447,7 +447,7 @@ impl World {
     fn changed(&self, id: usize, kind: Kind) {
         let mut inner = self.lock();
         let request = &mut inner.requests[id];
-        // A want of buffers counts on, whichever pool it is of.
+        // Each `ENOBUFS` in a row still counts, whichever pool it is about.
         if !request.kind.has_pool() || !kind.has_pool() {
             request.starved = 0;
         }
@@ -458,7 +458,7 @@ impl World {
     /// What a stream may become: another kind of stream, or one with another pool.
     pub(crate) fn some_change(&self, kind: Kind) -> Option<(Kind, Option<BufferPool>)> {
         let mut inner = self.lock();
-        // What is left of a limit would be that of the next.
+        // The rest of a limit would become that of the new kind.
         let may_change = self.simulation.is_some() && kind.limit().is_none() && inner.chance.one_in(6);
         may_change.then(|| {
             let kind = inner.chance.pick(&Kind::STREAMS);
@@ -466,7 +466,7 @@ impl World {
         })
     }
 
-    /// So many requests of an operation were accepted, which are not known as such yet.
+    /// This many requests of an operation were accepted, but are not known as such yet.
     pub(crate) fn admitted(&self, second: bool, count: usize) {
         let mut inner = self.look();
         let (certain, _) = inner.occupied(second);
@@ -477,7 +477,7 @@ impl World {
         }
     }
 
-    /// Data comes back, because a request was refused, or several that belong together.
+    /// Data comes back because a request was refused, or several that belong together.
     pub(crate) fn refused(&self, ids: &[usize], data: &[Data], error: SubmitError, from: Caller) {
         let mut inner = self.look();
         for (id, data) in ids.iter().zip(data) {
@@ -492,7 +492,7 @@ impl World {
         }
         let Program { entries, backlog_limit, request_limit, .. } = inner.program;
         let count = ids.len();
-        // Those of a chain may be of both operations, and it was the last that was refused.
+        // The requests of a chain may be of both operations, and the last one was refused.
         let second = ids.last().is_some_and(|id| inner.requests[*id].second);
         let (_, possible) = inner.occupied(second);
         let of_operation = ids.iter().filter(|id| inner.requests[**id].second == second).count();
@@ -536,7 +536,7 @@ impl World {
         }
     }
 
-    /// A handler returns the data of a stream: what was counted is void if a buffer of its pool is held.
+    /// A handler returns the data of a stream: if a buffer of its pool is held, what was counted is void.
     pub(crate) fn goes_on(&self, id: usize, pool: Option<&BufferPool>) {
         let mut inner = self.lock();
         let is_theirs = pool.is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
@@ -567,14 +567,14 @@ impl World {
         self.lock().requests[id].is_late = true;
     }
 
-    /// A run has panicked, which is all that it says.
+    /// A run has panicked, and reports nothing else.
     pub(crate) fn forget_result(&self) {
         let mut inner = self.lock();
         inner.expected.cause = None;
         inner.expected.teardown.clear();
     }
 
-    /// A request was accepted that receives into this pool, or is none that receives so.
+    /// A request was accepted that receives into this pool, or that receives into none.
     pub(crate) fn bound(&self, id: usize, pool: Option<&BufferPool>) {
         let mut inner = self.lock();
         let is_theirs = pool.is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
@@ -628,7 +628,7 @@ impl World {
         }
     }
 
-    /// A stream has received so many bytes, in one buffer or more, which may be kept.
+    /// A stream has received this many bytes, in one buffer or more, which may be kept.
     pub(crate) fn received(&self, id: usize, pool: Option<&BufferPool>, pieces: Vec<Piece>, length: usize) {
         let mut inner = self.lock();
         let is_theirs = pool.is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
@@ -640,7 +640,7 @@ impl World {
         }
         if self.simulation.is_some() && !content.is_empty() {
             let received = &mut inner.requests[id].received;
-            // Nobody is told of what was received by a stream that was to end.
+            // Nobody is told what a stream that was to end has received.
             let found = received.iter().position(|bytes| bytes.starts_with(&content));
             match found {
                 Some(index) => drop(received.drain(..=index)),
@@ -649,7 +649,7 @@ impl World {
         }
         let mut given_back = Vec::new();
         for buffer in pieces {
-            // Nobody gives the last buffer back on the real kernel, where there is no idle moment.
+            // On the real kernel there is no idle moment in which the last buffer would be given back.
             let may_keep = self.simulation.is_some() || inner.kept.is_empty();
             let content = (*buffer).as_ref().to_vec();
             if !content.is_empty() && may_keep && inner.chance.one_in(3) {
@@ -663,7 +663,7 @@ impl World {
         drop(given_back);
     }
 
-    /// A handler fails: with what.
+    /// A handler fails: returns with what.
     pub(crate) fn fails(&self, is_first: bool, in_teardown: bool) -> u32 {
         let mut inner = self.lock();
         let expected = &mut inner.expected;
@@ -678,7 +678,7 @@ impl World {
         expected.failures
     }
 
-    /// A run has come to this: the kind of its error, what that says, and the errors of teardown handlers
+    /// A run has ended like this: the kind of its error, what the error says, and the errors of teardown handlers
     /// beside it.
     pub(crate) fn check_result(&self, is_cause: bool, first: Option<String>, others: Vec<String>) {
         let mut inner = self.lock();
@@ -743,7 +743,7 @@ impl World {
         self.lock().chains.push(Chain { first, length, taken: 0 });
     }
 
-    /// A stream was given up: nobody is told of the rest of it.
+    /// A stream was given up: nobody is told the rest of it.
     pub(crate) fn forgotten(&self, id: usize) {
         self.lock().requests[id].silent = true;
     }
@@ -761,12 +761,12 @@ impl World {
         inner.requests[id].cancelled |= found;
     }
 
-    /// A handler has the data of this stream of an operation, or of none.
+    /// A handler has the data of this stream of an operation, or of no stream.
     pub(crate) fn lend(&self, lent: Option<(bool, usize)>) {
         self.lock().lent = lent;
     }
 
-    /// Whether the stream of whose handler this is was to be ended by the submitter of an operation.
+    /// Whether the submitter of an operation ought to be able to end the stream whose handler is running.
     pub(crate) fn ended(&self, second: bool, found: bool) {
         let mut inner = self.lock();
         let lent = inner.lent.filter(|(of_second, _)| *of_second == second).map(|(_, id)| id);
@@ -778,7 +778,7 @@ impl World {
         }
     }
 
-    /// Cancels of all requests of an operation found so many.
+    /// Cancels of all requests of an operation found this many.
     pub(crate) fn cancelled_all(&self, second: bool, found: usize) {
         let mut inner = self.lock();
         let Inner { keys, requests, .. } = &mut *inner;
@@ -841,7 +841,7 @@ impl World {
         let in_place = kind != Kind::ReadFixed && (!is_raw || kind.is_stream());
         let place = if in_place { &data.place } else { &*data.heap };
         let number = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
-        // The real kernel writes what it likes.
+        // The real kernel writes whatever it has.
         let is_simulated = self.simulation.is_some();
         if is_simulated && number(&place[..8]) != id as u64 {
             wrong("its memory is that of another request");
@@ -854,7 +854,7 @@ impl World {
         }
         let from_kernel = name.and_then(|name| inner.posted.get(&name)).is_some_and(|it| !it.is_empty());
         if is_simulated {
-            // Of the real kernel it is not known what it has posted.
+            // What the real kernel has posted is not known.
             inner.order(id, from_kernel);
             let is_theirs = data.pool.as_ref().is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
             inner.count(id, raw.result, more, from_kernel, teardown, is_theirs);
@@ -870,7 +870,7 @@ impl World {
         if let Err(why) = expected.and_then(|()| compared(&mut inner)) {
             inner.violation(format!("#{id} ({kind:?}): {why}; {raw:?}"));
         }
-        // One operation may have room for what was sent to it, and the other not.
+        // One operation may have room for what was sent to it while the other has none.
         let way = match inner.requests[id] {
             Request { is_last: true, .. } => 3,
             Request { is_sent: false, .. } => 0,
@@ -898,7 +898,7 @@ impl World {
         if drops > 1 {
             inner.violation(format!("#{id} was dropped {drops} times"));
         }
-        // What was delivered is the handler's own; before, the kernel must be done with it.
+        // What was delivered belongs to the handler; before that, the kernel must be done with it.
         if let Some(name) = name
             && finals == 0
             && accepted
@@ -912,13 +912,13 @@ impl World {
 
     // ---- what the kernel does -------------------------------------------------------------------------
 
-    /// Answers for the kernel.
+    /// Answers in place of the kernel.
     pub(crate) fn answer(&self, asked: &Asked) -> Answer {
         self.lock().answer(asked)
     }
 
-    /// What was held up goes on, but for what was to be cancelled: that ends when the kernel finds it. Whether anything
-    /// was.
+    /// Lets what was held up go on, except for what was to be cancelled: that ends when the kernel finds it. Returns
+    /// whether anything was held up.
     pub(crate) fn release(&self) -> bool {
         let mut inner = self.look();
         let kept = inner.kept();
@@ -926,7 +926,7 @@ impl World {
         let Inner { requests, asked_for, .. } = &mut *inner;
         for request in requests.iter_mut().filter(|request| request.drops == 0) {
             let is_to_end = request.name.is_some_and(|name| asked_for.contains(&name));
-            // The memory of a zero-copy send is no matter of cancels.
+            // Cancels have no influence on the memory of a zero-copy send.
             if !is_to_end || request.kind == Kind::SendZeroCopy {
                 any |= std::mem::take(&mut request.blocked);
             }
@@ -948,7 +948,7 @@ impl World {
         }
         let is_on_its_way = |it: &&Request| it.is_sent && it.finals == 0 && it.drops == 0;
         let on_their_way = inner.requests.iter().filter(is_on_its_way).count();
-        // Something else keeps it waiting.
+        // Other requests may keep it waiting.
         let may_wait = inner.program.request_limit.is_some() && stats.in_flight > 0;
         if stats.undelivered > if may_wait { on_their_way as u64 } else { 0 } && inner.knows_slots() {
             wrong.push(format!("{on_their_way} were sent and not delivered"));
@@ -957,7 +957,7 @@ impl World {
             wrong.push(format!("{strangers_seen} to {strangers} strangers"));
         }
         let failed = detached - detached_well;
-        // How a request that nobody is told of has ended is known of the simulated kernel alone.
+        // Only for the simulated kernel is it known how a request has ended that nobody is told of.
         let is_over = stats.in_flight == 0 && !inner.silenced && self.simulation.is_some();
         if stats.detached_failed > failed || is_over && stats.detached_failed != failed {
             wrong.push(format!("{failed} failed unnoticed"));
@@ -965,7 +965,7 @@ impl World {
         if stats.operations().iter().map(|operation| operation.in_flight).sum::<usize>() != stats.in_flight {
             wrong.push("the operations have others in flight".to_owned());
         }
-        // Streams that are armed again have been accepted once and for all.
+        // Streams that are armed again were accepted once and for all.
         let streams = inner.requests.iter().filter(|it| it.accepted && it.drops == 0 && it.kind.is_stream());
         let again = streams.count();
         if inner.program.backlog_limit.is_some_and(|limit| stats.backlog > limit + again) {
@@ -1008,13 +1008,13 @@ impl World {
             if *drops != 1 && (leaked.is_none() || *drops > 1) {
                 wrong.push(format!("#{id} ({kind:?}) was dropped {drops} times"));
             }
-            // Whether what was sent may be dropped was seen when it was.
+            // Whether sent data may be dropped was checked when it was dropped.
             let is_over = *finals == 1 || *is_sent && *finals == 0;
             if *accepted && !is_over && !silent && !silenced && leaked.is_none() {
                 wrong.push(format!("#{id} ({kind:?}) has ended {finals} times"));
             }
         }
-        // A stream that was given up, or whose handler panicked, has no data any more.
+        // A stream that was given up, or whose handler panicked, no longer has data.
         let gone = |it: &&Request| it.kind.is_stream() && it.finals == 0 && it.drops == 1;
         let given_up = inner.requests.iter().filter(gone).count();
         if let Some(leaked) = leaked
@@ -1047,7 +1047,8 @@ impl World {
         std::mem::take(&mut inner.violations)
     }
 
-    /// What was abandoned is named: whose data was never dropped, and streams that have no data any more.
+    /// Everything that was abandoned is named: requests whose data was never dropped, and streams that no longer have
+    /// data.
     pub(crate) fn check_stuck(&self, stuck: &Stuck) {
         let mut inner = self.lock();
         let mut named: Vec<_> = stuck.requests.iter().map(|it| (it.operation, it.opcode_name())).collect();
@@ -1066,7 +1067,7 @@ impl World {
         }
     }
 
-    /// How often a request went on though it was to end: the most of one.
+    /// How often a request went on although it was to end: the maximum over all requests.
     pub(crate) fn most_insisted(&self) -> u64 {
         self.lock().requests.iter().map(|request| request.insisted).max().unwrap_or_default()
     }
@@ -1116,7 +1117,7 @@ fn is_possible(kind: Kind, result: i32) -> bool {
             let possible = match kind {
                 Kind::ReceiveProvided | Kind::ReceiveMulti | Kind::ReceiveLimited => 0..=64,
                 Kind::ReceiveBundles => 0..=128,
-                // The end is an empty one, too.
+                // The end is an empty datagram, too.
                 _ => Datagram::OVERHEAD as i32..=64,
             };
             possible.contains(&result) || matches!(errno, libc::ECONNRESET | libc::ENOBUFS) || interrupted
@@ -1126,12 +1127,12 @@ fn is_possible(kind: Kind, result: i32) -> bool {
             result >= 0 || matches!(errno, libc::EMFILE | libc::ENOBUFS | libc::ECONNRESET) || interrupted
         }
         Kind::Close => matches!(errno, 0 | libc::ECANCELED),
-        // Of the real kernel's file, there may be nothing to sync.
+        // In the real kernel's file, there may be nothing to sync.
         Kind::Sync => matches!(errno, 0 | libc::EINVAL) || interrupted,
     }
 }
 
-/// What the name of a timer has and that of its request has not.
+/// The bit that the name of a timer has and the name of its request does not have.
 const TIMER: u64 = 1 << 39;
 
 /// The name of the timer of a request.
@@ -1143,7 +1144,7 @@ fn is_timer(name: u64) -> bool {
     name & TIMER != 0
 }
 
-/// Whether that is the name of something of the ring's own, such as a cancel.
+/// Whether this is the name of something that the ring made for itself, such as a cancel.
 fn is_of_ring(name: u64) -> bool {
     matches!(name as u8, 0 | 254)
 }
@@ -1168,27 +1169,27 @@ impl Inner {
         self.violations.push(what);
     }
 
-    /// Whether the kernel may lose a completion, or give one never.
+    /// Whether the kernel may lose a completion, or may never give one.
     fn may_leak(&self) -> bool {
         self.program.faults.lost > 0.0 || self.program.faults.never > 0.0
     }
 
-    /// Whether it is known which slots are free: not when a panic has lost some.
+    /// Whether it is known which slots are free: it is not when a panic has lost some.
     fn knows_slots(&self) -> bool {
         !self.silenced && !self.may_leak()
     }
 
-    /// How many requests an operation has in its slots: at least, and at most.
+    /// How many requests an operation has in its slots: the minimum and the maximum.
     fn occupied(&self, second: bool) -> (usize, usize) {
         let (mut certain, mut possible) = (0, 0);
         let of_operation = |it: &&Request| it.second == second && it.accepted;
         for request in self.requests.iter().filter(of_operation) {
             let is_owned = || request.name.is_some_and(|name| self.owned.contains(&name));
             let (is_here, may_be_here) = match request {
-                // It may not have been looked at, and may have been dropped.
+                // It may not have been looked at yet, and may have been dropped.
                 Request { is_sent: true, finals, drops, .. } => (false, *finals == 0 && *drops == 0),
                 Request { silent: false, finals, .. } => (*finals == 0, *finals == 0),
-                // A stream that was given up; or one whose end is not to be told.
+                // A stream that was given up, or one whose end is not to be told.
                 Request { name: Some(_), .. } => (is_owned(), true),
                 Request { drops, .. } => (*drops == 0, *drops == 0),
             };
@@ -1198,7 +1199,7 @@ impl Inner {
         (certain, possible)
     }
 
-    /// The buffers that are held, to be dropped when this is not locked any more.
+    /// The buffers that are held. They must be dropped only when this is no longer locked.
     fn kept(&mut self) -> Vec<Kept> {
         let kept = std::mem::take(&mut self.kept);
         if kept.iter().any(|Kept { buffer, content, .. }| (**buffer).as_ref() != content) {
@@ -1207,7 +1208,7 @@ impl Inner {
         kept
     }
 
-    /// A pool to receive from: that of the neighbour, now and then.
+    /// A pool to receive from: from time to time, that of the neighbour.
     fn some_pool(&mut self) -> BufferPool {
         let borrows = self.neighbour.is_some() && self.chance.one_in(3);
         match &self.neighbour {
@@ -1226,7 +1227,7 @@ impl Inner {
         self.pool.get_or_insert_with(|| BufferPool::new(2, 64).expect("there is memory for it")).clone()
     }
 
-    /// A descriptor that is missed if it is not closed.
+    /// A descriptor whose leak is noticed.
     fn descriptor(&mut self) -> OwnedFd {
         let pipe = || std::io::pipe().map(|(reader, writer)| (reader.into(), writer.into()));
         let (_, writer) = self.pipe.get_or_insert_with(|| pipe().expect("there are descriptors for it"));
@@ -1237,7 +1238,7 @@ impl Inner {
     fn note(&mut self, event: Event, now: Duration) {
         match event {
             Event::Entered { shown } => {
-                // What the kernel leaves is its own doing.
+                // Whatever the kernel leaves in the queue is its own decision.
                 let all_taken = std::mem::replace(&mut self.shown, shown) == 0;
                 if all_taken && let Some(torn) = self.chains.iter_mut().find(|chain| chain.is_torn()) {
                     torn.taken = torn.length;
@@ -1265,9 +1266,9 @@ impl Inner {
             }
             Event::Posted { user_data, result, flags } => {
                 let of_ours = self.owned.contains(&user_data);
-                // All that has tag 0 and is none of the ring's own is a stranger's.
+                // Everything with tag 0 that is not the ring's own is a stranger's.
                 let is_control = is_of_ring(user_data) && (user_data as u8 != 0 || user_data >> 8 <= 4);
-                // Of a zero-copy send that its chain has ended; a stranger's looks the same.
+                // From a zero-copy send that its chain has ended; a stranger's looks the same.
                 let is_notification = flags & (F_MORE | F_NOTIF) == F_NOTIF && result & i32::MAX == 0;
                 if !of_ours && !is_control && !is_notification {
                     self.expected.strangers += 1;
@@ -1297,15 +1298,15 @@ impl Inner {
         }
     }
 
-    /// A cancel that comes before what it cancels is in vain.
+    /// A cancel that comes before the request that it cancels is in vain.
     fn cancel_taken_in(&mut self, name: u64, now: Duration) {
         let Some(id) = self.by_name.get(&name).copied() else { return };
         self.asked_for.insert(name);
         let Request { taken_in, overtaken, is_late, cancelled, .. } = &mut self.requests[id];
         *overtaken |= !*taken_in;
-        // The teardown began later than that, and looked at the clock earlier.
+        // The teardown began later than `ran_at`, and looked at the clock earlier than `now`.
         let is_spared = *is_late && !*cancelled && now.saturating_sub(self.expected.ran_at) < GRACE;
-        // One whose time is up is cancelled for that.
+        // A request whose time is up is cancelled for that reason.
         let Request { limit, since, .. } = self.requests[id];
         let is_up =
             self.timers.contains_key(&timer_of(name)) || limit == Limit::Short && now >= since + Limit::SHORT;
@@ -1452,7 +1453,7 @@ impl Inner {
         }
     }
 
-    /// Whether it is right what a request that is told of says of its deadline.
+    /// Whether a completion says the right thing of the deadline of its request.
     fn is_timed(&self, id: usize, timed_out: bool, teardown: bool) -> Result<(), String> {
         let Request { limit, since, name, is_message, .. } = self.requests[id];
         let Some(name) = name.filter(|_| limit != Limit::None && !is_message) else {
@@ -1466,7 +1467,7 @@ impl Inner {
         if timed_out && ended_by.is_some_and(|ended_by| ended_by < passes) {
             return Err(format!("its time is said to be up at {passes:?}, but it had ended by {ended_by:?}"));
         }
-        // So long may it take until the ring hears of the alarm, and the kernel of the cancel.
+        // The time that it may take until the ring hears of the alarm, and the kernel of the cancel.
         const AT_MOST: Duration = Duration::from_millis(50);
         let is_late = !teardown && ended_by.is_some_and(|ended_by| ended_by > passes + AT_MOST);
         match is_late && !timed_out {
@@ -1494,7 +1495,7 @@ impl Inner {
         }
     }
 
-    /// What the ring has made itself by the end of a handler comes before the kernel's next completion.
+    /// What the ring has made itself by the end of a handler is delivered before the kernel's next completion.
     fn order(&mut self, id: usize, from_kernel: bool) {
         let Inner { expected, requests, .. } = self;
         expected.messages.retain(|message| *message != id && requests[*message].drops == 0);
@@ -1507,7 +1508,7 @@ impl Inner {
         }
     }
 
-    /// Counts ticks and the want of buffers, and knows when a stream must end, and may.
+    /// Counts ticks and `ENOBUFS`, and checks when a stream must end, and when it may.
     fn count(
         &mut self,
         id: usize,
@@ -1520,7 +1521,7 @@ impl Inner {
         let now_taken = self.taken[usize::from(is_theirs)];
         let Request { kind, raw, cancelled, counted, starved, taken, is_message, .. } =
             &mut self.requests[id];
-        // A limit is reached once, and nothing comes behind it.
+        // A limit is reached once, and nothing comes after it.
         let too_often = kind.limit().is_some_and(|limit| {
             let was_reached = *counted >= limit;
             *counted += match kind {
@@ -1550,11 +1551,11 @@ impl Inner {
         }
     }
 
-    /// Takes from what was posted what nobody is to be told of, so that what is next is what is delivered.
+    /// Removes from what was posted what nobody is told, so that the next one is what is delivered.
     fn expected(&mut self, name: u64, is_stream: bool, more: bool, teardown: bool) -> Result<(), String> {
         let Some(posted) = self.posted.get_mut(&name) else { return Ok(()) };
         if !is_stream && posted.len() > 1 {
-            // What is told is the first, when the last has come.
+            // The first one is told, when the last has come.
             let last = posted.len() - 1;
             if posted.iter().enumerate().any(|(index, it)| (it.flags & F_MORE == 0) != (index == last)) {
                 return Err(format!("the kernel has posted {posted:?}"));
@@ -1591,7 +1592,7 @@ impl Inner {
                 if announced && !more {
                     return Err("it ends, but the kernel goes on".to_owned());
                 }
-                // What it carries is told before its end, also of one that was cancelled.
+                // What it carries is told before its end, even if it was cancelled.
                 let cut = is_stream
                     && (raw.result
                         > if kind == Kind::ReceiveDatagrams { Datagram::OVERHEAD as i32 } else { 0 }
@@ -1608,9 +1609,9 @@ impl Inner {
                 Ok(())
             }
             None if is_message && raw.result == 0 && !more => Ok(()),
-            // The ring ends it itself.
+            // The ring itself ends it.
             None if (cancelled || teardown) && raw.result == -libc::ECANCELED && !more => Ok(()),
-            // That it was given up too early is seen elsewhere.
+            // Whether it was given up too early is checked elsewhere.
             None if is_stream && kind.has_pool() && !more => match -raw.result {
                 libc::ENOBUFS => Ok(()),
                 libc::EBUSY if self.neighbour.is_some() => Ok(()),

@@ -1,5 +1,5 @@
-//! A file copied through registered memory and registered files: the same under the real kernel and the simulated one,
-//! whatever goes wrong in the latter.
+//! A file copied through registered memory and registered files: the result is the same under the real kernel and the
+//! simulated one, whatever goes wrong in the simulation.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -19,7 +19,7 @@ struct Block {
     to: FixedFile,
     buffer: FixedBuffer,
     offset: u64,
-    /// So many bytes were read, and of these, so many written.
+    /// How many bytes were read, and how many of these were written.
     read: usize,
     written: usize,
 }
@@ -39,12 +39,12 @@ impl Block {
     }
 }
 
-/// Copies so many blocks, unless a request fails for the reason that is expected.
+/// Copies this many blocks, unless a request fails for the expected reason.
 fn copy(raw: RawRing, blocks: u64, expected: Option<i32>) {
     let (mut from, to) = (nameless_file(), nameless_file());
     let bytes: Vec<u8> = (0..blocks * BLOCK as u64).map(|number| (number * number / 7) as u8).collect();
     from.write_all(&bytes).unwrap();
-    // The first set is in nobody's way.
+    // The first set does not get in anybody's way.
     let [first, second] = [(); 2].map(|()| FixedBuffers::new(4, BLOCK as u32).unwrap());
     let (copied, buffers) = (to.try_clone().unwrap(), second.clone());
     let failed = Log::new();
@@ -151,7 +151,7 @@ fn the_simulated_kernel_refuses_what_the_real_one_does() {
     });
 }
 
-/// What comes of a request on a registered socket under a simulated kernel, or the real one.
+/// The result of a request on a registered socket under a simulated kernel, or the real one.
 fn told_of<D: Send + 'static>(
     simulation: Option<&Simulation>,
     data: impl FnOnce(&mut BenchSubmitter<'_, D>) -> D + Send + 'static,

@@ -1,15 +1,15 @@
-//! A harness is worth what it catches: each of these faults in the core must be found by the random
-//! programs. `RUSTFLAGS="--cfg mutant" cargo test --release -p rummelplatz-model --test mutants`
+//! A test harness is worth what it catches: the random programs must find each of these faults in the core.
+//! `RUSTFLAGS="--cfg mutant" cargo test --release -p rummelplatz-model --test mutants`
 #![cfg(mutant)]
 
 use std::process::{Command, Stdio};
 
 use rummelplatz_model::explore;
 
-/// Within so many programs.
+/// How many programs may be run before the fault is found.
 const PROGRAMS: u64 = 20_000;
 
-/// Each is a place in the core where `mutant::is` asks for its name.
+/// Each name is that of a place in the core where `mutant::is` asks for it.
 const MUTANTS: &[&str] = &[
     "one wave",
     "a drain is a barrier",
@@ -62,7 +62,7 @@ fn the_programs_find_what_is_wrong() {
             .unwrap();
         let text =
             String::from_utf8_lossy(&child.stdout).into_owned() + &String::from_utf8_lossy(&child.stderr);
-        // Whether by what is checked, by a hang, or by a fault of the memory.
+        // It may be found by what is checked, by a hang, or by a memory fault.
         let caught = !child.status.success();
         let how = text.lines().find(|line| line.contains("RUMMEL_SEED="));
         let how = how.map_or(child.status.to_string(), str::to_owned);

@@ -42,7 +42,7 @@ fn chain<const N: usize>() -> [squeue::Entry; N] {
 #[test]
 fn a_chain_that_would_fit_does_not_overtake_one_that_does_not() {
     let simulation = Simulation::new(1);
-    // The kernel takes nothing in, at first.
+    // At first, the kernel takes in nothing.
     simulation.set_faults(Faults { busy: 1.0, ..Faults::none() });
     let raw = simulation.raw_ring(NonZeroU32::new(4).unwrap()).unwrap();
     let mut ring = Small::new(raw, None, Nothing);

@@ -1,5 +1,5 @@
-//! The same programs on the real kernel: what is promised holds there, too, and requests end as the
-//! simulated kernel lets them end.
+//! The same programs on the real kernel: the promises hold there, too, and requests end only as the simulated kernel
+//! lets them end.
 
 use std::num::NonZeroU32;
 

@@ -1,4 +1,4 @@
-//! Requests on files, names and sockets, as the simulated kernel does them: beside what std says of the same.
+//! Requests on files, names and sockets, as the simulated kernel does them, compared with what std says of the same.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -14,7 +14,7 @@ use rummelplatz::sim::{Answer, Faults, Simulation};
 use rummelplatz::{Completion, RawRing, Request, request};
 use rummelplatz_tests::{Bench, Directory, Log, Script, anywhere, complete_on, outcome, pipe, watched};
 
-/// Runs one request under a kernel in which what is on files takes its time.
+/// Runs one request under a kernel in which requests on files take some time.
 fn complete<D: Send + 'static>(
     data: D,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
@@ -22,7 +22,7 @@ fn complete<D: Send + 'static>(
     complete_on(slow(), data, build)
 }
 
-/// A ring of a kernel in which what is on files takes its time.
+/// A ring on a kernel in which requests on files take some time.
 fn slow() -> RawRing {
     let simulation = Simulation::new(1);
     simulation.set_faults(Faults { running: 0.5, delay: 0.5, ..Faults::none() });
@@ -107,7 +107,7 @@ fn a_file_has_room_and_several_buffers_are_written_and_read() {
         });
         assert_eq!((wrote, fs::read(file).unwrap()), (Ok(1024), kept));
 
-        // More than a pipe takes at once, which nobody reads meanwhile.
+        // More than a pipe takes at once, and nobody reads meanwhile.
         let (reader, writer) = pipe();
         let (wrote, _) =
             once((writer, vec![7; 3000]), |(pipe, bytes)| request::writev(pipe, [bytes.as_slice(), bytes]));
@@ -200,7 +200,7 @@ fn a_connection_says_where_it_comes_from() {
         let (completion, (_, peer)) = accept((listener, Peer::new()));
         assert_eq!((outcome(&completion), peer.address()), (Ok(0), client.local_addr().ok()));
 
-        // Where the connection is somebody's invention, it is from nobody.
+        // If the connection is made up by the test, it is from nobody.
         let simulation = Simulation::new(0);
         simulation.on_request(|_| Answer::Descriptor(File::open("/dev/null").unwrap().into()));
         let raw = simulation.raw_ring(NonZeroU32::MIN).unwrap();

@@ -1,4 +1,4 @@
-//! Streams that end while they are not with the kernel: once, and as what was said.
+//! Streams that end while the kernel does not have them: they end once, and with the right result.
 
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -34,14 +34,14 @@ struct Data {
     closes: Option<OwnedFd>,
 }
 
-/// What was told: of what, whether there is more, what the kernel or the ring says, and whether in a teardown.
+/// What was told: about what, whether there is more, what the kernel or the ring says, and whether in a teardown.
 type Told = (Kind, bool, i32, bool);
 
 struct Streams {
     told: Vec<Told>,
     /// What the first handler of a stream posts.
     posts: Option<Kind>,
-    /// What a stream is armed again as.
+    /// What a stream becomes when it is armed again.
     becomes: Option<(Kind, BufferPool)>,
     key: Option<Key<Streams>>,
     held: Vec<Buffer>,
@@ -127,12 +127,12 @@ impl Streams {
     }
 }
 
-/// A ring whose kernel answers so, and whose streams are cut each time that they go on, if they are to be.
+/// A ring whose kernel gives these answers, and whose streams are cut each time that they go on, if they are to be.
 fn small(cut: bool, mut answer: impl FnMut(u8) -> Answer + Send + 'static) -> (Simulation, Small) {
     let simulation = Simulation::new(1);
     simulation.set_faults(Faults { cut: f64::from(u8::from(cut)), ..Faults::none() });
     simulation.on_request(move |asked| match asked.user_data as u8 {
-        // The poll by which the ring is woken.
+        // The poll that wakes the ring.
         0 => Answer::Perform,
         _ => answer(asked.opcode),
     });
@@ -145,7 +145,7 @@ fn submit(ring: &mut Small, kind: Kind, pool: &BufferPool) {
     ring.streams.key = Some(ring.submitter(Small::STREAMS).stream(data, arm).unwrap());
 }
 
-/// A ring of somebody else's, which has this pool.
+/// Another ring, which has this pool.
 fn holder(pool: &BufferPool) -> Small {
     let (_, mut ring) = small(false, |_| Answer::Wait);
     submit(&mut ring, Kind::Receives, pool);
@@ -237,7 +237,7 @@ fn a_stream_that_waits_for_a_buffer_ends_once_if_it_is_cancelled_before_the_tear
     let mut ring = starving();
     let exit = ring.streams.data(Kind::Exits, &pool());
     ring.submitter(Small::STREAMS).post(exit).unwrap();
-    // The teardown begins, and does nothing yet.
+    // The teardown begins, but does nothing yet.
     ring.turn().unwrap();
     assert_eq!(ring.streams.told.pop(), Some((Kind::Exits, false, 0, false)));
     cancel(&mut ring);
@@ -253,7 +253,7 @@ fn what_one_pool_lacks_is_not_held_against_the_next() {
     submit(&mut ring, Kind::Receives, &one);
     ring.streams.becomes = Some((Kind::Receives, other));
     ring.run().unwrap();
-    // Each is asked as often as a pool is that nobody has a buffer of.
+    // Each is asked as often as for a pool of which nobody has a buffer.
     let lacks = |more| (Kind::Receives, more, -libc::ENOBUFS, false);
     assert_eq!(ring.streams.told, [true, true, true, true, true, false].map(lacks));
     is_over(&ring);
@@ -264,7 +264,7 @@ fn a_close_that_fails_has_closed_and_is_not_repeated() {
     let (_, mut ring) = small(false, |_| Answer::Finish(-libc::EIO));
     let (_, writer) = std::io::pipe().unwrap();
     let mut data = ring.streams.data(Kind::Closes, &pool());
-    // The simulated kernel closes nothing when it is told what to say.
+    // The simulated kernel closes nothing when it is told what to answer.
     let (number, is_open) = (writer.as_raw_fd(), |number| {
         // SAFETY: a plain query.
         unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
@@ -301,7 +301,7 @@ fn a_ring_that_can_not_be_woken_does_not_try_for_ever() {
     assert_eq!(log.iter().filter(is_poll).count(), 8);
 }
 
-/// Completions of a stream that are its end, though they look almost as if it were only cut.
+/// Completions of a stream that are its end, although they look almost as if it were only cut.
 #[test]
 fn an_end_without_a_payload_is_no_cut() {
     for result in [0, -libc::ENOBUFS, -libc::ENOMEM] {

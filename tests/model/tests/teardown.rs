@@ -1,4 +1,4 @@
-//! When what happens, above all in a teardown, by a clock that only the simulated kernel moves.
+//! When things happen, above all in a teardown, by a clock that only the simulated kernel moves.
 
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
@@ -21,13 +21,13 @@ enum Kind {
     Relays,
     /// Never ends by itself.
     Stays,
-    /// A zero-copy send that is never notified of: no cancel finds it.
+    /// A zero-copy send whose notification never comes: no cancel finds it.
     Sticks,
-    /// In the teardown, submits one that stays, and panics.
+    /// In the teardown, submits one of those that stay, and panics.
     Panics,
-    /// Submits one that stays, posts the next, and exits.
+    /// Submits one of those that stay, posts the next, and exits.
     PostsLate,
-    /// Submits one that stays, sends a message by a handle, and exits.
+    /// Submits one of those that stay, sends a message by a handle, and exits.
     Sends,
     /// In the teardown, posts a message.
     Late,
@@ -42,7 +42,7 @@ struct Data {
 struct Does {
     first: Vec<Kind>,
     file: Arc<OwnedFd>,
-    /// What was told in the teardown, and what a request was refused for there.
+    /// What was told in the teardown, and why a request was refused there.
     told: Vec<Kind>,
     submits: bool,
     refused: Vec<String>,
@@ -163,7 +163,7 @@ fn a_teardown_by_turns_waits_longer_and_longer_between_waves_and_says_for_how_lo
     let does = Does::new(&[Kind::Sticks, Kind::Exits]);
     let mut ring = ring(&simulation, 4, 4, does).deadline(Duration::from_millis(400)).build().unwrap();
     let mut waves = Vec::new();
-    // When the next wave was said to come, at each turn that had nothing to do.
+    // When the next wave was announced, at each turn that had nothing to do.
     let mut said = Vec::new();
     let (mut cancels, mut began) = (0, None);
     let error = loop {
@@ -199,7 +199,7 @@ fn a_turn_that_has_something_to_wait_for_is_not_the_last_but_one() {
     let simulation = kernel(Faults::none());
     let stays = [Kind::Stays; 3];
     let does = Does::new(&[&stays[..], &[Kind::Exits]].concat());
-    // With so little room the ends and the answers to cancels come one by one.
+    // With so little room, the ends and the answers to cancels come one by one.
     let mut ring = ring(&simulation, 1, 1, does).build().unwrap();
     let mut waited = false;
     loop {
@@ -275,7 +275,7 @@ fn a_ring_that_has_lost_a_completion_is_given_up_at_once() {
     let simulation = kernel(Faults { lost: 1.0, ..Faults::none() });
     let mut ring = ring(&simulation, 8, 8, Does::new(&[Kind::Stays; 3])).build().unwrap();
     let began = simulation.now();
-    // Whether the kernel says so again is its own affair.
+    // Whether the kernel reports it again is its own decision.
     let error = ring.turn().unwrap_err();
     let RingError::Abandoned { stuck } = &error else { panic!("{error:?}") };
     assert_eq!(stuck.errno, Some(libc::EBADR));
@@ -286,7 +286,7 @@ fn a_ring_that_has_lost_a_completion_is_given_up_at_once() {
 
 #[test]
 fn what_has_come_by_the_deadline_is_told_whoever_it_comes_from() {
-    // What the kernel has completed, and what the ring has made itself when it is the kernel's turn.
+    // What the kernel has completed, and what the ring has made itself by the time that it is the kernel's turn.
     for first in [&[Kind::Exits; 2][..], &[Kind::Relays]] {
         let simulation = kernel(Faults::none());
         let mut ring = ring(&simulation, 4, 4, Does::new(first)).deadline(Duration::ZERO).build().unwrap();
@@ -297,7 +297,7 @@ fn what_has_come_by_the_deadline_is_told_whoever_it_comes_from() {
 
 #[test]
 fn what_ends_a_run_and_what_its_teardown_abandons_are_both_told_of() {
-    // Nothing is left that could wake the ring, and what is in flight is never over.
+    // Nothing is left that could wake the ring, and what is in flight never ends.
     let simulation = kernel(Faults { never: 1.0, ..Faults::none() });
     let does = Does::new(&[Kind::Sticks]);
     let mut ring = ring(&simulation, 4, 4, does).deadline(Duration::from_millis(50)).build().unwrap();
@@ -316,7 +316,7 @@ fn completions_of_strangers_neither_hurry_a_teardown_nor_hold_it_up() {
     let simulation = kernel(Faults { never: 1.0, ..Faults::none() });
     let does = Does::new(&[Kind::Sticks, Kind::Exits]);
     let mut ring = ring(&simulation, 4, 4, does).deadline(Duration::from_millis(440)).build().unwrap();
-    // One every three milliseconds, in the middle of the waits, which name a slot as it was or will be.
+    // One every three milliseconds, in the middle of the waits; each names a slot as it was before or will be later.
     let kernel = simulation.clone();
     simulation.on_idle(move || {
         kernel.pass(3 * MS);
@@ -328,7 +328,7 @@ fn completions_of_strangers_neither_hurry_a_teardown_nor_hold_it_up() {
     // The hook has the simulation, which has the hook.
     simulation.on_idle(|| false);
     assert!(ring.stats().foreign > 100);
-    // At 0, 10, 30, 70, 150, 230, 310 and 390 ms, or little later.
+    // At 0, 10, 30, 70, 150, 230, 310 and 390 ms, or a little later.
     assert_eq!(simulation.figures().cancels, 8, "{:?}", ring.stats());
 }
 

@@ -1,5 +1,5 @@
-//! What surrounds a ring: limits, sandboxes, forks, threads. Each of these in a process of its own, since
-//! none of it can be undone.
+//! What surrounds a ring: limits, sandboxes, forks, threads. Each test runs in a process of its own, because none of it
+//! can be undone.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -43,7 +43,7 @@ fn entries(entries: u32) -> NonZeroU32 {
 
 // ---- building -----------------------------------------------------------------------------------------
 
-/// What building a ring fails with where `io_uring_setup` does.
+/// The error of building a ring if `io_uring_setup` fails with this.
 fn build_where_setup_fails(errno: i32) -> BuildErrorKind {
     thread::scope(|scope| {
         let kinds = scope.spawn(|| {
@@ -70,7 +70,7 @@ fn e01_a_filter_that_forbids_io_uring_is_a_typed_error() {
     in_child(|| {
         assert_eq!(build_where_setup_fails(libc::EPERM), BuildErrorKind::Forbidden);
         assert_eq!(build_where_setup_fails(libc::EACCES), BuildErrorKind::Forbidden);
-        // It is for those threads alone.
+        // The filter is only for those threads.
         Bench::<()>::with(8, Script::new()).run().unwrap();
     });
 }
@@ -88,7 +88,7 @@ fn e03_without_a_descriptor_left_building_fails_and_loses_none() {
     in_child(|| {
         let mut files = use_up_descriptors();
         let mut failures = 0;
-        // One more can be had each time, until there are enough.
+        // Each time one more descriptor is available, until there are enough.
         let mut ring = loop {
             match Bench::<()>::builder(Script::new(), Script::new()).build() {
                 Ok(ring) => break ring,
@@ -103,7 +103,7 @@ fn e03_without_a_descriptor_left_building_fails_and_loses_none() {
         assert!((2..=5).contains(&failures), "{failures}");
         ring.run().unwrap();
         drop(ring);
-        // None was lost in a failure.
+        // No failure has lost a descriptor.
         let mut all = use_up_descriptors();
         assert_eq!(all.len(), failures);
         all.clear();
@@ -154,7 +154,7 @@ fn e04_without_memory_to_lock_building_fails_for_the_unprivileged() {
 #[test]
 fn e05_a_ring_without_any_of_the_newer_setup_flags_does_all_the_same() {
     in_child(|| {
-        // A kernel that knows none of them, and one that knows no other either.
+        // The setup fails like this whatever its flags are.
         assert_eq!(build_where_setup_fails(libc::EINVAL), BuildErrorKind::Unsupported);
         leaves_nothing(|ledger| {
             // SAFETY: nothing is queued or in flight in it.
@@ -244,7 +244,7 @@ fn e06_a_ring_that_is_built_here_is_run_there() {
         leaves_nothing(|ledger| {
             let seen = Log::new();
             let log = seen.clone();
-            // The thread that builds and feeds it is gone by the time that it runs.
+            // The thread that builds the ring and feeds it is gone when the ring runs.
             let build = thread::spawn(move || {
                 let script = Script::new().on_completion(move |completion, data: Tracked<u32>, _| {
                     log.push((*data, outcome(&completion)));
@@ -458,11 +458,11 @@ fn e07_a_handle_reaches_nothing_from_a_forked_child() {
     });
 }
 
-/// A handler forks, and the child goes on as if it had not.
+/// A handler forks, and the child goes on as if it had not forked.
 #[test]
 fn e07_a_child_that_returns_from_the_handler_is_told_that_the_ring_is_not_its() {
     let own = || RawRing::new(entries(8)).unwrap();
-    // The kernel lets any process enter it.
+    // The kernel lets any process enter this ring.
     let for_all = || {
         let uring = IoUring::new(8).unwrap();
         // SAFETY: it is new.
@@ -504,7 +504,7 @@ fn goes_on_in_a_child(raw: RawRing, end: &'static str, turns: bool) {
             }
             count += 1;
             if count < NOPS {
-                // The queues go round.
+                // The queues wrap around.
                 submitter.submit(data, |_| request::nop()).unwrap();
                 return (ControlFlow::Continue, None);
             }
@@ -585,7 +585,7 @@ fn e08_nothing_of_a_ring_is_inherited() {
     });
 }
 
-/// What is open in a program that `/bin/ls` is.
+/// A program that lists the descriptors that are open in it.
 const LIST: [&str; 3] = ["/bin/ls", "-l", "/proc/self/fd/"];
 
 fn assert_nothing_of_a_ring(list: &str) {
@@ -603,7 +603,7 @@ fn e08_no_descriptor_of_a_ring_survives_an_exec() {
             let started = Log::new();
             let log = started.clone();
             let (output, of_exec) = pipe();
-            // Its end alone is inherited, as the standard output.
+            // The child inherits only its end of the pipe, as its standard output.
             let of_exec = File::from(of_exec);
             let stdout = of_exec.as_raw_fd();
             let script = Script::new()
@@ -857,7 +857,7 @@ fn e12_a_port_can_be_bound_again_right_after_the_run() {
         leaves_nothing(|ledger| {
             let mut address = "127.0.0.1:0".parse().unwrap();
             for round in 0..20 {
-                // There would be EADDRINUSE, as long as anybody has the listener before it.
+                // There would be EADDRINUSE as long as anybody still has the previous listener.
                 let listener =
                     TcpListener::bind(address).unwrap_or_else(|error| panic!("{error}, round {round}"));
                 address = listener.local_addr().unwrap();
@@ -874,7 +874,7 @@ fn e12_a_port_can_be_bound_again_right_after_the_run() {
                 let mut ring = Bench::with(8, script);
                 ring.run().unwrap();
                 drop(client);
-                // Nor need the ring be dropped first.
+                // The ring need not even be dropped first.
                 TcpListener::bind(address).unwrap();
             }
         });

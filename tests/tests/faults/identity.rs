@@ -32,7 +32,7 @@ fn logging(log: &Outcomes) -> Script<Tracked<u32>> {
 
 #[test]
 fn i01_a_slot_that_is_used_again_and_again_is_never_taken_for_what_it_was() {
-    // That the 24 bits come round is tested in the slab itself, too; here it takes an optimised build.
+    // The slab's own tests also check that the 24 bits wrap around; here that takes an optimised build.
     const TIMES: u32 = if cfg!(debug_assertions) { 1 << 16 } else { (1 << 24) + 10 };
     in_child(|| {
         leaves_nothing(|ledger| {
@@ -45,7 +45,7 @@ fn i01_a_slot_that_is_used_again_and_again_is_never_taken_for_what_it_was() {
             let script = Script::new()
                 .on_setup_once(move |mut submitter| {
                     kept.push(submitter.submit(0, |_| request::nop())?);
-                    // As much as anybody else knows of it.
+                    // This is as much as anybody else can know of it.
                     name.push(queued_user_data(target, ENTRIES, opcode::Nop::CODE));
                     Ok(())
                 })
@@ -56,7 +56,7 @@ fn i01_a_slot_that_is_used_again_and_again_is_never_taken_for_what_it_was() {
                         return (ControlFlow::Continue, None);
                     }
                     let key = submitter.submit(times + 1, |_| request::nop()).unwrap();
-                    // Around where the bits come round, and now and then.
+                    // Around the place where the bits wrap around, and from time to time.
                     if times % 4096 == 1 || times > (1 << 24) - 10 {
                         let first = keys.take().pop().unwrap();
                         assert!(key != first && !submitter.cancel(first), "after {times} times");
@@ -135,10 +135,10 @@ fn i03_completions_that_name_nothing_in_flight_are_counted_and_dropped() {
             assert_eq!(seen.take(), [(9, Ok(0))]);
 
             let mut strays = vec![u64::MAX, u64::MAX - 2, 3, 4, 0xDEAD_BEEF, 0x5555_5555_5550];
-            // What differs from a name in flight in one bit: another generation, another slot, another tag.
-            // (Two bits of the slot would give the others in flight, and the last of the tag the ring's own.)
+            // What differs from a name in flight in one bit: another generation, another slot, another tag. (Two bits
+            // of the slot would give the other requests in flight, and the last bit of the tag the ring's own.)
             strays.extend((0..64).filter(|bit| ![0, 8, 9].contains(bit)).map(|bit| alive ^ 1 << bit));
-            // The slot that is free, in its past, present and future life, and what stands in its place.
+            // The free slot, in its past, present and future generations, and what stands in its place.
             let generation = 1 << 40;
             strays.extend([
                 gone,
@@ -153,7 +153,7 @@ fn i03_completions_that_name_nothing_in_flight_are_counted_and_dropped() {
                 random ^= random << 13;
                 random ^= random >> 7;
                 random ^= random << 17;
-                // No tag of this ring's.
+                // Not a tag of this ring.
                 random | 0x80
             }));
             // What answers the ring's own cancels is not counted.
@@ -179,7 +179,7 @@ fn i03_completions_that_name_nothing_in_flight_are_counted_and_dropped() {
             }
             ring.turn().unwrap();
             assert_eq!(ring.stats().foreign, sent);
-            // Anybody's zero is expected, and not even counted.
+            // A completion with `user_data` 0 is expected from anybody, and not even counted.
             forge(target, 0, 1, None);
             ring.turn().unwrap();
             assert_eq!((ring.stats().in_flight, ring.stats().foreign), (3, sent));
@@ -203,7 +203,7 @@ fn i03_forged_traffic_of_the_rings_own_kind_neither_wakes_the_dead_nor_deafens_t
             let timer = ledger.issue(0);
             ring.submitter(Bench::FIRST).submit(timer, |_| request::timeout(FOR_EVER)).unwrap();
             ring.turn().unwrap();
-            // The last is what answers a cancel of the timer, if there were one.
+            // The last one would answer a cancel of the timer, if there were one.
             for user_data in [0, 1 << 8, 2 << 8, 3 << 8, 1 << 40 | 254] {
                 for flags in [None, Some(F_MORE)] {
                     for result in [0, 1, -libc::ENOENT] {
@@ -215,7 +215,7 @@ fn i03_forged_traffic_of_the_rings_own_kind_neither_wakes_the_dead_nor_deafens_t
                 }
             }
             assert_eq!(ring.stats().in_flight, 1);
-            // It hears still.
+            // The ring can still be woken.
             let heard = seen.clone();
             let sender = thread::spawn(move || {
                 handle.send(Bench::SECOND, ledger.issue(7)).unwrap();
@@ -231,7 +231,7 @@ fn i03_forged_traffic_of_the_rings_own_kind_neither_wakes_the_dead_nor_deafens_t
     });
 }
 
-/// The data of a poll, or of nothing.
+/// The data of a poll, or of no request.
 type Polled = Tracked<Option<OwnedFd>>;
 
 fn poll(data: &mut Polled) -> rummelplatz::Request<'_> {
@@ -262,7 +262,7 @@ fn i04_a_message_with_flags_of_the_kernels_is_believed_and_does_no_harm() {
                 queued_user_data(target, ENTRIES, opcode::PollAdd::CODE)
             };
 
-            // More is to come: held back until the end, which tells of the first result.
+            // More is to come: this is held back until the end, which tells the first result.
             let first = armed(&mut ring);
             forge(target, first, 5, Some(F_MORE | 0x100));
             forge(target, first, 6, Some(F_MORE));
@@ -284,7 +284,7 @@ fn i04_a_message_with_flags_of_the_kernels_is_believed_and_does_no_harm() {
             }
             ring.turn().unwrap();
             assert_eq!(seen.take(), [(-7, F_NOTIF)]);
-            // As far as the ring knows, that was all. The kernel's own word comes too late.
+            // As far as the ring knows, that was all. The kernel's own completion comes too late.
             assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
             drop(writers);
             ring.turn().unwrap();
@@ -317,7 +317,7 @@ fn i04_a_message_with_flags_of_the_kernels_is_believed_and_does_no_harm() {
                 ring.turn().unwrap();
             }
             assert_eq!(told.take(), [(true, Ok(3))]);
-            // A buffer that somebody has already, and ones that the pool never had.
+            // A buffer that somebody has already, and numbers that the pool never had.
             for id in [0, 2, 77, u32::from(u16::MAX)] {
                 forge(target, stream, 4, Some(F_MORE | F_BUFFER | id << 16));
                 ring.turn().unwrap();
@@ -363,14 +363,14 @@ fn i05_the_second_final_completion_of_a_slot_is_ignored() {
             assert_eq!(seen.take(), [(true, Ok(1))], "the first is believed");
             assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 1));
 
-            // The request that has the slot now is none of its business.
+            // This does not touch the request that has the slot now.
             let timer = ledger.issue(None);
             let key = ring.submitter(Bench::FIRST).submit(timer, |_| request::timeout(FOR_EVER)).unwrap();
             ring.turn().unwrap();
             let next = queued_user_data(target, ENTRIES, opcode::Timeout::CODE);
             assert_ne!(next, name);
             forge(target, name, 3, None);
-            // The kernel's own word on the first.
+            // The kernel's own completion of the first request.
             drop(writer);
             ring.turn().unwrap();
             assert!(seen.is_empty());
@@ -379,7 +379,7 @@ fn i05_the_second_final_completion_of_a_slot_is_ignored() {
             ring.run().unwrap();
             assert_eq!(seen.take(), [(false, CANCELLED)]);
         });
-        // A genuine end, and another to the same request.
+        // A genuine end, and another one for the same request.
         leaves_nothing(|ledger| {
             let (raw, target) = addressable(ENTRIES as u32);
             let seen = Log::new();

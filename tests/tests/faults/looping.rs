@@ -1,4 +1,4 @@
-//! What the loop must take: signals, overflow, streams that are cut.
+//! What the loop must cope with: signals, overflow, streams that are cut.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -47,7 +47,7 @@ fn l01_an_enter_that_succeeds_without_a_completion_is_followed_by_another() {
     const TIMERS: u32 = 40;
     const TIME: Duration = Duration::from_millis(3);
     in_child(|| {
-        // Interrupted while it waits, an enter that has submitted something says `Ok(1)`.
+        // If an enter is interrupted while it waits after it has submitted something, it returns `Ok(1)`.
         leaves_nothing(|ledger| {
             let storm = SignalStorm::begin(false);
             let began = Instant::now();
@@ -70,7 +70,7 @@ fn l01_an_enter_that_succeeds_without_a_completion_is_followed_by_another() {
             assert!(SignalStorm::signals() > TIMERS as usize / 2, "{}", SignalStorm::signals());
             drop(storm);
         });
-        // So does one that meets a bad entry, without `IORING_SETUP_SUBMIT_ALL`: it does not even wait.
+        // So does an enter that meets a bad entry, without `IORING_SETUP_SUBMIT_ALL`: it does not even wait.
         leaves_nothing(|ledger| {
             // SAFETY: nothing is queued or in flight in it.
             let raw = unsafe { RawRing::from_io_uring(IoUring::new(8).unwrap()) }.unwrap();
@@ -360,7 +360,7 @@ fn l04_multishot_timer_ended_by_overflow_with_a_tick() {
             let finals = seen.iter().filter(|(more, _)| !more).count();
             assert_eq!((finals, seen.last()), (1, Some(&(false, Ok(0)))));
             assert!(arms > 1, "the kernel never cut it");
-            // Also where something else has the processor, and ticks pile up.
+            // Also where another process has the processor, and ticks pile up.
             assert!(arms < TIMES, "it went on cutting it");
         });
     });
@@ -379,7 +379,7 @@ fn receive(receiver: &mut Tracked<Receiver>) -> Stream<'_> {
     request::recv_multi(&receiver.socket, &receiver.pool)
 }
 
-/// What a stream of bytes was told: whether it goes on, and how many bytes there are, or why not.
+/// What the handler of a stream of bytes was told: whether it goes on, and how many bytes there are, or why not.
 type Told = (bool, Result<u32, i32>);
 
 /// Keeps what arrives in `held`, and goes on as long as it can.
@@ -395,7 +395,7 @@ fn holding(told: &Log<Told>, held: &Log<Buffer>) -> Script<Tracked<Receiver>> {
     })
 }
 
-/// Turns the ring until something is so.
+/// Turns the ring until the condition holds.
 macro_rules! turn_until {
     ($ring:expr, $condition:expr) => {
         while !$condition {
@@ -463,7 +463,7 @@ fn l06_the_buffer_of_an_error_goes_back_to_its_pool() {
             ring.submitter(Bench::FIRST).stream(ledger.issue(receiver), receive).unwrap();
             let stream = queued_user_data(target, 8, opcode::RecvMulti::CODE);
 
-            // A read that is forced to a worker takes a buffer before it blocks, and its error keeps it.
+            // A read that is forced to a worker takes a buffer before it blocks, and its error keeps the buffer.
             let stolen = loop {
                 let read = opcode::Read::new(types::Fd(silent.as_raw_fd()), std::ptr::null_mut(), 16);
                 let flags = squeue::Flags::BUFFER_SELECT | squeue::Flags::ASYNC;
@@ -482,7 +482,7 @@ fn l06_the_buffer_of_an_error_goes_back_to_its_pool() {
             };
             assert_eq!(stolen.flags, F_BUFFER, "the only buffer, number 0");
 
-            // The very completion, as one of the stream.
+            // The same completion, now for the stream.
             forge(target, stream, stolen.result, Some(stolen.flags | F_MORE));
             turn_until!(ring, told.len() == 1);
             assert!(matches!(told.take()[..], [(true, Err(_))]));
@@ -498,8 +498,8 @@ fn l06_the_buffer_of_an_error_goes_back_to_its_pool() {
     });
 }
 
-/// Runs a raw request that receives into the group 7 of `raw`, once `bytes` have been sent, and that again
-/// with what comes after. Returns what the handler was told of each.
+/// Runs a raw request that receives into the group 7 of `raw`, once `bytes` have been sent, and then again with what
+/// comes after. Returns what the handler was told of each.
 fn receive_raw(
     raw: RawRing,
     entry: impl Fn(types::Fd) -> squeue::Entry,
@@ -531,7 +531,7 @@ fn receive_raw(
 fn l07_incremental_and_bundled_buffers() {
     in_child(|| {
         leaves_nothing(|ledger| {
-            // One buffer, used up bit by bit: which is said by a flag that the handler gets to see.
+            // One buffer, used up piece by piece; a flag that the handler gets to see says so.
             let uring = IoUring::new(8).unwrap();
             let flags = ProvidedBuffers::INCREMENTAL;
             let Ok(buffers) = ProvidedBuffers::register(&uring.submitter(), 7, 1, 64, flags) else {
@@ -557,7 +557,7 @@ fn l07_incremental_and_bundled_buffers() {
             let recv = |socket| opcode::RecvBundle::new(socket, 7).build();
             let seen = receive_raw(raw, recv, ledger, &[b"0123456789"]);
             let [(received, flags)] = seen[..] else { panic!("one request has one end") };
-            // How many buffers are in a bundle is the kernel's to say.
+            // The kernel decides how many buffers are in a bundle.
             let received = usize::try_from(received).unwrap();
             assert!((5..=10).contains(&received), "{received} is no bundle");
             assert_eq!((flags >> 16, flags & (F_BUFFER | F_MORE)), (0, F_BUFFER));
@@ -633,7 +633,7 @@ fn l09_what_ends_as_cancelled_though_nobody_cancelled_it_ends_nothing_else() {
             let bad = opcode::Fsync::new(types::Fd(-1)).build();
             // SAFETY: nothing of it points to anything.
             unsafe { submitter.push_multiple([link(bad), link(nop()), nop()], data) }.unwrap();
-            // One whose head does less than it was asked to.
+            // A chain whose head does less than it was asked to.
             let mut data = [4, 5].map(|number| ledger.issue(Job::new(number, &reader, 8)));
             let short = data[0].read_entry();
             // SAFETY: the read points to the buffer on the heap that its data owns.

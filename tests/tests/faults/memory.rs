@@ -1,7 +1,7 @@
 //! Canaries: the kernel writes where no sanitizer sees it.
 //!
-//! Each lets a ring end while the kernel uses memory of its requests. Were that freed too early, what is
-//! allocated next would be changed under its owner's hands, or sent.
+//! Each test lets a ring end while the kernel uses memory of its requests. If that memory were freed too early, the
+//! next allocation would be changed while its owner has it, or would be sent.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -38,7 +38,7 @@ impl End {
         match self {
             End::Exit => (ControlFlow::Exit, None),
             End::Error => (ControlFlow::Error("the end".into()), None),
-            // Not a word of it on the terminal: that takes so long that the disk would be done.
+            // Prints nothing on the terminal: that would take so long that the disk would be done.
             End::Panic => resume_unwind(Box::new("the end")),
             End::Drop => (ControlFlow::Continue, None),
         }
@@ -59,7 +59,7 @@ impl End {
     }
 }
 
-/// From here on, freed memory stays with the process, and is what is allocated next.
+/// From here on, freed memory stays with the process, and is allocated next.
 fn keep_freed_memory() {
     for (option, value) in [(libc::M_MMAP_MAX, 0), (libc::M_TRIM_THRESHOLD, i32::MAX)] {
         // SAFETY: a plain call; no other thread is in the allocator's set-up.
@@ -74,7 +74,7 @@ fn assert_nobody_writes(memory: &[Vec<u8>], end: End) {
     assert_eq!(changed, 0, "blocks written to after {end:?}");
 }
 
-/// Two hundred reads past the page cache are with the disk when the ring ends.
+/// Two hundred reads past the page cache are at the disk when the ring ends.
 fn direct_reads(end: End) {
     const READS: usize = 200;
     const SIZE: usize = 64 << 10;
@@ -127,7 +127,7 @@ fn direct_reads(end: End) {
                 count.store(ledger.alive(), Ordering::Relaxed);
                 end.say()
             });
-        // Itself no place for the kernel to write to.
+        // This memory itself is not a place for the kernel to write to.
         let mut memory = Vec::with_capacity(READS);
         end.run(Bench::builder(reads, other).entries(512.try_into().unwrap()).build().unwrap());
         memory.extend((0..READS).map(|_| vec![0; SIZE + ALIGNMENT]));
@@ -157,14 +157,14 @@ fn m01_direct_reads_after_a_drop() {
     in_child(|| direct_reads(End::Drop));
 }
 
-/// A zero-copy send that the kernel has taken in whole, but its peer has not read, when the ring ends. It
-/// can't be cancelled: if the peer is slow, it is abandoned at the deadline.
+/// A zero-copy send that the kernel has taken in whole, but that its peer has not read, when the ring ends. It can't be
+/// cancelled: if the peer is slow, it is abandoned at the deadline.
 fn zero_copy_send(end: End, slow: bool) {
     const SIZE: usize = 256 << 10;
     let before = open_descriptors();
     let ledger = Ledger::new();
     let (client, mut server) = tcp_pair();
-    // More than the peer's buffer holds, into which all else would be copied.
+    // More than fits into the peer's buffer, into which everything else would be copied.
     setsockopt(&client, sockopt::SndBuf, &(1 << 20)).unwrap();
     setsockopt(&server, sockopt::RcvBuf, &(64 << 10)).unwrap();
     let file = Arc::new(OwnedFd::from(client));
@@ -204,7 +204,7 @@ fn zero_copy_send(end: End, slow: bool) {
         bytes
     });
     end.run(ring);
-    // Were the buffer freed too early, this would be put into it, and go out.
+    // If the buffer were freed too early, this would be put into it, and be sent.
     let garbage: Vec<_> = (0..8).map(|_| vec![0xCD_u8; SIZE]).collect();
     begin.send(()).ok();
     let sent = peer.join().unwrap();
@@ -249,8 +249,8 @@ fn fork_a_sleeper() -> libc::pid_t {
     child
 }
 
-/// Reads are in flight when the ring ends, and a child of this process has the ring open, so that closing
-/// it ends nothing.
+/// Reads are in flight when the ring ends, and a child of this process has the ring open, so that closing it ends
+/// nothing.
 fn forked(end: End, defer: bool) {
     const READS: usize = 200;
     const SIZE: usize = 4096;

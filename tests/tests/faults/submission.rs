@@ -14,7 +14,7 @@ use rummelplatz_tests::{
 const CANCELLED: Result<u32, i32> = Err(libc::ECANCELED);
 const UNKNOWN: Result<u32, i32> = Err(libc::EINVAL);
 
-/// Where further fields of an entry lie.
+/// The offsets of further fields of an entry.
 const FLAGS: usize = 1;
 const IOPRIO: usize = 2;
 const LEN: usize = 24;
@@ -29,8 +29,8 @@ fn unknown() -> squeue::Entry {
     with_byte(nop(), OPCODE, NO_OPCODE)
 }
 
-/// Two rings: one that goes on submitting after an entry that it refuses (`IORING_SETUP_SUBMIT_ALL`), and
-/// one that stops there.
+/// Two rings: one that goes on submitting after an entry that the kernel refuses (`IORING_SETUP_SUBMIT_ALL`), and one
+/// that stops there.
 fn rings() -> [(&'static str, RawRing); 2] {
     let all = IoUring::builder().setup_submit_all().build(16).unwrap();
     let some = IoUring::builder().build(16).unwrap();
@@ -39,7 +39,7 @@ fn rings() -> [(&'static str, RawRing); 2] {
         .map(|(name, ring)| (name, unsafe { RawRing::from_io_uring(ring) }.unwrap()))
 }
 
-/// What becomes of what `submit` submits, in the order of its numbers.
+/// Returns what becomes of what `submit` submits, in the order of its numbers.
 fn outcomes(
     raw: RawRing,
     submit: impl FnOnce(BenchSubmitter<'_, Tracked<u32>>),
@@ -190,8 +190,7 @@ fn s04_bad_descriptors_memory_and_groups_are_ordinary_errors() {
     });
 }
 
-/// `IORING_OP_POLL_REMOVE` with `IORING_POLL_UPDATE_USER_DATA`, which the `io-uring` crate has no
-/// constructor for.
+/// `IORING_OP_POLL_REMOVE` with `IORING_POLL_UPDATE_USER_DATA`, for which the `io-uring` crate has no constructor.
 fn poll_update_user_data() -> squeue::Entry {
     const IORING_POLL_UPDATE_USER_DATA: u8 = 1 << 2;
     with_byte(opcode::PollRemove::new(1).build(), LEN, IORING_POLL_UPDATE_USER_DATA)
@@ -228,7 +227,7 @@ fn s05_entries_that_would_break_the_accounts_are_refused_with_their_data() {
                     assert_eq!(refused, Err(SubmitError::Invalid(why)));
                 }
                 if why != InvalidEntry::LinksOn {
-                    // Among good ones.
+                    // Among valid entries.
                     let entries = [nop().flags(link), entry.flags(link), nop()];
                     let data = [1, 2, 3].map(|number| ledger.issue(number));
                     // SAFETY: they point to nothing.

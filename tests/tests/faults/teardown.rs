@@ -59,7 +59,7 @@ fn t01_nothing_in_flight() {
     });
 }
 
-/// So many polls in flight, in a ring of so many entries.
+/// This many polls in flight, in a ring of this many entries.
 fn polls(count: usize, entries: u32) {
     let Enters { calls, entries: taken_in, .. } = count_enters(|| {
         leaves_nothing(|ledger| {
@@ -87,7 +87,7 @@ fn polls(count: usize, entries: u32) {
             assert!(ended.iter().all(|result| *result == CANCELLED));
         });
     });
-    // Each is submitted, and cancelled once, and there is a NOP. Linux 6.18 posts 20 completions per call.
+    // Each poll is submitted, and cancelled once, and there is one NOP. Linux 6.18 posts 20 completions per call.
     assert_eq!(taken_in, 2 * count + 1, "entries");
     assert!(calls <= count / 10 + 10, "{calls} calls");
 }
@@ -112,7 +112,7 @@ fn t02_thirty_two_thousand_polls() {
     in_child(|| polls(32_000, 4096));
 }
 
-/// So many that a teardown whose work is quadratic does not end.
+/// So many that a teardown whose work is quadratic would not end.
 #[test]
 fn t02_a_hundred_and_fifty_thousand_polls() {
     in_child(|| polls(150_000, 4096));
@@ -208,7 +208,7 @@ fn streams(defer: bool, ledger: Ledger) {
             Ok(())
         });
     let second = Script::new().on_completion(move |_, _, _| {
-        // Something more is ready for each of them, and nobody has looked yet.
+        // Something more is ready for each of them, and nobody has looked at it yet.
         clients.extend((0..3).map(|_| TcpStream::connect(address).unwrap()));
         poke.write_all(b"x").unwrap();
         near.write_all(b"again").unwrap();
@@ -226,7 +226,7 @@ fn streams(defer: bool, ledger: Ledger) {
     let mut ended = ended.take();
     ended.sort_unstable();
     let names = ["accept", "poll", "read", "recv", "timeout"];
-    // What a raw entry has said first is kept for its end.
+    // The first result of a raw entry is kept for its end.
     let expected = names.map(|name| (name, false, if name == "read" { Ok(5) } else { CANCELLED }));
     assert_eq!(ended, expected, "one end each");
     assert_eq!(ring.stats().foreign, 0);
@@ -269,7 +269,7 @@ fn t04_descriptors_that_arrive_in_teardown() {
                     if kept.is_empty() {
                         (0..20).for_each(|_| kept.push(TcpStream::connect(address).unwrap()));
                         if defer {
-                            // The next enter accepts them, but ends this first.
+                            // The next enter accepts them, but before that it ends this request.
                             submitter.submit(ledger.issue(None), |_| request::nop()).unwrap();
                             return (ControlFlow::Continue, None);
                         }
@@ -277,7 +277,7 @@ fn t04_descriptors_that_arrive_in_teardown() {
                     (ControlFlow::Exit, None)
                 });
                 Bench::builder(acceptor, other).defer_taskrun(defer).build().unwrap().run().unwrap();
-                // One that was not accepted is reset.
+                // A connection that was not accepted is reset.
                 let ends = clients.take().into_iter().map(|mut client| client.read(&mut [0]));
                 assert_eq!(ends.filter(|end| matches!(end, Ok(0))).count(), 20, "{raw} {defer}");
             });
@@ -394,7 +394,7 @@ fn t07_hard_chain_of_five() {
                 assert_eq!(ended.take(), [0, 1, 2, 3, 4].map(|number| (number, true)));
             });
         });
-        // One call takes in the chain, and one the cancels of each wave.
+        // One call takes in the chain, and one call takes in the cancels of each wave.
         assert!(enters.submitting <= 1 + 7, "{enters:?}");
     });
 }
@@ -425,7 +425,7 @@ fn t08_a_late_link() {
                     Ok(())
                 });
             let other = exit(nothing).on_completion(|_, _, _| {
-                // The timer expires now, and its task work waits for the next enter: that of the cancels.
+                // The timer expires now, and its task work waits for the next enter: the one with the cancels.
                 thread::sleep(Duration::from_millis(5));
                 (ControlFlow::Exit, None)
             });
@@ -439,7 +439,7 @@ fn t08_a_late_link() {
     });
 }
 
-/// A read with a linked timeout. Returns what became of both, by number, while running and in teardown.
+/// A read with a linked timeout. Returns what became of both, by number, while running and in the teardown.
 #[expect(clippy::type_complexity, reason = "two logs")]
 fn read_with_linked_timeout(
     time: &'static types::Timespec,
@@ -528,7 +528,7 @@ fn t10_a_dangling_link() {
             let mut ring = Bench::builder(first, second).build().unwrap();
             for flags in [squeue::Flags::IO_LINK, squeue::Flags::IO_HARDLINK] {
                 let mut submitter = ring.submitter(Bench::FIRST);
-                // A link whose head fails would cancel what follows, be it of another operation.
+                // If the head of a link failed, it would cancel what follows, even if that is of another operation.
                 let failing = || opcode::Fsync::new(types::Fd(-1)).build().flags(flags);
                 // SAFETY: it points to nothing.
                 let refused = unsafe { submitter.push(failing(), ledger.issue(1)) }.unwrap_err();
@@ -543,7 +543,7 @@ fn t10_a_dangling_link() {
                 submitter.to(Bench::SECOND).submit(timer, |_| request::timeout(FOR_EVER)).unwrap();
             }
             assert_eq!(ring.stats().in_flight, 2);
-            // The cancels are no one's tail.
+            // The cancels are not the tail of a chain.
             ring.finish().unwrap();
             assert_eq!(ended.take(), [(4, CANCELLED); 2]);
         });
@@ -569,7 +569,7 @@ fn t11_a_chain_longer_than_the_queue() {
             assert_eq!((refused.data.map(|it| *it), refused.error), ([0, 1, 2, 3, 4], CHAIN_TOO_LONG));
             assert_eq!(ring.stats().in_flight, 0);
 
-            // One that just fits blocks nobody, and what is not linked needs no room all at once.
+            // A chain that just fits blocks nobody, and what is not linked need not have room all at once.
             let mut submitter = ring.submitter(Bench::FIRST);
             let data = [5, 6, 7, 8].map(|number| ledger.issue(number));
             let chain = [linked(nop()), linked(nop()), linked(nop()), nop()];
@@ -580,15 +580,15 @@ fn t11_a_chain_longer_than_the_queue() {
             unsafe { submitter.push_multiple([(); 6].map(|()| nop()), group) }.unwrap();
             submitter.submit(ledger.issue(99), |_| request::nop()).unwrap();
             ring.run().unwrap();
-            // The kernel begins the rest of a chain when it likes.
+            // The kernel begins the rest of a chain when it chooses to.
             let (chain, others): (Vec<_>, Vec<_>) = done.take().into_iter().partition(|it| *it < 10);
             assert_eq!((&chain[..], &others[..]), (&[5, 6, 7, 8][..], &[10, 11, 12, 13, 14, 15, 99][..]));
         });
     });
 }
 
-/// A chain of a read that blocks and two writes, pushed behind `before` others into a queue of four, in a
-/// handler or before the run. Then the ring ends, or the read does.
+/// A chain of a blocking read and two writes, pushed behind `before` others into a queue of four, in a handler or
+/// before the run. Then the ring ends, or the read does.
 fn chain_behind(before: usize, in_handler: bool, end: bool, ledger: Ledger) {
     let (blocked, trigger) = shared_pipe();
     let (reader, writer) = shared_pipe();
@@ -675,7 +675,7 @@ fn t12_a_chain_into_an_almost_full_queue() {
     });
 }
 
-/// How a ring is made to end that has never entered the kernel.
+/// How to end a ring that has never entered the kernel.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Unentered {
     SetupError,
@@ -803,10 +803,10 @@ fn t15_a_completion_queue_of_four_with_sixty_four_requests() {
 
 // ---- zero-copy sends ------------------------------------------------------------------------------
 
-/// More than fits the buffers of a connection whose peer does not read.
+/// More than fits into the buffers of a connection whose peer does not read.
 const SENT: usize = 8 << 20;
 
-/// A connection whose buffers don't grow. The peer's holds less, so that not all that was sent is copied
+/// A connection whose buffers don't grow. The peer's buffer is smaller, so that not everything that was sent is copied
 /// into it.
 fn narrow_pair() -> (TcpStream, TcpStream) {
     let (client, server) = tcp_pair();
@@ -815,7 +815,7 @@ fn narrow_pair() -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-/// An operation that sends so much without a copy that it blocks, and logs how that ends.
+/// An operation that sends so much with zero-copy that it blocks, and logs how that ends.
 fn blocked_send(ledger: Ledger, file: Arc<OwnedFd>, log: &Log<Result<u32, i32>>) -> Script<Tracked<Job>> {
     let log = log.clone();
     Script::new()
@@ -832,9 +832,9 @@ fn blocked_send(ledger: Ledger, file: Arc<OwnedFd>, log: &Log<Result<u32, i32>>)
         })
 }
 
-/// Turns a ring until it has done all that it can do for now, but is not finished.
+/// Turns a ring until it has done everything that it can do for now, without being finished.
 fn turn_until_stuck<D: Send + 'static>(ring: &mut Bench<D>) {
-    // Each wait is followed by a wave of cancels.
+    // A wave of cancels follows each wait.
     for _ in 0..3 {
         while ring.turn().unwrap().status != Status::Waiting {}
         thread::sleep(Duration::from_millis(10));
@@ -887,7 +887,7 @@ fn t17_a_zero_copy_send_that_is_never_over() {
         assert_eq!((request.operation, request.opcode_name()), ("first", "SEND_ZC"));
         assert!(error.to_string().contains("SEND_ZC of `first`"), "{error}");
 
-        // For good: every later call says the same, and nothing is accepted.
+        // This is final: every later call returns the same, and nothing is accepted.
         assert!(matches!(ring.run(), Err(RingError::Abandoned { stuck: again }) if again == *stuck));
         assert!(matches!(ring.turn(), Err(RingError::Abandoned { .. })));
         assert!(matches!(ring.finish(), Err(RingError::Abandoned { .. })));
@@ -898,17 +898,17 @@ fn t17_a_zero_copy_send_that_is_never_over() {
         assert_eq!((ended.len(), ledger.alive()), (0, 1), "leaked, and no handler told");
         ledger.assert_none_dropped_twice();
 
-        // Were the buffer freed, this would be put into it, and go out.
+        // If the buffer were freed, this would be put into it, and be sent.
         let garbage: Vec<_> = (0..8).map(|_| vec![0xCD_u8; SENT]).collect();
         let sent = all_that_is_sent(&mut server);
         assert!(!sent.is_empty() && sent.iter().all(|byte| *byte == 0xAB), "{}", sent.len());
         drop((garbage, server));
-        // That of the socket is owned by the data, and leaked with it.
+        // The socket's descriptor is owned by the data, and leaked with it.
         assert_eq!(open_descriptors(), before + 1);
     });
 }
 
-/// What a peer that has stopped sending has sent, with the connection still open.
+/// What a peer has sent that has stopped sending while the connection is still open.
 fn all_that_is_sent(socket: &mut TcpStream) -> Vec<u8> {
     socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut bytes = Vec::new();
@@ -965,7 +965,7 @@ fn t18_a_reset_gives_the_memory_of_a_zero_copy_send_back() {
             let ended = ended.take();
             let [(1, CANCELLED), (0, Ok(sent))] = ended[..] else { panic!("{ended:?}") };
             assert!(0 < sent && (sent as usize) < SENT, "{sent}");
-            // The peer has what came before.
+            // The peer has received what came before.
             let end = std::io::copy(&mut server, &mut std::io::sink());
             assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
         });
@@ -982,7 +982,7 @@ enum Place {
     Teardown,
 }
 
-/// How it does.
+/// How that handler ends it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum End {
     Exit,
@@ -990,8 +990,8 @@ enum End {
     Panic,
 }
 
-/// Ten requests that never end by themselves and two NOPs, in a queue of two; then `end` at `place`, after
-/// that handler has submitted and posted something more. All of it twice.
+/// Ten requests that never end by themselves and two NOPs, in a queue of two; then `end` at `place`, after that handler
+/// has submitted and posted something more. All of this happens twice.
 fn end_in_a_handler(place: Place, end: End, ledger: Ledger) {
     type Numbers = Log<(u32, bool)>;
     fn more(mut submitter: BenchSubmitter<'_, Tracked<u32>>, ledger: Ledger) {
@@ -1097,7 +1097,7 @@ fn t19_each_end_in_each_handler() {
     });
 }
 
-/// Pushes timers that are linked so that each must be cancelled by itself.
+/// Pushes timers that are linked in such a way that each must be cancelled by itself.
 fn push_hard_chain(
     submitter: &mut BenchSubmitter<'_, Tracked<&'static str>>,
     ledger: Ledger,
@@ -1120,7 +1120,7 @@ fn t20_requests_of_teardown_handlers() {
             let script = Script::new()
                 .on_setup(move |mut submitter| {
                     submitter.submit(ledger.issue("first"), |_| request::timeout(FOR_EVER))?;
-                    // So that cancels go out while the late ones are awaited.
+                    // So cancels are sent while the late ones are awaited.
                     push_hard_chain(&mut submitter, ledger)?;
                     submitter.submit(ledger.issue("exit"), |_| request::nop())?;
                     Ok(())
@@ -1181,7 +1181,7 @@ fn t20_late_requests_that_are_over() {
                     }
                     Ok(())
                 });
-            // Were they counted for longer than they last, the rest of the chain would have to wait for this.
+            // If they were counted for longer than they last, the rest of the chain would have to wait for this.
             let grace = Duration::from_secs(1000);
             Bench::builder(script, Script::new()).grace(grace).build().unwrap().run().unwrap();
             let mut ended = ended.take();
@@ -1221,7 +1221,7 @@ fn t20_a_teardown_handler_that_is_never_satisfied() {
         never_satisfied(|mut submitter, number, ledger| {
             submitter.post(ledger.issue(number)).ok();
         });
-        // More than fits.
+        // More than fit.
         never_satisfied(|mut submitter, number, ledger| {
             if ledger.alive() < 2000 {
                 for _ in 0..3 {
@@ -1301,7 +1301,7 @@ fn storm(ledger: Ledger) {
         .on_teardown(move |completion, data, mut submitter| {
             tearing_down.push((data.number, outcome(&completion)));
             if data.number == 5 {
-                // A wait in the teardown itself.
+                // This makes the teardown itself wait.
                 let data = ledger.issue(Job::new(kind::LATE, &data.file, 0));
                 submitter.submit(data, |_| request::timeout(Duration::from_millis(100)))?;
             }
@@ -1326,7 +1326,7 @@ fn storm(ledger: Ledger) {
         ended.retain(|ended| match ended {
             (kind::LATE, result) => *result != Ok(0),
             (kind::IN_WORKER, Err(libc::EINTR)) => false,
-            // All those ends fill the completion queue, which cuts a stream.
+            // All these completions fill the completion queue, which cuts a stream.
             (kind::STREAM, Ok(0)) => false,
             (_, result) => *result != CANCELLED,
         });
@@ -1425,7 +1425,7 @@ fn t23_drop_after_an_error_of_the_run() {
             ledger.assert_all_dropped_once();
         });
 
-        // One that left something.
+        // An error that left something in flight.
         let before = open_descriptors();
         let ledger = Ledger::new();
         let (client, mut server) = narrow_pair();
@@ -1463,7 +1463,7 @@ fn t23_drop_in_another_thread() {
         let mut ring = Bench::with(16, script);
         assert!(!ring.turn().unwrap().is_finished());
         let elsewhere = thread::spawn(move || {
-            // The kernel takes this thread for a stranger: nothing is done, nothing is freed.
+            // To the kernel, this thread is a stranger: nothing is done, nothing is freed.
             assert!(matches!(ring.run(), Err(RingError::WrongThread)));
             assert!(matches!(ring.turn(), Err(RingError::WrongThread)));
             assert!(matches!(ring.finish(), Err(RingError::WrongThread)));
@@ -1504,7 +1504,8 @@ fn t24_messages_of_another_ring_during_the_teardown() {
                     if data.number == 100 {
                         return Ok(());
                     }
-                    // No such slot, no such tag, twice, and nothing of the ring's own.
+                    // A slot that does not exist and a tag that does not exist, twice each, and nothing of the ring's
+                    // own.
                     for user_data in [1 << 56 | 0xFFFF, 77 << 56, u64::MAX, 9] {
                         let message = opcode::MsgRingData::new(target, 0, user_data, None).build();
                         // SAFETY: it points to nothing.
@@ -1514,7 +1515,7 @@ fn t24_messages_of_another_ring_during_the_teardown() {
                     assert!(sender.completion().all(|cqe| cqe.result() == 0));
                     ends += 1;
                     if ends == 50 {
-                        // All messages come before it.
+                        // All messages come before this completion.
                         let data = ledger.issue(Job::new(100, &data.file, 0));
                         submitter.submit(data, |_| request::timeout(Duration::from_millis(10)))?;
                     }

@@ -1,5 +1,5 @@
-//! The contestant `boxed`: a box for each request, whose address is the `user_data`, as the library did
-//! that rummelplatz was made after.
+//! The contestant `boxed`: a box for each request, whose address is the `user_data`, as in the library that rummelplatz
+//! was modelled on.
 
 use std::io;
 use std::process::ExitCode;

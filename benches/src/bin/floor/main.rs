@@ -1,6 +1,5 @@
-//! The contestant `floor`: the same loops as `raw`, on queues of its own. Entries are written in place,
-//! heads and tails published once for each batch, `io_uring_enter` is an instruction, and the ring's
-//! descriptor is registered.
+//! The contestant `floor`: the same loops as `raw`, on queues of its own. Entries are written in place, heads and tails
+//! are published once for each batch, `io_uring_enter` is an instruction, and the ring's descriptor is registered.
 
 mod queues;
 

@@ -33,7 +33,7 @@ pub(crate) struct Own {
     completion_mask: u32,
     seen: *const AtomicU32,
     posted: *const AtomicU32,
-    /// The place of the ring in the table of this thread.
+    /// The ring's place in the table of this thread.
     registered: u32,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Entries {
     start: *mut Entry,
     mask: u32,
     tail: u32,
-    /// Up to where the kernel had taken entries in when that was last looked at.
+    /// How far the kernel had taken entries in when we last looked.
     head: u32,
     taken_in: *const AtomicU32,
     shown: *const AtomicU32,
@@ -72,7 +72,7 @@ impl Queue for Entries {
 }
 
 impl Entries {
-    /// Looks how far the kernel is, and moves the backlog on.
+    /// Looks how far the kernel is, and moves entries from the backlog to the queue.
     #[inline]
     fn sync(&mut self) {
         // SAFETY: the place is in the map, which is there as long as the ring.
@@ -91,7 +91,7 @@ impl Entries {
     }
 }
 
-/// Maps a part of the ring's memory. It is never unmapped: the contestant ends with it.
+/// Maps a part of the ring's memory. It is never unmapped: it lives as long as the contestant.
 fn map(ring: &IoUring, offset: i64, length: usize) -> io::Result<*mut u8> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
@@ -118,8 +118,8 @@ impl Own {
         const GETEVENTS_REGISTERED: u32 = 1 | 1 << 4;
         let result: isize;
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: what queued entries point to is good, as those promised who pushed them; the call
-        // changes rax, rcx and r11, and the memory that entries point to.
+        // SAFETY: what queued entries point to is valid, as promised by those who pushed them; the call changes rax,
+        // rcx and r11, and the memory that entries point to.
         unsafe {
             std::arch::asm!(
                 "syscall",
@@ -205,7 +205,7 @@ impl Ring for Own {
         let mut head = seen.load(Ordering::Relaxed);
         loop {
             shown.store(self.queue.tail, Ordering::Release);
-            // What waits for room in the queue does not wait for a completion.
+            // What waits for room in the queue must not wait for a completion.
             let want = u32::from(self.queue.backlog.is_empty());
             self.enter(self.queue.tail.wrapping_sub(self.queue.head), want)?;
             self.queue.sync();

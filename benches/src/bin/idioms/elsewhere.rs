@@ -1,4 +1,4 @@
-//! NOPs whose operation is in another module than their ring.
+//! NOPs whose operation is in a different module from their ring.
 
 macro_rules! apart {
     ($module:ident, $operation:ident $(, $attribute:meta)?) => {

@@ -1,4 +1,4 @@
-//! NOPs that are submitted in the handler, or by a helper that `setup` calls, too.
+//! NOPs that are submitted in the handler, or by a helper that `setup` also calls.
 
 use kit::{Args, Outcome, Report, Window};
 use rummelplatz::{Completion, RingOperation, Submitter, request, ring};

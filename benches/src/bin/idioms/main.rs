@@ -1,4 +1,5 @@
-//! What ways to write the same operation cost, for `docs/performance.md`: counted, and in no report.
+//! What it costs to write the same operation in different ways, for `docs/performance.md`. It is only counted, and is
+//! in no report.
 
 mod bare;
 mod elsewhere;

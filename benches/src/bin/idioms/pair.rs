@@ -1,5 +1,5 @@
 //! Echoes over socket pairs: one operation receives, and hands over to another, which sends and hands back. Both ends
-//! of a pair echo, so a message goes to and fro.
+//! of a pair echo, so a message goes back and forth.
 
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;

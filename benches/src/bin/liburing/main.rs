@@ -1,5 +1,5 @@
-//! The contestant `liburing`: the same loops in C. What is around them, the client of the echo server
-//! included, is that of all the others.
+//! The contestant `liburing`: the same loops in C. Everything around them, including the client of the echo server, is
+//! the same as for the other contestants.
 
 use std::process::ExitCode;
 
@@ -28,7 +28,7 @@ mod linked {
     use kit::file::{self, BLOCK, Block, SIZE};
     use kit::{Args, Error, Outcome, Pace, skip};
 
-    /// A pace: what is left of it, and the rest, which is handed to `bench_turn`.
+    /// A pace: what is left of it, and the rest, which is passed to `bench_turn`.
     #[repr(C)]
     struct CPace<'a> {
         left: *mut u64,
@@ -56,7 +56,7 @@ mod linked {
             count: u64,
         ) -> c_int;
 
-        /// Serves until all is over.
+        /// Serves until everything is over.
         fn loop_echo(
             listener: c_int,
             multishot: bool,
@@ -74,7 +74,7 @@ mod linked {
         unsafe { &*pace.cast::<Pace>() }.turn()
     }
 
-    /// Zeroed memory that is never freed, from the allocator that counts.
+    /// Zeroed memory that is never freed, from the counting allocator.
     extern "C" fn alloc(size: usize, align: usize) -> *mut u8 {
         match Layout::from_size_align(size, align) {
             // SAFETY: the size is not zero.

@@ -1,8 +1,8 @@
 //! The contestant `agave-io-uring`: operations in a slab, each of which completes itself.
 //!
-//! Operations are not told the flags of a completion, so there is no multishot receive.
+//! Operations do not get the flags of a completion, so there is no multishot receive.
 
-// The notice of its new name.
+// The crate's deprecation notice only tells its new name.
 #![allow(deprecated)]
 
 use std::fs::File;
@@ -25,7 +25,7 @@ fn ring<T, E: RingOp<T>>(entries: usize, context: T) -> Result<Ring<T, E>, Error
     Ok(Ring::new(builder.build(entries as u32)?, context))
 }
 
-/// Turns the ring until its context says that all is over.
+/// Turns the ring until its context says that everything is over.
 fn run<T, E: RingOp<T>>(ring: &mut Ring<T, E>, is_over: impl Fn(&T) -> bool) -> io::Result<()> {
     while !is_over(ring.context()) {
         ring.submit_and_wait(1, None)?;
@@ -76,10 +76,10 @@ fn finish<E: RingOp<Shared>>(mut ring: Ring<Shared, E>) -> Outcome {
     ring.context().pace.finish(ring.context().total)
 }
 
-/// A read, which owns its buffer until the next one gets it.
+/// A read. It owns its buffer until the next read gets it.
 struct Read {
     fd: RawFd,
-    /// The index of the buffer, where that and the file are registered.
+    /// The index of the buffer, if the buffer and the file are registered.
     fixed: Option<u16>,
     block: Option<Box<Block>>,
     offset: u64,
@@ -157,7 +157,7 @@ enum Op {
     Accept(RawFd),
     Receive(Connection),
     Send(Connection),
-    /// What stays behind when the connection has gone on.
+    /// What stays behind when the connection has moved on.
     Done,
 }
 
@@ -225,12 +225,12 @@ impl Server for Agave {
     const SHAPES: &'static [&'static str] = &["oneshot"];
 
     fn run(listener: TcpListener, shape: Shape) -> Result<(), Error> {
-        // It has twice as many operations as there are entries, and never more.
+        // The slab has room for twice as many operations as there are entries, and never more.
         let entries = (4 * shape.conns).next_power_of_two().clamp(64, 16384);
         let mut ring = ring(entries, Serving { buffer: shape.buffer, over: false })?;
         ring.push(Op::Accept(listener.as_raw_fd()))?;
         run(&mut ring, |serving| serving.over)?;
-        // What is in flight has its buffers in the ring: they are freed only when the process has ended.
+        // The buffers of what is in flight are in the ring: they are freed only when the process has ended.
         std::mem::forget(ring);
         Ok(())
     }

@@ -30,7 +30,7 @@ fn start<F: Future>(proactor: ProactorBuilder, future: F) -> io::Result<F::Outpu
     Ok(RuntimeBuilder::new().with_proactor(proactor).build()?.block_on(future))
 }
 
-/// There is none in compio, but one may bring one's own.
+/// compio has no NOP, but accepts operations of one's own.
 struct Nop;
 
 // SAFETY: the entry points to nothing.
@@ -120,7 +120,7 @@ fn read(args: &Args) -> Outcome {
         return Err(skip("has no reads into registered buffers"));
     }
     let pace = Pace::from_args(args, depth, 250_000)?;
-    // To have it in the page cache, or to learn that there is no O_DIRECT.
+    // This brings the file into the page cache, or finds out that there is no O_DIRECT.
     drop(file::open(args)?);
     let (path, direct) = (args.text("file", ""), args.text("mode", "plain") == "direct");
     start(builder(4 * depth), async {

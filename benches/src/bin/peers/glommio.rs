@@ -15,7 +15,7 @@ use kit::echo::{self, Over, Server, Shape, echoed};
 use kit::file::{self, BLOCK, Offsets};
 use kit::{Args, Error, Outcome, Pace, skip};
 
-/// On this thread, which is pinned; with as many entries as it has by default, if not more.
+/// On this thread, which is pinned, with as many entries as it has by default, or more.
 fn start<F: Future>(entries: usize, future: F) -> Result<F::Output, Error> {
     let executor = LocalExecutorBuilder::new(Placement::Unbound).ring_depth(entries.max(128)).make();
     Ok(executor.map_err(|error| error.to_string())?.run(future))
@@ -68,7 +68,7 @@ fn read(args: &Args) -> Outcome {
         _ => return Err(skip("registers buffers for O_DIRECT only, by itself")),
     };
     let pace = Pace::from_args(args, depth, 250_000)?;
-    // To have it in the page cache, or to learn that there is no O_DIRECT.
+    // This brings the file into the page cache, or finds out that there is no O_DIRECT.
     drop(file::open(args)?);
     let path = args.text("file", "");
     start(4 * depth, async {

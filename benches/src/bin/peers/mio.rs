@@ -10,7 +10,7 @@ use mio::{Events, Interest, Poll, Token};
 
 const LISTENER: Token = Token(usize::MAX);
 
-/// A connection, and what could not be sent yet.
+/// A connection, and the bytes that could not be sent yet.
 struct Connection {
     socket: TcpStream,
     unsent: Vec<u8>,
@@ -56,7 +56,7 @@ impl Server for Mio {
                 match connection.turn(&mut buffer) {
                     Ok(After::Wait) => {}
                     Ok(After::Over) => return Ok(()),
-                    // Its end, or an error that is its own. Dropping the socket takes it out of epoll.
+                    // The connection's end, or an error of its own. Dropping the socket removes it from epoll.
                     Ok(After::End) | Err(_) => {
                         connections[index] = None;
                         free.push(index);
@@ -67,7 +67,7 @@ impl Server for Mio {
     }
 }
 
-/// A connection, if one waits to be accepted.
+/// A connection, if one is waiting to be accepted.
 fn accept(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
     match listener.accept() {
         Ok((socket, _)) => Ok(Some(socket)),
@@ -83,7 +83,7 @@ enum After {
 }
 
 impl Connection {
-    /// Sends what is left, and then receives and sends until there is no more.
+    /// Sends what is left, then receives and sends until there is nothing more.
     fn turn(&mut self, buffer: &mut [u8]) -> io::Result<After> {
         if !self.unsent.is_empty() {
             let sent = write(&mut self.socket, &self.unsent)?;
@@ -112,7 +112,7 @@ impl Connection {
             if echoed(length) {
                 return Ok(After::Over);
             }
-            // A short read has emptied the socket: Linux tells of what comes later.
+            // A short read has emptied the socket: Linux reports what comes later.
             if length < buffer.len() {
                 return Ok(After::Wait);
             }

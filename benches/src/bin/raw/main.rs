@@ -1,6 +1,6 @@
-//! The contestant `raw`: loops written by hand on the `io-uring` crate. The bar.
+//! The contestant `raw`: loops written by hand on the `io-uring` crate. It is the bar for the others.
 //!
-//! With `fast=1`, on a ring with a registered descriptor and `NO_SQARRAY`.
+//! With `fast=1`, it runs on a ring with a registered descriptor and `NO_SQARRAY`.
 
 mod pread;
 mod ring;

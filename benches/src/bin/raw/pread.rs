@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use kit::file::{self, Block, Offsets};
 use kit::{Args, Outcome, Pace};
 
-/// As all others read; with `mode=pread`, one `pread(2)` after the other.
+/// Reads as all others do; with `mode=pread`, one `pread(2)` after the other.
 pub(crate) fn read(args: &Args) -> Outcome {
     if args.text("mode", "plain") != "pread" {
         return kit::by_hand::read::<super::ring::Crate>(args);

@@ -8,7 +8,7 @@ use io_uring::{Builder, IoUring, SubmissionQueue, Submitter};
 use kit::by_hand::{Completion, Queue, Ring};
 use kit::{Args, Error};
 
-/// How it is set up, and how it waits.
+/// How the ring is set up, and how it waits.
 pub(crate) trait Wait {
     fn setup(builder: &mut Builder) {
         builder.setup_coop_taskrun().setup_single_issuer().setup_defer_taskrun();
@@ -19,7 +19,7 @@ pub(crate) trait Wait {
     }
 }
 
-/// As everybody does.
+/// The usual setup.
 pub(crate) struct Plain;
 
 impl Wait for Plain {}
@@ -28,7 +28,7 @@ impl Wait for Plain {}
 pub(crate) struct Crate<W = Plain> {
     wait: PhantomData<W>,
     ring: IoUring,
-    /// Whether its descriptor shall be registered.
+    /// Whether the ring's descriptor is to be registered.
     fast: bool,
     /// Entries for which there was no room in the submission queue.
     backlog: Vec<Entry>,
@@ -50,7 +50,7 @@ impl Queue for Entries<'_> {
 }
 
 impl Entries<'_> {
-    /// Moves as much of the backlog to the queue as there is room for.
+    /// Moves as much of the backlog to the queue as it has room for.
     #[cold]
     fn catch_up(&mut self) {
         let room = self.queue.capacity() - self.queue.len();
@@ -97,12 +97,12 @@ impl<W: Wait> Ring for Crate<W> {
         }
         loop {
             queue.queue.sync();
-            // What waits for room in the queue does not wait for a completion.
+            // What waits for room in the queue must not wait for a completion.
             match W::submit_and_wait(&submitter, usize::from(queue.backlog.is_empty())) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
-            // The kernel has made room: who looks at this only before submitting sees a full queue.
+            // The kernel has made room. Code that looks at this only before submitting would see a full queue.
             queue.queue.sync();
             if !queue.backlog.is_empty() {
                 queue.catch_up();

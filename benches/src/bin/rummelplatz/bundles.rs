@@ -1,5 +1,5 @@
-//! The echo server with multishot accept and bundles: what one completion is about is sent back by one request, from
-//! the buffers of the pool that it came in.
+//! The echo server with multishot accept and bundles: one request sends back everything that one completion is about,
+//! from the buffers of the pool in which it arrived.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -36,7 +36,7 @@ struct Server {
 struct Connection {
     socket: OwnedFd,
     pool: BufferPool,
-    /// What waits behind what is being sent.
+    /// What waits behind the bytes that are being sent.
     waiting: RefCell<Vec<Buffer>>,
     sending: Cell<bool>,
 }
@@ -112,7 +112,7 @@ impl RingOperation<Server> for Receivers {
         if !completion.more() {
             return (ControlFlow::Continue, None);
         }
-        // If it is an error, it waits for a buffer.
+        // On an error, the stream waits for a buffer.
         let Ok(buffers) = completion.into_buffers() else { return (ControlFlow::Continue, Some(connection)) };
         connection.waiting.borrow_mut().extend(buffers);
         if connection.sending.replace(true) {
@@ -140,12 +140,12 @@ impl RingOperation<Server> for Senders {
         mut sending: Sending,
         mut submitter: Submitter<'_, Server, Self>,
     ) -> CompletionResult<Server, Self> {
-        // If it takes nothing any more, receiving ends with an error, too.
+        // If the client takes nothing any more, receiving ends with an error, too.
         let Ok(count) = completion.result() else { return (ControlFlow::Continue, None) };
         sending.sent += count as usize;
         if sending.sent == sending.length() {
             let is_over = echoed(mem::take(&mut sending.sent));
-            // Its memory is for what comes next.
+            // The connection's memory is kept for the next one.
             sending.buffers.clear();
             mem::swap(&mut sending.buffers, &mut sending.connection.waiting.borrow_mut());
             if sending.buffers.is_empty() {
@@ -160,7 +160,7 @@ impl RingOperation<Server> for Senders {
     }
 }
 
-/// Serves until all is over.
+/// Serves until everything is over.
 pub(crate) fn run(listener: TcpListener, shape: Shape) -> Result<(), Error> {
     let entries = NonZeroU32::new(super::entries(shape.conns)).ok_or("conns=0")?;
     let pool = BufferPool::new(shape.buffers as u16, shape.buffer as u32)?;

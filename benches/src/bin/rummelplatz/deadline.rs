@@ -1,4 +1,4 @@
-//! NOPs, each with a deadline that it keeps.
+//! NOPs, each with a deadline that it meets.
 
 use std::convert::Infallible;
 use std::num::NonZeroU32;
@@ -9,7 +9,7 @@ use rummelplatz::{
     Completion, CompletionResult, ControlFlow, Request, RingOperation, SubmitError, Submitter, request, ring,
 };
 
-/// Keeps `depth` NOPs in flight, whose data counts.
+/// Keeps `depth` NOPs in flight; the data of each counts.
 struct Timed {
     depth: usize,
     pace: Pace,

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use kit::echo::{self, Shape};
 use kit::{Args, Error, Outcome};
 
-/// Of a ring that serves so many connections.
+/// The queue size of a ring that serves this many connections.
 fn entries(conns: usize) -> u32 {
     (4 * conns).next_power_of_two().clamp(64, 4096) as u32
 }

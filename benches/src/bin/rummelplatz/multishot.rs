@@ -1,5 +1,5 @@
-//! The echo server with multishot accept and receive: what is received is sent back from the buffer of
-//! the pool that it came in.
+//! The echo server with multishot accept and receive: what is received is sent back from the buffer of the pool in
+//! which it arrived.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use rummelplatz::{
     Submitter, request, ring,
 };
 
-/// Connections that have ended, whose memory is for those to come.
+/// Connections that have ended; new ones reuse their memory.
 type Spare = Rc<RefCell<Vec<Rc<Connection>>>>;
 
 struct Acceptor {
@@ -40,10 +40,10 @@ struct Server {
 
 /// What receiving and sending share.
 struct Connection {
-    /// There is one until the connection has ended.
+    /// The socket, until the connection has ended.
     socket: Option<OwnedFd>,
     pool: BufferPool,
-    /// What waits behind what is being sent.
+    /// What waits behind the bytes that are being sent.
     waiting: RefCell<VecDeque<Buffer>>,
     sending: Cell<bool>,
 }
@@ -55,7 +55,7 @@ impl Connection {
         socket
     }
 
-    /// Closes it, unless what was received is still being sent: then it ends with that.
+    /// Closes the connection, unless something is still being sent: in that case it ends after that send.
     fn end(mut self: Rc<Self>, spare: &Spare) {
         if let Some(connection) = Rc::get_mut(&mut self) {
             connection.socket = None;
@@ -130,7 +130,7 @@ impl RingOperation<Server> for Receivers {
         let more = completion.more();
         let buffer = match completion.into_buffer() {
             Ok(buffer) if !buffer.is_empty() => buffer,
-            // It waits for a buffer.
+            // The stream waits for a buffer.
             _ if more => return (ControlFlow::Continue, Some(connection)),
             _ => {
                 connection.end(&self.spare);
@@ -162,7 +162,7 @@ impl RingOperation<Server> for Senders {
         mut sending: Sending,
         mut submitter: Submitter<'_, Server, Self>,
     ) -> CompletionResult<Server, Self> {
-        // If it takes nothing any more, receiving ends with an error, too.
+        // If the client takes nothing any more, receiving ends with an error, too.
         let Ok(count) = completion.result() else { return (ControlFlow::Continue, None) };
         sending.sent += count as usize;
         if sending.sent == sending.buffer.len() {
@@ -184,7 +184,7 @@ impl RingOperation<Server> for Senders {
     }
 }
 
-/// Serves until all is over.
+/// Serves until everything is over.
 pub(crate) fn run(listener: TcpListener, shape: Shape) -> Result<(), Error> {
     let entries = NonZeroU32::new(super::entries(shape.conns)).ok_or("conns=0")?;
     let pool = BufferPool::new(shape.buffers as u16, shape.buffer as u32)?;

@@ -164,8 +164,8 @@ impl RingOperation<Neighbours> for Other {
     }
 }
 
-/// NOPs that go to the other operation and come back, or that stay with their own: `n` completions of
-/// the first operation, and of the other as many, or none.
+/// NOPs that go to the other operation and come back, or that stay with their own. The first operation has `n`
+/// completions, and the other has as many, or none.
 pub(crate) fn neighbour(args: &Args) -> Outcome {
     let depth: usize = args.number("depth", 32)?;
     let to_other = match args.text("to", "self") {

@@ -13,7 +13,7 @@ use rummelplatz::{
     Completion, CompletionResult, ControlFlow, Request, RingOperation, SubmitError, Submitter, request, ring,
 };
 
-/// Buffers of connections that have ended, for those to come.
+/// Buffers of connections that have ended; new connections reuse them.
 type Spare = Rc<RefCell<Vec<Box<[u8]>>>>;
 
 struct Acceptor {
@@ -32,7 +32,7 @@ struct Server {
     acceptor: Acceptor,
 }
 
-/// A connection, and what it does: it receives while nothing of the buffer is to be sent.
+/// A connection, and what it does: it receives while nothing in the buffer waits to be sent.
 struct Connection {
     socket: OwnedFd,
     buffer: Box<[u8]>,
@@ -116,7 +116,7 @@ impl RingOperation<Server> for Connections {
     }
 }
 
-/// Serves until all is over.
+/// Serves until everything is over.
 pub(crate) fn run(listener: TcpListener, shape: Shape) -> Result<(), Error> {
     let entries = NonZeroU32::new(super::entries(shape.conns)).ok_or("conns=0")?;
     let spare = Spare::default();

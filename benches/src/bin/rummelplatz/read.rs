@@ -14,7 +14,7 @@ use rummelplatz::{
     Submitter, request, ring,
 };
 
-/// How the kernel is asked.
+/// How the kernel is asked to read.
 trait Way: Sized + 'static {
     /// What is read from.
     type File;
@@ -51,7 +51,7 @@ impl<W: Way> Read<W> {
 struct Plain;
 
 impl Way for Plain {
-    // A `File` gives its descriptor by a call, where the standard library is not compiled with it.
+    // Getting the descriptor of a `File` is a call, unless the standard library is compiled along.
     type File = Arc<OwnedFd>;
     type Buffer = Box<Block>;
 
@@ -72,7 +72,7 @@ impl Way for Plain {
     }
 }
 
-/// From a file into memory, both of which are registered.
+/// From a file into memory, both of them registered.
 struct Fixed;
 
 impl Way for Fixed {

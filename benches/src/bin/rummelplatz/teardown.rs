@@ -28,7 +28,7 @@ struct Reads {
     cancelled: u64,
 }
 
-/// Says that all is armed, and ends the ring.
+/// Reports that everything is armed, and ends the ring.
 struct End {
     window: Option<Window>,
 }

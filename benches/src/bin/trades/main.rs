@@ -1,4 +1,4 @@
-//! Not a contestant, but `raw` doing one thing otherwise: a binary of its own, so that the bar has no code
+//! Not a contestant, but `raw` with one thing done differently. It is a binary of its own, so that the bar has no code
 //! in it that it does not run.
 
 #[path = "../raw/ring.rs"]
@@ -13,7 +13,7 @@ use kit::by_hand;
 use kit::{Args, Outcome};
 use ring::{Crate, Plain, Wait};
 
-/// A thread of the kernel's looks for entries, on the same CPU, as there may be no other.
+/// A kernel thread looks for entries, on the same CPU, because there may be no other.
 struct SqPoll;
 
 impl Wait for SqPoll {
@@ -22,7 +22,7 @@ impl Wait for SqPoll {
     }
 }
 
-/// A wait is for eight completions, or for what has come after 50 µs.
+/// A wait is for eight completions, or for whatever has come after 50 µs.
 struct MinWait;
 
 impl Wait for MinWait {

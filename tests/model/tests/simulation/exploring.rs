@@ -1,4 +1,4 @@
-//! Seeds, logs, limits, hooks, and what a simulation says of itself.
+//! Seeds, logs, limits, hooks, and what a simulation reports about itself.
 
 use std::process::Command;
 
@@ -70,11 +70,11 @@ fn another_thread_wakes_a_ring_that_nothing_else_can() {
 
 // ---- exploring ----------------------------------------------------------------------------------------
 
-/// Set in a process that is to explore.
+/// Set in a process that is to call `explore`.
 const EXPLORES: &str = "SIMULATION_TEST_EXPLORES";
 
-/// Runs what the test `name` gives to [`is_process`] in a process of its own, with `RUMMEL_SEED` set to this, or
-/// not at all. Whether it passed, and what it wrote to standard output and standard error.
+/// Runs what the test `name` passes to [`is_process`] in a process of its own, with `RUMMEL_SEED` set to this, or not
+/// at all. Returns whether it passed, and what it wrote to standard output and standard error.
 fn in_process(name: &str, seed: Option<&str>) -> (bool, String, String) {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args([name, "--exact", "--nocapture", "--test-threads=1"]);
@@ -87,7 +87,7 @@ fn in_process(name: &str, seed: Option<&str>) -> (bool, String, String) {
     (output.status.success(), text(output.stdout), text(output.stderr))
 }
 
-/// Runs `explore` if this is such a process; whether it is.
+/// Runs `explore` if this is such a process. Returns whether it is.
 fn is_process(explore: impl FnOnce()) -> bool {
     let is_one = std::env::var_os(EXPLORES).is_some();
     if is_one {
@@ -96,7 +96,7 @@ fn is_process(explore: impl FnOnce()) -> bool {
     is_one
 }
 
-/// A test that can't live with a short read.
+/// A test that fails on a short read.
 fn fails_by_a_short_read(simulation: Simulation) {
     println!("seed {} begins", simulation.seed());
     simulation.set_faults(Faults { short: 0.1, ..Faults::none() });
@@ -126,7 +126,7 @@ fn the_first_seed_that_fails_is_reported_and_fails_again_in_the_same_way() {
     let (passed, output, errors) = in_process(name, None);
     let seeds = begun(&output);
     let failed = *seeds.last().unwrap();
-    // All in a row, up to that one: with these odds it is not the first, and the last not by far.
+    // All seeds in order, up to that one: with these odds it is not the first, and by far not the last.
     assert!(!passed && seeds.iter().copied().eq(0..=failed) && (1..500).contains(&failed), "{output}");
     let report = format!("the simulation of seed {failed} fails: RUMMEL_SEED={failed} runs it alone");
     let said = |errors: &str| {
@@ -138,11 +138,11 @@ fn the_first_seed_that_fails_is_reported_and_fails_again_in_the_same_way() {
     let first = said(&errors);
     assert!(!errors.contains("Entered"), "no log of a thousand runs");
 
-    // Alone it fails in the same way, and tells how it came to that.
+    // Alone, the seed fails in the same way, and its log tells how that came about.
     let (passed, output, errors) = in_process(name, Some(&format!(" {failed}\n")));
     assert!(!passed);
     assert_eq!((begun(&output), said(&errors)), (vec![failed], first));
-    // By what it is named is the same for both.
+    // Both name it in the same way.
     let (_, rest) = errors.split_once("8 bytes, user_data ").unwrap();
     let (user_data, _) = rest.split_once(')').unwrap();
     assert!(user_data.starts_with("0x"), "{errors}");
@@ -150,7 +150,7 @@ fn the_first_seed_that_fails_is_reported_and_fails_again_in_the_same_way() {
     for line in ["Entered { shown: 1 }", "TakenIn(RECV(fd ", &posted] {
         assert!(errors.contains(line), "{errors}");
     }
-    // Also a seed that is not one of those that were to be tried; and one that does not fail passes.
+    // A seed outside the range may be run, too; and a seed that does not fail passes.
     let (passed, output, errors) = in_process(name, Some("0"));
     assert!(passed && begun(&output) == [0] && !errors.contains("Entered"), "{output}\n{errors}");
     let (_, output, _) = in_process(name, Some("5000"));
@@ -202,7 +202,7 @@ fn a_failure_is_told_of_though_the_end_of_its_ring_would_be_another() {
         let mut ring = on(&simulation, Script::new());
         ring.submitter(Bench::FIRST).submit((), |()| request::timeout(Duration::from_secs(1))).unwrap();
         ring.turn().unwrap();
-        // The ring has a request in flight, which it is to cancel now.
+        // The ring has a request in flight, which it must cancel now.
         simulation.limit_enters(1);
         panic!("the first failure");
     }
@@ -224,7 +224,7 @@ fn a_ring_that_enters_more_often_than_it_may_panics_and_is_abandoned() {
     let ledger = Ledger::new();
     let turns = Log::new();
     let told = turns.clone();
-    // Each completion is the reason for one more enter.
+    // Each completion leads to one more enter.
     let data = ledger.issue(());
     let script = Script::new()
         .on_setup_once(move |mut submitter| {
@@ -240,7 +240,7 @@ fn a_ring_that_enters_more_often_than_it_may_panics_and_is_abandoned() {
     let said = panic_of(|| ring.run());
     assert_eq!(said, "the ring has entered the kernel 2 times: see `limit_enters`");
     assert_eq!(turns.take(), [Ok(0)]);
-    // The teardown that comes of the panic is told that there is no more.
+    // The teardown after the panic is told that no more enters are allowed.
     let stuck = ring.run().unwrap_err();
     let stuck = stuck.abandoned().unwrap();
     let names: Vec<_> = stuck.requests.iter().map(|it| it.opcode_name()).collect();
@@ -248,7 +248,7 @@ fn a_ring_that_enters_more_often_than_it_may_panics_and_is_abandoned() {
     assert_eq!(ledger.alive(), 1, "leaked, not freed");
     assert_eq!(simulation.figures().enters, 3);
     drop(ring);
-    // One that keeps to it is not concerned.
+    // A ring that keeps to the limit is not affected.
     simulation.limit_enters(1);
     let asking = Asking::<()> { data: (), request: |()| request::nop() };
     assert_eq!(ask_on(simulation.raw_ring(size(8)).unwrap(), asking).0, Ok(0));
@@ -278,7 +278,7 @@ fn the_log_begins_when_it_is_first_taken_and_outlives_its_ring() {
     run().unwrap();
     run().unwrap();
     let log = simulation.take_log();
-    // The rings are alike in all that they do.
+    // The rings do exactly the same.
     assert_eq!((log.len(), &log[..3]), (6, &log[3..]));
     assert_eq!(log[0], Event::Entered { shown: 1 });
     let Event::TakenIn(asked) = &log[1] else { panic!("{log:?}") };
@@ -302,7 +302,7 @@ fn figures_count_what_the_log_tells() {
     assert_eq!(figures.taken_in, count(|event| matches!(event, Event::TakenIn(_))));
     assert_eq!(figures.posted, count(|event| matches!(event, Event::Posted { .. })));
     assert_eq!(figures.most_unanswered, 1);
-    // They are those of the last ring, until there is another.
+    // The figures are those of the last ring, until there is another.
     let raw = simulation.raw_ring(size(8)).unwrap();
     assert_eq!(simulation.figures(), Default::default());
     drop(raw);
@@ -346,7 +346,7 @@ fn what_is_posted_by_another_ring_is_told_to_whom_it_names() {
     assert_eq!((turned.told.len(), turned.ring.stats().foreign), (0, 3));
 }
 
-/// A run with many ways to happen, as the log tells it, but for addresses and numbers of descriptors.
+/// A run that can go in many ways, as its log tells it, except for addresses and numbers of descriptors.
 fn tale(simulation: &Simulation) -> Vec<String> {
     simulation.set_faults(Faults::many());
     // At its end the ring waits for what nobody sends.

@@ -6,8 +6,8 @@ use rummelplatz_tests::{NO_OPCODE, OPCODE, with_byte};
 
 use super::*;
 
-/// Reads a message of eight bytes over a stream, under the kernels of a hundred seeds. How many bytes came in
-/// the first completion, or what error.
+/// Reads a message of eight bytes over a stream, under the kernels of a hundred seeds. Returns how many bytes came in
+/// the first completion, or which error.
 fn first_results(faults: Faults) -> Vec<Outcome> {
     let run = |seed| {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
@@ -44,7 +44,7 @@ fn requests_end_that_nobody_has_cancelled() {
     }
 }
 
-/// In which order requests end that can all do so at once, with the time that they have taken.
+/// The order in which requests end that can all end at once, and the time that they have taken.
 fn order(seed: u64, faults: Faults) -> Vec<(u64, Duration)> {
     let simulation = simulation(seed, faults);
     let began = Arc::new(Mutex::new(Duration::ZERO));
@@ -217,8 +217,8 @@ fn a_timer_that_is_about_to_fire_outruns_its_cancel() {
     simulation.take_log();
     let told = Log::new();
     let seen = told.clone();
-    // Entries of a handler are taken in after it, without a look at what is due: so this timer is due in the
-    // next turn, with the cancel.
+    // Entries of a handler are taken in after it, without a check of what is due. So this timer is due in the next
+    // turn, with the cancel.
     let key = Arc::new(Mutex::new(None));
     let made = Arc::clone(&key);
     let script = Script::new().on_completion(move |completion, is_first, mut submitter| {
@@ -272,11 +272,11 @@ fn a_timer_that_goes_on_outruns_its_cancel_until_one_comes_in_time() {
     assert_eq!(without_enters(history(&simulation)), expected);
 }
 
-/// The outcomes that handlers were told of, and whether there was more to come.
+/// The outcomes that handlers were told, and whether more was to come.
 type Told = Vec<(Outcome, bool)>;
 
-/// How a request ends, under the kernels of so many seeds, that is cancelled after `prepare`: what is told of
-/// its end, and what was posted from the cancel on.
+/// How a request ends that is cancelled after `prepare`, under the kernels of this many seeds: what is told of its end,
+/// and what was posted from the cancel on.
 fn ends<D: Send + 'static>(
     faults: Faults,
     submit: impl Fn(&Simulation) -> Turned<D>,
@@ -288,7 +288,7 @@ fn ends<D: Send + 'static>(
         prepare(&mut turned);
         simulation.set_faults(faults);
         turned.cancel();
-        // Only one of the cancels is to be an odd one.
+        // Only one of the cancels is to behave oddly.
         turned.ring.turn().unwrap();
         simulation.set_faults(Faults::none());
         let told = turned.rest();
@@ -312,7 +312,7 @@ fn a_cancelled_request_ends_with_whatever_such_a_request_may() {
         ours.write_all(b"x").unwrap();
         Turned::of(simulation, (ours, theirs, [0; 8]), receive)
     };
-    // Nothing can be received: it was not done after all.
+    // Nothing can be received: the request was not done after all.
     let expected = [
         text(Err(libc::EINTR), "-4"),
         // What no program should see is not shown to it.
@@ -320,7 +320,7 @@ fn a_cancelled_request_ends_with_whatever_such_a_request_may() {
         text(Err(libc::ECANCELED), "-125"),
     ];
     assert_eq!(ends(ODD, submit, |_| ()), expected.into_iter().collect());
-    // Something can be, since it was last tried.
+    // Now something can be received that could not be when it was last tried.
     let came = Log::new();
     let given = came.clone();
     let submit = move |simulation: &Simulation| {
@@ -360,14 +360,14 @@ fn a_cancelled_stream_ends_with_more_before_the_end_or_with_a_buffer() {
         end(&[(Err(libc::EINTR), false)], &["RECV -4", "ASYNC_CANCEL 0"]),
         end(&[cancelled], &["RECV -512", "ASYNC_CANCEL 0"]),
         end(&[cancelled], &["RECV -125 buffer", "ASYNC_CANCEL 0"]),
-        // One that goes on is cancelled again, before the ring has seen that it did not go far.
+        // A stream that goes on is cancelled again, before the ring has seen that it did not go far.
         end(
             &[(Ok(5), true), cancelled],
             &["RECV 5 more buffer", "RECV -125", "ASYNC_CANCEL 0", "ASYNC_CANCEL -2"],
         ),
     ];
     assert_eq!(ends(ODD, submit, prepare), expected.into_iter().collect());
-    // Also that which came with an error.
+    // Also the buffer that came with an error.
     assert!(pools.take().iter().all(|pool| pool.available() == 4));
 }
 
@@ -383,7 +383,7 @@ fn a_cancelled_close_closes_once_whatever_it_says() {
     };
     let expected = (vec![(Err(libc::ECANCELED), false)], vec!["CLOSE -125".into(), "ASYNC_CANCEL 0".into()]);
     assert_eq!(ends(ODD, submit, |_| ()), [expected].into_iter().collect());
-    // It was not interrupted, or it would be closed already; so the ring has closed it.
+    // The request was not interrupted, or the descriptor would be closed already; so the ring has closed it.
     assert!(readers.take().iter().all(has_hung_up));
 }
 
@@ -401,7 +401,7 @@ fn work_on_files_that_has_begun_is_ended_by_no_cancel() {
     assert_eq!(without_enters(history(&simulation)), expected);
     assert!(simulation.now() - began <= Duration::from_millis(4));
     drop(turned);
-    // Of what is no file, no worker does anything.
+    // No worker does requests on anything that is not a file.
     let mut turned = Turned::of(&simulation, receiving(), receive);
     turned.cancel();
     assert_eq!(turned.rest(), [(Err(libc::ECANCELED), false)]);
@@ -419,7 +419,7 @@ fn no_cancel_finds_what_is_issued_late() {
     let expected = [&["take RECV"][..], &cancel, &cancel, &["RECV 5"]].concat();
     assert_eq!(without_enters(history(&simulation)), expected);
     drop(turned);
-    // A stream that stands alone is never late.
+    // A stream that is not linked is never late.
     let mut turned = Turned::of_stream(&simulation, (), tick_every_millisecond);
     turned.cancel();
     assert_eq!(turned.rest(), [(Err(libc::ECANCELED), false)]);
@@ -517,7 +517,7 @@ fn a_stream_that_is_cut_is_armed_again_by_the_ring() {
     assert_eq!(told, [(Ok(5), true), (Ok(5), true), (Ok(2), true), (Ok(0), false)]);
     assert_eq!((bytes.concat(), pool.available()), (b"hello, world".to_vec(), 4));
     let take = "take RECV";
-    // By the poll another thread wakes the ring that gives a buffer back.
+    // With the poll, another thread that gives a buffer back wakes the ring.
     let expected = [
         "take POLL_ADD",
         take,
@@ -588,7 +588,7 @@ fn a_send_that_is_never_notified_of_is_abandoned_at_the_deadline() {
 
 // ---- entering ---------------------------------------------------------------------------------------
 
-/// Runs a timer that a wait is needed for. What has happened, and what was told.
+/// Runs a timer for which the ring must wait. Returns what has happened, and what was told.
 fn awaited(faults: Faults) -> (Vec<String>, Outcome) {
     let simulation = simulation(1, faults);
     simulation.take_log();
@@ -610,7 +610,7 @@ fn a_ring_that_is_interrupted_or_told_of_nothing_enters_again() {
         history.retain(|line| line != "enter 0");
         assert_eq!(history, calm.0);
     }
-    // A ring that does not wait is interrupted as well, but knows without a wait that nothing came.
+    // A ring that does not wait is interrupted as well, but it knows without a wait that nothing came.
     for (faults, at_once) in [
         (Faults { interrupt: 1.0, ..Faults::none() }, false),
         (Faults { silent: 1.0, ..Faults::none() }, true),
@@ -628,13 +628,13 @@ fn a_kernel_that_is_short_of_something_takes_the_entry_in_the_fourth_time() {
     let raw = simulation.raw_ring(size(8)).unwrap();
     let asking = Asking::<()> { data: (), request: |()| request::nop() };
     assert_eq!(ask_on(raw, asking).0, Ok(0));
-    // After each refusal the ring only waits, for what would make room; it is not refused that.
+    // After each refusal, the ring only waits for what would make room; that is not refused.
     let mut expected = vec!["enter 1"; 7];
     expected.extend(["take NOP", "NOP 0"]);
     assert_eq!(history(&simulation), expected);
 }
 
-/// Runs eight NOPs. What has happened, and in which order they were told of.
+/// Runs eight NOPs. Returns what has happened, and in which order they were told.
 fn eight(faults: Faults, seed: u64) -> (Vec<String>, Vec<u32>) {
     let simulation = simulation(seed, faults);
     simulation.take_log();
@@ -748,8 +748,8 @@ fn strangers_are_counted_and_nobody_is_told() {
         _ => None,
     });
     assert_eq!(posted.clone().count(), enters + 8, "one stranger each time");
-    // Tag 0 and a small number are the ring's own, and so is the tag of cancels: nothing comes of them. Nor of what looks
-    // like the notification of a send that its chain has ended.
+    // Tag 0 with a small number is the ring's own, and so is the tag of cancels: such completions are ignored. So is
+    // what looks like the notification of a send that its chain has ended.
     let is_own = |name: u64| [0, 1 << 8, 2 << 8, 4 << 8].contains(&name) || name as u8 == 254;
     let is_late = |result: i32, flags: u32| flags == 1 << 3 && result & i32::MAX == 0;
     assert!(posted.clone().any(|(name, ..)| is_own(name)));

@@ -1,5 +1,4 @@
-//! Chains: what is linked to what, and what becomes of the rest. Where it can, a real ring is asked for the
-//! same.
+//! Chains: what is linked to what, and what becomes of the rest. Where possible, a real ring is asked for the same.
 
 use rummelplatz_tests::{NO_OPCODE, OPCODE, with_byte};
 
@@ -17,23 +16,23 @@ fn bad_read() -> squeue::Entry {
     opcode::Read::new(types::Fd(-1), std::ptr::null_mut(), 0).build()
 }
 
-/// What an operation ends with that the kernel does not know: `EINVAL`, and the end of its chain.
+/// An operation that the kernel does not know: it ends with `EINVAL`, and ends its chain.
 fn unknown() -> squeue::Entry {
     with_byte(nop(), OPCODE, NO_OPCODE)
 }
 
-/// A poll for something to be read there.
+/// A poll until something can be read there.
 fn poll(socket: &UnixStream) -> squeue::Entry {
     opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), Events::READABLE.bits()).build()
 }
 
-/// Ends what it is linked to after a millisecond.
+/// Ends the request that it is linked to after a millisecond.
 fn soon() -> squeue::Entry {
     static SOON: types::Timespec = types::Timespec::new().nsec(1_000_000);
     opcode::LinkTimeout::new(&raw const SOON).build()
 }
 
-/// Ends what it is linked to after a day.
+/// Ends the request that it is linked to after a day.
 fn late() -> squeue::Entry {
     static LATE: types::Timespec = types::Timespec::new().sec(86_400);
     opcode::LinkTimeout::new(&raw const LATE).build()
@@ -70,7 +69,7 @@ fn push<const N: usize>(submitter: &mut BenchSubmitter<'_, Member>, chain: Chain
     unsafe { submitter.push_multiple(chain.entries, data) }.map_err(SubmitError::from).unwrap()
 }
 
-/// What the members of a chain came to, in order of their ends.
+/// How the members of a chain ended, in the order of their ends.
 fn run<const N: usize>(raw: RawRing, chain: Chain<N>) -> Vec<End> {
     let log = Log::new();
     let seen = log.clone();
@@ -111,10 +110,10 @@ fn a_chain_goes_on_as_long_as_its_members_succeed() {
     assert_eq!(told, [(0, Err(libc::EBADF)), (1, CANCELLED), (2, CANCELLED)]);
     let told = both(|| Chain::of([bad_read().flags(HARD), bad_read().flags(HARD), nop()]));
     assert_eq!(told, [(0, Err(libc::EBADF)), (1, Err(libc::EBADF)), (2, Ok(0))]);
-    // A link is as soft as the member that has it.
+    // Whether a link is soft depends on the member that has it.
     let told = both(|| Chain::of([bad_read().flags(HARD), bad_read().flags(SOFT), nop()]));
     assert_eq!(told, [(0, Err(libc::EBADF)), (1, Err(libc::EBADF)), (2, CANCELLED)]);
-    // What has no link is nothing to what comes after it.
+    // A member without a link has no effect on what comes after it.
     let told = both(|| Chain::of([bad_read(), nop()]));
     assert_eq!(told, [(0, Err(libc::EBADF)), (1, Ok(0))]);
 }
@@ -176,7 +175,7 @@ fn a_member_is_issued_when_the_one_before_it_has_ended() {
     assert_eq!(order.last(), Some(&"NOP"));
 }
 
-/// A ring that is turned, with a chain of three polls that nothing ends.
+/// A ring that is turned, with a chain of three polls that never end by themselves.
 fn waiting_chain(simulation: &Simulation, flags: squeue::Flags) -> (Bench<Member>, Keys<3>, Log<End>) {
     let told = Log::new();
     let seen = told.clone();
@@ -219,7 +218,7 @@ fn each_cancel_takes_one_member_off_a_hard_chain() {
         ring.turn().unwrap();
         assert_eq!(told.take(), [(index, CANCELLED)]);
     }
-    // So does each of those of a teardown, one for each member.
+    // The same holds for the cancels of a teardown, one for each member.
     drop(ring);
     let (mut ring, _, _) = waiting_chain(&simulation, HARD);
     let before = simulation.figures().cancels;

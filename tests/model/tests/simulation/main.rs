@@ -1,5 +1,5 @@
-//! The simulated kernel itself, with rings on it. Where it does what was asked, a real ring is asked for the
-//! same, and must say the same.
+//! The simulated kernel itself, with rings on it. Where the simulation really does what it is asked, a real ring is
+//! asked for the same, and must give the same result.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -32,7 +32,7 @@ const F_BUFFER: u32 = 1;
 const F_MORE: u32 = 1 << 1;
 const F_NOTIF: u32 = 1 << 3;
 
-/// No test here has a ring that enters the kernel more often.
+/// No ring in these tests enters the kernel more often.
 const MOST_ENTERS: u64 = 20_000;
 
 // ---- rings ----------------------------------------------------------------------------------------
@@ -65,13 +65,13 @@ fn on<D: Send>(simulation: &Simulation, script: Script<D>) -> Bench<D> {
 /// What a request came to.
 type Outcome = Result<u32, i32>;
 
-/// What a test of one request asks of its kernel.
+/// What a test of one request needs from its kernel.
 struct Asking<D: Send + 'static> {
     data: D,
     request: for<'d> fn(&'d mut D) -> Request<'d>,
 }
 
-/// Runs one request. Its outcome, what it opened, and its data.
+/// Runs one request. Returns its outcome, what it opened, and its data.
 fn ask_on<D: Send + 'static>(raw: RawRing, asking: Asking<D>) -> (Outcome, Option<OwnedFd>, D) {
     let log = Log::new();
     let seen = log.clone();
@@ -92,7 +92,7 @@ fn ask_on<D: Send + 'static>(raw: RawRing, asking: Asking<D>) -> (Outcome, Optio
     log.remove(0)
 }
 
-/// Asks the simulated kernel, and the real one if there is one, and has both say the same.
+/// Asks the simulated kernel, and the real one if there is one. Both must give the same result.
 #[track_caller]
 fn ask<D: Send + 'static>(mut asking: impl FnMut() -> Asking<D>) -> (Outcome, D) {
     let (simulated, _, data) = ask_on(calm().raw_ring(size(8)).unwrap(), asking());
@@ -118,7 +118,7 @@ fn unix_pair() -> (Arc<OwnedFd>, UnixStream) {
     (Arc::new(ours.into()), theirs)
 }
 
-/// What `poll(2)` says of a descriptor, now, to those who would read from it.
+/// What `poll(2)` says of a descriptor, now, to somebody who wants to read from it.
 fn events_of(descriptor: &impl AsFd) -> libc::c_short {
     let mut poll = libc::pollfd { fd: descriptor.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: there is one of it.
@@ -135,7 +135,7 @@ fn has_hung_up(reader: &impl AsFd) -> bool {
     events_of(reader) & libc::POLLHUP != 0
 }
 
-/// Runs a stream until it ends, or has told so often. What it has told.
+/// Runs a stream until it ends, or has told this often. Returns what it has told.
 fn stream_on<D: Send + 'static>(
     raw: RawRing,
     data: D,
@@ -192,10 +192,11 @@ fn posted(simulation: &Simulation) -> Vec<(i32, u32)> {
     posted.collect()
 }
 
-/// The log since it was last taken, in words: `enter 2`, with so many entries to be taken in; `take RECV`;
-/// `RECV 5 more`, which was posted. What names nothing that was taken in is `?`. Timers of the ring's own are left out.
+/// The log since it was last taken, in words: `enter 2`, with this many entries to be taken in; `take RECV`;
+/// `RECV 5 more`, for a completion that was posted. `?` stands for a name that was not taken in. Timers of the ring's
+/// own are left out.
 fn history(simulation: &Simulation) -> Vec<String> {
-    /// That of the timers after which the ring repeats its cancels.
+    /// The name of the timers after which the ring repeats its cancels.
     const AGAIN: u64 = 3 << 8;
     let is_told = |event: &Event| match event {
         Event::TakenIn(asked) => asked.user_data != AGAIN,
@@ -221,12 +222,12 @@ fn history(simulation: &Simulation) -> Vec<String> {
     simulation.take_log().into_iter().filter(is_told).map(tell).collect()
 }
 
-/// What of a history was not how the ring entered the kernel.
+/// The part of a history that is not about how the ring entered the kernel.
 fn without_enters(history: Vec<String>) -> Vec<String> {
     history.into_iter().filter(|line| !line.starts_with("enter ")).collect()
 }
 
-/// A ring that is turned, with one request. What handlers are told of it goes to the log.
+/// A ring that is turned, with one request. What its handlers are told goes to the log.
 struct Turned<D: Send + 'static> {
     ring: Bench<D>,
     key: Key<Script<D>>,
@@ -242,7 +243,7 @@ impl<D: Send + 'static> Turned<D> {
         Turned::submit(simulation, move |submitter| submitter.stream(data, arm))
     }
 
-    /// The log is begun, and the request taken in.
+    /// The log is begun, and the request is taken in.
     fn submit(
         simulation: &Simulation,
         submit: impl FnOnce(&mut BenchSubmitter<'_, D>) -> Result<Key<Script<D>>, SubmitError>,
@@ -265,14 +266,14 @@ impl<D: Send + 'static> Turned<D> {
         assert!(self.ring.submitter(Bench::FIRST).cancel(self.key));
     }
 
-    /// Turns the ring until nothing is in flight. What was told meanwhile.
+    /// Turns the ring until nothing is in flight. Returns what was told meanwhile.
     fn rest(&mut self) -> Vec<(Outcome, bool)> {
         while !self.ring.turn().unwrap().is_idle() {}
         self.told.take()
     }
 }
 
-/// A ring with a read that nothing ever comes for, and a timer, under such faults.
+/// A ring with a read for which nothing ever comes, and a timer, under these faults.
 fn waiting(simulation: &Simulation, ledger: Ledger, timer: bool) -> Result<(), RingError<Bench<Waiting>>> {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let data: Waiting = (ledger.issue(ours), theirs, [0]);

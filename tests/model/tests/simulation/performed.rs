@@ -1,4 +1,5 @@
-//! What was asked for is done: where a real ring is asked for the same, it must say the same.
+//! Requests that the simulation really carries out: where a real ring is asked for the same, it must give the same
+//! result.
 
 use super::*;
 
@@ -350,11 +351,11 @@ fn what_is_not_known_is_refused_as_by_an_old_kernel() {
 fn the_numbers_of_registered_files_are_no_descriptors() {
     let (_reader, writer) = pipe();
     let mut data = Box::new([0_u8; 16]);
-    // Were it taken for a descriptor, this would write to the pipe.
+    // If this were taken for a descriptor, it would write to the pipe.
     let slot = types::Fixed(writer.as_raw_fd() as u32);
     let entry = opcode::Write::new(slot, data.as_mut_ptr(), 16).offset(u64::MAX).build();
     assert_eq!(push_one(&calm(), entry, data), [RawCompletion { result: -libc::EBADF, flags: 0 }]);
-    // Nor is what is to be closed the descriptor 0.
+    // Nor is the descriptor 0 closed.
     let entry = opcode::Close::new(types::Fixed(3)).build();
     let told = push_one(&calm(), entry, Box::new([0; 16]));
     assert_eq!(told, [RawCompletion { result: -libc::ENXIO, flags: 0 }]);

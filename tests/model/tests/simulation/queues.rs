@@ -22,16 +22,16 @@ fn completions_for_which_there_is_no_room_wait_and_come_in_order() {
         .on_completion(move |completion, number, mut submitter| {
             seen.push((number, outcome(&completion), kernel.figures().posted));
             if number < 2 {
-                // Done when there is room, but also others that wait for it.
+                // This is done when there is room, but so are others that wait for room.
                 submitter.submit(number + 11, |_| request::nop()).unwrap();
             }
             (GO_ON, None)
         });
     bench(simulation.raw_ring_with(size(4), size(4)).unwrap(), script).run().unwrap();
-    // So many were posted, each time that there was room for four.
+    // This many were posted, each time that there was room for four.
     let expected: Vec<_> = (0..13).map(|number| (number, Ok(0), [4, 8, 12, 13][number / 4])).collect();
     assert_eq!(told.take(), expected);
-    // The log tells of those that wait, too.
+    // The log also tells of those that wait.
     let history = history(&simulation);
     let nop = |count| ["take NOP", "NOP 0"].repeat(count);
     let expected =
@@ -68,7 +68,7 @@ fn a_stream_that_finds_no_room_ends_with_what_it_has_and_is_armed_again() {
 
 #[test]
 fn a_timer_that_finds_no_room_ticks_on_when_it_is_armed_again() {
-    // A timer that ticks six times finds room for four; the others come with it armed again.
+    // A timer that ticks six times finds room for four ticks; the others come after it is armed again.
     let simulation = calm();
     simulation.take_log();
     fn tick(_: &mut ()) -> Stream<'_> {
@@ -107,7 +107,7 @@ fn time_passes_for_a_ring_that_is_turned_when_it_is_said_to() {
     assert!(!is_readable(&turned.ring));
     assert_eq!(turned.ring.turn().unwrap().status, Status::Waiting);
     simulation.pass(Duration::from_secs(1));
-    // What is due happens while it passes, and makes the descriptor readable.
+    // What is due happens while time passes, and makes the descriptor readable.
     assert!(is_readable(&turned.ring));
     assert_eq!((simulation.in_kernel(), turned.told.len()), (0, 0));
     let progress = turned.ring.turn().unwrap();
@@ -185,7 +185,7 @@ fn a_teardown_by_turns_takes_the_time_that_passes() {
 
 // ---- handles ------------------------------------------------------------------------------------------
 
-/// A ring that does nothing but take numbers until it is stopped by one that is zero.
+/// A ring that does nothing but take numbers until a zero stops it.
 fn taking(simulation: &Simulation) -> (Bench<u32>, Log<(u32, bool)>) {
     let told = Log::new();
     let seen = told.clone();
@@ -207,7 +207,7 @@ fn a_handle_wakes_a_ring_in_its_own_thread_when_it_only_waits() {
         .on_idle(move || numbers.next().is_some_and(|number| handle.send(Bench::FIRST, number).is_ok()));
     ring.run().unwrap();
     assert_eq!(told.take(), [(2, true), (1, true), (0, true)]);
-    // It is a poll by which the ring is woken, and that ends when it does.
+    // A poll wakes the ring, and ends when the ring does.
     let history = without_enters(history(&simulation));
     assert_eq!(history[..4], ["take POLL_ADD", "POLL_ADD 1 more", "POLL_ADD 1 more", "POLL_ADD 1 more"]);
 }
@@ -223,7 +223,7 @@ fn a_handle_wakes_a_ring_from_another_thread() {
             handle.send(Bench::FIRST, number).unwrap();
             std::thread::yield_now();
         }
-        // The ring ends by what was sent last, and not because this is gone.
+        // What was sent last ends the ring, and not the fact that this handle is gone.
         handle
     });
     ring.run().unwrap();

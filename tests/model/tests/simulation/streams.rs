@@ -117,7 +117,7 @@ fn a_stream_that_its_handler_ends_is_cancelled_once_whatever_it_has_told_by_then
         let cancels = simulation.take_log().iter().filter(|event| is_cancel(event)).count();
         let told = log.take();
         assert_eq!(cancels, 1, "{told:?}");
-        // More than one came at once, where somebody is told of it.
+        // If anybody is told of it, more than one came at once.
         assert!(told == [true] || told.ends_with(&[true, true, false]), "{told:?}");
         drop(clients);
     }
@@ -159,7 +159,7 @@ fn bytes_come_as_bundles_of_buffers() {
     if let Ok(raw) = RawRing::new(size(8)) {
         assert_eq!(received(raw).last(), in_one.last(), "it may cut them differently");
     }
-    // In fewer buffers each time, and in one ring with single ones.
+    // In fewer buffers each time, on one ring, mixed with single buffers.
     for seed in 0..20 {
         let simulation = simulation(seed, Faults { short: 0.5, cut: 0.3, no_buffers: 0.1, ..Faults::none() });
         let told = received(simulation.raw_ring(size(8)).unwrap());
@@ -168,7 +168,7 @@ fn bytes_come_as_bundles_of_buffers() {
     }
 }
 
-/// Buffers are given back, and offered again, before a completion comes that is about others.
+/// Buffers are given back, and offered again, before a completion about other buffers comes.
 #[test]
 fn bundles_that_others_have_overtaken_are_whole() {
     type Receiver = (usize, UnixStream, BufferPool);
@@ -304,7 +304,7 @@ fn what_is_left_of_a_limit_goes_on_when_a_stream_is_armed_again_and_not_with_one
     assert_eq!((&told[..], &bytes.concat()[..]), (&expected[..], &b"0123456789"[..]));
 }
 
-/// What is told of a datagram: what it says, who said so, whether there was more of it; and whether more come.
+/// What is told of a datagram: what it says, who sent it, whether it was longer; and whether more datagrams come.
 type Heard = (Vec<u8>, Option<SocketAddr>, bool, bool);
 
 fn hear(raw: RawRing, socket: impl Into<OwnedFd>, pool: &BufferPool, most: usize) -> Vec<Heard> {

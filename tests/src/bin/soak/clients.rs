@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::{PATIENCE, Random, Shared, set};
 
-/// So much is taken by the sockets' buffers: who sends no more need not read in between.
+/// The sockets' buffers take this much: a client that sends no more need not read in between.
 const TAKEN_AT_ONCE: u64 = 64 << 10;
 
 /// Comes and goes until it is time to stop.
@@ -34,13 +34,13 @@ pub(crate) fn come_and_go(shared: &Shared, address: SocketAddr, mut random: Rand
 
 /// Why a visit went wrong.
 enum Trouble {
-    /// The connection is no more.
+    /// The connection is gone.
     Broken(String),
-    /// What is wrong whatever happens to the ring.
+    /// This is wrong, whatever happens to the ring.
     Wrong(String),
 }
 
-/// A failure to do something; time running out is always wrong.
+/// A failure to do something; running out of time is always wrong.
 fn failed<T>(what: impl Display, result: io::Result<T>) -> Result<T, Trouble> {
     result.map_err(|error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
@@ -84,13 +84,13 @@ impl Visit<'_> {
         self.end()
     }
 
-    /// Has said all, and shut that half, before it listens.
+    /// Sends everything, and shuts down that direction, before it reads.
     fn close_half(&mut self, random: &mut Random) -> Result<(), Trouble> {
         self.write(1 + random.below(TAKEN_AT_ONCE))?;
         self.end()
     }
 
-    /// Sends what can be sent, does not read for a while; then does, or is gone.
+    /// Sends what can be sent, and does not read for a while; then it reads, or is gone.
     fn stall(&mut self, random: &mut Random) -> Result<(), Trouble> {
         failed("a small buffer", set(&self.socket, libc::SOL_SOCKET, libc::SO_RCVBUF, &4096))?;
         failed("no blocking", self.socket.set_nonblocking(true))?;
@@ -105,7 +105,7 @@ impl Visit<'_> {
         }
         failed("blocking", self.socket.set_nonblocking(false))?;
         thread::sleep(Duration::from_millis(random.below(300)));
-        // Or the rest would come in drops.
+        // Otherwise the rest would come in small pieces.
         let large = 512 << 10;
         failed("a large buffer", set(&self.socket, libc::SOL_SOCKET, libc::SO_RCVBUF, &large))?;
         match random.below(3) {
@@ -115,14 +115,14 @@ impl Visit<'_> {
         }
     }
 
-    /// Ends by a reset, with answers on their way.
+    /// Ends with a reset, while answers are on their way.
     fn reset(&mut self, random: &mut Random) -> Result<(), Trouble> {
         self.write_some(random)?;
         let now = libc::linger { l_onoff: 1, l_linger: 0 };
         failed("no lingering", set(&self.socket, libc::SOL_SOCKET, libc::SO_LINGER, &now))
     }
 
-    /// Ends without reading all, which is a reset when the next answer comes.
+    /// Ends without reading everything, which makes a reset when the next answer comes.
     fn vanish(&mut self, random: &mut Random) -> Result<(), Trouble> {
         self.write_some(random)
     }
@@ -137,7 +137,7 @@ impl Visit<'_> {
         Ok(())
     }
 
-    /// The next bytes of this connection: of this one, at this place, and no others.
+    /// The next bytes of this connection; other connections and other places have other bytes.
     fn bytes(&self, length: u64) -> Vec<u8> {
         (self.written..self.written + length).map(|place| byte(self.key, place)).collect()
     }
@@ -173,7 +173,7 @@ impl Visit<'_> {
         Ok(())
     }
 
-    /// All is said. The server answers what is left, closes, too, and has nothing to add.
+    /// Everything is sent. The server answers what is left, closes as well, and adds nothing.
     fn end(&mut self) -> Result<(), Trouble> {
         failed("a shutdown", self.socket.shutdown(Shutdown::Write))?;
         self.read_all()?;

@@ -1,14 +1,13 @@
-//! An echo server under bad clients and signals, torn down and started again every second; at the end nothing may be
+//! An echo server under bad clients and signals, torn down and started again every second. At the end nothing may be
 //! left over.
 //!
 //! ```text
 //! cargo run --release -p rummelplatz-tests --bin soak -- --seconds 60 [--clients 256] [--seed N]
 //! ```
 //!
-//! Prints one line, and fails if an answer is wrong or missing, if a connection breaks for no reason, if nothing
-//! happens for [`PATIENCE`], if a ring ends in another way than it was told to or with something in flight, or if
-//! descriptors, threads, mapped rings or memory are left over. All that is random comes from the seed; the kernel's
-//! timing does not.
+//! Prints one line. It fails if an answer is wrong or missing, if a connection breaks for no reason, if nothing happens
+//! for [`PATIENCE`], if a ring ends in another way than it was told to or with something in flight, or if descriptors,
+//! threads, mapped rings or memory are left over. Everything random comes from the seed; the kernel's timing does not.
 
 mod clients;
 mod server;
@@ -32,17 +31,17 @@ use rummelplatz_tests::{SignalStorm, open_descriptors};
 
 use server::{Ending, Planned, Report, Server};
 
-/// Without any progress for this long, it hangs.
+/// Without any progress for this long, the program counts as hung.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How much more memory may be resident at the end than when every way to end had its turn once. A teardown that
-/// leaks shows in what it leaks beside memory; this is for what grows without bound.
+/// How much more memory may be resident at the end than after every way to end has had its first turn. A teardown that
+/// leaks shows in other things than memory; this limit is for what grows without bound.
 const MORE_MEMORY: u64 = 4 << 20;
 
-/// What all threads know.
+/// What all threads share.
 #[derive(Default)]
 struct Shared {
-    /// Clients shall finish.
+    /// Clients must finish.
     stopping: AtomicBool,
     /// Odd while a ring is being torn down.
     epoch: AtomicU64,
@@ -116,7 +115,7 @@ impl Arguments {
     }
 }
 
-/// What a process has of what can be forgotten.
+/// The resources of a process that can be left over.
 #[derive(PartialEq, Eq, Debug)]
 struct Belongings {
     descriptors: usize,
@@ -153,7 +152,7 @@ fn set<T>(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: &
     }
 }
 
-/// Waits, and looks after the others meanwhile.
+/// Waits, and watches the other threads meanwhile.
 struct Watch {
     shared: Arc<Shared>,
     echoed: u64,
@@ -206,11 +205,11 @@ fn soak(arguments: &Arguments) -> Result<String, Box<dyn Error>> {
     let shared = Arc::new(Shared::default());
     let mut random = Random::new(arguments.seed, 0);
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    // SAFETY: a plain call. All clients may come at once, when a ring has been started again.
+    // SAFETY: a plain call. All clients may come at once when a ring has been started again.
     if unsafe { libc::listen(listener.as_raw_fd(), 4096) } != 0 {
         return Err(io::Error::last_os_error().into());
     }
-    // Inherited by what is accepted: no answer waits for the receipt of the last one.
+    // The accepted sockets inherit this: no answer waits until the last one is acknowledged.
     set(&listener, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)?;
     let address = listener.local_addr()?;
     let pool = BufferPool::new(512, 2048)?;
@@ -232,7 +231,7 @@ fn soak(arguments: &Arguments) -> Result<String, Box<dyn Error>> {
     let mut rounds = 0;
     let mut over = false;
     while !over {
-        // Every way to end has its turn, whatever the seed.
+        // Every way to end has its turn, whatever the seed is.
         let ending = Ending::ALL[rounds % Ending::ALL.len()];
         orders.send(server::Order { ending, again: random.below(2) == 0, defer: random.below(4) != 0 })?;
         let what = format!("round {rounds}, to end by {ending:?}");
@@ -275,7 +274,7 @@ fn soak(arguments: &Arguments) -> Result<String, Box<dyn Error>> {
 
     let now = resident()?;
     let warm = warm.unwrap_or(now);
-    // The kernel's own threads for a ring, if there were any, go a while after it.
+    // The kernel's own threads for a ring, if there were any, go away some time after the ring.
     let since = Instant::now();
     while Belongings::now()? != before {
         if since.elapsed() > PATIENCE {

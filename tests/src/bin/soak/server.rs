@@ -1,4 +1,4 @@
-//! The server: a ring in a thread of its own, which signals interrupt, and which ends as it is told to.
+//! The server: a ring in a thread of its own, interrupted by signals, which ends in the way that it is told.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -42,9 +42,9 @@ pub(crate) enum Ending {
     Error,
     /// A handler panics.
     Panic,
-    /// Turned rather than run, and dropped.
+    /// Driven by turns instead of `run`, and dropped.
     Drop,
-    /// Turned rather than run, and finished.
+    /// Driven by turns instead of `run`, and finished.
     Finish,
 }
 
@@ -55,7 +55,7 @@ impl Ending {
     pub(crate) fn order(self, handle: &RingHandle<Echo>) {
         match self {
             Ending::Stop => handle.stop(),
-            // Refused by a ring that has ended, which is reported anyway.
+            // A ring that has ended refuses this; its end is reported anyway.
             other => drop(handle.send(Echo::SABOTEUR, other)),
         }
     }
@@ -65,7 +65,7 @@ impl Ending {
     }
 }
 
-/// The error, or the panic, of a ring that was told to end so.
+/// The error, or the panic, of a ring that was told to end in this way.
 #[derive(Debug)]
 pub(crate) struct Planned;
 
@@ -73,7 +73,7 @@ pub(crate) struct Planned;
 #[derive(RingOperation)]
 #[ring_operation(ring = Echo, data = Ending, error = Planned, on_completion)]
 struct Saboteur {
-    /// The loop around the ring shall be left.
+    /// The loop around the ring is to be left.
     leave: bool,
 }
 
@@ -128,7 +128,7 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Nothing ends it but the ring.
+    /// Only the end of the ring ends it.
     fn on_end(&mut self, completion: Completion, _: Arc<TcpListener>, _: Submitter<'_, Echo, Self>) {
         self.shared.fail(format!("accepting has ended: {:?}", completion.result()));
     }
@@ -143,7 +143,7 @@ struct Connection {
     /// The stream that receives.
     stream: Cell<Option<Key<Receivers>>>,
     sending: Cell<bool>,
-    /// What was received and is to be sent after what is being sent.
+    /// What was received, and is to be sent after what is being sent.
     waiting: RefCell<VecDeque<Buffer>>,
 }
 
@@ -190,7 +190,7 @@ impl Receivers {
         connection: &mut Rc<Connection>,
         mut submitter: Submitter<'_, Echo, Self>,
     ) -> Result<(), SubmitError> {
-        // Where clients stall the pool is empty, and the stream waits for a buffer.
+        // When clients stall, the pool is empty, and the stream waits for a buffer.
         let Ok(buffer) = completion.into_buffer() else { return Ok(()) };
         connection.waiting.borrow_mut().push_back(buffer);
         match connection.sending.get() {
@@ -261,7 +261,7 @@ fn expect_a_lost_peer(what: &str, error: &io::Error, shared: &Shared) {
 
 // ---- rounds -----------------------------------------------------------------------------------------
 
-/// One round, please.
+/// An order for one round.
 pub(crate) struct Order {
     pub(crate) ending: Ending,
     /// With the same ring as before, if there is one.
@@ -358,7 +358,7 @@ fn turn(ring: &mut Echo) -> Result<(), RingError<Echo>> {
         if progress.call_again_in != Some(Duration::ZERO) && !ring.saboteur.leave {
             let mut interest = libc::pollfd { fd: ring.as_raw_fd(), events: libc::POLLIN, revents: 0 };
             let timeout = progress.call_again_in.map_or(1000, |time| time.as_millis().min(1000) as i32);
-            // SAFETY: one `pollfd`, borrowed for the call. That a signal interrupts it is as good as anything.
+            // SAFETY: one `pollfd`, borrowed for the call. If a signal interrupts the call, that is fine, too.
             unsafe { libc::poll(&raw mut interest, 1, timeout) };
         }
     }
