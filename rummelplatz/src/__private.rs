@@ -5,7 +5,7 @@ pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 pub use crate::builder::{builder, new, new_raw_ring};
 pub use crate::config::Options;
-pub use crate::dispatch::{Delivery, Glue, deliver, setup, unclaimed};
+pub use crate::dispatch::{Glue, deliver, next_tag, setup, unclaimed};
 pub use crate::parts::{RingParts, Round};
 pub use crate::ring::{deliver_all, finish, fmt, handle, run, stats, submitter, turn};
 pub use crate::runtime::Runtime;

@@ -21,26 +21,10 @@ use crate::submission::{release, release_slowly};
 use crate::submitter::Submitter;
 use crate::tag::Tag;
 
-/// A completion on its way to the operation that its tag names.
-pub struct Delivery<'r, R: Ring> {
-    tagged: Tagged,
-    inner: &'r mut Inner<R>,
-}
-
-impl<'r, R: Ring> Delivery<'r, R> {
-    /// The next one, if a completion is visible.
-    #[inline(always)]
-    pub fn next(runtime: &'r mut Runtime<R>, _: &Round) -> Option<Self> {
-        let inner = runtime.inner_mut();
-        let tagged = Tagged::new(inner.core.queue.pop_known()?);
-        Some(Delivery { tagged, inner })
-    }
-
-    /// Which operation it is for.
-    #[inline]
-    pub fn tag(&self) -> u8 {
-        self.tagged.tag()
-    }
+/// Which operation the next completion is for, if one is known of.
+#[inline(always)]
+pub fn next_tag<R: Ring>(runtime: &Runtime<R>) -> Option<u8> {
+    runtime.inner().core.queue.next_tag()
 }
 
 /// What an operation's types need in order to become the ring's. Its parts are handed on one by one, in
@@ -68,8 +52,9 @@ impl<W> fmt::Display for Shown<'_, W> {
 
 /// A delivery for a tag that no operation has: the ring's own traffic, or a stranger's.
 #[inline(always)]
-pub fn unclaimed<R: Ring>(delivery: Delivery<'_, R>) {
-    let (cqe, inner) = (delivery.tagged.cqe(), delivery.inner);
+pub fn unclaimed<R: Ring>(runtime: &mut Runtime<R>, _: &Round) {
+    let inner = runtime.inner_mut();
+    let Some(cqe) = inner.core.queue.pop_known() else { return };
     belongs_to_nobody(inner, cqe.user_data, cqe.result, cqe.flags);
 }
 
@@ -127,13 +112,18 @@ impl<R: Ring, Op: RingOperation<R>> Drop for Handling<'_, R, Op> {
 /// of the loop however long it is.
 #[inline(always)]
 pub fn deliver<R: Ring, Op: RingOperation<R>>(
-    delivery: Delivery<'_, R>,
+    runtime: &mut Runtime<R>,
     operation: &mut Op,
     tag: Tag<R, Op>,
     glue: Glue<R, Op>,
+    _: &Round,
 ) {
-    let Delivery { tagged, inner } = delivery;
-    let cqe = tagged.cqe();
+    let inner = runtime.inner_mut();
+    if inner.core.queue.next_tag() != Some(tag.number()) {
+        return;
+    }
+    let Some(cqe) = inner.core.queue.pop_known() else { return };
+    let tagged = Tagged::new(cqe);
     let mut warm = Warm::NONE;
     let this = Handling { inner, tag, warm: &mut warm };
     let Inner { core, slabs, .. } = &mut *this.inner;

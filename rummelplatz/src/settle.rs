@@ -47,16 +47,6 @@ impl Tagged {
     pub(crate) fn new(cqe: Cqe) -> Tagged {
         Tagged { tag: UserData::tag(cqe.user_data), cqe }
     }
-
-    #[inline(always)]
-    pub(crate) fn tag(&self) -> u8 {
-        self.tag
-    }
-
-    #[inline(always)]
-    pub(crate) fn cqe(&self) -> Cqe {
-        self.cqe
-    }
 }
 
 /// Finds the ways that nearly all completions go, which are kept apart so that they can be short.

@@ -307,47 +307,54 @@ const _: () = {
         }
         #[inline]
         fn dispatch(&mut self, __round: &__rt::Round) {
-            let __next = __rt::Delivery::next(&mut self.__rummelplatz_runtime, __round);
-            let ::core::option::Option::Some(__delivery) = __next else { return };
-            match __delivery.tag() {
-                1u8 => {
-                    __rt::deliver::<
-                        Self,
-                        __Operation1,
-                    >(
-                        __delivery,
-                        &mut self.acceptor,
-                        Self::ACCEPTOR,
-                        __rt::Glue::<Self, __Operation1> {
-                            warn: __rt::probe::show!(
-                                < __Operation1 as ::rummelplatz::RingOperation < EchoServer
-                                >> ::ControlFlowWarn
-                            ),
-                            completion_error: EchoServerCompletionError::Acceptor,
-                            teardown_error: EchoServerTeardownError::Acceptor,
-                        },
-                    )
-                }
-                2u8 => {
-                    __rt::deliver::<
-                        Self,
-                        __Operation2,
-                    >(
-                        __delivery,
-                        &mut self.connections,
-                        Self::CONNECTIONS,
-                        __rt::Glue::<Self, __Operation2> {
-                            warn: __rt::probe::show!(
-                                < __Operation2 as ::rummelplatz::RingOperation < EchoServer
-                                >> ::ControlFlowWarn
-                            ),
-                            completion_error: EchoServerCompletionError::Connections,
-                            teardown_error: EchoServerTeardownError::Connections,
-                        },
-                    )
-                }
-                _ => __rt::unclaimed(__delivery),
+            match __rt::next_tag(&self.__rummelplatz_runtime) {
+                ::core::option::Option::Some(1u8) => self.__deliver_1(__round),
+                ::core::option::Option::Some(2u8) => self.__deliver_2(__round),
+                _ => __rt::unclaimed(&mut self.__rummelplatz_runtime, __round),
             }
+        }
+    }
+    #[automatically_derived]
+    impl EchoServer {
+        #[inline(always)]
+        fn __deliver_1(&mut self, __round: &__rt::Round) {
+            __rt::deliver::<
+                Self,
+                __Operation1,
+            >(
+                &mut self.__rummelplatz_runtime,
+                &mut self.acceptor,
+                Self::ACCEPTOR,
+                __rt::Glue::<Self, __Operation1> {
+                    warn: __rt::probe::show!(
+                        < __Operation1 as ::rummelplatz::RingOperation < EchoServer >>
+                        ::ControlFlowWarn
+                    ),
+                    completion_error: EchoServerCompletionError::Acceptor,
+                    teardown_error: EchoServerTeardownError::Acceptor,
+                },
+                __round,
+            )
+        }
+        #[inline(always)]
+        fn __deliver_2(&mut self, __round: &__rt::Round) {
+            __rt::deliver::<
+                Self,
+                __Operation2,
+            >(
+                &mut self.__rummelplatz_runtime,
+                &mut self.connections,
+                Self::CONNECTIONS,
+                __rt::Glue::<Self, __Operation2> {
+                    warn: __rt::probe::show!(
+                        < __Operation2 as ::rummelplatz::RingOperation < EchoServer >>
+                        ::ControlFlowWarn
+                    ),
+                    completion_error: EchoServerCompletionError::Connections,
+                    teardown_error: EchoServerTeardownError::Connections,
+                },
+                __round,
+            )
         }
     }
     #[automatically_derived]

@@ -420,83 +420,96 @@ const _: () = {
         }
         #[inline]
         fn dispatch(&mut self, __round: &__rt::Round) {
-            let __next = __rt::Delivery::next(&mut self.__rummelplatz_runtime, __round);
-            let ::core::option::Option::Some(__delivery) = __next else { return };
-            match __delivery.tag() {
-                1u8 => {
-                    __rt::deliver::<
-                        Self,
-                        __Operation1,
-                    >(
-                        __delivery,
-                        &mut self.r#type,
-                        Self::TYPE,
-                        __rt::Glue::<Self, __Operation1> {
-                            warn: __rt::probe::show!(
-                                < __Operation1 as crate ::reexported::RingOperation <
-                                r#Match >> ::ControlFlowWarn
-                            ),
-                            completion_error: MatchCompletionError::Type,
-                            teardown_error: MatchTeardownError::Type,
-                        },
-                    )
-                }
-                2u8 => {
-                    __rt::deliver::<
-                        Self,
-                        __Operation2,
-                    >(
-                        __delivery,
-                        &mut self.self_,
-                        Self::SELF_,
-                        __rt::Glue::<Self, __Operation2> {
-                            warn: __rt::probe::show!(
-                                < __Operation2 as crate ::reexported::RingOperation <
-                                r#Match >> ::ControlFlowWarn
-                            ),
-                            completion_error: MatchCompletionError::Self_,
-                            teardown_error: MatchTeardownError::Self_,
-                        },
-                    )
-                }
-                3u8 => {
-                    __rt::deliver::<
-                        Self,
-                        __Operation3,
-                    >(
-                        __delivery,
-                        &mut self.raw,
-                        Self::RAW,
-                        __rt::Glue::<Self, __Operation3> {
-                            warn: __rt::probe::show!(
-                                < __Operation3 as crate ::reexported::RingOperation <
-                                r#Match >> ::ControlFlowWarn
-                            ),
-                            completion_error: MatchCompletionError::Raw,
-                            teardown_error: MatchTeardownError::Raw,
-                        },
-                    )
-                }
-                4u8 => {
-                    __rt::deliver::<
-                        Self,
-                        __Operation4,
-                    >(
-                        __delivery,
-                        &mut self._1,
-                        Self::_1,
-                        __rt::Glue::<Self, __Operation4> {
-                            warn: __rt::probe::show!(
-                                < __Operation4 as crate ::reexported::RingOperation <
-                                r#Match >> ::ControlFlowWarn
-                            ),
-                            completion_error: MatchCompletionError::_1,
-                            teardown_error: MatchTeardownError::_1,
-                        },
-                    )
-                }
-                _ => __rt::unclaimed(__delivery),
+            match __rt::next_tag(&self.__rummelplatz_runtime) {
+                ::core::option::Option::Some(1u8) => self.__deliver_1(__round),
+                ::core::option::Option::Some(2u8) => self.__deliver_2(__round),
+                ::core::option::Option::Some(3u8) => self.__deliver_3(__round),
+                ::core::option::Option::Some(4u8) => self.__deliver_4(__round),
+                _ => __rt::unclaimed(&mut self.__rummelplatz_runtime, __round),
             }
+        }
+    }
+    #[automatically_derived]
+    impl r#Match {
+        #[inline(always)]
+        fn __deliver_1(&mut self, __round: &__rt::Round) {
+            __rt::deliver::<
+                Self,
+                __Operation1,
+            >(
+                &mut self.__rummelplatz_runtime,
+                &mut self.r#type,
+                Self::TYPE,
+                __rt::Glue::<Self, __Operation1> {
+                    warn: __rt::probe::show!(
+                        < __Operation1 as crate ::reexported::RingOperation < r#Match >>
+                        ::ControlFlowWarn
+                    ),
+                    completion_error: MatchCompletionError::Type,
+                    teardown_error: MatchTeardownError::Type,
+                },
+                __round,
+            )
+        }
+        #[inline(always)]
+        fn __deliver_2(&mut self, __round: &__rt::Round) {
+            __rt::deliver::<
+                Self,
+                __Operation2,
+            >(
+                &mut self.__rummelplatz_runtime,
+                &mut self.self_,
+                Self::SELF_,
+                __rt::Glue::<Self, __Operation2> {
+                    warn: __rt::probe::show!(
+                        < __Operation2 as crate ::reexported::RingOperation < r#Match >>
+                        ::ControlFlowWarn
+                    ),
+                    completion_error: MatchCompletionError::Self_,
+                    teardown_error: MatchTeardownError::Self_,
+                },
+                __round,
+            )
+        }
+        #[inline(always)]
+        fn __deliver_3(&mut self, __round: &__rt::Round) {
+            __rt::deliver::<
+                Self,
+                __Operation3,
+            >(
+                &mut self.__rummelplatz_runtime,
+                &mut self.raw,
+                Self::RAW,
+                __rt::Glue::<Self, __Operation3> {
+                    warn: __rt::probe::show!(
+                        < __Operation3 as crate ::reexported::RingOperation < r#Match >>
+                        ::ControlFlowWarn
+                    ),
+                    completion_error: MatchCompletionError::Raw,
+                    teardown_error: MatchTeardownError::Raw,
+                },
+                __round,
+            )
+        }
+        #[inline(always)]
+        fn __deliver_4(&mut self, __round: &__rt::Round) {
+            __rt::deliver::<
+                Self,
+                __Operation4,
+            >(
+                &mut self.__rummelplatz_runtime,
+                &mut self._1,
+                Self::_1,
+                __rt::Glue::<Self, __Operation4> {
+                    warn: __rt::probe::show!(
+                        < __Operation4 as crate ::reexported::RingOperation < r#Match >>
+                        ::ControlFlowWarn
+                    ),
+                    completion_error: MatchCompletionError::_1,
+                    teardown_error: MatchTeardownError::_1,
+                },
+                __round,
+            )
         }
     }
     #[automatically_derived]

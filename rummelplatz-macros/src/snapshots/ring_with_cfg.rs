@@ -396,67 +396,79 @@ const _: () = {
         }
         #[inline]
         fn dispatch(&mut self, __round: &__rt::Round) {
-            let __next = __rt::Delivery::next(&mut self.__rummelplatz_runtime, __round);
-            let ::core::option::Option::Some(__delivery) = __next else { return };
-            match __delivery.tag() {
+            match __rt::next_tag(&self.__rummelplatz_runtime) {
                 #[cfg(unix)]
-                1u8 => {
-                    __rt::deliver::<
-                        Self,
-                        __Operation1,
-                    >(
-                        __delivery,
-                        &mut self.unix,
-                        Self::UNIX,
-                        __rt::Glue::<Self, __Operation1> {
-                            warn: __rt::probe::show!(
-                                < __Operation1 as ::rummelplatz::RingOperation < Server >>
-                                ::ControlFlowWarn
-                            ),
-                            completion_error: ServerCompletionError::Unix,
-                            teardown_error: ServerTeardownError::Unix,
-                        },
-                    )
-                }
+                ::core::option::Option::Some(1u8) => self.__deliver_1(__round),
                 #[cfg_attr(feature = "x", cfg(windows))]
-                2u8 => {
-                    __rt::deliver::<
-                        Self,
-                        __Operation2,
-                    >(
-                        __delivery,
-                        &mut self.windows,
-                        Self::WINDOWS,
-                        __rt::Glue::<Self, __Operation2> {
-                            warn: __rt::probe::show!(
-                                < __Operation2 as ::rummelplatz::RingOperation < Server >>
-                                ::ControlFlowWarn
-                            ),
-                            completion_error: ServerCompletionError::Windows,
-                            teardown_error: ServerTeardownError::Windows,
-                        },
-                    )
-                }
-                3u8 => {
-                    __rt::deliver::<
-                        Self,
-                        __Operation3,
-                    >(
-                        __delivery,
-                        &mut self.both,
-                        Self::BOTH,
-                        __rt::Glue::<Self, __Operation3> {
-                            warn: __rt::probe::show!(
-                                < __Operation3 as ::rummelplatz::RingOperation < Server >>
-                                ::ControlFlowWarn
-                            ),
-                            completion_error: ServerCompletionError::Both,
-                            teardown_error: ServerTeardownError::Both,
-                        },
-                    )
-                }
-                _ => __rt::unclaimed(__delivery),
+                ::core::option::Option::Some(2u8) => self.__deliver_2(__round),
+                ::core::option::Option::Some(3u8) => self.__deliver_3(__round),
+                _ => __rt::unclaimed(&mut self.__rummelplatz_runtime, __round),
             }
+        }
+    }
+    #[automatically_derived]
+    impl Server {
+        #[cfg(unix)]
+        #[inline(always)]
+        fn __deliver_1(&mut self, __round: &__rt::Round) {
+            __rt::deliver::<
+                Self,
+                __Operation1,
+            >(
+                &mut self.__rummelplatz_runtime,
+                &mut self.unix,
+                Self::UNIX,
+                __rt::Glue::<Self, __Operation1> {
+                    warn: __rt::probe::show!(
+                        < __Operation1 as ::rummelplatz::RingOperation < Server >>
+                        ::ControlFlowWarn
+                    ),
+                    completion_error: ServerCompletionError::Unix,
+                    teardown_error: ServerTeardownError::Unix,
+                },
+                __round,
+            )
+        }
+        #[cfg_attr(feature = "x", cfg(windows))]
+        #[inline(always)]
+        fn __deliver_2(&mut self, __round: &__rt::Round) {
+            __rt::deliver::<
+                Self,
+                __Operation2,
+            >(
+                &mut self.__rummelplatz_runtime,
+                &mut self.windows,
+                Self::WINDOWS,
+                __rt::Glue::<Self, __Operation2> {
+                    warn: __rt::probe::show!(
+                        < __Operation2 as ::rummelplatz::RingOperation < Server >>
+                        ::ControlFlowWarn
+                    ),
+                    completion_error: ServerCompletionError::Windows,
+                    teardown_error: ServerTeardownError::Windows,
+                },
+                __round,
+            )
+        }
+        #[inline(always)]
+        fn __deliver_3(&mut self, __round: &__rt::Round) {
+            __rt::deliver::<
+                Self,
+                __Operation3,
+            >(
+                &mut self.__rummelplatz_runtime,
+                &mut self.both,
+                Self::BOTH,
+                __rt::Glue::<Self, __Operation3> {
+                    warn: __rt::probe::show!(
+                        < __Operation3 as ::rummelplatz::RingOperation < Server >>
+                        ::ControlFlowWarn
+                    ),
+                    completion_error: ServerCompletionError::Both,
+                    teardown_error: ServerTeardownError::Both,
+                },
+                __round,
+            )
         }
     }
     #[automatically_derived]

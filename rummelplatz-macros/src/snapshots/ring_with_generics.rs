@@ -298,51 +298,61 @@ const _: () = {
         }
         #[inline]
         fn dispatch(&mut self, __round: &__rt::Round) {
-            let __next = __rt::Delivery::next(&mut self.__rummelplatz_runtime, __round);
-            let ::core::option::Option::Some(__delivery) = __next else { return };
-            match __delivery.tag() {
-                1u8 => {
-                    __rt::deliver::<
-                        Self,
-                        Holder<'a, T>,
-                    >(
-                        __delivery,
-                        &mut self.holder,
-                        Self::HOLDER,
-                        __rt::Glue::<Self, Holder<'a, T>> {
-                            warn: __rt::probe::show!(
-                                < Holder < 'a, T > as ::rummelplatz::RingOperation < Server
-                                < 'a, T, N > >> ::ControlFlowWarn
-                            ),
-                            completion_error: ServerCompletionError::Holder,
-                            teardown_error: ServerTeardownError::Holder,
-                        },
-                    )
-                }
-                2u8 => {
-                    __rt::deliver::<
-                        Self,
-                        ForRing<Server<'a, T, N>, [<Server<'a, T, N>>::Item; N]>,
-                    >(
-                        __delivery,
-                        &mut self.me,
-                        Self::ME,
-                        __rt::Glue::<
-                            Self,
-                            ForRing<Server<'a, T, N>, [<Server<'a, T, N>>::Item; N]>,
-                        > {
-                            warn: __rt::probe::show!(
-                                < ForRing < Server:: < 'a, T, N >, [< Server:: < 'a, T, N >
-                                > ::Item; N] > as ::rummelplatz::RingOperation < Server <
-                                'a, T, N > >> ::ControlFlowWarn
-                            ),
-                            completion_error: ServerCompletionError::Me,
-                            teardown_error: ServerTeardownError::Me,
-                        },
-                    )
-                }
-                _ => __rt::unclaimed(__delivery),
+            match __rt::next_tag(&self.__rummelplatz_runtime) {
+                ::core::option::Option::Some(1u8) => self.__deliver_1(__round),
+                ::core::option::Option::Some(2u8) => self.__deliver_2(__round),
+                _ => __rt::unclaimed(&mut self.__rummelplatz_runtime, __round),
             }
+        }
+    }
+    #[automatically_derived]
+    impl<'a, T: Clone, const N: usize> Server<'a, T, N>
+    where
+        T: 'a,
+    {
+        #[inline(always)]
+        fn __deliver_1(&mut self, __round: &__rt::Round) {
+            __rt::deliver::<
+                Self,
+                Holder<'a, T>,
+            >(
+                &mut self.__rummelplatz_runtime,
+                &mut self.holder,
+                Self::HOLDER,
+                __rt::Glue::<Self, Holder<'a, T>> {
+                    warn: __rt::probe::show!(
+                        < Holder < 'a, T > as ::rummelplatz::RingOperation < Server < 'a,
+                        T, N > >> ::ControlFlowWarn
+                    ),
+                    completion_error: ServerCompletionError::Holder,
+                    teardown_error: ServerTeardownError::Holder,
+                },
+                __round,
+            )
+        }
+        #[inline(always)]
+        fn __deliver_2(&mut self, __round: &__rt::Round) {
+            __rt::deliver::<
+                Self,
+                ForRing<Server<'a, T, N>, [<Server<'a, T, N>>::Item; N]>,
+            >(
+                &mut self.__rummelplatz_runtime,
+                &mut self.me,
+                Self::ME,
+                __rt::Glue::<
+                    Self,
+                    ForRing<Server<'a, T, N>, [<Server<'a, T, N>>::Item; N]>,
+                > {
+                    warn: __rt::probe::show!(
+                        < ForRing < Server:: < 'a, T, N >, [< Server:: < 'a, T, N > >
+                        ::Item; N] > as ::rummelplatz::RingOperation < Server < 'a, T, N
+                        > >> ::ControlFlowWarn
+                    ),
+                    completion_error: ServerCompletionError::Me,
+                    teardown_error: ServerTeardownError::Me,
+                },
+                __round,
+            )
         }
     }
     #[automatically_derived]

@@ -13,6 +13,7 @@
 use std::ptr::{self, NonNull};
 
 use super::Cqe;
+use crate::user_data::UserData;
 
 /// See the [module documentation](self).
 pub(crate) struct Completions {
@@ -73,6 +74,17 @@ impl Completions {
     #[inline(always)]
     pub(crate) fn may_be_more(&self) -> bool {
         self.may_be_more
+    }
+
+    /// The tag of the next completion that is known of.
+    #[inline(always)]
+    pub(crate) fn next_tag(&self) -> Option<u8> {
+        if self.is_empty() {
+            return None;
+        }
+        // SAFETY: it is there, because it lies before `end`.
+        let Cqe { user_data, .. } = unsafe { self.next.as_ref() };
+        Some(UserData::tag(*user_data))
     }
 
     /// The next completion that is known of.

@@ -335,6 +335,12 @@ impl Uring {
         self.completions.is_empty()
     }
 
+    /// The tag of the next completion of those that are known of.
+    #[inline(always)]
+    pub(crate) fn next_tag(&self) -> Option<u8> {
+        self.completions.next_tag()
+    }
+
     /// The next completion of those that are known of.
     #[inline(always)]
     pub(crate) fn pop_known(&mut self) -> Option<Cqe> {

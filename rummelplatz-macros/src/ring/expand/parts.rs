@@ -1,6 +1,6 @@
 //! What the runtime sees of a ring: the hidden structs and the implementation of its traits.
 
-use proc_macro2::{Literal, Span, TokenStream};
+use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
@@ -47,22 +47,31 @@ impl Printer<'_> {
                     .map_err(#setup_error::#variant)?;
             }
         });
-        let dispatch_arms = self.each(|operation, ty| {
+        let dispatch_arms = self.each(|operation, _| {
+            let (tag, deliver) = (Literal::u8_suffixed(operation.tag()), deliver(operation));
+            quote!(::core::option::Option::Some(#tag) => self.#deliver(__round),)
+        });
+        let inline = if self.operations.len() <= MOST_IN_LOOP { quote!(always) } else { quote!(never) };
+        let deliveries = self.each(|operation, ty| {
             let Operation { ident, constant, variant, .. } = operation;
             let ty = self.short(operation, ty);
             let warning = self.associated(&ty, "ControlFlowWarn");
-            let tag = Literal::u8_suffixed(operation.tag());
+            let deliver = deliver(operation);
             quote_spanned! {at(operation)=>
-                #tag => __rt::deliver::<Self, #ty>(
-                    __delivery,
-                    &mut self.#ident,
-                    Self::#constant,
-                    __rt::Glue::<Self, #ty> {
-                        warn: __rt::probe::show!(#warning),
-                        completion_error: #completion_error::#variant,
-                        teardown_error: #teardown_error::#variant,
-                    },
-                ),
+                #[inline(#inline)]
+                fn #deliver(&mut self, __round: &__rt::Round) {
+                    __rt::deliver::<Self, #ty>(
+                        &mut self.#runtime,
+                        &mut self.#ident,
+                        Self::#constant,
+                        __rt::Glue::<Self, #ty> {
+                            warn: __rt::probe::show!(#warning),
+                            completion_error: #completion_error::#variant,
+                            teardown_error: #teardown_error::#variant,
+                        },
+                        __round,
+                    )
+                }
             }
         });
         quote! {
@@ -120,13 +129,15 @@ impl Printer<'_> {
                 }
                 #[inline]
                 fn dispatch(&mut self, __round: &__rt::Round) {
-                    let __next = __rt::Delivery::next(&mut self.#runtime, __round);
-                    let ::core::option::Option::Some(__delivery) = __next else { return };
-                    match __delivery.tag() {
+                    match __rt::next_tag(&self.#runtime) {
                         #dispatch_arms
-                        _ => __rt::unclaimed(__delivery),
+                        _ => __rt::unclaimed(&mut self.#runtime, __round),
                     }
                 }
+            }
+            #[automatically_derived]
+            impl #impl_generics #ident #arguments #where_clause {
+                #deliveries
             }
         }
     }
@@ -180,6 +191,15 @@ impl Printer<'_> {
         let fields = self.each(|Operation { ident, .. }, _| quote!(#ident,));
         quote!(__Operations { #fields __rummelplatz_ring: ::core::marker::PhantomData })
     }
+}
+
+/// How many operations are compiled into the loop. In a larger ring, each has a function of its own, with its handler in
+/// it: the compiler would inline no handler at all (a NOP in a ring of 32 took 160 instructions, and so it takes 80).
+const MOST_IN_LOOP: usize = 8;
+
+/// The method that delivers to an operation.
+fn deliver(operation: &Operation) -> Ident {
+    format_ident!("__deliver_{}", operation.position)
 }
 
 /// The place of the operation's type, but resolved as the macro's own code: complaints point there, and lints
