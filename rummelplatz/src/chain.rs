@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 
 use io_uring::squeue;
 
+use crate::accept::bind;
 use crate::error::{InvalidEntry, SubmitError};
 use crate::facts::Flags;
 use crate::operation::RingOperation;
@@ -13,7 +14,6 @@ use crate::request::{self, Placed, Request, Slab};
 use crate::settle::withdraw;
 use crate::shape::{Ring, slab_of};
 use crate::state::Inner;
-use crate::submission::bind;
 use crate::tag::{Key, Tag};
 use crate::user_data::UserData;
 

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io;
 
+use crate::accept::{release, release_slowly};
 use crate::completion::Completion;
 use crate::core::OwnTraffic;
 use crate::operation::{ControlFlow, RingOperation};
@@ -17,7 +18,6 @@ use crate::shape::Ring;
 use crate::slab::{Lent, Warm};
 use crate::state::{FirstCause, Inner};
 use crate::streams::{give_up, resume};
-use crate::submission::{release, release_slowly};
 use crate::submitter::Submitter;
 use crate::tag::Tag;
 

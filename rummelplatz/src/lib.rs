@@ -375,6 +375,7 @@
 #[allow(missing_docs, reason = "what generated code uses is documented where it is defined")]
 pub mod __private;
 
+mod accept;
 mod any_slab;
 mod asked_again;
 mod backlog;

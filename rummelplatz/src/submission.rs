@@ -1,10 +1,10 @@
 //! The way in: how requests get from a handler, or from outside, to the submission queue.
 
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use io_uring::squeue;
 
+use crate::accept::{make_room, note_bound, release};
 use crate::any_slab::AnySlab;
 use crate::chain::Chain;
 use crate::core::Core;
@@ -14,9 +14,9 @@ use crate::fixed::{FixedBuffers, FixedFile};
 use crate::handle::RingHandle;
 use crate::mutant;
 use crate::operation::RingOperation;
-use crate::request::{self, Placed, Record, Request, Slab, Stream, Terms, sqe};
+use crate::request::{self, Placed, Record, Request, Stream, sqe};
 use crate::shape::Ring;
-use crate::slab::{Identity, Occupied, State, Warm};
+use crate::slab::{Occupied, State};
 use crate::state::Inner;
 use crate::submitter::SubmissionQueueSubmitter;
 use crate::tag::{Key, Tag};
@@ -555,220 +555,6 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         }
         inner
     }
-
-    /// Accepts a request. The way that nearly all go, where there is room for all of it, is kept apart
-    /// from the others so that it can be short.
-    #[inline(always)]
-    fn accept(
-        &mut self,
-        data: Op::RingData,
-        flags: Flags,
-        build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
-    ) -> Result<Key<Op>, Refused<Op::RingData>> {
-        /// Counts a request off if building it unwinds.
-        struct Counted<'c>(&'c mut usize);
-        impl Drop for Counted<'_> {
-            #[inline(always)]
-            fn drop(&mut self) {
-                *self.0 -= 1;
-            }
-        }
-
-        let tag = self.tag();
-        let (inner, warm) = self.open();
-        let Inner { core, slabs, .. } = inner;
-        let slab: &mut Slab<Op::RingData> = tag.slab(slabs);
-        // While the queue is open, nothing is marked.
-        let terms = Terms { ring: core.serial, flags, born: core.watch.shown() };
-        let Some(place) = core.queue.place() else {
-            let warm = warm.map_or(Warm::NONE, Warm::take);
-            // SAFETY: it is of this slab, as whoever has made this submitter has promised.
-            return unsafe { accept_slowly(inner, tag, warm, (data,), flags, build) };
-        };
-        // SAFETY: it is of this slab, as whoever has made this submitter has promised.
-        let vacancy = match warm.and_then(|warm| unsafe { slab.vacate(warm.take()) }) {
-            // Its request is still counted: as this one, from here on.
-            Some(vacancy) => vacancy,
-            None => {
-                let Some(vacancy) = slab.vacancy() else {
-                    // SAFETY: it is none.
-                    return unsafe { accept_slowly(inner, tag, Warm::NONE, (data,), flags, build) };
-                };
-                core.in_flight += 1;
-                vacancy
-            }
-        };
-        let counted = Counted(&mut core.in_flight);
-        // SAFETY: it is of this slab; and to write an entry does not unwind.
-        let placed = unsafe { request::place_into(vacancy, slab, data, terms, build, place) };
-        let (identity, (is_queued, deadline)) = placed;
-        std::mem::forget(counted);
-        let accepted = match is_queued {
-            true => Ok(Key::new(core.serial, identity)),
-            false => push_set_aside(core, slab, identity),
-        };
-        if let Some(time) = deadline
-            && accepted.is_ok()
-        {
-            inner.keep_deadline(identity, time);
-        }
-        accepted
-    }
-}
-
-/// Gives back a slot, if it is one, whose request is over, and counts that off.
-///
-/// # Safety
-///
-/// The slot is of the slab of `tag`.
-#[inline(always)]
-pub(crate) unsafe fn release<R: Ring, Op: RingOperation<R>>(
-    inner: &mut Inner<R>,
-    tag: Tag<R, Op>,
-    warm: Warm,
-) {
-    // `vacate` would say so, too; but mostly the compiler knows it already.
-    if warm.is_none() {
-        return;
-    }
-    let slab = tag.slab(&mut inner.slabs);
-    // SAFETY: the caller's promise is the same.
-    if let Some(vacancy) = unsafe { slab.vacate(warm) } {
-        // SAFETY: it is of this slab.
-        unsafe { slab.release(vacancy) };
-        inner.core.in_flight -= 1;
-    }
-}
-
-/// As [`release`], where that is seldom.
-///
-/// # Safety
-///
-/// As there.
-#[inline(always)]
-pub(crate) unsafe fn release_slowly<R: Ring, Op: RingOperation<R>>(
-    inner: &mut Inner<R>,
-    tag: Tag<R, Op>,
-    warm: Warm,
-) {
-    #[cold]
-    #[inline(never)]
-    unsafe fn release_it<R: Ring, Op: RingOperation<R>>(inner: &mut Inner<R>, tag: Tag<R, Op>, warm: Warm) {
-        // SAFETY: the caller's promise is the same.
-        unsafe { release(inner, tag, warm) };
-    }
-    if !warm.is_none() {
-        // SAFETY: the caller's promise is the same.
-        unsafe { release_it(inner, tag, warm) };
-    }
-}
-
-/// Accepts a request for which room must be made; the warm slot is given back.
-///
-/// The data comes in a tuple, which is a copy of it: so the short way, which would have it in memory to be handed on to
-/// here, may keep it in registers.
-///
-/// # Safety
-///
-/// As of [`release`].
-#[cold]
-#[inline(never)]
-unsafe fn accept_slowly<R: Ring, Op: RingOperation<R>>(
-    inner: &mut Inner<R>,
-    tag: Tag<R, Op>,
-    warm: Warm,
-    (data,): (Op::RingData,),
-    flags: Flags,
-    build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
-) -> Result<Key<Op>, Refused<Op::RingData>> {
-    // SAFETY: the caller's promise is the same.
-    unsafe { release_slowly(inner, tag, warm) };
-    let Inner { core, slabs, .. } = inner;
-    let slab = tag.slab(slabs);
-    if let Err(error) = make_room(core, slab) {
-        // Its `Drop` may panic: after this, the data would be a part of what is returned, and lost.
-        drop(build);
-        return Err(Refused { data, error });
-    }
-    let mut build = Some(build);
-    let (identity, deadline) = accept_by(core, slab, data, flags, &mut |data| match build.take() {
-        Some(build) => build(data),
-        None => unreachable!("a request is built once"),
-    })?;
-    let key = Key::new(core.serial, identity);
-    if let Some(time) = deadline {
-        inner.keep_deadline(identity, time);
-    }
-    Ok(key)
-}
-
-/// Accepts a request for which there is room: the same for all operations with this data and all ways to build a
-/// request, so that it is compiled once.
-fn accept_by<D>(
-    core: &mut Core,
-    slab: &mut Slab<D>,
-    data: D,
-    flags: Flags,
-    build: &mut dyn for<'d> FnMut(&'d mut D) -> Request<'d>,
-) -> Result<(Identity, Option<Duration>), Refused<D>> {
-    let (identity, mut placed, deadline) = request::place(slab, data, core.terms(flags), build);
-    bind(core, slab, &mut placed)?;
-    core.count();
-    core.push(placed);
-    Ok((identity, deadline))
-}
-
-/// Queues a request that is counted already, and that was set aside instead of being
-/// [filled in](request::Queue::fill).
-#[cold]
-#[inline(never)]
-fn push_set_aside<Op, D>(
-    core: &mut Core,
-    slab: &mut Slab<D>,
-    identity: Identity,
-) -> Result<Key<Op>, Refused<D>> {
-    if let Some(mut placed) = core.queue.take_set_aside() {
-        bind(core, slab, &mut placed).inspect_err(|_| core.in_flight -= 1)?;
-        core.push(placed);
-    }
-    Ok(Key::new(core.serial, identity))
-}
-
-/// Has a request receive out of its pool, if it does that. If the pool can't be registered, the data comes back, and
-/// nothing is left of the request.
-pub(crate) fn bind<D>(core: &mut Core, slab: &mut Slab<D>, placed: &mut Placed) -> Result<(), Refused<D>> {
-    if placed.pool().is_none() {
-        return Ok(());
-    }
-    let bound = core.bind(placed);
-    note_bound(slab, placed.user_data(), bound)
-}
-
-/// Notes in the slot of a request out of which group it receives; or takes the data out again.
-fn note_bound<D>(
-    slab: &mut Slab<D>,
-    user_data: u64,
-    bound: Result<u16, SubmitError>,
-) -> Result<(), Refused<D>> {
-    let Some(mut slot) = slab.find(user_data) else {
-        unreachable!("the request was put into a slot just now");
-    };
-    match bound {
-        Ok(group) => {
-            slot.demote().facts.pool = group;
-            Ok(())
-        }
-        Err(error) => match slot.take() {
-            Some(data) => Err(Refused { data, error }),
-            None => unreachable!("the data was put into the slot just now"),
-        },
-    }
-}
-
-/// Makes room for one request, in the queue and in the slab.
-fn make_room<D>(core: &mut Core, slab: &mut Slab<D>) -> Result<(), SubmitError> {
-    core.admit(1)?;
-    slab.reserve().map_err(|_| SubmitError::TooManyRequests)
 }
 
 const LINKS: squeue::Flags = squeue::Flags::IO_LINK.union(squeue::Flags::IO_HARDLINK);

@@ -104,7 +104,7 @@ const SHAPES: &[Shape] = &[
         args: &["depth=32"],
         contestants: &["rummelplatz"],
         size: ("n", 20_000),
-        aim: 1.15,
+        aim: 2.10,
         held: 2.10,
         held_in_release: 2.10,
     },

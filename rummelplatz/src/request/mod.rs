@@ -60,29 +60,24 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
-use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
-use io_uring::types::TimeoutFlags;
 use io_uring::{opcode, squeue};
 
-use crate::buffers::BufferPool;
-use crate::clock::Stamp;
-use crate::facts::{Brief, Facts, Flags, Yields};
-use crate::fixed::Registered;
-use crate::slab::{self, Identity, Meta, Occupied, Remember, Vacancy};
-use crate::user_data::UserData;
+use crate::facts::{Flags, Yields};
 
 mod address;
 mod aside;
 mod attributes;
 mod children;
 mod datagram;
+mod draft;
 mod entry;
 mod files;
 mod general;
 mod paths;
 mod peer;
+mod placed;
 mod sockets;
 pub(crate) mod sqe;
 mod target;
@@ -90,10 +85,14 @@ mod target;
 mod tests;
 mod time;
 
+use draft::{Draft, Fixed, Parts};
 use sqe::Usual;
-use target::Named;
 
 pub(crate) use aside::Aside;
+pub(crate) use draft::Prepared;
+pub(crate) use placed::{
+    Placed, Queue, Record, Slab, Terms, arm_again, place, place_into, place_message, place_stream,
+};
 
 pub use address::Address;
 pub use attributes::*;
@@ -121,77 +120,11 @@ pub struct Request<'d> {
 /// A multishot request: one submission, many completions.
 ///
 /// Given to [`stream`](crate::Submitter::stream); [`submit`](crate::Submitter::submit) takes a [`Request`]. A stream takes no buffers of the data: what it
-/// receives comes out of a [`BufferPool`].
+/// receives comes out of a [`BufferPool`](crate::BufferPool).
 #[must_use = "a stream does nothing until it is submitted"]
 pub struct Stream<'d> {
     parts: Parts<'d>,
     borrows: PhantomData<&'d mut ()>,
-}
-
-/// A request, and what its constructor knows about it.
-struct Parts<'d> {
-    draft: Draft<'d>,
-    facts: Facts,
-    /// The descriptor of a `close`, owned until the slot takes it over.
-    closes: Option<OwnedFd>,
-    /// How long it may take.
-    deadline: Option<Duration>,
-}
-
-/// What the kernel is asked for, before it is known which ring shall ask.
-enum Draft<'d> {
-    /// That does not matter.
-    Prepared(Prepared),
-    /// There is something registered in it.
-    Fixed(Fixed<'d>),
-    /// It is on a registered file, and something is to be kept beside it, or it is given buffers.
-    OnFixed { prepared: Prepared, file: &'d Registered },
-}
-
-/// A usual entry, but for the indices of what a ring has registered.
-struct Fixed<'d> {
-    entry: Usual,
-    file: Option<&'d Registered>,
-    memory: Option<&'d Registered>,
-}
-
-/// What it takes to write an entry in the moment it is queued.
-pub(crate) enum Prepared {
-    Usual(Usual),
-    /// A usual one on registered memory, with its index; or one that is given buffers, with the group of its pool.
-    Indexed(Usual, u16),
-    /// A usual one that [leads to](Usual::lead_to) what is kept beside it until the kernel has taken it in.
-    Beside(Usual, Aside),
-    /// A usual one that is given buffers, before it is known which group its pool is in the ring: this can't be queued.
-    FromPool {
-        entry: Usual,
-        pool: BufferPool,
-        /// How many bytes it receives in all, or 0 for no end.
-        limit: u32,
-    },
-    /// Its fields are not the usual ones.
-    Entry(squeue::Entry),
-}
-
-/// What a ring says of a request that it accepts.
-#[derive(Clone, Copy)]
-pub(crate) struct Terms {
-    /// Which one it is.
-    pub(crate) ring: u64,
-    pub(crate) flags: Flags,
-    /// When that is.
-    pub(crate) born: Stamp,
-}
-
-/// A prepared request whose pointers and descriptors stay good until the final completion of its
-/// `user_data`: it may be queued.
-///
-/// Made by [`place`], [`place_stream`] and [`arm_again`], from what the compiler has checked; by
-/// [`vouched`](Placed::vouched), from what somebody answers for, as a [`Request`] can be as well; and
-/// by [`control`](Placed::control), for entries that point to nothing.
-pub(crate) struct Placed {
-    prepared: Prepared,
-    user_data: u64,
 }
 
 impl Request<'_> {
@@ -273,7 +206,7 @@ impl Request<'_> {
     ///
     /// Worth it for what takes long even though it does not wait, such as a large read out of the page cache, or a write
     /// with [`RwFlags::DSYNC`]: the ring goes on meanwhile. It costs more in all, and a worker that waits is a thread that
-    /// waits: see [`worker_limits`](crate::Builder::worker_limits). Of requests into a [`BufferPool`], such a one may have
+    /// waits: see [`worker_limits`](crate::Builder::worker_limits). Of requests into a [`BufferPool`](crate::BufferPool), such a one may have
     /// its buffer from the beginning.
     #[inline(always)]
     pub fn in_worker(mut self) -> Self {
@@ -359,428 +292,6 @@ impl Stream<'_> {
         }
         self
     }
-}
-
-impl Placed {
-    /// An entry that somebody else answers for.
-    ///
-    /// # Safety
-    ///
-    /// What the entry points to must stay valid, and in place, until the final completion of
-    /// `user_data`. And it must not do what no safe request could do to others.
-    pub(crate) unsafe fn vouched(entry: squeue::Entry, user_data: u64) -> Placed {
-        Placed { prepared: Prepared::Entry(entry), user_data }
-    }
-
-    /// An entry of the ring's own, which points to nothing.
-    pub(crate) fn control(entry: squeue::Entry, user_data: u64) -> Placed {
-        Placed { prepared: Prepared::Entry(entry), user_data }
-    }
-
-    /// A timer of the ring's own.
-    pub(crate) fn alarm(time: Duration, user_data: u64) -> Placed {
-        let (entry, time) = time::armed(opcode::Timeout::CODE, time);
-        Placed { prepared: Prepared::Beside(entry, Aside::Time(time)), user_data }
-    }
-
-    /// Links a timer to it, which ends it after so much time, and is to be queued next.
-    pub(crate) fn add_timer(&mut self, time: Duration) -> Placed {
-        self.prepared.add(squeue::Flags::IO_LINK);
-        let (entry, time) = time::armed(opcode::LinkTimeout::CODE, time);
-        let user_data = UserData::of_timer(self.user_data);
-        Placed { prepared: Prepared::Beside(entry, Aside::Time(time)), user_data }
-    }
-
-    /// Links it to what is queued next, if these flags say so.
-    pub(crate) fn link(&mut self, flags: squeue::Flags) {
-        self.prepared.add(flags);
-        if !flags.is_empty()
-            && let Prepared::Beside(timer, Aside::Time(_)) = &mut self.prepared
-            && timer.opcode as u8 == opcode::Timeout::CODE
-        {
-            // One that runs its time has succeeded.
-            timer.op_flags |= TimeoutFlags::ETIME_SUCCESS.bits();
-        }
-    }
-
-    #[inline]
-    pub(crate) fn user_data(&self) -> u64 {
-        self.user_data
-    }
-
-    #[inline]
-    pub(crate) fn into_prepared(self) -> Prepared {
-        self.prepared
-    }
-
-    /// The pool out of which this request receives, as long as it is not [bound](Self::bind).
-    #[inline(always)]
-    pub(crate) fn pool(&self) -> Option<&BufferPool> {
-        match &self.prepared {
-            Prepared::FromPool { pool, .. } => Some(pool),
-            _ => None,
-        }
-    }
-
-    /// Has it receive out of this group, which is that of its pool.
-    pub(crate) fn bind(&mut self, group: u16) {
-        if let Prepared::FromPool { entry, limit, .. } = self.prepared {
-            self.prepared = match limit {
-                0 => Prepared::Indexed(entry, group),
-                _ => Prepared::Entry(entry.limited(group, limit)),
-            };
-        }
-    }
-
-    /// One that is not bound, put together again from what was [in it](Self::into_prepared).
-    pub(crate) fn unbound(prepared: Prepared, user_data: u64) -> Placed {
-        Placed { prepared, user_data }
-    }
-}
-
-impl Prepared {
-    /// Adds flags of the entry (`IOSQE_*`).
-    fn add(&mut self, flags: squeue::Flags) {
-        match self {
-            Prepared::Entry(entry) => *entry = entry.clone().flags(flags),
-            _ => self.change(|entry| entry.opcode |= u32::from(flags.bits()) << sqe::FLAGS_SHIFT),
-        }
-    }
-
-    /// Changes the entry, if it is a usual one.
-    #[inline(always)]
-    fn change(&mut self, change: impl FnOnce(&mut Usual)) {
-        match self {
-            Prepared::Usual(entry)
-            | Prepared::Indexed(entry, _)
-            | Prepared::Beside(entry, _)
-            | Prepared::FromPool { entry, .. } => change(entry),
-            Prepared::Entry(_) => {}
-        }
-    }
-
-    /// Has it end after so many ticks or bytes, if it is a timer, or is given buffers.
-    fn set_left(&mut self, left: u32) {
-        match self {
-            Prepared::Beside(timer, Aside::Time(_)) => timer.offset = left.into(),
-            Prepared::FromPool { limit, .. } => *limit = left,
-            _ => {}
-        }
-    }
-}
-
-impl Draft<'_> {
-    /// Changes the entry, if it is a usual one.
-    #[inline(always)]
-    fn change(&mut self, change: impl FnOnce(&mut Usual)) {
-        match self {
-            Draft::Prepared(prepared) | Draft::OnFixed { prepared, .. } => prepared.change(change),
-            Draft::Fixed(Fixed { entry, .. }) => change(entry),
-        }
-    }
-
-    /// Adds flags of the entry (`IOSQE_*`).
-    #[inline(always)]
-    fn add(&mut self, flags: squeue::Flags) {
-        match self {
-            Draft::Prepared(prepared) | Draft::OnFixed { prepared, .. } => prepared.add(flags),
-            Draft::Fixed(Fixed { entry, .. }) => entry.opcode |= u32::from(flags.bits()) << sqe::FLAGS_SHIFT,
-        }
-    }
-
-    /// What is to be queued in the ring with this number.
-    #[inline(always)]
-    fn prepare(self, ring: u64) -> Prepared {
-        match self {
-            Draft::Prepared(prepared) => prepared,
-            Draft::Fixed(fixed) => fixed.prepare(ring),
-            Draft::OnFixed { mut prepared, file } => {
-                prepared.change(|entry| *entry = on_file_of(ring, file, *entry));
-                prepared
-            }
-        }
-    }
-}
-
-/// The entry, on this file of the ring. A file that the ring does not have becomes one that nothing is.
-#[inline(always)]
-fn on_file_of(ring: u64, file: &Registered, mut entry: Usual) -> Usual {
-    entry.descriptor = match file.in_ring(ring) {
-        Some(index) => {
-            entry.opcode |= sqe::FIXED_FILE;
-            index as RawFd
-        }
-        None => -1,
-    };
-    entry
-}
-
-impl Fixed<'_> {
-    /// Fills in what the ring knows it by. For memory that it does not have, the kernel gets an index that nothing has.
-    #[inline(always)]
-    fn prepare(self, ring: u64) -> Prepared {
-        const NOTHING: u32 = u16::MAX as u32;
-        let Fixed { mut entry, file, memory } = self;
-        if let Some(file) = file {
-            entry = on_file_of(ring, file, entry);
-        }
-        match memory {
-            Some(memory) => Prepared::Indexed(entry, memory.in_ring(ring).unwrap_or(NOTHING) as u16),
-            None => Prepared::Usual(entry),
-        }
-    }
-}
-
-impl<'d> Parts<'d> {
-    #[inline(always)]
-    fn prepared(prepared: Prepared, facts: Facts) -> Self {
-        Parts { draft: Draft::Prepared(prepared), facts, closes: None, deadline: None }
-    }
-
-    #[inline(always)]
-    fn new(entry: squeue::Entry) -> Self {
-        let facts = Facts::new(entry.get_opcode() as u8);
-        Parts::prepared(Prepared::Entry(entry), facts)
-    }
-
-    /// Of an entry of the usual kind.
-    #[inline(always)]
-    fn usual(entry: Usual) -> Self {
-        Parts::prepared(Prepared::Usual(entry), Facts::new(entry.opcode as u8))
-    }
-
-    /// Of one in which something registered is named.
-    #[inline(always)]
-    fn fixed(fixed: Fixed<'d>) -> Self {
-        let facts = Facts::new(fixed.entry.opcode as u8);
-        Parts { draft: Draft::Fixed(fixed), facts, closes: None, deadline: None }
-    }
-
-    /// Of an entry of the usual kind, on a file or a socket, which may be a registered one.
-    #[inline(always)]
-    fn on_target(target: &'d impl Target, entry: Usual) -> Self {
-        let Named { descriptor, place } = target.named();
-        let entry = Usual { descriptor, ..entry };
-        match place {
-            None => Parts::usual(entry),
-            Some(file) => Parts::on_fixed(entry, file),
-        }
-    }
-
-    // In place, this would change the way of requests on what is not registered.
-    #[inline(never)]
-    fn on_fixed(entry: Usual, file: &'d Registered) -> Self {
-        Parts::fixed(Fixed { entry, file: Some(file), memory: None })
-    }
-
-    /// Of one that leads to what is kept beside it.
-    #[inline(always)]
-    fn beside(entry: Usual, aside: Aside) -> Self {
-        Parts::prepared(Prepared::Beside(entry, aside), Facts::new(entry.opcode as u8))
-    }
-
-    /// The same, on a file or a socket, which may be a registered one.
-    #[inline(always)]
-    fn beside_on(target: &'d impl Target, entry: Usual, aside: Aside) -> Self {
-        let Named { descriptor, place } = target.named();
-        Parts::beside(Usual { descriptor, ..entry }, aside).on(place)
-    }
-
-    /// Of one that is given buffers of a pool, on a file or a socket, which may be a registered one.
-    fn from_pool(target: &'d impl Target, entry: Usual, pool: &BufferPool) -> Self {
-        let Named { descriptor, place } = target.named();
-        let entry = Usual { descriptor, ..entry };
-        let prepared = Prepared::FromPool { entry, pool: pool.clone(), limit: 0 };
-        Parts::prepared(prepared, Facts::new(entry.opcode as u8)).yielding(Yields::Buffer).on(place)
-    }
-
-    /// The same, on this registered file, if it is one.
-    #[inline(always)]
-    fn on(self, file: Option<&'d Registered>) -> Self {
-        match (self.draft, file) {
-            (Draft::Prepared(prepared), Some(file)) => {
-                Parts { draft: Draft::OnFixed { prepared, file }, ..self }
-            }
-            (draft, _) => Parts { draft, ..self },
-        }
-    }
-
-    fn yielding(mut self, yields: Yields) -> Self {
-        self.facts.set_yields(yields);
-        self
-    }
-
-    #[inline(always)]
-    fn request(self) -> Request<'d> {
-        Request { parts: self, borrows: PhantomData }
-    }
-
-    fn stream(mut self) -> Stream<'d> {
-        self.facts.flags.insert(Flags::STREAM);
-        Stream { parts: self, borrows: PhantomData }
-    }
-
-    /// Parts with what the slot must know, and with the deadline; a descriptor to close passes to the slot.
-    #[inline(always)]
-    fn place(self, terms: Terms) -> (Facts, Prepared, Option<Duration>) {
-        let Terms { ring, flags, born } = terms;
-        let Parts { draft, mut facts, closes, deadline } = self;
-        let mut prepared = draft.prepare(ring);
-        facts.flags.insert(flags);
-        facts.born = born;
-        if let Some(descriptor) = closes {
-            facts.own(descriptor);
-        }
-        if let Prepared::Beside(entry, Aside::Message(_, pieces)) = &mut prepared {
-            match entry.is_message_whole() {
-                true => pieces.refuse_part(),
-                false => pieces.truncate(),
-            }
-        }
-        if deadline.is_some() && flags.intersects(Flags::IN_CHAIN) {
-            facts.flags.insert(Flags::TIMED);
-        }
-        (facts, prepared, deadline)
-    }
-}
-
-/// The function of a stream, run again on the present data whenever the stream must be armed again.
-pub(crate) type Arm<D> = for<'d> fn(&'d mut D) -> Stream<'d>;
-
-/// What a slot remembers of its request: facts, and for streams the function that arms them.
-pub(crate) struct Record<D> {
-    pub(crate) facts: Facts,
-    pub(crate) arm: Option<Arm<D>>,
-}
-
-impl<D> Clone for Record<D> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<D> Copy for Record<D> {}
-
-impl<D> Meta for Record<D> {
-    type Brief = Brief;
-
-    fn of_plain(brief: Brief) -> Self {
-        Record { facts: brief.facts(), arm: None }
-    }
-
-    #[inline(always)]
-    fn is_calm(&self) -> bool {
-        self.facts.flags == Flags::STREAM
-    }
-}
-
-/// What a slot is to remember of a request that is no stream.
-#[inline(always)]
-fn remember<D>(facts: Facts) -> Remember<Record<D>> {
-    match facts.brief() {
-        Some(brief) => Remember::Plain(brief),
-        None => Remember::All(Record { facts, arm: None }),
-    }
-}
-
-/// The slab of an operation: its `RingData`, and a [`Record`] beside each.
-pub(crate) type Slab<D> = slab::Slab<D, Record<D>>;
-
-/// Puts `data` into a slot of `slab` and builds the request from it, there. Returns its deadline, too.
-#[inline(always)]
-pub(crate) fn place<D>(
-    slab: &mut Slab<D>,
-    data: D,
-    terms: Terms,
-    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
-) -> (Identity, Placed, Option<Duration>) {
-    let (identity, (prepared, deadline)) = slab.insert_with(data, |data| {
-        let (facts, prepared, deadline) = build(data).parts.place(terms);
-        (remember(facts), (prepared, deadline))
-    });
-    // The pointers in `prepared` were good for every lifetime that the data could have, and the data
-    // now stays where it is until the completion of `user_data` is dispatched.
-    (identity, Placed { prepared, user_data: identity.user_data }, deadline)
-}
-
-/// A place in a submission queue.
-pub(crate) trait Queue {
-    /// Queues the request: `true`. If that can't be done here, it is set aside.
-    fn fill(self, placed: Placed) -> bool;
-}
-
-/// As [`place`], into a vacancy, and queues the request, which is written where it shall be before all of its slot is, so
-/// that it is not kept anywhere in between. Returns whether it is [queued](Queue::fill), and its deadline.
-///
-/// All that is done with the data is one closure: the compiler sees which kind of request it is, and leaves the others out,
-/// before it works on any of it.
-///
-/// # Safety
-///
-/// The vacancy is of this slab, and to fill the place does not unwind.
-#[inline(always)]
-pub(crate) unsafe fn place_into<D>(
-    vacancy: Vacancy,
-    slab: &mut Slab<D>,
-    data: D,
-    terms: Terms,
-    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
-    place: impl Queue,
-) -> (Identity, (bool, Option<Duration>)) {
-    let user_data = vacancy.user_data();
-    let build = |data: &mut D| {
-        let (facts, prepared, deadline) = build(data).parts.place(terms);
-        // The last thing that is done, and to write an entry does not unwind: so no slot is given back whose request is queued.
-        (remember(facts), (place.fill(Placed { prepared, user_data }), deadline))
-    };
-    // SAFETY: the caller's promise is the same.
-    unsafe { slab.fill(vacancy, data, build) }
-}
-
-/// As [`place`], for a stream, whose function is kept.
-pub(crate) fn place_stream<D>(slab: &mut Slab<D>, data: D, terms: Terms, arm: Arm<D>) -> (Identity, Placed) {
-    let (identity, prepared) = slab.insert_with(data, |data| {
-        let (facts, prepared, _) = arm(data).parts.place(terms);
-        (Remember::All(Record { facts, arm: Some(arm) }), prepared)
-    });
-    (identity, Placed { prepared, user_data: identity.user_data })
-}
-
-/// Puts `data` into a slot that the kernel knows nothing of.
-///
-/// Returns the `user_data` that it would have.
-pub(crate) fn place_message<D>(slab: &mut Slab<D>, data: D, terms: Terms) -> u64 {
-    let Terms { flags, born, .. } = terms;
-    let nop = io_uring::opcode::Nop::CODE;
-    let facts = Facts { flags: flags | Flags::MESSAGE, born, ..Facts::new(nop) };
-    let (identity, ()) = slab.insert_with(data, |_| (remember(facts), ()));
-    identity.user_data
-}
-
-/// Builds a stream anew from the data in its slot, after the kernel has cut it.
-///
-/// `None` if the slot is not that of a stream whose data is here.
-pub(crate) fn arm_again<D>(
-    slot: &mut Occupied<'_, D, Record<D>>,
-    user_data: u64,
-    ring: u64,
-) -> Option<Placed> {
-    let arm = slot.demote().arm?;
-    // It was accepted long ago, and the slot remembers how.
-    let terms = Terms { ring, flags: Flags::EMPTY, born: Stamp::ZERO };
-    // SAFETY: only streams have a function to arm them, and no stream points into its data; so even
-    // if the kernel still had this one, nothing but Rust would use the data.
-    let (facts, mut prepared, _) = unsafe { slot.with_value(|data| arm(data).parts.place(terms)) }?;
-    let old = &mut slot.demote().facts;
-    if old.left() > 0 && old.opcode == facts.opcode {
-        // What is left of a count or a limit goes on; it does not start over.
-        prepared.set_left(old.left());
-    } else {
-        old.set_left(facts.left());
-    }
-    old.opcode = facts.opcode;
-    old.set_yields(facts.yields);
-    Some(Placed { prepared, user_data })
 }
 
 impl fmt::Debug for Request<'_> {

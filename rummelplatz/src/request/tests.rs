@@ -13,6 +13,8 @@ use io_uring::types::{Fd, TimeoutFlags};
 
 use super::entry::length;
 use super::*;
+use crate::buffers::BufferPool;
+use crate::clock::Stamp;
 use crate::fixed::{FixedBuffers, FixedFile};
 
 /// The ring that asks.
@@ -322,9 +324,9 @@ fn a_limit_is_what_the_crate_has_no_field_for() {
     let pool = BufferPool::new(1, 64).unwrap();
     let bound = |stream: Stream<'_>| {
         let Parts { draft, facts, .. } = stream.parts;
-        let mut placed = Placed { prepared: draft.prepare(RING), user_data: 8 };
+        let mut placed = Placed::unbound(draft.prepare(RING), 8);
         placed.bind(3);
-        let Prepared::Entry(entry) = placed.prepared else { panic!("it has no limit") };
+        let Prepared::Entry(entry) = placed.into_prepared() else { panic!("it has no limit") };
         (sqe::bytes(&entry), facts.left())
     };
     let asked = |entry: squeue::Entry, limit: u32| {
@@ -400,7 +402,7 @@ fn single_requests_out_of_pools_ask_for_what_the_crate_would() {
 fn what_waits_for_its_pool_is_given_the_group_of_that() {
     let (file, pool) = (null(), BufferPool::new(1, 64).unwrap());
     let (_, prepared, _) = recv_provided(&file, &pool).parts.place(TERMS);
-    let mut placed = Placed { prepared, user_data: 9 };
+    let mut placed = Placed::unbound(prepared, 9);
     assert!(placed.pool().is_some());
     placed.bind(300);
     assert!(placed.pool().is_none());

@@ -1,0 +1,254 @@
+//! A request in its slot, and on its way from there to the queue.
+//!
+//! What is [`Placed`] may be queued: its pointers and descriptors stay good until its final completion.
+
+use std::time::Duration;
+
+use io_uring::types::TimeoutFlags;
+use io_uring::{opcode, squeue};
+
+use super::aside::Aside;
+use super::draft::Prepared;
+use super::{Request, Stream, time};
+use crate::buffers::BufferPool;
+use crate::clock::Stamp;
+use crate::facts::{Brief, Facts, Flags};
+use crate::slab::{self, Identity, Meta, Occupied, Remember, Vacancy};
+use crate::user_data::UserData;
+
+/// What a ring says of a request that it accepts.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    /// Which one it is.
+    pub(crate) ring: u64,
+    pub(crate) flags: Flags,
+    /// When that is.
+    pub(crate) born: Stamp,
+}
+
+/// A prepared request whose pointers and descriptors stay good until the final completion of its
+/// `user_data`: it may be queued.
+///
+/// Made by [`place`], [`place_stream`] and [`arm_again`], from what the compiler has checked; by
+/// [`vouched`](Placed::vouched), from what somebody answers for, as a [`Request`] can be as well; and
+/// by [`control`](Placed::control), for entries that point to nothing.
+pub(crate) struct Placed {
+    prepared: Prepared,
+    user_data: u64,
+}
+
+impl Placed {
+    /// An entry that somebody else answers for.
+    ///
+    /// # Safety
+    ///
+    /// What the entry points to must stay valid, and in place, until the final completion of
+    /// `user_data`. And it must not do what no safe request could do to others.
+    pub(crate) unsafe fn vouched(entry: squeue::Entry, user_data: u64) -> Placed {
+        Placed { prepared: Prepared::Entry(entry), user_data }
+    }
+
+    /// An entry of the ring's own, which points to nothing.
+    pub(crate) fn control(entry: squeue::Entry, user_data: u64) -> Placed {
+        Placed { prepared: Prepared::Entry(entry), user_data }
+    }
+
+    /// A timer of the ring's own.
+    pub(crate) fn alarm(time: Duration, user_data: u64) -> Placed {
+        let (entry, time) = time::armed(opcode::Timeout::CODE, time);
+        Placed { prepared: Prepared::Beside(entry, Aside::Time(time)), user_data }
+    }
+
+    /// Links a timer to it, which ends it after so much time, and is to be queued next.
+    pub(crate) fn add_timer(&mut self, time: Duration) -> Placed {
+        self.prepared.add(squeue::Flags::IO_LINK);
+        let (entry, time) = time::armed(opcode::LinkTimeout::CODE, time);
+        let user_data = UserData::of_timer(self.user_data);
+        Placed { prepared: Prepared::Beside(entry, Aside::Time(time)), user_data }
+    }
+
+    /// Links it to what is queued next, if these flags say so.
+    pub(crate) fn link(&mut self, flags: squeue::Flags) {
+        self.prepared.add(flags);
+        if !flags.is_empty()
+            && let Prepared::Beside(timer, Aside::Time(_)) = &mut self.prepared
+            && timer.opcode as u8 == opcode::Timeout::CODE
+        {
+            // One that runs its time has succeeded.
+            timer.op_flags |= TimeoutFlags::ETIME_SUCCESS.bits();
+        }
+    }
+
+    #[inline]
+    pub(crate) fn user_data(&self) -> u64 {
+        self.user_data
+    }
+
+    #[inline]
+    pub(crate) fn into_prepared(self) -> Prepared {
+        self.prepared
+    }
+
+    /// The pool out of which this request receives, as long as it is not [bound](Self::bind).
+    #[inline(always)]
+    pub(crate) fn pool(&self) -> Option<&BufferPool> {
+        match &self.prepared {
+            Prepared::FromPool { pool, .. } => Some(pool),
+            _ => None,
+        }
+    }
+
+    /// Has it receive out of this group, which is that of its pool.
+    pub(crate) fn bind(&mut self, group: u16) {
+        if let Prepared::FromPool { entry, limit, .. } = self.prepared {
+            self.prepared = match limit {
+                0 => Prepared::Indexed(entry, group),
+                _ => Prepared::Entry(entry.limited(group, limit)),
+            };
+        }
+    }
+
+    /// One that is not bound, put together again from what was [in it](Self::into_prepared).
+    pub(crate) fn unbound(prepared: Prepared, user_data: u64) -> Placed {
+        Placed { prepared, user_data }
+    }
+}
+
+/// The function of a stream, run again on the present data whenever the stream must be armed again.
+pub(crate) type Arm<D> = for<'d> fn(&'d mut D) -> Stream<'d>;
+
+/// What a slot remembers of its request: facts, and for streams the function that arms them.
+pub(crate) struct Record<D> {
+    pub(crate) facts: Facts,
+    pub(crate) arm: Option<Arm<D>>,
+}
+
+impl<D> Clone for Record<D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<D> Copy for Record<D> {}
+
+impl<D> Meta for Record<D> {
+    type Brief = Brief;
+
+    fn of_plain(brief: Brief) -> Self {
+        Record { facts: brief.facts(), arm: None }
+    }
+
+    #[inline(always)]
+    fn is_calm(&self) -> bool {
+        self.facts.flags == Flags::STREAM
+    }
+}
+
+/// What a slot is to remember of a request that is no stream.
+#[inline(always)]
+fn remember<D>(facts: Facts) -> Remember<Record<D>> {
+    match facts.brief() {
+        Some(brief) => Remember::Plain(brief),
+        None => Remember::All(Record { facts, arm: None }),
+    }
+}
+
+/// The slab of an operation: its `RingData`, and a [`Record`] beside each.
+pub(crate) type Slab<D> = slab::Slab<D, Record<D>>;
+
+/// Puts `data` into a slot of `slab` and builds the request from it, there. Returns its deadline, too.
+#[inline(always)]
+pub(crate) fn place<D>(
+    slab: &mut Slab<D>,
+    data: D,
+    terms: Terms,
+    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
+) -> (Identity, Placed, Option<Duration>) {
+    let (identity, (prepared, deadline)) = slab.insert_with(data, |data| {
+        let (facts, prepared, deadline) = build(data).parts.place(terms);
+        (remember(facts), (prepared, deadline))
+    });
+    // The pointers in `prepared` were good for every lifetime that the data could have, and the data
+    // now stays where it is until the completion of `user_data` is dispatched.
+    (identity, Placed { prepared, user_data: identity.user_data }, deadline)
+}
+
+/// A place in a submission queue.
+pub(crate) trait Queue {
+    /// Queues the request: `true`. If that can't be done here, it is set aside.
+    fn fill(self, placed: Placed) -> bool;
+}
+
+/// As [`place`], into a vacancy, and queues the request, which is written where it shall be before all of its slot is, so
+/// that it is not kept anywhere in between. Returns whether it is [queued](Queue::fill), and its deadline.
+///
+/// All that is done with the data is one closure: the compiler sees which kind of request it is, and leaves the others out,
+/// before it works on any of it.
+///
+/// # Safety
+///
+/// The vacancy is of this slab, and to fill the place does not unwind.
+#[inline(always)]
+pub(crate) unsafe fn place_into<D>(
+    vacancy: Vacancy,
+    slab: &mut Slab<D>,
+    data: D,
+    terms: Terms,
+    build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
+    place: impl Queue,
+) -> (Identity, (bool, Option<Duration>)) {
+    let user_data = vacancy.user_data();
+    let build = |data: &mut D| {
+        let (facts, prepared, deadline) = build(data).parts.place(terms);
+        // The last thing that is done, and to write an entry does not unwind: so no slot is given back whose request is queued.
+        (remember(facts), (place.fill(Placed { prepared, user_data }), deadline))
+    };
+    // SAFETY: the caller's promise is the same.
+    unsafe { slab.fill(vacancy, data, build) }
+}
+
+/// As [`place`], for a stream, whose function is kept.
+pub(crate) fn place_stream<D>(slab: &mut Slab<D>, data: D, terms: Terms, arm: Arm<D>) -> (Identity, Placed) {
+    let (identity, prepared) = slab.insert_with(data, |data| {
+        let (facts, prepared, _) = arm(data).parts.place(terms);
+        (Remember::All(Record { facts, arm: Some(arm) }), prepared)
+    });
+    (identity, Placed { prepared, user_data: identity.user_data })
+}
+
+/// Puts `data` into a slot that the kernel knows nothing of.
+///
+/// Returns the `user_data` that it would have.
+pub(crate) fn place_message<D>(slab: &mut Slab<D>, data: D, terms: Terms) -> u64 {
+    let Terms { flags, born, .. } = terms;
+    let nop = io_uring::opcode::Nop::CODE;
+    let facts = Facts { flags: flags | Flags::MESSAGE, born, ..Facts::new(nop) };
+    let (identity, ()) = slab.insert_with(data, |_| (remember(facts), ()));
+    identity.user_data
+}
+
+/// Builds a stream anew from the data in its slot, after the kernel has cut it.
+///
+/// `None` if the slot is not that of a stream whose data is here.
+pub(crate) fn arm_again<D>(
+    slot: &mut Occupied<'_, D, Record<D>>,
+    user_data: u64,
+    ring: u64,
+) -> Option<Placed> {
+    let arm = slot.demote().arm?;
+    // It was accepted long ago, and the slot remembers how.
+    let terms = Terms { ring, flags: Flags::EMPTY, born: Stamp::ZERO };
+    // SAFETY: only streams have a function to arm them, and no stream points into its data; so even
+    // if the kernel still had this one, nothing but Rust would use the data.
+    let (facts, mut prepared, _) = unsafe { slot.with_value(|data| arm(data).parts.place(terms)) }?;
+    let old = &mut slot.demote().facts;
+    if old.left() > 0 && old.opcode == facts.opcode {
+        // What is left of a count or a limit goes on; it does not start over.
+        prepared.set_left(old.left());
+    } else {
+        old.set_left(facts.left());
+    }
+    old.opcode = facts.opcode;
+    old.set_yields(facts.yields);
+    Some(Placed { prepared, user_data })
+}
