@@ -157,7 +157,8 @@ impl RawRing {
     /// rummelplatz also uses would be taken for one of its own.
     ///
     /// If its entries are restricted (`IORING_REGISTER_RESTRICTIONS`), handles and pools need
-    /// `IORING_OP_POLL_ADD`, by which a ring is woken, and cancels need `IORING_OP_ASYNC_CANCEL`.
+    /// `IORING_OP_POLL_ADD`, by which a ring is woken, cancels need `IORING_OP_ASYNC_CANCEL`, and deadlines both
+    /// that and `IORING_OP_TIMEOUT`.
     ///
     /// # Errors
     ///

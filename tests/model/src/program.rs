@@ -73,7 +73,7 @@ pub enum Kind {
     Close,
     AcceptMulti,
     ReceiveMulti,
-    /// Ends by itself, after a number of bytes ([`LIMIT`]).
+    /// Ends by itself, after a number of bytes (`LIMIT`).
     ReceiveLimited,
     /// Several buffers in one completion.
     ReceiveBundles,
