@@ -10,7 +10,6 @@ use crate::request::{self, Slab};
 use crate::settle::{Settled, is_not_over, settle, withdraw};
 use crate::slab::Identity;
 use crate::streams::{resume, unpark};
-use crate::user_data::UserData;
 
 /// See the [module documentation](self).
 pub(crate) trait AnySlab {
@@ -110,12 +109,7 @@ impl<D: 'static> AnySlab for Slab<D> {
     }
 
     fn time_is_up(&mut self, core: &mut Core, identity: Identity) {
-        let found = match mutant::is("a deadline is that of the next request") {
-            true => self.at(UserData::slot(identity.user_data)),
-            false => self.find_identity(identity),
-        };
-        let Some(mut slot) = found else { return };
-        let user_data = slot.user_data();
+        let Some(mut slot) = self.find_identity(identity) else { return };
         let flags = &mut slot.demote().facts.flags;
         // A zero-copy send that has told of itself has ended, but for its memory.
         if flags.intersects(Flags::HELD) || mutant::is("time is never up") {
@@ -124,7 +118,7 @@ impl<D: 'static> AnySlab for Slab<D> {
         let is_cancelled = flags.intersects(Flags::CANCELLED);
         flags.insert(Flags::TIMED_OUT);
         if !is_cancelled {
-            core.cancel(user_data);
+            core.cancel(identity.user_data);
         }
     }
 

@@ -1,8 +1,8 @@
 //! The deadlines of requests: the ring keeps them, and has the kernel wake it when the earliest has passed.
 //!
-//! A timer of the kernel for each request costs five times as much as the request itself, if that is short, and mostly
-//! nothing comes of it. So there is one alarm for all, and a request that is over in time leaves its deadline behind: nobody
-//! looks for it before there are more deadlines of requests that are over than of others.
+//! A timer of the kernel for each request costs five times as much as a short request itself, and nearly always nothing
+//! comes of it. So one alarm serves all requests. A request that is over in time leaves its deadline behind; such deadlines
+//! are sorted out when they are most of those that are kept.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -29,15 +29,15 @@ impl Deadlines {
         Deadlines { kept: BinaryHeap::new(), alarms: Vec::new() }
     }
 
-    /// Keeps the deadline of a request, which has so much time from now on. Returns how long it is until the next alarm, if
-    /// that is to be set.
+    /// Keeps the deadline of a request that has this much time from now on. If an alarm must be set for it, returns the
+    /// time until then.
     pub(crate) fn keep(&mut self, identity: Identity, time: Duration, now: Duration) -> Option<Duration> {
         let when = deadline(time, now)?;
         self.kept.push(Deadline { when, identity });
         self.set_alarm(when, now)
     }
 
-    /// Notes an alarm at this time, if there is none by then.
+    /// Notes an alarm at this time, unless there is one by then.
     fn set_alarm(&mut self, when: u64, now: Duration) -> Option<Duration> {
         let is_first = self.alarms.last().is_none_or(|alarm| *alarm > when);
         is_first.then(|| {
@@ -46,11 +46,11 @@ impl Deadlines {
         })
     }
 
-    /// An alarm has gone off. Returns until when deadlines have passed for whoever hears of it now: not those that have
-    /// passed since it went off, because their requests may have ended in time, and not have been told of yet.
+    /// An alarm has gone off. Returns the time up to which deadlines count as passed: that of the alarm, not the present.
+    /// Requests whose deadline has passed since then may have ended in time, with a completion that was not seen yet.
     pub(crate) fn gone_off(&mut self, now: Duration) -> u64 {
         let now = nanoseconds(now);
-        // A message of another ring could say the same at any time.
+        // A message of another ring can pretend that an alarm has gone off.
         self.alarms.pop().map_or(now, |alarm| alarm.min(now))
     }
 
@@ -60,7 +60,7 @@ impl Deadlines {
         if is_due { self.kept.pop().map(|it| it.identity) } else { None }
     }
 
-    /// How long it is until the next alarm, if that is to be set; `is_there` says of a request whether it is not over.
+    /// If another alarm must be set, returns the time until then. `is_there` says of a request whether it is not over.
     pub(crate) fn next_alarm(
         &mut self,
         now: Duration,
@@ -76,7 +76,7 @@ impl Deadlines {
         None
     }
 
-    /// Whether most requests are over, if so many are not.
+    /// Whether most deadlines are those of requests that are over, when this many requests are in flight.
     pub(crate) fn is_crowded(&self, in_flight: usize) -> bool {
         self.kept.len() > 2 * in_flight + 64
     }
@@ -91,14 +91,14 @@ impl Deadlines {
         self.kept.clear();
     }
 
-    /// Forgets the alarms, some of which the kernel has not heard of.
+    /// Forgets the alarms: the kernel will not hear of some of them.
     pub(crate) fn forget_alarms(&mut self) {
         self.alarms.clear();
     }
 }
 
-/// When so much time has passed, and up to a hundredth of it more: so that the deadlines of many requests pass at once.
-/// `None` if that is never.
+/// When this much time will have passed, or up to a hundredth of it later, so that the deadlines of many requests pass at
+/// once. `None` if that is never.
 fn deadline(time: Duration, now: Duration) -> Option<u64> {
     let time = u64::try_from(time.as_nanos()).ok()?;
     let when = nanoseconds(now).checked_add(time)?;

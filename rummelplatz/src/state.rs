@@ -95,7 +95,7 @@ impl<R: Ring> Inner<R> {
         core.set_alarm(alarm);
     }
 
-    /// Keeps the deadline of a request that was just accepted, which has so much time.
+    /// Keeps the deadline of a request that was just accepted and has this much time.
     pub(crate) fn keep_deadline(&mut self, identity: Identity, time: Duration) {
         let Inner { core, slabs, .. } = self;
         if core.keep_deadline(identity, time) {

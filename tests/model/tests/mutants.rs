@@ -41,7 +41,6 @@ const MUTANTS: &[&str] = &[
     "a cancel is not repeated",
     "time is never up",
     "an alarm is the last",
-    "a deadline is that of the next request",
 ];
 
 const CHOSEN: &str = "RUMMEL_MUTANT";
