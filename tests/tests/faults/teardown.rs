@@ -1312,6 +1312,10 @@ fn storm(ledger: Ledger) {
         ring.run().unwrap();
         let mut ran = ran.take();
         ran.sort();
+        // The kernel cancels what it finds no worker for (E11), and a signal can interrupt the making of one.
+        let found_no_worker = (kind::IN_WORKER, CANCELLED);
+        let has_worker = !ran.contains(&found_no_worker);
+        ran.retain(|it| *it != found_no_worker);
         let kinds = [
             (kind::TIMER, TICKS + 1, Ok(0)),
             (kind::SEND, TICKS, Ok(64)),
@@ -1322,7 +1326,8 @@ fn storm(ledger: Ledger) {
         assert_eq!(ran, expected.into_iter().flatten().collect::<Vec<_>>());
         let mut ended = ended.take();
         ended.sort();
-        assert!(ended.iter().map(|it| it.0).eq(0..=kind::LATE), "one end each");
+        let expected = (0..=kind::LATE).filter(|number| has_worker || *number != kind::IN_WORKER);
+        assert!(ended.iter().map(|it| it.0).eq(expected), "one end each");
         ended.retain(|ended| match ended {
             (kind::LATE, result) => *result != Ok(0),
             (kind::IN_WORKER, Err(libc::EINTR)) => false,
