@@ -322,10 +322,10 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// `data` (on the heap; not inline, not borrowed), or live for ever; and nobody may touch it until
     /// the final completion. The same holds for its descriptors.
     ///
-    /// The entry must not do what no safe request could do to others. Above all, no message to a ring of this crate
-    /// (`IORING_OP_MSG_RING`) may carry the `user_data` of a request that is in flight there: that ring takes it for the
-    /// completion of the request, and frees memory that the kernel still uses. Nor may an entry close a descriptor that
-    /// others own, or put another in its place.
+    /// The entry must not do what no safe request could do to others. Above all, no message to a ring of this
+    /// crate (`IORING_OP_MSG_RING`) may carry the `user_data` of a request that is in flight there: that ring
+    /// would take it for the completion of the request, and free memory that the kernel still uses. Nor may
+    /// an entry close a descriptor that others own, or put another in its place.
     // Inlined, so that for an entry that is made in place, the compiler knows the answers to these checks.
     #[inline(always)]
     pub unsafe fn push(
