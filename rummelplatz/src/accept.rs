@@ -129,7 +129,7 @@ pub(crate) unsafe fn release_slowly<R: Ring, Op: RingOperation<R>>(
 /// Accepts a request for which room must be made. The warm slot is released.
 ///
 /// The data is passed in a tuple, which is a copy of it. Otherwise the short path would have to keep the data
-/// in memory, to pass that on to here; so it may keep the data in registers.
+/// in memory, to pass that on to here; with a copy, it may keep the data in registers.
 ///
 /// # Safety
 ///

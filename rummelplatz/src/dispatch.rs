@@ -160,7 +160,7 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
     let submitter = unsafe { Submitter::with_slot(this.inner, tag, this.warm) };
     let (flow, data) = operation.on_completion(completion, data, submitter);
     // The path that nearly all completions take. It is apart from the others because here the compiler knows
-    // the answers to most of their checks.
+    // the answers to their checks.
     if is_only_result && let ControlFlow::Continue = flow {
         // SAFETY: the slot, if there is one, is of the slab of this tag: see `Handling::warm`.
         unsafe { release(this.inner, tag, this.warm.take()) };

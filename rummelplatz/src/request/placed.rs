@@ -31,7 +31,8 @@ pub(crate) struct Terms {
 ///
 /// Made by [`place`], [`place_stream`] and [`arm_again`], from what the compiler has checked; by
 /// [`vouched`](Placed::vouched), from what somebody answers for (a [`Request`] can be made like that as
-/// well); and by [`control`](Placed::control), for entries that point to nothing.
+/// well); by [`control`](Placed::control), for entries that point to nothing; and by [`alarm`](Placed::alarm)
+/// and [`add_timer`](Placed::add_timer), for timers, which point only to what is kept beside the entry.
 pub(crate) struct Placed {
     prepared: Prepared,
     user_data: u64,
