@@ -1,6 +1,7 @@
 //! How a request is accepted: room is made for it, it gets a slot, and its entry is queued.
 //!
-//! The path that nearly all requests take is short, and compiled into the handlers that submit. All else is out of line.
+//! The path that nearly all requests take is short, and compiled into the handlers that submit. All else is
+//! out of line.
 
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use crate::submitter::SubmissionQueueSubmitter;
 use crate::tag::{Key, Tag};
 
 impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
-    /// Accepts a request. The way that nearly all go, where there is room for all of it, is kept apart
-    /// from the others so that it can be short.
+    /// Accepts a request. The path that nearly all requests take, where there is room for all of it, is kept
+    /// apart from the others so that it can be short.
     #[inline(always)]
     pub(crate) fn accept(
         &mut self,
@@ -25,7 +26,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         flags: Flags,
         build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
     ) -> Result<Key<Op>, Refused<Op::RingData>> {
-        /// Counts a request off if building it unwinds.
+        /// Stops counting a request if building it unwinds.
         struct Counted<'c>(&'c mut usize);
         impl Drop for Counted<'_> {
             #[inline(always)]
@@ -38,20 +39,22 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         let (inner, warm) = self.open();
         let Inner { core, slabs, .. } = inner;
         let slab: &mut Slab<Op::RingData> = tag.slab(slabs);
-        // While the queue is open, nothing is marked.
+        // While the queue is open, requests get no mark.
         let terms = Terms { ring: core.serial, flags, born: core.watch.shown() };
         let Some(place) = core.queue.place() else {
             let warm = warm.map_or(Warm::NONE, Warm::take);
-            // SAFETY: it is of this slab, as whoever has made this submitter has promised.
+            // SAFETY: the warm slot, if there is one, is of the slab of `tag`, as whoever made this submitter
+            // has promised.
             return unsafe { accept_slowly(inner, tag, warm, (data,), flags, build) };
         };
-        // SAFETY: it is of this slab, as whoever has made this submitter has promised.
+        // SAFETY: the warm slot, if there is one, is of the slab of `tag`, as whoever made this submitter has
+        // promised.
         let vacancy = match warm.and_then(|warm| unsafe { slab.vacate(warm.take()) }) {
-            // Its request is still counted: as this one, from here on.
+            // The request that the slot had is still counted; from here on, that counts this one.
             Some(vacancy) => vacancy,
             None => {
                 let Some(vacancy) = slab.vacancy() else {
-                    // SAFETY: it is none.
+                    // SAFETY: there is no warm slot here, so it need not be of any slab.
                     return unsafe { accept_slowly(inner, tag, Warm::NONE, (data,), flags, build) };
                 };
                 core.in_flight += 1;
@@ -59,7 +62,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
             }
         };
         let counted = Counted(&mut core.in_flight);
-        // SAFETY: it is of this slab; and to write an entry does not unwind.
+        // SAFETY: the vacancy was just taken from this slab, and writing an entry does not unwind.
         let placed = unsafe { request::place_into(vacancy, slab, data, terms, build, place) };
         let (identity, (is_queued, deadline)) = placed;
         std::mem::forget(counted);
@@ -76,35 +79,35 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     }
 }
 
-/// Gives back a slot, if it is one, whose request is over, and counts that off.
+/// Releases a warm slot, if there is one, and stops counting its request, which is over.
 ///
 /// # Safety
 ///
-/// The slot is of the slab of `tag`.
+/// The slot, if there is one, is of the slab of `tag`.
 #[inline(always)]
 pub(crate) unsafe fn release<R: Ring, Op: RingOperation<R>>(
     inner: &mut Inner<R>,
     tag: Tag<R, Op>,
     warm: Warm,
 ) {
-    // `vacate` would say so, too; but mostly the compiler knows it already.
+    // `vacate` checks this, too; but mostly the compiler knows the answer here already.
     if warm.is_none() {
         return;
     }
     let slab = tag.slab(&mut inner.slabs);
-    // SAFETY: the caller's promise is the same.
+    // SAFETY: the caller promises that the slot, if there is one, is of the slab of `tag`.
     if let Some(vacancy) = unsafe { slab.vacate(warm) } {
-        // SAFETY: it is of this slab.
+        // SAFETY: the vacancy was just taken from this slab.
         unsafe { slab.release(vacancy) };
         inner.core.in_flight -= 1;
     }
 }
 
-/// As [`release`], where that is seldom.
+/// As [`release`], where there seldom is a slot.
 ///
 /// # Safety
 ///
-/// As there.
+/// The same as for [`release`].
 #[inline(always)]
 pub(crate) unsafe fn release_slowly<R: Ring, Op: RingOperation<R>>(
     inner: &mut Inner<R>,
@@ -114,23 +117,23 @@ pub(crate) unsafe fn release_slowly<R: Ring, Op: RingOperation<R>>(
     #[cold]
     #[inline(never)]
     unsafe fn release_it<R: Ring, Op: RingOperation<R>>(inner: &mut Inner<R>, tag: Tag<R, Op>, warm: Warm) {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller promises that the slot, if there is one, is of the slab of `tag`.
         unsafe { release(inner, tag, warm) };
     }
     if !warm.is_none() {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller promises that the slot, if there is one, is of the slab of `tag`.
         unsafe { release_it(inner, tag, warm) };
     }
 }
 
-/// Accepts a request for which room must be made; the warm slot is given back.
+/// Accepts a request for which room must be made. The warm slot is released.
 ///
-/// The data comes in a tuple, which is a copy of it: so the short way, which would have it in memory to be handed on to
-/// here, may keep it in registers.
+/// The data is passed in a tuple, which is a copy of it. Otherwise the short path would have to keep the data
+/// in memory, to pass that on to here; with a copy, it may keep the data in registers.
 ///
 /// # Safety
 ///
-/// As of [`release`].
+/// The same as for [`release`].
 #[cold]
 #[inline(never)]
 unsafe fn accept_slowly<R: Ring, Op: RingOperation<R>>(
@@ -141,12 +144,13 @@ unsafe fn accept_slowly<R: Ring, Op: RingOperation<R>>(
     flags: Flags,
     build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
 ) -> Result<Key<Op>, Refused<Op::RingData>> {
-    // SAFETY: the caller's promise is the same.
+    // SAFETY: the caller promises that the slot, if there is one, is of the slab of `tag`.
     unsafe { release_slowly(inner, tag, warm) };
     let Inner { core, slabs, .. } = inner;
     let slab = tag.slab(slabs);
     if let Err(error) = make_room(core, slab) {
-        // Its `Drop` may panic: after this, the data would be a part of what is returned, and lost.
+        // The `Drop` of what `build` has captured may panic. Later, the data would already be a part of what
+        // is returned, and lost.
         drop(build);
         return Err(Refused { data, error });
     }
@@ -162,8 +166,8 @@ unsafe fn accept_slowly<R: Ring, Op: RingOperation<R>>(
     Ok(key)
 }
 
-/// Accepts a request for which there is room: the same for all operations with this data and all ways to build a
-/// request, so that it is compiled once.
+/// Accepts a request for which there is room. This is the same for all operations with this data and all ways
+/// to build a request, so it is compiled once.
 fn accept_by<D>(
     core: &mut Core,
     slab: &mut Slab<D>,
@@ -194,8 +198,8 @@ fn push_set_aside<Op, D>(
     Ok(Key::new(core.serial, identity))
 }
 
-/// Has a request receive out of its pool, if it does that. If the pool can't be registered, the data comes back, and
-/// nothing is left of the request.
+/// [Binds](Core::bind) a request to the pool that it receives from, if there is one. If the pool can't be
+/// registered, the data comes back, and nothing is left of the request.
 pub(crate) fn bind<D>(core: &mut Core, slab: &mut Slab<D>, placed: &mut Placed) -> Result<(), Refused<D>> {
     if placed.pool().is_none() {
         return Ok(());
@@ -204,7 +208,8 @@ pub(crate) fn bind<D>(core: &mut Core, slab: &mut Slab<D>, placed: &mut Placed) 
     note_bound(slab, placed.user_data(), bound)
 }
 
-/// Notes in the slot of a request out of which group it receives; or takes the data out again.
+/// Notes in the slot of a request which group it receives from. If there is an error instead, takes the data
+/// out again.
 pub(crate) fn note_bound<D>(
     slab: &mut Slab<D>,
     user_data: u64,

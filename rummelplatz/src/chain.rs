@@ -17,8 +17,7 @@ use crate::state::Inner;
 use crate::tag::{Key, Tag};
 use crate::user_data::UserData;
 
-/// Requests of which each begins when the one before it has ended: see
-/// [`chain`](crate::Submitter::chain).
+/// Requests that are done one after the other: see [`chain`](crate::Submitter::chain).
 #[must_use = "a chain does nothing until its last request is submitted"]
 pub struct Chain<'s, R: Ring, Op> {
     links: Links<'s, R>,
@@ -26,7 +25,8 @@ pub struct Chain<'s, R: Ring, Op> {
     not_send: PhantomData<*mut ()>,
 }
 
-/// What is linked so far: each in its slot, and not counted. They are taken back if they are not submitted.
+/// The requests that are linked so far: each is in its slot, and not counted. They are taken back if they are
+/// not submitted.
 struct Links<'s, R: Ring> {
     inner: &'s mut Inner<R>,
     /// Requests and their timers, in order.
@@ -40,20 +40,22 @@ impl<'s, R: Ring, Op: RingOperation<R>> Chain<'s, R, Op> {
         Chain { links: Links { inner, placed, requests: 0 }, tag, not_send: PhantomData }
     }
 
-    /// Adds a request. What is added next begins when this one has succeeded (`IOSQE_IO_LINK`, since 5.3); if it fails
-    /// or is cancelled, all that comes after it ends with `ECANCELED`. So it is if it reads or writes fewer bytes than it
-    /// was to. A [`send`](request::send) goes out whole or fails, as with [`detach`](crate::Submitter::detach); a
+    /// Adds a request; what is added next begins when this one has succeeded.
+    ///
+    /// The kernel links them (`IOSQE_IO_LINK`, since 5.3). If this request fails, is cancelled, or reads or
+    /// writes fewer bytes than it was to, all that comes after it ends with `ECANCELED`. A
+    /// [`send`](request::send) goes out whole or fails, as with [`detach`](crate::Submitter::detach); a
     /// [`recv`](request::recv) has succeeded with any number of bytes, and a timer when it has run its time
     /// (`IORING_TIMEOUT_ETIME_SUCCESS`, since 5.16).
     ///
-    /// What the kernel cannot even prepare ends what comes *before* it, too: see
+    /// A request that the kernel cannot even prepare ends those *before* it, too: see
     /// [`chain`](crate::Submitter::chain).
     ///
     /// # Errors
     ///
-    /// [`Invalid`](SubmitError::Invalid) if the chain is longer than the submission queue then, where a
-    /// [deadline](Request::deadline) counts as well; otherwise see [`SubmitError`]. The data is dropped. The chain
-    /// stays as it was.
+    /// [`Invalid`](SubmitError::Invalid) if the chain would become longer than the submission queue, where a
+    /// [deadline](Request::deadline) counts as well; otherwise see [`SubmitError`]. The data is dropped. The
+    /// chain stays as it was.
     pub fn link(
         &mut self,
         data: Op::RingData,
@@ -62,9 +64,10 @@ impl<'s, R: Ring, Op: RingOperation<R>> Chain<'s, R, Op> {
         self.links.add(self.tag, data, squeue::Flags::IO_LINK, build)
     }
 
-    /// Adds a request. What is added next begins when this one has ended, however (`IOSQE_IO_HARDLINK`, since 5.5).
+    /// Adds a request; what is added next begins when this one has ended, in whatever way
+    /// (`IOSQE_IO_HARDLINK`, since 5.5).
     ///
-    /// But if the kernel cannot prepare it, or another request of the chain, none begins: see
+    /// But if the kernel cannot prepare this request, or another of the chain, none begins: see
     /// [`chain`](crate::Submitter::chain).
     ///
     /// # Errors
@@ -93,7 +96,7 @@ impl<'s, R: Ring, Op: RingOperation<R>> Chain<'s, R, Op> {
         Ok(key)
     }
 
-    /// The same chain, whose next requests are those of another operation of this ring.
+    /// The same chain, to which requests of another operation of this ring are added next.
     pub fn to<Other: RingOperation<R>>(self, tag: Tag<R, Other>) -> Chain<'s, R, Other> {
         Chain { links: self.links, tag, not_send: PhantomData }
     }
@@ -158,11 +161,11 @@ impl<R: Ring> Drop for Links<'_, R> {
         for placed in self.placed.drain(..) {
             let user_data = placed.user_data();
             if let Some(slab) = slab_of::<R>(slabs, UserData::tag(user_data)) {
-                // A drop that panics keeps no other from being dropped.
+                // If one drop panics, the others are dropped all the same.
                 panic.catch(|| slab.withdraw(user_data));
             }
         }
-        // The next chain needs no memory of its own.
+        // The next chain uses the same memory.
         core.links = std::mem::take(&mut self.placed);
         panic.go_on_from_drop();
     }

@@ -30,7 +30,7 @@ use crate::slab::{Identity, Lent};
 use crate::user_data::{Control, UserData};
 use crate::wake_poll::{Deaf, WakePoll};
 
-/// What comes of a completion that no operation claims.
+/// The outcome of a completion that no operation claims.
 pub(crate) enum OwnTraffic {
     /// Nothing more.
     Settled,
@@ -51,22 +51,22 @@ pub(crate) struct Core {
     pub(crate) links: Vec<Placed>,
     /// Streams that wait for a buffer to come back.
     parked: BTreeMap<u16, VecDeque<u64>>,
-    /// Some of these may go on, though nothing that anybody waits for would say so.
+    /// Some of the parked streams may be able to go on, although nothing that the loop waits for will tell.
     unparks_more: bool,
-    /// Streams that are to end, and may have gone on after that.
+    /// Streams whose end was asked for, and that may have gone on since.
     insistent: Vec<ToEnd>,
-    /// Requests that no cancel has found yet.
+    /// Requests that were cancelled, but that no cancel has found yet.
     asked_again: AskedAgain,
     pub(crate) deadlines: Deadlines,
     /// What was sent to operations that have no room for it.
     pub(crate) overdue: Overdue,
     pub(crate) phase: Phase,
-    /// What every request that is accepted now is marked with: whether it is late.
+    /// The mark of each request that is accepted now: whether it is late.
     pub(crate) mark: Flags,
-    /// Why nothing is accepted, if so.
+    /// Why nothing is accepted; `None` if requests are accepted.
     closed: Option<SubmitError>,
     pub(crate) in_flight: usize,
-    /// How many of those have ended, but for the timer that is linked to them.
+    /// How many requests in flight have ended themselves, and wait only for the timer that is linked to them.
     pub(crate) half_ended: usize,
     /// How many of those in flight were submitted during teardown.
     pub(crate) late: usize,
@@ -74,24 +74,24 @@ pub(crate) struct Core {
     pub(crate) lent: Option<Lent>,
     /// How many completions no operation has claimed, outside of teardowns.
     unclaimed: u32,
-    /// Whether a completion was that of a request in flight, since this was last reset by the teardown,
-    /// which asks for it.
+    /// Whether a request in flight has got a completion since this was last reset by the teardown, which uses
+    /// it.
     pub(crate) settled: bool,
-    /// Cancels that were not answered yet.
+    /// How many cancels were not answered yet.
     pub(crate) cancels: usize,
     pub(crate) counters: Counters,
-    /// What is accepted is born when it shows.
+    /// A request that is accepted is born at the time that this shows.
     pub(crate) watch: Watch,
     pub(crate) clock: Clock,
-    /// Tells this instance of a ring from all others of the process.
+    /// Distinguishes this ring from all others of the process.
     pub(crate) serial: u64,
-    /// The thread that the kernel takes for the owner, once there is one.
+    /// The thread that the kernel considers the owner, once there is one.
     owner: Option<u64>,
     /// Whether the kernel takes entries.
     enabled: bool,
     pub(crate) shared: Arc<Shared>,
-    /// Readable when there is something for a turn to do. (The ring's own descriptor is not enough: no
-    /// sleeper on it is woken when work for a `DEFER_TASKRUN` ring comes.)
+    /// Readable when there is something for a turn to do. (The ring's own descriptor is not enough: whoever
+    /// sleeps on it is not woken when work for a `DEFER_TASKRUN` ring comes.)
     pub(crate) ready: Eventfd,
     wake_poll: WakePoll,
     pub(crate) options: Options,
@@ -101,7 +101,8 @@ pub(crate) struct Core {
 #[derive(Clone, Copy)]
 struct ToEnd {
     user_data: u64,
-    /// Its end was asked for after the last enter: so what it has told by the next one says nothing.
+    /// Its end was asked for after the last enter, so completions that come before the next one don't mean
+    /// that it has gone on.
     is_new: bool,
 }
 
@@ -115,8 +116,8 @@ pub(crate) struct Counters {
 
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 
-/// Names this thread, for ever. (`std::thread::current` allocates in threads that it did not make, and
-/// valgrind takes that for a leak.)
+/// A number that names this thread, for ever. (`std::thread::current` allocates in threads that it did not
+/// make, and valgrind reports that as a leak.)
 fn this_thread() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     thread_local!(static NAME: u64 = NEXT.fetch_add(1, Ordering::Relaxed));
@@ -170,7 +171,7 @@ impl Core {
         self.queue.is_forked()
     }
 
-    /// Whether the kernel takes this thread for the owner, or has none yet.
+    /// Whether the kernel considers this thread the owner, or there is no owner yet.
     pub(crate) fn is_owner(&self) -> bool {
         self.owner.is_none_or(|owner| owner == this_thread())
     }
@@ -191,7 +192,7 @@ impl Core {
         Ok(())
     }
 
-    /// Limits the workers of the owner, if that was asked for and is not done.
+    /// Limits the kernel's workers for the owner, if that was asked for and was not done yet.
     pub(crate) fn limit_workers(&mut self) -> io::Result<()> {
         if let Some(limits) = self.options.worker_limits {
             self.queue.limit_workers(limits).map_err(|error| {
@@ -202,7 +203,7 @@ impl Core {
         Ok(())
     }
 
-    /// Has the kernel signal [`ready`](Self::ready) for each completion, or not.
+    /// Sets whether the kernel signals [`ready`](Self::ready) for each completion.
     pub(crate) fn notify(&mut self, on: bool) -> io::Result<()> {
         self.queue.notify(on.then_some(&self.ready))
     }
@@ -226,7 +227,7 @@ impl Core {
         self.closed.map_or(Ok(()), Err)
     }
 
-    /// What is said of a request that is accepted now, and that is to be remembered as `flags` say.
+    /// The terms of a request that is accepted now: it is remembered with these `flags` and the present mark.
     pub(crate) fn terms(&self, flags: Flags) -> Terms {
         Terms { ring: self.serial, flags: flags | self.mark, born: self.watch.shown() }
     }
@@ -240,7 +241,7 @@ impl Core {
         }
     }
 
-    /// Counts off a request with these flags.
+    /// Takes a request with these flags out of the counts.
     pub(crate) fn count_off(&mut self, flags: Flags) {
         self.in_flight -= 1;
         if flags.intersects(Flags::LATE) {
@@ -260,8 +261,8 @@ impl Core {
         self.admit_chain(count, count)
     }
 
-    /// Makes room for so many requests that have so many entries, timers included; or says why not. Those that wait are
-    /// all of them.
+    /// Makes room for this many requests, which have this many entries, timers included; or says why not. If
+    /// the queue has no room for all of them, the backlog must have.
     pub(crate) fn admit_chain(&mut self, requests: usize, entries: usize) -> Result<(), SubmitError> {
         self.accepts()?;
         self.flush(entries);
@@ -278,7 +279,8 @@ impl Core {
         self.backlog.is_empty() && self.queue.room() >= count
     }
 
-    /// Queues an admitted request, behind those that came before. If it receives out of a pool, it is [bound](Self::bind).
+    /// Queues an admitted request, behind those that came before. One that receives from a pool must be
+    /// [bound](Self::bind).
     pub(crate) fn push(&mut self, placed: Placed) {
         match self.has_room(1) {
             true => self.queue.push(placed),
@@ -289,8 +291,8 @@ impl Core {
         }
     }
 
-    /// Keeps the deadline of a request that was just accepted, which has so much time. Whether most deadlines are those of
-    /// requests that are over.
+    /// Keeps the deadline of a request that was just accepted and has this much time. Returns whether most
+    /// deadlines that are kept are those of requests that are over.
     #[inline]
     pub(crate) fn keep_deadline(&mut self, identity: Identity, time: Duration) -> bool {
         let alarm = self.deadlines.keep(identity, time, self.queue.now());
@@ -298,14 +300,15 @@ impl Core {
         self.deadlines.is_crowded(self.in_flight)
     }
 
-    /// Has the kernel wake the ring after so much time, if any: a deadline has passed then.
+    /// If there is a time, lets the kernel wake the ring after it: by then, a deadline has passed.
     pub(crate) fn set_alarm(&mut self, time: Option<Duration>) {
         if let Some(time) = time {
             self.push_control(Placed::alarm(time, Control::Alarm as u64));
         }
     }
 
-    /// Queues admitted requests, and their timers, so that no other entry comes between them, nor the end of a submit.
+    /// Queues admitted requests and their timers, so that no other entry comes between them, and no submit
+    /// ends between them.
     pub(crate) fn push_chain(&mut self, chain: impl ExactSizeIterator<Item = Placed>) {
         let fits = self.has_room(chain.len());
         if mutant::is("chains are torn") {
@@ -333,7 +336,7 @@ impl Core {
         }
     }
 
-    /// Moves what waits into the submission queue, and that to the kernel, as far as it goes or until
+    /// Moves what waits into the submission queue, and submits to the kernel, as far as possible or until
     /// there is room for `count` more.
     pub(crate) fn flush(&mut self, count: usize) {
         if self.queue.open_places() < count {
@@ -354,12 +357,13 @@ impl Core {
         let count = count.min(self.queue.capacity());
         loop {
             self.move_backlog();
-            // No other thread enters the ring, whose request that would be then.
+            // Only the owner enters the ring: for the kernel, a request belongs to the thread that submits
+            // it.
             if self.has_room(count) || !self.enabled || !self.is_owner() {
                 break;
             }
             let queued = self.queue.queued();
-            // An error is met again, and dealt with, by the loop.
+            // The loop meets an error again, and deals with it.
             let entered = self.queue.enter(Patience::Submit);
             if !matches!(entered, Ok(Entered::Done)) || self.queue.queued() >= queued {
                 break;
@@ -390,8 +394,8 @@ impl Core {
         }
     }
 
-    /// Opens the queue for requests that need no further thought, and the loop need have none after they have ended:
-    /// nothing waits, and they are neither refused nor marked.
+    /// Opens the queue if requests can be queued without a further check, and the loop needs none after they
+    /// have ended: nothing waits, and requests are neither refused nor marked. Closes it otherwise.
     #[inline]
     pub(crate) fn refresh(&mut self) {
         let nothing_waits = self.backlog.is_empty() && self.overdue.operations() == 0;
@@ -404,17 +408,17 @@ impl Core {
         self.refresh();
     }
 
-    /// Entries that the kernel has not taken in.
+    /// How many entries the kernel has not taken in.
     pub(crate) fn queued(&mut self) -> usize {
         self.queue.queued() + self.backlog.len()
     }
 
-    /// Requests that wait for room in the submission queue.
+    /// How many requests wait for room in the submission queue.
     pub(crate) fn backlogged(&self) -> usize {
         self.backlog.requests()
     }
 
-    /// Takes everything out of the backlog; requests among it are to end as never submitted.
+    /// Empties the backlog. Requests in it end as never submitted.
     pub(crate) fn empty_backlog(&mut self) {
         let mut wake = None;
         while let Some(placed) = self.backlog.pop() {
@@ -443,11 +447,13 @@ impl Core {
         self.refresh();
     }
 
-    /// Finds out which completion is next, when none is known of; and waits for one, if it may and there is nothing
-    /// else to do. False if there is none, or if something came of it that the loop must deal with.
+    /// Finds out which completion is next, when none is known of. Waits for one if it may and there is
+    /// nothing else to do. Returns false if there is none, or if the wait has failed, which the loop must
+    /// deal with.
     #[inline(always)]
     pub(crate) fn find_next(&mut self, may_wait: bool) -> bool {
-        // Mostly it would be in vain. If there is something all the same, an enter does not wait.
+        // Without `may_be_more`, a look before the wait would mostly be in vain. If there is a completion all
+        // the same, an enter does not wait.
         let looks_first = self.queue.may_be_more();
         if looks_first && self.look() {
             return true;
@@ -459,8 +465,8 @@ impl Core {
         !looks_first && self.look()
     }
 
-    /// Queues the messages that are to be delivered last, when there is nothing else to deliver: once for each enter. False
-    /// if there are none, or if that was done since the kernel was last entered.
+    /// Makes the messages due that are to be delivered last, when there is nothing else to deliver. Returns
+    /// false if there are none, or if this was done since the kernel was last entered.
     pub(crate) fn find_last(&mut self) -> bool {
         let (enters, _) = self.figures();
         let any = self.own.hasten_last(enters);
@@ -470,32 +476,33 @@ impl Core {
         any
     }
 
-    /// Has what is to be delivered last be delivered as all else is.
+    /// Makes the messages due that are to be delivered last, like all others.
     pub(crate) fn hasten_last(&mut self) {
         self.own.hasten_all();
         self.own_is_due();
     }
 
-    /// Delivers a message when there is nothing else to deliver.
+    /// Queues a message, for delivery when there is nothing else to deliver.
     pub(crate) fn deliver_last(&mut self, user_data: u64) {
         self.own.push_last(user_data);
     }
 
-    /// Enters the kernel and waits for a completion, when there is nothing else to do; and looks which is next.
-    /// False if it has failed: nothing is delivered any more before the next enter says what came of this one.
+    /// Enters the kernel and waits for a completion, when there is nothing else to do; then looks which is
+    /// next. Returns false if the enter has failed: nothing is delivered then until the next enter reports
+    /// that.
     #[inline(always)]
     fn wait_as_usual(&mut self) -> bool {
         if !self.queue.wait_as_usual() {
             return false;
         }
         self.watch.pass();
-        // There is none of the ring's own making.
+        // The ring has made no completion itself.
         self.own.is_kernels_turn();
         self.queue.look(u32::MAX);
         true
     }
 
-    /// Enters the kernel, with all that can be submitted.
+    /// Enters the kernel, and submits all that can be submitted.
     #[inline]
     pub(crate) fn enter(&mut self, patience: Patience) -> io::Result<Entered> {
         let entered = self.queue.enter(patience);
@@ -509,8 +516,8 @@ impl Core {
 
     // ---- pools --------------------------------------------------------------------------------
 
-    /// Fills in the group of the pool that a request receives from, if it does, and registers that, if it is not. Returns
-    /// the group.
+    /// Fills in the group of the pool that a request receives from, if there is one, and registers the pool
+    /// if that is not done yet. Returns the group; 0 if there is no pool.
     #[inline]
     pub(crate) fn bind(&mut self, placed: &mut Placed) -> Result<u16, SubmitError> {
         let Some(pool) = placed.pool() else { return Ok(0) };
@@ -519,7 +526,8 @@ impl Core {
         Ok(group)
     }
 
-    /// As [`bind`](Self::bind), for a stream, which is told when a buffer comes back.
+    /// As [`bind`](Self::bind), for a stream. If it receives from a pool, also makes sure that the ring is
+    /// woken when a buffer comes back.
     pub(crate) fn bind_stream(&mut self, placed: &mut Placed) -> Result<u16, SubmitError> {
         let receives = placed.pool().is_some();
         let group = self.bind(placed)?;
@@ -529,7 +537,7 @@ impl Core {
         Ok(group)
     }
 
-    /// Registers memory, if it is not.
+    /// Registers memory, unless it is registered already.
     pub(crate) fn adopt_memory(&mut self, buffers: &FixedBuffers) -> Result<(), SubmitError> {
         self.accepts()?;
         Ok(self.queue.adopt_memory(buffers)?)
@@ -541,7 +549,8 @@ impl Core {
         Ok(self.queue.adopt_file(file)?)
     }
 
-    /// Takes a file out of the ring again, if it is there, nobody else has it, and the kernel would listen.
+    /// Takes a file out of the ring, if it is registered there, nobody else has it, and this thread may tell
+    /// the kernel. Otherwise the file comes back.
     pub(crate) fn expel_file(&mut self, file: FixedFile) -> Result<(), FixedFile> {
         match self.is_owner() && !self.is_forked() {
             true => self.queue.expel_file(file),
@@ -549,12 +558,12 @@ impl Core {
         }
     }
 
-    /// Has a stream wait for a buffer of its pool, behind those that do already.
+    /// Lets a stream wait for a buffer of its pool, behind those that wait already.
     pub(crate) fn park(&mut self, user_data: u64, group: u16) {
         self.parked.entry(group).or_default().push_back(user_data);
     }
 
-    /// If nobody holds a buffer of this pool, so that none will come back: how many were ever taken.
+    /// If nobody holds a buffer of this pool, so that none will come back: returns how many were ever taken.
     pub(crate) fn untouched(&self, group: u16) -> Option<u16> {
         let untouched = self.queue.pool(group).map_or(Some(0), BufferPool::untouched);
         if mutant::is("hopeless though a buffer is held") { untouched.or(Some(0)) } else { untouched }
@@ -565,9 +574,9 @@ impl Core {
         !self.parked.is_empty()
     }
 
-    /// Has as many streams go on as there are buffers for in each pool, in the order in which they have come: by
-    /// `arm`, which says whether that was one. If some are left then, it is to be looked for more without waiting, because
-    /// the others may not take any.
+    /// Resumes as many streams as there are buffers for in each pool, in the order in which they were parked.
+    /// `arm` resumes one, and returns whether it did. If streams are left although there were buffers, the
+    /// ring must look again without waiting, because those that were resumed may not take any.
     pub(crate) fn unpark(&mut self, mut arm: impl FnMut(&mut Core, u64) -> bool) {
         let mut parked = std::mem::take(&mut self.parked);
         self.unparks_more = false;
@@ -603,7 +612,8 @@ impl Core {
         self.own_is_due();
     }
 
-    /// Something of the ring's own is to be delivered: so which completions are known of does not say what is next.
+    /// Notes that a completion of the ring's own is due, so those that are known of no longer tell which is
+    /// next.
     fn own_is_due(&mut self) {
         if !mutant::is("what is known stays known") {
             self.queue.look_again();
@@ -616,9 +626,9 @@ impl Core {
         self.own.ending()
     }
 
-    /// The next completion, if one is visible: the kernel's, and after each of those all that the ring
-    /// has made itself by then. `None` also ends a round: operations that post to each other don't keep
-    /// the kernel waiting.
+    /// The next completion, if one is visible: one of the kernel's and, after each of those, all that the
+    /// ring had made itself by then. `None` may also just mean the end of a round: operations that post to
+    /// each other don't keep the kernel waiting.
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Option<Cqe> {
         loop {
@@ -649,7 +659,7 @@ impl Core {
                 self.queue.put_first(cqe);
                 true
             }
-            // After that one, those that were made meanwhile.
+            // After that one come those that the ring has made meanwhile.
             None => self.queue.look(1),
         }
     }
@@ -660,13 +670,14 @@ impl Core {
         (enters + self.watch.passes(), completions)
     }
 
-    /// How many completions were seen, from an arbitrary number on, without those that no operation has claimed
-    /// outside of teardowns.
+    /// How many completions were seen, except those that no operation has claimed outside of teardowns. The
+    /// count starts at an arbitrary number, and wraps.
     pub(crate) fn claimed(&self) -> u32 {
         self.queue.seen().wrapping_add(self.own.seen()).wrapping_sub(self.unclaimed)
     }
 
-    /// How many completions of the ring's own making are to be delivered.
+    /// How many completions that the ring has made itself are to be delivered, other than those that come
+    /// last.
     pub(crate) fn own_due(&self) -> usize {
         self.own.due()
     }
@@ -692,7 +703,7 @@ impl Core {
         self.unclaimed = self.unclaimed.wrapping_add(u32::from(!self.phase.is_teardown()));
     }
 
-    /// Settles a completion of the ring's own traffic, or one that is a stranger's.
+    /// Settles a completion of the ring's own traffic, or a foreign one.
     pub(crate) fn settle_control(&mut self, cqe: Cqe) -> OwnTraffic {
         match Control::from_bits(cqe.user_data) {
             Some(Control::Wake) => return self.settle_wake(cqe),
@@ -720,10 +731,10 @@ impl Core {
         OwnTraffic::Woken
     }
 
-    /// Counts a completion that names no request in flight; but not the notification of a zero-copy send that its chain
-    /// has ended before it began, which comes after its end.
+    /// Counts a completion that names no request in flight. Does not count the notification of a zero-copy
+    /// send that was ended by its chain before it began: that comes after the end of the send.
     pub(crate) fn count_foreign(&mut self, cqe: &Cqe) {
-        // With `IORING_SEND_ZC_REPORT_USAGE`, the sign is set.
+        // With `IORING_SEND_ZC_REPORT_USAGE`, the sign bit of its result is set.
         let is_notification = io_uring::cqueue::notif(cqe.flags) && !io_uring::cqueue::more(cqe.flags);
         if !is_notification || cqe.result & i32::MAX != 0 {
             self.counters.foreign += 1;
@@ -732,13 +743,13 @@ impl Core {
 
     // ---- control entries ----------------------------------------------------------------------
 
-    /// Asks the kernel for the end of a request, again if it does not find it.
+    /// Asks the kernel to cancel a request, and asks again later if the kernel does not find it.
     pub(crate) fn cancel(&mut self, user_data: u64) {
         self.push_cancel(user_data, UserData::of_cancel(user_data));
     }
 
-    /// As [`cancel`](Self::cancel), of a stream: if that goes on, its end is [asked for again](Self::insist_on), but not for
-    /// what it has told before the kernel knew.
+    /// As [`cancel`](Self::cancel), for a stream. If it goes on, its end is [asked for
+    /// again](Self::insist_on); but not because of completions from before the kernel knew of the cancel.
     pub(crate) fn cancel_stream(&mut self, user_data: u64) {
         if !self.phase.is_teardown() {
             self.insistent.push(ToEnd { user_data, is_new: true });
@@ -746,7 +757,8 @@ impl Core {
         self.cancel(user_data);
     }
 
-    /// Asks the kernel for the end of a timer, whatever the answer: somebody else asks again.
+    /// Asks the kernel to cancel a request or a timer, without a look at the answer: the teardown asks again
+    /// itself.
     pub(crate) fn cancel_once(&mut self, user_data: u64) {
         self.push_cancel(user_data, Control::Cancel as u64);
     }
@@ -756,13 +768,13 @@ impl Core {
         self.push_control(Placed::control(opcode::AsyncCancel::new(target).build(), name));
     }
 
-    /// A cancel has been answered, or will never be sent.
+    /// Notes that a cancel was answered, or will never be sent.
     pub(crate) fn count_answer(&mut self) {
-        // A message from another ring could say the same: never below zero.
+        // A message from another ring can pretend to be an answer: never below zero.
         self.cancels = self.cancels.saturating_sub(1);
     }
 
-    /// Has a request be cancelled again after a pause, because the kernel has not found it.
+    /// Cancels a request again after a pause, because the kernel has not found it.
     pub(crate) fn cancel_later(&mut self, user_data: u64) {
         if self.phase.is_teardown() || mutant::is("a cancel is not repeated") {
             return;
@@ -772,7 +784,7 @@ impl Core {
         }
     }
 
-    /// Has an entry wait for all that came before it, as if that were the end of it.
+    /// Queues an entry that waits for all that came before it, as if that were the end of it all.
     #[cfg(mutant)]
     pub(crate) fn drain(&mut self) {
         let drain = opcode::Nop::new().build().flags(io_uring::squeue::Flags::IO_DRAIN);
@@ -780,11 +792,11 @@ impl Core {
         self.push_control(Placed::control(drain, Control::Cancel as u64));
     }
 
-    /// Notes that a stream went on after it was to end, so that its end is asked for again.
+    /// Notes that a stream went on after its end was asked for, so that it is asked for again.
     ///
-    /// A timer that has fired is not found by a cancel before its task work has armed it again; an
-    /// enter submits first and runs task work then. So if the interval is shorter than a pass of the
-    /// loop, only a cancel that comes right after an enter can hit.
+    /// A cancel does not find a timer that has fired until task work has armed it again, and an enter submits
+    /// first and runs task work afterwards. So if the interval is shorter than a pass of the loop, only a
+    /// cancel that comes right after an enter can find the timer.
     #[cold]
     pub(crate) fn insist_on(&mut self, user_data: u64) {
         if !self.insistent.iter().any(|it| it.user_data == user_data) {
@@ -809,12 +821,12 @@ impl Core {
             }
         }
         if self.cancels > cancels {
-            // An error is met again, and dealt with, by the loop.
+            // The loop meets an error again, and deals with it.
             self.enter(Patience::Submit).ok();
         }
     }
 
-    /// Sees to it that the ring notices when it is woken.
+    /// Makes sure that the ring notices when it is woken.
     pub(crate) fn arm_wake(&mut self) {
         let (enters, _) = self.figures();
         let Some(multishot) = self.wake_poll.arm(enters) else { return };

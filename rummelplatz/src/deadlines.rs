@@ -1,8 +1,8 @@
 //! The deadlines of requests: the ring keeps them, and has the kernel wake it when the earliest has passed.
 //!
-//! A timer of the kernel for each request costs five times as much as a short request itself, and nearly always nothing
-//! comes of it. So one alarm serves all requests. A request that is over in time leaves its deadline behind; such deadlines
-//! are sorted out when they are most of those that are kept.
+//! A timer of the kernel for each request costs five times as much as a short request itself, and is nearly
+//! always in vain. So one alarm serves all requests. A request that is over in time leaves its deadline
+//! behind; such deadlines are sorted out when they are most of those that are kept.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -15,7 +15,7 @@ use crate::slab::Identity;
 pub(crate) struct Deadlines {
     /// The earliest comes first.
     kept: BinaryHeap<Deadline>,
-    /// When the alarms go off that the kernel has: each of them before all that were set earlier.
+    /// When the alarms that the kernel has will go off. Each goes off before all that were set earlier.
     alarms: Vec<u64>,
 }
 
@@ -29,8 +29,8 @@ impl Deadlines {
         Deadlines { kept: BinaryHeap::new(), alarms: Vec::new() }
     }
 
-    /// Keeps the deadline of a request that has this much time from now on. If an alarm must be set for it, returns the
-    /// time until then.
+    /// Keeps the deadline of a request that has this much time from now on. If an alarm must be set for it,
+    /// returns the time until then.
     pub(crate) fn keep(&mut self, identity: Identity, time: Duration, now: Duration) -> Option<Duration> {
         let when = deadline(time, now)?;
         self.kept.push(Deadline { when, identity });
@@ -46,8 +46,9 @@ impl Deadlines {
         })
     }
 
-    /// An alarm has gone off. Returns the time up to which deadlines count as passed: that of the alarm, not the present.
-    /// Requests whose deadline has passed since then may have ended in time, with a completion that was not seen yet.
+    /// Notes that an alarm has gone off. Returns the time up to which deadlines count as passed: that of the
+    /// alarm, not the present. Requests whose deadline has passed since then may have ended in time, with a
+    /// completion that was not seen yet.
     pub(crate) fn gone_off(&mut self, now: Duration) -> u64 {
         let now = nanoseconds(now);
         // A message of another ring can pretend that an alarm has gone off.
@@ -97,8 +98,8 @@ impl Deadlines {
     }
 }
 
-/// When this much time will have passed, or up to a hundredth of it later, so that the deadlines of many requests pass at
-/// once. `None` if that is never.
+/// When this much time will have passed, or up to a hundredth of it later, so that the deadlines of many
+/// requests pass at once. `None` if that is never.
 fn deadline(time: Duration, now: Duration) -> Option<u64> {
     let time = u64::try_from(time.as_nanos()).ok()?;
     let when = nanoseconds(now).checked_add(time)?;
@@ -152,7 +153,7 @@ mod tests {
         }
     }
 
-    /// So many requests.
+    /// This many requests.
     fn identities<const N: usize>() -> [Identity; N] {
         let mut slab = Slab::<(), Nothing>::new(1);
         slab.set_limit(N as u32);
@@ -162,7 +163,7 @@ mod tests {
         })
     }
 
-    /// Those whose time is up at an alarm.
+    /// The requests whose time is up when an alarm goes off.
     fn due(deadlines: &mut Deadlines, now: Duration) -> Vec<Identity> {
         let until = deadlines.gone_off(now);
         std::iter::from_fn(|| deadlines.due(until)).collect()

@@ -21,14 +21,14 @@ use crate::streams::{give_up, resume};
 use crate::submitter::Submitter;
 use crate::tag::Tag;
 
-/// Which operation the next completion is for, if one is known of.
+/// The tag of the operation that the next completion is for, if one is known of.
 #[inline(always)]
 pub fn next_tag<R: Ring>(runtime: &Runtime<R>) -> Option<u8> {
     runtime.inner().core.queue.next_tag()
 }
 
-/// What an operation's types need in order to become the ring's. Its parts are handed on one by one, in
-/// registers: what is handed on as a whole is put together in memory, for each completion.
+/// What turns an operation's types into the ring's. The parts are passed on one by one, in registers: what is
+/// passed on as a whole is put together in memory, for each completion.
 pub struct Glue<R: Ring, Op: RingOperation<R>> {
     /// Shows a warning, as far as its type can be shown.
     pub warn: fn(&Op::ControlFlowWarn, &mut fmt::Formatter<'_>) -> fmt::Result,
@@ -50,7 +50,7 @@ impl<W> fmt::Display for Shown<'_, W> {
     }
 }
 
-/// A delivery for a tag that no operation has: the ring's own traffic, or a stranger's.
+/// Delivers a completion whose tag no operation has: one of the ring's own traffic, or a foreign one.
 #[inline(always)]
 pub fn unclaimed<R: Ring>(runtime: &mut Runtime<R>, _: &Round) {
     let inner = runtime.inner_mut();
@@ -58,7 +58,7 @@ pub fn unclaimed<R: Ring>(runtime: &mut Runtime<R>, _: &Round) {
     belongs_to_nobody(inner, cqe.user_data, cqe.result, cqe.flags);
 }
 
-// The parts of a completion, not a reference to it: so that it is never put together in memory.
+// Takes the parts of a completion and not a reference to it, so that it is never put together in memory.
 #[cold]
 #[inline(never)]
 fn belongs_to_nobody<R: Ring>(inner: &mut Inner<R>, user_data: u64, result: i32, flags: u32) {
@@ -80,7 +80,7 @@ fn belongs_to_nobody<R: Ring>(inner: &mut Inner<R>, user_data: u64, result: i32,
 ///
 /// # Errors
 ///
-/// What it fails with.
+/// The error of `setup`.
 pub fn setup<R: Ring, Op: RingOperation<R>>(
     runtime: &mut Runtime<R>,
     operation: &mut Op,
@@ -89,27 +89,28 @@ pub fn setup<R: Ring, Op: RingOperation<R>>(
     operation.setup(Submitter::new(runtime.inner_mut(), tag))
 }
 
-/// The slot that a handler is called with; released if it unwinds.
+/// The slot that a handler is called with; it is released if the handler unwinds.
 struct Handling<'i, R: Ring, Op: RingOperation<R>> {
     inner: &'i mut Inner<R>,
     tag: Tag<R, Op>,
-    /// Of the slab of this tag, if there is one; its request still counts as in flight. A handler may give its address
-    /// to a function that is no part of the loop; so it lies for itself, and the rest of this stays in registers.
+    /// If there is a slot, it is of the slab of this tag, and its request still counts as in flight. A
+    /// handler may pass its address to a function that is not a part of the loop; so it lies on its own, and
+    /// the rest of this stays in registers.
     warm: &'i mut Warm,
 }
 
 impl<R: Ring, Op: RingOperation<R>> Drop for Handling<'_, R, Op> {
     #[inline(always)]
     fn drop(&mut self) {
-        // SAFETY: as `warm` says.
+        // SAFETY: the slot, if there is one, is of the slab of this tag: see `warm`.
         unsafe { release_slowly(self.inner, self.tag, self.warm.take()) };
     }
 }
 
-/// Settles a completion and calls the handler, if one is to know.
+/// Settles a completion and calls the handler, if it is to be told.
 ///
-/// There is one call of `on_completion` for all kinds of requests, so that the compiler makes it a part
-/// of the loop however long it is.
+/// There is one call of `on_completion` for all kinds of requests, so that the compiler inlines it into the
+/// loop however long it is.
 #[inline(always)]
 pub fn deliver<R: Ring, Op: RingOperation<R>>(
     runtime: &mut Runtime<R>,
@@ -130,8 +131,8 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
     let slab = tag.slab(slabs);
     let (completion, data) = match find(slab, &tagged) {
         Found::Plain(plain) => {
-            // SAFETY: `this` releases the slot if nobody fills it; until then the slab is used only by a
-            // submitter, which knows of it.
+            // SAFETY: `this` releases the slot if nobody fills it; until then, only a submitter uses the
+            // slab, and it knows of the slot.
             let (data, warm) = unsafe { plain.take() };
             *this.warm = warm;
             (Completion::plain(cqe.result, cqe.flags), data)
@@ -143,7 +144,7 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
         }
         Found::Other => match settle(core, slab, cqe.user_data, cqe.result, cqe.flags) {
             Settled::Silent => return,
-            // No request is plain or calm any more when this begins.
+            // When a teardown begins, no request is plain or calm any more.
             Settled::Told(completion, data, _) if core.phase.is_teardown() => {
                 return tear_down(this.inner, operation, tag, glue.teardown_error, completion, data);
             }
@@ -154,29 +155,31 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
         },
     };
     let is_only_result = completion.is_only_result();
-    // SAFETY: `warm` says so.
+    // SAFETY: the slot, if there is one, is of the slab of this tag, and its request still counts as in
+    // flight: see `Handling::warm`.
     let submitter = unsafe { Submitter::with_slot(this.inner, tag, this.warm) };
     let (flow, data) = operation.on_completion(completion, data, submitter);
-    // The way that nearly all go. Apart from the others, because the compiler knows here what it asks there.
+    // The path that nearly all completions take. It is apart from the others because here the compiler knows
+    // the answers to their checks.
     if is_only_result && let ControlFlow::Continue = flow {
-        // SAFETY: `warm` says so.
+        // SAFETY: the slot, if there is one, is of the slab of this tag: see `Handling::warm`.
         unsafe { release(this.inner, tag, this.warm.take()) };
         if let Some(data) = data {
             drop_late(this.inner, tag, data);
         }
         return;
     }
-    // SAFETY: `warm` says so.
+    // SAFETY: the slot, if there is one, is of the slab of this tag: see `Handling::warm`.
     unsafe { release(this.inner, tag, this.warm.take()) };
     let inner = &mut *this.inner;
-    // What is cold gets the parts of the flow by value, so that a flow is never put together in memory.
+    // The cold functions get the parts of the flow by value, so that a flow is never put together in memory.
     match flow {
         ControlFlow::Continue => {}
         ControlFlow::Warn(warn) => tell(inner, tag, warn, glue.warn),
         ControlFlow::Exit => exit(inner),
         ControlFlow::Error(error) => fail::<R, Op>(inner, error, glue.completion_error),
     }
-    // One that is more than a result was not plain: so `lent` is of this delivery.
+    // A completion that is more than a result is not that of a plain request, so `lent` is of this delivery.
     if !is_only_result && let Some(lent) = inner.core.lent.take() {
         go_on(inner, tag, lent, data);
     } else if let Some(data) = data {
@@ -201,14 +204,15 @@ fn go_on<R: Ring, Op: RingOperation<R>>(
 ) {
     let Inner { core, slabs, .. } = inner;
     let slab = tag.slab(slabs);
-    // `lent` is of the last delivery, which was to this tag, and a lent slot stays so until the loop goes on.
+    // `lent` is of the last delivery, which was for this tag, and a lent slot stays lent until the loop goes
+    // on.
     let Some(data) = data else {
-        // SAFETY: so it is.
+        // SAFETY: the value was lent by this slab, and still is.
         return unsafe { give_up(core, slab, lent) };
     };
-    // SAFETY: so it is.
+    // SAFETY: the value was lent by this slab, and still is.
     if !unsafe { slab.take_back(&lent, data) } {
-        // SAFETY: it was lent by this slab, and just taken back.
+        // SAFETY: the value was lent by this slab, and was just taken back.
         unsafe { resume(core, slab, lent) };
     }
 }

@@ -15,30 +15,31 @@ pub(crate) struct Facts {
     pub(crate) flags: Flags,
     /// Which of the ring's pools the request receives from.
     pub(crate) pool: u16,
-    /// How often in a row the pool was empty though nobody held a buffer of it, nor had taken one
-    /// since the last time.
+    /// How many times in a row the pool was empty although nobody held a buffer of it, without one having
+    /// been taken since the time before.
     pub(crate) starved: u8,
     /// How many buffers had ever been taken from the pool by then; wraps.
     pub(crate) taken: u16,
-    /// How often a counted timer still ticks, or how many bytes a limited stream still receives, and 0 for all others; but
-    /// of a `close`, the descriptor that it owns, if [`Flags::CLOSES`] says so.
+    /// Of a counted timer, how often it still ticks; of a limited stream, how many bytes it still receives.
+    /// Of a `close`, the descriptor that it owns, if [`Flags::CLOSES`] says so. 0 for all others.
     pub(crate) number: u32,
     /// When the request was accepted.
     pub(crate) born: Stamp,
-    /// The first result of a request that announced more (`F_MORE`) without being a stream, or that waits for its timer;
-    /// of a stream, the result that it was cut with.
+    /// Of a request that announced more (`F_MORE`) without being a stream, or that waits for its timer: the
+    /// first result. Of a stream: the result with which it was cut.
     pub(crate) held: Held,
 }
 
-/// As much as is remembered of a request that has nothing else to it: its opcode, when it was accepted, and
-/// whether it yields events. In one number, which is put together in fewer instructions than it has parts.
+/// All that is remembered of a request that has nothing else to remember: its opcode, when it was accepted,
+/// and whether it yields events. It is one number, which is put together in fewer instructions than it has
+/// parts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Brief(u64);
 
 impl Brief {
     const EVENTS: u32 = 1 << 8;
 
-    /// All that there is to be known of it.
+    /// The facts that it stands for.
     pub(crate) fn facts(self) -> Facts {
         let (born, small) = Stamp::apart(self.0);
         let yields = if small & Self::EVENTS == 0 { Yields::Result } else { Yields::Events };
@@ -63,7 +64,7 @@ pub(crate) enum Yields {
     Descriptor,
     /// A buffer of a pool, where `IORING_CQE_F_BUFFER` is set.
     Buffer,
-    /// As that, and in it a datagram, behind what the kernel says of it.
+    /// As `Buffer`; it holds a datagram, behind what the kernel says of that.
     Datagram,
     /// Buffers of a pool, of which `IORING_CQE_F_BUFFER` names the first.
     Bundle,
@@ -76,12 +77,13 @@ pub(crate) enum Yields {
 impl Yields {
     pub(crate) const LAST: Yields = Yields::Tick;
 
-    /// Whether that is in buffers of a pool.
+    /// Whether it is in buffers of a pool.
     pub(crate) const fn is_from_pool(self) -> bool {
         matches!(self, Yields::Buffer | Yields::Datagram | Yields::Bundle)
     }
 
-    /// Whether that is more than one buffer, or there is more in it: which is not for the short way of streams.
+    /// Whether it is more than one buffer, or a buffer with more in it than bytes: the short path of streams
+    /// is not for that.
     #[inline(always)]
     pub(crate) const fn is_manifold(self) -> bool {
         matches!(self, Yields::Datagram | Yields::Bundle)
@@ -94,7 +96,7 @@ pub(crate) struct Flags(u16);
 
 impl Flags {
     pub(crate) const EMPTY: Flags = Flags(0);
-    /// Completions without being final are delivered.
+    /// Completions that are not final are delivered, too.
     pub(crate) const STREAM: Flags = Flags(1);
     /// Nobody is told of the end.
     pub(crate) const DETACHED: Flags = Flags(1 << 1);
@@ -110,21 +112,21 @@ impl Flags {
     pub(crate) const HELD: Flags = Flags(1 << 6);
     /// It owns a [descriptor to close](Facts::owned_descriptor).
     pub(crate) const CLOSES: Flags = Flags(1 << 7);
-    /// The timer that is linked to it has not completed: it is a part of a chain.
+    /// The timer that is linked to it has not completed. Only a request in a chain has one.
     pub(crate) const TIMED: Flags = Flags(1 << 8);
-    /// It has completed itself, as [`Facts::held`] says, and waits for its timer to do so.
+    /// The request itself has completed, as [`Facts::held`] says, and waits for its timer to complete.
     pub(crate) const ENDED: Flags = Flags(1 << 10);
     /// Its deadline has passed.
     pub(crate) const TIMED_OUT: Flags = Flags(1 << 11);
     /// A part of a chain that was not submitted yet: nobody counts it, and the kernel knows nothing of it.
     pub(crate) const IN_CHAIN: Flags = Flags(1 << 12);
-    /// It yields something [manifold](Yields::is_manifold): so it is never calm.
+    /// It yields something [manifold](Yields::is_manifold), so it is never calm.
     pub(crate) const MANIFOLD: Flags = Flags(1 << 13);
 
-    /// It is left to a worker because somebody wants that.
+    /// It is left to a worker of the kernel, because its submitter wants that.
     pub(crate) const IN_WORKER: Flags = Flags(1 << 14);
-    /// Something [is left](Facts::left) of a count or a limit: so it is not calm. (There is no bit for another flag, and
-    /// none to spare in [`Facts`].)
+    /// Something [is left](Facts::left) of a count or a limit, so it is not calm. (Only bit 9 is left for
+    /// another flag.)
     pub(crate) const COUNTED: Flags = Flags(1 << 15);
 
     #[inline]
@@ -173,14 +175,14 @@ impl Facts {
         self.flags.intersects(Flags::CLOSES).then_some(self.number as RawFd)
     }
 
-    /// Has this `close` own a descriptor.
+    /// Makes this `close` own a descriptor.
     #[inline]
     pub(crate) fn own(&mut self, descriptor: OwnedFd) {
         self.flags.insert(Flags::CLOSES);
         self.number = descriptor.into_raw_fd() as u32;
     }
 
-    /// What it yields from here on.
+    /// Sets what the request yields from here on.
     #[inline(always)]
     pub(crate) fn set_yields(&mut self, yields: Yields) {
         self.yields = yields;
@@ -190,12 +192,14 @@ impl Facts {
         }
     }
 
-    /// How often a timer still ticks, or how many bytes a stream still receives, if that is counted, or else 0.
+    /// How often a timer still ticks, or how many bytes a stream still receives, if that is counted; 0
+    /// otherwise.
     pub(crate) fn left(&self) -> u32 {
         if self.flags.intersects(Flags::COUNTED) { self.number } else { 0 }
     }
 
-    /// So often does a timer tick, or so many bytes does a stream receive.
+    /// Sets how often a timer still ticks, or how many bytes a stream still receives; 0 if that is not
+    /// counted.
     pub(crate) fn set_left(&mut self, left: u32) {
         self.number = left;
         match left {
@@ -204,7 +208,7 @@ impl Facts {
         }
     }
 
-    /// Whether it has completed itself, and only its timer has not.
+    /// Whether the request itself has completed, and only its timer has not.
     pub(crate) fn waits_for_timer(&self) -> bool {
         self.flags.intersects(Flags::ENDED) && self.flags.intersects(Flags::TIMED)
     }
@@ -214,7 +218,8 @@ impl Facts {
         self.yields.is_from_pool() && result == -libc::ENOBUFS
     }
 
-    /// If its completion is just its result, and nothing else is known of it.
+    /// The brief form of the facts, if the completion is just a result and nothing else is known of the
+    /// request.
     #[inline(always)]
     pub(crate) const fn brief(&self) -> Option<Brief> {
         let yields = match self.yields {

@@ -1,5 +1,5 @@
-//! Faults on purpose, so that it is seen whether the tests find them: `--cfg mutant`, and the name of one
-//! in `RUMMEL_MUTANT`. Without that, there is nothing of this in what is built.
+//! Faults on purpose, to see whether the tests find them: build with `--cfg mutant`, and name one in
+//! `RUMMEL_MUTANT`. Without that `cfg`, nothing of this is in what is built.
 
 /// Whether this process has the fault of this name.
 #[cfg(mutant)]
@@ -8,7 +8,7 @@ pub(crate) fn is(name: &str) -> bool {
     CHOSEN.get_or_init(|| std::env::var("RUMMEL_MUTANT").ok()).as_deref() == Some(name)
 }
 
-/// No.
+/// Never: this build has no faults on purpose.
 #[cfg(not(mutant))]
 #[inline(always)]
 pub(crate) fn is(_: &str) -> bool {

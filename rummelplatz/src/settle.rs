@@ -20,12 +20,12 @@ const F_MORE: u32 = 1 << 1;
 pub(crate) enum Settled<D> {
     /// Nothing: it was no completion of a request in flight, or nobody is to know.
     Silent,
-    /// If the data is lent, there is [`more`](Completion::more) to come, and the stream goes on if it is
-    /// returned. If not, the request is over and its slot free.
+    /// If the data is lent, there is [`more`](Completion::more) to come, and the stream goes on if the
+    /// handler returns the data. Otherwise the request is over, and its slot is free.
     Told(Completion, D, Option<Lent>),
 }
 
-/// The request that a completion is of.
+/// The request that a completion belongs to.
 pub(crate) enum Found<'s, D> {
     /// A plain one, which has ended. It is counted as in flight until its slot is released.
     Plain(Plain<'s, D, Record<D>>),
@@ -35,7 +35,7 @@ pub(crate) enum Found<'s, D> {
     Other,
 }
 
-/// A completion and the tag of its request. The compiler knows of the tag on the way of a certain operation, but not
+/// A completion and the tag of its request. In the code of one operation the compiler knows the tag, but not
 /// that it is a part of the `user_data`.
 pub(crate) struct Tagged {
     cqe: Cqe,
@@ -49,14 +49,15 @@ impl Tagged {
     }
 }
 
-/// Finds the ways that nearly all completions go, which are kept apart so that they can be short.
+/// Finds out whether a completion can take one of the short paths that nearly all take, which are kept apart
+/// from the rest.
 #[inline(always)]
 pub(crate) fn find<'s, D>(slab: &'s mut Slab<D>, Tagged { cqe, tag }: &Tagged) -> Found<'s, D> {
     if *tag == 0 {
         return Found::Other;
     }
     if Completion::can_be_plain(cqe.flags) {
-        // SAFETY: the tag is not 0, and a part of it.
+        // SAFETY: the `user_data` is not 0, because the tag is a part of it and not 0.
         let plain = unsafe { slab.find_plain(cqe.user_data) };
         return plain.map_or(Found::Other, Found::Plain);
     }
@@ -73,7 +74,9 @@ pub(crate) fn settle_going_on(core: &Core, facts: &Facts, cqe: &Cqe) -> Completi
         Yields::Buffer => core.queue.pool(facts.pool),
         _ => None,
     };
-    // SAFETY: as in `complete`; no stream that yields something manifold is calm.
+    // SAFETY: the kernel posted this result for a request that yields what `facts` say, and each completion
+    // is settled once, so nobody else owns what it carries; all pools of the queue are registered with this
+    // ring. No calm stream yields anything manifold.
     unsafe { Completion::simple(facts, pool, cqe.result, cqe.flags) }.announcing_more()
 }
 
@@ -102,7 +105,7 @@ pub(crate) fn settle<D>(
     };
     let facts = &mut slot.demote().facts;
     if facts.waits_for_timer() || facts.flags.intersects(Flags::IN_CHAIN) {
-        // What it had to say has come already; or the kernel has not heard of it.
+        // The request's own completion has come already, or the kernel has not heard of the request.
         core.count_foreign(&cqe);
         return Settled::Silent;
     }
@@ -119,8 +122,8 @@ pub(crate) fn settle<D>(
     }
 }
 
-/// Settles a completion after which there is more to come: of a stream; or the first one of a request whose memory the
-/// kernel still uses.
+/// Settles a completion after which there is more to come: one of a stream, or the first one of a request
+/// whose memory the kernel still uses.
 #[inline(never)]
 fn settle_more<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &Cqe) -> Settled<D> {
     let state = slot.state();
@@ -151,20 +154,22 @@ fn tell_more<D>(mut slot: Occupied<'_, D, Record<D>>, completion: Completion) ->
     }
 }
 
-/// Notes that a request has ended which is told of when its timer has completed as well, whose name is that of this slot.
+/// Notes that a request has ended. Its handler is told when the linked timer, which names this slot, has
+/// completed as well.
 #[inline(always)]
 fn await_timer(core: &mut Core, facts: &mut Facts, cqe: &Cqe) {
     facts.flags.insert(Flags::ENDED);
     core.half_ended += 1;
     let held = Held { result: cqe.result, flags: cqe.flags };
     match facts.flags.intersects(Flags::HELD) {
-        // It is told of as it was posted first.
+        // What is told is the result that was posted first.
         true => drop(complete(core, facts, held.result, held.flags)),
         false => facts.held = held,
     }
 }
 
-/// Settles the last completion of a request, or of as much of a stream as the kernel has.
+/// Settles the last completion of a request; of a stream, the last one before it must be armed again, if it
+/// is to go on.
 #[inline(never)]
 fn settle_final<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &Cqe) -> Settled<D> {
     let state = slot.state();
@@ -179,7 +184,8 @@ fn settle_final<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &
     let may_go_on =
         facts.flags.intersects(Flags::STREAM) && state == State::Live && !core.phase.is_teardown();
     if may_go_on && was_cut(facts, &completion) {
-        // The kernel does not have it any more; its data decides whether it is armed again.
+        // The kernel does not have the stream any more. If the handler returns the data, it may be armed
+        // again.
         facts.flags.insert(Flags::PARKED);
         facts.held = Held { result: cqe.result, flags: cqe.flags };
         return tell_more(slot, completion);
@@ -187,7 +193,7 @@ fn settle_final<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &
 
     let flags = facts.flags;
     if flags.intersects(Flags::CLOSES) && was_not_begun(facts, cqe.result) {
-        // SAFETY: the kernel did not begin with it.
+        // SAFETY: the kernel has not begun to close it, as was just found out; and the slot is freed below.
         drop(unsafe { take_owned(facts) });
     }
     if flags.intersects(Flags::MESSAGE) {
@@ -206,14 +212,16 @@ fn settle_final<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &
 
 /// Whether a `close` that ended with this result leaves its descriptor open.
 ///
-/// Mostly it does not: the kernel takes the descriptor out of its table first, and then asks the file, whose answer is
-/// the result (`filp_flush`). A file system in user space may answer with any error: `EIO` and `EINTR`, but also `EINVAL`,
-/// `EACCES` or `EBADF`. To close the descriptor again then would be to close somebody else's.
+/// Mostly it does not: the kernel first takes the descriptor out of its table and then asks the file, whose
+/// answer is the result (`filp_flush`). A file system in user space may answer with any error: `EIO` and
+/// `EINTR`, but also `EINVAL`, `EACCES` or `EBADF`. Closing the descriptor again would then close somebody
+/// else's.
 ///
-/// * `ECANCELED` is the end of what was not begun. (Such a file system could answer that as well, which nothing would tell
-///   from a cancel.)
-/// * `EBADF` is what the kernel refuses a ring's descriptor with, and leaves it where it is. A ring is not asked. So this
-///   was refused if what has its number now is a ring.
+/// * `ECANCELED` means that the `close` was not begun. (Such a file system could answer with it as well, and
+///   nothing would distinguish that from a cancel.)
+/// * With `EBADF`, the kernel refuses to close the descriptor of a ring, and leaves it where it is. A ring's
+///   file is not asked, so it can't answer that itself. So if the number belongs to a ring now, the `close`
+///   was refused.
 fn was_not_begun(facts: &Facts, result: i32) -> bool {
     match result.wrapping_neg() {
         libc::ECANCELED => true,
@@ -226,21 +234,23 @@ fn was_not_begun(facts: &Facts, result: i32) -> bool {
 ///
 /// # Safety
 ///
-/// The kernel has not begun to close it, and the slot, whose descriptor it is, is freed next.
+/// The kernel has not begun to close it, and the slot that owns it is freed next.
 unsafe fn take_owned(facts: &Facts) -> Option<OwnedFd> {
-    // SAFETY: the slot owned it since `close` was given it, and the caller answers for the kernel.
+    // SAFETY: the slot has owned the descriptor since `close` was given it. The caller promises that the
+    // kernel has not begun to close it, and that the slot is freed next, so it has no other owner.
     facts.owned_descriptor().map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Takes back a request that was neither counted nor queued: its data, and nothing of it is left.
+/// Takes back a request that was neither counted nor queued. Returns its data; nothing else of it is left.
 pub(crate) fn withdraw<D>(slab: &mut Slab<D>, user_data: u64) -> Option<D> {
     let mut slot = slab.find(user_data)?;
-    // SAFETY: the kernel never had it.
+    // SAFETY: the kernel never had the request, so it has not begun to close anything; and the slot is freed
+    // next.
     drop(unsafe { take_owned(&slot.demote().facts) });
     slot.take()
 }
 
-/// Which request a cancel of this name was to end, if the kernel still has it.
+/// Which request the cancel with this name was to end, if the kernel still has that request.
 pub(crate) fn is_not_over<D>(slab: &mut Slab<D>, cancel: u64) -> Option<u64> {
     let mut slot = slab.at(UserData::slot(cancel))?;
     let user_data = slot.user_data();
@@ -248,15 +258,15 @@ pub(crate) fn is_not_over<D>(slab: &mut Slab<D>, cancel: u64) -> Option<u64> {
         return None;
     }
     let Facts { flags, opcode, .. } = slot.peek().facts;
-    // A zero-copy send that has told of itself has ended, but for its memory.
+    // A zero-copy send whose result was posted has ended, except that the kernel still uses its memory.
     let is_sent = flags.intersects(Flags::HELD) && sqe::is_zero_copy(opcode);
     let elsewhere = Flags::ENDED | Flags::PARKED | Flags::MESSAGE | Flags::IN_CHAIN;
     let is_to_end = flags.intersects(Flags::CANCELLED | Flags::TIMED_OUT);
     (is_to_end && !is_sent && !flags.intersects(elsewhere)).then_some(user_data)
 }
 
-/// Settles the completion of a linked timer. Returns the end of its request, which has completed before and ends with it;
-/// `None` if that has not, or there is no such timer.
+/// Settles the completion of a linked timer. If its request has completed before, it ends now, and its
+/// completion is returned; `None` if it has not, or if there is no such timer.
 fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, timer: Cqe) -> Option<Cqe> {
     let Some(mut slot) = slab.find(user_data) else {
         core.count_foreign(&timer);
@@ -269,7 +279,7 @@ fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, timer: C
     }
     core.settled = true;
     facts.flags.remove(Flags::TIMED);
-    // Of a `waitid` that it has cancelled, a linked one says how many that were.
+    // If a linked timer has cancelled a `waitid`, its result is the number of requests that it has cancelled.
     let errno = if timer.result > 0 { libc::ETIME } else { timer.result.wrapping_neg() };
     let is_up = matches!(errno, libc::ETIME | libc::EALREADY | libc::ENOENT);
     if is_up && !mutant::is("time is never up") {
@@ -278,13 +288,13 @@ fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, timer: C
     if facts.flags.intersects(Flags::ENDED) {
         facts.flags.remove(Flags::ENDED | Flags::HELD);
         core.half_ended -= 1;
-        // As it was posted; of a zero-copy send, what was posted first is all that is told.
+        // As it was posted. Of a zero-copy send, only what was posted first is told.
         let Held { result, flags } = facts.held;
         return Some(Cqe { user_data, result, flags: flags & !F_MORE });
     }
-    // The kernel has found the request, and cancelled it; or that was over first, or what came before it has failed.
-    // If not, it has not found it where it could be cancelled; or it has never set the timer, because it could not take
-    // both entries in at once.
+    // With `ETIME` the kernel has found the request and cancelled it. With `ECANCELED` the request was over
+    // first, or what came before it has failed. Otherwise, the kernel has not found it where it could be
+    // cancelled; or it has never set the timer, because it could not take both entries in at once.
     if errno != libc::ECANCELED && errno != libc::ETIME {
         facts.flags.insert(Flags::CANCELLED);
         core.cancel(user_data);
@@ -300,7 +310,7 @@ fn was_cut(facts: &mut Facts, completion: &Completion) -> bool {
     if counted && facts.left() == 0 {
         return false;
     }
-    // What it carries comes before the end, also if somebody has asked for that.
+    // What it carries is delivered before the end, even if somebody has asked for the end.
     let is_cancelled = facts.flags.intersects(Flags::CANCELLED);
     completion.has_payload() || !is_cancelled && facts.lacks_buffers(completion.raw().result)
 }

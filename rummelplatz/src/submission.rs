@@ -30,9 +30,10 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// queue is flushed first; what still finds no room waits in the backlog, in order.
     ///
     /// For speed, call this directly in the handler, and let the data say what to request:
-    /// `submitter.submit(connection, Connection::request)`, or `|it| it.request()` if the data is a `Box<Connection>`. A
-    /// helper that takes the submitter and is called from two places, such as `setup` and `on_completion`, is usually not
-    /// inlined, which doubles the instructions of a NOP. Let the helper return the data instead.
+    /// `submitter.submit(connection, Connection::request)`, or `|it| it.request()` if the data is a
+    /// `Box<Connection>`. A helper that takes the submitter and is called from two places, such as `setup`
+    /// and `on_completion`, is usually not inlined, which doubles the instructions of a NOP. Let the helper
+    /// return the data instead.
     ///
     /// # Errors
     ///
@@ -56,7 +57,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// # }
     /// ```
     ///
-    /// Move it into the data; share a descriptor that several requests use by `Arc`:
+    /// Move it into the data. If several requests use a descriptor, share it in an `Arc`:
     ///
     /// ```
     /// # use rummelplatz::{request, Ring, RingOperation, Submitter, SubmitError};
@@ -77,7 +78,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         self.accept(data, Flags::EMPTY, build).map_err(SubmitError::from)
     }
 
-    /// As [`submit`](Self::submit), but a request that is not accepted comes back with its data.
+    /// As [`submit`](Self::submit), but the data of a request that is not accepted comes back.
     ///
     /// # Errors
     ///
@@ -91,13 +92,14 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         self.accept(data, Flags::EMPTY, build)
     }
 
-    /// Submits a request that nobody waits for: its data is kept until the kernel is done, then
-    /// dropped; no handler is called. An error is counted in
-    /// [`detached_failed`](crate::Stats::detached_failed).
+    /// Submits a request that nobody waits for.
     ///
-    /// A [`send`](request::send), [`send_zc`](request::send_zc) or [`send_zc_fixed`](request::send_zc_fixed) goes out
-    /// whole or fails (`MSG_WAITALL`, since 5.19). At teardown,
-    /// detached requests are cancelled like all others.
+    /// Its data is kept until the kernel is done, and then dropped; no handler is called. An error is counted
+    /// in [`detached_failed`](crate::Stats::detached_failed).
+    ///
+    /// A [`send`](request::send), [`send_zc`](request::send_zc) or [`send_zc_fixed`](request::send_zc_fixed)
+    /// goes out whole or fails (`MSG_WAITALL`, since 5.19). At teardown, detached requests are cancelled like
+    /// all others.
     ///
     /// # Errors
     ///
@@ -111,8 +113,10 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         Ok(())
     }
 
-    /// Submits a multishot request. `arm` is run on the data now, and again whenever the kernel has
-    /// cut the stream and the handler has given the data back.
+    /// Submits a multishot request.
+    ///
+    /// `arm` is run on the data now, and again whenever the kernel has cut the stream and the handler has
+    /// given the data back.
     ///
     /// ```
     /// # use rummelplatz::{request, Ring, RingOperation, Submitter};
@@ -123,7 +127,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// # Ok(()) }
     /// ```
     ///
-    /// `arm` can't capture: what it needs is in the data.
+    /// `arm` can't capture anything: what it needs is in the data.
     ///
     /// # Errors
     ///
@@ -136,7 +140,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         self.try_stream(data, arm).map_err(SubmitError::from)
     }
 
-    /// As [`stream`](Self::stream), but a stream that is not accepted comes back with its data.
+    /// As [`stream`](Self::stream), but the data of a stream that is not accepted comes back.
     ///
     /// # Errors
     ///
@@ -160,21 +164,27 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         Ok(Key::new(core.serial, identity))
     }
 
-    /// Begins a chain: requests of which each begins when the one before it has ended. It reaches the kernel whole, when
-    /// its last one is submitted, and takes as many entries of the submission queue as it has requests and deadlines.
+    /// Begins a chain: requests that are done one after the other.
     ///
-    /// Each request has its own data and its own completion; with [`to`](Chain::to), they can be of several operations.
-    /// Those after one that has failed end with `ECANCELED`. A cancel of one that has not begun waits until it has: cancel
-    /// the one before it. A chain that is dropped takes nothing with it but its data.
+    /// Each request begins when the one before it has ended. The chain reaches the kernel whole, when its
+    /// last request is submitted, and takes as many entries of the submission queue as it has requests and
+    /// deadlines.
     ///
-    /// The kernel prepares all of a chain when it is submitted, before it begins with the first request. One that it
-    /// cannot prepare ends with the reason, and all the others with `ECANCELED`, those before it as well, however they
-    /// are linked. That is so for what is wrong with the request itself: an opcode that the kernel does not know, a path
-    /// that is too long or none at all (`ENAMETOOLONG`, `ENOENT`). What turns out only when it is done, such as a file
-    /// that is not there, ends those behind it.
+    /// Each request has its own data and its own completion; with [`to`](Chain::to), they can be of several
+    /// operations. If a [linked](Chain::link) request fails, those after it end with `ECANCELED`. A cancel of
+    /// a request that has not begun waits until it has: cancel the one before it instead. If a chain is
+    /// dropped before it is submitted, only its data is lost.
     ///
-    /// That the last has ended with `ECANCELED` says that one before it has failed, or did less than all, or that itself was
-    /// cancelled: the completions of the others tell which. Nothing should depend on the order in which these come.
+    /// The kernel prepares the whole chain when it is submitted, before it begins with the first request. A
+    /// request that it cannot prepare ends with the reason, and all others end with `ECANCELED`, including
+    /// those before it, however they are linked. This applies to what is wrong with the request itself: an
+    /// opcode that the kernel does not know, a path that is too long or empty (`ENAMETOOLONG`, `ENOENT`).
+    /// What turns out only when the request is done, such as a file that does not exist, ends only the
+    /// requests after it.
+    ///
+    /// If the last request has ended with `ECANCELED`, one before it has failed or did less than all, or the
+    /// last one itself was cancelled: the completions of the others tell which. Nothing should depend on the
+    /// order of the completions.
     ///
     /// ```
     /// # use rummelplatz::{request, Request, Ring, RingOperation, Submitter, SubmitError, Tag};
@@ -202,8 +212,10 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         Chain::new(self.inner(), tag)
     }
 
-    /// Gives data to the operation without the kernel: its handler is called with it after the
-    /// running handler, and [`is_message`](crate::Completion::is_message) is true.
+    /// Gives data to the operation, without the kernel.
+    ///
+    /// The operation's handler is called with the data after the running handler, and
+    /// [`is_message`](crate::Completion::is_message) is true.
     ///
     /// ```
     /// # use rummelplatz::{Ring, RingOperation, Submitter, SubmitError, Tag};
@@ -231,8 +243,10 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         Ok(())
     }
 
-    /// As [`post`](Self::post), but the handler is called when all completions and messages that are there have been
-    /// delivered, before the kernel is entered again: to do something once for all of them.
+    /// As [`post`](Self::post), but after everything else.
+    ///
+    /// The handler is called when all completions and messages that are there have been delivered, before the
+    /// kernel is entered again. Use this to do something once for all of them.
     ///
     /// ```
     /// # use rummelplatz::{Ring, RingOperation, Submitter, SubmitError};
@@ -248,9 +262,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// # Ok(()) } }
     /// ```
     ///
-    /// If a handler that is called for such a message calls `post_last` again, that one is delivered after the ring has
-    /// entered the kernel once more.
-    /// In a teardown, it is as `post`.
+    /// If a handler that is called for such a message calls `post_last` again, that message is delivered
+    /// after the ring has entered the kernel once more. In a teardown, this is the same as `post`.
     ///
     /// # Errors
     ///
@@ -274,7 +287,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         Ok(())
     }
 
-    /// Accepts a message, which is to be delivered.
+    /// Accepts a message that is still to be queued for delivery. Returns its `user_data`.
     fn place_message(&mut self, data: Op::RingData) -> Result<u64, Refused<Op::RingData>> {
         let tag = self.tag();
         let Inner { core, slabs, .. } = self.inner();
@@ -288,12 +301,14 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         Ok(user_data)
     }
 
-    /// Submits a raw entry, tracked like any other request: its `user_data` is replaced, its data
-    /// comes with the completion, and it is cancelled and awaited at teardown.
+    /// Submits a raw entry, tracked like any other request.
     ///
-    /// Completions that are not final (`IORING_CQE_F_MORE`) are held back: the handler is called
-    /// once, with the first result, when the kernel is done. A descriptor in the result is owned by
-    /// the completion, unless the entry asked for a direct one.
+    /// The entry's `user_data` is replaced, its data comes with the completion, and it is cancelled and
+    /// awaited at teardown.
+    ///
+    /// Completions that are not final (`IORING_CQE_F_MORE`) are held back: the handler is called once, with
+    /// the first result, when the kernel is done. A descriptor in the result is owned by the completion,
+    /// unless the entry asked for a direct one.
     ///
     /// # Errors
     ///
@@ -307,11 +322,11 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// `data` (on the heap; not inline, not borrowed), or live for ever; and nobody may touch it until
     /// the final completion. The same holds for its descriptors.
     ///
-    /// The entry must not do what no safe request could do to others. Above all, no message to a ring of this crate
-    /// (`IORING_OP_MSG_RING`) may carry the `user_data` of a request that is in flight there: that ring takes it for the
-    /// completion of the request, and frees memory that the kernel still uses. Nor may an entry close a descriptor that
-    /// others own, or put another in its place.
-    // Of an entry that is made in place, the compiler knows then what is asked here.
+    /// The entry must not do what no safe request could do to others. Above all, no message to a ring of this
+    /// crate (`IORING_OP_MSG_RING`) may carry the `user_data` of a request that is in flight there: that ring
+    /// would take it for the completion of the request, and free memory that the kernel still uses. Nor may
+    /// an entry close a descriptor that others own, or put another in its place.
+    // Inlined, so that for an entry that is made in place, the compiler knows the answers to these checks.
     #[inline(always)]
     pub unsafe fn push(
         &mut self,
@@ -321,7 +336,9 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         if let Err(error) = check_tracked(&entry).and_then(|()| check_last(&entry)) {
             return Err(Refused { data, error });
         }
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller promises that what the entry names is owned by the data, at an address that
+        // survives a move, or lives for ever, and that nobody touches it until the final completion; and that
+        // the entry does nothing to others that a safe request could not do.
         self.accept(data, Flags::EMPTY, |_| unsafe { Request::vouched(entry) })
     }
 
@@ -367,7 +384,10 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
                 unreachable!("as many entries as data, and room was made for all");
             };
             let (identity, placed, _) = request::place(slab, data, core.terms(Flags::EMPTY), |_| {
-                // SAFETY: the caller's promise is the same.
+                // SAFETY: the caller promises that what the entry names is owned by the data at the same
+                // index, at an address that survives a move, or lives for ever, and that nobody touches it
+                // until the final completion; and that the entry does nothing to others that a safe request
+                // could not do.
                 unsafe { Request::vouched(entry) }
             });
             core.count();
@@ -382,8 +402,9 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         Ok(keys)
     }
 
-    /// Submits a raw entry that is not tracked at all: its `user_data` becomes 0, and its completion
-    /// is ignored.
+    /// Submits a raw entry that is not tracked at all.
+    ///
+    /// Its `user_data` becomes 0, and its completion is ignored.
     ///
     /// # Errors
     ///
@@ -395,19 +416,22 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// Memory and descriptors that the entry names must live for ever, untouched: nothing says when
     /// the kernel is done, and a teardown does not wait for it.
     ///
-    /// As for [`push`](Self::push), it must not do what no safe request could do to others.
+    /// As for [`push`](Self::push), the entry must not do what no safe request could do to others.
     pub unsafe fn push_raw(&mut self, entry: squeue::Entry) -> Result<(), SubmitError> {
         check_raw(&entry)?;
         check_last(&entry)?;
         let core = &mut self.inner().core;
         core.admit(1)?;
-        // SAFETY: the caller's promise is stronger.
+        // SAFETY: the caller promises that what the entry names lives for ever, untouched, and that the entry
+        // does nothing to others that a safe request could not do.
         core.push(unsafe { Placed::vouched(entry, 0) });
         Ok(())
     }
 
-    /// Registers buffers with this ring, so that its requests can use them: see [`FixedBuffers`]. Nothing happens if
-    /// they are registered with it already. At most 256 sets; they are given back when the ring has finished.
+    /// Registers buffers with this ring, so that its requests can use them: see [`FixedBuffers`].
+    ///
+    /// Nothing happens if they are registered with it already. A ring can have at most 256 sets; they are
+    /// given back when the ring has finished.
     ///
     /// ```
     /// # use rummelplatz::{FixedBuffer, FixedBuffers, FixedFile, request, Ring, RingOperation, Submitter};
@@ -426,20 +450,22 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     ///
     /// # Errors
     ///
-    /// [`PoolInUse`](SubmitError::PoolInUse) if another ring has them; [`PoolRefused`](SubmitError::PoolRefused) if the
-    /// kernel refuses: `ENOMEM` beyond `RLIMIT_MEMLOCK`, `EMFILE` beyond that number, `EEXIST` in another thread than
-    /// the ring's, `EINVAL` before Linux 5.19.
+    /// [`PoolInUse`](SubmitError::PoolInUse) if another ring has them;
+    /// [`PoolRefused`](SubmitError::PoolRefused) if the kernel refuses: `ENOMEM` beyond `RLIMIT_MEMLOCK`,
+    /// `EMFILE` beyond 256 sets, `EEXIST` in another thread than the ring's, `EINVAL` before Linux 5.19.
     pub fn register_buffers(&mut self, buffers: &FixedBuffers) -> Result<(), SubmitError> {
         self.inner().core.adopt_memory(buffers)
     }
 
-    /// Registers a file with this ring: see [`FixedFile`]. `file` may be closed afterwards. At most 4096, and no more
-    /// than `RLIMIT_NOFILE`; those that are left are given back when the ring has finished.
+    /// Registers a file with this ring: see [`FixedFile`].
+    ///
+    /// `file` may be closed afterwards. A ring can have at most 4096 files, and no more than `RLIMIT_NOFILE`;
+    /// those that are left are given back when the ring has finished.
     ///
     /// # Errors
     ///
-    /// [`PoolRefused`](SubmitError::PoolRefused) if the kernel refuses: `EMFILE` beyond that number, `EEXIST` in another
-    /// thread than the ring's, `EINVAL` before Linux 5.19.
+    /// [`PoolRefused`](SubmitError::PoolRefused) if the kernel refuses: `EMFILE` beyond that number, `EEXIST`
+    /// in another thread than the ring's, `EINVAL` before Linux 5.19.
     pub fn register_file(&mut self, file: impl AsFd) -> Result<FixedFile, SubmitError> {
         self.inner().core.adopt_file(file.as_fd())
     }
@@ -448,18 +474,20 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     ///
     /// # Errors
     ///
-    /// Hands the file back if it is not of this ring (any more), if this is another thread than the ring's, or if there
-    /// is another clone of it, as a request has in its data that may be in flight.
+    /// Hands the file back if it is not registered with this ring (any more), if this is another thread than
+    /// the ring's, or if there is another clone of it, such as one in the data of a request in flight.
     pub fn unregister_file(&mut self, file: FixedFile) -> Result<(), FixedFile> {
         self.inner().core.expel_file(file)
     }
 
-    /// Asks the kernel to cancel a request (`IORING_OP_ASYNC_CANCEL`, since 5.5), again and again if it does not find it.
-    /// Its completion comes as always: with `ECANCELED`, with `EINTR` if a worker of the kernel was interrupted in it, or
-    /// with its result if the kernel was faster, which may also be a part of it. A stream gives what it still carries
-    /// before.
+    /// Asks the kernel to cancel a request (`IORING_OP_ASYNC_CANCEL`, since 5.5).
     ///
-    /// False if the request is over. A key never matches another request.
+    /// If the kernel does not find the request, it is asked again and again. The request's completion comes
+    /// as always: with `ECANCELED`; with `EINTR` if a worker of the kernel was interrupted in it; or, if the
+    /// kernel was faster, with its result, which may also be that of a part of it. A stream first delivers
+    /// what it still carries.
+    ///
+    /// Returns false if the request is over. A key never matches another request.
     pub fn cancel(&mut self, key: Key<Op>) -> bool {
         let tag = self.tag();
         let Inner { core, slabs, .. } = self.inner();
@@ -470,9 +498,11 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         slot.is_some_and(|slot| cancel(core, slot))
     }
 
-    /// In the handler of a stream, asks the kernel for the end of that stream, as [`cancel`](Self::cancel) does with its key.
+    /// In the handler of a stream, asks the kernel to end that stream, as [`cancel`](Self::cancel) does with
+    /// its key.
     ///
-    /// The final completion comes as always, with the data, if the handler gives that back; if not, nobody is told of it.
+    /// If the handler gives the data back, the final completion comes with it, as always; if not, nobody is
+    /// told of it.
     ///
     /// ```
     /// # use rummelplatz::{Buffer, Ring, RingOperation, Submitter};
@@ -484,15 +514,17 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// # }
     /// ```
     ///
-    /// False if somebody has asked for its end before, if the handler is called with something that has ended, or with
-    /// something that is no stream; outside of handlers; and on the submitter of [another operation](Self::to).
+    /// Returns false if somebody has asked for the stream's end before, if the handler is called with
+    /// something that has ended, or with something that is no stream; outside of handlers; and on the
+    /// submitter of [another operation](Self::to).
     pub fn end_stream(&mut self) -> bool {
         let tag = self.tag();
         let Inner { core, slabs, .. } = self.inner();
         let Some(lent) = &core.lent else { return false };
-        // SAFETY: it was lent by one of the slabs, which are there as long as the core is; both are borrowed exclusively.
+        // SAFETY: the value was lent by one of this ring's slabs, which exist as long as the core does. Core
+        // and slabs are borrowed exclusively, so nobody writes to them now.
         let user_data = unsafe { lent.user_data() };
-        // Its tag is a part of it: in the slab of another operation, no slot has that name.
+        // The tag is a part of the `user_data`: in the slab of another operation, no slot has that name.
         let Some(mut slot) = tag.slab(slabs).find(user_data) else { return false };
         !slot.peek().facts.flags.intersects(Flags::CANCELLED) && cancel(core, slot)
     }
@@ -508,9 +540,11 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         targets.len()
     }
 
-    /// How many requests of this operation have not ended, those that wait and messages included. It visits every slot that
-    /// was ever used: keep a count of your own of what you ask for at each completion. In a handler,
-    /// the one that it is called for is none of them any more, unless it [goes on](crate::Completion::more).
+    /// How many requests of this operation have not ended, including messages and those that wait.
+    ///
+    /// This visits every slot that was ever used: if you need the number at each completion, keep a count of
+    /// your own. In a handler, the request that it is called for does not count any more, unless it [goes
+    /// on](crate::Completion::more).
     ///
     /// ```
     /// # use rummelplatz::{Ring, RingOperation, Submitter, Tag};
@@ -544,13 +578,15 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         RingHandle::new(&core.shared, false)
     }
 
-    /// What is behind it, when all is as it looks: for everything but the short way of a request.
+    /// The ring behind the submitter, after the warm slot was released, so that the slab is as it looks. For
+    /// everything but the short path of a request.
     #[inline(always)]
     fn inner(&mut self) -> &mut Inner<R> {
         let tag = self.tag();
         let (inner, warm) = self.open();
         if let Some(warm) = warm {
-            // SAFETY: whoever has made this submitter has promised it.
+            // SAFETY: the slot, if there is one, is of the slab of `tag`, as whoever made this submitter has
+            // promised.
             unsafe { release(inner, tag, warm.take()) };
         }
         inner
@@ -559,7 +595,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
 
 const LINKS: squeue::Flags = squeue::Flags::IO_LINK.union(squeue::Flags::IO_HARDLINK);
 
-/// What no entry may do to the requests of others.
+/// Refuses an entry that does what no entry may do to other requests.
 fn check_raw(entry: &squeue::Entry) -> Result<(), SubmitError> {
     if sqe::flags(entry).contains(squeue::Flags::IO_DRAIN) {
         return Err(SubmitError::Invalid(InvalidEntry::Drains));
@@ -585,7 +621,7 @@ fn check_last(entry: &squeue::Entry) -> Result<(), SubmitError> {
     }
 }
 
-/// Cancels the request in a slot. False if there is nothing to cancel.
+/// Cancels the request in a slot. Returns false if there is nothing to cancel.
 fn cancel<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
     if core.shared.is_forked() {
         return false;
@@ -605,6 +641,7 @@ fn cancel<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
     } else if state == State::Live && !already && !core.phase.is_teardown() {
         core.end_without_kernel(user_data, -libc::ECANCELED);
     }
-    // A parked stream whose data is lent ends when its handler returns; and a teardown has ended all others.
+    // Of the other parked streams, one whose data is lent ends when its handler returns, one that was
+    // cancelled before is ending already, and a teardown has ended all the rest.
     true
 }

@@ -8,10 +8,10 @@ use crate::slab::Warm;
 use crate::state::Inner;
 use crate::tag::Tag;
 
-/// Submits requests of one operation; [`to`](Self::to) gives that of another.
+/// Submits requests of one operation; [`to`](Self::to) gives the submitter of another.
 ///
-/// Handlers get one, and `ring.submitter(TAG)` is one for use from outside. It can't be kept: a
-/// submitter is good for one call of a handler, and stays in its thread.
+/// Handlers get one, and `ring.submitter(TAG)` gives one for use from outside. It can't be kept: a submitter
+/// is good for one call of a handler, and stays in its thread.
 pub struct SubmissionQueueSubmitter<'a, R: Ring, Op> {
     inner: &'a mut Inner<R>,
     tag: Tag<R, Op>,
@@ -33,13 +33,14 @@ impl<'a, R: Ring, Op> SubmissionQueueSubmitter<'a, R, Op> {
     ///
     /// # Safety
     ///
-    /// The slot, if it is one, is of the slab of `tag` in `inner`, and its request still counts as in flight.
+    /// The slot, if there is one, is of the slab of `tag` in `inner`, and its request still counts as in
+    /// flight.
     #[inline(always)]
     pub(crate) unsafe fn with_slot(inner: &'a mut Inner<R>, tag: Tag<R, Op>, warm: &'a mut Warm) -> Self {
         SubmissionQueueSubmitter { inner, tag, warm: Some(warm), not_send: PhantomData }
     }
 
-    /// The same submitter, for a shorter time: to pass it to a helper and keep it.
+    /// The same submitter, for a shorter time: pass that to a helper, and keep this one.
     #[inline]
     pub fn reborrow(&mut self) -> SubmissionQueueSubmitter<'_, R, Op> {
         let (tag, not_send) = (self.tag, self.not_send);
@@ -53,8 +54,8 @@ impl<'a, R: Ring, Op> SubmissionQueueSubmitter<'a, R, Op> {
         self.tag
     }
 
-    /// What is behind it, and a warm slot that nobody else knows of: the slab looks as if its request were
-    /// still in flight.
+    /// The ring behind the submitter, and the warm slot, which nobody else knows of: to them, the slab looks
+    /// as if the slot's request were still in flight.
     #[inline(always)]
     pub(crate) fn open(&mut self) -> (&mut Inner<R>, Option<&mut Warm>) {
         (self.inner, self.warm.as_deref_mut())

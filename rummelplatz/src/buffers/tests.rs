@@ -56,7 +56,7 @@ fn a_buffer_that_many_threads_hand_on_is_held_by_one() {
             .collect();
         let mut rounds = 0;
         while rounds < ROUNDS {
-            // As a ring does, which is told of a buffer when it was given back.
+            // As a ring does, which is told when a buffer was given back.
             for id in 0..3 {
                 let Some(buffer) = take(&pool, id, 8) else { continue };
                 threads[rounds as usize % 4].send(buffer).unwrap();
@@ -106,7 +106,7 @@ fn what_is_held_keeps_the_memory_of_a_pool_that_no_ring_has_any_more() {
     assert_eq!(shares(&pool), 1);
     pool.unregister();
     assert_eq!(shares(&pool), 2, "both together have one");
-    // Another ring, while they are held.
+    // Another ring registers the pool, while the buffers are held.
     pool.register(2, 0, Waker::new().unwrap(), |_, _| Ok(())).unwrap();
     let third = take(&pool, 2, 8).unwrap();
     pool.unregister();

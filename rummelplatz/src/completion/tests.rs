@@ -131,7 +131,8 @@ fn a_bundle_that_the_kernel_did_not_fill_takes_no_buffer() {
     let failed = complete(-libc::ECONNRESET);
     assert_eq!((pool.available(), failed.has_payload()), (4, false));
     assert_eq!(failed.into_buffers().unwrap_err().raw_os_error(), Some(libc::ECONNRESET));
-    // More than there is: the buffers that the kernel can have had, and as many bytes as are in them.
+    // If the result is more than there is, these are the buffers that the kernel can have had, and as many
+    // bytes as fit into them.
     let most = complete(i32::MAX);
     assert_eq!((most.result().unwrap(), pool.available()), (24, 1));
     assert_eq!(most.into_buffers().unwrap().byte_count(), 24);
@@ -153,7 +154,7 @@ fn the_buffer_of_another_stream_is_a_bundle_of_one() {
 fn say(pool: &BufferPool, name_length: u32) {
     // SAFETY: this test has one thread.
     let held = unsafe { pool.hold(1) }.unwrap();
-    // SAFETY: as it asks for; once.
+    // SAFETY: `hold` has just returned this pool for the buffer, and this is done once for that.
     let mut buffer = unsafe { Buffer::of(held, 1, u32::MAX) };
     buffer[..4].copy_from_slice(&name_length.to_ne_bytes());
 }
@@ -205,7 +206,7 @@ fn errors_of_datagrams_are_told_with_and_without_a_buffer() {
     assert_eq!(failed.into_datagram().unwrap_err().raw_os_error(), Some(libc::ECANCELED));
     assert_eq!(pool.available(), 4);
     let facts = Facts { yields: Yields::Datagram, ..Facts::new(0) };
-    // SAFETY: there is nothing to be taken over.
+    // SAFETY: these completions carry nothing that would be taken over.
     let without = |result| unsafe { Completion::new(&facts, None, result, 0) };
     assert_eq!(without(-libc::ENOBUFS).into_datagram().unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
     assert!(!without(0).has_payload());

@@ -1,14 +1,15 @@
 //! Our end of the completion queue: which completion is next, of those that are known of.
 //!
-//! A completion is first *posted*: the kernel has moved its tail past it. Then it is *known* of: that tail was read
-//! ([`learn`](Completions::learn)), and it lies in what is left of the known ones. And then it was *seen*: it was
-//! [popped](Completions::pop). The kernel is told how many were seen when it is entered next.
+//! A completion is first *posted*: the kernel has moved its tail past it. Then it is *known* of: that tail
+//! was read ([`learn`](Completions::learn)), and the completion is one of the known ones that are left. Then
+//! it was *seen*: it was [popped](Completions::pop). The kernel is told how many were seen when it is entered
+//! next.
 //!
 //! # How the unsafe code stays right
 //!
-//! `next ≤ end`, and the completions from one to the other are there: the kernel has posted them and
-//! has not been told that they were seen; or they are `own`. If they are the kernel's, `end ≤ limit`. Until the
-//! kernel is told, nobody else writes to the places of those that were seen.
+//! `next ≤ end`, and the completions from one to the other are there: either the kernel has posted them and
+//! has not been told that they were seen, or they are `own`. If they are the kernel's, `end ≤ limit`. Until
+//! the kernel is told, nobody else writes to the places of those that were seen.
 
 use std::ptr::{self, NonNull};
 
@@ -21,21 +22,23 @@ pub(crate) struct Completions {
     end: NonNull<Cqe>,
     start: NonNull<Cqe>,
     capacity: u32,
-    /// The end of the memory, if `end` lies in it; null, if that is of `own`, or not known yet.
+    /// The end of the memory, if `end` lies in it; null if `end` is that of `own`, or if it is not known yet
+    /// where the next completions are.
     limit: *const Cqe,
     /// The kernel's count up to `end`.
     known: u32,
-    /// `known` at the last [part](Self::learn_in_parts), of which each lap has one, and how many were seen in all by then.
+    /// `known` when completions were last [learnt in parts](Self::learn_in_parts), which happens in each lap,
+    /// and how many were seen in all by then.
     counted: (u32, u64),
     /// The kernel posts only when it is entered.
     posts_when_entered: bool,
-    /// There may be more than is known of, though the kernel was not entered since.
+    /// There may be more completions than are known of, although the kernel was not entered since.
     may_be_more: bool,
-    /// A completion that the kernel did not post. (A pointer, because this may be moved.)
+    /// A completion that the kernel did not post. (A pointer, because `Completions` may be moved.)
     own: NonNull<Cqe>,
 }
 
-// SAFETY: the memory is that of one ring, whose owner has this, too, and sends both; `own` is owned.
+// SAFETY: the memory is that of one ring, whose owner has this as well, and sends both; `own` is owned.
 unsafe impl Send for Completions {}
 
 impl Completions {
@@ -70,7 +73,7 @@ impl Completions {
         self.next == self.end
     }
 
-    /// Whether there may be more than is known of, though the kernel was not entered since those were.
+    /// Whether there may be more completions than are known of, although the kernel was not entered since.
     #[inline(always)]
     pub(crate) fn may_be_more(&self) -> bool {
         self.may_be_more
@@ -97,7 +100,7 @@ impl Completions {
         let Cqe { user_data, result, flags } = unsafe { self.next.as_ref() };
         // Field by field, so that it is never put together in memory.
         let cqe = Cqe { user_data: *user_data, result: *result, flags: *flags };
-        // SAFETY: as above; so this is `end` at most.
+        // SAFETY: the completion lies before `end`, so this is `end` at most.
         self.next = unsafe { self.next.add(1) };
         Some(cqe)
     }
@@ -124,7 +127,7 @@ impl Completions {
     }
 
     fn own_end(&self) -> NonNull<Cqe> {
-        // SAFETY: the end of what `own` points to.
+        // SAFETY: this is the end of the completion that `own` points to.
         unsafe { self.own.add(1) }
     }
 
@@ -135,8 +138,9 @@ impl Completions {
         self.known
     }
 
-    /// Knows of the next completions in a row, at most so many, when all up to `posted` are there and none
-    /// was known of any more. False if there are none; true though none is learnt, if they are more than can be.
+    /// Learns of the next completions that lie in a row, at most `most` of them. All up to `posted` are
+    /// there, and none is known of any more. Returns false if there are none. Returns true, although none is
+    /// learnt, if there seem to be more than the queue can hold.
     ///
     /// # Safety
     ///
@@ -151,7 +155,8 @@ impl Completions {
         let end = self.next.as_ptr().wrapping_add(count as usize);
         if end.cast_const() <= self.limit && count <= most {
             self.known = posted;
-            // SAFETY: as the limit is not null, they lie where the last ones ended, and not beyond the memory.
+            // SAFETY: `end` is not beyond the limit, so the limit is not null: the completions lie where the
+            // last ones ended, and not beyond the memory.
             self.end = unsafe { NonNull::new_unchecked(end) };
         } else {
             self.learn_in_parts(count, most);
@@ -159,7 +164,7 @@ impl Completions {
         true
     }
 
-    /// Knows of as many of `all` completions as there are in a row, at most so many.
+    /// Learns of as many of `all` completions as lie in a row, at most `most` of them.
     #[cold]
     #[inline(never)]
     fn learn_in_parts(&mut self, all: u32, most: u32) {
@@ -175,13 +180,14 @@ impl Completions {
         self.known = self.known.wrapping_add(count);
         // SAFETY: the index is below the capacity.
         self.next = unsafe { self.start.add(index as usize) };
-        // SAFETY: the sum is the capacity at most.
+        // SAFETY: the index and the count add up to the capacity at most.
         self.end = unsafe { self.next.add(count as usize) };
-        // SAFETY: the end of the memory.
+        // SAFETY: this is the end of the memory.
         self.limit = unsafe { self.start.add(self.capacity as usize) }.as_ptr();
     }
 
-    /// Forgets what is known of, so that it must be asked for again.
+    /// Forgets the completions that are known of, so that they must be looked for again; but not one that was
+    /// [put](Self::put).
     pub(crate) fn forget(&mut self) {
         if self.end != self.own_end() {
             self.known = self.seen();
@@ -190,17 +196,17 @@ impl Completions {
         }
     }
 
-    /// Knows of this completion, which is not the kernel's, and of no other.
+    /// Makes this completion, which is not the kernel's, the only one that is known of.
     pub(crate) fn put(&mut self, own: Cqe) {
         self.known = self.seen();
-        // SAFETY: `own` is owned, and only read through `next`, by this.
+        // SAFETY: `own` is owned by this, and is only read through `next`, by this.
         unsafe { self.own.write(own) };
         self.next = self.own;
         self.end = self.own_end();
         self.look_anew();
     }
 
-    /// What is known of does not tell any more where the next ones are, nor whether there are some.
+    /// Notes that what is known of no longer tells where the next completions are, or whether there are any.
     fn look_anew(&mut self) {
         self.limit = ptr::null();
         self.may_be_more = true;
@@ -274,7 +280,7 @@ mod tests {
                     unsafe { start.add((posted & 3) as usize).write(number(user_data)) };
                     posted = posted.wrapping_add(1);
                 }
-                // SAFETY: they were posted, here and below.
+                // SAFETY: all up to `posted` were written above.
                 assert!(unsafe { completions.learn(posted, 1) });
                 assert_eq!(popped(&mut completions), [next]);
                 completions.put(number(77));
@@ -284,7 +290,7 @@ mod tests {
                 assert_eq!(popped(&mut completions), [77]);
                 let mut rest = Vec::new();
                 while completions.seen() != posted {
-                    // SAFETY: as above.
+                    // SAFETY: all up to `posted` were written above.
                     assert!(unsafe { completions.learn(posted, u32::MAX) });
                     rest.extend(completions.pop().map(|cqe| cqe.user_data));
                     completions.forget();

@@ -4,10 +4,10 @@
 //!
 //! * What a queued entry points to is good until the final completion of its `user_data`: that is
 //!   what a [`Placed`] proves, and only `request` makes one.
-//! * What the kernel reads only while it takes an entry in (a time, an address) lies in `asides`, one
-//!   place per entry of the submission queue, at the entry's own index. It is overwritten only when
-//!   the entry at that index is, which is when the kernel has taken that in.
-//! * Which parts of the queues are ours is for [`Entries`] and [`Completions`] to know.
+//! * What the kernel reads only while it takes an entry in (a time, an address) lies in `asides`, one place
+//!   per entry of the submission queue, at the entry's own index. It is overwritten only when the entry at
+//!   that index is overwritten, and by then the kernel has taken that entry in.
+//! * [`Entries`] and [`Completions`] know which parts of the queues are ours.
 
 use std::io;
 use std::mem;
@@ -30,26 +30,26 @@ use crate::waker::Waker;
 
 /// How many files a ring may have registered; the kernel would allow 2²⁰, at eight bytes each.
 const MOST_FILES: u32 = 1 << 12;
-/// How many sets of buffers; the kernel would allow 2¹⁴.
+/// How many sets of buffers it may have registered; the kernel would allow 2¹⁴.
 const MOST_MEMORY: u32 = 1 << 8;
 
 /// Our end of a ring.
 pub(crate) struct Uring {
     queues: Queues,
     kernel: Host,
-    /// Beside each entry of the submission queue, what it points to.
+    /// For each entry of the submission queue, what it points to while the kernel has not taken it in.
     asides: Box<[Aside]>,
-    /// A request out of whose pool it is not known yet which group that is.
+    /// A request that could not be queued, because the group of its pool is not known yet.
     set_aside: Option<Placed>,
     /// The kernel learns of new entries when it is entered.
     entries: Entries,
-    /// Whether entries need no further thought but for room.
+    /// Whether entries may be queued without any check except for room.
     is_open: bool,
-    /// Where the kernel was in the submission queue when that was last looked at.
+    /// Up to where the kernel had taken entries in when that was last looked at.
     taken_in: u32,
     /// The kernel learns of what was seen when it is entered.
     completions: Completions,
-    /// What a wait failed with, for the next enter to say.
+    /// What a wait failed with, for the next enter to report.
     failed: Option<io::Error>,
     /// An eventfd is registered.
     notifies: bool,
@@ -59,15 +59,15 @@ pub(crate) struct Uring {
     withheld: Vec<BufferPool>,
     /// Memory that is registered.
     memory: Table<Memory>,
-    /// Files that are.
+    /// Files that are registered.
     files: Table<Registered>,
-    /// Tells this ring from all others of this process.
+    /// Distinguishes this ring from all others of this process.
     serial: u64,
     /// How often the kernel was [entered](Self::enter).
     enters: u64,
 }
 
-/// Whether an error of `io_uring_enter` is one.
+/// Decides whether an error of `io_uring_enter` really is one.
 #[cold]
 fn judge(error: io::Error) -> io::Result<Entered> {
     match error.raw_os_error() {
@@ -82,7 +82,8 @@ impl Uring {
     /// Takes over a ring whose submission queue is empty.
     pub(crate) fn new(kernel: Host, serial: u64) -> Uring {
         let queues = kernel.queues();
-        // Its memory is not there in a forked child, which finds out before it uses the ring.
+        // In a forked child, the ring's memory is not there; the child finds that out before it uses the
+        // ring.
         let (tail, next) = match kernel.is_forked() {
             true => (0, 0),
             false => (queues.entries_taken_in(), queues.completions_seen()),
@@ -91,7 +92,7 @@ impl Uring {
         // them in a process that was forked off.
         let entries = unsafe { Entries::new(queues.entries(), queues.capacity(), tail) };
         let (start, capacity) = queues.completions();
-        // SAFETY: as above.
+        // SAFETY: the queues live as long as the kernel, which is in the same struct.
         let completions = unsafe { Completions::new(start, capacity, next, queues.posts_when_entered()) };
         Uring {
             asides: (0..queues.capacity()).map(|_| Aside::Nothing).collect(),
@@ -161,22 +162,22 @@ impl Uring {
 
     // ---- entries ------------------------------------------------------------------------------
 
-    /// Lets entries be queued without a further thought, as long as there is room; or not.
+    /// Sets whether entries may be queued without a further check, as long as there is room.
     #[inline]
     pub(crate) fn set_open(&mut self, open: bool) {
         self.is_open = open;
         self.reopen();
     }
 
-    /// Whether it may [`wait_as_usual`](Self::wait_as_usual).
+    /// Whether the queue is open: then the loop may [`wait_as_usual`](Self::wait_as_usual).
     #[inline(always)]
     pub(crate) fn is_open(&self) -> bool {
         self.is_open
     }
 
-    /// As [`enter`](Self::enter) with [`Patience::Wait`], when the queue is open and no completion is known of.
-    /// False if it failed, in whatever way: the next enter will say what came of this one. That the kernel has work to
-    /// do is not forgotten; who looks for that enters once more.
+    /// As [`enter`](Self::enter) with [`Patience::Wait`], when the queue is open and no completion is known
+    /// of. Returns false if it failed, in whatever way: the next enter reports that. Other than `enter`, this
+    /// does not forget that the kernel has work to do; whoever looks for that enters once more.
     #[inline(always)]
     pub(crate) fn wait_as_usual(&mut self) -> bool {
         let tail = self.entries.tail();
@@ -186,7 +187,7 @@ impl Uring {
         if let Err(error) = self.kernel.enter(queued, Patience::Wait) {
             return self.fail(error);
         }
-        // What is open stays so, whatever the kernel has taken in.
+        // Places that are open stay open, whatever the kernel has taken in.
         if self.entries.is_closed() {
             self.reopen();
         }
@@ -201,12 +202,12 @@ impl Uring {
         false
     }
 
-    /// Opens what has become room, if it is to be.
+    /// Opens the places that have become free, if the queue is open; closes all places otherwise.
     #[inline]
     pub(crate) fn reopen(&mut self) {
         if self.is_open {
             self.taken_in = self.queues.entries_taken_in();
-            // SAFETY: the kernel says so.
+            // SAFETY: the kernel says that it has taken in all entries up to there.
             unsafe { self.entries.open(self.taken_in) };
         } else {
             self.entries.close();
@@ -219,19 +220,19 @@ impl Uring {
         self.entries.open_places()
     }
 
-    /// A place for an entry, if one may be queued without a further thought.
+    /// A place for an entry, if one may be queued without a further check.
     #[inline(always)]
     pub(crate) fn place(&mut self) -> Option<Place<'_>> {
         let place = self.entries.place()?;
         Some(Place { place, asides: &mut self.asides, set_aside: &mut self.set_aside })
     }
 
-    /// What no place was filled with.
+    /// Takes the request that was set aside, if there is one.
     pub(crate) fn take_set_aside(&mut self) -> Option<Placed> {
         self.set_aside.take()
     }
 
-    /// How many entries fit the submission queue.
+    /// How many entries fit into the submission queue.
     pub(crate) fn capacity(&self) -> usize {
         self.asides.len()
     }
@@ -254,7 +255,7 @@ impl Uring {
     ///
     /// # Panics
     ///
-    /// If there is no [`room`](Self::room), or it is not [bound](Placed::bind).
+    /// If there is no [`room`](Self::room), or the request is not [bound](Placed::bind) to its pool.
     pub(crate) fn push(&mut self, placed: Placed) {
         let is_open = self.is_open;
         self.set_open(true);
@@ -273,7 +274,7 @@ impl Uring {
     /// errors.
     #[inline]
     pub(crate) fn enter(&mut self, patience: Patience) -> io::Result<Entered> {
-        // Some errors are told only once; and nobody listens to one of a mere submit.
+        // Some errors are reported only once, and nobody listens to that of a mere submit.
         if patience != Patience::Submit
             && let Some(error) = self.failed.take()
         {
@@ -315,16 +316,17 @@ impl Uring {
         self.completions.seen()
     }
 
-    /// Shows the kernel which completions were seen, when no enter does so next: what comes finds room then. What does not
-    /// is held back, of which an eventfd is told nothing.
+    /// Shows the kernel which completions were seen, when no enter does so next. Then new completions find
+    /// room. Those that don't are held back, and an eventfd is not signalled for them.
     ///
-    /// Returns whether there was no room until now. Then a completion may be on its way in another thread, a worker of the
-    /// kernel's, that has seen that, but has not yet said that it holds it back.
+    /// Returns whether there was no room until now. If so, a completion may be on its way in another thread,
+    /// a worker of the kernel's, which has found no room, but has not yet said that it holds the completion
+    /// back.
     pub(crate) fn show_seen(&mut self) -> bool {
         let (_, places) = self.queues.completions();
         let taken = self.queues.completions_posted().wrapping_sub(self.queues.completions_seen());
         self.queues.set_completions_seen(self.completions.seen());
-        // Before anybody looks whether something is held back.
+        // The kernel is told before anybody looks whether something is held back.
         fence(Ordering::SeqCst);
         taken >= places
     }
@@ -347,7 +349,7 @@ impl Uring {
         self.completions.pop()
     }
 
-    /// Forgets which completions are known of, so that the next look is for others as well.
+    /// Forgets which completions are known of, so that the next look also finds others.
     pub(crate) fn look_again(&mut self) {
         self.completions.forget();
     }
@@ -357,22 +359,23 @@ impl Uring {
         self.completions.put(cqe);
     }
 
-    /// Whether there may be more completions than are known of, though the ring was not entered since those were.
+    /// Whether there may be more completions than are known of, although the ring was not entered since.
     #[inline(always)]
     pub(crate) fn may_be_more(&self) -> bool {
         self.completions.may_be_more()
     }
 
-    /// Looks for more completions, at most so many, when none is known of. False if there are none.
+    /// Looks for more completions, at most `most`, when none is known of. Returns false if there are none.
     #[inline(always)]
     pub(crate) fn look(&mut self, most: u32) -> bool {
-        // SAFETY: the kernel says what was posted; it is told of what was seen when it is entered.
+        // SAFETY: the kernel says up to where it has posted; and it is only ever told of completions that
+        // were seen.
         unsafe { self.completions.learn(self.queues.completions_posted(), most) }
     }
 
     // ---- pools --------------------------------------------------------------------------------
 
-    /// The group of a pool in this ring, which it is registered with if it was not.
+    /// The group of a pool in this ring. Registers the pool with the ring if it is not registered yet.
     ///
     /// # Errors
     ///
@@ -398,7 +401,7 @@ impl Uring {
         self.pools.get(usize::from(group))
     }
 
-    /// Registers memory, if it is not.
+    /// Registers memory, unless it is registered already.
     ///
     /// # Errors
     ///
@@ -406,7 +409,8 @@ impl Uring {
     pub(crate) fn adopt_memory(&mut self, buffers: &FixedBuffers) -> Result<(), PoolError> {
         let Uring { memory, kernel, serial, .. } = self;
         let buffers = &buffers.shared;
-        // SAFETY: the table keeps it until it is cleared, which is when no request in flight has any of it, or for ever.
+        // SAFETY: the table keeps the memory until its place is cleared, which is when no request in flight
+        // uses any of it, or for ever.
         memory.adopt(*serial, buffers, buffers.range(), |change| unsafe { kernel.change_memory(change) })
     }
 
@@ -422,7 +426,8 @@ impl Uring {
         Ok(fixed)
     }
 
-    /// Takes a file out of the ring again, if it is there and nobody else has it; else it comes back.
+    /// Takes a file out of the ring, if it is registered there and nobody else has it; otherwise, the file
+    /// comes back.
     pub(crate) fn expel_file(&mut self, file: FixedFile) -> Result<(), FixedFile> {
         let Uring { files, kernel, serial, .. } = self;
         match files.expel(*serial, &file.place, |change| kernel.change_files(change)) {
@@ -431,11 +436,11 @@ impl Uring {
         }
     }
 
-    /// Gives back all that is registered, when no request is in flight.
+    /// Unregisters all that is registered, when no request is in flight.
     pub(crate) fn release_registered(&mut self) {
         let kernel = &mut self.kernel;
         self.files.release(|change| kernel.change_files(change));
-        // SAFETY: nothing is registered here.
+        // SAFETY: places of the table are only cleared here; no memory is registered.
         self.memory.release(|change| unsafe { kernel.change_memory(change) });
         for (group, pool) in self.pools.drain(..).enumerate() {
             match self.kernel.unregister_buffers(group as u16) {
@@ -454,27 +459,28 @@ pub(crate) struct Place<'q> {
 }
 
 impl Queue for Place<'_> {
-    /// If it is not bound, it is set aside: `false`.
+    /// A request that is not bound to its pool is set aside: then this returns false.
     #[inline(always)]
     fn fill(self, placed: Placed) -> bool {
         let user_data = placed.user_data();
         match placed.into_prepared() {
             // SAFETY: a `Placed` proves that what it points to is good until its final completion.
             Prepared::Usual(entry) => unsafe { self.place.fill_as_usual(entry, user_data) },
-            // SAFETY: as above.
+            // SAFETY: a `Placed` proves that what it points to is good until its final completion.
             Prepared::Indexed(entry, index) => unsafe { self.place.fill_with_index(entry, user_data, index) },
             Prepared::Beside(mut entry, aside) => {
-                // What was at this index has been taken in, and so its aside is free.
+                // The entry that was at this index has been taken in, so its aside is free.
                 entry.lead_to(keep(&mut self.asides[self.place.index()], aside));
-                // SAFETY: as above, and the aside stays as it is until the entry is taken in.
+                // SAFETY: a `Placed` proves that what it points to is good until its final completion, and
+                // the aside stays as it is until the entry is taken in.
                 unsafe { self.place.fill_as_usual(entry, user_data) };
             }
-            // (Each arm moves what has a drop: or else the compiler keeps all of it in memory.)
+            // (Each arm moves out what has a drop; otherwise the compiler keeps all of it in memory.)
             Prepared::FromPool { entry, pool, limit } => {
                 return set_unbound_aside(self.set_aside, (entry, pool, limit), user_data);
             }
             Prepared::Entry(entry) => {
-                // SAFETY: as above.
+                // SAFETY: a `Placed` proves that what it points to is good until its final completion.
                 unsafe { self.place.fill(entry.user_data(user_data)) };
             }
         }
@@ -482,7 +488,7 @@ impl Queue for Place<'_> {
     }
 }
 
-// The parts of the request: put together here, and not on the way of those that are queued.
+// Takes the parts of the request, which is put together here and not on the path of those that are queued.
 #[cold]
 #[inline(never)]
 fn set_unbound_aside(
@@ -505,8 +511,8 @@ impl Drop for Uring {
     fn drop(&mut self) {
         self.release_registered();
         for pool in self.withheld.drain(..) {
-            // Nothing is received any more, so another ring may have it. But the kernel knows of the memory until the ring
-            // is closed, and who can say when that is over.
+            // Nothing is received any more, so another ring may have the pool. But the kernel knows of its
+            // memory until the ring is closed, and nobody can tell when that is done.
             pool.unregister();
             mem::forget(pool);
         }

@@ -13,15 +13,15 @@ pub(crate) enum Aside {
     Time(Timespec),
     Address(Address),
     Pieces(Pieces),
-    /// One piece, for this address.
+    /// A message of one piece, to this address.
     Datagram(Header, Piece, Address),
-    /// Pieces of what is connected.
+    /// A message of several pieces, on a connected socket.
     Message(Header, Pieces),
     How(How),
 }
 
 impl Aside {
-    /// Where it is, as the kernel is told: good while `self` is neither moved nor dropped.
+    /// Where it is, as the kernel is told: valid while `self` is neither moved nor dropped.
     pub(crate) fn settle(&mut self) -> u64 {
         match self {
             Aside::Nothing => 0,
@@ -57,12 +57,12 @@ const _: () = assert!(offset_of!(Header, pieces) == offset_of!(libc::msghdr, msg
 const _: () = assert!(offset_of!(Header, flags) == offset_of!(libc::msghdr, msg_flags));
 
 impl Header {
-    /// One whose pieces are buffers of a pool, behind room for a name of so many bytes.
+    /// A header whose pieces are buffers of a pool, behind room for a name of this many bytes.
     pub(crate) const fn with_room_for_name(name_length: libc::socklen_t) -> Header {
         Header { name: 0, name_length, pieces: 0, piece_count: 0, control: 0, control_length: 0, flags: 0 }
     }
 
-    /// Makes it say where a name and pieces are. Returns where itself is.
+    /// Makes the header say where a name and pieces are. Returns the header's own address.
     pub(crate) fn lead_to(&mut self, name: usize, name_length: libc::socklen_t, pieces: &[Piece]) -> u64 {
         let (address, piece_count) = (pieces.as_ptr().expose_provenance(), pieces.len());
         *self = Header { pieces: address, piece_count, ..Header::with_room_for_name(name_length) };
@@ -119,10 +119,10 @@ impl Pieces {
         self.as_slice().len()
     }
 
-    /// As many as the kernel takes (`UIO_MAXIOV`).
+    /// The most pieces that the kernel takes (`UIO_MAXIOV`).
     pub(crate) const MOST: usize = libc::UIO_MAXIOV as usize;
 
-    /// Leaves as many of them as the kernel takes.
+    /// Keeps only as many of them as the kernel takes.
     pub(crate) fn truncate(&mut self) {
         if let Pieces::Many(many) = self
             && many.len() > Self::MOST
@@ -131,7 +131,8 @@ impl Pieces {
         }
     }
 
-    /// Makes them more than the kernel takes, if they have [more bytes](MOST_BYTES) than it does at once.
+    /// If they have [more bytes](MOST_BYTES) than the kernel moves at once, replaces them by more pieces than
+    /// it takes, so that it refuses them.
     pub(crate) fn refuse_part(&mut self) {
         let lengths = self.as_slice().iter().map(|piece| piece.length);
         if lengths.fold(0, usize::saturating_add) > MOST_BYTES as usize {
@@ -148,7 +149,8 @@ impl Pieces {
 }
 
 impl FromIterator<Piece> for Pieces {
-    /// Pieces that are neighbours, in this order, become one: as buffers of a pool are that came in one bundle.
+    /// Pieces that are neighbours in memory, in this order, become one piece, like the buffers of a pool that
+    /// came in one bundle.
     fn from_iter<I: IntoIterator<Item = Piece>>(pieces: I) -> Pieces {
         let mut apart = pieces.into_iter().peekable();
         let mut pieces = std::iter::from_fn(|| {
@@ -181,7 +183,7 @@ mod tests {
             let mut aside = Aside::Pieces(pieces);
             let address = std::ptr::with_exposed_provenance::<libc::iovec>(aside.settle() as usize);
             for number in 0..count {
-                // SAFETY: there are so many.
+                // SAFETY: there are `count` pieces at this address.
                 let piece = unsafe { address.add(number).read() };
                 assert_eq!((piece.iov_base.addr(), piece.iov_len), (1000 * number, number), "of {count}");
             }

@@ -1,12 +1,12 @@
-//! What a constructor makes of a request, before it is known which ring shall ask.
+//! What a constructor makes of a request, before it is known which ring will ask.
 //!
 //! ```text
 //! constructor ──▶ Parts { draft, facts, … } ──place(terms)──▶ Facts, for the slot
 //!                                                       └───▶ Prepared, for the queue
 //! ```
 //!
-//! A [`Draft`] may name something registered, whose index only the ring knows. In what is [`Prepared`], nothing is unknown
-//! but the group of a pool.
+//! A [`Draft`] may name something registered, whose index only the ring knows. In what is [`Prepared`], only
+//! the group of a pool may still be unknown.
 
 use std::marker::PhantomData;
 use std::os::fd::{OwnedFd, RawFd};
@@ -33,31 +33,32 @@ pub(super) struct Parts<'d> {
     pub(super) deadline: Option<Duration>,
 }
 
-/// What the kernel is asked for, before it is known which ring shall ask.
+/// What the kernel is asked for, before it is known which ring will ask.
 pub(super) enum Draft<'d> {
-    /// That does not matter.
+    /// It is the same whichever ring asks.
     Prepared(Prepared),
-    /// There is something registered in it.
+    /// It names something registered.
     Fixed(Fixed<'d>),
     /// It is on a registered file, and something is to be kept beside it, or it is given buffers.
     OnFixed { prepared: Prepared, file: &'d Registered },
 }
 
-/// A usual entry, but for the indices of what a ring has registered.
+/// A usual entry, except for the indices of what a ring has registered.
 pub(super) struct Fixed<'d> {
     pub(super) entry: Usual,
     pub(super) file: Option<&'d Registered>,
     pub(super) memory: Option<&'d Registered>,
 }
 
-/// What it takes to write an entry in the moment it is queued.
+/// All that is needed to write an entry when it is queued.
 pub(crate) enum Prepared {
     Usual(Usual),
     /// A usual one on registered memory, with its index; or one that is given buffers, with the group of its pool.
     Indexed(Usual, u16),
     /// A usual one that [leads to](Usual::lead_to) what is kept beside it until the kernel has taken it in.
     Beside(Usual, Aside),
-    /// A usual one that is given buffers, before it is known which group its pool is in the ring: this can't be queued.
+    /// A usual one that is given buffers, when the group of its pool in the ring is not known yet: this can't
+    /// be queued.
     FromPool {
         entry: Usual,
         pool: BufferPool,
@@ -89,7 +90,7 @@ impl Prepared {
         }
     }
 
-    /// Has it end after so many ticks or bytes, if it is a timer, or is given buffers.
+    /// Makes it end after this many ticks or bytes, if it is a timer or is given buffers; 0 for no end.
     pub(super) fn set_left(&mut self, left: u32) {
         match self {
             Prepared::Beside(timer, Aside::Time(_)) => timer.offset = left.into(),
@@ -132,7 +133,8 @@ impl Draft<'_> {
     }
 }
 
-/// The entry, on this file of the ring. A file that the ring does not have becomes one that nothing is.
+/// The entry, on this registered file of the ring. If the ring does not have the file, the entry gets a
+/// descriptor that no file has.
 #[inline(always)]
 fn on_file_of(ring: u64, file: &Registered, mut entry: Usual) -> Usual {
     entry.descriptor = match file.in_ring(ring) {
@@ -146,7 +148,8 @@ fn on_file_of(ring: u64, file: &Registered, mut entry: Usual) -> Usual {
 }
 
 impl Fixed<'_> {
-    /// Fills in what the ring knows it by. For memory that it does not have, the kernel gets an index that nothing has.
+    /// Fills in the indices by which the ring knows what is registered. For memory that the ring does not
+    /// have, the kernel gets an index that nothing has.
     #[inline(always)]
     pub(super) fn prepare(self, ring: u64) -> Prepared {
         const NOTHING: u32 = u16::MAX as u32;
@@ -173,20 +176,20 @@ impl<'d> Parts<'d> {
         Parts::prepared(Prepared::Entry(entry), facts)
     }
 
-    /// Of an entry of the usual kind.
+    /// The parts of an entry of the usual kind.
     #[inline(always)]
     pub(super) fn usual(entry: Usual) -> Self {
         Parts::prepared(Prepared::Usual(entry), Facts::new(entry.opcode as u8))
     }
 
-    /// Of one in which something registered is named.
+    /// The parts of an entry that names something registered.
     #[inline(always)]
     pub(super) fn fixed(fixed: Fixed<'d>) -> Self {
         let facts = Facts::new(fixed.entry.opcode as u8);
         Parts { draft: Draft::Fixed(fixed), facts, closes: None, deadline: None }
     }
 
-    /// Of an entry of the usual kind, on a file or a socket, which may be a registered one.
+    /// The parts of an entry of the usual kind, on a file or a socket, which may be a registered one.
     #[inline(always)]
     pub(super) fn on_target(target: &'d impl Target, entry: Usual) -> Self {
         let Named { descriptor, place } = target.named();
@@ -197,13 +200,13 @@ impl<'d> Parts<'d> {
         }
     }
 
-    // In place, this would change the way of requests on what is not registered.
+    // Not inlined: that would change the code of requests on what is not registered.
     #[inline(never)]
     pub(super) fn on_fixed(entry: Usual, file: &'d Registered) -> Self {
         Parts::fixed(Fixed { entry, file: Some(file), memory: None })
     }
 
-    /// Of one that leads to what is kept beside it.
+    /// The parts of an entry that leads to what is kept beside it.
     #[inline(always)]
     pub(super) fn beside(entry: Usual, aside: Aside) -> Self {
         Parts::prepared(Prepared::Beside(entry, aside), Facts::new(entry.opcode as u8))
@@ -216,7 +219,8 @@ impl<'d> Parts<'d> {
         Parts::beside(Usual { descriptor, ..entry }, aside).on(place)
     }
 
-    /// Of one that is given buffers of a pool, on a file or a socket, which may be a registered one.
+    /// The parts of an entry that is given buffers of a pool, on a file or a socket, which may be a
+    /// registered one.
     pub(super) fn from_pool(target: &'d impl Target, entry: Usual, pool: &BufferPool) -> Self {
         let Named { descriptor, place } = target.named();
         let entry = Usual { descriptor, ..entry };
@@ -224,7 +228,7 @@ impl<'d> Parts<'d> {
         Parts::prepared(prepared, Facts::new(entry.opcode as u8)).yielding(Yields::Buffer).on(place)
     }
 
-    /// The same, on this registered file, if it is one.
+    /// The same, on this registered file, if there is one.
     #[inline(always)]
     pub(super) fn on(self, file: Option<&'d Registered>) -> Self {
         match (self.draft, file) {
@@ -250,7 +254,8 @@ impl<'d> Parts<'d> {
         Stream { parts: self, borrows: PhantomData }
     }
 
-    /// Parts with what the slot must know, and with the deadline; a descriptor to close passes to the slot.
+    /// Splits the request into what the slot must know, what is queued, and the deadline. A descriptor to
+    /// close passes to the slot.
     #[inline(always)]
     pub(super) fn place(self, terms: Terms) -> (Facts, Prepared, Option<Duration>) {
         let Terms { ring, flags, born } = terms;

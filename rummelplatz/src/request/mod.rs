@@ -1,9 +1,9 @@
 //! What can be asked of the kernel, as safe values.
 //!
-//! Each function here builds a [`Request`] or a [`Stream`] that borrows what the kernel will use:
-//! buffers and descriptors, for `'d`, the time that the data of the request spends in its slot.
-//! A request is given to [`submit`](crate::Submitter::submit), a stream to
-//! [`stream`](crate::Submitter::stream), inside the closure that gets the data:
+//! Each function here builds a [`Request`] or a [`Stream`] that borrows what the kernel will use, buffers and
+//! descriptors. It borrows them for `'d`, the time that the data of the request spends in its slot. A request
+//! is given to [`submit`](crate::Submitter::submit), a stream to [`stream`](crate::Submitter::stream), inside
+//! the closure that gets the data:
 //!
 //! ```no_run
 //! # use rummelplatz::{request, request::Request};
@@ -23,10 +23,11 @@
 //! What the kernel reads only while it takes an entry in (a time, an address to connect to, the pieces
 //! of a vector) is passed by value.
 //!
-//! One request moves at most 0x7fff_f000 bytes (2 GiB less a page, `MAX_RW_COUNT`): check how much was done. Where that
-//! would be told nobody, [detached](crate::Submitter::detach) or in a [chain](crate::Submitter::chain), and where
-//! [all](Request::whole) is to be moved, more are refused (`EINVAL`; of pieces that are sent, `EMSGSIZE`). A slice of
-//! 2 GiB or more is no length to [`send`] and [`recv`], which refuse it everywhere: `EINVAL`.
+//! One request moves at most 0x7fff_f000 bytes (2 GiB less a page, `MAX_RW_COUNT`): check how many were
+//! moved. Where nobody would be told, [detached](crate::Submitter::detach) or in a
+//! [chain](crate::Submitter::chain), and where [all](Request::whole) are to be moved, a request for more is
+//! refused (`EINVAL`; `EMSGSIZE` if pieces are sent). [`send`] and [`recv`] refuse a slice of 2 GiB or more
+//! in any case: `EINVAL`.
 //!
 //! | | requests | streams |
 //! |---|---|---|
@@ -40,16 +41,17 @@
 //! | processes | [`waitid`] | |
 //! | anything | [`poll`], [`close`], [`nop`] | [`poll_multi`] |
 //!
-//! Any request, but no stream, can be given a [`deadline`](Request::deadline); those that send or receive can be told to
-//! move [all or nothing less](Request::whole), and those that read or write, [how](Request::rw_flags). What is likely to wait
-//! can be left to a [worker](Request::in_worker), or [to its socket](Request::poll_first). Streams that
-//! receive from a socket can be given a [limit](Stream::limit).
+//! Any request, but no stream, can be given a [deadline](Request::deadline). Those that send or receive can
+//! be told to move [all of their bytes](Request::whole), and those that read or write,
+//! [how](Request::rw_flags) to do that. What is likely to wait can be left to a [worker](Request::in_worker),
+//! or wait [for its socket](Request::poll_first). Streams that receive from a socket can be given a
+//! [limit](Stream::limit).
 //!
-//! Of these, some are left to worker threads of the kernel always, which costs a few microseconds: what is about names, room
-//! on disk, attributes or [`fsync`], and [`splice`], [`tee`], [`shutdown`]. Reads and writes of files are if they would have
-//! to wait for the disk.
+//! The kernel always leaves some of these to its worker threads, which costs a few microseconds: those about
+//! names, room on disk or attributes, [`fsync`], [`splice`], [`tee`] and [`shutdown`]. It leaves reads and
+//! writes of files to them if these would have to wait for the disk.
 //!
-//! What is not here can be asked for by a [raw entry](crate::Submitter::push).
+//! What is not here can be asked for with a [raw entry](crate::Submitter::push).
 //!
 //! # Why this is sound
 //!
@@ -106,11 +108,11 @@ pub use sockets::*;
 pub use target::Target;
 pub use time::*;
 
-/// One thing to do: ends with one completion.
+/// One thing to do, which ends with one completion.
 ///
 /// Made by the functions of [this module](self), within the closure given to
-/// [`submit`](crate::Submitter::submit); [`stream`](crate::Submitter::stream) takes a [`Stream`]. It borrows from the request's data for `'d` and can't be
-/// kept or copied.
+/// [`submit`](crate::Submitter::submit); [`stream`](crate::Submitter::stream) takes a [`Stream`]. It borrows
+/// from the request's data for `'d` and can't be kept or copied.
 #[must_use = "a request does nothing until it is submitted"]
 pub struct Request<'d> {
     parts: Parts<'d>,
@@ -119,8 +121,8 @@ pub struct Request<'d> {
 
 /// A multishot request: one submission, many completions.
 ///
-/// Given to [`stream`](crate::Submitter::stream); [`submit`](crate::Submitter::submit) takes a [`Request`]. A stream takes no buffers of the data: what it
-/// receives comes out of a [`BufferPool`](crate::BufferPool).
+/// Given to [`stream`](crate::Submitter::stream); [`submit`](crate::Submitter::submit) takes a [`Request`]. A
+/// stream uses no buffers of the data: what it receives is in buffers of a [`BufferPool`](crate::BufferPool).
 #[must_use = "a stream does nothing until it is submitted"]
 pub struct Stream<'d> {
     parts: Parts<'d>,
@@ -128,21 +130,23 @@ pub struct Stream<'d> {
 }
 
 impl Request<'_> {
-    /// Has the request cancelled if it is not over after so much time. Of several calls, the last counts.
+    /// Cancels the request if it is not over after this much time. Of several calls, the last counts.
     ///
-    /// The time begins when the request is submitted, and may be up to a hundredth longer, so that the deadlines of many
-    /// requests pass at once. Afterwards, [`timed_out`](crate::Completion::timed_out) says whether it has passed. What the
-    /// result is then depends on how far the request has come: mostly `ECANCELED`, but a part of the bytes may have been
-    /// moved, or all.
+    /// The time begins when the request is submitted, and may be up to a hundredth longer, so that the
+    /// deadlines of many requests pass at once. Afterwards, [`timed_out`](crate::Completion::timed_out) says
+    /// whether the deadline has passed. If so, the result depends on how far the request has come: mostly it
+    /// is `ECANCELED`, but a part of the bytes may have been moved, or all.
     ///
-    /// The ring keeps the deadline itself. It takes no entry of the submission queue and no completion: one timer of the
-    /// kernel (`IORING_OP_TIMEOUT`) wakes the ring for all. What a worker of the kernel is at work on may outlast its
-    /// deadline: mostly, one that waits for a disk can't be interrupted.
+    /// The ring keeps the deadline itself. This takes no entry of the submission queue and no completion: one
+    /// timer of the kernel (`IORING_OP_TIMEOUT`) wakes the ring for all deadlines. A request that a worker of
+    /// the kernel is at work on may outlast its deadline: mostly, a worker that waits for a disk can't be
+    /// interrupted.
     ///
-    /// In a [chain](crate::Submitter::chain), the kernel keeps it, because only the kernel knows when it begins with the
-    /// request: by a linked timeout (`IORING_OP_LINK_TIMEOUT`, since 5.5), which takes an entry, and a completion that is
-    /// waited for. A linked timeout does not fire while a worker waits in the middle of a request (seen on 6.18), so
-    /// deadlines in chains are for reads and writes.
+    /// In a [chain](crate::Submitter::chain), the kernel keeps the deadline, because only the kernel knows
+    /// when it begins with the request. It does so with a linked timeout (`IORING_OP_LINK_TIMEOUT`, since
+    /// 5.5), which takes an entry and a completion, and the ring waits for that completion, too. A linked
+    /// timeout does not fire while a worker waits in the middle of a request (seen on 6.18), so deadlines in
+    /// chains are for reads and writes.
     ///
     /// ```
     /// # use rummelplatz::{request, request::Request};
@@ -160,11 +164,12 @@ impl Request<'_> {
         self
     }
 
-    /// Has a send or a [`recv`] go on until all of its bytes are moved (`MSG_WAITALL`, since 5.19). Other requests stay as
-    /// they are.
+    /// Makes a send or a [`recv`] go on until all of its bytes are moved (`MSG_WAITALL`, since 5.19).
     ///
-    /// The result is less only if the stream has ended or failed on the way, or if the request was cancelled: what was
-    /// moved by then counts.
+    /// Other requests stay as they are.
+    ///
+    /// The result is less than all only if the stream of bytes has ended or failed on the way, or if the
+    /// request was cancelled: then it says how many were moved by then.
     ///
     /// ```
     /// # use rummelplatz::{request, request::Request};
@@ -182,8 +187,10 @@ impl Request<'_> {
         self
     }
 
-    /// Says how a read or a write is done: `read`, `write`, and their kin with vectors, registered memory or a pool. Other
-    /// requests stay as they are. Of several calls, all count.
+    /// Says how a read or a write is done.
+    ///
+    /// This is for `read`, `write`, and their variants with vectors, registered memory or a pool; other
+    /// requests stay as they are. The flags of several calls add up.
     ///
     /// ```
     /// # use rummelplatz::{request, request::{Request, RwFlags}};
@@ -201,13 +208,16 @@ impl Request<'_> {
         self
     }
 
-    /// Leaves the request to a worker thread of the kernel at once (`IOSQE_ASYNC`, since 5.6), which would otherwise try
-    /// it first, in the ring's own thread, and look whether it would have to wait.
+    /// Leaves the request to a worker thread of the kernel at once (`IOSQE_ASYNC`, since 5.6).
     ///
-    /// Worth it for what takes long even though it does not wait, such as a large read out of the page cache, or a write
-    /// with [`RwFlags::DSYNC`]: the ring goes on meanwhile. It costs more in all, and a worker that waits is a thread that
-    /// waits: see [`worker_limits`](crate::Builder::worker_limits). Of requests into a [`BufferPool`](crate::BufferPool), such a one may have
-    /// its buffer from the beginning.
+    /// Otherwise, the kernel would first try it in the ring's own thread, and look whether it would have to
+    /// wait.
+    ///
+    /// Worth it for what takes long even though it does not wait, such as a large read out of the page cache,
+    /// or a write with [`RwFlags::DSYNC`]: the ring goes on meanwhile. It costs more in all, and each worker
+    /// that waits is a thread that waits: see [`worker_limits`](crate::Builder::worker_limits). A request
+    /// into a [`BufferPool`](crate::BufferPool) that is left to a worker may have its buffer from the
+    /// beginning.
     #[inline(always)]
     pub fn in_worker(mut self) -> Self {
         self.parts.draft.add(squeue::Flags::ASYNC);
@@ -215,21 +225,25 @@ impl Request<'_> {
         self
     }
 
-    /// Has a send, a receive or an accept wait until its socket is ready, without trying it before
-    /// (`IORING_RECVSEND_POLL_FIRST`, since 5.19; `IORING_ACCEPT_POLL_FIRST`, since 6.10, before which it is `EINVAL`). Other
-    /// requests stay as they are.
+    /// Makes a send, a receive or an accept wait until its socket is ready, without trying it before.
     ///
-    /// Worth it where the attempt would nearly always be in vain: a receive on a connection that has just been answered, a
-    /// send to one that has just taken less than it was given. Where something is there already, it costs a little more.
+    /// This needs `IORING_RECVSEND_POLL_FIRST` (since 5.19) or `IORING_ACCEPT_POLL_FIRST` (since 6.10;
+    /// `EINVAL` before). Other requests stay as they are.
+    ///
+    /// Worth it where the attempt would nearly always be in vain: a receive on a connection that has just
+    /// been answered, a send to one that has just taken less than it was given. Where the socket is ready
+    /// already, it costs a little more.
     #[inline(always)]
     pub fn poll_first(mut self) -> Self {
         self.parts.draft.change(Usual::poll_first);
         self
     }
 
-    /// Has it do all or fail, because nobody could see to the rest, or not before what comes next, which would not know
-    /// that there is one. What the kernel would take only a part of, it gets so that it refuses it.
-    // Not a part of how requests are placed: what is never asked of most of them would be in the way of all.
+    /// Makes the request do all or fail: nobody could see to the rest, or only after the next request of a
+    /// chain, which would not know that there is a rest. If the kernel would do only a part of the request,
+    /// this changes it so that the kernel refuses it.
+    // This is not done where requests are placed: most requests never need it, and it would be in the way of
+    // all.
     #[inline]
     pub(crate) fn all_or_nothing(mut self) -> Self {
         self.parts.draft.change(|entry| {
@@ -245,13 +259,13 @@ impl Request<'_> {
         self
     }
 
-    /// An entry that somebody else answers for.
+    /// A request made of an entry that the caller answers for.
     ///
     /// # Safety
     ///
-    /// What the entry points to must stay valid, and in place, until its final completion: owned by the data of the
-    /// request at an address that survives a move, or alive for ever. And it must not do what no safe request could do to
-    /// others.
+    /// What the entry points to must stay valid, and in place, until its final completion: owned by the data
+    /// of the request at an address that survives a move, or alive for ever. And the entry must not do what
+    /// no safe request could do to others.
     #[inline(always)]
     pub(crate) unsafe fn vouched(entry: squeue::Entry) -> Self {
         let yields = if sqe::yields_descriptor(&entry) { Yields::Descriptor } else { Yields::Result };
@@ -260,17 +274,18 @@ impl Request<'_> {
 }
 
 impl Stream<'_> {
-    /// Has a [`recv_multi`] or a [`recv_multi_bundle`] end when it has received so many bytes in all (`optlen` of
-    /// `IORING_RECV_MULTISHOT`, since 6.17; `EINVAL` before). Other streams stay as they are. Of several calls, the last
-    /// counts.
+    /// Ends a [`recv_multi`] or a [`recv_multi_bundle`] when it has received this many bytes in all.
     ///
-    /// The completion with which it has received them is final: [`more`](crate::Completion::more) is false, the bytes are
-    /// in it, and the data comes back for good. So whoever can't use more than that yet is given no more, without a cancel,
-    /// and submits the stream again when he can. A buffer that is begun is filled: single ones may bring more than the
-    /// limit, by less than one of them.
+    /// This is the `optlen` of `IORING_RECV_MULTISHOT` (since 6.17; `EINVAL` before). Other streams stay as
+    /// they are. Of several calls, the last counts.
     ///
-    /// When the kernel cuts the stream before, and it is armed again, that is for what is left of the limit, whatever its
-    /// function says then.
+    /// The completion with which the limit is reached is final: [`more`](crate::Completion::more) is false,
+    /// the completion carries its bytes, and the data comes back for good. So whoever can't use more than
+    /// that yet gets no more, without a cancel, and submits the stream again later. A buffer that is begun is
+    /// filled: single buffers may bring more than the limit, by less than one buffer.
+    ///
+    /// If the kernel cuts the stream before that, it is armed again for what is left of the limit, whatever
+    /// its function says then.
     ///
     /// ```
     /// # use rummelplatz::{request, request::Stream, BufferPool};

@@ -16,13 +16,13 @@ use crate::facts::{Brief, Facts, Flags};
 use crate::slab::{self, Identity, Meta, Occupied, Remember, Vacancy};
 use crate::user_data::UserData;
 
-/// What a ring says of a request that it accepts.
+/// What a ring adds to a request that it accepts.
 #[derive(Clone, Copy)]
 pub(crate) struct Terms {
-    /// Which one it is.
+    /// Which ring it is.
     pub(crate) ring: u64,
     pub(crate) flags: Flags,
-    /// When that is.
+    /// When the request is accepted.
     pub(crate) born: Stamp,
 }
 
@@ -30,20 +30,21 @@ pub(crate) struct Terms {
 /// `user_data`: it may be queued.
 ///
 /// Made by [`place`], [`place_stream`] and [`arm_again`], from what the compiler has checked; by
-/// [`vouched`](Placed::vouched), from what somebody answers for, as a [`Request`] can be as well; and
-/// by [`control`](Placed::control), for entries that point to nothing.
+/// [`vouched`](Placed::vouched), from what somebody answers for (a [`Request`] can be made like that as
+/// well); by [`control`](Placed::control), for entries that point to nothing; and by [`alarm`](Placed::alarm)
+/// and [`add_timer`](Placed::add_timer), for timers, which point only to what is kept beside the entry.
 pub(crate) struct Placed {
     prepared: Prepared,
     user_data: u64,
 }
 
 impl Placed {
-    /// An entry that somebody else answers for.
+    /// An entry that the caller answers for.
     ///
     /// # Safety
     ///
-    /// What the entry points to must stay valid, and in place, until the final completion of
-    /// `user_data`. And it must not do what no safe request could do to others.
+    /// What the entry points to must stay valid, and in place, until the final completion of `user_data`. And
+    /// the entry must not do what no safe request could do to others.
     pub(crate) unsafe fn vouched(entry: squeue::Entry, user_data: u64) -> Placed {
         Placed { prepared: Prepared::Entry(entry), user_data }
     }
@@ -59,7 +60,8 @@ impl Placed {
         Placed { prepared: Prepared::Beside(entry, Aside::Time(time)), user_data }
     }
 
-    /// Links a timer to it, which ends it after so much time, and is to be queued next.
+    /// Links a timer to the request, which ends the request after this much time. Returns the timer, which
+    /// must be queued next.
     pub(crate) fn add_timer(&mut self, time: Duration) -> Placed {
         self.prepared.add(squeue::Flags::IO_LINK);
         let (entry, time) = time::armed(opcode::LinkTimeout::CODE, time);
@@ -67,14 +69,14 @@ impl Placed {
         Placed { prepared: Prepared::Beside(entry, Aside::Time(time)), user_data }
     }
 
-    /// Links it to what is queued next, if these flags say so.
+    /// Links the entry to what is queued next, if these flags say so.
     pub(crate) fn link(&mut self, flags: squeue::Flags) {
         self.prepared.add(flags);
         if !flags.is_empty()
             && let Prepared::Beside(timer, Aside::Time(_)) = &mut self.prepared
             && timer.opcode as u8 == opcode::Timeout::CODE
         {
-            // One that runs its time has succeeded.
+            // A timer that has run its time has succeeded.
             timer.op_flags |= TimeoutFlags::ETIME_SUCCESS.bits();
         }
     }
@@ -89,7 +91,7 @@ impl Placed {
         self.prepared
     }
 
-    /// The pool out of which this request receives, as long as it is not [bound](Self::bind).
+    /// The pool that this request receives from, as long as it is not [bound](Self::bind).
     #[inline(always)]
     pub(crate) fn pool(&self) -> Option<&BufferPool> {
         match &self.prepared {
@@ -98,7 +100,7 @@ impl Placed {
         }
     }
 
-    /// Has it receive out of this group, which is that of its pool.
+    /// Makes the request receive from this group, which is that of its pool.
     pub(crate) fn bind(&mut self, group: u16) {
         if let Prepared::FromPool { entry, limit, .. } = self.prepared {
             self.prepared = match limit {
@@ -108,7 +110,7 @@ impl Placed {
         }
     }
 
-    /// One that is not bound, put together again from what was [in it](Self::into_prepared).
+    /// A request that is not bound, put together again from what was [in it](Self::into_prepared).
     pub(crate) fn unbound(prepared: Prepared, user_data: u64) -> Placed {
         Placed { prepared, user_data }
     }
@@ -175,19 +177,21 @@ pub(crate) fn place<D>(
 
 /// A place in a submission queue.
 pub(crate) trait Queue {
-    /// Queues the request: `true`. If that can't be done here, it is set aside.
+    /// Queues the request, and returns true. If that can't be done here, sets the request aside and returns
+    /// false.
     fn fill(self, placed: Placed) -> bool;
 }
 
-/// As [`place`], into a vacancy, and queues the request, which is written where it shall be before all of its slot is, so
-/// that it is not kept anywhere in between. Returns whether it is [queued](Queue::fill), and its deadline.
+/// As [`place`], into a vacancy; and queues the request. The entry is written to its place in the queue
+/// before all of the slot is written, so that it is not kept anywhere in between. Returns whether the request
+/// is [queued](Queue::fill), and its deadline.
 ///
-/// All that is done with the data is one closure: the compiler sees which kind of request it is, and leaves the others out,
-/// before it works on any of it.
+/// All that is done with the data is one closure: so the compiler sees which kind of request it is, and
+/// leaves the others out before it works on any of it.
 ///
 /// # Safety
 ///
-/// The vacancy is of this slab, and to fill the place does not unwind.
+/// The vacancy is of this slab, and filling the place does not unwind.
 #[inline(always)]
 pub(crate) unsafe fn place_into<D>(
     vacancy: Vacancy,
@@ -200,14 +204,15 @@ pub(crate) unsafe fn place_into<D>(
     let user_data = vacancy.user_data();
     let build = |data: &mut D| {
         let (facts, prepared, deadline) = build(data).parts.place(terms);
-        // The last thing that is done, and to write an entry does not unwind: so no slot is given back whose request is queued.
+        // This is done last, and filling the place does not unwind: so no slot is given back whose request is
+        // queued.
         (remember(facts), (place.fill(Placed { prepared, user_data }), deadline))
     };
-    // SAFETY: the caller's promise is the same.
+    // SAFETY: the caller promises that the vacancy is of this slab.
     unsafe { slab.fill(vacancy, data, build) }
 }
 
-/// As [`place`], for a stream, whose function is kept.
+/// As [`place`], for a stream. Its function is kept.
 pub(crate) fn place_stream<D>(slab: &mut Slab<D>, data: D, terms: Terms, arm: Arm<D>) -> (Identity, Placed) {
     let (identity, prepared) = slab.insert_with(data, |data| {
         let (facts, prepared, _) = arm(data).parts.place(terms);
@@ -218,7 +223,7 @@ pub(crate) fn place_stream<D>(slab: &mut Slab<D>, data: D, terms: Terms, arm: Ar
 
 /// Puts `data` into a slot that the kernel knows nothing of.
 ///
-/// Returns the `user_data` that it would have.
+/// Returns the `user_data` of the slot.
 pub(crate) fn place_message<D>(slab: &mut Slab<D>, data: D, terms: Terms) -> u64 {
     let Terms { flags, born, .. } = terms;
     let nop = io_uring::opcode::Nop::CODE;
@@ -236,7 +241,7 @@ pub(crate) fn arm_again<D>(
     ring: u64,
 ) -> Option<Placed> {
     let arm = slot.demote().arm?;
-    // It was accepted long ago, and the slot remembers how.
+    // The stream was accepted long ago, and the slot remembers the terms.
     let terms = Terms { ring, flags: Flags::EMPTY, born: Stamp::ZERO };
     // SAFETY: only streams have a function to arm them, and no stream points into its data; so even
     // if the kernel still had this one, nothing but Rust would use the data.

@@ -26,27 +26,29 @@ fn byte_at<const OFFSET: usize>(entry: &squeue::Entry) -> u8 {
 
 fn word_at<const OFFSET: usize>(entry: &squeue::Entry) -> u32 {
     const { assert!(OFFSET <= 60 && OFFSET.is_multiple_of(4)) };
-    // SAFETY: as in `byte_at`; the entry is aligned to 4 bytes and so is the offset.
+    // SAFETY: the four bytes are inside the 64 bytes of the entry, all of which its constructors initialise
+    // (they start from a zeroed one); the entry is aligned to 4 bytes and so is the offset.
     unsafe { (&raw const *entry).cast::<u8>().add(OFFSET).cast::<u32>().read() }
 }
 
 /// All of an entry.
 #[cfg(test)]
 pub(crate) fn bytes(entry: &squeue::Entry) -> [u8; 64] {
-    // SAFETY: 64 bytes, all of which are initialised, as in `byte_at`.
+    // SAFETY: an entry has 64 bytes, all of which its constructors initialise (they start from a zeroed one).
     unsafe { (&raw const *entry).cast::<[u8; 64]>().read() }
 }
 
-/// An entry of the usual kind: all of it that is not zero, but for the `user_data`. It is laid out as in `struct
-/// io_uring_sqe`, so that the compiler sees the same numbers in it as in a whole entry, which may be in its place.
+/// An entry of the usual kind: all of its fields that are not zero, except for the `user_data`. They are laid
+/// out as in `struct io_uring_sqe`, so that the compiler sees the same numbers in it as in a whole entry,
+/// which may be used instead of it.
 ///
-/// What the `io-uring` crate builds is put together field by field, and differs in each opcode's way of leaving
-/// fields out; where a program has two kinds of entries for one place, the compiler makes little of that.
+/// The `io-uring` crate builds entries field by field, and each opcode leaves out other fields; where a
+/// program has two kinds of entries for one place, the compiler makes little of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct Usual {
-    /// And above it `flags`, such as [`FIXED_FILE`], and `ioprio`, from bit [`PRIORITY`] on: one number is
-    /// written at once.
+    /// The opcode; above it `flags`, such as [`FIXED_FILE`], and from bit [`PRIORITY`] on `ioprio`. As one
+    /// number, they are written at once.
     pub(crate) opcode: u32,
     pub(crate) descriptor: RawFd,
     pub(crate) offset: u64,
@@ -55,31 +57,33 @@ pub(crate) struct Usual {
     pub(crate) op_flags: u32,
 }
 
-/// Where in the number that begins an entry its `flags` are.
+/// Where the `flags` are in the number with which an entry begins.
 pub(crate) const FLAGS_SHIFT: u32 = 8;
 
 /// `IOSQE_FIXED_FILE`, the first of the `flags`: the descriptor is an index into the ring's table of files.
 pub(crate) const FIXED_FILE: u32 = 1 << FLAGS_SHIFT;
 
-/// `IOSQE_BUFFER_SELECT`: it is given buffers of the group whose number comes first behind the `user_data`.
+/// `IOSQE_BUFFER_SELECT`: the request is given buffers of the group whose number comes first behind the
+/// `user_data`.
 pub(crate) const BUFFER_SELECT: u32 = 1 << FLAGS_SHIFT << 5;
 
-/// Where in the number that begins an entry its `ioprio` is.
+/// Where the `ioprio` is in the number with which an entry begins.
 pub(crate) const PRIORITY: u32 = 16;
 
-/// As many bytes as one request moves (`MAX_RW_COUNT`): of more, the kernel does a part, and takes that for all.
+/// The most bytes that one request moves (`MAX_RW_COUNT`): of more, the kernel moves a part, and takes that
+/// for all.
 pub(crate) const MOST_BYTES: u32 = 0x7fff_f000;
 
-/// Where in an entry the `user_data` is, behind what a usual one says.
+/// Where the `user_data` is in an entry: behind the fields of a usual one.
 const USER_DATA: usize = size_of::<Usual>();
-/// Where the fields begin that a usual entry has not: 24 bytes, aligned to 8.
+/// Where the fields begin that a usual entry does not have: 24 bytes, aligned to 8.
 const REST: usize = USER_DATA + size_of::<u64>();
 
 const _: () = assert!(offset_of!(Usual, length) == LEN && offset_of!(Usual, op_flags) == OP_FLAGS);
 const _: () = assert!(USER_DATA == 32 && REST == 40);
 
 impl Usual {
-    /// Writes it to a place whose rest is [zero](clear_rest).
+    /// Writes the entry to a place whose rest is [zero](clear_rest).
     ///
     /// # Safety
     ///
@@ -87,24 +91,27 @@ impl Usual {
     #[inline(always)]
     pub(crate) unsafe fn write(self, place: NonNull<squeue::Entry>, user_data: u64) {
         let usual = Usual { opcode: u32::from_le(self.opcode), ..self };
-        // SAFETY: an entry is `repr(C)` over the system's structure, which is aligned to 8 bytes and begins with these
-        // numbers; that it may be written to is the caller's promise.
+        // SAFETY: an entry is `repr(C)` over the system's structure, which is aligned to 8 bytes and begins
+        // with these numbers; the caller promises that the place is valid for writes, and that nobody else
+        // writes to it.
         unsafe { place.cast::<Usual>().write(usual) };
-        // SAFETY: as above; the next number, which is aligned as well.
+        // SAFETY: the next number in the entry, which is aligned to 8 bytes as well; the caller promises that
+        // the place is valid for writes, and that nobody else writes to it.
         unsafe { place.cast::<u8>().add(USER_DATA).cast::<u64>().write(user_data) };
     }
 
-    /// Has it lead to what is kept beside it.
+    /// Makes the entry lead to what is kept beside it.
     #[inline(always)]
     pub(crate) fn lead_to(&mut self, place: u64) {
-        // Of this one, the address is that of a path.
+        // In an entry with this opcode, the address is that of a path.
         match self.opcode as u8 {
             opcode::OpenAt2::CODE => self.offset = place,
             _ => self.address = place,
         }
     }
 
-    /// How a read or a write is done (`RWF_*`); entries of other opcodes stay as they are.
+    /// Adds flags that say how a read or a write is done (`RWF_*`). Entries of other opcodes stay as they
+    /// are.
     #[inline(always)]
     pub(crate) fn add_rw_flags(&mut self, flags: u32) {
         let reads = [opcode::Read::CODE, opcode::Readv::CODE, opcode::ReadFixed::CODE];
@@ -115,7 +122,8 @@ impl Usual {
         }
     }
 
-    /// Has a transfer or an accept be tried when its socket says that it is ready; entries of other opcodes stay as they are.
+    /// Makes a transfer or an accept wait until its socket says that it is ready. Entries of other opcodes
+    /// stay as they are.
     #[inline(always)]
     pub(crate) fn poll_first(&mut self) {
         const IORING_RECVSEND_POLL_FIRST: u32 = 1;
@@ -132,22 +140,22 @@ impl Usual {
         self.opcode |= flag << PRIORITY;
     }
 
-    /// The same as a whole entry, which is given buffers of this group, until so many bytes are in them (`optlen`, since
-    /// 6.17).
+    /// The same as a whole entry, which is given buffers of this group until this many bytes are in them
+    /// (`optlen`, since 6.17).
     pub(crate) fn limited(self, group: u16, bytes: u32) -> squeue::Entry {
         let mut entry = opcode::Nop::new().build();
         let place = NonNull::from(&mut entry);
-        // SAFETY: it is this function's own entry.
+        // SAFETY: the place is this function's own entry.
         unsafe { self.write(place, 0) };
-        // SAFETY: as above.
+        // SAFETY: the place is this function's own entry.
         unsafe { write_index(place, group) };
-        // SAFETY: as above; the field is within the entry, and aligned.
+        // SAFETY: the place is this function's own entry; the field is within it, and aligned.
         unsafe { place.cast::<u8>().add(FILE_INDEX).cast::<u32>().write(bytes) };
         entry
     }
 
-    /// Makes a send go out whole or fail (`MSG_WAITALL`, since 5.19; without a copy since 6.0); entries of other opcodes
-    /// stay as they are.
+    /// Makes a send go out whole or fail (`MSG_WAITALL`, since 5.19; for zero-copy sends since 6.0). Entries
+    /// of other opcodes stay as they are.
     #[inline]
     pub(crate) fn send_whole(&mut self) {
         if matches!(self.opcode as u8, opcode::Send::CODE | opcode::SendMsg::CODE | opcode::SendZc::CODE) {
@@ -155,8 +163,8 @@ impl Usual {
         }
     }
 
-    /// As [`send_whole`](Self::send_whole), and makes a receive wait until its buffer is full, unless that is to be one of
-    /// a pool. What is [too much](MOST_BYTES) for that is refused.
+    /// As [`send_whole`](Self::send_whole); also makes a receive wait until its buffer is full, unless that
+    /// is a buffer of a pool. [More](MOST_BYTES) than can be moved at once is refused.
     #[inline(always)]
     pub(crate) fn move_whole(&mut self) {
         self.send_whole();
@@ -168,8 +176,8 @@ impl Usual {
         }
     }
 
-    /// Has the kernel refuse it (`EINVAL`), if it moves [more](MOST_BYTES) between memory and something else than is done
-    /// in one request.
+    /// Makes the kernel refuse the entry (`EINVAL`), if it is to move [more](MOST_BYTES) between memory and
+    /// something else than one request moves.
     #[inline(always)]
     pub(crate) fn refuse_part(&mut self) {
         if self.length > MOST_BYTES {
@@ -177,11 +185,12 @@ impl Usual {
         }
     }
 
-    // By value: so that nothing of it need lie in memory.
+    // By value, so that nothing of the entry need lie in memory.
     #[cold]
     #[inline(never)]
     fn refused(self) -> Usual {
-        /// To a read or a write, a class of priorities that there is not (`ioprio_set(2)`); to a send or a receive, flags.
+        /// For a read or a write, a class of priorities that does not exist (`ioprio_set(2)`); for a send or
+        /// a receive, flags that don't.
         const NOTHING: u32 = 7 << 13;
         match self.opcode as u8 {
             opcode::Read::CODE
@@ -201,15 +210,16 @@ impl Usual {
     }
 }
 
-/// Writes which of the ring's registered memory, or which of its groups of buffers, the entry is about: what comes
-/// first behind the `user_data`.
+/// Writes which of the ring's registered memory, or which of its groups of buffers, the entry is about. This
+/// number comes first behind the `user_data`.
 ///
 /// # Safety
 ///
-/// As of [`Usual::write`].
+/// The same as for [`Usual::write`].
 #[inline(always)]
 pub(crate) unsafe fn write_index(place: NonNull<squeue::Entry>, index: u16) {
-    // SAFETY: it is within the entry, and aligned; that this may be written to is the caller's promise.
+    // SAFETY: the field is within the entry, and aligned; the caller promises that the place is valid for
+    // writes, and that nobody else writes to it.
     unsafe { place.cast::<u8>().add(REST).cast::<u16>().write(index) };
 }
 
@@ -217,9 +227,10 @@ pub(crate) unsafe fn write_index(place: NonNull<squeue::Entry>, index: u16) {
 ///
 /// # Safety
 ///
-/// As of [`Usual::write`].
+/// The same as for [`Usual::write`].
 pub(crate) unsafe fn clear_rest(place: NonNull<squeue::Entry>) {
-    // SAFETY: it is within the entry; that this may be written to is the caller's promise.
+    // SAFETY: the rest is within the entry; the caller promises that the place is valid for writes, and that
+    // nobody else writes to it.
     unsafe { place.cast::<u8>().add(REST).write_bytes(0, size_of::<squeue::Entry>() - REST) };
 }
 
@@ -247,7 +258,7 @@ pub(crate) fn yields_descriptor(entry: &squeue::Entry) -> bool {
     opens.contains(&opcode) && (opcode == opcode::FixedFdInstall::CODE || !has_direct_slot(entry))
 }
 
-/// Whether such a request completes twice: when it is over, and when its memory is free.
+/// Whether a request with this opcode completes twice: when it is over, and when its memory is free.
 pub(crate) const fn is_zero_copy(opcode: u8) -> bool {
     matches!(opcode, opcode::SendZc::CODE | opcode::SendMsgZc::CODE)
 }
@@ -360,12 +371,12 @@ mod tests {
     #[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
     fn entries_are_those_of_the_crate() {
         let is_that_of_the_crate = |usual: Usual, entry: squeue::Entry| {
-            // Something else was there, which had a rest.
+            // Something else was there before, with a rest that is not zero.
             let mut place = opcode::Splice::new(Fd(1), 2, Fd(3), 4, 5).build().personality(6);
             let at = NonNull::from(&mut place);
-            // SAFETY: it is a place of this test's.
+            // SAFETY: the place is this test's own.
             unsafe { clear_rest(at) };
-            // SAFETY: as above.
+            // SAFETY: the place is this test's own.
             unsafe { usual.write(at, 8) };
             assert_eq!(bytes(&place), bytes(&entry.user_data(8)));
         };

@@ -277,15 +277,15 @@ fn what_has_no_memory_says_all_the_same() {
     assert_eq!((asked.0, Some(descriptor)), (opcode::Close::CODE, owned));
 }
 
-/// What is queued of this in a ring, where a pool has been given this group.
+/// What is queued for this entry, in a ring where a pool was given this group.
 fn queued(usual: Usual, group: u16) -> [u8; 64] {
     let mut place = opcode::Nop::new().build();
     let at = NonNull::from(&mut place);
-    // SAFETY: it is a place of this test's.
+    // SAFETY: the place is this function's own.
     unsafe { sqe::clear_rest(at) };
-    // SAFETY: as above.
+    // SAFETY: the place is this function's own.
     unsafe { usual.write(at, 8) };
-    // SAFETY: as above.
+    // SAFETY: the place is this function's own.
     unsafe { sqe::write_index(at, group) };
     sqe::bytes(&place)
 }
@@ -310,7 +310,7 @@ fn streams_out_of_pools_ask_for_what_the_crate_would() {
     let header = (&raw const datagram::ASKED).cast();
     let datagrams = opcode::RecvMsgMulti::new(number, header, 3).build();
     asks(recv_from_multi(&file, &pool), datagrams, Yields::Datagram, manifold);
-    // SAFETY: a header is laid out as this, as is asserted where it is.
+    // SAFETY: a header is laid out like a `msghdr`, as is asserted where it is defined.
     let libc::msghdr { msg_namelen, msg_controllen, .. } = unsafe { header.read() };
     assert_eq!((msg_namelen as usize, msg_controllen), (Datagram::OVERHEAD - 16, 0));
 }
@@ -416,7 +416,7 @@ fn what_is_sent_in_pieces_is_a_message_to_the_peer() {
     let file = null();
     let number = Fd(file.as_raw_fd());
     let bytes = [7; 4000];
-    // No neighbours, which would be one piece.
+    // They are no neighbours, which would become one piece.
     let pieces = bytes.chunks(2).map(|two| &two[..1]);
     for (count, kept) in [(0, 0), (1, 1), (4, 4), (5, 5), (1024, 1024), (1025, 1024)] {
         for whole in [0, libc::MSG_WAITALL] {
@@ -430,13 +430,13 @@ fn what_is_sent_in_pieces_is_a_message_to_the_peer() {
             let flags = (libc::MSG_NOSIGNAL | whole) as u32;
             let message = opcode::SendMsg::new(number, header).flags(flags).build();
             assert_eq!(queued(Usual { address, ..entry }, 0), sqe::bytes(&message.user_data(8)));
-            // SAFETY: it is the header of what was just settled.
+            // SAFETY: it is the header of the message that was just settled.
             let header = unsafe { header.read() };
-            // What nobody looks at is not cut: the kernel refuses it.
+            // If the rest would go unnoticed, nothing is cut: the kernel refuses the whole.
             let kept = if whole == 0 { kept } else { count };
             assert_eq!((header.msg_iovlen, header.msg_name.addr(), header.msg_namelen), (kept, 0, 0));
             for index in 0..kept {
-                // SAFETY: there are so many pieces, as was just settled.
+                // SAFETY: there are this many pieces, as was just asserted.
                 let piece = unsafe { header.msg_iov.add(index).read() };
                 assert_eq!((piece.iov_base.addr(), piece.iov_len), (bytes.as_ptr().addr() + 2 * index, 1));
             }
@@ -483,7 +483,7 @@ fn new_descriptors_are_not_inherited() {
     assert_eq!((asked.0, asked.1, asked.4, asked.5), (code, 0, 0, cloexec));
     assert_eq!((descriptor, yields), (number, Yields::Descriptor));
     let length = std::ptr::with_exposed_provenance::<libc::socklen_t>(length_at as usize);
-    // SAFETY: it is a field of the peer.
+    // SAFETY: the pointer leads to a field of the peer, as was asserted.
     assert_eq!(unsafe { length.read() } as usize, size_of::<libc::sockaddr_storage>());
 
     let opened = |options: OpenOptions| {
@@ -533,7 +533,7 @@ fn a_path_that_is_to_be_resolved_in_a_certain_way_is_opened_by_openat2() {
         let how = std::ptr::with_exposed_provenance(place as usize);
         let expected = opcode::OpenAt2::new(Fd(libc::AT_FDCWD), name, how).build();
         assert_eq!(queued(entry, 0), sqe::bytes(&expected.user_data(8)));
-        // SAFETY: it is a `struct open_how`, which was just settled.
+        // SAFETY: the pointer leads to the `struct open_how` that was just settled.
         let how = unsafe { how.cast::<[u64; 3]>().read() };
         assert_eq!(how, [flags, mode, bits]);
     }

@@ -44,7 +44,7 @@ impl Drop for Counted {
 
 fn find_plain<D, M: Meta>(slab: &mut Slab<D, M>, user_data: u64) -> Option<Plain<'_, D, M>> {
     assert_ne!(user_data, 0);
-    // SAFETY: as it was just seen.
+    // SAFETY: the `user_data` is not 0, as was just asserted.
     unsafe { slab.find_plain(user_data) }
 }
 
@@ -54,9 +54,9 @@ fn unlimited<D, M: Meta>(tag: u8) -> Slab<D, M> {
     slab
 }
 
-/// Reserves and inserts; the address is that which the closure sees.
+/// Reserves and inserts. Returns the address that the closure sees, too.
 fn insert<D, M: Meta<Brief = M>>(slab: &mut Slab<D, M>, value: D, meta: M) -> (Identity, u64, *mut D) {
-    // Plain and not, in turn.
+    // Plain and not plain, in turn.
     thread_local!(static PLAIN: Cell<bool> = const { Cell::new(false) });
     PLAIN.set(!PLAIN.get());
     slab.reserve().unwrap();
@@ -85,21 +85,21 @@ impl Tested for usize {}
 
 /// Takes the value of a slot whose request is plain, and fills it again.
 fn refill<D, M: Meta<Brief = M>>(slab: &mut Slab<D, M>, user_data: u64, meta: M) -> Option<Identity> {
-    // SAFETY: the slot is filled below, and the slab not looked at before.
+    // SAFETY: the slot is filled below, and nobody looks at the slab before that.
     let (value, warm) = unsafe { find_plain(slab, user_data)?.take() };
-    // SAFETY: it was found in this slab.
+    // SAFETY: the slot was found in this slab.
     let vacancy = unsafe { slab.vacate(warm)? };
-    // SAFETY: as above.
+    // SAFETY: the vacancy is of this slab, where the slot was found.
     Some(unsafe { slab.fill(vacancy, value, |_| (Remember::Plain(meta), ())) }.0)
 }
 
 /// Takes the value of a slot whose request is plain, and releases it.
 fn take_plain<D, M: Meta>(slab: &mut Slab<D, M>, user_data: u64) -> Option<D> {
-    // SAFETY: the slot is released below, and the slab not looked at before.
+    // SAFETY: the slot is released below, and nobody looks at the slab before that.
     let (value, warm) = unsafe { find_plain(slab, user_data)?.take() };
-    // SAFETY: it was found in this slab.
+    // SAFETY: the slot was found in this slab.
     let vacancy = unsafe { slab.vacate(warm)? };
-    // SAFETY: as above.
+    // SAFETY: the vacancy is of this slab, where the slot was found.
     unsafe { slab.release(vacancy) };
     Some(value)
 }
@@ -143,8 +143,8 @@ fn a_value_stays_where_it_is_while_the_slab_grows() {
     assert!(addresses.windows(2).all(|pair| pair[1] - pair[0] >= 64), "no two values overlap");
     for (number, (identity, user_data, address)) in placed.iter().enumerate() {
         assert_eq!(UserData::slot(identity.user_data), number as u32);
-        // SAFETY: the value is live, at the address that it was given to the closure at, and no
-        // reference to it exists.
+        // SAFETY: the value is live, at the address at which it was given to the closure, and no reference to
+        // it exists.
         assert_eq!(unsafe { address.read() }, [number as u64; 8]);
         assert_eq!(address_of(&mut slab, *user_data), Some(address.cast_const()));
         assert_eq!(slab.find(*user_data).unwrap().peek(), number as u32);
@@ -161,7 +161,7 @@ fn a_pointer_to_a_live_value_outlives_all_other_work_on_the_slab() {
     let (_, user_data, address) = insert(&mut slab, [0; 16], ());
     let mut others = Vec::new();
     for step in 0..steps(20_000) {
-        // SAFETY: as the kernel does: the value is live, and nobody else looks at it now.
+        // SAFETY: the value is live, and nobody else looks at it now. (The kernel writes to it like this.)
         unsafe { address.cast::<u8>().add(step % 16).write(step as u8) };
         others.push(insert(&mut slab, [1; 16], ()).1);
         if step % 3 == 0 {
@@ -273,7 +273,7 @@ fn a_lent_value_comes_back_to_the_same_address() {
         // SAFETY: there is no kernel here.
         assert!(unsafe { slot.with_value(|_| ()) }.is_none(), "seen while it is lent");
         assert_eq!(slab.occupied_slots(), 1);
-        // SAFETY: it was lent above.
+        // SAFETY: the value was lent by this slab above, and still is.
         assert!(unsafe { slab.take_back(&lent, value) });
         assert_eq!(address_of(&mut slab, user_data), Some(address.cast_const()));
     }
@@ -289,7 +289,7 @@ fn another_value_may_be_taken_back() {
     let (value, lent) = slab.find(user_data).unwrap().lend().unwrap();
     drop(value);
     assert_eq!(drops.of(0), 1);
-    // SAFETY: it was lent above.
+    // SAFETY: the value was lent by this slab above, and still is.
     assert!(unsafe { slab.take_back(&lent, drops.issue()) });
     assert_eq!(take(&mut slab, user_data).unwrap().number, 1);
     assert!(drops.all_once());
@@ -312,10 +312,10 @@ fn what_is_not_calm_is_taken_back_to_be_looked_at() {
     slab.reserve().unwrap();
     let (identity, ()) = slab.insert_with(drops.issue(), |_| (Remember::All(Restless), ()));
     let (value, lent) = slab.find(identity.user_data).unwrap().lend().unwrap();
-    // SAFETY: it was lent above.
+    // SAFETY: the value was lent by this slab above, and still is.
     assert!(!unsafe { slab.take_back(&lent, value) });
     assert!(slab.find_calm(identity.user_data).is_none());
-    // SAFETY: it was taken back above.
+    // SAFETY: the value was lent by this slab and taken back above, so the slot was not freed.
     let mut slot = unsafe { slab.find_lent(lent) };
     assert_eq!((slot.user_data(), slot.state()), (identity.user_data, State::Live));
     drop(slot.take());
@@ -395,7 +395,7 @@ fn a_slab_that_holds_a_slot_drops_and_frees_nothing() {
     assert_eq!(second.number, 1);
     drop(second);
     assert!(drops.all_once());
-    // What was leaked on purpose is given back, for the sake of those who look for leaks.
+    // What was leaked on purpose is freed, for the sake of those who look for leaks.
     for chunk in chunks {
         // SAFETY: allocated by `grow` with this layout, leaked by the slab, and not used any more.
         unsafe { alloc::dealloc(chunk.as_ptr().cast(), Slab::<Counted, ()>::CHUNK_LAYOUT) };
@@ -411,7 +411,7 @@ fn even_an_abandoned_slot_keeps_the_memory_of_its_slab() {
     slot.abandon();
     let chunks = slab.chunks.clone();
     drop(slab);
-    // SAFETY: as the kernel might: the chunk was leaked.
+    // SAFETY: the chunk was leaked, so the slot is still there. (The kernel might write to it like this.)
     unsafe { address.write(2) };
     for chunk in chunks {
         // SAFETY: allocated by `grow` with this layout, leaked by the slab, and not used any more.
@@ -503,7 +503,7 @@ fn strange_user_data_finds_nothing() {
         UserData::pack(5, u32::MAX, 0),
         UserData::pack(5, 0, 1),
         UserData::pack(5, 0, 2),
-        // Of the last slot that was made, and of one in the same chunk that was not.
+        // The last slot that was made, and one in the same chunk that was not.
         UserData::pack(5, 0, 63),
         UserData::pack(5, 0, 64),
         UserData::pack(5, 0, u32::MAX),
@@ -683,9 +683,9 @@ fn compare_with_a_map(seed: u64, steps: usize, limit: u32) {
             }
             (8, Some(key)) if lent.contains_key(&key) => {
                 let (value, loan) = lent.remove(&key).unwrap();
-                // SAFETY: it was lent by this slab, and still is: the model says so.
+                // SAFETY: the value was lent by this slab, and still is: the model says so.
                 assert_eq!(unsafe { slab.find_lent(Lent { ..loan }) }.user_data(), key);
-                // SAFETY: as above.
+                // SAFETY: the value was lent by this slab, and still is: the model says so.
                 assert!(unsafe { slab.take_back(&loan, value) });
                 model.get_mut(&key).unwrap().state = State::Live;
             }
