@@ -36,10 +36,10 @@ pub(crate) enum OwnTraffic {
     Settled,
     /// Another thread has woken the ring.
     Woken,
-    /// Deadlines have passed.
-    TimeIsUp,
-    /// No other thread can wake the ring any more, for this reason (an `errno`).
-    Deaf(i32),
+    /// The alarm has gone off, with this result.
+    Alarm(i32),
+    /// The kernel refuses what the ring can't do without, for this reason (an `errno`).
+    Refused(i32),
 }
 
 /// See the [module documentation](self).
@@ -295,8 +295,16 @@ impl Core {
     /// deadlines that are kept are those of requests that are over.
     #[inline]
     pub(crate) fn keep_deadline(&mut self, identity: Identity, time: Duration) -> bool {
-        let alarm = self.deadlines.keep(identity, time, self.queue.now());
-        self.set_alarm(alarm);
+        let now = self.queue.now();
+        let passes = self.deadlines.keep(identity, time, now);
+        // The time of an alarm begins when the kernel takes it in. For what is submitted before a run, the
+        // alarm is set when the run begins.
+        if let Some(when) = passes
+            && !self.phase.may_begin()
+        {
+            let alarm = self.deadlines.set_alarm(when, now);
+            self.set_alarm(alarm);
+        }
         self.deadlines.is_crowded(self.in_flight)
     }
 
@@ -437,7 +445,7 @@ impl Core {
                 // The next run needs it.
                 Some(Control::Wake) => wake = Some(placed),
                 Some(Control::Again) => self.asked_again.forget_pauses(),
-                Some(Control::Alarm) => self.deadlines.forget_alarms(),
+                Some(Control::Alarm) => self.deadlines.forget_alarm(),
                 Some(Control::Untracked) | None => {}
             }
         }
@@ -707,7 +715,7 @@ impl Core {
     pub(crate) fn settle_control(&mut self, cqe: Cqe) -> OwnTraffic {
         match Control::from_bits(cqe.user_data) {
             Some(Control::Wake) => return self.settle_wake(cqe),
-            Some(Control::Alarm) => return OwnTraffic::TimeIsUp,
+            Some(Control::Alarm) => return OwnTraffic::Alarm(cqe.result),
             Some(Control::Cancel) => self.count_answer(),
             Some(Control::Again) => {
                 for user_data in self.asked_again.end_of_pause() {
@@ -726,7 +734,7 @@ impl Core {
         match self.wake_poll.complete(&cqe, enters) {
             Ok(false) => {}
             Ok(true) => self.arm_wake(),
-            Err(Deaf(errno)) => return OwnTraffic::Deaf(errno),
+            Err(Deaf(errno)) => return OwnTraffic::Refused(errno),
         }
         OwnTraffic::Woken
     }
@@ -766,6 +774,16 @@ impl Core {
     fn push_cancel(&mut self, target: u64, name: u64) {
         self.cancels += 1;
         self.push_control(Placed::control(opcode::AsyncCancel::new(target).build(), name));
+    }
+
+    /// Notes that the kernel has lost completions, which may have been the ring's own.
+    pub(crate) fn forget_own_traffic(&mut self) {
+        self.deadlines.forget_alarms();
+        self.asked_again.forget_pauses();
+        self.cancels = 0;
+        if self.wake_poll.forget() {
+            self.arm_wake();
+        }
     }
 
     /// Notes that a cancel was answered, or will never be sent.

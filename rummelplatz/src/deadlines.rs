@@ -17,7 +17,13 @@ pub(crate) struct Deadlines {
     kept: BinaryHeap<Deadline>,
     /// When the alarms that the kernel has will go off. Each goes off before all that were set earlier.
     alarms: Vec<u64>,
+    /// How many alarms have failed since one has gone off.
+    failures: u32,
 }
+
+/// The kernel refuses alarms, for this reason (an `errno`).
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Refused(pub(crate) i32);
 
 struct Deadline {
     when: u64,
@@ -25,20 +31,24 @@ struct Deadline {
 }
 
 impl Deadlines {
+    /// This many alarms in a row may fail. A failure may be forged, by a message of another ring.
+    const MOST_FAILURES: u32 = 8;
+
     pub(crate) fn new() -> Deadlines {
-        Deadlines { kept: BinaryHeap::new(), alarms: Vec::new() }
+        Deadlines { kept: BinaryHeap::new(), alarms: Vec::new(), failures: 0 }
     }
 
-    /// Keeps the deadline of a request that has this much time from now on. If an alarm must be set for it,
-    /// returns the time until then.
-    pub(crate) fn keep(&mut self, identity: Identity, time: Duration, now: Duration) -> Option<Duration> {
+    /// Keeps the deadline of a request that has this much time from now on. Returns when it passes, if ever.
+    pub(crate) fn keep(&mut self, identity: Identity, time: Duration, now: Duration) -> Option<u64> {
         let when = deadline(time, now)?;
         self.kept.push(Deadline { when, identity });
-        self.set_alarm(when, now)
+        Some(when)
     }
 
-    /// Notes an alarm at this time, unless there is one by then.
-    fn set_alarm(&mut self, when: u64, now: Duration) -> Option<Duration> {
+    /// Notes an alarm at this time, unless there is one by then. Returns the time until then.
+    pub(crate) fn set_alarm(&mut self, when: u64, now: Duration) -> Option<Duration> {
+        // If it is late, it ends all that is late by now, and not one deadline after the other.
+        let when = when.max(nanoseconds(now));
         let is_first = self.alarms.last().is_none_or(|alarm| *alarm > when);
         is_first.then(|| {
             self.alarms.push(when);
@@ -46,13 +56,31 @@ impl Deadlines {
         })
     }
 
-    /// Notes that an alarm has gone off. Returns the time up to which deadlines count as passed: that of the
-    /// alarm, not the present. Requests whose deadline has passed since then may have ended in time, with a
-    /// completion that was not seen yet.
-    pub(crate) fn gone_off(&mut self, now: Duration) -> u64 {
-        let now = nanoseconds(now);
+    /// Notes that an alarm has gone off, with this result. Returns the time up to which deadlines count as
+    /// passed: that of the alarm, not the present. Requests whose deadline has passed since then may have
+    /// ended in time, with a completion that was not seen yet.
+    ///
+    /// # Errors
+    ///
+    /// If setting another alarm would be of no use.
+    pub(crate) fn gone_off(&mut self, result: i32, now: Duration) -> Result<u64, Refused> {
         // A message of another ring can pretend that an alarm has gone off.
-        self.alarms.pop().map_or(now, |alarm| alarm.min(now))
+        let alarm = self.alarms.pop();
+        match result.wrapping_neg() {
+            libc::ETIME => self.failures = 0,
+            // A raw entry has cancelled everything.
+            libc::ECANCELED => {}
+            errno @ 1.. => {
+                self.failures += 1;
+                if self.failures >= Self::MOST_FAILURES {
+                    self.failures = 0;
+                    return Err(Refused(errno));
+                }
+            }
+            _ => {}
+        }
+        let now = nanoseconds(now);
+        Ok(alarm.map_or(now, |alarm| alarm.min(now)))
     }
 
     /// The next request whose deadline has passed by this time.
@@ -61,7 +89,8 @@ impl Deadlines {
         if is_due { self.kept.pop().map(|it| it.identity) } else { None }
     }
 
-    /// If another alarm must be set, returns the time until then. `is_there` says of a request whether it is not over.
+    /// If another alarm must be set, returns the time until then. `is_there` says of a request whether it is
+    /// not over.
     pub(crate) fn next_alarm(
         &mut self,
         now: Duration,
@@ -92,7 +121,12 @@ impl Deadlines {
         self.kept.clear();
     }
 
-    /// Forgets the alarms: the kernel will not hear of some of them.
+    /// Forgets the last alarm: the kernel will not hear of it.
+    pub(crate) fn forget_alarm(&mut self) {
+        self.alarms.pop();
+    }
+
+    /// Forgets all alarms: some have gone off unheard.
     pub(crate) fn forget_alarms(&mut self) {
         self.alarms.clear();
     }
@@ -163,9 +197,20 @@ mod tests {
         })
     }
 
+    /// Keeps a deadline. If an alarm is set for it, returns the time until then.
+    fn keep(
+        deadlines: &mut Deadlines,
+        identity: Identity,
+        time: Duration,
+        now: Duration,
+    ) -> Option<Duration> {
+        let when = deadlines.keep(identity, time, now)?;
+        deadlines.set_alarm(when, now)
+    }
+
     /// The requests whose time is up when an alarm goes off.
     fn due(deadlines: &mut Deadlines, now: Duration) -> Vec<Identity> {
-        let until = deadlines.gone_off(now);
+        let until = deadlines.gone_off(-libc::ETIME, now).unwrap();
         std::iter::from_fn(|| deadlines.due(until)).collect()
     }
 
@@ -175,9 +220,9 @@ mod tests {
         let mut deadlines = Deadlines::new();
         // Whole steps, which are not rounded.
         let time = |step: u64| Duration::from_nanos(step << 20);
-        assert_eq!(deadlines.keep(first, time(64), time(0)), Some(time(64)));
-        assert_eq!(deadlines.keep(second, time(64), time(16)), None);
-        assert_eq!(deadlines.keep(third, time(32), time(16)), Some(time(32)));
+        assert_eq!(keep(&mut deadlines, first, time(64), time(0)), Some(time(64)));
+        assert_eq!(keep(&mut deadlines, second, time(64), time(16)), None);
+        assert_eq!(keep(&mut deadlines, third, time(32), time(16)), Some(time(32)));
         assert_eq!(due(&mut deadlines, time(48)), [third]);
         assert_eq!(deadlines.next_alarm(time(48), |_| true), None, "it is set");
         assert_eq!(due(&mut deadlines, time(64)), [first]);
@@ -190,18 +235,54 @@ mod tests {
     fn who_hears_late_of_an_alarm_ends_nothing_that_was_later_than_that() {
         let [first, second] = identities();
         let mut deadlines = Deadlines::new();
-        assert!(deadlines.keep(first, ms(10), ms(0)).is_some());
-        assert_eq!(deadlines.keep(second, ms(20), ms(0)), None);
+        assert!(keep(&mut deadlines, first, ms(10), ms(0)).is_some());
+        assert_eq!(keep(&mut deadlines, second, ms(20), ms(0)), None);
         assert_eq!(due(&mut deadlines, ms(100)), [first]);
         assert_eq!(deadlines.next_alarm(ms(100), |_| true), Some(ms(0)), "at once");
         assert_eq!(due(&mut deadlines, ms(100)), [second]);
     }
 
     #[test]
+    fn what_is_late_already_ends_at_once_and_all_together() {
+        let all: [Identity; 10] = identities();
+        let mut deadlines = Deadlines::new();
+        for (identity, time) in std::iter::zip(all, (0..).map(|number| ms(10 + 10 * number))) {
+            keep(&mut deadlines, identity, time, ms(0));
+        }
+        // The ring was busy with other things for long.
+        assert_eq!(due(&mut deadlines, ms(1000)), all[..1]);
+        assert_eq!(deadlines.next_alarm(ms(1000), |_| true), Some(ms(0)));
+        assert_eq!(due(&mut deadlines, ms(1001)), all[1..]);
+        assert_eq!(deadlines.next_alarm(ms(1001), |_| true), None);
+    }
+
+    #[test]
+    fn alarms_that_fail_again_and_again_are_given_up() {
+        let [first] = identities();
+        let mut deadlines = Deadlines::new();
+        for run in 0..3 {
+            let now = ms(run);
+            assert!(keep(&mut deadlines, first, ms(10), now).is_some());
+            for failed in 0..7 {
+                let result = if failed == 5 { -libc::ECANCELED } else { -libc::EACCES };
+                assert_eq!(deadlines.gone_off(result, now), Ok(nanoseconds(now)));
+                assert!(deadlines.next_alarm(now, |_| true).is_some(), "another is set");
+            }
+            assert!(deadlines.gone_off(-libc::EACCES, now).is_ok());
+            assert_eq!(deadlines.gone_off(-libc::EACCES, now), Err(Refused(libc::EACCES)));
+            deadlines.forget();
+        }
+        for _ in 0..100 {
+            assert!(deadlines.gone_off(-libc::EACCES, ms(1)).is_ok());
+            assert!(deadlines.gone_off(-libc::ETIME, ms(1)).is_ok(), "it is well again");
+        }
+    }
+
+    #[test]
     fn an_alarm_that_was_never_set_ends_nothing_early() {
         let [first] = identities();
         let mut deadlines = Deadlines::new();
-        assert!(deadlines.keep(first, ms(10), ms(0)).is_some());
+        assert!(keep(&mut deadlines, first, ms(10), ms(0)).is_some());
         assert_eq!(due(&mut deadlines, ms(5)), []);
         assert!(deadlines.next_alarm(ms(5), |_| true).is_some(), "nobody knows whether there is another");
         assert_eq!(due(&mut deadlines, ms(11)), [first]);
@@ -213,15 +294,15 @@ mod tests {
         let all: [Identity; 200] = identities();
         let mut deadlines = Deadlines::new();
         for identity in all {
-            deadlines.keep(identity, ms(10), ms(0));
+            keep(&mut deadlines, identity, ms(10), ms(0));
         }
         let is_there = |identity: Identity| identity == all[77];
         assert!(deadlines.is_crowded(1) && !deadlines.is_crowded(100));
         deadlines.tidy(is_there);
         assert_eq!(deadlines.kept.len(), 1);
         assert_eq!(due(&mut deadlines, ms(11)), [all[77]]);
-        deadlines.keep(all[3], ms(10), ms(20));
-        assert!(deadlines.gone_off(ms(25)) < nanoseconds(ms(26)));
+        keep(&mut deadlines, all[3], ms(10), ms(20));
+        assert_eq!(deadlines.gone_off(-libc::ETIME, ms(25)), Ok(nanoseconds(ms(25))));
         assert_eq!(deadlines.next_alarm(ms(25), is_there), None);
         assert!(deadlines.kept.is_empty());
     }

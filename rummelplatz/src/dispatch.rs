@@ -64,7 +64,7 @@ pub fn unclaimed<R: Ring>(runtime: &mut Runtime<R>, _: &Round) {
 fn belongs_to_nobody<R: Ring>(inner: &mut Inner<R>, user_data: u64, result: i32, flags: u32) {
     match inner.settle_unclaimed(Cqe { user_data, result, flags }) {
         _ if inner.core.phase.is_teardown() => {}
-        OwnTraffic::Settled | OwnTraffic::TimeIsUp => {}
+        OwnTraffic::Settled | OwnTraffic::Alarm(_) => {}
         OwnTraffic::Woken => {
             let (stop, panic) = parcels::collect(inner);
             if stop {
@@ -72,7 +72,7 @@ fn belongs_to_nobody<R: Ring>(inner: &mut Inner<R>, user_data: u64, result: i32,
             }
             panic.go_on();
         }
-        OwnTraffic::Deaf(errno) => inner.end(FirstCause::Api(io::Error::from_raw_os_error(errno))),
+        OwnTraffic::Refused(errno) => inner.end(FirstCause::Api(io::Error::from_raw_os_error(errno))),
     }
 }
 

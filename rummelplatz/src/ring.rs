@@ -100,7 +100,11 @@ pub fn turn<R: RingParts>(ring: &mut R) -> Result<Progress, RingError<R>> {
     guarded(ring, |ring| {
         match inner(ring).core.phase {
             Phase::Idle => begin(ring)?,
-            Phase::Finished => return Ok(FINISHED),
+            Phase::Finished => {
+                // Something of the last run may have signalled, and would for ever.
+                inner(ring).core.ready.reset();
+                return Ok(FINISHED);
+            }
             _ => {}
         }
         match pass(ring, false) {
@@ -208,6 +212,11 @@ fn begin<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     this.core.phase = Phase::Running;
     if set_up.is_err() && this.core.is_forked() {
         return Err(RingError::Forked);
+    }
+    this.set_next_alarm();
+    if this.core.shared.may_be_woken() {
+        // An earlier run may have given up.
+        this.core.arm_wake();
     }
     // Collects what was sent before this run: an earlier run may have used up its wake-up.
     let (stop, panic) = parcels::collect(this);
@@ -322,6 +331,7 @@ fn fail<R: RingParts>(ring: &mut R, error: std::io::Error) -> Pass<R> {
     let again = std::io::Error::from_raw_os_error(libc::EBADR);
     teardown::begin(inner(ring), FirstCause::Api(error));
     teardown::give_up(&mut Operations(ring), Some(again));
+    inner(ring).core.forget_own_traffic();
     Pass::Ended(conclude(inner(ring)))
 }
 

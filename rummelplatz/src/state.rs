@@ -7,6 +7,7 @@ use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 use crate::core::{Core, OwnTraffic};
+use crate::deadlines::Refused;
 use crate::error::Stuck;
 use crate::lifecycle::Teardown;
 use crate::panics::FirstPanic;
@@ -63,11 +64,10 @@ impl<R: Ring> Inner<R> {
         let Inner { core, slabs, .. } = self;
         core.count_unclaimed();
         let Some(tag) = UserData::cancelled_tag(cqe.user_data) else {
-            let outcome = core.settle_control(cqe);
-            if let OwnTraffic::TimeIsUp = outcome {
-                self.end_what_is_late();
-            }
-            return outcome;
+            return match core.settle_control(cqe) {
+                OwnTraffic::Alarm(result) => self.end_what_is_late(result),
+                outcome => outcome,
+            };
         };
         core.count_answer();
         let was_not_found = matches!(cqe.result.wrapping_neg(), libc::ENOENT | libc::EALREADY);
@@ -80,17 +80,29 @@ impl<R: Ring> Inner<R> {
         OwnTraffic::Settled
     }
 
-    /// Ends requests whose deadline has passed, and sets the next alarm.
+    /// Ends requests whose deadline has passed, now that an alarm has gone off, and sets the next one.
     #[cold]
-    fn end_what_is_late(&mut self) {
+    fn end_what_is_late(&mut self, result: i32) -> OwnTraffic {
         let Inner { core, slabs, .. } = self;
         let now = core.queue.now();
-        let until = core.deadlines.gone_off(now);
+        let until = match core.deadlines.gone_off(result, now) {
+            Ok(until) => until,
+            Err(Refused(errno)) => return OwnTraffic::Refused(errno),
+        };
         while let Some(identity) = core.deadlines.due(until) {
             if let Some(slab) = slab_of::<R>(slabs, UserData::tag(identity.user_data)) {
                 slab.time_is_up(core, identity);
             }
         }
+        self.set_next_alarm();
+        OwnTraffic::Settled
+    }
+
+    /// Sets an alarm for the earliest deadline, unless there is one by then.
+    #[cold]
+    pub(crate) fn set_next_alarm(&mut self) {
+        let Inner { core, slabs, .. } = self;
+        let now = core.queue.now();
         let alarm = core.deadlines.next_alarm(now, |identity| is_there::<R>(slabs, identity));
         core.set_alarm(alarm);
     }

@@ -12,11 +12,14 @@ use std::thread;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rummelplatz::io_uring::{IoUring, opcode, register};
 use rummelplatz::request::{CWD, Events, OpenOptions, Resolve};
-use rummelplatz::{Completion, ControlFlow, FixedBuffer, FixedBuffers, Request, SubmitError, request};
+use rummelplatz::{
+    Completion, ControlFlow, FixedBuffer, FixedBuffers, RawRing, Request, RingError, SubmitError, request,
+};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Directory, Ledger, Log, Script, Tracked, addressable, complete, forge, in_child,
-    nameless_file, open_descriptors, outcome, pipe, tcp_pair, watched,
+    Bench, BenchSubmitter, Directory, Ledger, Log, Script, Tracked, addressable, complete, count_enters,
+    forge, in_child, nameless_file, open_descriptors, outcome, pipe, tcp_pair, watched,
 };
 
 /// `IORING_CQE_F_MORE`.
@@ -387,7 +390,7 @@ fn a_deadline_takes_no_room_of_the_backlog() {
     watched(|| {
         let ledger = Ledger::new();
         let (mut ring, told_of) = noting(2, Some(3));
-        let peers = [0; 5].map(|_| UnixStream::pair().unwrap());
+        let peers = [0; 6].map(|_| UnixStream::pair().unwrap());
         let mut submitter = ring.submitter(Bench::FIRST);
         let mut refused = 0;
         // The kernel takes in nothing before the ring runs.
@@ -402,13 +405,9 @@ fn a_deadline_takes_no_room_of_the_backlog() {
             }
             theirs
         });
-        assert_eq!(
-            (refused, ring.stats().backlog),
-            (1, 3),
-            "one is in the queue, beside the alarm, and three wait"
-        );
+        assert_eq!((refused, ring.stats().backlog), (1, 3), "two are in the queue, and three wait");
         ring.run().unwrap();
-        assert_eq!(told_of.take(), [(CANCELLED, true); 4]);
+        assert_eq!(told_of.take(), [(CANCELLED, true); 5]);
         ledger.assert_all_dropped_once();
         drop(peers);
     });
@@ -666,6 +665,67 @@ fn thousands_of_deadlines_are_kept() {
         let seen = seen.take();
         let count = |what| seen.iter().filter(|it| **it == what).count() as u32;
         assert_eq!((count((CANCELLED, true)), count((Ok(0), false))), (COUNT, COUNT));
+    });
+}
+
+#[test]
+fn what_has_passed_while_the_ring_was_busy_ends_all_at_once() {
+    const COUNT: u32 = 50;
+    watched(|| {
+        let script = Script::new().on_completion(move |completion: Completion, _: (), _| {
+            if !completion.timed_out() {
+                thread::sleep(2 * COUNT * Duration::from_millis(1));
+            }
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(64, script);
+        let mut submitter = ring.submitter(Bench::FIRST);
+        for number in 1..=COUNT {
+            let time = number * Duration::from_millis(1);
+            submitter.submit((), move |()| request::timeout(LATE).deadline(time)).unwrap();
+        }
+        submitter.submit((), |()| request::nop()).unwrap();
+        ring.run().unwrap();
+        assert!(ring.stats().enters < COUNT.into(), "{:?}", ring.stats());
+    });
+}
+
+/// A kernel that sets no timers.
+#[test]
+fn a_ring_whose_alarms_are_refused_says_so() {
+    in_child(|| {
+        let enters = count_enters(|| {
+            let uring = IoUring::builder().setup_r_disabled().build(8).unwrap();
+            let mut allowed = [
+                register::Restriction::sqe_op(opcode::PollAdd::CODE),
+                register::Restriction::sqe_op(opcode::AsyncCancel::CODE),
+                // `IORING_REGISTER_EVENTFD`
+                register::Restriction::register_op(4),
+            ];
+            uring.submitter().register_restrictions(&mut allowed).unwrap();
+            uring.submitter().register_enable_rings().unwrap();
+            // SAFETY: nothing is queued or in flight in it.
+            let raw = unsafe { RawRing::from_io_uring(uring) }.unwrap();
+            let told_of = Log::new();
+            let log = told_of.clone();
+            let script = Script::new().on_teardown(move |completion, _: OwnedFd, _| {
+                log.push(told(&completion));
+                Ok(())
+            });
+            let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
+            for _ in 0..3 {
+                ring.submitter(Bench::FIRST)
+                    .submit(UnixDatagram::unbound().unwrap().into(), |it: &mut OwnedFd| {
+                        request::poll(it, Events::READABLE).deadline(LATE)
+                    })
+                    .unwrap();
+                let error = ring.run().unwrap_err();
+                let RingError::Api(cause) = &error else { panic!("{error}") };
+                assert_eq!(cause.error.raw_os_error(), Some(libc::EACCES));
+                assert_eq!(told_of.take(), [(CANCELLED, false)]);
+            }
+        });
+        assert!(enters.calls < 100, "{enters:?}");
     });
 }
 

@@ -882,6 +882,22 @@ fn what_is_submitted_to_a_finished_ring_waits_for_its_next_run() {
 }
 
 #[test]
+fn an_alarm_that_goes_off_after_the_end_does_not_keep_the_loop_busy() {
+    watched(|| {
+        let script = Script::new().on_completion(|_, (), _| (ControlFlow::Exit, None));
+        let mut ring = Bench::with(8, script);
+        let outside = Loop::new(&ring);
+        ring.submitter(Bench::FIRST)
+            .submit((), |()| request::nop().deadline(Duration::from_millis(50)))
+            .unwrap();
+        outside.drive_to_the_end(&mut ring);
+        assert_eq!(outside.wait(None), [RING]);
+        assert!(ring.turn().unwrap().is_finished());
+        assert!(!outside.is_readable());
+    });
+}
+
+#[test]
 fn a_turn_returns_the_error_of_a_handler_when_the_ring_has_finished() {
     watched(|| {
         let log = Log::new();

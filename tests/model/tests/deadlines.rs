@@ -1,0 +1,56 @@
+//! When deadlines pass.
+
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rummelplatz::sim::{Faults, Simulation};
+use rummelplatz::{Completion, RingOperation, SubmitError, Submitter, request, ring};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[ring]
+struct Waiting {
+    waits: Waits,
+}
+
+#[derive(RingOperation)]
+#[ring_operation(ring = Waiting, data = &'static str, error = SubmitError, on_completion)]
+struct Waits {
+    simulation: Arc<Simulation>,
+    /// Which were over, whether their time was up, and in which hour.
+    log: Arc<Mutex<Vec<(&'static str, bool, u64)>>>,
+}
+
+impl Waits {
+    fn on_completion(
+        &mut self,
+        completion: Completion,
+        name: &'static str,
+        _: Submitter<'_, Waiting, Self>,
+    ) -> Result<(), SubmitError> {
+        let hour = self.simulation.now().as_secs() / HOUR.as_secs();
+        self.log.lock().unwrap().push((name, completion.timed_out(), hour));
+        Ok(())
+    }
+}
+
+#[test]
+fn time_passes_before_a_run_as_well() {
+    let simulation = Arc::new(Simulation::new(1));
+    simulation.set_faults(Faults::none());
+    let raw = simulation.raw_ring(NonZeroU32::new(8).unwrap()).unwrap();
+    let log = Arc::default();
+    let waits = Waits { simulation: simulation.clone(), log: Arc::clone(&log) };
+    let mut ring = Waiting::builder(waits).raw_ring(raw).build().unwrap();
+    for _ in 0..2 {
+        let begun = simulation.now().as_secs() / HOUR.as_secs();
+        let mut submitter = ring.submitter(Waiting::WAITS);
+        submitter.submit("two", |_| request::timeout(1000 * HOUR).deadline(HOUR * 2)).unwrap();
+        submitter.submit("six", |_| request::timeout(1000 * HOUR).deadline(HOUR * 6)).unwrap();
+        simulation.pass(HOUR * 4);
+        ring.run().unwrap();
+        assert_eq!(*log.lock().unwrap(), [("two", true, begun + 4), ("six", true, begun + 6)]);
+        log.lock().unwrap().clear();
+    }
+}
