@@ -137,10 +137,13 @@ impl Request<'_> {
     /// whether the deadline has passed. If so, the result depends on how far the request has come: mostly it
     /// is `ECANCELED`, but a part of the bytes may have been moved, or all.
     ///
-    /// The ring keeps the deadline itself. This takes no entry of the submission queue and no completion: one
-    /// timer of the kernel (`IORING_OP_TIMEOUT`) wakes the ring for all deadlines. A request that a worker of
-    /// the kernel is at work on may outlast its deadline: mostly, a worker that waits for a disk can't be
-    /// interrupted.
+    /// The ring keeps the deadline itself. A timer of the kernel (`IORING_OP_TIMEOUT`, since 5.4) wakes the ring
+    /// when the earliest deadline passes. So a request takes no entry of the submission queue and no completion
+    /// for its deadline; the timer takes one of each now and then, for all of them. In a ring that is restricted
+    /// and may set no timers, the run ends with [`RingError::Api`](crate::RingError::Api).
+    ///
+    /// A request that a worker of the kernel is at work on may outlast its deadline: mostly, a worker that waits
+    /// for a disk can't be interrupted.
     ///
     /// In a [chain](crate::Submitter::chain), the kernel keeps the deadline, because only the kernel knows
     /// when it begins with the request. It does so with a linked timeout (`IORING_OP_LINK_TIMEOUT`, since

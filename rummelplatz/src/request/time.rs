@@ -75,6 +75,9 @@ pub fn timeout<'d>(duration: Duration) -> Request<'d> {
 /// Completes at `instant`, on the monotonic clock (`IORING_TIMEOUT_ABS`, since 5.4).
 ///
 /// An instant in the past completes at once.
+///
+/// The kernel takes no account of a time namespace whose monotonic clock is shifted (`time_namespaces(7)`; seen
+/// on 6.18): there, use [`timeout`].
 pub fn timeout_at<'d>(instant: Instant) -> Request<'d> {
     let at = clock::monotonic() + instant.saturating_duration_since(Instant::now());
     timer(at, 0, TimeoutFlags::ABS).request()

@@ -14,12 +14,14 @@ struct Waiting {
     waits: Waits,
 }
 
+/// Which request was over, whether its time was up, and in which hour.
+type Over = (&'static str, bool, u64);
+
 #[derive(RingOperation)]
 #[ring_operation(ring = Waiting, data = &'static str, error = SubmitError, on_completion)]
 struct Waits {
     simulation: Arc<Simulation>,
-    /// Which were over, whether their time was up, and in which hour.
-    log: Arc<Mutex<Vec<(&'static str, bool, u64)>>>,
+    log: Arc<Mutex<Vec<Over>>>,
 }
 
 impl Waits {
