@@ -296,16 +296,20 @@ impl Core {
     #[inline]
     pub(crate) fn keep_deadline(&mut self, identity: Identity, time: Duration) -> bool {
         let now = self.queue.now();
-        let passes = self.deadlines.keep(identity, time, now);
+        if let Some(when) = self.deadlines.keep(identity, time, now) {
+            self.set_first_alarm(when, now);
+        }
+        self.deadlines.is_crowded(self.in_flight)
+    }
+
+    #[cold]
+    fn set_first_alarm(&mut self, when: u64, now: Duration) {
         // The time of an alarm begins when the kernel takes it in. For what is submitted before a run, the
         // alarm is set when the run begins.
-        if let Some(when) = passes
-            && !self.phase.may_begin()
-        {
+        if !self.phase.may_begin() {
             let alarm = self.deadlines.set_alarm(when, now);
             self.set_alarm(alarm);
         }
-        self.deadlines.is_crowded(self.in_flight)
     }
 
     /// If there is a time, lets the kernel wake the ring after it: by then, a deadline has passed.

@@ -38,19 +38,25 @@ impl Deadlines {
         Deadlines { kept: BinaryHeap::new(), alarms: Vec::new(), failures: 0 }
     }
 
-    /// Keeps the deadline of a request that has this much time from now on. Returns when it passes, if ever.
+    /// Keeps the deadline of a request that has this much time from now on. Returns when it passes, unless
+    /// there is an alarm by then.
     pub(crate) fn keep(&mut self, identity: Identity, time: Duration, now: Duration) -> Option<u64> {
         let when = deadline(time, now)?;
         self.kept.push(Deadline { when, identity });
-        Some(when)
+        self.is_first(when).then_some(when)
+    }
+
+    /// Whether all alarms go off after this time.
+    #[inline]
+    fn is_first(&self, when: u64) -> bool {
+        self.alarms.last().is_none_or(|alarm| *alarm > when)
     }
 
     /// Notes an alarm at this time, unless there is one by then. Returns the time until then.
     pub(crate) fn set_alarm(&mut self, when: u64, now: Duration) -> Option<Duration> {
         // If it is late, it ends all that is late by now, and not one deadline after the other.
         let when = when.max(nanoseconds(now));
-        let is_first = self.alarms.last().is_none_or(|alarm| *alarm > when);
-        is_first.then(|| {
+        self.is_first(when).then(|| {
             self.alarms.push(when);
             Duration::from_nanos(when).saturating_sub(now)
         })
