@@ -1198,8 +1198,10 @@ impl Machine {
 
     /// Loses a completion, for want of memory.
     fn lose(&mut self) {
-        let armed = self.pending.iter().position(|pending| pending.stage == Stage::Armed);
-        if let Some(index) = armed {
+        let first = |is_lost: fn(&Stage) -> bool| self.pending.iter().position(|it| is_lost(&it.stage));
+        let lost =
+            first(|stage| *stage == Stage::Armed).or_else(|| first(|it| matches!(it, Stage::Timer(_))));
+        if let Some(index) = lost {
             self.pending.remove(index);
         }
     }
