@@ -43,7 +43,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rummelplatz::io_uring::{opcode, squeue, types};
+use rummelplatz::io_uring::{Builder, opcode, register, squeue, types};
 use rummelplatz::{Completion, ControlFlow, RawRing, Request, RingOperation, Submitter, request, ring};
 
 pub mod anywhere;
@@ -675,6 +675,21 @@ pub fn addressable(entries: u32) -> (RawRing, types::Fd) {
     let raw = RawRing::new(entries.try_into().unwrap()).unwrap();
     let fd = types::Fd(raw.as_raw_fd());
     (raw, fd)
+}
+
+/// Of what a [`restricted`] ring may register: the descriptor that it signals.
+pub const IORING_REGISTER_EVENTFD: u8 = 4;
+
+/// An io_uring that may do and register only this.
+pub fn restricted(builder: &mut Builder, entries: u32, opcodes: &[u8], registrations: &[u8]) -> RawRing {
+    let uring = builder.setup_r_disabled().build(entries).unwrap();
+    let opcodes = opcodes.iter().copied().map(register::Restriction::sqe_op);
+    let registrations = registrations.iter().copied().map(register::Restriction::register_op);
+    let mut allowed: Vec<_> = opcodes.chain(registrations).collect();
+    uring.submitter().register_restrictions(&mut allowed).unwrap();
+    uring.submitter().register_enable_rings().unwrap();
+    // SAFETY: nothing is queued or in flight in it, and nobody else has it.
+    unsafe { RawRing::from_io_uring(uring) }.unwrap()
 }
 
 /// The result of a completion as a number or an `errno`.

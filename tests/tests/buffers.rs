@@ -10,12 +10,13 @@ use std::thread;
 use std::time::Duration;
 
 use rummelplatz::io_uring::types::Fd;
-use rummelplatz::io_uring::{IoUring, opcode, register, squeue};
+use rummelplatz::io_uring::{IoUring, opcode, squeue};
 use rummelplatz::{
     Buffer, BufferPool, ControlFlow, Key, RawRing, Refused, Ring, Stream, SubmitError, request,
 };
 use rummelplatz_tests::{
-    Bench, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome, tcp_pair, watched,
+    Bench, IORING_REGISTER_EVENTFD, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome,
+    restricted, tcp_pair, watched,
 };
 
 struct Receiver {
@@ -1176,21 +1177,12 @@ impl Turncoat {
 
 /// A ring of four completions whose kernel registers no buffers, or never gives them back.
 fn without(registers: bool) -> RawRing {
-    const EVENTFD: u8 = 4;
     const BUFFERS: u8 = 22;
-    let uring = IoUring::builder().setup_r_disabled().setup_cqsize(4).build(4).unwrap();
-    let mut allowed: Vec<_> =
-        [opcode::Timeout::CODE, opcode::RecvMulti::CODE, opcode::AsyncCancel::CODE, opcode::PollAdd::CODE]
-            .map(register::Restriction::sqe_op)
-            .into();
-    allowed.push(register::Restriction::register_op(EVENTFD));
-    if registers {
-        allowed.push(register::Restriction::register_op(BUFFERS));
-    }
-    uring.submitter().register_restrictions(&mut allowed).unwrap();
-    uring.submitter().register_enable_rings().unwrap();
-    // SAFETY: nothing is queued or in flight in it.
-    unsafe { RawRing::from_io_uring(uring) }.unwrap()
+    let opcodes =
+        [opcode::Timeout::CODE, opcode::RecvMulti::CODE, opcode::AsyncCancel::CODE, opcode::PollAdd::CODE];
+    let registrations = [IORING_REGISTER_EVENTFD, BUFFERS];
+    let count = if registers { 2 } else { 1 };
+    restricted(IoUring::builder().setup_cqsize(4), 4, &opcodes, &registrations[..count])
 }
 
 #[test]

@@ -12,14 +12,15 @@ use std::thread;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rummelplatz::io_uring::{IoUring, opcode, register};
+use rummelplatz::io_uring::{IoUring, opcode};
 use rummelplatz::request::{CWD, Events, OpenOptions, Resolve};
 use rummelplatz::{
-    Completion, ControlFlow, FixedBuffer, FixedBuffers, RawRing, Request, RingError, SubmitError, request,
+    Completion, ControlFlow, FixedBuffer, FixedBuffers, Request, RingError, SubmitError, request,
 };
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Directory, Ledger, Log, Script, Tracked, addressable, complete, count_enters,
-    forge, in_child, nameless_file, open_descriptors, outcome, pipe, tcp_pair, watched,
+    Bench, BenchSubmitter, Directory, IORING_REGISTER_EVENTFD, Ledger, Log, Script, Tracked, addressable,
+    complete, count_enters, forge, in_child, nameless_file, open_descriptors, outcome, pipe, restricted,
+    tcp_pair, watched,
 };
 
 /// `IORING_CQE_F_MORE`.
@@ -695,17 +696,8 @@ fn what_has_passed_while_the_ring_was_busy_ends_all_at_once() {
 fn a_ring_whose_alarms_are_refused_says_so() {
     in_child(|| {
         let enters = count_enters(|| {
-            let uring = IoUring::builder().setup_r_disabled().build(8).unwrap();
-            let mut allowed = [
-                register::Restriction::sqe_op(opcode::PollAdd::CODE),
-                register::Restriction::sqe_op(opcode::AsyncCancel::CODE),
-                // `IORING_REGISTER_EVENTFD`
-                register::Restriction::register_op(4),
-            ];
-            uring.submitter().register_restrictions(&mut allowed).unwrap();
-            uring.submitter().register_enable_rings().unwrap();
-            // SAFETY: nothing is queued or in flight in it.
-            let raw = unsafe { RawRing::from_io_uring(uring) }.unwrap();
+            let opcodes = [opcode::PollAdd::CODE, opcode::AsyncCancel::CODE];
+            let raw = restricted(&mut IoUring::builder(), 8, &opcodes, &[IORING_REGISTER_EVENTFD]);
             let told_of = Log::new();
             let log = told_of.clone();
             let script = Script::new().on_teardown(move |completion, _: OwnedFd, _| {

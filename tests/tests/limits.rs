@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
-use rummelplatz::io_uring::{IoUring, opcode, register};
+use rummelplatz::io_uring::{IoUring, opcode};
 use rummelplatz::{BuildErrorKind, ControlFlow, RawRing, RingError, Status, SubmitError, request};
 use rummelplatz_tests::{
     Bench, Job, Ledger, Log, Script, Tracked, addressable, forbid, in_child, in_child_anywhere, outcome,
-    pipe, watched,
+    pipe, restricted, watched,
 };
 
 fn shared_pipe() -> (Arc<OwnedFd>, Arc<OwnedFd>) {
@@ -132,12 +132,7 @@ fn workers_are_limited_when_the_ring_is_first_run_and_not_when_it_is_built() {
 #[test]
 fn limits_of_workers_that_the_kernel_refuses_are_an_error_and_nothing_has_been_done() {
     watched(|| {
-        let uring = IoUring::builder().setup_r_disabled().build(4).unwrap();
-        let mut allowed = [register::Restriction::sqe_op(opcode::Nop::CODE)];
-        uring.submitter().register_restrictions(&mut allowed).unwrap();
-        uring.submitter().register_enable_rings().unwrap();
-        // SAFETY: nothing is queued or in flight in it.
-        let raw = unsafe { RawRing::from_io_uring(uring) }.unwrap();
+        let raw = restricted(&mut IoUring::builder(), 4, &[opcode::Nop::CODE], &[]);
         let ended = Log::new();
         let log = ended.clone();
         let script =

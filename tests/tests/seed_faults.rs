@@ -16,15 +16,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rummelplatz::io_uring::{IoUring, opcode, register, squeue, types};
+use rummelplatz::io_uring::{IoUring, opcode, squeue, types};
 use rummelplatz::request::Events;
 use rummelplatz::{
-    Completion, ControlFlow, RawRing, Refused, Ring, RingError, RingOperation, SubmitError, Submitter,
-    request, ring,
+    Completion, ControlFlow, Refused, Ring, RingError, RingOperation, SubmitError, Submitter, request, ring,
 };
 use rummelplatz_tests::{
-    Bench, Job, Ledger, Log, Script, SignalStorm, Tracked, addressable, in_child, outcome, panic_of, pipe,
-    tcp_pair, watched,
+    Bench, IORING_REGISTER_EVENTFD, Job, Ledger, Log, Script, SignalStorm, Tracked, addressable, in_child,
+    outcome, panic_of, pipe, restricted, tcp_pair, watched,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -611,19 +610,10 @@ fn b28_all_teardown_errors_are_kept_beside_the_first_cause() {
 /// A kernel that supports no cancel at all, in place of one that does not support the kind that was asked for.
 #[test]
 fn b29_a_teardown_whose_cancels_are_refused_waits_and_does_not_spin() {
-    const IORING_REGISTER_EVENTFD: u8 = 4;
     watched(|| {
         let ring = || {
-            let uring = IoUring::builder().setup_r_disabled().build(8).unwrap();
-            let allowed = [
-                register::Restriction::sqe_op(opcode::Nop::CODE),
-                register::Restriction::sqe_op(opcode::Timeout::CODE),
-                register::Restriction::register_op(IORING_REGISTER_EVENTFD),
-            ];
-            uring.submitter().register_restrictions(&mut { allowed }).unwrap();
-            uring.submitter().register_enable_rings().unwrap();
-            // SAFETY: nothing is queued or in flight in it.
-            unsafe { RawRing::from_io_uring(uring) }.unwrap()
+            let opcodes = [opcode::Nop::CODE, opcode::Timeout::CODE];
+            restricted(&mut IoUring::builder(), 8, &opcodes, &[IORING_REGISTER_EVENTFD])
         };
         let script = |ledger: Ledger, time: Duration, log: Log<Result<u32, i32>>| {
             Script::new()

@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rummelplatz::io_uring::{IoUring, opcode, register, squeue, types};
+use rummelplatz::io_uring::{IoUring, opcode, squeue, types};
 use rummelplatz::request::Events;
 use rummelplatz::{BufferPool, ControlFlow, Key, RawRing, RingError, Status, SubmitError, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, count_enters, exit, in_child, open_descriptors,
-    outcome, panic_of, pipe, tcp_pair, watched,
+    Bench, BenchSubmitter, IORING_REGISTER_EVENTFD, Job, Ledger, Log, Script, Tracked, count_enters, exit,
+    in_child, open_descriptors, outcome, panic_of, pipe, restricted, tcp_pair, watched,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -990,16 +990,8 @@ fn a_thread_of_the_kernel_that_sleeps_is_woken() {
 fn a_teardown_that_can_only_wait_sleeps() {
     in_child(|| {
         let enters = count_enters(|| {
-            let uring = IoUring::builder().setup_r_disabled().build(8).unwrap();
-            let mut allowed = [
-                register::Restriction::sqe_op(opcode::Timeout::CODE),
-                // `IORING_REGISTER_EVENTFD`
-                register::Restriction::register_op(4),
-            ];
-            uring.submitter().register_restrictions(&mut allowed).unwrap();
-            uring.submitter().register_enable_rings().unwrap();
-            // SAFETY: nothing is queued or in flight in it.
-            let raw = unsafe { RawRing::from_io_uring(uring) }.unwrap();
+            let (opcodes, registrations) = ([opcode::Timeout::CODE], [IORING_REGISTER_EVENTFD]);
+            let raw = restricted(&mut IoUring::builder(), 8, &opcodes, &registrations);
             let builder = Bench::builder(Script::new(), Script::new()).raw_ring(raw);
             let mut ring = builder.deadline(Duration::from_millis(100)).build().unwrap();
             ring.submitter(Bench::FIRST).submit((), |()| request::timeout(Duration::MAX)).unwrap();
