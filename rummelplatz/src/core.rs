@@ -19,6 +19,7 @@ use crate::deadlines::Deadlines;
 use crate::error::SubmitError;
 use crate::eventfd::Eventfd;
 use crate::facts::Flags;
+use crate::failures::Refused;
 use crate::fixed::{FixedBuffers, FixedFile};
 use crate::inbox::{Overdue, Shared};
 use crate::lifecycle::Phase;
@@ -28,7 +29,7 @@ use crate::queue::{Cqe, Entered, Kernel as _, Patience, Uring};
 use crate::request::{Placed, Terms};
 use crate::slab::{Identity, Lent};
 use crate::user_data::{Control, UserData};
-use crate::wake_poll::{Deaf, WakePoll};
+use crate::wake_poll::WakePoll;
 
 /// The outcome of a completion that no operation claims.
 pub(crate) enum OwnTraffic {
@@ -738,7 +739,7 @@ impl Core {
         match self.wake_poll.complete(&cqe, enters) {
             Ok(false) => {}
             Ok(true) => self.arm_wake(),
-            Err(Deaf(errno)) => return OwnTraffic::Refused(errno),
+            Err(Refused(errno)) => return OwnTraffic::Refused(errno),
         }
         OwnTraffic::Woken
     }

@@ -8,6 +8,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use crate::failures::{Failures, Refused};
 use crate::mutant;
 use crate::slab::Identity;
 
@@ -17,13 +18,9 @@ pub(crate) struct Deadlines {
     kept: BinaryHeap<Deadline>,
     /// When the alarms that the kernel has will go off. Each goes off before all that were set earlier.
     alarms: Vec<u64>,
-    /// How many alarms have failed since one has gone off.
-    failures: u32,
+    /// Those of alarms since one has gone off.
+    failures: Failures,
 }
-
-/// The kernel refuses alarms, for this reason (an `errno`).
-#[derive(PartialEq, Eq, Debug)]
-pub(crate) struct Refused(pub(crate) i32);
 
 struct Deadline {
     when: u64,
@@ -31,11 +28,8 @@ struct Deadline {
 }
 
 impl Deadlines {
-    /// This many alarms in a row may fail. A failure may be forged, by a message of another ring.
-    const MOST_FAILURES: u32 = 8;
-
     pub(crate) fn new() -> Deadlines {
-        Deadlines { kept: BinaryHeap::new(), alarms: Vec::new(), failures: 0 }
+        Deadlines { kept: BinaryHeap::new(), alarms: Vec::new(), failures: Failures::new() }
     }
 
     /// Keeps the deadline of a request that has this much time from now on. Returns when it passes, unless
@@ -73,16 +67,10 @@ impl Deadlines {
         // A message of another ring can pretend that an alarm has gone off.
         let alarm = self.alarms.pop();
         match result.wrapping_neg() {
-            libc::ETIME => self.failures = 0,
+            libc::ETIME => self.failures.forget(),
             // A raw entry has cancelled everything.
             libc::ECANCELED => {}
-            errno @ 1.. => {
-                self.failures += 1;
-                if self.failures >= Self::MOST_FAILURES {
-                    self.failures = 0;
-                    return Err(Refused(errno));
-                }
-            }
+            errno @ 1.. => self.failures.add(errno)?,
             _ => {}
         }
         let now = nanoseconds(now);

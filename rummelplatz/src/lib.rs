@@ -394,6 +394,7 @@ mod dispatch;
 mod error;
 mod eventfd;
 mod facts;
+mod failures;
 mod fixed;
 mod handle;
 #[allow(missing_docs, reason = "for generated code")]

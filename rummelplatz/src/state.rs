@@ -7,8 +7,8 @@ use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 use crate::core::{Core, OwnTraffic};
-use crate::deadlines::Refused;
 use crate::error::Stuck;
+use crate::failures::Refused;
 use crate::lifecycle::Teardown;
 use crate::panics::FirstPanic;
 use crate::queue::Cqe;

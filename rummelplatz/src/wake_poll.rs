@@ -3,6 +3,7 @@
 
 use io_uring::cqueue;
 
+use crate::failures::{Failures, Refused};
 use crate::queue::Cqe;
 
 /// See the [module documentation](self).
@@ -11,23 +12,16 @@ pub(crate) struct WakePoll {
     armed: Option<u64>,
     /// It is a multishot poll (since 5.13), which need not be armed again after each wake-up.
     is_multishot: bool,
-    /// How many times in a row it has failed soon after it was armed.
-    failures: u32,
+    /// Those that came soon after it was armed.
+    failures: Failures,
 }
 
-/// No other thread can wake the ring any more, for this reason (an `errno`).
-#[derive(PartialEq, Eq, Debug)]
-pub(crate) struct Deaf(pub(crate) i32);
-
 impl WakePoll {
-    /// It may fail this many times. A failure may be forged, by a message of another ring that carries the
-    /// poll's `user_data`.
-    const MOST_FAILURES: u32 = 8;
     /// A failure is soon if it comes within this many enters.
     const SOON: u64 = 16;
 
     pub(crate) fn new() -> WakePoll {
-        WakePoll { armed: None, is_multishot: true, failures: 0 }
+        WakePoll { armed: None, is_multishot: true, failures: Failures::new() }
     }
 
     /// Notes that the poll is armed from now on. Returns whether it is to be a multishot poll; `None` if it
@@ -51,9 +45,9 @@ impl WakePoll {
     /// # Errors
     ///
     /// If arming it again would be of no use.
-    pub(crate) fn complete(&mut self, cqe: &Cqe, enters: u64) -> Result<bool, Deaf> {
+    pub(crate) fn complete(&mut self, cqe: &Cqe, enters: u64) -> Result<bool, Refused> {
         if cqueue::more(cqe.flags) {
-            self.failures = 0;
+            self.failures.forget();
             return Ok(false);
         }
         let armed = self.armed.take().unwrap_or(enters);
@@ -61,15 +55,13 @@ impl WakePoll {
             // A raw entry has cancelled everything.
             libc::ECANCELED => {}
             errno @ 1.. => {
-                let is_soon = enters.wrapping_sub(armed) <= Self::SOON;
-                self.failures = if is_soon { self.failures + 1 } else { 1 };
-                self.is_multishot &= errno != libc::EINVAL;
-                if self.failures >= Self::MOST_FAILURES {
-                    self.failures = 0;
-                    return Err(Deaf(errno));
+                if enters.wrapping_sub(armed) > Self::SOON {
+                    self.failures.forget();
                 }
+                self.is_multishot &= errno != libc::EINVAL;
+                self.failures.add(errno)?;
             }
-            _ => self.failures = 0,
+            _ => self.failures.forget(),
         }
         Ok(true)
     }
@@ -124,7 +116,7 @@ mod tests {
                 poll.arm(enters);
                 assert_eq!(poll.complete(&fails, enters + 1), Ok(true));
             }
-            assert_eq!(poll.complete(&fails, run * 100 + 8), Err(Deaf(libc::EBADF)), "in run {run}");
+            assert_eq!(poll.complete(&fails, run * 100 + 8), Err(Refused(libc::EBADF)), "in run {run}");
         }
     }
 
