@@ -159,14 +159,21 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
     // flight: see `Handling::warm`.
     let submitter = unsafe { Submitter::with_slot(this.inner, tag, this.warm) };
     let (flow, data) = operation.on_completion(completion, data, submitter);
-    // The path that nearly all completions take. It is apart from the others because here the compiler knows
-    // the answers to their checks.
+    // The two paths that nearly all completions take. They are apart from the others because here the compiler
+    // knows the answers to their checks.
     if is_only_result && let ControlFlow::Continue = flow {
         // SAFETY: the slot, if there is one, is of the slab of this tag: see `Handling::warm`.
         unsafe { release(this.inner, tag, this.warm.take()) };
         if let Some(data) = data {
             drop_late(this.inner, tag, data);
         }
+        return;
+    }
+    if !is_only_result && let ControlFlow::Continue = flow {
+        // That of a plain request is only a result. This tells the compiler that there is nothing to release.
+        debug_assert!(this.warm.is_none());
+        *this.warm = Warm::NONE;
+        finish(this.inner, tag, data);
         return;
     }
     // SAFETY: the slot, if there is one, is of the slab of this tag: see `Handling::warm`.
@@ -179,8 +186,18 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
         ControlFlow::Exit => exit(inner),
         ControlFlow::Error(error) => fail::<R, Op>(inner, error, glue.completion_error),
     }
-    // A completion that is more than a result is not that of a plain request, so `lent` is of this delivery.
     if !is_only_result && let Some(lent) = inner.core.lent.take() {
+        go_on(inner, tag, lent, data);
+    } else if let Some(data) = data {
+        drop_late(inner, tag, data);
+    }
+}
+
+/// Deals with the data that a handler has returned for a completion that is more than a result. Such a
+/// completion is not that of a plain request, so `lent` is of this delivery.
+#[inline(always)]
+fn finish<R: Ring, Op: RingOperation<R>>(inner: &mut Inner<R>, tag: Tag<R, Op>, data: Option<Op::RingData>) {
+    if let Some(lent) = inner.core.lent.take() {
         go_on(inner, tag, lent, data);
     } else if let Some(data) = data {
         drop_late(inner, tag, data);
