@@ -1,60 +1,42 @@
-//! The contestant `derived`: operations made by `#[derive(RingOperation)]`.
+//! The contestant `derived`: operations made by `#[derive(RingOperation)]`, with `?`, as a newcomer writes them.
 
 #![forbid(unsafe_code)]
 
-use std::num::NonZeroU32;
+mod multishot;
+mod nop;
+mod oneshot;
+mod read;
+
+use std::net::TcpListener;
 use std::process::ExitCode;
 
-use kit::{Args, Outcome, Pace};
-use rummelplatz::{Completion, RingOperation, Submitter, request, ring};
+use kit::echo::{self, Shape};
+use kit::{Args, Error, Outcome};
 
-/// Keeps `depth` NOPs in flight, each with its counter.
-#[derive(RingOperation)]
-#[ring_operation(ring = Bench, data = u64, error = kit::Error, setup, on_completion)]
-struct Nops {
-    depth: usize,
-    pace: Pace,
-    total: u64,
+/// The queue size of a ring that serves this many connections.
+fn entries(conns: usize) -> u32 {
+    (4 * conns).next_power_of_two().clamp(64, 4096) as u32
 }
 
-#[ring]
-struct Bench {
-    nops: Nops,
-}
-
-impl Nops {
-    fn setup(&mut self, mut submitter: Submitter<'_, Bench, Self>) -> Result<(), kit::Error> {
-        for _ in 0..self.depth {
-            submitter.submit(0, |_| request::nop())?;
-        }
-        Ok(())
-    }
-
-    fn on_completion(
-        &mut self,
-        completion: Completion,
-        counter: u64,
-        mut submitter: Submitter<'_, Bench, Self>,
-    ) -> Result<(), kit::Error> {
-        completion.result()?;
-        match self.pace.again() {
-            true => drop(submitter.submit(counter + 1, |_| request::nop())?),
-            false => self.total += counter + 1,
-        }
-        Ok(())
+fn run(listener: TcpListener, shape: Shape) -> Result<(), Error> {
+    match shape.multishot {
+        true => multishot::run(listener, shape),
+        false => oneshot::run(listener, shape),
     }
 }
 
-fn nop(args: &Args) -> Outcome {
-    let depth = args.number("depth", 128)?;
-    let pace = Pace::from_args(args, depth, 1_500_000)?;
-    let entries = NonZeroU32::new(4 * depth as u32).ok_or("depth=0")?;
-    let mut bench = Bench::builder(Nops { depth, pace, total: 0 }).entries(entries).build()?;
-    bench.run()?;
-    let Nops { pace, total, .. } = bench.nops;
-    pace.finish(total)
+fn echo(args: &Args) -> Outcome {
+    let (listener, shape) = echo::start(args)?;
+    run(listener, shape)?;
+    echo::finish()
+}
+
+fn serve(args: &Args) -> Outcome {
+    let (listener, shape) = echo::serve("derived", args)?;
+    run(listener, shape)?;
+    Err("the server has ended by itself".into())
 }
 
 fn main() -> ExitCode {
-    kit::contest("derived", &[("nop", nop)])
+    kit::contest("derived", &[("nop", nop::nop), ("read", read::read), ("echo", echo), ("serve", serve)])
 }

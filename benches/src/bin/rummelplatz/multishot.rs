@@ -127,16 +127,12 @@ impl RingOperation<Server> for Receivers {
         connection: Rc<Connection>,
         mut submitter: Submitter<'_, Server, Self>,
     ) -> CompletionResult<Server, Self> {
-        let more = completion.more();
-        let buffer = match completion.into_buffer() {
-            Ok(buffer) if !buffer.is_empty() => buffer,
-            // The stream waits for a buffer.
-            _ if more => return (ControlFlow::Continue, Some(connection)),
-            _ => {
-                connection.end(&self.spare);
-                return (ControlFlow::Continue, None);
-            }
-        };
+        if !completion.more() {
+            connection.end(&self.spare);
+            return (ControlFlow::Continue, None);
+        }
+        // An error is that there is no buffer just now: the stream waits for one.
+        let Ok(buffer) = completion.into_buffer() else { return (ControlFlow::Continue, Some(connection)) };
         if connection.sending.replace(true) {
             connection.waiting.borrow_mut().push_back(buffer);
             return (ControlFlow::Continue, Some(connection));
@@ -144,7 +140,7 @@ impl RingOperation<Server> for Receivers {
         let sending = Sending { connection: connection.clone(), buffer, sent: 0 };
         match submitter.to(Server::SENDERS).submit(sending, Sending::request) {
             Ok(_) => (ControlFlow::Continue, Some(connection)),
-            Err(error) => (ControlFlow::Error(error), None),
+            Err(error) => (ControlFlow::Error(error), Some(connection)),
         }
     }
 }
