@@ -45,7 +45,7 @@ impl Ticker {
         completion: Completion,
         tick: u32,
         mut submitter: Submitter<'_, R, Self>,
-    ) -> io::Result<ControlFlow<std::convert::Infallible, io::Error>> {
+    ) -> io::Result<ControlFlow> {
         completion.result()?;
         writeln!(io::stdout(), "tick {tick}")?;
         let interval = self.interval;

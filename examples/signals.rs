@@ -1,6 +1,5 @@
 //! An operation that ends its ring on SIGINT and SIGTERM. It works in any ring; two of the examples use this module.
 
-use std::convert::Infallible;
 use std::io;
 
 use nix::sys::signal::{SigSet, Signal};
@@ -37,7 +36,7 @@ impl Signals {
         completion: Completion,
         _: SignalRead,
         _: Submitter<'_, R, Self>,
-    ) -> io::Result<ControlFlow<Infallible, io::Error>> {
+    ) -> io::Result<ControlFlow> {
         completion.result()?;
         Ok(ControlFlow::Exit)
     }

@@ -4,6 +4,11 @@
 //! back through one of the traits here. What the error of a plain `?` means is decided by what the operation
 //! declared ([`Warns`], [`Ends`], [`Chooses`], [`Neither`]), never by the types:
 //! `warn = io::Error, error = io::Error` must remain a choice.
+//!
+//! A [`ControlFlow`] without parameters fits any operation: `io::Result<ControlFlow>` is what a handler returns
+//! that may end the ring, or fail by `?`. Its implementations would overlap with those for the `ControlFlow` of
+//! the operation if that had no parameters either; so each has a form, [`Full`] or [`Bare`], which the compiler
+//! infers, and the second is there only if something is declared.
 
 use crate::operation::ControlFlow;
 
@@ -15,6 +20,23 @@ pub enum Ends {}
 pub enum Chooses {}
 /// Neither was declared: there is no error to return, except a `ControlFlow`, which then is none.
 pub enum Neither {}
+
+/// Something was declared, so a `ControlFlow` without parameters is not that of the operation.
+pub trait Declares {}
+impl Declares for Warns {}
+impl Declares for Ends {}
+impl Declares for Chooses {}
+
+/// The form of what a handler returns if a `ControlFlow` in it is that of the operation.
+pub enum Full {}
+/// The form of what a handler returns with a `ControlFlow` that can neither warn nor fail.
+pub enum Bare {}
+
+/// The same flow for an operation that declares something.
+#[inline(always)]
+fn full<W, E>(flow: ControlFlow) -> ControlFlow<W, E> {
+    if let ControlFlow::Continue = flow { ControlFlow::Continue } else { ControlFlow::Exit }
+}
 
 /// An error that a handler may return by `?`.
 #[diagnostic::on_unimplemented(
@@ -102,41 +124,55 @@ impl<W, E> Declared<W, E> for ControlFlow<W, E> {
 #[diagnostic::on_unimplemented(
     message = "an `on_completion` handler cannot return `{Self}`",
     label = "this handler returns `{Self}`",
-    note = "it may return `()`, `ControlFlow<{W}, {E}>`, `Option<{D}>`, the pair of these two, \
-            or a `Result` of one of them"
+    note = "it may return `()`, `ControlFlow`, `ControlFlow<{W}, {E}>`, `Option<{D}>`, the pair of a flow and \
+            an option, or a `Result` of one of them"
 )]
-pub trait CompletionReturn<Mode, W, E, D> {
+pub trait CompletionReturn<Mode, W, E, D, Form> {
     /// The one form that the loop knows.
     fn into_completion(self) -> (ControlFlow<W, E>, Option<D>);
 }
 
-impl<Mode, W, E, D> CompletionReturn<Mode, W, E, D> for () {
+impl<Mode, W, E, D> CompletionReturn<Mode, W, E, D, Full> for () {
     fn into_completion(self) -> (ControlFlow<W, E>, Option<D>) {
         (ControlFlow::Continue, None)
     }
 }
 
-impl<Mode, W, E, D> CompletionReturn<Mode, W, E, D> for ControlFlow<W, E> {
+impl<Mode, W, E, D> CompletionReturn<Mode, W, E, D, Full> for ControlFlow<W, E> {
     fn into_completion(self) -> (ControlFlow<W, E>, Option<D>) {
         (self, None)
     }
 }
 
-impl<Mode, W, E, D> CompletionReturn<Mode, W, E, D> for Option<D> {
+impl<Mode, W, E, D> CompletionReturn<Mode, W, E, D, Full> for Option<D> {
     fn into_completion(self) -> (ControlFlow<W, E>, Option<D>) {
         (ControlFlow::Continue, self)
     }
 }
 
-impl<Mode, W, E, D> CompletionReturn<Mode, W, E, D> for (ControlFlow<W, E>, Option<D>) {
+impl<Mode, W, E, D> CompletionReturn<Mode, W, E, D, Full> for (ControlFlow<W, E>, Option<D>) {
     fn into_completion(self) -> (ControlFlow<W, E>, Option<D>) {
         self
     }
 }
 
-impl<Mode, W, E, D, T, X> CompletionReturn<Mode, W, E, D> for Result<T, X>
+#[diagnostic::do_not_recommend]
+impl<Mode: Declares, W, E, D> CompletionReturn<Mode, W, E, D, Bare> for ControlFlow {
+    fn into_completion(self) -> (ControlFlow<W, E>, Option<D>) {
+        (full(self), None)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<Mode: Declares, W, E, D> CompletionReturn<Mode, W, E, D, Bare> for (ControlFlow, Option<D>) {
+    fn into_completion(self) -> (ControlFlow<W, E>, Option<D>) {
+        (full(self.0), self.1)
+    }
+}
+
+impl<Mode, W, E, D, Form, T, X> CompletionReturn<Mode, W, E, D, Form> for Result<T, X>
 where
-    T: CompletionReturn<Mode, W, E, D>,
+    T: CompletionReturn<Mode, W, E, D, Form>,
     X: HandlerError<Mode, W, E>,
 {
     /// The data moved into the handler and was dropped by its `?`, so none goes back.
@@ -152,28 +188,35 @@ where
 #[diagnostic::on_unimplemented(
     message = "an `on_more` or `on_final` handler cannot return `{Self}`",
     label = "this handler returns `{Self}`",
-    note = "it may return `()`, `ControlFlow<{W}, {E}>`, or a `Result` of one of them"
+    note = "it may return `()`, `ControlFlow`, `ControlFlow<{W}, {E}>`, or a `Result` of one of them"
 )]
-pub trait FlowReturn<Mode, W, E> {
+pub trait FlowReturn<Mode, W, E, Form> {
     /// What the loop is to do.
     fn into_flow(self) -> ControlFlow<W, E>;
 }
 
-impl<Mode, W, E> FlowReturn<Mode, W, E> for () {
+impl<Mode, W, E> FlowReturn<Mode, W, E, Full> for () {
     fn into_flow(self) -> ControlFlow<W, E> {
         ControlFlow::Continue
     }
 }
 
-impl<Mode, W, E> FlowReturn<Mode, W, E> for ControlFlow<W, E> {
+impl<Mode, W, E> FlowReturn<Mode, W, E, Full> for ControlFlow<W, E> {
     fn into_flow(self) -> ControlFlow<W, E> {
         self
     }
 }
 
-impl<Mode, W, E, T, X> FlowReturn<Mode, W, E> for Result<T, X>
+#[diagnostic::do_not_recommend]
+impl<Mode: Declares, W, E> FlowReturn<Mode, W, E, Bare> for ControlFlow {
+    fn into_flow(self) -> ControlFlow<W, E> {
+        full(self)
+    }
+}
+
+impl<Mode, W, E, Form, T, X> FlowReturn<Mode, W, E, Form> for Result<T, X>
 where
-    T: FlowReturn<Mode, W, E>,
+    T: FlowReturn<Mode, W, E, Form>,
     X: HandlerError<Mode, W, E>,
 {
     fn into_flow(self) -> ControlFlow<W, E> {
@@ -326,52 +369,66 @@ impl<X: Into<E>, W, E> From<Ended<X>> for ControlFlow<W, E> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::io;
 
     use super::*;
 
     type Flow = ControlFlow<&'static str, io::ErrorKind>;
 
-    fn completion<Mode>(returned: impl CompletionReturn<Mode, &'static str, io::ErrorKind, u8>) -> String {
+    fn completion<Mode, Form>(
+        returned: impl CompletionReturn<Mode, &'static str, io::ErrorKind, u8, Form>,
+    ) -> String {
         format!("{:?}", returned.into_completion())
     }
 
-    fn flow<Mode>(returned: impl FlowReturn<Mode, &'static str, io::ErrorKind>) -> String {
+    fn flow<Mode, Form>(returned: impl FlowReturn<Mode, &'static str, io::ErrorKind, Form>) -> String {
         format!("{:?}", returned.into_flow())
     }
 
     #[test]
     fn on_completion_returns_what_reads_best() {
-        assert_eq!(completion::<Chooses>(()), "(Continue, None)");
-        assert_eq!(completion::<Chooses>(Flow::Exit), "(Exit, None)");
-        assert_eq!(completion::<Chooses>(Some(7)), "(Continue, Some(7))");
-        assert_eq!(completion::<Chooses>((Flow::Warn("late"), Some(7))), "(Warn(\"late\"), Some(7))");
-        assert_eq!(completion::<Chooses>(Ok::<_, Flow>(Some(7))), "(Continue, Some(7))");
+        assert_eq!(completion::<Chooses, _>(()), "(Continue, None)");
+        assert_eq!(completion::<Chooses, _>(Flow::Exit), "(Exit, None)");
+        assert_eq!(completion::<Chooses, _>(Some(7)), "(Continue, Some(7))");
+        assert_eq!(completion::<Chooses, _>((Flow::Warn("late"), Some(7))), "(Warn(\"late\"), Some(7))");
+        assert_eq!(completion::<Chooses, _>(Ok::<_, Flow>(Some(7))), "(Continue, Some(7))");
+    }
+
+    #[test]
+    fn a_flow_without_parameters_fits_any_operation() {
+        let (goes_on, exits) =
+            (ControlFlow::<Infallible, Infallible>::Continue, ControlFlow::<Infallible, Infallible>::Exit);
+        assert_eq!(completion::<Warns, _>(exits), "(Exit, None)");
+        assert_eq!(completion::<Ends, _>((goes_on, Some(7))), "(Continue, Some(7))");
+        assert_eq!(completion::<Ends, _>(Ok::<_, io::ErrorKind>(exits)), "(Exit, None)");
+        assert_eq!(flow::<Chooses, _>(goes_on), "Continue");
+        assert_eq!(flow::<Warns, _>(Ok::<_, &str>(exits)), "Exit");
     }
 
     #[test]
     fn on_more_and_on_final_say_nothing_about_the_data() {
-        assert_eq!(flow::<Chooses>(()), "Continue");
-        assert_eq!(flow::<Chooses>(Flow::Exit), "Exit");
-        assert_eq!(flow::<Chooses>(Ok::<_, Flow>(Flow::Warn("late"))), "Warn(\"late\")");
+        assert_eq!(flow::<Chooses, _>(()), "Continue");
+        assert_eq!(flow::<Chooses, _>(Flow::Exit), "Exit");
+        assert_eq!(flow::<Chooses, _>(Ok::<_, Flow>(Flow::Warn("late"))), "Warn(\"late\")");
     }
 
     #[test]
     fn a_plain_error_means_what_alone_was_declared() {
-        assert_eq!(completion::<Warns>(Err::<(), _>("late")), "(Warn(\"late\"), None)");
-        assert_eq!(completion::<Ends>(Err::<(), _>(io::ErrorKind::Other)), "(Error(Other), None)");
-        assert_eq!(flow::<Warns>(Err::<(), _>("late")), "Warn(\"late\")");
-        assert_eq!(flow::<Ends>(Err::<(), _>(io::ErrorKind::Other)), "Error(Other)");
+        assert_eq!(completion::<Warns, _>(Err::<(), _>("late")), "(Warn(\"late\"), None)");
+        assert_eq!(completion::<Ends, _>(Err::<(), _>(io::ErrorKind::Other)), "(Error(Other), None)");
+        assert_eq!(flow::<Warns, _>(Err::<(), _>("late")), "Warn(\"late\")");
+        assert_eq!(flow::<Ends, _>(Err::<(), _>(io::ErrorKind::Other)), "Error(Other)");
     }
 
     #[test]
     fn a_control_flow_as_error_says_itself_what_it_means() {
         assert_eq!(
-            completion::<Warns>(Err::<(), _>(Flow::Error(io::ErrorKind::Other))),
+            completion::<Warns, _>(Err::<(), _>(Flow::Error(io::ErrorKind::Other))),
             "(Error(Other), None)"
         );
-        assert_eq!(completion::<Ends>(Err::<(), _>(Flow::Warn("late"))), "(Warn(\"late\"), None)");
-        assert_eq!(completion::<Chooses>(Err::<(), _>(Flow::Exit)), "(Exit, None)");
+        assert_eq!(completion::<Ends, _>(Err::<(), _>(Flow::Warn("late"))), "(Warn(\"late\"), None)");
+        assert_eq!(completion::<Chooses, _>(Err::<(), _>(Flow::Exit)), "(Exit, None)");
     }
 
     #[test]

@@ -207,11 +207,11 @@ impl<'o> Printer<'o> {
         let (types, span) = (&self.operation.types, located_at(&handler.method));
         let krate = located(self.krate.clone(), span);
         let mode = Ident::new(
-            match (types.warn.get(), types.error.get()) {
-                (Some(_), None) => "Warns",
-                (None, Some(_)) => "Ends",
-                (Some(_), Some(_)) => "Chooses",
-                (None, None) => "Neither",
+            match [&types.warn, &types.error].map(|it| it.get().is_some_and(|given| !is_infallible(given))) {
+                [true, false] => "Warns",
+                [false, true] => "Ends",
+                [true, true] => "Chooses",
+                [false, false] => "Neither",
             },
             span,
         );
@@ -220,9 +220,9 @@ impl<'o> Printer<'o> {
         let convert = match form {
             Form::Setup => quote_spanned!(span=> PhaseReturn::<Self::SetupError>::into_result),
             Form::Teardown => quote_spanned!(span=> PhaseReturn::<Self::TeardownError>::into_result),
-            Form::Flow => quote_spanned!(span=> FlowReturn::<#mode, #flow>::into_flow),
+            Form::Flow => quote_spanned!(span=> FlowReturn::<#mode, #flow, _>::into_flow),
             Form::Completion => {
-                quote_spanned!(span=> CompletionReturn::<#mode, #flow, Self::RingData>::into_completion)
+                quote_spanned!(span=> CompletionReturn::<#mode, #flow, Self::RingData, _>::into_completion)
             }
         };
         quote_spanned! {span=> {
@@ -230,6 +230,11 @@ impl<'o> Printer<'o> {
             #krate::__private::handler::#convert(__returned)
         }}
     }
+}
+
+/// Whether a type is `Infallible`, as far as its name says: to declare that is to declare nothing.
+fn is_infallible(given: &Type) -> bool {
+    matches!(given, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "Infallible"))
 }
 
 /// Where the user named the handler, seen from the macro.

@@ -22,6 +22,7 @@ for Peers<N> {
                     ::rummelplatz::__private::handler::Warns,
                     Self::ControlFlowWarn,
                     Self::ControlFlowError,
+                    _,
                 >::into_flow(__returned)
             };
             (__flow, ::core::option::Option::Some(__data))
@@ -33,6 +34,7 @@ for Peers<N> {
                     ::rummelplatz::__private::handler::Warns,
                     Self::ControlFlowWarn,
                     Self::ControlFlowError,
+                    _,
                 >::into_flow(__returned)
             };
             (__flow, ::core::option::Option::None)

@@ -44,6 +44,7 @@ where
                 Self::ControlFlowWarn,
                 Self::ControlFlowError,
                 Self::RingData,
+                _,
             >::into_completion(__returned)
         }
     }

@@ -27,6 +27,9 @@ struct All {
     renamed: Renamed,
     shared: Shared,
     choice: Choice,
+    exits: Exits,
+    exits_with_data: ExitsWithData,
+    cannot_fail: CannotFail,
 }
 
 #[derive(RingOperation)]
@@ -139,6 +142,49 @@ impl Chooses {
 }
 
 #[derive(RingOperation)]
+#[ring_operation(error = io::Error, on_more, on_final)]
+struct Exits;
+impl Exits {
+    fn on_more<R: Ring>(&mut self, _: Completion, _: &mut (), _: Submitter<'_, R, Self>) -> ControlFlow {
+        ControlFlow::Continue
+    }
+    fn on_final<R: Ring>(
+        &mut self,
+        completion: Completion,
+        _: (),
+        _: Submitter<'_, R, Self>,
+    ) -> io::Result<ControlFlow> {
+        completion.result()?;
+        Ok(ControlFlow::Exit)
+    }
+}
+
+#[derive(RingOperation)]
+#[ring_operation(data = u8, warn = io::Error, error = Fatal, on_completion)]
+struct ExitsWithData;
+impl ExitsWithData {
+    fn on_completion<R: Ring>(
+        &mut self,
+        completion: Completion,
+        data: u8,
+        _: Submitter<'_, R, Self>,
+    ) -> Result<(ControlFlow, Option<u8>), ControlFlow<io::Error, Fatal>> {
+        completion.result().or_warn()?;
+        Ok((ControlFlow::Exit, Some(data)))
+    }
+}
+
+/// To declare that there are no errors is to declare nothing.
+#[derive(RingOperation)]
+#[ring_operation(warn = Infallible, error = std::convert::Infallible, on_completion)]
+struct CannotFail;
+impl CannotFail {
+    fn on_completion<R: Ring>(&mut self, _: Completion, _: (), _: Submitter<'_, R, Self>) -> ControlFlow {
+        ControlFlow::Continue
+    }
+}
+
+#[derive(RingOperation)]
 #[ring_operation(data = Vec<u8>, on_more, on_final)]
 struct Split;
 impl Split {
@@ -239,6 +285,9 @@ fn main() {
         Renamed,
         Shared,
         Choice::No,
+        Exits,
+        ExitsWithData,
+        CannotFail,
     );
     all.submitter(All::CHOICE).post(3).unwrap();
     all.run().unwrap();

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::convert::Infallible;
+use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::rc::Rc;
@@ -11,8 +11,7 @@ use std::rc::Rc;
 use kit::Error;
 use kit::echo::{Shape, echoed};
 use rummelplatz::{
-    Buffer, BufferPool, Completion, ControlFlow, Request, RingOperation, SubmitError, Submitter, request,
-    ring,
+    Buffer, BufferPool, Completion, ControlFlow, Request, RingOperation, Submitter, request, ring,
 };
 
 /// What receiving and sending share.
@@ -43,11 +42,11 @@ struct Acceptor {
 }
 
 #[derive(RingOperation)]
-#[ring_operation(ring = Server, data = Rc<Connection>, error = SubmitError, on_more, on_final)]
+#[ring_operation(ring = Server, data = Rc<Connection>, error = io::Error, on_more, on_final)]
 struct Receiver;
 
 #[derive(RingOperation)]
-#[ring_operation(ring = Server, data = Sending, error = SubmitError, on_completion)]
+#[ring_operation(ring = Server, data = Sending, error = io::Error, on_completion)]
 struct Sender;
 
 #[ring]
@@ -92,7 +91,7 @@ impl Receiver {
         completion: Completion,
         connection: &mut Rc<Connection>,
         mut submitter: Submitter<'_, Server, Self>,
-    ) -> Result<(), SubmitError> {
+    ) -> io::Result<()> {
         // An error is that there is no buffer just now: the stream waits for one.
         let Ok(buffer) = completion.into_buffer() else { return Ok(()) };
         if connection.sending.replace(true) {
@@ -114,7 +113,7 @@ impl Sender {
         completion: Completion,
         mut sending: Sending,
         mut submitter: Submitter<'_, Server, Self>,
-    ) -> Result<ControlFlow<Infallible, SubmitError>, SubmitError> {
+    ) -> io::Result<ControlFlow> {
         // If the client takes nothing any more, receiving ends with an error, too.
         let Ok(sent) = completion.result() else { return Ok(ControlFlow::Continue) };
         sending.sent += sent as usize;

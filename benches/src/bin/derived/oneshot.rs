@@ -1,12 +1,12 @@
 //! The echo server with one request at a time for each connection: an operation that receives, and one that sends.
 
-use std::convert::Infallible;
+use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroU32;
 
 use kit::Error;
 use kit::echo::{Shape, echoed};
-use rummelplatz::{Completion, ControlFlow, Request, RingOperation, SubmitError, Submitter, request, ring};
+use rummelplatz::{Completion, ControlFlow, Request, RingOperation, Submitter, request, ring};
 
 struct Connection {
     socket: TcpStream,
@@ -32,11 +32,11 @@ struct Acceptor {
 }
 
 #[derive(RingOperation)]
-#[ring_operation(ring = Server, data = Connection, error = SubmitError, on_completion)]
+#[ring_operation(ring = Server, data = Connection, error = io::Error, on_completion)]
 struct Receiver;
 
 #[derive(RingOperation)]
-#[ring_operation(ring = Server, data = Connection, error = SubmitError, on_completion)]
+#[ring_operation(ring = Server, data = Connection, error = io::Error, on_completion)]
 struct Sender;
 
 #[ring]
@@ -67,7 +67,7 @@ impl Receiver {
         completion: Completion,
         mut connection: Connection,
         mut submitter: Submitter<'_, Server, Self>,
-    ) -> Result<(), SubmitError> {
+    ) -> io::Result<()> {
         // At the end of the stream, or after an error, the connection is closed.
         let Ok(length @ 1..) = completion.result() else { return Ok(()) };
         (connection.length, connection.sent) = (length as usize, 0);
@@ -82,7 +82,7 @@ impl Sender {
         completion: Completion,
         mut connection: Connection,
         mut submitter: Submitter<'_, Server, Self>,
-    ) -> Result<ControlFlow<Infallible, SubmitError>, SubmitError> {
+    ) -> io::Result<ControlFlow> {
         let Ok(sent) = completion.result() else { return Ok(ControlFlow::Continue) };
         connection.sent += sent as usize;
         if connection.sent < connection.length {
