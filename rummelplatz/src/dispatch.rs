@@ -186,6 +186,8 @@ pub fn deliver<R: Ring, Op: RingOperation<R>>(
         ControlFlow::Exit => exit(inner),
         ControlFlow::Error(error) => fail::<R, Op>(inner, error, glue.completion_error),
     }
+    // As in `finish`; but if that is called here as well, the compiler has its two calls share their code, and
+    // the short path above must tell it again what it knew.
     if !is_only_result && let Some(lent) = inner.core.lent.take() {
         go_on(inner, tag, lent, data);
     } else if let Some(data) = data {

@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 
 use rummelplatz_model::explore;
 
-/// How many programs may be run before the fault is found.
-const PROGRAMS: u64 = 20_000;
+/// How many programs may be run before the fault is found. Most are found by a few hundred, "a cancel overtakes" by
+/// 14 313; there is room, because every change of the simulation makes other programs.
+const PROGRAMS: u64 = 100_000;
 
 /// Each name is that of a place in the core where `mutant::is` asks for it.
 const MUTANTS: &[&str] = &[

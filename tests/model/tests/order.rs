@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::num::NonZeroU32;
 
 use rummelplatz::io_uring::{opcode, squeue};
-use rummelplatz::sim::{Event, Faults, Simulation};
+use rummelplatz::sim::{Asked, Event, Faults, Simulation};
 use rummelplatz::{Completion, CompletionResult, ControlFlow, Key, RingOperation, Submitter, request, ring};
 
 #[ring]
@@ -39,6 +39,15 @@ fn chain<const N: usize>() -> [squeue::Entry; N] {
     })
 }
 
+/// The entries that the kernel has taken in, in order.
+fn taken_in(simulation: &Simulation) -> Vec<Asked> {
+    let taken_in = |event| match event {
+        Event::TakenIn(asked) => Some(asked),
+        _ => None,
+    };
+    simulation.take_log().into_iter().filter_map(taken_in).collect()
+}
+
 #[test]
 fn a_chain_that_would_fit_does_not_overtake_one_that_does_not() {
     let simulation = Simulation::new(1);
@@ -60,9 +69,33 @@ fn a_chain_that_would_fit_does_not_overtake_one_that_does_not() {
     assert_eq!(ring.stats().backlog, 5, "there is room for the second chain, but not yet for it");
     simulation.set_faults(Faults::none());
     ring.run().unwrap();
-    let taken_in = simulation.take_log().into_iter().filter_map(|event| match event {
-        Event::TakenIn(asked) => Some(asked.user_data),
-        _ => None,
-    });
-    assert!(taken_in.eq(keys.iter().map(Key::user_data)));
+    assert!(taken_in(&simulation).iter().map(|asked| asked.user_data).eq(keys.iter().map(Key::user_data)));
+}
+
+#[test]
+fn a_cancel_does_not_overtake_what_it_is_to_cancel() {
+    let simulation = Simulation::new(1);
+    // At first, the kernel takes in nothing.
+    simulation.set_faults(Faults { busy: 1.0, ..Faults::none() });
+    let raw = simulation.raw_ring(NonZeroU32::new(4).unwrap()).unwrap();
+    let mut ring = Small::new(raw, None, Nothing);
+    simulation.take_log();
+    ring.turn().unwrap();
+    let mut submitter = ring.submitter(Small::NOTHING);
+    for _ in 0..2 {
+        submitter.submit((), |()| request::nop()).unwrap();
+    }
+    // SAFETY: the entries point to nothing.
+    let keys = unsafe { submitter.push_multiple(chain::<3>(), [(); 3]) }.unwrap();
+    // There would be room for this one.
+    assert!(submitter.cancel(keys[0]));
+    assert_eq!(ring.stats().backlog, 3);
+    simulation.set_faults(Faults::none());
+    ring.run().unwrap();
+    let taken_in = taken_in(&simulation);
+    let position = |wanted: &dyn Fn(&Asked) -> bool| taken_in.iter().position(wanted).unwrap();
+    let cancel = position(&|asked| asked.opcode == opcode::AsyncCancel::CODE);
+    for key in keys {
+        assert!(position(&|asked| asked.user_data == key.user_data()) < cancel);
+    }
 }
