@@ -9,17 +9,18 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::alarms::nanoseconds;
+
 /// See the [module documentation](self).
 pub(crate) struct AskedAgain {
-    /// Those that wait for the end of a pause.
+    /// Those that wait for the end of the pause.
     waiting: BTreeSet<u64>,
     /// Those that were cancelled again at the end of the last pause.
     last: BTreeSet<u64>,
     /// How long the next pause is.
     pause: Duration,
-    /// When the pauses end for which a timer is running. A pause is added only if it ends before all others,
-    /// so the last one in the list is the first to end.
-    ends: Vec<Duration>,
+    /// When the pause ends, in nanoseconds of the kernel's clock, if any wait for that.
+    end: Option<u64>,
 }
 
 impl AskedAgain {
@@ -28,35 +29,30 @@ impl AskedAgain {
     const LONGEST: Duration = Duration::from_millis(512);
 
     pub(crate) fn new() -> AskedAgain {
-        AskedAgain {
-            waiting: BTreeSet::new(),
-            last: BTreeSet::new(),
-            pause: Self::SHORTEST,
-            ends: Vec::new(),
-        }
+        AskedAgain { waiting: BTreeSet::new(), last: BTreeSet::new(), pause: Self::SHORTEST, end: None }
     }
 
-    /// A cancel has not found this request. Returns the length of the pause that begins with it; `None` if
-    /// another pause ends by then.
-    pub(crate) fn not_found(&mut self, user_data: u64, now: Duration) -> Option<Duration> {
+    /// A cancel has not found this request. Returns when the pause ends that begins with it; `None` if another
+    /// pause ends by then.
+    pub(crate) fn not_found(&mut self, user_data: u64, now: Duration) -> Option<u64> {
         self.waiting.insert(user_data);
         if !self.last.contains(&user_data) {
             // A new one need not wait as long as others that are never found.
             self.pause = Self::SHORTEST;
         }
-        self.ends.retain(|end| *end > now);
-        let end = now + self.pause;
-        let begins = self.ends.last().is_none_or(|next| *next > end);
-        begins.then(|| {
-            self.ends.push(end);
-            self.pause
-        })
+        let end = nanoseconds(now + self.pause);
+        let is_earlier = self.end.is_none_or(|next| next > end);
+        is_earlier.then(|| *self.end.insert(end))
     }
 
-    /// A pause is over. Returns the requests to cancel now.
-    pub(crate) fn end_of_pause(&mut self) -> Vec<u64> {
-        if self.waiting.is_empty() {
-            // Another pause, which ended just before, was for all of them.
+    /// When the pause ends, if any wait for that.
+    pub(crate) fn next(&self) -> Option<u64> {
+        self.end
+    }
+
+    /// The requests to cancel now, if the pause has ended by this time.
+    pub(crate) fn due(&mut self, until: u64) -> Vec<u64> {
+        if self.end.take_if(|end| *end <= until).is_none() {
             return Vec::new();
         }
         // Some were found or have ended since: those of a chain do so one after the other.
@@ -69,11 +65,7 @@ impl AskedAgain {
     /// Forgets the requests: none will be cancelled again.
     pub(crate) fn forget(&mut self) {
         self.waiting.clear();
-    }
-
-    /// Forgets the pauses: nobody attends to their end any more.
-    pub(crate) fn forget_pauses(&mut self) {
-        self.ends.clear();
+        self.end = None;
     }
 }
 
@@ -85,16 +77,26 @@ mod tests {
         Duration::from_millis(milliseconds)
     }
 
+    /// Notes that a request was not found. If a pause begins with it, returns how long that is.
+    fn not_found(again: &mut AskedAgain, user_data: u64, now: Duration) -> Option<Duration> {
+        again.not_found(user_data, now).map(|end| Duration::from_nanos(end) - now)
+    }
+
+    fn due(again: &mut AskedAgain, now: Duration) -> Vec<u64> {
+        again.due(nanoseconds(now))
+    }
+
     #[test]
     fn pauses_grow_for_what_is_never_found() {
         let (mut again, mut now) = (AskedAgain::new(), ms(3));
         for pause in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 512].map(ms) {
-            assert_eq!(again.not_found(7, now), Some(pause));
-            assert_eq!(again.not_found(7, now), None, "once");
+            assert_eq!(not_found(&mut again, 7, now), Some(pause));
+            assert_eq!(not_found(&mut again, 7, now), None, "once");
             now += pause;
-            assert_eq!(again.end_of_pause(), [7]);
+            assert_eq!(due(&mut again, now - ms(1) / 2), [0; 0], "too early");
+            assert_eq!(due(&mut again, now), [7]);
         }
-        assert!(again.end_of_pause().is_empty());
+        assert_eq!((due(&mut again, now), again.next()), (Vec::new(), None));
     }
 
     #[test]
@@ -102,33 +104,32 @@ mod tests {
         let mut again = AskedAgain::new();
         let mut now = ms(0);
         for pause in [1, 2, 4, 8, 16].map(ms) {
-            assert_eq!(again.not_found(7, now), Some(pause));
+            assert_eq!(not_found(&mut again, 7, now), Some(pause));
             now += pause;
-            again.end_of_pause();
+            due(&mut again, now);
         }
-        assert_eq!(again.not_found(7, now), Some(ms(32)));
-        // The same pause serves both from here on, until it would end after that one.
-        for pause in [1, 2, 4, 8].map(ms) {
-            assert_eq!(again.not_found(8, now), Some(pause));
-            assert_eq!([7, 9].map(|number| again.not_found(number, now)), [None; 2], "it ends with that");
+        assert_eq!(not_found(&mut again, 7, now), Some(ms(32)));
+        // A shorter pause serves both from here on.
+        for pause in [1, 2, 4, 8, 16, 32].map(ms) {
+            assert_eq!(not_found(&mut again, 8, now), Some(pause));
+            assert_eq!(
+                [7, 9].map(|number| not_found(&mut again, number, now)),
+                [None; 2],
+                "it ends with that"
+            );
             now += pause;
-            assert_eq!(again.end_of_pause(), [7, 8, 9]);
+            assert_eq!(due(&mut again, now), [7, 8, 9]);
         }
-        assert_eq!(now, ms(31 + 15));
-        assert_eq!([8, 7, 9].map(|number| again.not_found(number, now)), [Some(ms(16)), None, None]);
-        now += ms(16);
-        again.end_of_pause();
-        assert_eq!(again.not_found(8, now), None, "that which began first ends before");
     }
 
     #[test]
     fn pauses_stay_short_while_there_are_less_and_less() {
         let (mut again, mut now) = (AskedAgain::new(), ms(0));
         for left in (0..100).rev() {
-            let pauses: Vec<_> = (0..=left).filter_map(|number| again.not_found(number, now)).collect();
+            let pauses: Vec<_> = (0..=left).filter_map(|number| not_found(&mut again, number, now)).collect();
             assert!(matches!(pauses[..], [pause] if pause <= ms(2)), "{pauses:?} for {left}");
             now += pauses[0];
-            assert_eq!(again.end_of_pause().len() as u64, left + 1);
+            assert_eq!(due(&mut again, now).len() as u64, left + 1);
         }
     }
 
@@ -137,10 +138,8 @@ mod tests {
         let mut again = AskedAgain::new();
         assert!(again.not_found(7, ms(0)).is_some());
         again.forget();
-        assert_eq!(again.not_found(8, ms(0)), None, "the pause goes on");
-        assert_eq!(again.end_of_pause(), [8]);
-        assert!(again.not_found(8, ms(1)).is_some());
-        again.forget_pauses();
-        assert!(again.not_found(8, ms(1)).is_some(), "nobody would see to it");
+        assert_eq!(again.next(), None);
+        assert!(again.not_found(8, ms(0)).is_some());
+        assert_eq!(due(&mut again, ms(1)), [8]);
     }
 }

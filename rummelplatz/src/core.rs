@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use io_uring::opcode;
 
+use crate::alarms::Alarms;
 use crate::asked_again::AskedAgain;
 use crate::backlog::Backlog;
 use crate::buffers::BufferPool;
@@ -57,8 +58,9 @@ pub(crate) struct Core {
     /// Streams whose end was asked for, and that may have gone on since.
     insistent: Vec<ToEnd>,
     /// Requests that were cancelled, but that no cancel has found yet.
-    asked_again: AskedAgain,
+    pub(crate) asked_again: AskedAgain,
     pub(crate) deadlines: Deadlines,
+    pub(crate) alarms: Alarms,
     /// What was sent to operations that have no room for it.
     pub(crate) overdue: Overdue,
     pub(crate) phase: Phase,
@@ -139,6 +141,7 @@ impl Core {
             insistent: Vec::new(),
             asked_again: AskedAgain::new(),
             deadlines: Deadlines::new(),
+            alarms: Alarms::new(),
             overdue: Overdue::default(),
             phase: Phase::Idle,
             mark: Flags::EMPTY,
@@ -297,7 +300,9 @@ impl Core {
     #[inline]
     pub(crate) fn keep_deadline(&mut self, identity: Identity, time: Duration) -> bool {
         let now = self.queue.now();
-        if let Some(when) = self.deadlines.keep(identity, time, now) {
+        if let Some(when) = self.deadlines.keep(identity, time, now)
+            && self.alarms.is_first(when)
+        {
             self.set_first_alarm(when, now);
         }
         self.deadlines.is_crowded(self.in_flight)
@@ -308,14 +313,13 @@ impl Core {
         // The time of an alarm begins when the kernel takes it in. For what is submitted before a run, the
         // alarm is set when the run begins.
         if !self.phase.may_begin() {
-            let alarm = self.deadlines.set_alarm(when, now);
-            self.set_alarm(alarm);
+            self.set_alarm(when, now);
         }
     }
 
-    /// If there is a time, lets the kernel wake the ring after it: by then, a deadline has passed.
-    pub(crate) fn set_alarm(&mut self, time: Option<Duration>) {
-        if let Some(time) = time {
+    /// Lets the kernel wake the ring at this time, unless there is an alarm by then.
+    pub(crate) fn set_alarm(&mut self, when: u64, now: Duration) {
+        if let Some(time) = self.alarms.set(when, now) {
             self.push_control(Placed::alarm(time, Control::Alarm as u64));
         }
     }
@@ -449,8 +453,7 @@ impl Core {
                 Some(Control::Cancel) => self.count_answer(),
                 // The next run needs it.
                 Some(Control::Wake) => wake = Some(placed),
-                Some(Control::Again) => self.asked_again.forget_pauses(),
-                Some(Control::Alarm) => self.deadlines.forget_alarm(),
+                Some(Control::Alarm) => self.alarms.forget_last(),
                 Some(Control::Untracked) | None => {}
             }
         }
@@ -722,11 +725,6 @@ impl Core {
             Some(Control::Wake) => return self.settle_wake(cqe),
             Some(Control::Alarm) => return OwnTraffic::Alarm(cqe.result),
             Some(Control::Cancel) => self.count_answer(),
-            Some(Control::Again) => {
-                for user_data in self.asked_again.end_of_pause() {
-                    self.cancel(user_data);
-                }
-            }
             Some(Control::Untracked) => {}
             None => self.count_foreign(&cqe),
         }
@@ -783,8 +781,7 @@ impl Core {
 
     /// Notes that the kernel has lost completions, which may have been the ring's own.
     pub(crate) fn forget_own_traffic(&mut self) {
-        self.deadlines.forget_alarms();
-        self.asked_again.forget_pauses();
+        self.alarms.forget();
         self.cancels = 0;
         if self.wake_poll.forget() {
             self.arm_wake();
@@ -802,8 +799,9 @@ impl Core {
         if self.phase.is_teardown() || mutant::is("a cancel is not repeated") {
             return;
         }
-        if let Some(pause) = self.asked_again.not_found(user_data, self.queue.now()) {
-            self.push_control(Placed::alarm(pause, Control::Again as u64));
+        let now = self.queue.now();
+        if let Some(when) = self.asked_again.not_found(user_data, now) {
+            self.set_alarm(when, now);
         }
     }
 

@@ -376,6 +376,7 @@
 pub mod __private;
 
 mod accept;
+mod alarms;
 mod any_slab;
 mod asked_again;
 mod backlog;

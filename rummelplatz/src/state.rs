@@ -65,7 +65,7 @@ impl<R: Ring> Inner<R> {
         core.count_unclaimed();
         let Some(tag) = UserData::cancelled_tag(cqe.user_data) else {
             return match core.settle_control(cqe) {
-                OwnTraffic::Alarm(result) => self.end_what_is_late(result),
+                OwnTraffic::Alarm(result) => self.do_what_is_due(result),
                 outcome => outcome,
             };
         };
@@ -80,31 +80,44 @@ impl<R: Ring> Inner<R> {
         OwnTraffic::Settled
     }
 
-    /// Ends requests whose deadline has passed, now that an alarm has gone off, and sets the next one.
+    /// An alarm has gone off: does what is due, and sets the next one.
     #[cold]
-    fn end_what_is_late(&mut self, result: i32) -> OwnTraffic {
+    fn do_what_is_due(&mut self, result: i32) -> OwnTraffic {
         let Inner { core, slabs, .. } = self;
         let now = core.queue.now();
-        let until = match core.deadlines.gone_off(result, now) {
+        let until = match core.alarms.gone_off(result, now) {
             Ok(until) => until,
-            Err(Refused(errno)) => return OwnTraffic::Refused(errno),
+            Err(Refused(errno)) => {
+                // Without alarms, no cancel is repeated; but a deadline is a promise.
+                core.asked_again.forget();
+                return match core.deadlines.next(|identity| is_there::<R>(slabs, identity)) {
+                    Some(_) => OwnTraffic::Refused(errno),
+                    None => OwnTraffic::Settled,
+                };
+            }
         };
         while let Some(identity) = core.deadlines.due(until) {
             if let Some(slab) = slab_of::<R>(slabs, UserData::tag(identity.user_data)) {
                 slab.time_is_up(core, identity);
             }
         }
+        for user_data in core.asked_again.due(until) {
+            core.cancel(user_data);
+        }
         self.set_next_alarm();
         OwnTraffic::Settled
     }
 
-    /// Sets an alarm for the earliest deadline, unless there is one by then.
+    /// Sets an alarm for what is due next, unless there is one by then.
     #[cold]
     pub(crate) fn set_next_alarm(&mut self) {
         let Inner { core, slabs, .. } = self;
         let now = core.queue.now();
-        let alarm = core.deadlines.next_alarm(now, |identity| is_there::<R>(slabs, identity));
-        core.set_alarm(alarm);
+        let deadline = core.deadlines.next(|identity| is_there::<R>(slabs, identity));
+        let when = [deadline, core.asked_again.next()].into_iter().flatten().min();
+        if let Some(when) = when {
+            core.set_alarm(when, now);
+        }
     }
 
     /// Keeps the deadline of a request that was just accepted and has this much time.

@@ -123,10 +123,8 @@ pub(crate) enum Control {
     Cancel = 1 << 8,
     /// The poll on the socket by which other threads wake the ring.
     Wake = 2 << 8,
-    /// The timer after which cancels are [repeated](crate::asked_again).
-    Again = 3 << 8,
-    /// The timer after which a [deadline](crate::deadlines) has passed.
-    Alarm = 4 << 8,
+    /// The timer after which something is [due](crate::alarms).
+    Alarm = 3 << 8,
 }
 
 impl Control {
@@ -135,13 +133,11 @@ impl Control {
         const UNTRACKED: u64 = Control::Untracked as u64;
         const CANCEL: u64 = Control::Cancel as u64;
         const WAKE: u64 = Control::Wake as u64;
-        const AGAIN: u64 = Control::Again as u64;
         const ALARM: u64 = Control::Alarm as u64;
         match bits {
             UNTRACKED => Some(Control::Untracked),
             CANCEL => Some(Control::Cancel),
             WAKE => Some(Control::Wake),
-            AGAIN => Some(Control::Again),
             ALARM => Some(Control::Alarm),
             _ => None,
         }
@@ -203,7 +199,7 @@ mod tests {
 
     #[test]
     fn control_values_have_tag_zero() {
-        for control in [Control::Untracked, Control::Cancel, Control::Wake, Control::Again, Control::Alarm] {
+        for control in [Control::Untracked, Control::Cancel, Control::Wake, Control::Alarm] {
             assert_eq!(UserData::tag(control as u64), 0);
             assert_eq!(Control::from_bits(control as u64), Some(control));
         }

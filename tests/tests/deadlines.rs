@@ -52,12 +52,16 @@ impl Receive {
         Receive { socket: socket.into(), buffer: [0; 8] }
     }
 
+    fn at_last(&mut self) -> Request<'_> {
+        request::recv(&self.socket, &mut self.buffer)
+    }
+
     fn soon(&mut self) -> Request<'_> {
-        request::recv(&self.socket, &mut self.buffer).deadline(SOON)
+        self.at_last().deadline(SOON)
     }
 
     fn late(&mut self) -> Request<'_> {
-        request::recv(&self.socket, &mut self.buffer).deadline(LATE)
+        self.at_last().deadline(LATE)
     }
 }
 
@@ -716,6 +720,40 @@ fn a_ring_whose_alarms_are_refused_says_so() {
                 assert_eq!(cause.error.raw_os_error(), Some(libc::EACCES));
                 assert_eq!(told_of.take(), [(CANCELLED, false)]);
             }
+        });
+        assert!(enters.calls < 100, "{enters:?}");
+    });
+}
+
+/// A cancel does not find what waits in a chain, and is repeated after a pause; for which there are no timers here.
+#[test]
+fn a_ring_whose_alarms_are_refused_can_do_without_if_it_has_no_deadlines() {
+    in_child(|| {
+        let enters = count_enters(|| {
+            let opcodes = [opcode::Recv::CODE, opcode::PollAdd::CODE, opcode::AsyncCancel::CODE];
+            let raw = restricted(&mut IoUring::builder(), 8, &opcodes, &[IORING_REGISTER_EVENTFD]);
+            let seen = Log::new();
+            let log = seen.clone();
+            let script = Script::new().on_completion(move |completion, _, _| {
+                log.push(told(&completion));
+                (ControlFlow::Continue, None)
+            });
+            let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
+            let ((first, first_peer), (second, second_peer)) =
+                (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+            let mut submitter = ring.submitter(Bench::FIRST);
+            let mut chain = submitter.chain();
+            chain.link(Receive::new(first), |it| it.at_last()).unwrap();
+            let waits = chain.submit(Receive::new(second), |it| it.at_last()).unwrap();
+            assert!(submitter.cancel(waits));
+            thread::spawn(move || {
+                thread::sleep(20 * SOON);
+                for mut peer in [first_peer, second_peer] {
+                    peer.write_all(b"x").unwrap();
+                }
+            });
+            ring.run().unwrap();
+            assert_eq!(seen.take(), [(Ok(1), false), (Ok(1), false)]);
         });
         assert!(enters.calls < 100, "{enters:?}");
     });

@@ -1189,7 +1189,7 @@ impl Machine {
         // Nobody forges a request that is in flight: it would be believed.
         let former = former.filter(|it| self.pending.iter().all(|pending| pending.asked.user_data != *it));
         let mut names: Vec<u64> = former.collect();
-        names.extend([0, 1 << 8, 2 << 8, 4 << 8, u64::MAX, self.rng.next()]);
+        names.extend([0, 1 << 8, 2 << 8, 3 << 8, u64::MAX, self.rng.next()]);
         let user_data = self.rng.pick(&names);
         let result = self.rng.pick(&[0, 1, -1, i32::MIN, i32::MAX, -libc::ECANCELED]);
         let flags = self.rng.pick(&[0, F_MORE, F_NOTIF, F_BUFFER, F_BUFFER | F_MORE | 5 << BUFFER_SHIFT]);

@@ -204,7 +204,7 @@ fn i03_forged_traffic_of_the_rings_own_kind_neither_wakes_the_dead_nor_deafens_t
             ring.submitter(Bench::FIRST).submit(timer, |_| request::timeout(FOR_EVER)).unwrap();
             ring.turn().unwrap();
             // The last one would answer a cancel of the timer, if there were one.
-            for user_data in [0, 1 << 8, 2 << 8, 3 << 8, 1 << 40 | 254] {
+            for user_data in [0, 1 << 8, 2 << 8, 3 << 8, 4 << 8, 1 << 40 | 254] {
                 for flags in [None, Some(F_MORE)] {
                     for result in [0, 1, -libc::ENOENT] {
                         for _ in 0..5 {

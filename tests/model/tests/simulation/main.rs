@@ -193,14 +193,13 @@ fn posted(simulation: &Simulation) -> Vec<(i32, u32)> {
 }
 
 /// The log since it was last taken, in words: `enter 2`, with this many entries to be taken in; `take RECV`;
-/// `RECV 5 more`, for a completion that was posted. `?` stands for a name that was not taken in. Timers of the ring's
-/// own are left out.
+/// `RECV 5 more`, for a completion that was posted. `?` stands for a name that was not taken in. Alarms of the ring are
+/// left out.
 fn history(simulation: &Simulation) -> Vec<String> {
-    /// The name of the timers after which the ring repeats its cancels.
-    const AGAIN: u64 = 3 << 8;
+    const ALARM: u64 = 3 << 8;
     let is_told = |event: &Event| match event {
-        Event::TakenIn(asked) => asked.user_data != AGAIN,
-        Event::Posted { user_data, .. } => *user_data != AGAIN,
+        Event::TakenIn(asked) => asked.user_data != ALARM,
+        Event::Posted { user_data, .. } => *user_data != ALARM,
         _ => true,
     };
     let mut names = HashMap::new();
