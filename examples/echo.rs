@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
 use rummelplatz::{
     Buffer, BufferPool, Completion, ControlFlow, Key, Request, ResultExt, RingOperation, SubmitError,
     Submitter, request, ring,
@@ -96,6 +96,8 @@ impl Acceptor {
         // has vanished silently; with `TcpNoDelay`, no chunk waits until the last one is acknowledged.
         setsockopt(&listener, sockopt::KeepAlive, &true)?;
         setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
+        // So that more clients than std's 128 may come at once.
+        listen(&listener, Backlog::MAXALLOWABLE)?;
         let pool = BufferPool::new(arguments.buffers, arguments.buffer_size)?;
         Ok(Acceptor { listener: listener.into(), pool, accepted: 0, failing: false })
     }

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use nix::libc::linger;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, setsockopt, sockopt};
 use rummelplatz::{
     Completion, ControlFlow, Request, ResultExt, RingOperation, SubmitError, Submitter, request, ring,
 };
@@ -131,7 +131,7 @@ struct Connect {
 impl Connect {
     fn new(client: TcpStream, address: SocketAddr, time: Duration) -> io::Result<Connect> {
         let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let upstream = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?.into();
+        let upstream = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?.into();
         Ok(Connect { client, upstream, address, time })
     }
 
@@ -261,6 +261,8 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let signal = SignalRead::new()?;
     let listener = TcpListener::bind(listen);
     let listener = listener.map_err(|error| format!("can't listen on {listen}: {error}"))?;
+    // So that more clients than std's 128 may come at once.
+    socket::listen(&listener, Backlog::MAXALLOWABLE)?;
     let address = listener.local_addr()?;
     let acceptor = Acceptor { upstream, connect_time: Duration::from_millis(arguments.connect_ms) };
     let mut proxy = Proxy::builder(Signals, acceptor, Connector, Pumps)

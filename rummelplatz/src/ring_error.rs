@@ -166,7 +166,8 @@ impl<R: Ring> fmt::Display for RingError<R> {
     }
 }
 
-/// The same as `Display`, because what a `main` that returns this error prints should be readable.
+/// The name of the variant and what `Display` shows, because what a `main` that returns this error prints should be
+/// readable.
 impl<R: Ring> fmt::Debug for RingError<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let variant = match self {

@@ -174,6 +174,9 @@ impl Request<'_> {
     /// The result is less than all only if the stream of bytes has ended or failed on the way, or if the
     /// request was cancelled: then it says how many were moved by then.
     ///
+    /// If the peer answers while it is still receiving, as an echo does, a send of more than the buffers of both
+    /// sockets hold ends only if the answer is received at the same time.
+    ///
     /// ```
     /// # use rummelplatz::{request, request::Request};
     /// # use std::os::fd::OwnedFd;

@@ -99,6 +99,10 @@ const SHORTEST_INTERVAL: Duration = Duration::from_micros(50);
 /// Completes again and again, each time `interval` has passed (`IORING_TIMEOUT_MULTISHOT`, since
 /// 6.4).
 ///
+/// The kernel begins each interval when it has posted the completion of the one before. So a completion that is late
+/// makes all later ones late, too, and none is made up for: don't measure time by counting them. If there is a schedule
+/// to keep, use a [`timeout_at`] for each of its times.
+///
 /// An interval of less than 50 microseconds counts as 50: the kernel could not cancel a faster timer.
 pub fn timeout_multi<'d>(interval: Duration) -> Stream<'d> {
     timer(interval.max(SHORTEST_INTERVAL), 0, TimeoutFlags::MULTISHOT).stream()
