@@ -147,10 +147,7 @@ impl Connector {
         connect: Connect,
         mut submitter: Submitter<'_, Proxy, Self>,
     ) -> Result<(), ControlFlow<io::Error, SubmitError>> {
-        if let Err(error) = completion.result() {
-            let error = if completion.timed_out() { io::ErrorKind::TimedOut.into() } else { error };
-            return Err(ControlFlow::Warn(error)); // The sockets are dropped with the data, which closes them.
-        }
+        completion.in_time().or_warn()?; // The sockets are dropped with the data, which closes them.
         for socket in [&connect.client, &connect.upstream] {
             // No bytes wait until those before are acknowledged, and a peer that has vanished silently is found out.
             setsockopt(socket, sockopt::TcpNoDelay, &true).or_warn()?;

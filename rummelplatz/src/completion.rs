@@ -38,7 +38,7 @@ mod tests;
 /// fn on_completion(&mut self, completion: Completion, connection: Connection, mut submitter: Submitter<'_, Server, Self>)
 ///     -> Result<(), ControlFlow<io::Error, SubmitError>>
 /// {
-///     // For example ECONNRESET; or ECANCELED, perhaps because of a deadline: `completion.timed_out()`.
+///     // For example ECONNRESET; or ECANCELED, if somebody has cancelled it.
 ///     let bytes = completion.result().or_warn()? as usize;
 ///     self.received += bytes;
 ///     if bytes > 0 {
@@ -430,7 +430,8 @@ impl Completion {
     /// Whether the request's [deadline](crate::Request::deadline) passed before the request was over, so that the
     /// kernel was told to cancel it.
     ///
-    /// As after any cancel, [`result`](Self::result) may be `ECANCELED`, or say that a part was done, or all of it.
+    /// As after any cancel, [`result`](Self::result) may be `ECANCELED`, or say that a part was done, or all of it. See
+    /// [`in_time`](Self::in_time) for a result that tells of the deadline.
     pub fn timed_out(&self) -> bool {
         self.kind.has(Kind::TIMED_OUT)
     }
@@ -453,6 +454,22 @@ impl Completion {
             ETIME if self.kind.yields(Yields::Tick) => Ok(0),
             code if KERNELS_OWN.contains(&code) => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
             errno => Err(io::Error::from_raw_os_error(errno.wrapping_neg())),
+        }
+    }
+
+    /// The same [`result`](Self::result), except that an error is one of [`TimedOut`](io::ErrorKind::TimedOut) if the
+    /// request's [deadline](crate::Request::deadline) passed before it was over.
+    ///
+    /// A request that did a part of its work by then, or all of it, has its result all the same.
+    ///
+    /// # Errors
+    ///
+    /// Those of `result`, or `TimedOut`.
+    #[inline]
+    pub fn in_time(&self) -> io::Result<u32> {
+        match self.result() {
+            Err(_) if self.timed_out() => Err(io::ErrorKind::TimedOut.into()),
+            result => result,
         }
     }
 

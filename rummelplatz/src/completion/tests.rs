@@ -216,6 +216,16 @@ fn errors_of_datagrams_are_told_with_and_without_a_buffer() {
 }
 
 #[test]
+fn what_was_not_done_in_time_has_timed_out() {
+    let cancelled = || Completion::from_result(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
+    assert_eq!(cancelled().in_time().unwrap_err().raw_os_error(), Some(libc::ECANCELED));
+    assert_eq!(cancelled().with_timed_out().in_time().unwrap_err().kind(), io::ErrorKind::TimedOut);
+    for completion in [Completion::from_result(Ok(3)), Completion::from_result(Ok(3)).with_timed_out()] {
+        assert_eq!(completion.in_time().unwrap(), 3);
+    }
+}
+
+#[test]
 fn a_descriptor_comes_out_owned_or_is_closed() {
     let (reader, writer) = io::pipe().unwrap();
     let number = writer.as_raw_fd();

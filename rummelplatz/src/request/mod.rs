@@ -135,7 +135,8 @@ impl Request<'_> {
     /// The time begins when the request is submitted, and may be up to a hundredth longer, so that the
     /// deadlines of many requests pass at once. Afterwards, [`timed_out`](crate::Completion::timed_out) says
     /// whether the deadline has passed. If so, the result depends on how far the request has come: mostly it
-    /// is `ECANCELED`, but a part of the bytes may have been moved, or all.
+    /// is `ECANCELED` (which [`in_time`](crate::Completion::in_time) calls `TimedOut`), but a part of the bytes may
+    /// have been moved, or all.
     ///
     /// The ring keeps the deadline itself. A timer of the kernel (`IORING_OP_TIMEOUT`, since 5.4) wakes the ring
     /// when the earliest deadline passes. So a request takes no entry of the submission queue and no completion

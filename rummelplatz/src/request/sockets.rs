@@ -144,7 +144,7 @@ pub fn listen<'d>(socket: &'d impl Target, backlog: u32) -> Request<'d> {
 ///     }
 ///     /// For the handler: the connected socket, or why there is none.
 ///     fn connected(self, completion: Completion) -> io::Result<TcpStream> {
-///         completion.result()?; // ECONNREFUSED; or ECANCELED, if `completion.timed_out()`
+///         completion.in_time()?; // such as ECONNREFUSED, or `TimedOut`
 ///         Ok(self.socket.into())
 ///     }
 /// }
