@@ -69,7 +69,8 @@ impl<R: RingParts> Builder<R> {
     }
 
     /// How long requests submitted by teardown handlers may go on before they are cancelled, and no more are
-    /// accepted: one second by default. Those that were in flight before the teardown are cancelled at once.
+    /// accepted: one second by default, and no longer than half of the [`deadline`](Self::deadline). Those that
+    /// were in flight before the teardown are cancelled at once.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.options.limits.grace = grace;
         self

@@ -24,7 +24,8 @@
 //!    others would be cancelled again each time.
 //! 5. When nothing is in flight, the ring still waits for the answers to its own cancels.
 //!
-//! Requests submitted by teardown handlers are *late*. They are left alone until the grace period is over.
+//! Requests submitted by teardown handlers are *late*. They are left alone until the grace period is over, or
+//! half of the time until the deadline.
 //! From then on waves include them, and nothing more is accepted, so a handler that always submits can't keep
 //! the ring alive.
 //!
@@ -139,7 +140,11 @@ impl Teardown {
     /// that can't be cancelled costs some 25 calls a second.
     const LONG: Duration = Duration::from_millis(80);
 
-    pub(crate) fn new(limits: Limits) -> Teardown {
+    pub(crate) fn new(mut limits: Limits) -> Teardown {
+        if let Some(deadline) = limits.deadline {
+            // Time is left to cancel what is late.
+            limits.grace = limits.grace.min(deadline / 2);
+        }
         Teardown { limits, moved: true, left: 0, grace_over: false, patience: Self::SHORT }
     }
 
@@ -173,7 +178,7 @@ impl Teardown {
         }
         if !self.grace_over && elapsed >= self.limits.grace {
             self.grace_over = true;
-            self.moved = true;
+            self.moved |= late > 0;
         }
         if queued > 0 {
             return Step::Flush;
@@ -188,7 +193,7 @@ impl Teardown {
             return Step::Wave { late: self.grace_over };
         }
         let mut wait = self.patience;
-        if !self.grace_over {
+        if !self.grace_over && late > 0 {
             wait = wait.min(self.limits.grace - elapsed);
         }
         if let Some(deadline) = self.limits.deadline {
@@ -301,6 +306,12 @@ mod tests {
         let over = View { elapsed: LIMITS.grace, ..view };
         assert_eq!(teardown.step(over), Step::Wave { late: true }, "though nothing has moved");
         assert_eq!(teardown.step(over), wait(10), "once");
+
+        let mut teardown = Teardown::new(LIMITS);
+        let view = View { in_flight: 1, ..QUIET };
+        assert_eq!(teardown.step(view), Step::Wave { late: false });
+        assert_eq!(teardown.step(View { elapsed: LIMITS.grace, ..view }), wait(10), "nothing is late");
+        assert!(!teardown.accepts());
     }
 
     #[test]
@@ -330,6 +341,16 @@ mod tests {
         assert_eq!(teardown.step(over), Step::Wave { late: true });
         assert!(!teardown.accepts());
         assert_eq!(teardown.step(over), wait(10));
+    }
+
+    #[test]
+    fn late_requests_are_cancelled_before_the_deadline() {
+        let mut teardown = Teardown::new(Limits { deadline: Some(Duration::from_millis(100)), ..LIMITS });
+        let view = View { in_flight: 1, late: 1, ..QUIET };
+        let almost = View { elapsed: Duration::from_millis(46), ..view };
+        assert_eq!(teardown.step(almost), wait(4));
+        let half = View { elapsed: Duration::from_millis(50), ..view };
+        assert_eq!(teardown.step(half), Step::Wave { late: true });
     }
 
     #[test]

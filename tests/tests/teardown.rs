@@ -600,6 +600,37 @@ fn without_a_grace_period_teardown_handlers_can_submit_nothing() {
 }
 
 #[test]
+fn what_is_late_is_cancelled_before_the_deadline() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let ended = Log::new();
+        let (log, own) = (ended.clone(), ledger.clone());
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                let data = own.issue(0);
+                submitter.submit(data, |_| request::timeout(Duration::from_millis(1)))?;
+                submitter.submit(own.issue(1), |_| request::timeout(Duration::MAX))?;
+                Ok(())
+            })
+            .on_completion(|_, _: Tracked<u32>, _| (ControlFlow::Exit, None))
+            .on_teardown(move |completion, data, mut submitter| {
+                log.push((*data, outcome(&completion)));
+                if *data == 1 {
+                    submitter.submit(ledger.issue(2), |_| request::timeout(Duration::MAX))?;
+                }
+                Ok(())
+            });
+        let mut ring = Bench::builder(script, Script::new())
+            .grace(Duration::MAX)
+            .deadline(Duration::from_millis(500))
+            .build()
+            .unwrap();
+        ring.run().unwrap();
+        assert_eq!(ended.take(), [1, 2].map(|number| (number, CANCELLED)));
+    });
+}
+
+#[test]
 fn the_longest_of_times_are_no_trouble() {
     watched(|| {
         let ledger = Ledger::new();
