@@ -604,12 +604,12 @@ fn what_is_late_is_cancelled_before_the_deadline() {
     watched(|| {
         let ledger = Ledger::new();
         let ended = Log::new();
-        let (log, own) = (ended.clone(), ledger.clone());
+        let log = ended.clone();
         let script = Script::new()
             .on_setup_once(move |mut submitter| {
-                let data = own.issue(0);
+                let data = ledger.issue(0);
                 submitter.submit(data, |_| request::timeout(Duration::from_millis(1)))?;
-                submitter.submit(own.issue(1), |_| request::timeout(Duration::MAX))?;
+                submitter.submit(ledger.issue(1), |_| request::timeout(Duration::MAX))?;
                 Ok(())
             })
             .on_completion(|_, _: Tracked<u32>, _| (ControlFlow::Exit, None))
@@ -627,6 +627,7 @@ fn what_is_late_is_cancelled_before_the_deadline() {
             .unwrap();
         ring.run().unwrap();
         assert_eq!(ended.take(), [1, 2].map(|number| (number, CANCELLED)));
+        ledger.assert_all_dropped_once();
     });
 }
 
