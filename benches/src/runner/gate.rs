@@ -78,7 +78,7 @@ const SHAPES: &[Shape] = &[
         size: ("batches", 20),
         aim: 1.05,
         by_hand: Held::is(1.60, 1.40),
-        derived: Some(Held::is(1.59, 1.47)),
+        derived: Some(Held::is(1.59, 1.52)),
     },
     Shape {
         goal: "G2",
@@ -87,7 +87,7 @@ const SHAPES: &[Shape] = &[
         size: ("batches", 20),
         aim: 1.05,
         by_hand: Held::is(1.36, 1.12),
-        derived: Some(Held::is(1.67, 1.55)),
+        derived: Some(Held::is(1.67, 1.65)),
     },
     Shape {
         goal: "G3",
