@@ -328,6 +328,13 @@ fn half_written_items_make_no_panic() {
     }
 }
 
+#[test]
+fn a_macro_cannot_be_called_self_which_is_for_the_compiler_to_say() {
+    let item = quote! { struct S<T> { me: Self![T], other: For<Self![Self; 1]> } };
+    let expanded = ring(quote!(), item);
+    syn::parse2::<syn::File>(expanded).unwrap();
+}
+
 /// A small generator, seeded: the same inputs on every run.
 struct Seeded(u64);
 

@@ -163,9 +163,10 @@ fn without_self(tokens: TokenStream, ring: &Ident, this: &TokenStream) -> TokenS
             TokenTree::Ident(ident) if ident == "Self" && !signs[..index].ends_with(&['\'']) => {
                 let (before, after) = (&signs[..index], &signs[index + 1..]);
                 let has_arguments = after.starts_with(&['<']) || after.starts_with(&[':', ':', '<']);
+                let is_macro = after.starts_with(&['!']);
                 replaced.extend(match after.starts_with(&[':', ':']) {
-                    // There is no such type, and the compiler says so of what was written.
-                    _ if has_arguments || before.ends_with(&[':', ':']) => quote!(#ring),
+                    // There is nothing of that name, and the compiler says so of what was written.
+                    _ if has_arguments || is_macro || before.ends_with(&[':', ':']) => quote!(#ring),
                     true => quote!(<#this>),
                     false => this.clone(),
                 });
