@@ -608,7 +608,9 @@ pub use rummelplatz_macros::ring;
 ///
 /// Whatever reads best: `()`, a [`ControlFlow`], an `Option<RingData>`, the pair of the last two, or a `Result` of one
 /// of these. (`on_more` and `on_final` have no data to return: `()`, a `ControlFlow`, or a `Result` of one of these.)
-/// A handler that may end the ring, and fail, returns `io::Result<ControlFlow>`. What an error does depends on the arguments. With `warn` alone, a plain `?` warns. With `error` alone, it ends the
+/// A handler that may end the ring, and fail, returns `io::Result<ControlFlow>`.
+///
+/// What an error does depends on the arguments. With `warn` alone, a plain `?` warns. With `error` alone, it ends the
 /// ring. With both, [`.or_warn()?`](ResultExt::or_warn) and [`.or_end()?`](ResultExt::or_end) choose, in a
 /// `Result<_, ControlFlow<W, E>>`:
 ///
