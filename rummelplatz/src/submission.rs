@@ -483,10 +483,9 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// Asks the kernel to cancel a request (`IORING_OP_ASYNC_CANCEL`, since 5.5).
     ///
     /// If the kernel does not find the request, it is asked again and again (unless it allows the ring no
-    /// timers). The request's completion comes
-    /// as always: with `ECANCELED`; with `EINTR` if a worker of the kernel was interrupted in it; or, if the
-    /// kernel was faster, with its result, which may also be that of a part of it. A stream first delivers
-    /// what it still carries.
+    /// timers). The request's completion comes as always: with `ECANCELED`; with `EINTR` if a worker of the
+    /// kernel was interrupted in it; or, if the kernel was faster, with its result, which may also be that of a
+    /// part of it. A stream first delivers what it still carries.
     ///
     /// Returns false if the request is over. A key never matches another request.
     pub fn cancel(&mut self, key: Key<Op>) -> bool {

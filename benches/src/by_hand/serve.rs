@@ -47,7 +47,7 @@ pub fn trade<R: Ring>(args: &Args) -> Outcome {
 }
 
 fn build<R: Ring>(args: &Args, shape: Shape) -> Result<R, Error> {
-    R::build(args, (4 * shape.conns).next_power_of_two().clamp(64, 4096) as u32)
+    R::build(args, shape.entries() as u32)
 }
 
 fn run<R: Ring>(args: &Args, listener: &TcpListener, shape: Shape) -> Result<(), Error> {

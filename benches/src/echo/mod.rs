@@ -71,6 +71,11 @@ impl Shape {
         }
         Ok(Shape { multishot, conns, size, buffer, buffers })
     }
+
+    /// How many entries the queue of a ring has that serves all of them.
+    pub fn entries(&self) -> usize {
+        (4 * self.conns).next_power_of_two().clamp(64, 4096)
+    }
 }
 
 /// An echo server, for both modes.

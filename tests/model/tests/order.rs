@@ -39,6 +39,17 @@ fn chain<const N: usize>() -> [squeue::Entry; N] {
     })
 }
 
+/// A ring with room for four entries, and its kernel, which takes in nothing at first.
+fn busy() -> (Simulation, Small) {
+    let simulation = Simulation::new(1);
+    simulation.set_faults(Faults { busy: 1.0, ..Faults::none() });
+    let raw = simulation.raw_ring(NonZeroU32::new(4).unwrap()).unwrap();
+    let mut ring = Small::new(raw, None, Nothing);
+    simulation.take_log();
+    ring.turn().unwrap();
+    (simulation, ring)
+}
+
 /// The entries that the kernel has taken in, in order.
 fn taken_in(simulation: &Simulation) -> Vec<Asked> {
     let taken_in = |event| match event {
@@ -50,13 +61,7 @@ fn taken_in(simulation: &Simulation) -> Vec<Asked> {
 
 #[test]
 fn a_chain_that_would_fit_does_not_overtake_one_that_does_not() {
-    let simulation = Simulation::new(1);
-    // At first, the kernel takes in nothing.
-    simulation.set_faults(Faults { busy: 1.0, ..Faults::none() });
-    let raw = simulation.raw_ring(NonZeroU32::new(4).unwrap()).unwrap();
-    let mut ring = Small::new(raw, None, Nothing);
-    simulation.take_log();
-    ring.turn().unwrap();
+    let (simulation, mut ring) = busy();
     let mut submitter = ring.submitter(Small::NOTHING);
     let mut keys: Vec<Key<Nothing>> = Vec::new();
     for _ in 0..2 {
@@ -74,13 +79,7 @@ fn a_chain_that_would_fit_does_not_overtake_one_that_does_not() {
 
 #[test]
 fn a_cancel_does_not_overtake_what_it_is_to_cancel() {
-    let simulation = Simulation::new(1);
-    // At first, the kernel takes in nothing.
-    simulation.set_faults(Faults { busy: 1.0, ..Faults::none() });
-    let raw = simulation.raw_ring(NonZeroU32::new(4).unwrap()).unwrap();
-    let mut ring = Small::new(raw, None, Nothing);
-    simulation.take_log();
-    ring.turn().unwrap();
+    let (simulation, mut ring) = busy();
     let mut submitter = ring.submitter(Small::NOTHING);
     for _ in 0..2 {
         submitter.submit((), |()| request::nop()).unwrap();

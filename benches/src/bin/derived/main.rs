@@ -27,11 +27,6 @@ impl Server for Derived {
     }
 }
 
-/// The queue size of a ring that serves this many connections.
-fn entries(conns: usize) -> u32 {
-    (4 * conns).next_power_of_two().clamp(64, 4096) as u32
-}
-
 fn main() -> ExitCode {
     kit::contest(
         "derived",

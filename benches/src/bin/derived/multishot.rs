@@ -136,7 +136,7 @@ impl Sender {
 
 /// Serves until everything is over.
 pub(crate) fn run(listener: TcpListener, shape: Shape) -> Result<(), Error> {
-    let entries = NonZeroU32::new(super::entries(shape.conns)).ok_or("conns=0")?;
+    let entries = NonZeroU32::new(shape.entries() as u32).ok_or("no entries")?;
     let pool = BufferPool::new(shape.buffers as u16, shape.buffer as u32)?;
     let mut server = Server::builder(Acceptor { pool }, Receiver, Sender).entries(entries).build()?;
     server.submitter(Server::ACCEPTOR).stream(listener, |listener| request::accept_multi(listener))?;

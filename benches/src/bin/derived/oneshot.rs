@@ -98,7 +98,7 @@ impl Sender {
 
 /// Serves until everything is over.
 pub(crate) fn run(listener: TcpListener, shape: Shape) -> Result<(), Error> {
-    let entries = NonZeroU32::new(super::entries(shape.conns)).ok_or("conns=0")?;
+    let entries = NonZeroU32::new(shape.entries() as u32).ok_or("no entries")?;
     let acceptor = Acceptor { buffer: shape.buffer };
     let mut server = Server::builder(acceptor, Receiver, Sender).entries(entries).build()?;
     server.submitter(Server::ACCEPTOR).submit(listener, |listener| request::accept(listener))?;

@@ -139,7 +139,7 @@ impl Server for Compio {
     const SHAPES: &'static [&'static str] = &["multishot", "oneshot"];
 
     fn run(listener: std::net::TcpListener, shape: Shape) -> Result<(), Error> {
-        let mut proactor = builder((4 * shape.conns).next_power_of_two().clamp(64, 4096));
+        let mut proactor = builder(shape.entries());
         if let Some(buffers) = NonZero::new(shape.buffers as u16) {
             proactor.buffer_pool_size(buffers).buffer_pool_buffer_len(shape.buffer);
         }

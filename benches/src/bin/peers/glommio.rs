@@ -100,7 +100,7 @@ impl Server for Glommio {
     const SHAPES: &'static [&'static str] = &["oneshot"];
 
     fn run(listener: std::net::TcpListener, shape: Shape) -> Result<(), Error> {
-        start((4 * shape.conns).next_power_of_two().clamp(64, 4096), async {
+        start(shape.entries(), async {
             // SAFETY: the descriptor is handed over.
             let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
             let over = Rc::new(Over::default());

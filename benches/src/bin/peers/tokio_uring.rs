@@ -157,7 +157,7 @@ impl Server for TokioUring {
     const SHAPES: &'static [&'static str] = &["oneshot"];
 
     fn run(listener: std::net::TcpListener, shape: Shape) -> Result<(), Error> {
-        start((4 * shape.conns).next_power_of_two().clamp(64, 4096), async {
+        start(shape.entries(), async {
             let listener = TcpListener::from_std(listener);
             let over = Rc::new(Notify::new());
             let accepting = async {

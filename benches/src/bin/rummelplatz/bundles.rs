@@ -162,7 +162,7 @@ impl RingOperation<Server> for Senders {
 
 /// Serves until everything is over.
 pub(crate) fn run(listener: TcpListener, shape: Shape) -> Result<(), Error> {
-    let entries = NonZeroU32::new(super::entries(shape.conns)).ok_or("conns=0")?;
+    let entries = NonZeroU32::new(shape.entries() as u32).ok_or("no entries")?;
     let pool = BufferPool::new(shape.buffers as u16, shape.buffer as u32)?;
     let acceptor = Acceptor { listener: Some(listener), pool };
     Ok(Server::builder(Receivers, Senders, acceptor).entries(entries).build()?.run()?)

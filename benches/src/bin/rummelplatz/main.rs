@@ -16,11 +16,6 @@ use std::process::ExitCode;
 use kit::echo::{self, Shape};
 use kit::{Args, Error, Outcome};
 
-/// The queue size of a ring that serves this many connections.
-fn entries(conns: usize) -> u32 {
-    (4 * conns).next_power_of_two().clamp(64, 4096) as u32
-}
-
 fn run(args: &Args, listener: TcpListener, shape: Shape) -> Result<(), Error> {
     match (shape.multishot, args.text("mode", "plain")) {
         (true, "bundles") => bundles::run(listener, shape),

@@ -118,7 +118,7 @@ impl RingOperation<Server> for Connections {
 
 /// Serves until everything is over.
 pub(crate) fn run(listener: TcpListener, shape: Shape) -> Result<(), Error> {
-    let entries = NonZeroU32::new(super::entries(shape.conns)).ok_or("conns=0")?;
+    let entries = NonZeroU32::new(shape.entries() as u32).ok_or("no entries")?;
     let spare = Spare::default();
     let connections = Connections { spare: spare.clone() };
     let acceptor = Acceptor { listener: Some(listener), buffer: shape.buffer, spare };
