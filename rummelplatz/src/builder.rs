@@ -46,7 +46,8 @@ impl<R: RingParts> Builder<R> {
     }
 
     /// The size of the completion queue (`IORING_SETUP_CQSIZE`, since 5.5): by default four times that of the
-    /// submission queue. It is never less than the size of the submission queue.
+    /// submission queue. It is rounded up to a power of two, and is never less than the size of the submission
+    /// queue and never more than 65536.
     pub fn completion_entries(mut self, entries: NonZeroU32) -> Self {
         self.options.completions = Some(entries.get());
         self
@@ -154,7 +155,9 @@ impl<R: RingParts> Builder<R> {
         self
     }
 
-    /// Uses this ring rather than a new one; its sizes stay as they are.
+    /// Uses this ring rather than a new one. Its sizes and flags stay as they are: [`entries`](Self::entries),
+    /// [`completion_entries`](Self::completion_entries), [`defer_taskrun`](Self::defer_taskrun) and
+    /// [`sqpoll`](Self::sqpoll) have no effect.
     pub fn raw_ring(mut self, raw: RawRing) -> Self {
         self.raw = Some(raw);
         self

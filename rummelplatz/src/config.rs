@@ -107,7 +107,7 @@ pub struct RawRing {
 
 impl RawRing {
     /// A ring with `entries` in its submission queue, rounded up to a power of two, and four times as
-    /// many in its completion queue.
+    /// many in its completion queue, up to 65536.
     ///
     /// Asks for `COOP_TASKRUN`, `TASKRUN_FLAG` (5.19), `SINGLE_ISSUER` (6.0), `DEFER_TASKRUN` (6.1),
     /// `NO_SQARRAY` (6.6) and `SUBMIT_ALL` (5.18), and does without those that the kernel is too old

@@ -1,6 +1,6 @@
 //! The deadlines of requests, which the ring keeps itself.
 //!
-//! A timer of the kernel for each request costs five times as much as a short request itself, and is nearly
+//! A timer of the kernel for each request costs several times as much as a short request itself, and is nearly
 //! always in vain. So one [alarm](crate::alarms) serves all requests. A request that is over in time leaves its
 //! deadline behind; such deadlines are sorted out when they are most of those that are kept.
 

@@ -25,7 +25,7 @@ pub enum BuildErrorKind {
     /// The kernel is too old for what was asked (`EINVAL`).
     Unsupported,
     /// io_uring is switched off: by the `kernel.io_uring_disabled` sysctl or a seccomp filter
-    /// (`EPERM`, `EACCES`).
+    /// (`EPERM`, `EACCES`). Or [`sqpoll`](crate::Builder::sqpoll) needs a privilege, before 5.13.
     Forbidden,
     /// The kernel has no io_uring at all, or hides it (`ENOSYS`).
     Missing,

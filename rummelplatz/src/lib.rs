@@ -7,7 +7,7 @@
 //! it back with the [`Completion`].
 //!
 //! ```
-//! use rummelplatz::{Completion, ControlFlow, RingOperation, Submitter, request, ring};
+//! use rummelplatz::{Completion, RingOperation, Submitter, request, ring};
 //! use std::{error::Error, fs::File, io};
 //!
 //! #[ring]
@@ -55,7 +55,7 @@
 //! 2. The [server](#a-server) below: two operations, and a state machine for each connection.
 //! 3. The programs in `examples/`. Read `proxy.rs` first: it is a TCP proxy that accepts, connects with a time limit,
 //!    receives and sends, and waits for peers that do not read. An error of one peer ends only that peer's connection.
-//!    `echo.rs` is a server that receives bytes and sends them back without a copy, with one [`BufferPool`] for all
+//!    `echo.rs` is a server that receives bytes and sends them back, with one [`BufferPool`] for all
 //!    clients. `cp.rs` copies a file, `wal.rs` makes lines safe on disk, `basic.rs` is a timer.
 //!
 //! # Where to look
@@ -359,15 +359,17 @@
 //!
 //! * Every accepted request ends exactly once. Its data is handed to a handler. Or it is dropped without one, if nobody
 //!   is to know ([`detach`](Submitter::detach), a stream that was given up, a ring that was dropped or ended by a
-//!   panic). Or it is leaked and the request is named: in [`RingError::Abandoned`], or to the hook
-//!   [`on_abandoned`](Builder::on_abandoned) if the ring was dropped.
+//!   panic). Or it is leaked and the request is named: by [`RingError::abandoned`], or to the hook
+//!   [`on_abandoned`](Builder::on_abandoned) if the ring was dropped or ended by a panic.
 //! * No data is freed, moved or dropped while the kernel may still use it, whatever happens: `?`, `panic!`, `drop` or
 //!   `mem::forget`. Closing a ring does not stop the kernel, so leaking is the default.
-//! * You need no `unsafe`, except for raw entries ([`push`](Submitter::push)).
+//! * You need no `unsafe`, except for raw entries ([`push`](Submitter::push)) and for an io_uring that was made
+//!   elsewhere ([`RawRing::from_io_uring`]).
 //!
 //! # Features
 //!
-//! * `tracing`: warnings, and requests that a dropped ring had to abandon, are logged through the `tracing` crate.
+//! * `tracing`: warnings, data that a handler has returned too late, and requests that a ring which was dropped or
+//!   ended by a panic had to abandon, are logged through the `tracing` crate.
 //! * `sim`: a simulated kernel, for tests of your own operations. A seed decides what goes wrong in it. It is meant for
 //!   `dev-dependencies`: see the module `sim`.
 
@@ -459,7 +461,7 @@ pub use io_uring;
 /// | `Server::builder(acceptor, connections)` | a [`Builder`], the usual way to make a ring: `.build()?` |
 /// | `Server::new_raw_ring(entries)` | a [`RawRing`], for when the ring is made apart from its operations |
 /// | `Server::new(raw, backlog_limit, acceptor, connections)` | the ring, made of a [`RawRing`]; the limit is an `Option<NonZeroUsize>` |
-/// | `server.run()` | runs until a handler ends the ring, or until nothing is in flight and no [`RingHandle`] is left |
+/// | `server.run()` | runs until a handler ends the ring, or until nothing is in flight and no strong [`RingHandle`] is left |
 /// | `server.turn()` | does what can be done without waiting: see below |
 /// | `server.finish()` | cancels what is in flight and waits for it, now |
 /// | `server.submitter(TAG)` | a [`Submitter`] for use from outside |
@@ -473,8 +475,9 @@ pub use io_uring;
 ///
 /// # Arguments
 ///
-/// `entries = N`, `backlog_limit = N`, `grace_ms = N` and `deadline_ms = N` set the defaults of the [`Builder`]'s
-/// methods of these names. `crate = path` says where this crate is, if you have renamed it.
+/// `entries = N`, `backlog_limit = N`, `grace_ms = N` and `deadline_ms = N` (both in milliseconds) are the defaults of
+/// what the [`Builder`]'s methods of these names set. All but `entries` hold for a ring made by `new`, too.
+/// `crate = path` says where this crate is, if you have renamed it.
 ///
 /// # Running it again
 ///
@@ -608,7 +611,9 @@ pub use rummelplatz_macros::ring;
 ///
 /// Whatever reads best: `()`, a [`ControlFlow`], an `Option<RingData>`, the pair of the last two, or a `Result` of one
 /// of these. (`on_more` and `on_final` have no data to return: `()`, a `ControlFlow`, or a `Result` of one of these.)
-/// A handler that may end the ring, and fail, returns `io::Result<ControlFlow>`.
+/// A handler that may end the ring, and fail, returns `io::Result<ControlFlow>`. `setup` and `on_teardown_completion`
+/// return `()`, or a `Result` of that. (To end the ring in `setup`, return an error, or call
+/// [`submitter.handle().stop()`](RingHandle::stop).)
 ///
 /// What an error does depends on the arguments. With `warn` alone, a plain `?` warns. With `error` alone, it ends the
 /// ring. With both, [`.or_warn()?`](ResultExt::or_warn) and [`.or_end()?`](ResultExt::or_end) choose, in a

@@ -129,7 +129,8 @@ pub trait RingOperation<R: Ring>: Sized {
         Ok(())
     }
 
-    /// Called for each completion of a request of this operation, with the request's data.
+    /// Called for each completion of a request of this operation, with the request's data; and for each
+    /// [message](crate::Submitter::post) to this operation, with the data that was sent.
     ///
     /// Returns what the ring is to do, and the data of a stream that is to go on. A request that is over
     /// ([`more`](Completion::more) is false) has no more use for its data: data that is returned for it is

@@ -8,14 +8,14 @@ use crate::tag::Tag;
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Requests that have not ended, including those that wait for room or a buffer.
+    /// Requests that have not ended, including messages and those that wait for room or a buffer.
     pub in_flight: usize,
     /// Requests that wait for room in the submission queue.
     pub backlog: usize,
     /// How often the ring has entered the kernel (`io_uring_enter`).
     pub enters: u64,
     /// How many completions of the kernel were seen: those of requests (several for a stream), and those of
-    /// the ring's own cancels and wake-ups. Together with [`enters`](Self::enters), this tells how large
+    /// the ring's own cancels, wake-ups and alarms, and of [`push_raw`](crate::Submitter::push_raw). Together with [`enters`](Self::enters), this tells how large
     /// batches are.
     pub completions: u64,
     /// Completions that named no request in flight and were dropped, such as those of a message from another

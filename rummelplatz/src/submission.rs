@@ -97,9 +97,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// Its data is kept until the kernel is done, and then dropped; no handler is called. An error is counted
     /// in [`detached_failed`](crate::Stats::detached_failed).
     ///
-    /// A [`send`](request::send), [`send_zc`](request::send_zc) or [`send_zc_fixed`](request::send_zc_fixed)
-    /// goes out whole or fails (`MSG_WAITALL`, since 5.19). At teardown, detached requests are cancelled like
-    /// all others.
+    /// A [`send`](request::send), of whichever kind, goes out whole or fails (`MSG_WAITALL`, since 5.19). At
+    /// teardown, detached requests are cancelled like all others.
     ///
     /// # Errors
     ///
@@ -529,7 +528,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         !slot.peek().facts.flags.intersects(Flags::CANCELLED) && cancel(core, slot)
     }
 
-    /// Asks the kernel to cancel all requests of this operation. Returns how many those are.
+    /// Asks the kernel to cancel all requests of this operation, which does not include messages. Returns how
+    /// many those are.
     pub fn cancel_all(&mut self) -> usize {
         let tag = self.tag();
         let Inner { core, slabs, .. } = self.inner();

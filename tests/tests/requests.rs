@@ -92,7 +92,7 @@ fn what_is_known_of_a_file_is_what_std_knows() {
         let (result, (_, statx)) =
             once((there.open(), Statx::new()), |(file, statx)| request::fstat(file, statx));
         assert!(result == Ok(0) && statx.is_dir());
-        let nobody = (CWD, there.c_path("nobody"), Statx::new());
+        let nobody = (CWD, there.c_path("nobody"), statx);
         let (result, (_, _, statx)) = once(nobody, |(at, path, statx)| request::statx(at, path, statx));
         assert_eq!(
             (result, statx.len(), statx.modified()),

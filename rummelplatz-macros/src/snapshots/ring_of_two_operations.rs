@@ -198,10 +198,10 @@ const _: () = {
         > {
             __rt::turn(self)
         }
-        /// Cancels and drains everything in flight.
+        /// Cancels and drains everything in flight. If nothing is, and no run has begun, does nothing.
         ///
         /// # Errors
-        /// Every error of the teardown.
+        /// As for `run`.
         pub fn finish(
             &mut self,
         ) -> ::core::result::Result<(), ::rummelplatz::RingError<Self>> {

@@ -283,10 +283,10 @@ const _: () = {
         > {
             __rt::turn(self)
         }
-        /// Cancels and drains everything in flight.
+        /// Cancels and drains everything in flight. If nothing is, and no run has begun, does nothing.
         ///
         /// # Errors
-        /// Every error of the teardown.
+        /// As for `run`.
         fn finish(
             &mut self,
         ) -> ::core::result::Result<(), crate::reexported::RingError<Self>> {

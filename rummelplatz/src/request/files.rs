@@ -48,8 +48,8 @@ pub fn read<'d>(file: &'d impl Target, buffer: &'d mut [u8]) -> Request<'d> {
     read_at(file, buffer, CURRENT_POSITION)
 }
 
-/// Reads into `buffer` from `offset`, in bytes, as `pread(2)`. Here, and wherever a request takes an offset, `u64::MAX`
-/// means the current position, and any other value above `i64::MAX` is `EINVAL`.
+/// Reads into `buffer` from `offset`, in bytes, as `pread(2)`. Here, and in all other reads
+/// and writes, `u64::MAX` means the current position, and any other value above `i64::MAX` is `EINVAL`.
 #[inline]
 pub fn read_at<'d>(file: &'d impl Target, buffer: &'d mut [u8], offset: u64) -> Request<'d> {
     on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), offset, None)

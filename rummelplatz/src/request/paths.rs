@@ -285,7 +285,7 @@ pub fn symlinkat<'d>(target: &'d CStr, directory: &'d impl AsFd, path: &'d CStr)
     Parts::usual(Usual { offset: address_of(path), ..entry }).request()
 }
 
-/// What [`statx`] finds out about a file; all zero until the request has completed.
+/// What [`statx`] finds out about a file; all zero until the request has succeeded.
 #[derive(Clone, Copy)]
 pub struct Statx(libc::statx);
 
@@ -366,6 +366,7 @@ pub fn fstat<'d>(file: &'d impl AsFd, statx: &'d mut Statx) -> Request<'d> {
 }
 
 fn stat<'d>(directory: &'d impl AsFd, path: &'d CStr, statx: &'d mut Statx, flags: i32) -> Request<'d> {
+    *statx = Statx::new();
     let offset = (&raw mut statx.0).expose_provenance() as u64;
     let entry = named(opcode::Statx::CODE, directory, path);
     Parts::usual(Usual { offset, length: MASK, op_flags: flags as u32, ..entry }).request()

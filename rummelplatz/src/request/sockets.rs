@@ -317,7 +317,7 @@ const IORING_RECV_MULTISHOT: u32 = 1 << 1;
 /// Sends as much of `buffer` as the socket takes (`IORING_OP_SEND`, since 5.6). The result is the number of bytes.
 ///
 /// If the peer is gone, the error is `EPIPE`; there is never a signal (`MSG_NOSIGNAL`). Given to
-/// [`detach`](crate::Submitter::detach), it goes out whole (`MSG_WAITALL`), as [`send_zc`] and [`send_zc_fixed`] do.
+/// [`detach`](crate::Submitter::detach), it goes out whole (`MSG_WAITALL`), as all sends do.
 ///
 /// The socket may take only a part. So count what is sent, and submit the rest; or let the kernel go on with
 /// [`whole`](Request::whole):

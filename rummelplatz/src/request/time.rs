@@ -72,7 +72,7 @@ pub fn timeout<'d>(duration: Duration) -> Request<'d> {
     timer(duration, 0, TimeoutFlags::empty()).request()
 }
 
-/// Completes at `instant`, on the monotonic clock (`IORING_TIMEOUT_ABS`, since 5.4).
+/// Completes at `instant`, on the monotonic clock (`IORING_TIMEOUT_ABS`, since 5.5).
 ///
 /// An instant in the past completes at once.
 ///

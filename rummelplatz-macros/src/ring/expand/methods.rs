@@ -106,10 +106,10 @@ impl Printer<'_> {
                 #vis fn turn(&mut self) -> ::core::result::Result<#krate::Progress, #krate::RingError<Self>> {
                     #turn
                 }
-                /// Cancels and drains everything in flight.
+                /// Cancels and drains everything in flight. If nothing is, and no run has begun, does nothing.
                 ///
                 /// # Errors
-                /// Every error of the teardown.
+                /// As for `run`.
                 #vis fn finish(&mut self) -> ::core::result::Result<(), #krate::RingError<Self>> {
                     #finish
                 }
