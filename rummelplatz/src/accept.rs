@@ -90,15 +90,9 @@ pub(crate) unsafe fn release<R: Ring, Op: RingOperation<R>>(
     tag: Tag<R, Op>,
     warm: Warm,
 ) {
-    // `vacate` checks this, too; but mostly the compiler knows the answer here already.
-    if warm.is_none() {
-        return;
-    }
-    let slab = tag.slab(&mut inner.slabs);
-    // SAFETY: the caller promises that the slot, if there is one, is of the slab of `tag`.
-    if let Some(vacancy) = unsafe { slab.vacate(warm) } {
-        // SAFETY: the vacancy was just taken from this slab.
-        unsafe { slab.release(vacancy) };
+    if !warm.is_none() {
+        // SAFETY: there is a slot, and the caller promises that it is of the slab of `tag`.
+        unsafe { tag.slab(&mut inner.slabs).release(warm) };
         inner.core.in_flight -= 1;
     }
 }

@@ -21,7 +21,7 @@
 //! Nearly all requests are *plain*: live from beginning to end, with nothing to be remembered that their
 //! completion would have to look at. So a slot has a `name`. If its request is plain, the name is the
 //! `user_data` of that request; otherwise it is the complement of a `user_data`: that of its request or,
-//! while the slot is free, that of the next one. Then one comparison, in [`Slab::find_plain`], checks tag,
+//! while the slot is free, that of the last one. Then one comparison, in [`Slab::find_plain`], checks tag,
 //! generation, slot, state and metadata, and plain requests come and go without a look at the state.
 //!
 //! A complement is never mistaken for a name: its tag is a different one, and so is the slot that its slot
@@ -36,7 +36,7 @@
 //!
 //! There is one exception, for the sake of the next request in the same slot: [`Plain::take`] leaves the name
 //! as it is. Whoever holds the [`Warm`] slot that it returns must make sure that nobody looks at the slab
-//! before that slot is vacated, and filled or released.
+//! before that slot is vacated and filled, or released.
 
 use std::alloc::{self, Layout};
 use std::cell::UnsafeCell;
@@ -115,6 +115,8 @@ pub(crate) struct Slab<D, M: Meta> {
     /// [`UserData::STEP`], kept out of sight of the compiler, which would make four instructions of an
     /// addition and a test of its carry.
     step: u64,
+    /// [`UserData::STEP_LESS_ONE`], for the same reason.
+    step_less_one: u64,
     /// The first of the free slots, which are linked through their headers: the one that was freed
     /// last, whose memory is still warm.
     free: Option<NonNull<Slot<D, M>>>,
@@ -164,7 +166,16 @@ impl<D, M: Meta> Slab<D, M> {
     #[inline(never)]
     pub(crate) fn new(tag: u8) -> Self {
         let first = Self::chunk();
-        Slab { tag, step: UserData::STEP, free: None, limit: 0, made: 0, chunks: vec![first], first }
+        Slab {
+            tag,
+            step: UserData::STEP,
+            step_less_one: UserData::STEP_LESS_ONE,
+            free: None,
+            limit: 0,
+            made: 0,
+            chunks: vec![first],
+            first,
+        }
     }
 
     /// The tag that the requests carry.
@@ -323,14 +334,17 @@ impl<D, M: Meta> Slab<D, M> {
         let free = self.free?;
         // SAFETY: all headers of a chunk are initialised, do not overlap a value, and the slab is borrowed
         // exclusively.
-        let header = unsafe { &(*free.as_ptr()).header };
+        let header = unsafe { &mut (*free.as_ptr()).header };
         // SAFETY: it is in the list of free ones, so `next_free` is what it keeps.
         self.free = unsafe { header.kept.next_free };
-        Some(Vacancy { slot: free.cast(), user_data: !header.name })
+        let (user_data, comes_round) = UserData::step_from_complement(header.name, self.step_less_one);
+        if comes_round {
+            header.count_round();
+        }
+        Some(Vacancy { slot: free.cast(), user_data })
     }
 
-    /// Turns a slot whose value was taken into a vacancy, to be filled or released at once. `None` if there
-    /// is no slot.
+    /// Turns a slot whose value was taken into a vacancy, to be filled at once. `None` if there is no slot.
     ///
     /// # Safety
     ///
@@ -416,12 +430,15 @@ impl<D, M: Meta> Slab<D, M> {
     #[cold]
     #[inline(never)]
     unsafe fn undo(&mut self, vacancy: Vacancy) {
-        let place = vacancy.slot.cast::<Slot<D, M>>().as_ptr();
-        // SAFETY: the caller promises that the vacancy is of this slab.
-        unsafe { self.release(vacancy) };
+        let Vacancy { slot, user_data } = vacancy;
+        let slot = slot.cast::<Slot<D, M>>();
+        // SAFETY: all headers of a chunk are initialised and do not overlap a value, and the slab is borrowed
+        // exclusively; the caller promises that the vacancy is of this slab.
+        unsafe { (*slot.as_ptr()).header.name = !user_data };
+        self.link(slot);
         // SAFETY: the value is initialised, as the caller promises; as far as the header says the slot is
         // free, so nobody drops the value again.
-        unsafe { (*place).value.get().cast::<D>().drop_in_place() };
+        unsafe { (*slot.as_ptr()).value.get().cast::<D>().drop_in_place() };
     }
 
     /// Puts a free slot, which is in no list, where the next insertion finds it.
@@ -433,18 +450,19 @@ impl<D, M: Meta> Slab<D, M> {
         self.free = Some(slot);
     }
 
-    /// Gives back a slot that was not filled again.
+    /// Gives back a slot whose value was taken, and that was not filled again.
     ///
     /// # Safety
     ///
-    /// The vacancy is of this slab.
+    /// The slot is of this slab, and not [none](Warm::NONE).
     #[inline(always)]
-    pub(crate) unsafe fn release(&mut self, vacancy: Vacancy) {
-        let Vacancy { slot, user_data } = vacancy;
-        let slot = slot.cast::<Slot<D, M>>();
+    pub(crate) unsafe fn release(&mut self, warm: Warm) {
+        let slot = warm.slot.cast::<Slot<D, M>>();
         // SAFETY: all headers of a chunk are initialised and do not overlap a value, and the slab is borrowed
         // exclusively; the caller promises that the slot is of this slab.
-        unsafe { (*slot.as_ptr()).header.name = !user_data };
+        let header = unsafe { &mut (*slot.as_ptr()).header };
+        // It is still that of the plain request. The state of such a slot is Free already.
+        header.name = !header.name;
         self.link(slot);
     }
 
@@ -490,7 +508,7 @@ impl<D, M: Meta> Slab<D, M> {
         let slot = self.slot(UserData::slot(user_data))?;
         // SAFETY: all headers of a chunk are initialised, and are only changed through `&mut self`.
         let Header { name, state, .. } = unsafe { &(*slot.as_ptr()).header };
-        // A free slot has the name of its next request.
+        // A free slot has the complement of its last request's `user_data`.
         let is_there = *name == user_data || *name == !user_data && *state != State::Free;
         is_there.then_some(Occupied { slab: self, slot, user_data })
     }
@@ -587,16 +605,6 @@ impl fmt::Display for Identity {
 }
 
 impl<D, M: Meta> Header<D, M> {
-    /// The `user_data` of the next request.
-    #[inline(always)]
-    fn next(&mut self, user_data: u64, step: u64) -> u64 {
-        let (next, round) = UserData::step(user_data, step);
-        if round {
-            self.count_round();
-        }
-        next
-    }
-
     /// Whether the slot with this index has a plain request.
     fn is_plain(&self, index: u32) -> bool {
         UserData::slot(self.name) == index
@@ -662,7 +670,7 @@ impl Warm {
 // SAFETY: it only says where a slot is; whoever uses the slot in another thread answers for that.
 unsafe impl Send for Warm {}
 
-/// A slot without a value that is in no list: to be filled again, or released.
+/// A slot without a value that is in no list, to be filled.
 #[must_use]
 pub(crate) struct Vacancy {
     slot: NonNull<()>,
@@ -692,7 +700,7 @@ pub(crate) struct Lent {
 unsafe impl Send for Lent {}
 
 impl Lent {
-    /// The `user_data` of its request or, if that is over, of the next one.
+    /// The `user_data` of its request, or of a later one in its slot.
     ///
     /// # Safety
     ///
@@ -823,10 +831,10 @@ impl<D, M: Meta> Occupied<'_, D, M> {
     /// Frees the slot and returns its value, if it was here.
     #[inline]
     pub(crate) fn take(mut self) -> Option<D> {
-        let (state, user_data, step) = (self.state(), self.user_data, self.slab.step);
+        let (state, user_data) = (self.state(), self.user_data);
         let header = self.header();
         header.state = State::Free;
-        header.name = !header.next(user_data, step);
+        header.name = !user_data;
         self.slab.link(self.slot);
         // SAFETY: it is read only if the state was Live, so the value is initialised; the state is Free now,
         // so nobody reads the value again.

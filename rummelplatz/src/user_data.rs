@@ -60,6 +60,21 @@ impl UserData {
         bits.overflowing_add(step)
     }
 
+    /// See [`step_from_complement`](Self::step_from_complement).
+    pub(crate) const STEP_LESS_ONE: u64 = Self::STEP - 1;
+
+    /// As [`step`](Self::step), from the complement of a `user_data`; one instruction less than taking the
+    /// complement first.
+    #[inline(always)]
+    pub(crate) fn step_from_complement(complement: u64, step_less_one: u64) -> (u64, bool) {
+        if crate::mutant::is("no generation") {
+            return (!complement, false);
+        }
+        // `!complement + step`, because `!c` is `-1 - c`; it borrows where the sum has no carry.
+        let (next, borrows) = step_less_one.overflowing_sub(complement);
+        (next, !borrows)
+    }
+
     /// How many slots there can be. (Twice as many would leave no bit for timers.)
     pub(crate) const SLOTS: u32 = 1 << 31;
     const TIMER: u64 = (Self::SLOTS as u64) << Self::SLOT_SHIFT;
