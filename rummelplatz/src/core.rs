@@ -82,6 +82,9 @@ pub(crate) struct Core {
     pub(crate) settled: bool,
     /// How many cancels were not answered yet.
     pub(crate) cancels: usize,
+    /// Whether the kernel has lost a completion in this run (`EBADR`, which it says only once): then nothing is
+    /// worth waiting for.
+    pub(crate) is_void: bool,
     pub(crate) counters: Counters,
     /// A request that is accepted is born at the time that this shows.
     pub(crate) watch: Watch,
@@ -153,6 +156,7 @@ impl Core {
             unclaimed: 0,
             settled: false,
             cancels: 0,
+            is_void: false,
             counters: Counters::default(),
             watch: Watch::new(),
             clock: Clock::new(),
@@ -522,6 +526,9 @@ impl Core {
     #[inline]
     pub(crate) fn enter(&mut self, patience: Patience) -> io::Result<Entered> {
         let entered = self.queue.enter(patience);
+        if let Err(error) = &entered {
+            self.is_void |= error.raw_os_error() == Some(libc::EBADR);
+        }
         self.watch.look();
         match self.backlog.is_empty() {
             true => self.queue.reopen(),
@@ -779,12 +786,15 @@ impl Core {
         self.push_control(Placed::control(opcode::AsyncCancel::new(target).build(), name));
     }
 
-    /// Notes that the kernel has lost completions, which may have been the ring's own.
-    pub(crate) fn forget_own_traffic(&mut self) {
-        self.alarms.forget();
-        self.cancels = 0;
-        if self.wake_poll.forget() {
-            self.arm_wake();
+    /// If the kernel has lost a completion, that may have been one of the ring's own traffic: expects none of
+    /// these any more.
+    pub(crate) fn forget_lost(&mut self) {
+        if std::mem::take(&mut self.is_void) {
+            self.alarms.forget();
+            self.cancels = 0;
+            if self.wake_poll.forget() {
+                self.arm_wake();
+            }
         }
     }
 

@@ -324,14 +324,12 @@ fn end<R: RingParts>(ring: &mut R, cause: FirstCause<R>) -> Pass<R> {
 /// A call into the kernel failed for good.
 #[cold]
 fn fail<R: RingParts>(ring: &mut R, error: std::io::Error) -> Pass<R> {
-    if error.raw_os_error() != Some(libc::EBADR) {
+    if !inner(ring).core.is_void {
         return end(ring, FirstCause::Api(error));
     }
-    // The kernel has lost a completion, so the accounts are void, and nothing is worth waiting for.
     let again = std::io::Error::from_raw_os_error(libc::EBADR);
     teardown::begin(inner(ring), FirstCause::Api(error));
     teardown::give_up(&mut Operations(ring), Some(again));
-    inner(ring).core.forget_own_traffic();
     Pass::Ended(conclude(inner(ring)))
 }
 

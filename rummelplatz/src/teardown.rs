@@ -204,6 +204,7 @@ pub(crate) fn give_up<R: Ring>(audience: &mut impl Audience<R>, error: Option<io
     }
     let inner = audience.inner();
     if inner.core.in_flight == 0 {
+        inner.core.forget_lost();
         finish(inner);
         return Progress::Finished;
     }
@@ -305,7 +306,11 @@ pub(crate) fn end_silently<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
     let limits = Limits { grace: Duration::ZERO, ..inner.core.options.limits };
     panic.then(begin_within(inner, FirstCause::Exit, limits));
     let mut nobody = Nobody { inner, panic };
-    while !matches!(advance(&mut nobody, true), Progress::Finished | Progress::Abandoned) {}
+    if nobody.inner.core.is_void {
+        give_up(&mut nobody, Some(io::Error::from_raw_os_error(libc::EBADR)));
+    } else {
+        while !matches!(advance(&mut nobody, true), Progress::Finished | Progress::Abandoned) {}
+    }
     let Nobody { inner, mut panic } = nobody;
     inner.ending = None;
     panic.catch(|| drop(cause));

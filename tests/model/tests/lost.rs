@@ -1,11 +1,17 @@
 //! What happens after the kernel has lost a completion of the ring's own traffic.
 
+use std::convert::Infallible;
 use std::num::NonZeroU32;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rummelplatz::request::Events;
 use rummelplatz::sim::{Faults, Simulation};
-use rummelplatz::{Completion, RingError, RingHandle, RingOperation, SubmitError, Submitter, request, ring};
+use rummelplatz::{
+    Completion, ControlFlow, RingError, RingHandle, RingOperation, SubmitError, Submitter, request, ring,
+};
 
 #[ring]
 struct Woken {
@@ -73,4 +79,97 @@ fn a_deadline_passes_in_the_next_run() {
     ring.run().unwrap();
     let passed = simulation.now() - begun;
     assert!(passed >= 2 * HOUR && passed < 3 * HOUR, "{passed:?}");
+}
+
+// ---- while the ring ends --------------------------------------------------------------------
+
+#[ring]
+struct Ended {
+    step: Step,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// The ring ends when this is delivered, and the kernel loses what it posts from here on.
+    Exit,
+    /// Never ends.
+    Wait,
+    /// Is sent and never delivered, except by a teardown.
+    Message,
+    /// Stops the ring by its handle.
+    Stop,
+}
+
+#[derive(RingOperation)]
+#[ring_operation(ring = Ended, data = (What, UnixStream), error = SubmitError, on_completion, on_teardown_completion)]
+struct Step {
+    simulation: Arc<Simulation>,
+    handle: Arc<Mutex<Option<RingHandle<Ended>>>>,
+    panics: bool,
+}
+
+impl Step {
+    fn on_completion(
+        &mut self,
+        _: Completion,
+        (what, socket): (What, UnixStream),
+        mut submitter: Submitter<'_, Ended, Self>,
+    ) -> Result<ControlFlow<Infallible, SubmitError>, SubmitError> {
+        match what {
+            What::Exit => {
+                submitter.post((What::Message, socket))?;
+                self.simulation.set_faults(Faults { lost: 1.0, ..Faults::none() });
+            }
+            What::Stop => self.handle.lock().unwrap().iter().for_each(RingHandle::stop),
+            What::Wait | What::Message => {}
+        }
+        Ok(if what == What::Exit { ControlFlow::Exit } else { ControlFlow::Continue })
+    }
+
+    fn on_teardown_completion(
+        &mut self,
+        _: Completion,
+        (what, _): (What, UnixStream),
+        _: Submitter<'_, Ended, Self>,
+    ) {
+        self.simulation.set_faults(Faults::none());
+        assert!(!self.panics || what != What::Message, "as it is meant to");
+    }
+}
+
+fn ended(panics: bool) -> (Ended, Arc<Simulation>, Arc<Mutex<Option<RingHandle<Ended>>>>) {
+    let simulation = Arc::new(Simulation::new(1));
+    simulation.set_faults(Faults::none());
+    let raw = simulation.raw_ring(NonZeroU32::new(8).unwrap()).unwrap();
+    let handle = Arc::new(Mutex::new(None));
+    let step = Step { simulation: simulation.clone(), handle: Arc::clone(&handle), panics };
+    (Ended::builder(step).raw_ring(raw).build().unwrap(), simulation, handle)
+}
+
+#[test]
+fn who_wakes_the_ring_is_heard_after_a_teardown_with_a_loss() {
+    let (mut ring, simulation, handle) = ended(false);
+    *handle.lock().unwrap() = Some(ring.handle());
+    let (socket, _other) = UnixStream::pair().unwrap();
+    ring.submitter(Ended::STEP).submit((What::Exit, socket), |_| request::nop()).unwrap();
+    ring.run().unwrap();
+    simulation.set_faults(Faults::none());
+    let (socket, _other) = UnixStream::pair().unwrap();
+    ring.submitter(Ended::STEP).submit((What::Stop, socket), |_| request::nop()).unwrap();
+    ring.run().unwrap();
+}
+
+#[test]
+fn a_panic_after_a_loss_waits_for_nothing() {
+    let (mut ring, _, _) = ended(true);
+    let (socket, _other) = UnixStream::pair().unwrap();
+    let (waiting, _silent) = UnixStream::pair().unwrap();
+    let mut submitter = ring.submitter(Ended::STEP);
+    submitter.submit((What::Wait, waiting), |(_, it)| request::poll(it, Events::READABLE)).unwrap();
+    submitter.submit((What::Exit, socket), |_| request::nop()).unwrap();
+    let panic = catch_unwind(AssertUnwindSafe(|| ring.run())).unwrap_err();
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"as it is meant to"));
+    // Had it waited, the simulation would have said that this is for ever.
+    let error = ring.run().unwrap_err();
+    assert_eq!(error.abandoned().unwrap().errno, Some(libc::EBADR), "{error}");
 }
