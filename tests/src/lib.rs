@@ -680,13 +680,14 @@ pub fn addressable(entries: u32) -> (RawRing, types::Fd) {
 /// Of what a [`restricted`] ring may register: the descriptor that it signals.
 pub const IORING_REGISTER_EVENTFD: u8 = 4;
 
-/// An io_uring that may do and register only this, and link requests.
+/// An io_uring that may do and register only this, link requests, and choose buffers of a pool.
 pub fn restricted(builder: &mut Builder, entries: u32, opcodes: &[u8], registrations: &[u8]) -> RawRing {
     let uring = builder.setup_r_disabled().build(entries).unwrap();
     let opcodes = opcodes.iter().copied().map(register::Restriction::sqe_op);
     let registrations = registrations.iter().copied().map(register::Restriction::register_op);
-    let links = register::Restriction::sqe_flags_allowed(squeue::Flags::IO_LINK.bits());
-    let mut allowed: Vec<_> = opcodes.chain(registrations).chain([links]).collect();
+    let flags = squeue::Flags::IO_LINK | squeue::Flags::BUFFER_SELECT;
+    let flags = register::Restriction::sqe_flags_allowed(flags.bits());
+    let mut allowed: Vec<_> = opcodes.chain(registrations).chain([flags]).collect();
     uring.submitter().register_restrictions(&mut allowed).unwrap();
     uring.submitter().register_enable_rings().unwrap();
     // SAFETY: nothing is queued or in flight in it, and nobody else has it.

@@ -1237,3 +1237,31 @@ fn a_pool_that_the_kernel_does_not_give_back_is_free_again_when_its_ring_is_gone
         other.submitter(Bench::FIRST).stream(receiver(), Receiver::receive).expect("no ring has it");
     });
 }
+
+#[test]
+fn a_pool_that_the_kernel_does_not_give_back_serves_the_next_run_and_so_does_another() {
+    watched(|| {
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new().on_completion(move |completion, receiver: Receiver, _| {
+            let more = completion.more();
+            let received = completion.into_buffer().map(|buffer| buffer.to_vec());
+            log.push(received.map_err(|error| error.raw_os_error()));
+            (ControlFlow::Continue, more.then_some(receiver))
+        });
+        let pools = [BufferPool::new(2, 8).unwrap(), BufferPool::new(2, 8).unwrap()];
+        let mut ring = Bench::builder(script, Script::new()).raw_ring(without(true)).build().unwrap();
+        for (pool, message) in
+            [(&pools[0], "one"), (&pools[0], "two"), (&pools[1], "three"), (&pools[0], "four")]
+        {
+            let (mut client, server) = tcp_pair();
+            client.write_all(message.as_bytes()).unwrap();
+            drop(client);
+            let receiver = Receiver::new(server, pool);
+            ring.submitter(Bench::FIRST).stream(receiver, Receiver::receive).unwrap();
+            ring.run().unwrap();
+            assert_eq!(seen.take(), [Ok(message.into()), Ok(Vec::new())]);
+            assert_eq!(pool.available(), 2);
+        }
+    });
+}

@@ -55,8 +55,6 @@ pub(crate) struct Uring {
     notifies: bool,
     /// The pools that are registered, by group.
     pools: Vec<BufferPool>,
-    /// Pools that the kernel would not give back.
-    withheld: Vec<BufferPool>,
     /// Memory that is registered.
     memory: Table<Memory>,
     /// Files that are registered.
@@ -106,7 +104,6 @@ impl Uring {
             queues,
             kernel,
             pools: Vec::new(),
-            withheld: Vec::new(),
             memory: Table::new(MOST_MEMORY),
             files: Table::new(MOST_FILES),
             serial,
@@ -155,7 +152,7 @@ impl Uring {
 
     /// Keeps for ever what the kernel may still use: the pools, registered memory and the asides.
     pub(crate) fn leak(&mut self) {
-        mem::forget((mem::take(&mut self.pools), mem::take(&mut self.withheld)));
+        mem::forget(mem::take(&mut self.pools));
         self.memory.leak();
         mem::forget(mem::take(&mut self.asides));
     }
@@ -436,17 +433,19 @@ impl Uring {
         }
     }
 
-    /// Unregisters all that is registered, when no request is in flight.
+    /// Unregisters all that is registered, when no request is in flight. A pool that the kernel does not give
+    /// back stays registered, in its group, and those before it do, too.
     pub(crate) fn release_registered(&mut self) {
         let kernel = &mut self.kernel;
         self.files.release(|change| kernel.change_files(change));
         // SAFETY: places of the table are only cleared here; no memory is registered.
         self.memory.release(|change| unsafe { kernel.change_memory(change) });
-        for (group, pool) in self.pools.drain(..).enumerate() {
-            match self.kernel.unregister_buffers(group as u16) {
-                Ok(()) => pool.unregister(),
-                Err(_) => self.withheld.push(pool),
+        while let Some(pool) = self.pools.pop() {
+            if self.kernel.unregister_buffers(self.pools.len() as u16).is_err() {
+                self.pools.push(pool);
+                break;
             }
+            pool.unregister();
         }
     }
 }
@@ -510,7 +509,7 @@ fn keep(place: &mut Aside, aside: Aside) -> u64 {
 impl Drop for Uring {
     fn drop(&mut self) {
         self.release_registered();
-        for pool in self.withheld.drain(..) {
+        for pool in self.pools.drain(..) {
             // Nothing is received any more, so another ring may have the pool. But the kernel knows of its
             // memory until the ring is closed, and nobody can tell when that is done.
             pool.unregister();
