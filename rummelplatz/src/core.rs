@@ -120,6 +120,9 @@ pub(crate) struct Counters {
     pub(crate) detached_failed: u64,
 }
 
+/// How long to wait before the kernel is asked again to take what it was too short of something to take.
+pub(crate) const SHORTAGE: Duration = Duration::from_millis(10);
+
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 
 /// A number that names this thread, for ever. (`std::thread::current` allocates in threads that it did not
@@ -535,6 +538,16 @@ impl Core {
             false => self.move_backlog(),
         }
         entered
+    }
+
+    /// As [`enter`](Self::enter). If the kernel is short of something and there is nothing to deliver, waits a
+    /// little for completions, which make room; but only if it may.
+    #[inline]
+    pub(crate) fn enter_or_make_room(&mut self, patience: Patience, may_wait: bool) -> io::Result<Entered> {
+        match self.enter(patience) {
+            Ok(Entered::Busy) if may_wait && !self.is_busy() => self.enter(Patience::ReapFor(SHORTAGE)),
+            entered => entered,
+        }
     }
 
     // ---- pools --------------------------------------------------------------------------------

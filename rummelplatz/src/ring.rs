@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use crate::any_slab::AnySlab;
+use crate::core::SHORTAGE;
 use crate::error::SubmitError;
 use crate::handle::RingHandle;
 use crate::lifecycle::Phase;
@@ -247,12 +248,7 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     // Completions that are visible, or that the kernel holds back, end a wait at once.
     let waits = may_wait && wakes && !core.has_own_work();
     let patience = if waits { Patience::Wait } else { Patience::Poll };
-    let entered = match core.enter(patience) {
-        // Completions make room for entries.
-        Ok(Entered::Busy) if may_wait && !core.is_busy() => core.enter(Patience::ReapFor(teardown::BUSY)),
-        entered => entered,
-    };
-    if let Err(error) = entered {
+    if let Err(error) = core.enter_or_make_room(patience, may_wait) {
         return fail(ring, error);
     }
     inner(ring).core.insist();
@@ -286,11 +282,14 @@ fn before_waiting<R: RingParts>(ring: &mut R, progress: Progress) -> Progress {
     };
     // Without this, nobody would learn that a ring which has made progress is now idle.
     let is_news = is_idle && status == Status::Progressed;
-    let more = core.is_busy() || core.queued() > 0 || entered.is_err() || is_news;
-    let call_again_in = match progress.call_again_in {
-        _ if more => Some(Duration::ZERO),
-        time if was_full => Some(time.map_or(SOON, |time| time.min(SOON))),
-        time => time,
+    let is_short = matches!(entered, Ok(Entered::Busy));
+    let more = core.is_busy() || core.queued() > 0 && !is_short || entered.is_err() || is_news;
+    let at_most = |most| Some(progress.call_again_in.map_or(most, |time| time.min(most)));
+    let call_again_in = match (more, was_full, is_short) {
+        (true, ..) => Some(Duration::ZERO),
+        (_, true, _) => at_most(SOON),
+        (.., true) => at_most(SHORTAGE),
+        _ => progress.call_again_in,
     };
     Progress { status, call_again_in }
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::any_slab::AnySlab;
+use crate::core::SHORTAGE;
 use crate::error::{Stuck, StuckRequest, SubmitError};
 use crate::facts::{Facts, Flags};
 use crate::lifecycle::{Event, Limits, Phase, Step, Teardown, View};
@@ -147,10 +148,7 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
             // the timers fire once more.
             let armed = core.enter(Patience::ReapFor(Duration::ZERO));
             core.move_backlog();
-            match armed.and_then(|_| core.enter(Patience::Poll)) {
-                Ok(Entered::Busy) if may_wait && !core.is_busy() => core.enter(Patience::ReapFor(BUSY)),
-                entered => entered,
-            }
+            armed.and_then(|_| core.enter_or_make_room(Patience::Poll, may_wait))
         }
         Step::Look => core.enter(Patience::Poll),
         Step::Wait(time) => {
@@ -170,10 +168,11 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
         finish(inner);
         return Progress::Finished;
     }
-    if let Err(error) = entered {
+    let entered = match entered {
+        Ok(entered) => entered,
         // What the kernel has can be neither cancelled nor awaited.
-        return give_up(audience, Some(error));
-    }
+        Err(error) => return give_up(audience, Some(error)),
+    };
 
     let (tracked, any) = reap(audience);
     let Inner { core, ending: Some(ending), .. } = audience.inner() else { return Progress::Finished };
@@ -190,6 +189,8 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
         } else if !any {
             return Progress::Waiting(left);
         }
+    } else if entered == Entered::Busy && !any {
+        return Progress::Waiting(SHORTAGE);
     }
     Progress::Moved
 }
@@ -211,9 +212,6 @@ pub(crate) fn give_up<R: Ring>(audience: &mut impl Audience<R>, error: Option<io
     abandon(inner, error);
     Progress::Abandoned
 }
-
-/// How long to wait for completions when the kernel would not take an entry.
-pub(crate) const BUSY: Duration = Duration::from_millis(10);
 
 /// Delivers all completions that have arrived. Returns whether any of them was for a request in flight, and
 /// whether there were any at all.

@@ -2,10 +2,13 @@
 
 use std::convert::Infallible;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use rummelplatz::io_uring::{opcode, squeue};
 use rummelplatz::sim::{Asked, Event, Faults, Simulation};
-use rummelplatz::{Completion, CompletionResult, ControlFlow, Key, RingOperation, Submitter, request, ring};
+use rummelplatz::{
+    Completion, CompletionResult, ControlFlow, Key, Progress, RingOperation, Status, Submitter, request, ring,
+};
 
 #[ring]
 struct Small {
@@ -97,4 +100,24 @@ fn a_cancel_does_not_overtake_what_it_is_to_cancel() {
     for key in keys {
         assert!(position(&|asked| asked.user_data == key.user_data()) < cancel);
     }
+}
+
+#[test]
+fn a_turned_ring_waits_when_the_kernel_is_short_of_something() {
+    let (simulation, mut ring) = busy();
+    ring.submitter(Small::NOTHING).submit((), |()| request::nop()).unwrap();
+    let waits = |progress: Progress| progress.call_again_in.is_some_and(|time| !time.is_zero());
+    let progress = ring.turn().unwrap();
+    assert!(waits(progress), "{progress:?}");
+    simulation.set_faults(Faults::none());
+    let progress = ring.turn().unwrap();
+    assert_eq!((progress.status, ring.stats().in_flight), (Status::Progressed, 0));
+
+    // While it ends, too.
+    ring.submitter(Small::NOTHING).submit((), |()| request::timeout(Duration::from_secs(1))).unwrap();
+    ring.handle().stop();
+    while ring.turn().unwrap().call_again_in != Some(Duration::ZERO) {}
+    simulation.set_faults(Faults { busy: 1.0, ..Faults::none() });
+    let turns = [(); 3].map(|()| ring.turn().unwrap());
+    assert!(turns.into_iter().any(waits), "{turns:?}");
 }
