@@ -26,7 +26,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
-use nix::errno::Errno;
 use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
 use rummelplatz::{
     Buffer, BufferPool, Completion, ControlFlow, Key, Request, ResultExt, RingOperation, SubmitError,
@@ -283,21 +282,18 @@ impl Receivers {
         submitter: Submitter<'_, EchoServer, Self>,
     ) -> io::Result<()> {
         let before = connection.receiving.replace(Receiving::Over);
+        let is_starved = completion.is_starved();
         match (completion.result(), before) {
             // Cancelled by `give_up`, which has reported the reason.
             (Err(_), Receiving::Over) => Ok(()),
             // Stopped; or ended because there was no buffer again and again, though nobody held one.
-            (Err(error), before) if matches!(before, Receiving::Stopping) || is_no_buffer(&error) => {
+            (Err(_), before) if matches!(before, Receiving::Stopping) || is_starved => {
                 connection.receiving.set(Receiving::Stopped);
                 Ok(connection.go_on(submitter)?)
             }
             (result, _) => result.map(drop),
         }
     }
-}
-
-fn is_no_buffer(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(Errno::ENOBUFS as i32)
 }
 
 /// Sends back to clients what came from them.

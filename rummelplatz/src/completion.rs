@@ -372,7 +372,7 @@ impl Completion {
     pub fn from_result(result: io::Result<u32>) -> Completion {
         let result = match result {
             Ok(result) => i32::try_from(result).unwrap_or(i32::MAX),
-            Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+            Err(error) => -error.raw_os_error().filter(|errno| *errno > 0).unwrap_or(libc::EIO),
         };
         Completion::plain(result, 0)
     }
@@ -388,10 +388,22 @@ impl Completion {
     /// A completion that carries a buffer, for tests of your own operations: see
     /// [`BufferPool::fill`](crate::BufferPool::fill).
     pub fn from_buffer(buffer: Buffer) -> Completion {
-        let bytes = i32::try_from(buffer.len()).unwrap_or(i32::MAX);
+        let bytes = buffer.len();
+        Completion::carrying(Yields::Buffer, bytes, buffer)
+    }
+
+    /// A completion that carries a datagram, for tests of your own operations: see
+    /// [`Datagram::fill`](crate::request::Datagram::fill).
+    pub fn from_datagram(datagram: Datagram) -> Completion {
+        let bytes = datagram.len();
+        Completion::carrying(Yields::Datagram, bytes, datagram.into_buffer())
+    }
+
+    fn carrying(yields: Yields, bytes: usize, buffer: Buffer) -> Completion {
+        let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
         let parts = buffer.into_parts();
         let flags = parts.as_ref().map_or(0, |(_, id)| F_BUFFER | u32::from(*id) << 16);
-        let mut completion = Completion::carrying_nothing(Yields::Buffer, bytes, flags);
+        let mut completion = Completion::carrying_nothing(yields, bytes, flags);
         if let Some((pool, _)) = parts {
             completion.carry_buffer(pool);
         }
@@ -480,6 +492,18 @@ impl Completion {
     /// worker of the kernel waited may have ended with `EINTR`; this is false for it.
     pub fn is_cancelled(&self) -> bool {
         self.result == CANCELLED || KERNELS_OWN.contains(&self.result)
+    }
+
+    /// Whether the request was cancelled, or interrupted while it waited, before it could do anything:
+    /// [`result`](Self::result) is `ECANCELED` or `EINTR`. Submit it again, if that was not on purpose.
+    pub fn was_interrupted(&self) -> bool {
+        self.is_cancelled() || self.result == -libc::EINTR
+    }
+
+    /// Whether the request, which receives into a buffer of a pool, has found none: [`result`](Self::result) is
+    /// `ENOBUFS`. If there is [`more`](Self::more), the stream waits for one to come back.
+    pub fn is_starved(&self) -> bool {
+        self.result == -libc::ENOBUFS
     }
 
     /// The descriptor that was accepted or opened.

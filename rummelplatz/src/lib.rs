@@ -498,8 +498,9 @@ pub use io_uring;
 /// do, so you can give it to `epoll` or `mio`.
 ///
 /// This descriptor is an eventfd that the kernel signals, because the descriptor of an io_uring with `DEFER_TASKRUN`
-/// does not wake those who sleep on it. (For the descriptor of the io_uring itself, ask the [`RawRing`].) If your
-/// requests read or poll eventfds, see [`Builder::defer_taskrun`].
+/// does not wake those who sleep on it. (For the descriptor of the io_uring itself, ask the [`RawRing`].) Only wait for
+/// it: each turn reads it, and must not be made to wait there (`O_NONBLOCK`). If your requests read or poll eventfds,
+/// see [`Builder::defer_taskrun`].
 ///
 /// ```
 /// # use rummelplatz::{RingOperation, Submitter, SubmitError, request, ring};

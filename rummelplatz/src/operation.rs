@@ -57,7 +57,8 @@ use crate::submitter::Submitter;
 ///
 /// The handlers are ordinary methods. Make the operation, a [`Completion`] by hand
 /// ([`from_result`](Completion::from_result), [`from_fd`](Completion::from_fd),
-/// [`from_buffer`](Completion::from_buffer), [`message`](Completion::message)) and a submitter
+/// [`from_buffer`](Completion::from_buffer), [`from_datagram`](Completion::from_datagram),
+/// [`message`](Completion::message)) and a submitter
 /// (`ring.submitter(TAG)`), and call them. Nothing is run, and what was submitted is taken back when the ring
 /// is dropped:
 ///

@@ -221,7 +221,8 @@ fn settle_final<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &
 ///   nothing would distinguish that from a cancel.)
 /// * With `EBADF`, the kernel refuses to close the descriptor of a ring, and leaves it where it is. A ring's
 ///   file is not asked, so it can't answer that itself. So if the number belongs to a ring now, the `close`
-///   was refused.
+///   was refused. (Unless such a file system has answered, and another thread has got a ring with this very
+///   number since.)
 fn was_not_begun(facts: &Facts, result: i32) -> bool {
     match result.wrapping_neg() {
         libc::ECANCELED => true,

@@ -68,7 +68,8 @@ impl Lender {
         }
         drop(state);
         if was_last {
-            // SAFETY: `keep` has forgotten this share, once, and nobody needs it any more.
+            // SAFETY: `keep` has forgotten this share, once, and nobody needs it any more. The pointer is that of
+            // an `Arc` (`BufferPool::lender`).
             unsafe { Arc::decrement_strong_count(self.0.as_ptr()) };
         }
     }

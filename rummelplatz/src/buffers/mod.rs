@@ -312,7 +312,10 @@ impl BufferPool {
 
     /// The pool, for a buffer that is held now.
     fn lender(&self) -> Lender {
-        Lender(NonNull::from(&*self.shared))
+        // Not from a reference to the pool, which would not reach the count that the last buffer takes back.
+        let shared = Arc::as_ptr(&self.shared).cast_mut();
+        // SAFETY: the pointer of an `Arc` is not null.
+        Lender(unsafe { NonNull::new_unchecked(shared) })
     }
 
     /// How many buffers were ever taken, if nobody holds one now; wraps.

@@ -1,6 +1,7 @@
 //! What a completion owns, and what it tells.
 
 use super::*;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
 fn result_of(yields: Yields, result: i32) -> Result<u32, i32> {
@@ -213,6 +214,40 @@ fn errors_of_datagrams_are_told_with_and_without_a_buffer() {
     assert_eq!(without(0).into_datagram().unwrap().len(), 0);
     let error = Completion::from_result(Ok(1)).into_datagram().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn an_error_that_is_none_of_the_systems_is_eio() {
+    for errno in [0, -5, i32::MIN] {
+        let completion = Completion::from_result(Err(io::Error::from_raw_os_error(errno)));
+        assert_eq!(completion.result().unwrap_err().raw_os_error(), Some(libc::EIO));
+    }
+}
+
+#[test]
+fn a_result_says_why_nothing_was_done() {
+    let failed = |errno| Completion::from_result(Err(io::Error::from_raw_os_error(errno)));
+    let why = |it: Completion| (it.is_cancelled(), it.was_interrupted(), it.is_starved());
+    assert_eq!(why(failed(libc::ECANCELED)), (true, true, false));
+    assert_eq!(why(failed(libc::EINTR)), (false, true, false));
+    assert_eq!(why(failed(libc::ENOBUFS)), (false, false, true));
+    assert_eq!(why(failed(libc::EIO)), (false, false, false));
+    assert_eq!(why(Completion::from_result(Ok(4))), (false, false, false));
+}
+
+#[test]
+fn a_datagram_comes_out_as_it_went_in() {
+    let pool = BufferPool::new(1, Datagram::OVERHEAD as u32 + 4).unwrap();
+    assert!(Datagram::fill(&pool, ([1, 2, 3, 4], 5).into(), b"three").is_none(), "too long");
+    for peer in [SocketAddr::from(([1, 2, 3, 4], 5)), ([1, 2, 3, 4, 5, 6, 7, 8], 9).into()] {
+        let datagram = Datagram::fill(&pool, peer, b"two").unwrap();
+        let completion = Completion::from_datagram(datagram);
+        assert_eq!((completion.result().unwrap(), pool.available()), (3, 0));
+        let datagram = completion.into_datagram().unwrap();
+        assert_eq!((&*datagram, datagram.peer(), datagram.is_truncated()), (&b"two"[..], Some(peer), false));
+        drop(Completion::from_datagram(datagram));
+        assert_eq!(pool.available(), 1);
+    }
 }
 
 #[test]

@@ -30,6 +30,14 @@ impl Address {
             Kind::Unix(unix, length) => ((&raw const **unix).cast(), *length),
         }
     }
+
+    /// The address as it lies in memory.
+    pub(super) fn bytes(&self) -> &[u8] {
+        let (start, length) = self.raw();
+        // SAFETY: the pointer is good for that many bytes while `self` is not moved, and none of these structures has
+        // gaps.
+        unsafe { std::slice::from_raw_parts(start.cast(), length as usize) }
+    }
 }
 
 impl From<SocketAddrV4> for Address {

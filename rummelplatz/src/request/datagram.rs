@@ -4,9 +4,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 
-use super::address;
+use super::address::{self, Address};
 use super::aside::Header;
-use crate::buffers::Buffer;
+use crate::buffers::{Buffer, BufferPool};
 
 /// A datagram that was received, in a buffer of a [`BufferPool`](crate::BufferPool).
 ///
@@ -21,9 +21,26 @@ impl Datagram {
     /// much of its sender's address.
     pub const OVERHEAD: usize = SAID + NAME;
 
+    /// A datagram in a buffer of `pool`, as if it had been received: for tests of your own operations (see
+    /// [`Completion::from_datagram`](crate::Completion::from_datagram)).
+    ///
+    /// `None` if [`BufferPool::fill`] has no buffer, which needs room for the bytes and the
+    /// [overhead](Self::OVERHEAD).
+    pub fn fill(pool: &BufferPool, peer: SocketAddr, bytes: &[u8]) -> Option<Datagram> {
+        let address = Address::from(peer);
+        let mut name = [0; NAME];
+        name[..address.bytes().len()].copy_from_slice(address.bytes());
+        let said = [address.bytes().len() as u32, 0, bytes.len() as u32, 0].map(u32::to_ne_bytes);
+        pool.fill(&[said.as_flattened(), &name, bytes].concat()).map(Datagram::in_buffer)
+    }
+
     /// The datagram in a buffer that holds as many bytes as the kernel says.
     pub(crate) fn in_buffer(buffer: Buffer) -> Datagram {
         Datagram { buffer }
+    }
+
+    pub(crate) fn into_buffer(self) -> Buffer {
+        self.buffer
     }
 
     /// The Internet address that it came from, if it came from one.
@@ -91,9 +108,7 @@ impl fmt::Debug for Datagram {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Address;
     use super::*;
-    use crate::buffers::BufferPool;
 
     /// A buffer with what the kernel would say about a datagram, followed by this many bytes.
     fn received(pool: &BufferPool, said: [u32; 4], name: &[u8], bytes: &[u8]) -> Datagram {
@@ -109,20 +124,14 @@ mod tests {
         Datagram::in_buffer(buffer)
     }
 
-    fn raw(address: SocketAddr) -> Vec<u8> {
-        let address = Address::from(address);
-        let (start, length) = address.raw();
-        // SAFETY: there are that many bytes, without gaps.
-        unsafe { std::slice::from_raw_parts(start.cast::<u8>(), length as usize) }.to_vec()
-    }
-
     #[test]
     fn it_is_its_bytes_and_says_whom_it_is_from() {
         let pool = BufferPool::registered(1, 64);
         for address in ["127.0.0.1:7777", "[fe80::1%3]:80"] {
             let address: SocketAddr = address.parse().unwrap();
-            let name = raw(address);
-            let mut datagram = received(&pool, [name.len() as u32, 0, 5, 0], &name, b"ahoy!");
+            let name = Address::from(address);
+            let name = name.bytes();
+            let mut datagram = received(&pool, [name.len() as u32, 0, 5, 0], name, b"ahoy!");
             assert_eq!((&*datagram, datagram.as_ref()), (&b"ahoy!"[..], &b"ahoy!"[..]));
             assert_eq!((datagram.peer(), datagram.has_sender()), (Some(address), true));
             assert!(!datagram.is_truncated());
