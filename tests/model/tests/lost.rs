@@ -13,6 +13,8 @@ use rummelplatz::{
     Completion, ControlFlow, RingError, RingHandle, RingOperation, SubmitError, Submitter, request, ring,
 };
 
+type Handle<R> = Arc<Mutex<Option<RingHandle<R>>>>;
+
 #[ring]
 struct Woken {
     nothing: Nothing,
@@ -22,7 +24,7 @@ struct Woken {
 #[ring_operation(ring = Woken, data = bool, error = SubmitError, on_completion)]
 struct Nothing {
     simulation: Arc<Simulation>,
-    handle: Arc<Mutex<Option<RingHandle<Woken>>>>,
+    handle: Handle<Woken>,
 }
 
 impl Nothing {
@@ -104,7 +106,7 @@ enum What {
 #[ring_operation(ring = Ended, data = (What, UnixStream), error = SubmitError, on_completion, on_teardown_completion)]
 struct Step {
     simulation: Arc<Simulation>,
-    handle: Arc<Mutex<Option<RingHandle<Ended>>>>,
+    handle: Handle<Ended>,
     panics: bool,
 }
 
@@ -137,7 +139,7 @@ impl Step {
     }
 }
 
-fn ended(panics: bool) -> (Ended, Arc<Simulation>, Arc<Mutex<Option<RingHandle<Ended>>>>) {
+fn ended(panics: bool) -> (Ended, Arc<Simulation>, Handle<Ended>) {
     let simulation = Arc::new(Simulation::new(1));
     simulation.set_faults(Faults::none());
     let raw = simulation.raw_ring(NonZeroU32::new(8).unwrap()).unwrap();
