@@ -31,7 +31,7 @@ pub(crate) struct Registered {
 }
 
 impl Registered {
-    const fn nowhere() -> Registered {
+    pub(crate) const fn nowhere() -> Registered {
         Registered { ring: AtomicU64::new(0), index: AtomicU32::new(0) }
     }
 

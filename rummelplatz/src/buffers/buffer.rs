@@ -58,9 +58,9 @@ impl Lender {
     #[inline(never)]
     fn look_after(self, mut state: Guard<'_, State>) {
         if std::mem::take(&mut state.awaited)
-            && let Some(registration) = &state.registration
+            && let Some(waker) = &state.waker
         {
-            registration.waker.wake();
+            waker.wake();
         }
         let was_last = state.kept && self.held_count(&state) == 0;
         if was_last {

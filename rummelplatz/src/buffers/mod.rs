@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use crate::block::Block;
+use crate::fixed::Registered;
 use crate::waker::Waker;
 
 mod buffer;
@@ -94,6 +95,8 @@ pub(crate) struct Shared {
     whereabouts: Box<[Whereabouts]>,
     /// How many were ever taken; wraps. Written by the ring that has the pool registered.
     taken: AtomicU32,
+    /// The ring that has the pool registered, and the pool's group there. Changed only under the lock.
+    place: Registered,
     state: Locked<State>,
 }
 
@@ -105,14 +108,8 @@ struct State {
     awaited: bool,
     /// The buffers that are held have a share of the `Arc`.
     kept: bool,
-    registration: Option<Registration>,
-}
-
-struct Registration {
-    /// The instance of a ring.
-    ring: u64,
-    group: u16,
-    waker: Waker,
+    /// Wakes the ring that has the pool registered, if there is one.
+    waker: Option<Waker>,
 }
 
 /// Where a buffer is. Below [`HELD`](Self::HELD), the position of the ring at which it was offered to the
@@ -194,13 +191,8 @@ impl BufferPool {
             mask: ring_entries - 1,
             whereabouts: (0..count).map(|_| Whereabouts::offered_at(0)).collect(),
             taken: AtomicU32::new(0),
-            state: Locked::new(State {
-                returned: 0,
-                tail: 0,
-                awaited: false,
-                kept: false,
-                registration: None,
-            }),
+            place: Registered::nowhere(),
+            state: Locked::new(State { returned: 0, tail: 0, awaited: false, kept: false, waker: None }),
         };
         Ok(BufferPool { shared: Arc::new(shared) })
     }
@@ -213,7 +205,7 @@ impl BufferPool {
         let Shared { count, size, whereabouts, .. } = &*self.shared;
         let length = u32::try_from(bytes.len()).ok().filter(|length| length <= size)?;
         let mut state = self.shared.state.lock();
-        if state.registration.is_some() {
+        if state.waker.is_some() {
             return None;
         }
         let id = (0..*count).find(|id| whereabouts[usize::from(*id)].offered().is_some())?;
@@ -242,11 +234,10 @@ impl BufferPool {
         self.shared.available(&self.shared.state.lock())
     }
 
-    /// The group of this pool in the instance `ring`, if it is registered there.
+    /// The group of this pool in the instance `ring`, if it is registered there. Only for the ring's own thread.
+    #[inline(always)]
     pub(crate) fn group(&self, ring: u64) -> Option<u16> {
-        let state = self.shared.state.lock();
-        let registration = state.registration.as_ref();
-        registration.filter(|registration| registration.ring == ring).map(|this| this.group)
+        self.shared.place.in_ring(ring).map(|group| group as u16)
     }
 
     /// Offers all buffers that are not held, and lets `register` tell the kernel.
@@ -261,7 +252,7 @@ impl BufferPool {
         register: impl FnOnce(u64, u16) -> io::Result<()>,
     ) -> Result<(), PoolError> {
         let mut state = self.shared.state.lock();
-        if state.registration.is_some() {
+        if state.waker.is_some() {
             return Err(PoolError::Taken);
         }
         self.shared.start(&mut state);
@@ -272,14 +263,16 @@ impl BufferPool {
         }
         let address = self.shared.ring.address();
         register(address, self.shared.mask + 1).map_err(PoolError::Refused)?;
-        state.registration = Some(Registration { ring, group, waker });
+        self.shared.place.take(ring, group.into());
+        state.waker = Some(waker);
         Ok(())
     }
 
     /// Forgets the registration, once the kernel has.
     pub(crate) fn unregister(&self) {
         let mut state = self.shared.state.lock();
-        state.registration = None;
+        self.shared.place.leave();
+        state.waker = None;
         state.awaited = false;
         if self.shared.held_count(&state) > 0 {
             self.keep(&mut state);

@@ -47,7 +47,14 @@ pub(super) enum Draft<'d> {
 pub(super) struct Fixed<'d> {
     pub(super) entry: Usual,
     pub(super) file: Option<&'d Registered>,
-    pub(super) memory: Option<&'d Registered>,
+    pub(super) index: Index<'d>,
+}
+
+/// What the index of an entry says, besides that of a file.
+pub(super) enum Index<'d> {
+    Nothing,
+    Memory(&'d Registered),
+    Pool(BufferPool),
 }
 
 /// All that is needed to write an entry when it is queued.
@@ -153,13 +160,17 @@ impl Fixed<'_> {
     #[inline(always)]
     pub(super) fn prepare(self, ring: u64) -> Prepared {
         const NOTHING: u32 = u16::MAX as u32;
-        let Fixed { mut entry, file, memory } = self;
+        let Fixed { mut entry, file, index } = self;
         if let Some(file) = file {
             entry = on_file_of(ring, file, entry);
         }
-        match memory {
-            Some(memory) => Prepared::Indexed(entry, memory.in_ring(ring).unwrap_or(NOTHING) as u16),
-            None => Prepared::Usual(entry),
+        match index {
+            Index::Nothing => Prepared::Usual(entry),
+            Index::Memory(memory) => Prepared::Indexed(entry, memory.in_ring(ring).unwrap_or(NOTHING) as u16),
+            Index::Pool(pool) => match pool.group(ring) {
+                Some(group) => Prepared::Indexed(entry, group),
+                None => Prepared::FromPool { entry, pool, limit: 0 },
+            },
         }
     }
 }
@@ -203,7 +214,7 @@ impl<'d> Parts<'d> {
     // Not inlined: that would change the code of requests on what is not registered.
     #[inline(never)]
     pub(super) fn on_fixed(entry: Usual, file: &'d Registered) -> Self {
-        Parts::fixed(Fixed { entry, file: Some(file), memory: None })
+        Parts::fixed(Fixed { entry, file: Some(file), index: Index::Nothing })
     }
 
     /// The parts of an entry that leads to what is kept beside it.
@@ -219,9 +230,18 @@ impl<'d> Parts<'d> {
         Parts::beside(Usual { descriptor, ..entry }, aside).on(place)
     }
 
-    /// The parts of an entry that is given buffers of a pool, on a file or a socket, which may be a
-    /// registered one.
+    /// The parts of an entry that is given a buffer of a pool, on a file or a socket, which may be a registered
+    /// one.
+    #[inline(always)]
     pub(super) fn from_pool(target: &'d impl Target, entry: Usual, pool: &BufferPool) -> Self {
+        let Named { descriptor, place: file } = target.named();
+        let index = Index::Pool(pool.clone());
+        Parts::fixed(Fixed { entry: Usual { descriptor, ..entry }, file, index }).yielding(Yields::Buffer)
+    }
+
+    /// The parts of a stream that is given buffers of a pool, on a file or a socket, which may be a registered
+    /// one.
+    pub(super) fn stream_from_pool(target: &'d impl Target, entry: Usual, pool: &BufferPool) -> Self {
         let Named { descriptor, place } = target.named();
         let entry = Usual { descriptor, ..entry };
         let prepared = Prepared::FromPool { entry, pool: pool.clone(), limit: 0 };
@@ -263,6 +283,11 @@ impl<'d> Parts<'d> {
         let mut prepared = draft.prepare(ring);
         facts.flags.insert(flags);
         facts.born = born;
+        if let Prepared::Indexed(_, group) = prepared
+            && facts.yields.is_from_pool()
+        {
+            facts.pool = group;
+        }
         if let Some(descriptor) = closes {
             facts.own(descriptor);
         }

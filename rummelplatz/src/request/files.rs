@@ -11,7 +11,7 @@ use super::aside::{Aside, Piece, Pieces};
 use super::entry::{bare, fd, length, on_memory};
 use super::sqe::{self, Usual};
 use super::target::Named;
-use super::{Fixed, Parts, Request, Stream, Target};
+use super::{Fixed, Index, Parts, Request, Stream, Target};
 use crate::buffers::BufferPool;
 use crate::fixed::{FixedSlice, FixedSliceMut, Registered};
 
@@ -25,7 +25,8 @@ fn on_file<'d>(file: &'d impl Target, entry: Usual, memory: Option<&'d Registere
     let entry = Usual { descriptor, ..entry };
     match (place, memory) {
         (None, None) => Parts::usual(entry).request(),
-        (file, memory) => Parts::fixed(Fixed { entry, file, memory }).request(),
+        (file, None) => Parts::fixed(Fixed { entry, file, index: Index::Nothing }).request(),
+        (file, Some(memory)) => Parts::fixed(Fixed { entry, file, index: Index::Memory(memory) }).request(),
     }
 }
 
@@ -343,7 +344,7 @@ pub fn read_provided_at<'d>(file: &'d impl Target, pool: &BufferPool, offset: u6
 /// Otherwise as [`recv_multi`](super::recv_multi).
 pub fn read_multi<'d>(file: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     let entry = bare(u32::from(opcode::ReadMulti::CODE) | sqe::BUFFER_SELECT, -1);
-    Parts::from_pool(file, Usual { offset: CURRENT_POSITION, ..entry }, pool).stream()
+    Parts::stream_from_pool(file, Usual { offset: CURRENT_POSITION, ..entry }, pool).stream()
 }
 
 /// What [`fallocate`] does with a range of a file (`fallocate(2)`).

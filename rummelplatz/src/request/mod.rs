@@ -87,7 +87,7 @@ mod target;
 mod tests;
 mod time;
 
-use draft::{Draft, Fixed, Parts};
+use draft::{Draft, Fixed, Index, Parts};
 use sqe::Usual;
 
 pub(crate) use aside::Aside;

@@ -9,7 +9,7 @@ use super::aside::{Header, Piece};
 use super::entry::{bare, on_memory, with_priority};
 use super::sqe::{self, Usual};
 use super::target::Named;
-use super::{Address, Aside, Fixed, Parts, Peer, Request, Stream, Target, datagram};
+use super::{Address, Aside, Fixed, Index, Parts, Peer, Request, Stream, Target, datagram};
 use crate::buffers::BufferPool;
 use crate::facts::Yields;
 use crate::fixed::FixedSlice;
@@ -278,7 +278,7 @@ pub fn recv_provided<'d>(socket: &'d impl Target, pool: &BufferPool) -> Request<
 /// ```
 pub fn recv_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     let opcode = with_priority(opcode::Recv::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
-    Parts::from_pool(socket, bare(opcode, -1), pool).stream()
+    Parts::stream_from_pool(socket, bare(opcode, -1), pool).stream()
 }
 
 /// As [`recv_multi`], but one completion may be about several buffers: all that had arrived, or as much of it as the
@@ -291,7 +291,7 @@ pub fn recv_multi_bundle<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stre
     const IORING_RECVSEND_BUNDLE: u32 = 1 << 4;
     let priority = IORING_RECV_MULTISHOT | IORING_RECVSEND_BUNDLE;
     let opcode = with_priority(opcode::Recv::CODE, priority) | sqe::BUFFER_SELECT;
-    Parts::from_pool(socket, bare(opcode, -1), pool).yielding(Yields::Bundle).stream()
+    Parts::stream_from_pool(socket, bare(opcode, -1), pool).yielding(Yields::Bundle).stream()
 }
 
 /// Receives datagrams, and the address of their senders, again and again, each into a buffer of `pool`
@@ -309,7 +309,7 @@ pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream
     let opcode = with_priority(opcode::RecvMsg::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
     let address = (&raw const datagram::ASKED).expose_provenance() as u64;
     let entry = Usual { address, length: 1, ..bare(opcode, -1) };
-    Parts::from_pool(socket, entry, pool).yielding(Yields::Datagram).stream()
+    Parts::stream_from_pool(socket, entry, pool).yielding(Yields::Datagram).stream()
 }
 
 const IORING_RECV_MULTISHOT: u32 = 1 << 1;
@@ -405,8 +405,8 @@ pub fn send_zc_fixed<'d>(socket: &'d impl Target, buffer: impl Into<FixedSlice<'
     let entry = on_memory(opcode, bytes.as_ptr(), bytes.len());
     let entry = Usual { op_flags: libc::MSG_NOSIGNAL as u32, ..entry };
     let Named { descriptor, place } = socket.named();
-    let fixed = Fixed { entry: Usual { descriptor, ..entry }, file: place, memory: Some(memory) };
-    Parts::fixed(fixed).request()
+    let index = Index::Memory(memory);
+    Parts::fixed(Fixed { entry: Usual { descriptor, ..entry }, file: place, index }).request()
 }
 
 /// Shuts down one or both directions of a socket (`IORING_OP_SHUTDOWN`, since 5.11). The kernel leaves this to a worker
