@@ -206,10 +206,10 @@ pub(crate) fn report(arena: &Arena, options: &Options) -> Result<bool, Error> {
     Ok(true)
 }
 
-const NOISY: &str = "\n**Noisy**: raw is not as fast as itself, so these times say little.\n";
+const NOISY: &str = "\n**Noisy**: the first is not as fast as itself, so these times say little.\n";
 
-/// Runs all contestants that can, round by round, each round in another order; and again, if `raw` was not as fast as
-/// itself.
+/// Runs all contestants that can, round by round, each round in another order; and again, if the first was not as fast
+/// as itself.
 fn measure<'a>(
     arena: &Arena,
     options: &Options,
@@ -275,9 +275,9 @@ fn counted(figure: Result<f64, Error>) -> Option<f64> {
     figure.map_err(|error| eprintln!("  not counted: {error}")).ok()
 }
 
-/// Whether the two contestants that are `raw` differ by more than three hundredths.
+/// Whether the first contestant and the same once more differ by more than three hundredths.
 fn is_noisy(rows: &[Row<'_>]) -> bool {
-    let again = rows.iter().find(|row| row.built.name == "raw again");
+    let again = rows.iter().skip(1).find(|row| row.built.contestant.is_again);
     let (Some(again), Some(bar)) = (again, rows.first()) else { return false };
     !(0.97..=1.03).contains(&Ratio::paired(&again.figures, &bar.figures).median)
 }
@@ -418,7 +418,8 @@ fn idle_table(
     path: &Path,
 ) -> Result<String, Error> {
     let (mut rows, mut bars, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
-    for one in built.iter().filter(|one| one.contestant.is_for(table.args) && one.name != "raw again") {
+    let once = |one: &&Built| one.contestant.is_for(table.args) && !one.contestant.is_again;
+    for one in built.iter().filter(once) {
         match load::idle(arena, one, table.args, IDLE) {
             Ok(Idle { heap_bytes, resident_bytes }) => {
                 let figures = [heap_bytes, resident_bytes].map(|bytes| format!("{bytes:.0}"));
@@ -489,13 +490,14 @@ const COLUMNS: &str = "
 ## Columns
 
 Contestants take turns, in an order that changes from round to round, each pinned to the same CPU. `raw
-again` is `raw` once more: as far as its ratio is from 1.00, so far do times mean nothing. When it is more
-than 0.03, all are measured again, up to three times; if that did not help, the table says so.
+again` is `raw` once more (where the first is another, it is that one): as far as its ratio is from 1.00, so
+far do times mean nothing. When it is more than 0.03, all are measured again, up to three times; if that did
+not help, the table says so.
 
-* **time**, **server's time**, **CPU time**: a ratio to `raw` in the same round, the median of all rounds,
+* **time**, **server's time**, **CPU time**: a ratio to the first in the same round, the median of all rounds,
   and their **quartiles**. For an echo in one thread it is the tenth percentile of the batches, from the
   client's last send to the server's last. Over two cores it is the CPU time of the server for each request.
-* **lower quartile**: that of all rounds, as a ratio to that of `raw`. Where it is not near the first
+* **lower quartile**: that of all rounds, as a ratio to that of the first. Where it is not near the first
   column, the rounds were disturbed.
 * **with the client**: as above, from batch to batch.
 * **CPU ns**, **server's ns**: nanoseconds for each completion, request or connection; a median.
@@ -516,13 +518,13 @@ const CONTESTANTS_ARE: &str = "
 `raw`: loops written by hand on the `io-uring` crate; `raw fast`: with a registered ring descriptor and
 `NO_SQARRAY`; `floor`: the same loops on queues of their own; `liburing`: the same loops in C; `pread`: the
 system call, in a loop; `boxed`: a box for each request, as the library did that rummelplatz was made after;
-`derived`: rummelplatz with `#[derive(RingOperation)]`. On the page neighbour, both are rummelplatz; on the page
-deadline, a NOP by hand is one whose linked timer has completed, too; rummelplatz keeps deadlines itself. On the page trades, nearly all are `raw`, which does one
-thing otherwise: `fixed files` accepts into the ring's table of files; `poll first` has receives wait before
-they try; `zero copy` sends by `SEND_ZC`; `bundles` gets several buffers by one completion, and so does
-rummelplatz there (`recv_multi_bundle`); `min wait` waits
-for eight completions or 50 µs; `sqpoll` has a thread of the kernel's look for entries, on the same CPU. The
-others are the libraries of those names.
+`derived`: rummelplatz with `#[derive(RingOperation)]`. On the page neighbour, all are rummelplatz; on the
+page deadline, a NOP by hand is one whose linked timer has completed, too; rummelplatz keeps deadlines itself.
+On the page trades, nearly all are `raw`, which does one thing otherwise: `fixed
+files` accepts into the ring's table of files; `poll first` has receives wait before they try; `zero copy`
+sends by `SEND_ZC`; `bundles` gets several buffers by one completion, and so does rummelplatz there
+(`recv_multi_bundle`); `min wait` waits for eight completions or 50 µs; `sqpoll` has a thread of the kernel's
+look for entries, on the same CPU. The others are the libraries of those names.
 ";
 
 fn index(
