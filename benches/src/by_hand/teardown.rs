@@ -3,17 +3,27 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
+use io_uring::squeue::Flags;
 use io_uring::{opcode, types};
 
-use super::{Completion, Ring};
+use super::{Completion, Queue, Ring};
 use crate::{Args, Outcome, Window, skip};
 
-/// The `user_data` of the cancel.
+/// The `user_data` of the cancels.
 const CANCEL: u64 = u64::MAX;
 
-/// Arms requests on a pipe that stays empty, then cancels all with one entry and takes the completions.
+/// How many cancels are on their way at a time. With as many as the queue takes, it all takes longer.
+const BATCH: usize = 128;
+
+/// Arms requests on a pipe that stays empty, then cancels each of them and takes the completions. With `cancel=any`,
+/// one cancel is for all.
 pub(super) fn teardown<R: Ring>(args: &Args) -> Outcome {
     let requests: usize = args.number("requests", 10_000)?;
+    let any = match args.text("cancel", "each") {
+        "each" => false,
+        "any" => true,
+        other => return Err(format!("`cancel={other}` is neither each nor any").into()),
+    };
     let (reader, _writer) = io::pipe()?;
     let fd = types::Fd(reader.as_raw_fd());
     let mut bytes = vec![0u8; requests];
@@ -31,13 +41,26 @@ pub(super) fn teardown<R: Ring>(args: &Args) -> Outcome {
     // SAFETY: each read has a byte of its own, which outlives the ring, as does the pipe.
     unsafe { ring.run(all, |_, completion| Ok(completion.user_data == CANCEL)) }?;
     let window = Window::open();
-    let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build().user_data(CANCEL);
+    let cancel = move |slot: usize| {
+        let cancel = match any {
+            true => opcode::AsyncCancel2::new(types::CancelBuilder::any()).build(),
+            false => opcode::AsyncCancel::new(slot as u64).build(),
+        };
+        // What it has found completes, and that is enough.
+        cancel.user_data(CANCEL).flags(Flags::SKIP_SUCCESS)
+    };
+    let cancels = if any { 1 } else { requests };
+    let mut later = (BATCH..cancels).map(cancel);
     let mut check = 0;
-    let complete = |_: &mut R::Queue<'_>, completion: Completion| {
-        check += u64::from(completion.user_data != CANCEL && completion.result == -libc::ECANCELED);
+    let complete = |queue: &mut R::Queue<'_>, completion: Completion| {
+        check += u64::from(completion.result == -libc::ECANCELED);
+        if let Some(cancel) = later.next() {
+            // SAFETY: a cancel points to nothing.
+            unsafe { queue.push(cancel) };
+        }
         Ok(check == requests as u64)
     };
-    // SAFETY: a cancel points to nothing.
-    unsafe { ring.run([cancel], complete) }?;
+    // SAFETY: as above.
+    unsafe { ring.run((0..cancels.min(BATCH)).map(cancel), complete) }?;
     Ok(window.close(requests as u64, check))
 }

@@ -62,6 +62,7 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
     again("raw again", RAW),
     Contestant { binary: "raw", extra: &["fast=1"], ..own("raw fast") },
     among("pread", "raw", "mode=plain", &["mode=pread"]),
+    among("one cancel with ANY", "raw", "cancel=each", &["cancel=any"]),
     trade("fixed files", "trade=oneshot", &["mode=fixed-files"]),
     trade("poll first", "trade=oneshot", &["mode=poll-first"]),
     trade("zero copy", "trade=oneshot", &["mode=zero-copy"]),

@@ -260,8 +260,18 @@ pub(crate) const TABLES: &[Table] = &[
         args: &["among=deadlines", "depth=32"],
         ..DEADLINE
     },
-    Table { name: "1000", title: "1000 reads in flight", args: &["requests=1000"], ..TEARDOWN },
-    Table { name: "10000", title: "10 000 reads in flight", args: &["requests=10000"], ..TEARDOWN },
+    Table {
+        name: "1000",
+        title: "1000 reads in flight",
+        args: &["cancel=each", "requests=1000"],
+        ..TEARDOWN
+    },
+    Table {
+        name: "10000",
+        title: "10 000 reads in flight",
+        args: &["cancel=each", "requests=10000"],
+        ..TEARDOWN
+    },
     Table {
         name: "oneshot-64x1024",
         title: "64 connections, 1 KiB, one-shot",
