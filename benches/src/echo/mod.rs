@@ -12,6 +12,7 @@
 mod client;
 mod pattern;
 mod serving;
+pub mod spare;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

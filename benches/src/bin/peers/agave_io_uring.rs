@@ -163,6 +163,8 @@ enum Op {
 
 struct Serving {
     buffer: usize,
+    /// Buffers of connections that have ended; new connections reuse them.
+    spare: Vec<Box<[u8]>>,
     over: bool,
 }
 
@@ -204,15 +206,18 @@ impl RingOp<Serving> for Op {
                 ctx.context_mut().over |= echoed(length);
             }
             (Op::Accept(listener), result) => {
-                let Serving { buffer, .. } = *ctx.context();
                 // SAFETY: an accept has made this descriptor, and nobody else owns it.
                 let socket = unsafe { OwnedFd::from_raw_fd(result?) };
-                let buffer = vec![0; buffer].into_boxed_slice();
+                let Serving { buffer, spare, .. } = ctx.context_mut();
+                let buffer = spare.pop().unwrap_or_else(|| vec![0; *buffer].into());
                 ctx.push(Op::Receive(Connection { socket, buffer, length: 0, sent: 0 }));
                 ctx.push(Op::Accept(listener));
             }
             // The end of a connection, which is closed.
-            _ => {}
+            (Op::Receive(Connection { buffer, .. }) | Op::Send(Connection { buffer, .. }), _) => {
+                ctx.context_mut().spare.push(buffer);
+            }
+            (Op::Done, _) => {}
         }
         Ok(())
     }
@@ -227,7 +232,7 @@ impl Server for Agave {
     fn run(listener: TcpListener, shape: Shape) -> Result<(), Error> {
         // The slab has room for twice as many operations as there are entries, and never more.
         let entries = (4 * shape.conns).next_power_of_two().clamp(64, 16384);
-        let mut ring = ring(entries, Serving { buffer: shape.buffer, over: false })?;
+        let mut ring = ring(entries, Serving { buffer: shape.buffer, spare: Vec::new(), over: false })?;
         ring.push(Op::Accept(listener.as_raw_fd()))?;
         run(&mut ring, |serving| serving.over)?;
         // The buffers of what is in flight are in the ring: they are freed only when the process has ended.

@@ -16,7 +16,7 @@ use compio::io::{AsyncRead, AsyncReadAt, AsyncReadMulti, AsyncWriteExt};
 use compio::net::{TcpListener, TcpStream};
 use compio::runtime::{JoinHandle, RuntimeBuilder};
 use futures_lite::StreamExt;
-use kit::echo::{self, Over, Server, Shape, echoed};
+use kit::echo::{self, Over, Server, Shape, echoed, spare};
 use kit::file::{self, BLOCK, Block, Offsets};
 use kit::{Args, Error, Outcome, Pace, skip};
 
@@ -150,7 +150,8 @@ impl Server for Compio {
                 if !shape.multishot {
                     loop {
                         let (socket, _) = listener.accept().await?;
-                        compio::runtime::spawn(serve(socket, vec![0; shape.buffer], over.clone())).detach();
+                        compio::runtime::spawn(serve(socket, spare::take(shape.buffer), over.clone()))
+                            .detach();
                     }
                 }
                 let mut incoming = listener.incoming();
@@ -169,18 +170,19 @@ impl Server for Compio {
 }
 
 async fn serve(mut socket: TcpStream, mut buffer: Vec<u8>, over: Rc<Over>) {
-    loop {
+    let buffer = loop {
         let BufResult(length, read) = socket.read(buffer).await;
-        let Ok(length @ 1..) = length else { return };
+        let Ok(length @ 1..) = length else { break read };
         let BufResult(sent, slice) = socket.write_all(read.slice(..length)).await;
-        if sent.is_err() {
-            return;
-        }
         buffer = slice.into_inner();
+        if sent.is_err() {
+            break buffer;
+        }
         if echoed(length) {
             over.tell();
         }
-    }
+    };
+    spare::keep(buffer);
 }
 
 async fn serve_multishot(socket: TcpStream, over: Rc<Over>) {

@@ -11,7 +11,7 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use glommio::io::{BufferedFile, DmaFile, ReadResult};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::{LocalExecutorBuilder, Placement, spawn_local};
-use kit::echo::{self, Over, Server, Shape, echoed};
+use kit::echo::{self, Over, Server, Shape, echoed, spare};
 use kit::file::{self, BLOCK, Offsets};
 use kit::{Args, Error, Outcome, Pace, skip};
 
@@ -107,7 +107,7 @@ impl Server for Glommio {
             let accepting = async {
                 loop {
                     let socket = listener.accept().await.map_err(|error| error.to_string())?;
-                    spawn_local(serve(socket, vec![0; shape.buffer], over.clone())).detach();
+                    spawn_local(serve(socket, spare::take(shape.buffer), over.clone())).detach();
                 }
             };
             let told = async {
@@ -122,12 +122,13 @@ impl Server for Glommio {
 async fn serve(mut socket: TcpStream, mut buffer: Vec<u8>, over: Rc<Over>) {
     while let Ok(length @ 1..) = socket.read(&mut buffer).await {
         if socket.write_all(&buffer[..length]).await.is_err() {
-            return;
+            break;
         }
         if echoed(length) {
             over.tell();
         }
     }
+    spare::keep(buffer);
 }
 
 fn main() -> ExitCode {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use io_uring_06::IoUring;
-use kit::echo::{self, Over, Server, Shape, echoed};
+use kit::echo::{self, Over, Server, Shape, echoed, spare};
 use kit::file::{self, BLOCK, Block, Offsets};
 use kit::{Args, Error, Outcome, Pace, skip};
 use monoio::buf::{IoBuf, IoBufMut};
@@ -96,7 +96,7 @@ impl Server for Monoio {
             let accepting = async {
                 loop {
                     let (socket, _) = listener.accept().await?;
-                    monoio::spawn(serve(socket, vec![0; shape.buffer], over.clone()));
+                    monoio::spawn(serve(socket, spare::take(shape.buffer), over.clone()));
                 }
             };
             let told = async {
@@ -109,18 +109,19 @@ impl Server for Monoio {
 }
 
 async fn serve(mut socket: TcpStream, mut buffer: Vec<u8>, over: Rc<Over>) {
-    loop {
+    let buffer = loop {
         let (length, read) = socket.read(buffer).await;
-        let Ok(length @ 1..) = length else { return };
+        let Ok(length @ 1..) = length else { break read };
         let (sent, slice) = socket.write_all(read.slice(..length)).await;
-        if sent.is_err() {
-            return;
-        }
         buffer = slice.into_inner();
+        if sent.is_err() {
+            break buffer;
+        }
         if echoed(length) {
             over.tell();
         }
-    }
+    };
+    spare::keep(buffer);
 }
 
 fn main() -> ExitCode {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use kit::Error;
-use kit::echo::{self, Server, Shape, echoed};
+use kit::echo::{self, Server, Shape, echoed, spare};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
@@ -25,7 +25,7 @@ impl Server for Tokio {
                 tokio::select! {
                     accepted = listener.accept() => {
                         let (socket, _) = accepted?;
-                        tokio::spawn(serve(socket, vec![0; shape.buffer], over.clone()));
+                        tokio::spawn(serve(socket, spare::take(shape.buffer), over.clone()));
                     }
                     () = over.notified() => return Ok(()),
                 }
@@ -37,12 +37,13 @@ impl Server for Tokio {
 async fn serve(mut socket: TcpStream, mut buffer: Vec<u8>, over: Arc<Notify>) {
     while let Ok(length @ 1..) = socket.read(&mut buffer).await {
         if socket.write_all(&buffer[..length]).await.is_err() {
-            return;
+            break;
         }
         if echoed(length) {
             over.notify_one();
         }
     }
+    spare::keep(buffer);
 }
 
 fn main() -> ExitCode {

@@ -5,7 +5,7 @@ use std::io;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use kit::echo::{self, Server, Shape, echoed};
+use kit::echo::{self, Server, Shape, echoed, spare};
 use kit::file::{self, BLOCK, Block, Offsets};
 use kit::{Args, Error, Outcome, Pace, skip};
 use tokio::sync::Notify;
@@ -163,7 +163,7 @@ impl Server for TokioUring {
             let accepting = async {
                 loop {
                     let (socket, _) = listener.accept().await?;
-                    tokio_uring::spawn(serve(socket, vec![0; shape.buffer], over.clone()));
+                    tokio_uring::spawn(serve(socket, spare::take(shape.buffer), over.clone()));
                 }
             };
             tokio::select! {
@@ -175,18 +175,19 @@ impl Server for TokioUring {
 }
 
 async fn serve(socket: TcpStream, mut buffer: Vec<u8>, over: Rc<Notify>) {
-    loop {
+    let buffer = loop {
         let (length, read) = socket.read(buffer).await;
-        let Ok(length @ 1..) = length else { return };
+        let Ok(length @ 1..) = length else { break read };
         let (sent, slice) = socket.write_all(read.slice(..length)).await;
-        if sent.is_err() {
-            return;
-        }
         buffer = slice.into_inner();
+        if sent.is_err() {
+            break buffer;
+        }
         if echoed(length) {
             over.notify_one();
         }
-    }
+    };
+    spare::keep(buffer);
 }
 
 fn main() -> ExitCode {
