@@ -461,6 +461,11 @@ Of the program alone, which is one file; what it depends on has been compiled be
 more than the ring of one operation. Each operation is a type with handlers of its own.
 ";
 
+const RINGS: &str = "\
+`COOP_TASKRUN`, `SINGLE_ISSUER`, `DEFER_TASKRUN`, where they can be had. `raw fast`, `floor`, `liburing`,
+  `rummelplatz` and `derived` also have a registered ring descriptor, and these and `agave-io-uring` have
+  `NO_SQARRAY` (`liburing` if its version sets it). `raw` and the others have neither";
+
 /// Where and how it was measured.
 fn circumstances(options: &Options) -> String {
     let output = |command: &str| {
@@ -478,7 +483,7 @@ fn circumstances(options: &Options) -> String {
         ("mitigations", output("cat /sys/devices/system/cpu/vulnerabilities/spectre_v2")),
         ("compilers", format!("{}; {}", output("rustc --version"), output("gcc --version"))),
         ("flags", "profile `contest`: release, fat LTO, one codegen unit; C with `-O3`".to_owned()),
-        ("rings", "`COOP_TASKRUN`, `SINGLE_ISSUER`, `DEFER_TASKRUN`, where they can be had".to_owned()),
+        ("rings", RINGS.to_owned()),
         ("date", output("date -u +%F")),
     ] {
         writeln!(text, "* {name}: {value}").ok();

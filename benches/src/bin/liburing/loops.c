@@ -38,8 +38,10 @@ static int setup(struct io_uring *ring, uint32_t entries)
 	struct io_uring_params params = {
 		.flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
 	};
+	int result = io_uring_queue_init_params(entries, ring, &params);
 
-	return io_uring_queue_init_params(entries, ring, &params);
+	/* No NO_SQARRAY: a liburing that knows it sets it, and one that doesn't would write to that array. */
+	return result < 0 ? result : io_uring_register_ring_fd(ring);
 }
 
 static inline struct io_uring_sqe *next(struct io_uring *ring)
