@@ -57,11 +57,11 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
                     // SAFETY: there is no warm slot here, so it need not be of any slab.
                     return unsafe { accept_slowly(inner, tag, Warm::NONE, (data,), flags, build) };
                 };
-                core.in_flight += 1;
+                core.foreground += 1;
                 vacancy
             }
         };
-        let counted = Counted(&mut core.in_flight);
+        let counted = Counted(&mut core.foreground);
         // SAFETY: the vacancy was just taken from this slab, and writing an entry does not unwind.
         let placed = unsafe { request::place_into(vacancy, slab, data, terms, build, place) };
         let (identity, (is_queued, deadline)) = placed;
@@ -70,6 +70,10 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
             true => Ok(Key::new(core.serial, identity)),
             false => push_set_aside(core, slab, identity),
         };
+        if flags.intersects(Flags::BACKGROUND) && accepted.is_ok() {
+            core.foreground -= 1;
+            core.background += 1;
+        }
         if let Some(time) = deadline
             && accepted.is_ok()
         {
@@ -93,7 +97,7 @@ pub(crate) unsafe fn release<R: Ring, Op: RingOperation<R>>(
     if !warm.is_none() {
         // SAFETY: there is a slot, and the caller promises that it is of the slab of `tag`.
         unsafe { tag.slab(&mut inner.slabs).release(warm) };
-        inner.core.in_flight -= 1;
+        inner.core.foreground -= 1;
     }
 }
 
@@ -171,7 +175,7 @@ fn accept_by<D>(
 ) -> Result<(Identity, Option<Duration>), Refused<D>> {
     let (identity, mut placed, deadline) = request::place(slab, data, core.terms(flags), build);
     bind(core, slab, &mut placed)?;
-    core.count();
+    core.count(flags);
     core.push(placed);
     Ok((identity, deadline))
 }
@@ -186,7 +190,7 @@ fn push_set_aside<Op, D>(
     identity: Identity,
 ) -> Result<Key<Op>, Refused<D>> {
     if let Some(mut placed) = core.queue.take_set_aside() {
-        bind(core, slab, &mut placed).inspect_err(|_| core.in_flight -= 1)?;
+        bind(core, slab, &mut placed).inspect_err(|_| core.foreground -= 1)?;
         core.push(placed);
     }
     Ok(Key::new(core.serial, identity))

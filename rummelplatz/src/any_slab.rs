@@ -133,7 +133,7 @@ impl<D: 'static> AnySlab for Slab<D> {
     fn receive(&mut self, core: &mut Core, data: Box<dyn Any + Send>) {
         let Ok(data) = data.downcast::<D>() else { return };
         let user_data = request::place_message(self, *data, core.terms(Flags::EMPTY));
-        core.count();
+        core.count(Flags::EMPTY);
         core.end_without_kernel(user_data, 0);
     }
 }

@@ -146,7 +146,7 @@ impl<R: Ring> Links<'_, R> {
             let is_timer = UserData::timed(user_data).is_some();
             if !is_timer && let Some(slab) = slab_of::<R>(slabs, UserData::tag(user_data)) {
                 slab.submitted(user_data);
-                core.count();
+                core.count(Flags::EMPTY);
             }
         }
         core.push_chain(self.placed.drain(..));

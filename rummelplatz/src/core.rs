@@ -68,7 +68,10 @@ pub(crate) struct Core {
     pub(crate) mark: Flags,
     /// Why nothing is accepted; `None` if requests are accepted.
     closed: Option<SubmitError>,
-    pub(crate) in_flight: usize,
+    /// How many requests in flight keep the ring running.
+    pub(crate) foreground: usize,
+    /// How many requests in flight do not keep the ring running.
+    pub(crate) background: usize,
     /// How many requests in flight have ended themselves, and wait only for the timer that is linked to them.
     pub(crate) half_ended: usize,
     /// How many of those in flight were submitted during teardown.
@@ -152,7 +155,8 @@ impl Core {
             phase: Phase::Idle,
             mark: Flags::EMPTY,
             closed,
-            in_flight: 0,
+            foreground: 0,
+            background: 0,
             half_ended: 0,
             late: 0,
             lent: None,
@@ -243,10 +247,10 @@ impl Core {
         Terms { ring: self.serial, flags: flags | self.mark, born: self.watch.shown() }
     }
 
-    /// Counts a request that was accepted.
+    /// Counts a request with these flags that was accepted.
     #[inline]
-    pub(crate) fn count(&mut self) {
-        self.in_flight += 1;
+    pub(crate) fn count(&mut self, flags: Flags) {
+        *self.counter(flags) += 1;
         if !self.mark.is_empty() {
             self.late += 1;
         }
@@ -254,10 +258,20 @@ impl Core {
 
     /// Takes a request with these flags out of the counts.
     pub(crate) fn count_off(&mut self, flags: Flags) {
-        self.in_flight -= 1;
+        *self.counter(flags) -= 1;
         if flags.intersects(Flags::LATE) {
             self.late -= 1;
         }
+    }
+
+    fn counter(&mut self, flags: Flags) -> &mut usize {
+        if flags.intersects(Flags::BACKGROUND) { &mut self.background } else { &mut self.foreground }
+    }
+
+    /// How many requests are in flight.
+    #[inline]
+    pub(crate) fn in_flight(&self) -> usize {
+        self.foreground + self.background
     }
 
     /// Makes room for `count` requests, or says why not.
@@ -312,7 +326,7 @@ impl Core {
         {
             self.set_first_alarm(when, now);
         }
-        self.deadlines.is_crowded(self.in_flight)
+        self.deadlines.is_crowded(self.in_flight())
     }
 
     #[cold]
@@ -482,7 +496,7 @@ impl Core {
             return true;
         }
         let others = self.parked.len() | self.insistent.len() | self.own.waiting();
-        if may_wait && self.queue.is_open() && others == 0 && self.in_flight > 0 {
+        if may_wait && self.queue.is_open() && others == 0 && self.foreground > 0 {
             return self.wait_as_usual();
         }
         !looks_first && self.look()
@@ -718,9 +732,15 @@ impl Core {
         self.own.due()
     }
 
-    /// Whether there is nothing to wait for.
+    /// Whether there is something that the ring is to wait for.
+    #[inline]
+    pub(crate) fn keeps_running(&self) -> bool {
+        self.foreground > 0 || self.overdue.operations() > 0
+    }
+
+    /// Whether there is nothing to do and nothing to wait for.
     pub(crate) fn is_idle(&mut self) -> bool {
-        self.in_flight == 0 && self.queued() == 0 && !self.is_busy()
+        !self.keeps_running() && self.queued() == 0 && !self.is_busy()
     }
 
     /// Whether there is something to do that the kernel knows nothing of.

@@ -114,6 +114,8 @@ impl Flags {
     pub(crate) const CLOSES: Flags = Flags(1 << 7);
     /// The timer that is linked to it has not completed. Only a request in a chain has one.
     pub(crate) const TIMED: Flags = Flags(1 << 8);
+    /// It does not keep the ring running.
+    pub(crate) const BACKGROUND: Flags = Flags(1 << 9);
     /// The request itself has completed, as [`Facts::held`] says, and waits for its timer to complete.
     pub(crate) const ENDED: Flags = Flags(1 << 10);
     /// Its deadline has passed.
@@ -125,8 +127,7 @@ impl Flags {
 
     /// It is left to a worker of the kernel, because its submitter wants that.
     pub(crate) const IN_WORKER: Flags = Flags(1 << 14);
-    /// Something [is left](Facts::left) of a count or a limit, so it is not calm. (Only bit 9 is left for
-    /// another flag.)
+    /// Something [is left](Facts::left) of a count or a limit, so it is not calm.
     pub(crate) const COUNTED: Flags = Flags(1 << 15);
 
     #[inline]

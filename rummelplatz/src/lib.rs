@@ -461,7 +461,7 @@ pub use io_uring;
 /// | `Server::builder(acceptor, connections)` | a [`Builder`], the usual way to make a ring: `.build()?` |
 /// | `Server::new_raw_ring(entries)` | a [`RawRing`], for when the ring is made apart from its operations |
 /// | `Server::new(raw, backlog_limit, acceptor, connections)` | the ring, made of a [`RawRing`]; the limit is an `Option<NonZeroUsize>` |
-/// | `server.run()` | runs until a handler ends the ring, or until nothing is in flight and no strong [`RingHandle`] is left |
+/// | `server.run()` | runs until a handler ends the ring, or until nothing is in flight (other than [in the background](Submitter::submit_in_background)) and no strong [`RingHandle`] is left |
 /// | `server.turn()` | does what can be done without waiting: see below |
 /// | `server.finish()` | cancels what is in flight and waits for it, now |
 /// | `server.submitter(TAG)` | a [`Submitter`] for use from outside |

@@ -35,12 +35,13 @@ pub struct Progress {
 /// What a turn of a ring has done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Status {
-    /// Completions were delivered. If nothing is in flight afterwards, another turn is wanted at once, which
-    /// will report [`Idle`](Self::Idle).
+    /// Completions were delivered. If nothing that keeps the ring running is in flight afterwards, another
+    /// turn is wanted at once, which will report [`Idle`](Self::Idle).
     Progressed,
     /// Requests are in flight; none has completed.
     Waiting,
-    /// Nothing is in flight. More can be submitted, by `submitter` or a handle.
+    /// Nothing is in flight, except [in the background](crate::Submitter::submit_in_background). More can be
+    /// submitted, by `submitter` or a handle.
     Idle,
     /// The ring was torn down and has ended.
     Finished,
@@ -52,7 +53,7 @@ impl Progress {
         self.status == Status::Finished
     }
 
-    /// Whether nothing is in flight.
+    /// Whether nothing is in flight that keeps the ring running.
     pub fn is_idle(&self) -> bool {
         self.status == Status::Idle
     }
@@ -129,7 +130,7 @@ pub fn finish<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     check(ring)?;
     guarded(ring, |ring| {
         let inner = inner(ring);
-        if inner.core.phase.may_begin() && inner.core.in_flight == 0 {
+        if inner.core.phase.may_begin() && inner.core.in_flight() == 0 {
             return Ok(());
         }
         if inner.ending.is_none() {
@@ -240,11 +241,11 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     unpark(this);
     parcels::deliver_overdue(this);
     let core = &mut this.core;
-    if core.in_flight == 0 && may_wait && core.is_idle() && !core.shared.may_be_woken() {
+    if may_wait && core.is_idle() && !core.shared.may_be_woken() {
         return end(ring, FirstCause::Exit);
     }
     // An entry of the ring's own, or an untracked one, is no reason to wait.
-    let wakes = core.in_flight > 0 || core.shared.may_be_woken();
+    let wakes = core.keeps_running() || core.shared.may_be_woken();
     // Completions that are visible, or that the kernel holds back, end a wait at once.
     let waits = may_wait && wakes && !core.has_own_work();
     let patience = if waits { Patience::Wait } else { Patience::Poll };
@@ -454,7 +455,7 @@ pub fn stats<R: RingParts>(ring: &R) -> Stats {
     });
     let (enters, completions) = core.figures();
     Stats {
-        in_flight: core.in_flight,
+        in_flight: core.in_flight(),
         backlog: core.backlogged(),
         enters,
         completions,
@@ -477,7 +478,7 @@ pub fn fmt<R: RingParts>(ring: &R, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let names: Vec<_> = R::OPERATIONS.iter().map(|(_, name)| name).collect();
     f.debug_struct(R::NAME)
         .field("phase", &core.phase)
-        .field("in_flight", &core.in_flight)
+        .field("in_flight", &core.in_flight())
         .field("backlog", &core.backlogged())
         .field("operations", &names)
         .finish()

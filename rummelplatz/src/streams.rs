@@ -63,7 +63,7 @@ pub(crate) unsafe fn give_up<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent)
     let facts = &mut slot.demote().facts;
     let flags = facts.flags;
     if flags.intersects(Flags::PARKED) {
-        core.in_flight -= 1;
+        core.count_off(flags);
         drop(slot.take());
         return;
     }

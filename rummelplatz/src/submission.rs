@@ -149,18 +149,90 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         data: Op::RingData,
         arm: for<'d> fn(&'d mut Op::RingData) -> Stream<'d>,
     ) -> Result<Key<Op>, Refused<Op::RingData>> {
+        self.accept_stream(data, Flags::EMPTY, arm)
+    }
+
+    fn accept_stream(
+        &mut self,
+        data: Op::RingData,
+        flags: Flags,
+        arm: for<'d> fn(&'d mut Op::RingData) -> Stream<'d>,
+    ) -> Result<Key<Op>, Refused<Op::RingData>> {
         let tag = self.tag();
         let Inner { core, slabs, .. } = self.inner();
         let slab = tag.slab(slabs);
         if let Err(error) = make_room(core, slab) {
             return Err(Refused { data, error });
         }
-        let (identity, mut placed) = request::place_stream(slab, data, core.terms(Flags::EMPTY), arm);
+        let (identity, mut placed) = request::place_stream(slab, data, core.terms(flags), arm);
         let bound = core.bind_stream(&mut placed);
         note_bound(slab, placed.user_data(), bound)?;
-        core.count();
+        core.count(flags);
         core.push(placed);
         Ok(Key::new(core.serial, identity))
+    }
+
+    /// Submits a request that does not keep the ring running: when only such requests are left, the ring ends as if
+    /// nothing were in flight, and cancels them.
+    ///
+    /// For requests that wait for something which may never come, such as a signal, or that are only of use
+    /// beside others, such as a timer for statistics. In a turned ring, such requests do not count for
+    /// [`Status::Idle`](crate::Status::Idle).
+    ///
+    /// ```
+    /// # use rummelplatz::{Completion, ControlFlow, RingOperation, Submitter, SubmitError, request, ring};
+    /// # use std::time::Duration;
+    /// # #[ring]
+    /// # struct Server { work: Work, limit: Limit }
+    /// # #[derive(RingOperation)]
+    /// # #[ring_operation(error = SubmitError, setup)]
+    /// # struct Work;
+    /// # impl Work {
+    /// #     fn setup<R: rummelplatz::Ring>(&mut self, mut submitter: Submitter<'_, R, Self>) -> Result<(), SubmitError> {
+    /// #         submitter.submit((), |()| request::nop()).map(drop)
+    /// #     }
+    /// # }
+    /// # #[derive(RingOperation)]
+    /// # #[ring_operation(ring = Server, error = SubmitError, setup, on_completion)]
+    /// # struct Limit;
+    /// impl Limit {
+    ///     fn setup(&mut self, mut submitter: Submitter<'_, Server, Self>) -> Result<(), SubmitError> {
+    ///         // Ends with the work, however early that is done.
+    ///         submitter.submit_in_background((), |()| request::timeout(Duration::from_secs(60)))?;
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn on_completion(&mut self, _: Completion, (): (), _: Submitter<'_, Server, Self>) -> ControlFlow {
+    ///         ControlFlow::Exit
+    ///     }
+    /// }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # Server::builder(Work, Limit).build()?.run()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [`SubmitError`]. The data is dropped then.
+    pub fn submit_in_background(
+        &mut self,
+        data: Op::RingData,
+        build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
+    ) -> Result<Key<Op>, SubmitError> {
+        self.accept(data, Flags::BACKGROUND, build).map_err(SubmitError::from)
+    }
+
+    /// As [`submit_in_background`](Self::submit_in_background), for a [`stream`](Self::stream).
+    ///
+    /// # Errors
+    ///
+    /// See [`SubmitError`]. The data is dropped then.
+    pub fn stream_in_background(
+        &mut self,
+        data: Op::RingData,
+        arm: for<'d> fn(&'d mut Op::RingData) -> Stream<'d>,
+    ) -> Result<Key<Op>, SubmitError> {
+        self.accept_stream(data, Flags::BACKGROUND, arm).map_err(SubmitError::from)
     }
 
     /// Begins a chain: requests that are done one after the other.
@@ -296,7 +368,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
             return Err(Refused { data, error });
         }
         let user_data = request::place_message(slab, data, core.terms(Flags::EMPTY));
-        core.count();
+        core.count(Flags::EMPTY);
         Ok(user_data)
     }
 
@@ -389,7 +461,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
                 // could not do.
                 unsafe { Request::vouched(entry) }
             });
-            core.count();
+            core.count(Flags::EMPTY);
             if linked {
                 chain.push(placed)
             } else {

@@ -121,7 +121,7 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
     let view = View {
         elapsed: core.queue.now().saturating_sub(ending.began),
         queued: core.queued(),
-        in_flight: core.in_flight,
+        in_flight: core.in_flight(),
         half_ended: core.half_ended,
         late: core.late,
         cancels: core.cancels,
@@ -204,7 +204,7 @@ pub(crate) fn give_up<R: Ring>(audience: &mut impl Audience<R>, error: Option<io
         reap(audience);
     }
     let inner = audience.inner();
-    if inner.core.in_flight == 0 {
+    if inner.core.in_flight() == 0 {
         inner.core.forget_lost();
         finish(inner);
         return Progress::Finished;
@@ -280,7 +280,7 @@ pub(crate) fn abandon<R: Ring>(inner: &mut Inner<R>, error: Option<io::Error>) {
     core.phase = Phase::Abandoned;
     core.close(SubmitError::Closed);
     core.shared.set_open(false);
-    let mut requests = Vec::with_capacity(core.in_flight);
+    let mut requests = Vec::with_capacity(core.in_flight());
     visit_all::<R>(&inner.slabs, |tag, _, facts| {
         requests.push(StuckRequest {
             operation: operation_name::<R>(tag),
@@ -341,7 +341,7 @@ fn end_requests<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
     match core.phase {
         Phase::Abandoned => {}
         _ if !core.is_enabled() => return discard_all(inner),
-        _ if core.in_flight == 0 => finish(inner),
+        _ if core.in_flight() == 0 => finish(inner),
         _ if core.is_owner() => return end_silently(inner),
         _ => return leave_to_kernel(inner),
     }
@@ -363,7 +363,7 @@ fn leave_to_kernel<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
 
 /// Ends the requests of a ring that was never enabled, so that the kernel was told of none.
 fn discard_all<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
-    let mut requests = Vec::with_capacity(inner.core.in_flight);
+    let mut requests = Vec::with_capacity(inner.core.in_flight());
     visit_all::<R>(&inner.slabs, |_, user_data, facts| {
         // Its timer ends first, because the request would wait for that.
         requests.extend(facts.flags.intersects(Flags::TIMED).then(|| UserData::of_timer(user_data)));

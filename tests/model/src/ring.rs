@@ -269,10 +269,23 @@ impl Operation {
         data.limit(limit);
         let id = data.id;
         let pool = data.pool.clone();
-        let submitted = if kind.is_stream() {
-            submitter.try_stream(data, arm)
-        } else {
-            submitter.try_submit(data, build)
+        // Some do not keep the ring running.
+        let submitted = match (kind.is_stream(), id % 8 == 7) {
+            (false, false) => submitter.try_submit(data, build),
+            (true, false) => submitter.try_stream(data, arm),
+            (is_stream, true) => {
+                let submitted = match is_stream {
+                    false => submitter.submit_in_background(data, build),
+                    true => submitter.stream_in_background(data, arm),
+                };
+                match submitted {
+                    Ok(key) => {
+                        self.world.is_background(id);
+                        Ok(key)
+                    }
+                    Err(error) => return self.world.refused(&[id], &[], error, from),
+                }
+            }
         };
         match submitted {
             Ok(key) => {

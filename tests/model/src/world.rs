@@ -180,6 +180,8 @@ struct Request {
     overtaken: bool,
     /// It was submitted in a teardown.
     is_late: bool,
+    /// Does not keep the ring running.
+    is_background: bool,
     /// How often it went on although it was to end, so that it was cancelled once more.
     insisted: u64,
 }
@@ -402,6 +404,7 @@ impl World {
             taken_in: false,
             overtaken: false,
             is_late: false,
+            is_background: false,
             insisted: 0,
         });
         let mut place = [0; 16];
@@ -563,6 +566,10 @@ impl World {
     }
 
     /// A teardown handler has submitted a request.
+    pub(crate) fn is_background(&self, id: usize) {
+        self.lock().requests[id].is_background = true;
+    }
+
     pub(crate) fn is_late(&self, id: usize) {
         self.lock().requests[id].is_late = true;
     }
@@ -805,6 +812,8 @@ impl World {
         }
         let id = data.id;
         let raw = completion.raw();
+        let keeps_running = |it: &Request| it.accepted && it.drops == 0 && !it.is_background;
+        inner.expected.may_end |= teardown && !inner.requests.iter().any(keeps_running);
         if teardown && !inner.expected.may_end && !inner.may_leak() && self.simulation.is_some() {
             inner.violation(format!("#{id} ends in a teardown, for which there is no reason"));
         }
