@@ -166,7 +166,7 @@ impl BitOrAssign for Flags {
 
 impl fmt::Debug for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#016b}", self.0)
+        write!(f, "{:#018b}", self.0)
     }
 }
 
@@ -255,6 +255,12 @@ impl Facts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_flags_are_shown_in_columns() {
+        let shown = [Flags::EMPTY, Flags::STREAM, Flags::COUNTED].map(|flags| format!("{flags:?}"));
+        assert_eq!(shown, ["0b0000000000000000", "0b0000000000000001", "0b1000000000000000"]);
+    }
 
     #[test]
     fn what_is_brief_is_all_that_there_was() {
