@@ -365,6 +365,23 @@ fn what_waits_for_room_is_counted_and_holds_up_nobody_else() {
 }
 
 #[test]
+fn what_is_sent_when_there_is_room_again_comes_behind_what_has_waited_for_it() {
+    watched(|| {
+        let (ledger, told) = (Ledger::new(), Log::new());
+        let mut ring = limited(1, &told, &Log::new());
+        let mut writer = occupy(&mut ring, &ledger, 0);
+        let handle = three_that_wait(&mut ring, &ledger);
+        // The ring hears of both at once, and of the end first.
+        writer.write_all(b"x").unwrap();
+        handle.send(Bench::FIRST, Blocked::message(&ledger, 4)).unwrap();
+        drop(handle);
+        ring.run().unwrap();
+        assert_eq!(told.take(), [0, 1, 2, 3, 4]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
 fn what_waits_for_room_when_the_ring_ends_is_told_of_in_its_teardown() {
     watched(|| {
         let (ledger, told, torn_down) = (Ledger::new(), Log::new(), Log::new());
