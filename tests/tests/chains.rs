@@ -13,10 +13,14 @@ use std::time::Duration;
 use rummelplatz::request::CWD;
 use rummelplatz::{ControlFlow, InvalidEntry, Request, SubmitError, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, in_child, nameless_file, open_descriptors,
-    outcome, pipe, tcp_pair, watched,
+    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, addressable, forge, in_child, nameless_file,
+    open_descriptors, outcome, pipe, tcp_pair, watched,
 };
 
+/// `IORING_CQE_F_MORE`.
+const F_MORE: u32 = 1 << 1;
+/// In the name of a request's timer.
+const TIMER: u64 = 1 << 39;
 const SOON: Duration = Duration::from_millis(5);
 const LATE: Duration = Duration::from_secs(100_000);
 const CANCELLED: Result<u32, i32> = Err(libc::ECANCELED);
@@ -566,6 +570,50 @@ fn a_chain_that_is_forgotten_keeps_its_data_and_nothing_else() {
             drop(ring);
             assert_eq!(ledger.alive(), 1);
         }
+    });
+}
+
+#[test]
+fn a_forged_end_of_what_was_never_submitted_is_nobodys() {
+    watched(|| {
+        let (raw, target) = addressable(8);
+        let told = Log::new();
+        let log = told.clone();
+        let script = Script::new().on_completion(|_, _, _| panic!("nothing ends"));
+        let other = Script::new().on_completion(move |completion, part: Data, _| {
+            log.push((part.name, outcome(&completion)));
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::builder(script, other).raw_ring(raw).build().unwrap();
+        // From here on, others can send to it.
+        ring.turn().unwrap();
+        let (ledger, file) = (Ledger::new(), Arc::new(OwnedFd::from(nameless_file())));
+        let mut submitter = ring.submitter(Bench::FIRST);
+        let mut chain = submitter.chain();
+        let key = chain.link(part(ledger, "lost", &file), |part| write(part).deadline(LATE)).unwrap();
+        let plain = chain.link(part(ledger, "lost, too", &file), write).unwrap();
+        // No chain that could still be submitted lets the ring look at completions.
+        mem::forget(chain);
+        let timer = key.user_data() | TIMER;
+        let names = [key.user_data(), timer, plain.user_data(), timer, key.user_data()];
+        for name in names {
+            for flags in [None, Some(F_MORE)] {
+                forge(target, name, 1, flags);
+            }
+        }
+        while ring.stats().foreign < 2 * names.len() as u64 {
+            ring.turn().unwrap();
+        }
+        assert_eq!(ring.stats().in_flight, 0);
+        assert!(!ring.submitter(Bench::FIRST).cancel(key), "it is not in flight");
+        let mut submitter = ring.submitter(Bench::SECOND);
+        let mut chain = submitter.chain();
+        chain.link(part(ledger, "1", &file), |part| write(part).deadline(LATE)).unwrap();
+        chain.submit(part(ledger, "2", &file), write).unwrap();
+        ring.run().unwrap();
+        assert_eq!(told.take(), [("1", Ok(4)), ("2", Ok(4))]);
+        drop(ring);
+        assert_eq!(ledger.alive(), 2, "what was forgotten stays so");
     });
 }
 

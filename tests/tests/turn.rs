@@ -18,7 +18,8 @@ use rummelplatz::io_uring::{IoUring, opcode};
 use rummelplatz::request::Request;
 use rummelplatz::{Buffer, BufferPool, Completion, ControlFlow, RawRing, RingError, Status, Stream, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Ledger, Log, Outcome, Script, Tracked, outcome, pipe, tcp_pair, watched,
+    Bench, BenchSubmitter, Ledger, Log, Outcome, Script, Tracked, forbid, in_child, outcome, pipe, tcp_pair,
+    watched,
 };
 
 const RING: u64 = 1;
@@ -671,6 +672,33 @@ fn after_a_full_queue_of_completions_the_ring_is_looked_at_once_more() {
             assert_eq!((progress.status, progress.call_again_in), (Status::Progressed, again), "{count}");
             assert_eq!(ring.turn().unwrap().call_again_in, None);
         }
+    });
+}
+
+#[test]
+fn a_turn_whose_last_submit_fails_is_followed_by_one_that_says_so() {
+    in_child(|| {
+        let ledger = Ledger::new();
+        let script = Script::new().on_completion(move |_, _, mut submitter| {
+            forbid(libc::SYS_io_uring_enter, libc::EPERM);
+            submitter.submit(ledger.issue(()), |_| request::nop()).unwrap();
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::with(8, script);
+        ring.submitter(Bench::FIRST).submit(ledger.issue(()), |_| request::nop()).unwrap();
+        let progress = ring.turn().unwrap();
+        assert_eq!(progress.status, Status::Progressed);
+        assert!(progress.call_again_in.is_some(), "nothing else would tell");
+        let error = loop {
+            match ring.turn() {
+                Ok(progress) => assert!(progress.call_again_in.is_some()),
+                Err(error) => break error,
+            }
+        };
+        let stuck = error.abandoned().expect("the entry was shown to the kernel");
+        assert_eq!((stuck.errno, stuck.requests.len()), (Some(libc::EPERM), 1));
+        drop(ring);
+        assert_eq!(ledger.alive(), 1);
     });
 }
 
