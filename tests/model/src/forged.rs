@@ -114,12 +114,14 @@ pub fn forge(bytes: &[u8]) {
                 let (drops, stream) = (Rc::clone(&drops), chance.below(3));
                 let data = Data { drops, dropped: false, bytes: [0; 8], pool, stream };
                 issued += 1;
+                // In a chain, the kernel has a timer for it. There is nothing behind it, because no cancel finds what
+                // is behind a request that is forged to be over.
                 const LONG: Duration = Duration::from_secs(100_000);
                 let key = match chance.below(6) {
                     0 => submitter.submit(data, |_| request::nop()),
                     1 => submitter.submit(data, receive_once),
-                    2 => submitter.submit(data, |data| receive_once(data).deadline(LONG)),
-                    3 => submitter.submit(data, |_| request::fsync(&ANY).deadline(LONG)),
+                    2 => submitter.chain().submit(data, |data| receive_once(data).deadline(LONG)),
+                    3 => submitter.chain().submit(data, |_| request::fsync(&ANY).deadline(LONG)),
                     _ => submitter.stream(data, receive),
                 };
                 names.extend(
