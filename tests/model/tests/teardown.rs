@@ -271,6 +271,32 @@ fn a_turn_that_leaves_entries_behind_is_to_be_called_again_at_once() {
 }
 
 #[test]
+fn a_turn_that_could_submit_nothing_is_to_be_called_again() {
+    // Three times in a row, the kernel takes nothing.
+    let simulation = kernel(Faults { busy: 1.0, ..Faults::none() });
+    let mut ring = ring(&simulation, 8, 8, Does::new(&[Kind::Stays; 8])).build().unwrap();
+    let mut behind = 0;
+    while ring.turn().unwrap().call_again_in.is_some() {
+        behind += usize::from(simulation.figures().taken_in == 0);
+    }
+    assert!(behind > 0 && simulation.figures().taken_in == 8, "{behind}");
+}
+
+#[test]
+fn a_teardown_gives_time_to_a_kernel_that_is_short_of_something() {
+    let simulation = kernel(Faults::none());
+    let mut ring = ring(&simulation, 4, 4, Does::new(&[Kind::Stays; 3])).build().unwrap();
+    ring.turn().unwrap();
+    // Three times in a row, the kernel takes nothing. Nothing happens meanwhile.
+    simulation.set_faults(Faults { busy: 1.0, ..Faults::none() });
+    let (began, enters) = (simulation.now(), simulation.figures().enters);
+    ring.finish().unwrap();
+    let (passed, enters) = (simulation.now() - began, simulation.figures().enters - enters);
+    assert!(passed >= 30 * MS && passed < 100 * MS, "{passed:?}");
+    assert!(enters < 20, "{enters}");
+}
+
+#[test]
 fn a_ring_that_has_lost_a_completion_is_given_up_at_once() {
     let simulation = kernel(Faults { lost: 1.0, ..Faults::none() });
     let mut ring = ring(&simulation, 8, 8, Does::new(&[Kind::Stays; 3])).build().unwrap();
