@@ -169,3 +169,75 @@ impl<R: Ring> Inner<R> {
 fn is_there<R: Ring>(slabs: &mut R::Slabs, identity: Identity) -> bool {
     slab_of::<R>(slabs, UserData::tag(identity.user_data)).is_some_and(|slab| slab.has(identity))
 }
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use std::convert::Infallible;
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::config::Options;
+    use crate::queue::Patience;
+    use crate::runtime::Runtime;
+    use crate::shape::RingShape;
+    use crate::sim::{Faults, Simulation};
+    use crate::slab_cell::SlabRef;
+    use crate::teardown;
+    use crate::user_data::Control;
+
+    /// A ring without operations.
+    struct Empty;
+
+    impl RingShape for Empty {
+        type Slabs = ();
+        type SetupError = Infallible;
+        type CompletionError = Infallible;
+        type TeardownError = Infallible;
+        const NAME: &'static str = "Empty";
+        const OPERATIONS: &'static [(u8, &'static str)] = &[];
+        const OPTIONS: Options = Options::new();
+
+        fn slabs() {}
+
+        fn slab((): &(), _: u8) -> Option<SlabRef<'_>> {
+            None
+        }
+    }
+
+    fn empty() -> (Simulation, Runtime<Empty>) {
+        let simulation = Simulation::new(1);
+        simulation.set_faults(Faults::none());
+        let raw = simulation.raw_ring(NonZeroU32::new(32).unwrap()).unwrap();
+        (simulation, Runtime::new(raw, Empty::OPTIONS, Hooks::default()))
+    }
+
+    const NAME: u64 = UserData::pack(7, 1, 0);
+
+    #[test]
+    fn a_cancel_is_repeated_when_alarms_are_allowed_that_were_refused_before() {
+        let (_simulation, mut runtime) = empty();
+        let inner = runtime.inner_mut();
+        inner.core.cancel_later(NAME);
+        for _ in 0..8 {
+            let alarm = Cqe { user_data: Control::Alarm as u64, result: -libc::EACCES, flags: 0 };
+            assert!(matches!(inner.settle_unclaimed(alarm), OwnTraffic::Settled));
+        }
+        let queued = inner.core.queued();
+        inner.core.cancel_later(NAME);
+        assert_eq!(inner.core.queued(), queued + 1, "an alarm is set");
+    }
+
+    #[test]
+    fn nobody_waits_for_the_answer_to_a_cancel_that_the_kernel_has_lost() {
+        let (simulation, mut runtime) = empty();
+        let inner = runtime.inner_mut();
+        inner.core.enable().unwrap();
+        inner.core.cancel(NAME);
+        inner.core.enter(Patience::Poll).unwrap();
+        assert!(inner.core.next().is_some(), "the answer, which is lost here");
+        inner.core.forget_own_traffic();
+        let enters = simulation.figures().enters;
+        teardown::end_silently(inner).go_on();
+        assert_eq!(simulation.figures().enters, enters);
+    }
+}

@@ -258,3 +258,24 @@ impl Drop for Own {
         drop(unsafe { Box::from_raw(self.numbers) });
     }
 }
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_about_to_enter_forgets_that_there_is_work_and_nothing_else() {
+        let own = Own::new(1, 1);
+        let queues = own.queues();
+        let flags = queues.entries_flags.get();
+        for (set, left) in
+            [(0, 0), (TASKRUN, 0), (NEED_WAKEUP | TASKRUN | CQ_OVERFLOW, NEED_WAKEUP | CQ_OVERFLOW)]
+        {
+            flags.store(set, Ordering::Relaxed);
+            assert_eq!(queues.holds_back(), set != 0);
+            queues.forget_work();
+            assert_eq!(flags.load(Ordering::Relaxed), left);
+            assert_eq!(queues.holds_back(), left != 0);
+        }
+    }
+}
