@@ -170,7 +170,8 @@ fn is_there<R: Ring>(slabs: &mut R::Slabs, identity: Identity) -> bool {
     slab_of::<R>(slabs, UserData::tag(identity.user_data)).is_some_and(|slab| slab.has(identity))
 }
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 mod tests {
     use std::convert::Infallible;
     use std::num::NonZeroU32;
