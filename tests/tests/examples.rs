@@ -131,7 +131,7 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 #[test]
 fn every_example_has_a_help() {
-    for name in ["basic", "echo", "proxy", "cp", "wal", "simulated"] {
+    for name in ["basic", "echo", "proxy", "shards", "cp", "wal", "simulated"] {
         let help = run(Command::new(example(name)).arg("--help")).succeeded().stdout;
         assert!(help.contains(&format!("Usage: {name}")), "{help}");
         let nonsense = run(Command::new(example(name)).arg("--nonsense"));
@@ -154,7 +154,7 @@ fn basic_ticks_four_times_and_tears_down_the_fifth_tick() {
 
 // ---- echo -------------------------------------------------------------------------------------------
 
-/// A running server: the echo server, or the proxy.
+/// A running server: the echo server, the proxy, or the counters.
 struct Server {
     child: Child,
     address: SocketAddr,
@@ -170,6 +170,12 @@ impl Server {
     fn proxy(upstream: SocketAddr, arguments: &[&str]) -> Server {
         let mut proxy = Command::new(example("proxy"));
         Server::of(proxy.args(arguments).arg("127.0.0.1:0").arg(upstream.to_string()))
+    }
+
+    /// Counters on this many rings.
+    fn shards(rings: u32, arguments: &[&str]) -> Server {
+        let mut shards = Command::new(example("shards"));
+        Server::of(shards.args(["127.0.0.1:0", "--rings", &rings.to_string()]).args(arguments))
     }
 
     /// The same program with at most this many descriptors.
@@ -741,6 +747,159 @@ fn addresses_that_the_proxy_cannot_listen_on_are_named() {
     proxy(&[&address, &address]).failed_saying(&["proxy: can't listen on", &address, "in use"]);
     for wrong in [&["nonsense", &*address][..], &[&*address]] {
         assert_eq!(proxy(wrong).status.code(), Some(2));
+    }
+}
+
+// ---- shards -----------------------------------------------------------------------------------------
+
+/// Sends lines, all at once, and returns the lines that answer them.
+#[track_caller]
+fn ask(client: &mut TcpStream, lines: &[impl AsRef<str>]) -> Vec<String> {
+    let text: String = lines.iter().map(|line| format!("{}\n", line.as_ref())).collect();
+    client.write_all(text.as_bytes()).unwrap();
+    answers(client, lines.len())
+}
+
+/// Reads so many lines, after which no more are expected.
+#[track_caller]
+fn answers(client: &mut TcpStream, count: usize) -> Vec<String> {
+    BufReader::new(client).lines().take(count).map(Result::unwrap).collect()
+}
+
+#[test]
+fn clients_of_all_shards_count_together() {
+    if !ring_or_skip() {
+        return;
+    }
+    let keys = |command: &str| (0..100).map(|key| format!("{command} key{key}")).collect::<Vec<_>>();
+    for rings in [1, 2, 5] {
+        let server = Server::shards(rings, &[]);
+        thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| {
+                    let mut client = server.connect();
+                    let counts = ask(&mut client, &keys("INCR"));
+                    // Nobody else's count can be this client's, and its own one is in all later answers.
+                    assert!(
+                        counts.iter().all(|count| (1..=20).contains(&count.parse().unwrap())),
+                        "{counts:?}"
+                    );
+                    assert!(ask(&mut client, &["TOTAL"])[0].parse::<u64>().unwrap() >= 100);
+                });
+            }
+        });
+        let mut client = server.connect();
+        assert_eq!(ask(&mut client, &keys("GET")), ["20"; 100]);
+        assert_eq!(
+            ask(&mut client, &["TOTAL", "GET nothing", "INCR key7", "TOTAL"]),
+            ["2000", "0", "21", "2001"]
+        );
+        let said = server.stop(libc::SIGTERM);
+        // Each ring has some of the keys.
+        let (_, rest) = said.split_once('[').unwrap();
+        let counts = rest.split_once(']').unwrap().0.split(", ").map(|count| count.parse().unwrap());
+        let counts: Vec<u32> = counts.collect();
+        assert!(counts.len() == rings as usize && !counts.contains(&0), "{said}");
+        assert_eq!(counts.iter().sum::<u32>(), 100);
+    }
+}
+
+#[test]
+fn a_line_that_shards_do_not_understand_costs_an_error_and_one_without_end_the_connection() {
+    if ring_or_skip() {
+        let server = Server::shards(2, &[]);
+        let mut client = server.connect();
+        let lines = ["", "PUT key", "GET", "GET a b", "TOTAL key", "INCR key"];
+        let told = ask(&mut client, &lines);
+        assert!(told[..5].iter().all(|answer| answer.starts_with("ERROR")), "{told:?}");
+        assert_eq!(told[5], "1");
+        client.write_all(b"GET \xff\nGET ke").unwrap();
+        assert!(answers(&mut client, 1)[0].starts_with("ERROR"));
+        assert_eq!(ask(&mut client, &["y"]), ["1"]);
+        client.write_all(&[b'x'; 5000]).unwrap();
+        assert_eq!(read_what_comes(&mut client), b"");
+        assert_eq!(ask(&mut server.connect(), &["GET key"]), ["1"]);
+        server.stop(libc::SIGINT);
+    }
+}
+
+#[test]
+fn shards_stop_in_the_middle_of_their_work_and_still_answer_what_they_have_taken() {
+    for round in 0..8 {
+        if !ring_or_skip() {
+            return;
+        }
+        let server = Server::shards(4, &["--idle-ms", "500"]);
+        let mut idle = server.connect();
+        let mut half_a_line = server.connect();
+        half_a_line.write_all(b"INCR ke").unwrap();
+        let mut deaf = server.connect();
+        if round % 4 == 0 {
+            // The answers are much longer.
+            write_until_it_blocks(&mut deaf, &[b'\n'; 10_000_000]);
+        }
+        let busy: Vec<_> = (0..8)
+            .map(|number| {
+                let mut client = server.connect();
+                thread::spawn(move || {
+                    let lines = (0..20).map(|key| format!("INCR key{number}_{key}\n")).collect::<String>();
+                    let mut answers = 0;
+                    while client.write_all(lines.as_bytes()).is_ok() {
+                        let answer = read_some(&mut client);
+                        if answer.is_empty() {
+                            break;
+                        }
+                        answers += answer.iter().filter(|byte| **byte == b'\n').count();
+                    }
+                    answers
+                })
+            })
+            .collect();
+        until("the busy ones are answered", || {
+            ask(&mut server.connect(), &["TOTAL"])[0].parse::<u64>().unwrap() > 500
+        });
+        server.stop(if round % 2 == 0 { libc::SIGTERM } else { libc::SIGINT });
+        for client in [&mut idle, &mut half_a_line] {
+            assert_eq!(read_what_comes(client), b"");
+        }
+        assert!(busy.into_iter().map(|client| client.join().unwrap()).sum::<usize>() > 0);
+    }
+}
+
+#[test]
+fn shards_end_clients_that_are_idle_for_too_long() {
+    if ring_or_skip() {
+        let server = Server::shards(2, &["--idle-ms", "50"]);
+        let mut client = server.connect();
+        assert_eq!(ask(&mut client, &["INCR key"]), ["1"]);
+        assert_eq!(read_what_comes(&mut client), b"");
+        server.stop(libc::SIGTERM);
+    }
+}
+
+#[test]
+fn shards_without_descriptors_serve_again_when_there_are_some() {
+    if ring_or_skip() {
+        let server = Server::with_few_descriptors(30, "shards", &["127.0.0.1:0", "--rings", "2"]);
+        let before = server.descriptors();
+        let clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
+        until("no descriptor is left", || server.descriptors() >= 30);
+        drop(clients);
+        until("all descriptors closed", || server.descriptors() == before);
+        assert_eq!(ask(&mut server.connect(), &["INCR key", "TOTAL"]), ["1", "1"]);
+        let said = server.stop(libc::SIGTERM);
+        assert!(said.contains("operation `acceptor`: ") && said.contains("Too many open files"), "{said}");
+    }
+}
+
+#[test]
+fn addresses_that_shards_cannot_listen_on_are_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let shards = |arguments: &[&str]| run(Command::new(example("shards")).args(arguments));
+    shards(&[&address]).failed_saying(&["shards: can't listen on", &address, "in use"]);
+    for wrong in [&["nonsense"][..], &["127.0.0.1:0", "--rings", "0"]] {
+        assert_eq!(shards(wrong).status.code(), Some(2));
     }
 }
 
