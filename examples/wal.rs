@@ -36,6 +36,10 @@ struct Wal {
     log: Log,
 }
 
+#[cfg(all(test, feature = "sim"))]
+#[path = "wal/tests.rs"]
+mod tests;
+
 /// Reads, writes and syncs.
 #[derive(RingOperation)]
 #[ring_operation(ring = Wal, data = Step, error = Failure, setup, on_completion)]
@@ -47,6 +51,8 @@ struct Log {
     since: Instant,
     /// A batch is on its way.
     is_writing: bool,
+    /// A batch of which only a part was written, and how much that was. The short write has ended its chain.
+    unwritten: Option<(Vec<u8>, usize)>,
     /// The buffer to read into, while nothing is being read.
     buffer: Option<Box<[u8]>>,
     /// How many lines are on disk.
@@ -79,8 +85,16 @@ fn failed(action: &str) -> impl FnOnce(io::Error) -> Failure {
 
 impl Log {
     fn new(file: File, linger: Duration) -> Log {
-        let (waiting, since, buffer) = (Vec::new(), Instant::now(), Some(vec![0; 1 << 16].into()));
-        Log { file: Arc::new(file), linger, waiting, since, is_writing: false, buffer, safe: 0 }
+        Log {
+            file: Arc::new(file),
+            linger,
+            waiting: Vec::new(),
+            since: Instant::now(),
+            is_writing: false,
+            unwritten: None,
+            buffer: Some(vec![0; 1 << 16].into()),
+            safe: 0,
+        }
     }
 
     fn setup(&mut self, mut submitter: Submitter<'_, Wal, Self>) -> Result<(), Failure> {
@@ -105,11 +119,20 @@ impl Log {
                 self.was_read(Some(read as usize), buffer)
             }
             Step::Write { bytes, written, .. } => {
-                let written = written + completion.result().map_err(failed("write"))? as usize;
-                // A short write ended the chain: its sync did not begin.
-                (written < bytes.len()).then_some((bytes, written))
+                let result = completion.result().and_then(|wrote| match wrote {
+                    0 => Err(io::ErrorKind::WriteZero.into()),
+                    wrote => Ok(wrote),
+                });
+                let written = written + result.map_err(failed("write"))? as usize;
+                self.unwritten = (written < bytes.len()).then_some((bytes, written));
+                None
             }
-            Step::Sync { .. } if completion.is_cancelled() => None,
+            Step::Sync { .. } if self.unwritten.is_some() => self.unwritten.take(),
+            sync if completion.is_cancelled() => {
+                // Everything is written. Any request may end like this, though nobody has cancelled it.
+                submitter.submit(sync, Step::request)?;
+                None
+            }
             Step::Sync { lines, .. } => {
                 completion.result().map_err(failed("sync"))?;
                 self.is_writing = false;

@@ -956,6 +956,11 @@ fn wal_writes_when_no_more_lines_come() {
 }
 
 #[test]
+fn wal_calls_nothing_safe_that_is_not_under_a_simulated_kernel() {
+    assert_pass_in("wal", 3);
+}
+
+#[test]
 fn wal_names_what_has_failed() {
     if !ring_or_skip() {
         return;
