@@ -55,7 +55,7 @@ struct Printer<'o> {
 impl<'o> Printer<'o> {
     fn new(operation: &'o Operation) -> Self {
         let krate = operation.krate.get().map_or_else(|| quote!(::rummelplatz), ToTokens::to_token_stream);
-        let ring = operation.types.ring.get().map_or_else(|| quote!(__R), ToTokens::to_token_stream);
+        let ring = operation.types.ring.get().map_or_else(|| quote!(__AnyRing), ToTokens::to_token_stream);
         Self { operation, krate, ring }
     }
 
@@ -64,7 +64,7 @@ impl<'o> Printer<'o> {
         let (krate, ring) = (&self.krate, &self.ring);
         let mut with_ring = generics.clone();
         if types.ring.get().is_none() {
-            with_ring.params.push(parse_quote!(__R: #krate::Ring));
+            with_ring.params.push(parse_quote!(__AnyRing: #krate::Ring));
         }
         let (impl_generics, ..) = with_ring.split_for_impl();
         let (_, arguments, where_clause) = generics.split_for_impl();

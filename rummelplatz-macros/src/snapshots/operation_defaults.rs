@@ -1,6 +1,7 @@
 #[allow(deprecated)]
 #[automatically_derived]
-impl<__R: ::rummelplatz::Ring> ::rummelplatz::RingOperation<__R> for Nothing {
+impl<__AnyRing: ::rummelplatz::Ring> ::rummelplatz::RingOperation<__AnyRing>
+for Nothing {
     type RingData = ();
     type SetupError = ::core::convert::Infallible;
     type TeardownError = ::core::convert::Infallible;
@@ -11,8 +12,8 @@ impl<__R: ::rummelplatz::Ring> ::rummelplatz::RingOperation<__R> for Nothing {
         &mut self,
         _: ::rummelplatz::Completion,
         _: Self::RingData,
-        _: ::rummelplatz::Submitter<'_, __R, Self>,
-    ) -> ::rummelplatz::CompletionResult<__R, Self> {
+        _: ::rummelplatz::Submitter<'_, __AnyRing, Self>,
+    ) -> ::rummelplatz::CompletionResult<__AnyRing, Self> {
         (::rummelplatz::ControlFlow::Continue, ::core::option::Option::None)
     }
 }

@@ -1,7 +1,9 @@
 #[allow(deprecated)]
 #[automatically_derived]
-impl<const N: usize, __R: ::rummelplatz::Ring> ::rummelplatz::RingOperation<__R>
-for Peers<N> {
+impl<
+    const N: usize,
+    __AnyRing: ::rummelplatz::Ring,
+> ::rummelplatz::RingOperation<__AnyRing> for Peers<N> {
     type RingData = Peer;
     type SetupError = ::core::convert::Infallible;
     type TeardownError = ::core::convert::Infallible;
@@ -12,8 +14,8 @@ for Peers<N> {
         &mut self,
         __completion: ::rummelplatz::Completion,
         mut __data: Self::RingData,
-        __submitter: ::rummelplatz::Submitter<'_, __R, Self>,
-    ) -> ::rummelplatz::CompletionResult<__R, Self> {
+        __submitter: ::rummelplatz::Submitter<'_, __AnyRing, Self>,
+    ) -> ::rummelplatz::CompletionResult<__AnyRing, Self> {
         if __completion.more() {
             let __flow = {
                 let __handler = Self::on_more;
