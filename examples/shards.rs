@@ -7,11 +7,11 @@
 //!            other rings ──┘    └── the main thread
 //! ```
 //!
-//! Clients send lines, and get a number for each: `INCR key` adds one to a counter, `GET key` reads it, and `TOTAL` adds
-//! up all counters. All rings listen at one port, and the kernel chooses a ring for each client. Each counter belongs to
-//! one ring. If a client asks for a counter of another ring, its own ring sends the question there as a message, and
-//! keeps the client until the answer has come back. A client has one question on its way at a time, so no ring can send
-//! messages faster than the others answer them.
+//! Clients send lines, and get a number for each: `INCR key` adds one to a counter, `GET key` reads it, and `TOTAL`
+//! adds up all counters. All rings listen at one port, and the kernel chooses a ring for each client. Each counter
+//! belongs to one ring. If a client asks for a counter of another ring, its own ring sends the question there as a
+//! message, and keeps the client until the answer has come back. A client has one question on its way at a time, so no
+//! ring can send messages faster than the others answer them.
 //!
 //! The server stops gracefully: what was received is answered, which may take other rings. So there are strong handles
 //! to all rings, which all clients share, and the last client to go ends the rings. What clients send meanwhile is not

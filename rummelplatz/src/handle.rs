@@ -80,9 +80,9 @@ impl<R: Ring> RingHandle<R> {
     /// operation's handler is called with it, and [`is_message`](crate::Completion::is_message) is true. Each
     /// message is boxed. What is sent to one operation arrives in the order in which it was sent.
     ///
-    /// Wakes the ring if it waits. Data sent before the ring first runs is kept until then. There is no limit
-    /// on how much may be on its way: a sender that may be faster than the ring must keep count of what it
-    /// has sent.
+    /// Wakes the ring if it waits. What one thread sends to one operation arrives in the order in which it was
+    /// sent. Data sent before the ring first runs is kept until then. There is no limit on how much may be on
+    /// its way: a sender that may be faster than the ring must keep count of what it has sent.
     ///
     /// While its operation has as many requests in flight as the
     /// [`request_limit`](crate::Builder::request_limit) allows, the data waits, in order, and is counted in

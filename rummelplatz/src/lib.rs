@@ -55,8 +55,9 @@
 //! 2. The [server](#a-server) below: two operations, and a state machine for each connection.
 //! 3. The programs in `examples/`. Read `proxy.rs` first: it is a TCP proxy that accepts, connects with a time limit,
 //!    receives and sends, and waits for peers that do not read. An error of one peer ends only that peer's connection.
-//!    `echo.rs` is a server that receives bytes and sends them back, with one [`BufferPool`] for all
-//!    clients. `cp.rs` copies a file, `wal.rs` makes lines safe on disk, `basic.rs` is a timer.
+//!    `echo.rs` is a server that receives bytes and sends them back, with one [`BufferPool`] for all clients.
+//!    `shards.rs` is a server on many rings. `cp.rs` copies a file, `wal.rs` makes lines safe on disk, `basic.rs` is a
+//!    timer.
 //!
 //! # Where to look
 //!
@@ -67,7 +68,8 @@
 //! | linked requests; a time limit for one | [`Submitter::chain`]; [`Request::deadline`] |
 //! | what is done once for many completions | [Batches](#batches) |
 //! | operations that talk to each other | [`Submitter::to`], [`Submitter::post`]; for state that several need, give each an `Rc` or `Arc` of it |
-//! | other threads; many cores | [`RingHandle`]; one ring in each thread |
+//! | other threads; many cores | [`RingHandle`]; [Many rings](#many-rings) |
+//! | time limits for idle clients | [`Request::deadline`]; [for streams](macro@RingOperation#idle-streams) |
 //! | buffers that the kernel picks when there is something to receive | [`BufferPool`] |
 //! | registered memory and files | [`FixedBuffers`], [`FixedFile`] |
 //! | another event loop | [`turn`](macro@ring#a-ring-in-another-event-loop) |
@@ -267,70 +269,107 @@
 //! requests for the [`grace`](Builder::grace) period, and then cancels them as well. If the teardown has a
 //! [`deadline`](Builder::deadline), whatever the kernel still has when that has passed is leaked.
 //!
-//! To let connections finish, stop accepting new ones. The ring ends by itself when nothing is in flight and there is
-//! no strong handle:
+//! To let connections finish, let the ring end by itself: it does when nothing is in flight and there is no strong
+//! handle. So accept no more, and cancel the requests that wait for clients, who may be idle. All handlers must know
+//! that the server is stopping, so that they submit nothing more that waits for a client. A flag that they share tells
+//! them:
 //!
 //! ```
-//! # use rummelplatz::{Completion, RingOperation, Submitter, request, ring};
-//! # use std::{error::Error, io::{self, Read, Write}, net::{TcpListener, TcpStream}, os::fd::OwnedFd};
+//! # use rummelplatz::{Completion, Request, RingOperation, Submitter, request, ring};
+//! # use std::{cell::Cell, error::Error, io::{self, Read, Write}, net::{TcpListener, TcpStream}, rc::Rc};
 //! # use std::os::unix::net::UnixStream;
 //! # #[ring]
-//! # struct Server { signals: Signals, acceptor: Acceptor, connections: Connections }
+//! # struct Server { signals: Signals, acceptor: Acceptor, receivers: Receivers, senders: Senders }
 //! # #[derive(RingOperation)]
 //! # #[ring_operation(ring = Server, data = SignalRead, error = io::Error, on_completion)]
-//! # struct Signals;
+//! # struct Signals { is_stopping: Rc<Cell<bool>> }
 //! # struct SignalRead { descriptor: UnixStream, info: [u8; 128] }
 //! # #[derive(RingOperation)]
 //! # #[ring_operation(ring = Server, data = TcpListener, error = io::Error, on_more, on_final)]
-//! # struct Acceptor;
+//! # struct Acceptor { is_stopping: Rc<Cell<bool>> }
 //! # #[derive(RingOperation)]
-//! # #[ring_operation(ring = Server, data = (OwnedFd, Vec<u8>), error = io::Error, on_completion)]
-//! # struct Connections;
-//! # impl Connections {
-//! #     fn on_completion(&mut self, completion: Completion, _: (OwnedFd, Vec<u8>), _: Submitter<'_, Server, Self>)
-//! #         -> io::Result<()>
-//! #     {
-//! #         completion.result()?;
-//! #         Ok(())
+//! # #[ring_operation(ring = Server, data = Connection, warn = io::Error, on_completion)]
+//! # struct Receivers { is_stopping: Rc<Cell<bool>> }
+//! # #[derive(RingOperation)]
+//! # #[ring_operation(ring = Server, data = Connection, warn = io::Error, on_completion)]
+//! # struct Senders { is_stopping: Rc<Cell<bool>> }
+//! # struct Connection { socket: TcpStream, buffer: Vec<u8>, received: usize }
+//! # impl Connection {
+//! #     fn receive(&mut self) -> Request<'_> {
+//! #         request::recv(&self.socket, &mut self.buffer)
+//! #     }
+//! #     fn send(&mut self) -> Request<'_> {
+//! #         request::send(&self.socket, &self.buffer[..self.received]).whole()
 //! #     }
 //! # }
 //! impl Signals {
 //!     /// A signal was read, from a `signalfd` as in `examples/signals.rs`. Nothing reads the next one.
-//!     fn on_completion(
-//!         &mut self,
-//!         completion: Completion,
-//!         _: SignalRead,
-//!         mut submitter: Submitter<'_, Server, Self>,
-//!     ) -> io::Result<()> {
+//!     fn on_completion(&mut self, completion: Completion, _: SignalRead, mut submitter: Submitter<'_, Server, Self>)
+//!         -> io::Result<()>
+//!     {
 //!         completion.result()?;
+//!         self.is_stopping.set(true);
 //!         submitter.to(Server::ACCEPTOR).cancel_all();
+//!         submitter.to(Server::RECEIVERS).cancel_all(); // Sends go on.
 //!         Ok(())
 //!     }
 //! }
 //!
 //! impl Acceptor {
-//! #   fn on_more(
-//! #       &mut self, completion: Completion, _: &mut TcpListener, mut submitter: Submitter<'_, Server, Self>,
-//! #   ) -> io::Result<()> {
-//! #       let data = (completion.into_fd()?, vec![0; 64]);
-//! #       submitter.to(Server::CONNECTIONS).submit(data, |(socket, buffer)| request::recv(socket, buffer))?;
-//! #       Ok(())
-//! #   }
+//!     fn on_more(&mut self, completion: Completion, _: &mut TcpListener, mut submitter: Submitter<'_, Server, Self>)
+//!         -> io::Result<()>
+//!     {
+//!         let socket = completion.into_fd()?.into();
+//!         if !self.is_stopping.get() { // Otherwise, it was accepted before the cancel, and is closed here.
+//!             let connection = Connection { socket, buffer: vec![0; 4096], received: 0 };
+//!             submitter.to(Server::RECEIVERS).submit(connection, Connection::receive)?;
+//!         }
+//!         Ok(())
+//!     }
+//!
 //!     fn on_final(
-//!         &mut self,
-//!         completion: Completion,
-//!         listener: TcpListener,
-//!         mut submitter: Submitter<'_, Server, Self>,
+//!         &mut self, completion: Completion, listener: TcpListener, mut submitter: Submitter<'_, Server, Self>,
 //!     ) -> io::Result<()> {
-//!         if !completion.is_cancelled() {
+//!         if !self.is_stopping.get() {
 //!             completion.result()?;
 //!             submitter.stream(listener, |listener| request::accept_multi(listener))?;
 //!         }
 //!         Ok(()) // The listener is closed: whoever connects now is refused.
 //!     }
 //! }
+//!
+//! impl Receivers {
+//!     fn on_completion(
+//!         &mut self, completion: Completion, mut connection: Connection, mut submitter: Submitter<'_, Server, Self>,
+//!     ) -> io::Result<()> {
+//!         if self.is_stopping.get() && completion.is_cancelled() {
+//!             return Ok(()); // The client was idle. Its socket is dropped, which closes it.
+//!         }
+//!         connection.received = completion.result()? as usize;
+//!         if connection.received > 0 { // The cancel may have come too late: then this is still answered.
+//!             submitter.to(Server::SENDERS).submit(connection, Connection::send)?;
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! impl Senders {
+//!     fn on_completion(
+//!         &mut self, completion: Completion, connection: Connection, mut submitter: Submitter<'_, Server, Self>,
+//!     ) -> io::Result<()> {
+//!         completion.result()?;
+//!         if !self.is_stopping.get() {
+//!             submitter.to(Server::RECEIVERS).submit(connection, Connection::receive)?;
+//!         }
+//!         Ok(())
+//!     }
+//! }
 //! # fn main() -> Result<(), Box<dyn Error>> {
-//! # let mut server = Server::builder(Signals, Acceptor, Connections).build()?;
+//! # let is_stopping = Rc::new(Cell::new(false));
+//! # let (signals, acceptor) =
+//! #     (Signals { is_stopping: is_stopping.clone() }, Acceptor { is_stopping: is_stopping.clone() });
+//! # let (receivers, senders) = (Receivers { is_stopping: is_stopping.clone() }, Senders { is_stopping });
+//! # let mut server = Server::builder(signals, acceptor, receivers, senders).build()?;
 //! # let (mut kill, descriptor) = UnixStream::pair()?;
 //! # let read = SignalRead { descriptor, info: [0; 128] };
 //! # server.submitter(Server::SIGNALS).submit(read, |it| request::read(&it.descriptor, &mut it.info))?;
@@ -339,11 +378,10 @@
 //! # server.submitter(Server::ACCEPTOR).stream(listener, |listener| request::accept_multi(listener))?;
 //! # let client = std::thread::spawn(move || -> io::Result<usize> {
 //! #     let mut client = TcpStream::connect(address)?;
-//! #     std::thread::sleep(std::time::Duration::from_millis(20));
+//! #     client.write_all(b"hello")?;
+//! #     client.read_exact(&mut [0; 5])?;
 //! #     kill.write_all(&[1; 128])?;
-//! #     std::thread::sleep(std::time::Duration::from_millis(20));
-//! #     client.write_all(b"bye")?;
-//! #     client.read(&mut [0; 8])
+//! #     client.read(&mut [0; 8]) // idle
 //! # });
 //! # server.run()?;
 //! # assert_eq!(client.join().unwrap()?, 0);
@@ -351,9 +389,38 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A client that is silent for ever keeps the ring running. Either give its requests a [`deadline`](Request::deadline),
-//! or limit the time for all clients: from the handler above, submit a [`timeout`](request::timeout) whose own handler
+//! A client that takes no answers keeps the ring running. Either give sends a [`deadline`](Request::deadline), or limit
+//! the time for all clients: from the first handler above, submit a [`timeout`](request::timeout) whose own handler
 //! returns `Exit`. Such a timer keeps the ring running as well, so cancel it when the last connection has ended.
+//!
+//! Closing a socket with bytes in it that nobody has received resets the connection, and then the client may lose
+//! answers that it has not read yet. If it must not, call `shutdown(Shutdown::Write)` on the socket after the last
+//! answer, and receive, with a deadline, until the client has closed its side.
+//!
+//! # Many rings
+//!
+//! A ring runs on one thread. A program that needs more cores runs one ring in each thread, as `examples/shards.rs`
+//! does.
+//!
+//! * **Building.** A ring is built in its thread. Or it is built elsewhere and sent there, if its operations and data
+//!   are `Send`: then nothing runs yet if one of them can't be built. For clients, each ring has its own listener, all
+//!   at one port (`SO_REUSEPORT`). Or one ring accepts, and sends sockets to the others.
+//! * **Handles.** Take a [`RingHandle`] of each ring before the first one runs, and give all of them to all rings. What
+//!   is sent to a ring that does not run yet is kept.
+//! * **Messages.** [`RingHandle::send`] allocates a box for each message, and wakes the ring if nobody else has. What
+//!   one thread sends to one operation arrives in order. For an answer, put a weak handle and a number of your own into
+//!   the message. There is no limit, so keep count of the questions that are not answered yet.
+//! * **The end.** A ring waits as long as anybody has a strong handle to it, and two rings that always have one of each
+//!   other never end. So keep strong handles only where the answers of other rings are still needed, as in the data of
+//!   connections: with the last of them, all rings end. A message needs only a weak handle, because whoever waits for
+//!   the answer keeps its own ring running.
+//! * **Failures.** A ring that has ended hands back what is sent to it ([`SendError`]). But what it had accepted goes
+//!   to [`on_teardown_completion`](trait@RingOperation), or is dropped if it has panicked, so somebody may wait for an
+//!   answer that never comes. Let each thread stop the other rings when its own has ended.
+//! * **Signals.** One ring reads them, and tells the others. Block them before the threads are made, which inherit
+//!   that.
+//! * **What belongs to one ring:** a [`BufferPool`] (its buffers may be dropped anywhere), [`FixedBuffers`], a
+//!   [`FixedFile`], and each [`Key`].
 //!
 //! # What is promised
 //!
@@ -653,8 +720,84 @@ pub use rummelplatz_macros::ring;
 /// `on_final(&mut self, completion, data: RingData, submitter)` at the end. So the data of a stream can be neither lost
 /// too early nor returned too late.
 ///
+/// `on_final` gets no bytes, no socket and no events of a stream. If the kernel ends a stream with one of these,
+/// `on_more` gets it, and the ring arms the stream again. So the end of a [`recv_multi`](request::recv_multi) is an
+/// error, or the end of the file with an empty buffer. The exceptions are the completion that reaches a
+/// [`limit`](Stream::limit), the last tick of a timer that [counts](request::timeout_multi_times), and what
+/// `on_teardown_completion` gets.
+///
 /// `on_final` also gets whatever is [posted](Submitter::post) or [sent](RingHandle::send) to the operation, and the one
-/// completion of a request that is not a stream.
+/// completion of a request that is not a stream. Data that is only posted or sent is best given to an operation of its
+/// own: then the function that makes requests of data needs no arm for what never becomes a request.
+///
+/// # Idle streams
+///
+/// A [`deadline`](Request::deadline) is for a request. A stream has none, because it never knows which of its
+/// completions is to be the next. To end connections that are idle for too long, let one timer look after all of them.
+/// It marks each connection, and `on_more` of the stream takes the mark away. A connection that still has its mark at
+/// the next tick is shut down, and its stream ends as if the peer had ended it:
+///
+/// ```
+/// # use rummelplatz::{Buffer, BufferPool, Completion, RingOperation, Submitter, request, ring};
+/// # use std::{cell::Cell, error::Error, io, net::{Shutdown, TcpListener, TcpStream}, rc::{Rc, Weak}, time::Duration};
+/// # #[ring]
+/// # struct Server { sweeper: Sweeper, receivers: Receivers }
+/// struct Connection { socket: TcpStream, pool: BufferPool, is_idle: Cell<bool> }
+///
+/// /// Submitted once: `submitter.to(Server::SWEEPER).stream((), |()| request::timeout_multi(IDLE))`.
+/// #[derive(RingOperation)]
+/// #[ring_operation(ring = Server, on_more, on_final)]
+/// struct Sweeper { connections: Vec<Weak<Connection>> }
+///
+/// impl Sweeper {
+///     fn on_more(&mut self, _: Completion, _: &mut (), mut submitter: Submitter<'_, Server, Self>) {
+///         self.connections.retain(|connection| {
+///             let Some(connection) = connection.upgrade() else { return false };
+///             if connection.is_idle.replace(true) {
+///                 connection.socket.shutdown(Shutdown::Both).ok(); // The peer may have gone already.
+///             }
+///             true
+///         });
+/// #       if self.connections.is_empty() {
+/// #           submitter.end_stream();
+/// #       }
+///     }
+/// #   fn on_final(&mut self, _: Completion, _: (), _: Submitter<'_, Server, Self>) {}
+/// }
+/// # #[derive(RingOperation)]
+/// # #[ring_operation(ring = Server, data = Rc<Connection>, warn = io::Error, on_more, on_final)]
+/// # struct Receivers { ended: bool }
+/// # impl Receivers {
+/// #     fn on_more(&mut self, completion: Completion, it: &mut Rc<Connection>, _: Submitter<'_, Server, Self>)
+/// #         -> io::Result<()>
+/// #     {
+/// #         completion.into_buffer()?;
+/// #         it.is_idle.set(false);
+/// #         Ok(())
+/// #     }
+/// #     fn on_final(&mut self, completion: Completion, _: Rc<Connection>, _: Submitter<'_, Server, Self>)
+/// #         -> io::Result<()>
+/// #     {
+/// #         self.ended = completion.result()? == 0;
+/// #         Ok(())
+/// #     }
+/// # }
+/// # fn main() -> Result<(), Box<dyn Error>> {
+/// # let listener = TcpListener::bind("127.0.0.1:0")?;
+/// # let _idle = TcpStream::connect(listener.local_addr()?)?;
+/// # let (socket, pool) = (listener.accept()?.0, BufferPool::new(4, 64)?);
+/// # let connection = Rc::new(Connection { socket, pool, is_idle: Cell::new(false) });
+/// # let sweeper = Sweeper { connections: vec![Rc::downgrade(&connection)] };
+/// # let mut server = Server::builder(sweeper, Receivers { ended: false }).build()?;
+/// # server.submitter(Server::RECEIVERS).stream(connection, |it| request::recv_multi(&it.socket, &it.pool))?;
+/// # server.submitter(Server::SWEEPER).stream((), |()| request::timeout_multi(Duration::from_millis(10)))?;
+/// # server.run()?;
+/// # assert!(server.receivers.ended);
+/// # Ok(()) }
+/// ```
+///
+/// The timer keeps the ring running, so cancel it when the server stops. While a stream waits for a buffer, the kernel
+/// does not have it and no shutdown wakes it: to give up such a connection, [cancel](Submitter::cancel) its stream.
 pub use rummelplatz_macros::RingOperation;
 
 pub use crate::buffers::{Buffer, BufferPool, Buffers};
