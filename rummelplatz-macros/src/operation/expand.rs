@@ -64,6 +64,7 @@ impl<'o> Printer<'o> {
         let (krate, ring) = (&self.krate, &self.ring);
         let mut with_ring = generics.clone();
         if types.ring.get().is_none() {
+            // Messages of the compiler show this name. On stable, no span hides a type parameter from the user's types.
             with_ring.params.push(parse_quote!(__AnyRing: #krate::Ring));
         }
         let (impl_generics, ..) = with_ring.split_for_impl();

@@ -18,6 +18,7 @@ struct Box;
 struct Vec;
 struct String;
 struct Ring;
+struct AnyRing;
 struct Tag;
 struct Submitter;
 struct Completion;
@@ -74,14 +75,14 @@ impl Operation {
 }
 
 #[derive(::rummelplatz::RingOperation)]
-#[ring_operation(on_more, on_final)]
+#[ring_operation(data = AnyRing, on_more, on_final)]
 struct Other;
 
 impl Other {
     fn on_more<R: ::rummelplatz::Ring>(
         &mut self,
         _: ::rummelplatz::Completion,
-        _: &mut (),
+        _: &mut AnyRing,
         _: ::rummelplatz::Submitter<'_, R, Self>,
     ) {
     }
@@ -89,7 +90,7 @@ impl Other {
     fn on_final<R: ::rummelplatz::Ring>(
         &mut self,
         _: ::rummelplatz::Completion,
-        _: (),
+        _: AnyRing,
         _: ::rummelplatz::Submitter<'_, R, Self>,
     ) {
     }
