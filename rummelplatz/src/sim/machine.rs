@@ -23,6 +23,7 @@ use super::settings::Settings;
 use super::tables::{Files, Memory};
 use super::{Answer, Event, Faults, Figures};
 use crate::queue::{Change, Cqe, Own, Patience};
+use crate::user_data::{Control, UserData};
 
 /// `IORING_CQE_F_BUFFER`; the number of the buffer begins at the bit `BUFFER_SHIFT`.
 const F_BUFFER: u32 = 1;
@@ -33,6 +34,10 @@ const F_MORE: u32 = 1 << 1;
 const F_NOTIF: u32 = 1 << 3;
 /// `ERESTARTSYS`, which a cancelled splice ends with.
 const ERESTARTSYS: i32 = 512;
+
+/// The bits of a tag that no operation has.
+const NOBODYS_TAG: u64 = u8::MAX as u64;
+const _: () = assert!(u8::MAX > UserData::LAST_OPERATION);
 
 /// How soon a poll that goes on reports again what was not dealt with.
 const REMINDER: Duration = Duration::from_millis(1);
@@ -138,8 +143,6 @@ pub(super) struct Machine {
     /// Registered memory, by the index of fixed buffers.
     registered: Memory,
     eventfd: Option<RawFd>,
-    /// Some of the `user_data` that were in use, for completions of strangers to name.
-    former: VecDeque<u64>,
     busy: u32,
     /// When anything last went on.
     moved: Duration,
@@ -165,7 +168,6 @@ impl Machine {
             files: Files::new(),
             registered: Memory::new(),
             eventfd: None,
-            former: VecDeque::new(),
             busy: 0,
             moved: start.now,
             settings,
@@ -1141,13 +1143,6 @@ impl Machine {
         if asked.skips_success() && result >= 0 {
             return;
         }
-        // Those of streams are used again, when the streams are armed again.
-        if !asked.is_multishot() {
-            self.former.push_back(asked.user_data);
-            if self.former.len() > 8 {
-                self.former.pop_front();
-            }
-        }
         self.post(asked.user_data, result, flags);
     }
 
@@ -1184,12 +1179,24 @@ impl Machine {
     }
 
     /// Another ring sends a message with a `user_data` of its own invention.
+    ///
+    /// It is never one that a request of an operation can have, not even one that such a request has had: what
+    /// names a request is believed, and between now and when the message is seen, handlers may use a slot so
+    /// often that it has that name again.
     fn post_a_strangers(&mut self) {
-        let former = self.former.iter().copied();
-        // Nobody forges a request that is in flight: it would be believed.
-        let former = former.filter(|it| self.pending.iter().all(|pending| pending.asked.user_data != *it));
-        let mut names: Vec<u64> = former.collect();
-        names.extend([0, 1 << 8, 2 << 8, 3 << 8, u64::MAX, self.rng.next()]);
+        const UNTRACKED: u64 = Control::Untracked as u64;
+        const CANCEL: u64 = Control::Cancel as u64;
+        const WAKE: u64 = Control::Wake as u64;
+        const ALARM: u64 = Control::Alarm as u64;
+        /// A ring that believes that its poll or its alarm is over makes another; and if it believes that they
+        /// fail again and again, it ends its run.
+        const MOST: usize = 3;
+        let nobodys = self.rng.next() | NOBODYS_TAG;
+        let of_ring = |name: u64| {
+            let has_name = |pending: &&Pending| pending.asked.user_data == name;
+            if self.pending.iter().filter(has_name).count() < MOST { name } else { UNTRACKED }
+        };
+        let names = [UNTRACKED, CANCEL, of_ring(WAKE), of_ring(ALARM), u64::MAX, nobodys];
         let user_data = self.rng.pick(&names);
         let result = self.rng.pick(&[0, 1, -1, i32::MIN, i32::MAX, -libc::ECANCELED]);
         let flags = self.rng.pick(&[0, F_MORE, F_NOTIF, F_BUFFER, F_BUFFER | F_MORE | 5 << BUFFER_SHIFT]);

@@ -159,6 +159,11 @@
 //! queued only by code that vouches for what it points to until the final completion, and the ring keeps that
 //! promise by the same code. What the simulation has pending when the ring is closed, it forgets. No hook is
 //! given access to that memory.
+//!
+//! What a completion says is believed. So the completions of strangers ([`Faults::foreign`]) have tags that no
+//! operation can have, whatever the seed: they name no request, and none that will come. What hooks answer is
+//! checked. And no request is done on a number that is somebody else's by then: the descriptor of a single request
+//! is in its data, and a stream has its own.
 
 use std::fmt;
 use std::io;
@@ -256,7 +261,9 @@ pub struct Faults {
     pub partial: f64,
     /// A wait ends without a completion.
     pub silent: f64,
-    /// Another ring posts a completion that names no request (`IORING_OP_MSG_RING`).
+    /// Another ring posts a completion (`IORING_OP_MSG_RING`) that names no request of an operation: it has a
+    /// tag that nobody has, or pretends to come from what the ring has asked for itself, such as its alarm; not
+    /// so often that this would end the run.
     pub foreign: f64,
     /// The kernel loses a completion (`EBADR`), and with it all accounts: the ring is abandoned. According to
     /// its source; not provoked.

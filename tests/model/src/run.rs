@@ -62,7 +62,12 @@ pub fn simulate(program: &Program) -> Result<Figures, Vec<String>> {
     };
     // SAFETY: the world writes to the memory of what is read, and gives away the descriptors that it answers with.
     unsafe { simulation.on_request_unchecked(answer) };
-    simulation.on_idle(move || idle.upgrade().is_some_and(|world| world.release()));
+    simulation.on_idle(move || {
+        idle.upgrade().is_some_and(|world| {
+            world.name_what_is_over();
+            world.release()
+        })
+    });
     simulation.take_log();
     let mut figures = run(program, &world)?;
     let made = simulation.figures();

@@ -926,6 +926,36 @@ impl World {
         self.lock().answer(asked)
     }
 
+    /// From time to time, another ring names a request that is over. (The strangers of [`Faults::foreign`] don't:
+    /// only who knows the ring's slots can tell that none has that name again.)
+    ///
+    /// [`Faults::foreign`]: rummelplatz::sim::Faults::foreign
+    pub(crate) fn name_what_is_over(&self) {
+        let Some(simulation) = &self.simulation else { return };
+        let mut inner = self.look();
+        if inner.program.faults.foreign <= 0.0 || !inner.kernel.one_in(4) {
+            return;
+        }
+        let is_over = |request: &&Request| {
+            let kernel_has = |name: u64| inner.owned.contains(&name) || inner.owned.contains(&timer_of(name));
+            let is_told = request.finals == 1 && request.drops == 1;
+            let was_single = !request.kind.is_stream() && request.kind != Kind::SendZeroCopy;
+            is_told && was_single && request.name.is_some_and(|name| !kernel_has(name))
+        };
+        let names: Vec<u64> =
+            inner.requests.iter().filter(is_over).filter_map(|request| request.name).collect();
+        if names.is_empty() {
+            return;
+        }
+        let name = inner.kernel.pick(&names);
+        let result = inner.kernel.pick(&[0, 1, i32::MAX, -libc::ECANCELED]);
+        let flags = inner.kernel.pick(&[0, F_MORE]);
+        drop(inner);
+        // SAFETY: the request is over: its end was told, and its data was dropped. No slot is used so often in a
+        // program that it has a name again.
+        unsafe { simulation.post(name, result, flags) };
+    }
+
     /// Lets what was held up go on, except for what was to be cancelled: that ends when the kernel finds it. Returns
     /// whether anything was held up.
     pub(crate) fn release(&self) -> bool {

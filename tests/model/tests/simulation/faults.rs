@@ -720,8 +720,39 @@ fn a_refused_entry_may_be_the_last_of_its_submit() {
 }
 
 #[test]
+fn no_stranger_ends_a_run_by_pretending_that_what_wakes_the_ring_has_failed() {
+    for seed in 0..20 {
+        let simulation = simulation(seed, Faults { foreign: 1.0, ..Faults::none() });
+        let told = Log::new();
+        let seen = told.clone();
+        let script = Script::new().on_completion(move |completion, (), _| {
+            seen.push(outcome(&completion));
+            (GO_ON, None)
+        });
+        let mut ring = on(&simulation, script);
+        // With it, the ring has a poll; with the deadline, an alarm.
+        let handle = ring.handle().downgrade();
+        let limited = ring
+            .submitter(Bench::FIRST)
+            .submit((), |()| request::timeout(Duration::from_millis(3)).deadline(Duration::from_secs(5)));
+        limited.unwrap();
+        ring.run().unwrap();
+        assert_eq!(told.take(), [Ok(0)]);
+        assert!(simulation.figures().enters > 1_000, "each time, a stranger has come");
+        assert!(simulation.in_kernel() < 10, "strangers make the ring ask for ever more");
+        drop(handle);
+    }
+}
+
+#[test]
 fn strangers_are_counted_and_nobody_is_told() {
-    let simulation = simulation(1, Faults { foreign: 1.0, interrupt: 1.0, ..Faults::none() });
+    for seed in 0..50 {
+        count_strangers(seed);
+    }
+}
+
+fn count_strangers(seed: u64) {
+    let simulation = simulation(seed, Faults { foreign: 1.0, interrupt: 1.0, ..Faults::none() });
     simulation.take_log();
     let told = Log::new();
     let seen = told.clone();
@@ -753,6 +784,10 @@ fn strangers_are_counted_and_nobody_is_told() {
     let is_own = |name: u64| [0, 1 << 8, 2 << 8, 3 << 8].contains(&name) || name as u8 == 254;
     let is_late = |result: i32, flags: u32| flags == 1 << 3 && result & i32::MAX == 0;
     assert!(posted.clone().any(|(name, ..)| is_own(name)));
+    // None names a request of an operation, whose tags are 1 to 250, or one that such a request has had.
+    let names = posted.clone().map(|(name, ..)| name).filter(|name| (1..=250).contains(&(*name as u8)));
+    assert_eq!(names.collect::<BTreeSet<_>>().len(), 8);
+    assert_eq!(posted.clone().filter(|(name, ..)| (1..=250).contains(&(*name as u8))).count(), 8);
     let believed = posted.filter(|(name, result, flags)| is_own(*name) || is_late(*result, *flags)).count();
     assert_eq!(ring.stats().foreign as usize, enters - believed);
 }
