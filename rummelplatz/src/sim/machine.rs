@@ -49,6 +49,8 @@ const LONGEST: Duration = Duration::from_secs(3600);
 const MOST_BUSY: u32 = 3;
 /// The least that a turn of the kernel takes; chance adds to it.
 const TURN: Duration = Duration::from_nanos(500);
+/// The least by which time goes on.
+const MOMENT: Duration = Duration::from_nanos(1);
 
 /// A request that the kernel has.
 struct Pending {
@@ -180,6 +182,11 @@ impl Machine {
         self.now
     }
 
+    /// This much later than now, up to the end of time.
+    fn after(&self, time: Duration) -> Duration {
+        self.now.saturating_add(time)
+    }
+
     pub(super) fn figures(&self) -> Figures {
         self.figures
     }
@@ -274,7 +281,8 @@ impl Machine {
         }
         let shown = self.memory.shown();
         self.record(|| Event::Entered { shown });
-        self.now += TURN + Duration::from_nanos(self.rng.below(1_000));
+        let turn = TURN + Duration::from_nanos(self.rng.below(1_000));
+        self.now = self.after(turn);
         // The kernel reports this once, and only to those who look for completions.
         if patience != Patience::Submit && self.rng.roll(self.faults.lost) {
             self.lose();
@@ -348,7 +356,7 @@ impl Machine {
             }
             if !entering.waits {
                 // Polling takes a little time each time, so that things do happen in the end.
-                let soon = self.now + Duration::from_micros(50);
+                let soon = self.after(Duration::from_micros(50));
                 self.now = self.next_event().map_or(soon, |next| next.clamp(self.now, soon));
                 self.progress();
                 return Step::Return(Ok(()));
@@ -358,7 +366,7 @@ impl Machine {
                 (Some(one), None) | (None, Some(one)) => one,
                 (None, None) => return Step::Stuck(self.waited_for()),
             };
-            self.now = next.max(self.now + Duration::from_nanos(1));
+            self.now = next.max(self.after(MOMENT));
             if !self.progress() && entering.until.is_some_and(|until| self.now >= until) {
                 return Step::Return(self.time_out(entering));
             }
@@ -372,7 +380,7 @@ impl Machine {
         loop {
             while self.progress() {}
             match self.next_event() {
-                Some(next) if next <= until => self.now = next.max(self.now + Duration::from_nanos(1)),
+                Some(next) if next <= until => self.now = next.max(self.after(MOMENT)),
                 _ => break,
             }
         }
@@ -408,7 +416,7 @@ impl Machine {
             | Stage::Notify(at)
             | Stage::Timer(at)
             | Stage::LinkTimeout { at, .. } => Some(at),
-            Stage::Armed => (pending.seen != 0).then_some(pending.reminder),
+            Stage::Armed => (pending.seen != 0 && pending.waits_for_real).then_some(pending.reminder),
         });
         times.min()
     }
@@ -553,7 +561,8 @@ impl Machine {
 
     /// Some time, up to a few milliseconds from now.
     fn soon(&mut self) -> Duration {
-        self.now + Duration::from_micros(1 + self.rng.below(3_000))
+        let time = Duration::from_micros(1 + self.rng.below(3_000));
+        self.after(time)
     }
 
     // ---- going on ---------------------------------------------------------------------------------
@@ -612,7 +621,7 @@ impl Machine {
         let result = match stage {
             // The time begins when the request is issued.
             Some(Stage::Late(at)) => {
-                let at = at.max(self.now) + Duration::from_nanos(1);
+                let at = at.max(self.now).saturating_add(MOMENT);
                 self.pending[timer].stage = Stage::LinkTimeout { at, of };
                 return;
             }
@@ -909,7 +918,7 @@ impl Machine {
     }
 
     fn poll(&mut self, index: usize) -> Tried {
-        let now = self.now;
+        let (now, next) = (self.now, self.after(REMINDER));
         let Pending { asked, seen, reminder, .. } = &mut self.pending[index];
         let result = descriptors::poll(asked.descriptor, asked.poll_events());
         let news = result != *seen || now >= *reminder;
@@ -917,7 +926,7 @@ impl Machine {
         if result == 0 || !news {
             return Tried::NotYet;
         }
-        *reminder = now + REMINDER;
+        *reminder = next;
         match asked.is_multishot() && result > 0 {
             true => Tried::GoesOn { result, flags: 0 },
             false => Tried::Ends { result, flags: 0 },

@@ -98,7 +98,7 @@ impl Settings {
     pub(super) fn answer(&self, asked: &Asked, now: Duration) -> (Answer, bool) {
         let taken = lock(&self.answer).take();
         let Some(mut answering) = taken else { return (Answer::Perform, true) };
-        self.asked_at.store(now.as_nanos() as u64, Ordering::Relaxed);
+        self.asked_at.store(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let answer = (answering.hook)(asked);
         let is_vouched_for = answering.is_vouched_for;
         put_back(&self.answer, answering);

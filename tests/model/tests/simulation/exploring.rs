@@ -309,6 +309,52 @@ fn figures_count_what_the_log_tells() {
 }
 
 #[test]
+fn time_has_an_end_and_stays_there() {
+    for faults in [Faults::none(), Faults { late: 1.0, delay: 1.0, running: 1.0, ..Faults::none() }] {
+        let simulation = simulation(1, faults);
+        let script = Script::new().on_completion(|_, _: (UnixStream, UnixStream, File), _| (GO_ON, None));
+        let mut ring = on(&simulation, script);
+        simulation.pass(Duration::MAX);
+        assert_eq!(simulation.now(), Duration::MAX);
+        let kernel = simulation.clone();
+        simulation.on_request(move |_| {
+            // In a hook, time ends a little earlier.
+            assert_eq!(kernel.now(), Duration::from_nanos(u64::MAX));
+            Answer::Perform
+        });
+        for _ in 0..3 {
+            let data = || {
+                let (ours, mut theirs) = UnixStream::pair().unwrap();
+                theirs.write_all(b"x").unwrap();
+                (ours, theirs, temporary_file(b""))
+            };
+            let mut submitter = ring.submitter(Bench::FIRST);
+            submitter.submit(data(), |_| request::timeout(Duration::MAX)).unwrap();
+            submitter.submit(data(), |(.., file)| request::fsync(file)).unwrap();
+            submitter.submit(data(), |(ours, ..)| request::poll(ours, Events::READABLE)).unwrap();
+            submitter.submit(data(), |_| request::nop().deadline(Duration::from_secs(1))).unwrap();
+            let mut chain = submitter.chain();
+            chain.link(data(), |_| request::nop().deadline(Duration::from_secs(1))).unwrap();
+            chain.submit(data(), |_| request::nop()).unwrap();
+            ring.run().unwrap();
+        }
+    }
+}
+
+#[test]
+fn time_passes_though_a_poll_that_has_told_something_is_held_up() {
+    let simulation = calm();
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    theirs.write_all(b"x").unwrap();
+    let turned = Turned::of_stream(&simulation, ours, |ours| request::poll_multi(ours, Events::READABLE));
+    assert_eq!(turned.told.take(), [(Ok(1), true)]);
+    simulation.on_request(|_| Answer::Wait);
+    let before = simulation.now();
+    simulation.pass(Duration::from_secs(100_000_000));
+    assert_eq!((simulation.now() - before).as_secs(), 100_000_000);
+}
+
+#[test]
 fn a_simulation_says_what_the_kernel_has() {
     let simulation = calm();
     assert_eq!((simulation.in_kernel(), simulation.now()), (0, Duration::ZERO));
