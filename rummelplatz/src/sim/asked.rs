@@ -3,16 +3,17 @@
 use std::fmt;
 use std::mem;
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::opcode;
 
-use super::descriptors::Work;
+use super::descriptors::{self, Work};
 use super::tables::{File, Files, Memory};
 use crate::request::sqe;
+use crate::user_data::Control;
 
 /// What the kernel was asked to do: an entry of the submission queue (`struct io_uring_sqe`).
 #[derive(Clone, PartialEq, Eq)]
@@ -41,6 +42,9 @@ pub struct Asked {
     path: u64,
     /// The registered file that it is on; then its number is in `descriptor`.
     file: Option<File>,
+    /// Of a stream that was issued: the number of its own descriptor, which whoever has the request keeps open;
+    /// or the `errno` with which it got none.
+    duplicate: Option<Result<RawFd, i32>>,
     /// Its memory is not within what is registered under the index that it names.
     is_out_of_bounds: bool,
     /// What the kernel reads while it takes the entry in, and never again.
@@ -113,6 +117,7 @@ impl Asked {
             file_index: (group >> 32) as u32,
             path,
             file: None,
+            duplicate: None,
             is_out_of_bounds: false,
             kept: Kept::Nothing,
         };
@@ -226,8 +231,38 @@ impl Asked {
         self.is_out_of_bounds = is_fixed && !memory.has(self.group, self.address, self.length);
     }
 
-    /// The result, if it names something that is not registered: a file, a place for one, or memory.
+    /// Gives a stream a descriptor of its own, because it stays on its file when its handler has dropped the
+    /// one that it names. Returns what is to be kept until the stream has ended.
+    pub(super) fn keep_open(&mut self) -> Option<OwnedFd> {
+        let has_descriptor = self.opcode != opcode::Timeout::CODE && self.flags & IOSQE_FIXED_FILE == 0;
+        // The ring keeps its own as long as it is there.
+        if !self.is_multishot() || !has_descriptor || self.is_of_ring() {
+            return None;
+        }
+        let duplicate = descriptors::duplicate(self.descriptor);
+        self.duplicate = Some(duplicate.as_ref().map(AsRawFd::as_raw_fd).map_err(|errno| *errno));
+        duplicate.ok()
+    }
+
+    /// The number of the descriptor to be worked on, if it is on one.
+    pub(super) fn number(&self) -> RawFd {
+        match self.duplicate {
+            Some(Ok(number)) => number,
+            _ => self.descriptor,
+        }
+    }
+
+    /// Whether it is the poll by which other threads wake the ring, or its alarm.
+    pub(super) fn is_of_ring(&self) -> bool {
+        [Control::Wake as u64, Control::Alarm as u64].contains(&self.user_data)
+    }
+
+    /// The result, if it got no descriptor, or names something that is not registered: a file, a place for
+    /// one, or memory.
     pub(super) fn misses(&self) -> Option<i32> {
+        if let Some(Err(errno)) = self.duplicate {
+            return Some(-errno);
+        }
         let misses_file = self.flags & IOSQE_FIXED_FILE != 0 && self.file.is_none();
         match misses_file || self.has_file_index() {
             true => Some(self.no_such_file()),
@@ -294,6 +329,8 @@ impl Asked {
     /// If the result can't be made true.
     pub(super) fn check(&self, result: i32) -> Option<usize> {
         if result < 0 {
+            let is_closed = self.opcode == opcode::Close::CODE && result == -libc::EBADF;
+            assert!(!is_closed, "{self:?} has a descriptor to close: `EBADF` is no answer to that");
             return None;
         }
         assert!(
@@ -304,6 +341,11 @@ impl Asked {
         let length = result.unsigned_abs() as usize;
         assert!(!self.moves_bytes() || length <= self.room(), "{self:?} can't move {result} bytes");
         self.reads_bytes().then_some(length)
+    }
+
+    /// Whether this result says that it has closed its descriptor. So do nearly all errors.
+    pub(super) fn says_closed(&self, result: i32) -> bool {
+        self.opcode == opcode::Close::CODE && !self.uses_file_table() && result != -libc::ECANCELED
     }
 
     /// Whether the kernel would leave something in memory that only raw entries ask for.
@@ -365,7 +407,7 @@ impl Asked {
             opcode::WaitId::CODE if self.length == libc::P_PIDFD => libc::POLLIN,
             _ => return None,
         };
-        Some((self.descriptor, events))
+        Some((self.number(), events))
     }
 
     /// Whether it is left to a worker (`IOSQE_ASYNC`).

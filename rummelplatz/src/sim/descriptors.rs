@@ -1,7 +1,7 @@
 //! Does what was asked, without waiting: system calls on descriptors of this process.
 
 use std::mem;
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use io_uring::opcode;
@@ -19,16 +19,41 @@ pub(super) struct Work {
 /// `sqe->off` of a read or write at the file's own position.
 const CURRENT_POSITION: u64 = u64::MAX;
 
-/// The result of a call in the kernel's form; `None` if the call would have to wait.
-fn result(returned: libc::c_long) -> Option<i32> {
+/// The result of a call in the kernel's form; `None` if the call would have to wait, and the kernel waits for
+/// what was asked.
+fn result(asked: &Asked, returned: libc::c_long) -> Option<i32> {
     if returned >= 0 {
         return Some(i32::try_from(returned).unwrap_or(i32::MAX));
     }
-    match std::io::Error::last_os_error().raw_os_error() {
-        Some(libc::EAGAIN | libc::EINPROGRESS | libc::EALREADY) => None,
-        Some(errno) => Some(-errno),
-        None => Some(-libc::EIO),
+    let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+    failed(asked, errno)
+}
+
+/// As [`result`], of a call that has failed. What the kernel does not wait for has ended: above all a `close`,
+/// whose descriptor is gone by then.
+pub(super) fn failed(asked: &Asked, errno: i32) -> Option<i32> {
+    let would_wait = matches!(errno, libc::EAGAIN | libc::EINPROGRESS | libc::EALREADY);
+    (!would_wait || asked.waits_for().is_none()).then_some(-errno)
+}
+
+/// Opens what is behind this number once more.
+///
+/// # Errors
+///
+/// With the `errno`.
+pub(super) fn duplicate(number: RawFd) -> Result<OwnedFd, i32> {
+    // SAFETY: a plain call.
+    let duplicate = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 0) };
+    if duplicate < 0 {
+        return Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO));
     }
+    // SAFETY: it was just made, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
+}
+
+/// Whether reads and writes can wait, because there is something other than a file behind this number.
+pub(super) fn is_connection(number: RawFd) -> bool {
+    File::of(number).is_ok_and(|file| !file.is_on_disk)
 }
 
 /// The events of `wanted` that are there, and those that are always reported: errors, and that the peer is
@@ -51,6 +76,12 @@ pub(super) fn is_readable(descriptor: RawFd) -> bool {
 pub(super) fn reset(socket: RawFd) {
     // SAFETY: a plain call, which does nothing to what is no socket.
     unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+}
+
+/// Closes a descriptor that was given away for this. Whatever the result, it is gone.
+pub(super) fn close(number: RawFd) {
+    // SAFETY: the descriptor was given away for this.
+    unsafe { libc::close(number) };
 }
 
 /// Signals an eventfd.
@@ -129,7 +160,7 @@ pub(super) unsafe fn receive_into(asked: &Asked, buffers: &[Offered]) -> Option<
     (header.msg_iov, header.msg_iovlen) = (pieces.as_mut_ptr(), pieces.len() as _);
     let flags = asked.op_flags() as libc::c_int | libc::MSG_DONTWAIT;
     // SAFETY: the caller's promise.
-    result(unsafe { libc::recvmsg(asked.descriptor, &raw mut header, flags) as libc::c_long })
+    result(asked, unsafe { libc::recvmsg(asked.number(), &raw mut header, flags) as libc::c_long })
 }
 
 fn piece(address: u64, length: usize) -> libc::iovec {
@@ -152,8 +183,8 @@ unsafe fn receive_message(asked: &Asked, work: Work) -> Option<i32> {
     let mut header = asked.header(&mut pieces, takes_buffer.then_some(work.address));
     let flags = asked.op_flags() as libc::c_int | libc::MSG_DONTWAIT;
     // SAFETY: the caller's promise, for the pieces and for the places in the buffer.
-    let received = unsafe { libc::recvmsg(asked.descriptor, &raw mut header, flags) };
-    let length = result(received as libc::c_long)?;
+    let received = unsafe { libc::recvmsg(asked.number(), &raw mut header, flags) };
+    let length = result(asked, received as libc::c_long)?;
     if length < 0 {
         return Some(length);
     }
@@ -202,7 +233,7 @@ unsafe fn send_message(asked: &Asked, work: Work) -> Option<i32> {
     let flags = asked.op_flags() as libc::c_int & !libc::MSG_WAITALL;
     let flags = flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the caller's promise.
-    result(unsafe { libc::sendmsg(asked.descriptor, &raw const header, flags) as libc::c_long })
+    result(asked, unsafe { libc::sendmsg(asked.number(), &raw const header, flags) as libc::c_long })
 }
 
 /// How the kernel treats what is behind a descriptor.
@@ -243,7 +274,7 @@ pub(super) unsafe fn perform(asked: &Asked, work: Work) -> Option<i32> {
     if asked.opcode == opcode::Nop::CODE {
         return Some(0);
     }
-    let fd = asked.descriptor;
+    let fd = asked.number();
     let file = match asked.opcode {
         // The number is not that of a descriptor.
         opcode::Socket::CODE | opcode::WaitId::CODE => None,
@@ -261,7 +292,7 @@ pub(super) unsafe fn perform(asked: &Asked, work: Work) -> Option<i32> {
 ///
 /// The same as for [`perform`].
 unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
-    let fd = asked.descriptor;
+    let fd = asked.number();
     let length = work.length as usize;
     let flags = asked.op_flags() as libc::c_int;
     let bytes = ptr::with_exposed_provenance_mut::<u8>(work.address as usize);
@@ -354,7 +385,7 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
             // SAFETY: the caller's promise; there is a connection, so this does not wait.
             unsafe { libc::accept4(fd, address, size, flags).into() }
         }
-        opcode::Connect::CODE => return connect(fd, asked.peer()),
+        opcode::Connect::CODE => return connect(asked),
         opcode::Bind::CODE => {
             let address = asked.peer();
             // SAFETY: the address is there.
@@ -442,7 +473,7 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
         opcode::Fsync::CODE => unsafe { libc::fsync(fd).into() },
         _ => return Some(-libc::EINVAL),
     };
-    result(returned)
+    result(asked, returned)
 }
 
 /// What becomes of a read or a write that would have to wait, with these flags.
@@ -456,7 +487,7 @@ fn waits(flags: libc::c_int) -> Option<i32> {
 ///
 /// The same as for [`perform`].
 unsafe fn move_with_flags(asked: &Asked, work: Work, is_on_disk: bool) -> Option<i32> {
-    let fd = asked.descriptor;
+    let fd = asked.number();
     let flags = asked.op_flags() as libc::c_int;
     // A pipe that can be written to takes this much.
     let length =
@@ -469,7 +500,7 @@ unsafe fn move_with_flags(asked: &Asked, work: Work, is_on_disk: bool) -> Option
         // SAFETY: the caller's promise.
         false => unsafe { libc::pwritev2(fd, &raw const piece, 1, offset, flags) },
     };
-    result(moved as libc::c_long).or_else(|| waits(flags))
+    result(asked, moved as libc::c_long).or_else(|| waits(flags))
 }
 
 /// Finds out how a child has ended, if it has.
@@ -483,7 +514,7 @@ unsafe fn wait_for_child(asked: &Asked) -> Option<i32> {
     let (kind, child) = (asked.length as libc::idtype_t, asked.descriptor as libc::id_t);
     // SAFETY: there is a place for the answer.
     let waited = unsafe { libc::waitid(kind, child, &raw mut info, asked.other() | libc::WNOHANG) };
-    let result = result(waited.into())?;
+    let result = result(asked, waited.into())?;
     // SAFETY: it was written, or is zero.
     if result == 0 && unsafe { info.si_pid() } == 0 {
         return None;
@@ -514,11 +545,12 @@ fn vector(asked: &Asked, is_on_disk: bool) -> (Vec<libc::iovec>, libc::c_int, li
 }
 
 /// Connects, or finds out what has become of an earlier attempt.
-fn connect(socket: RawFd, address: &[u8]) -> Option<i32> {
+fn connect(asked: &Asked) -> Option<i32> {
+    let (socket, address) = (asked.number(), asked.peer());
     // SAFETY: a plain call.
     let flags = unsafe { libc::fcntl(socket, libc::F_GETFL) };
     if flags < 0 {
-        return result(-1);
+        return result(asked, -1);
     }
     // SAFETY: plain calls; the address is there for the one that reads it.
     let returned = unsafe {
@@ -529,7 +561,7 @@ fn connect(socket: RawFd, address: &[u8]) -> Option<i32> {
         *libc::__errno_location() = errno;
         returned
     };
-    match result(returned.into()) {
+    match result(asked, returned.into()) {
         // An earlier attempt went through.
         Some(errno) if errno == -libc::EISCONN => Some(0),
         other => other,

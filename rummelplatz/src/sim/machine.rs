@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::mem;
 use std::num::NonZeroU32;
-use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
+use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +56,8 @@ const MOMENT: Duration = Duration::from_nanos(1);
 struct Pending {
     id: u64,
     asked: Asked,
+    /// The descriptor that a stream has for itself.
+    kept_open: Option<OwnedFd>,
     stage: Stage,
     /// What is linked to it, in order.
     chain: VecDeque<Asked>,
@@ -497,7 +499,7 @@ impl Machine {
     }
 
     /// Issues a request, with what is linked to it.
-    fn issue(&mut self, asked: Asked, mut chain: VecDeque<Asked>, in_chain: bool) {
+    fn issue(&mut self, mut asked: Asked, mut chain: VecDeque<Asked>, in_chain: bool) {
         if asked.is_cancel() {
             let same = self.unanswered.iter().filter(|(_, target)| *target == asked.address).count();
             self.figures.most_unanswered = self.figures.most_unanswered.max(same as u64 + 1);
@@ -525,7 +527,9 @@ impl Machine {
         let may_be_late = for_a_worker || in_chain || !is_prompt;
         let late = may_be_late && self.rng.roll(self.faults.late);
         let stage = if late { Stage::Late(self.soon()) } else { self.first_stage(&asked) };
+        let kept_open = asked.keep_open();
         let index = self.add(id, asked, stage, chain);
+        self.pending[index].kept_open = kept_open;
         // The kernel tries at once, unless it is to leave that to a worker.
         if !late && !for_a_worker {
             self.advance(index);
@@ -537,6 +541,7 @@ impl Machine {
         self.pending.push(Pending {
             id,
             asked,
+            kept_open: None,
             stage,
             chain,
             told: 0,
@@ -673,6 +678,9 @@ impl Machine {
                     true => None,
                     false => self.pending[index].asked.check(result),
                 };
+                if !is_vouched_for && self.pending[index].asked.says_closed(result) {
+                    descriptors::close(self.pending[index].asked.descriptor);
+                }
                 let zeroes = kept.map(|length| vec![0; length]);
                 self.carry(index, result, ends, zeroes.as_deref())
             }
@@ -795,7 +803,7 @@ impl Machine {
             offered = self.pools.get(&asked.group).and_then(Pool::next);
             let starved = offered.is_none() || self.rng.roll(self.faults.no_buffers);
             if starved {
-                return match descriptors::is_readable(asked.descriptor) {
+                return match descriptors::is_readable(asked.number()) {
                     true => Tried::Ends { result: -libc::ENOBUFS, flags: 0 },
                     false => Tried::NotYet,
                 };
@@ -805,7 +813,7 @@ impl Machine {
             work = Work { address: offered.address, length: offered.length };
         }
         // Messages that are not part of a stream come and go whole.
-        let is_stream = !asked.is_of_messages() || descriptors::is_stream(asked.descriptor);
+        let is_stream = !asked.is_of_messages() || descriptors::is_stream(asked.number());
         if work.length > 1
             && !asked.waits_for_all()
             && asked.moves_bytes()
@@ -817,7 +825,7 @@ impl Machine {
             work.length = 1 + self.rng.below(u64::from(work.length) - 1) as u32;
         }
         if asked.is_transfer() && is_stream && self.rng.roll(self.faults.reset) {
-            descriptors::reset(asked.descriptor);
+            descriptors::reset(asked.number());
             return Tried::Ends { result: -libc::ECONNRESET, flags: 0 };
         }
         if asked.opcode == opcode::PollAdd::CODE {
@@ -920,7 +928,7 @@ impl Machine {
     fn poll(&mut self, index: usize) -> Tried {
         let (now, next) = (self.now, self.after(REMINDER));
         let Pending { asked, seen, reminder, .. } = &mut self.pending[index];
-        let result = descriptors::poll(asked.descriptor, asked.poll_events());
+        let result = descriptors::poll(asked.number(), asked.poll_events());
         let news = result != *seen || now >= *reminder;
         *seen = result;
         if result == 0 || !news {
@@ -984,11 +992,12 @@ impl Machine {
 
     /// A request is over; what is linked to it is next.
     fn finish(&mut self, index: usize, result: i32, flags: u32) {
-        let Pending { id, asked, chain, picked, .. } = self.pending.remove(index);
+        let Pending { id, asked, chain, picked, kept_open, .. } = self.pending.remove(index);
         let length = picked.unwrap_or(asked.length);
         let whole = !asked.must_be_whole() || i64::from(result) == i64::from(length);
         let succeeded = result >= 0 && whole || result == -libc::ETIME && asked.etime_is_success();
         self.post_final(&asked, result, flags);
+        drop(kept_open);
         let watches = |pending: &Pending| matches!(pending.stage, Stage::LinkTimeout { of, .. } if of == id);
         if let Some(index) = self.pending.iter().position(watches) {
             self.finish(index, -libc::ECANCELED, 0);

@@ -133,6 +133,10 @@
 //! [`FixedFile`](crate::FixedFile)s (`EBADF`, `ENXIO`). Links,
 //! hard links and drains hold, and a full completion queue ends streams and keeps everything else for later.
 //!
+//! A stream stays on its file even if its handler drops the descriptor. For that it has a duplicate, from when it
+//! is issued to its final completion, which counts towards the process's limit: without room for one, it ends with
+//! `EMFILE`. All other requests leave their descriptor with their data until they have ended.
+//!
 //! # What is the same each time
 //!
 //! With the same seed and the same program, the same things happen in the same order. That is what the log
@@ -493,21 +497,23 @@ impl Simulation {
     /// The hook is asked each time that a request could go on, until that has ended; but not about cancels or
     /// linked timeouts. It says what the results are. What these leave in memory is up to the simulation: a
     /// number of bytes that were read is that many zeros, [`Answer::Bytes`] gives other bytes, and
-    /// [`Answer::Descriptor`] hands over a descriptor.
+    /// [`Answer::Descriptor`] hands over a descriptor. What a `CLOSE` was to close is closed, whatever the result:
+    /// by the simulation, or by the ring after `ECANCELED`.
     ///
     /// A hook that keeps a clone of this simulation keeps it, and itself, for ever.
     ///
     /// # Panics
     ///
     /// The ring's call into the kernel panics, and with it the ring, if the hook does, or if its answer is
-    /// impossible: more bytes than there is memory for, the number of a descriptor, or success of an
-    /// operation that fills memory in ways that the simulation does not know. A hook that has panicked is
-    /// gone.
+    /// impossible: more bytes than there is memory for, the number of a descriptor, `EBADF` for a `CLOSE`, or
+    /// success of an operation that fills memory in ways that the simulation does not know. A hook that has
+    /// panicked is gone.
     pub fn on_request(&self, answer: impl FnMut(&Asked) -> Answer + Send + 'static) {
         self.shared.settings.set_answer(Box::new(answer), false);
     }
 
-    /// As [`on_request`](Self::on_request), without a check of the answers, and without zeros.
+    /// As [`on_request`](Self::on_request), without a check of the answers, without zeros, and without closing
+    /// what a `CLOSE` was to close, other than by [`Answer::Perform`].
     ///
     /// # Safety
     ///

@@ -5,11 +5,13 @@ use std::io::Write;
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::ptr;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{opcode, types::Fd};
 
-use super::{Faults, Simulation};
+use super::asked::Asked;
+use super::{Faults, Simulation, descriptors};
 use crate::queue::{Patience, Uring};
 use crate::request::Placed;
 
@@ -80,4 +82,39 @@ fn a_drain_waits_for_all_that_came_before_and_all_that_come_later_wait_for_it() 
     let ends = [(3, i32::from(libc::POLLIN)), (4, 0), (5, 0), (6, -libc::ENOENT)];
     assert_eq!(submit(&mut queues, &[]), ends);
     assert_eq!(simulation.in_kernel(), 0);
+}
+
+/// What an entry asks for.
+fn asked(entry: Entry) -> Asked {
+    // SAFETY: an entry is that many bytes, all of them initialised.
+    let words = unsafe { std::mem::transmute::<Entry, [u64; 8]>(entry) };
+    // SAFETY: the entries of these tests point to nothing.
+    unsafe { Asked::parse(words) }
+}
+
+#[test]
+fn a_failed_close_has_ended_and_a_failed_transfer_may_have_to_wait() {
+    let (close, send) = (opcode::Close::new(Fd(0)).build(), opcode::Send::new(Fd(0), ptr::null(), 0).build());
+    let (close, send) = (asked(close), asked(send));
+    for errno in [libc::EAGAIN, libc::EINPROGRESS, libc::EALREADY] {
+        assert_eq!(descriptors::failed(&close, errno), Some(-errno), "or it would be closed twice");
+        assert_eq!(descriptors::failed(&send, errno), None);
+    }
+    assert_eq!(descriptors::failed(&send, libc::EPIPE), Some(-libc::EPIPE));
+}
+
+#[test]
+fn only_streams_have_descriptors_of_their_own_and_they_fail_without_one() {
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let mut single = asked(poll(&ours));
+    assert!(single.keep_open().is_none() && single.number() == ours.as_raw_fd());
+    let stream = |number| asked(opcode::PollAdd::new(Fd(number), libc::POLLIN as u32).multi(true).build());
+    let mut open = stream(ours.as_raw_fd());
+    let kept = open.keep_open().unwrap();
+    assert_eq!((open.number(), open.descriptor, open.misses()), (kept.as_raw_fd(), ours.as_raw_fd(), None));
+    assert_ne!(kept.as_raw_fd(), ours.as_raw_fd());
+    // Even if somebody has that number by the time that it is tried.
+    let mut closed = stream(i32::MAX);
+    assert!(closed.keep_open().is_none());
+    assert_eq!(closed.misses(), Some(-libc::EBADF));
 }

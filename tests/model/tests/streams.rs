@@ -261,10 +261,12 @@ fn what_one_pool_lacks_is_not_held_against_the_next() {
 
 #[test]
 fn a_close_that_fails_has_closed_and_is_not_repeated() {
-    let (_, mut ring) = small(false, |_| Answer::Finish(-libc::EIO));
+    let (simulation, mut ring) = small(false, |_| Answer::Wait);
+    // SAFETY: the answer is an error, which vouches for nothing.
+    unsafe { simulation.on_request_unchecked(|_| Answer::Finish(-libc::EIO)) };
     let (_, writer) = std::io::pipe().unwrap();
     let mut data = ring.streams.data(Kind::Closes, &pool());
-    // The simulated kernel closes nothing when it is told what to answer.
+    // The simulated kernel closes nothing for whoever vouches for the answer.
     let (number, is_open) = (writer.as_raw_fd(), |number| {
         // SAFETY: a plain query.
         unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }

@@ -310,6 +310,45 @@ fn files_are_opened_synchronised_and_closed() {
 }
 
 #[test]
+fn a_path_that_is_not_known_yet_is_not_waited_for() {
+    let (outcome, ()) = ask(|| Asking::<()> {
+        data: (),
+        request: |()| {
+            let options = request::OpenOptions::new().write(true).create(true);
+            let options = options.resolve(request::Resolve::CACHED);
+            request::openat(&request::CWD, c"/tmp/rummelplatz-never-there", &options)
+        },
+    });
+    assert_eq!(outcome, Err(libc::EAGAIN));
+}
+
+#[test]
+fn a_descriptor_is_closed_whoever_answers_for_the_close() {
+    let close = |answer: fn() -> Answer| {
+        let simulation = calm();
+        simulation.on_request(move |asked| if asked.name() == "CLOSE" { answer() } else { Answer::Perform });
+        let (reader, writer) = pipe();
+        let asking = Asking::<Option<OwnedFd>> {
+            data: Some(writer),
+            request: |writer| request::close(writer.take().unwrap()),
+        };
+        let told = ask_on(simulation.raw_ring(size(8)).unwrap(), asking).0;
+        assert!(has_hung_up(&reader), "{told:?}");
+        told
+    };
+    assert_eq!(close(|| Answer::Finish(0)), Ok(0));
+    assert_eq!(close(|| Answer::More(0)), Ok(0));
+    assert_eq!(close(|| Answer::Finish(-libc::EIO)), Err(libc::EIO));
+    assert_eq!(close(|| Answer::Finish(-libc::EAGAIN)), Err(libc::EAGAIN));
+    // Here the ring closes it.
+    assert_eq!(close(|| Answer::Finish(-libc::ECANCELED)), Err(libc::ECANCELED));
+    let said = panic_of(|| {
+        close(|| Answer::Finish(-libc::EBADF)).ok();
+    });
+    assert!(said.contains("`EBADF` is no answer to that"), "{said}");
+}
+
+#[test]
 fn sockets_are_shut_down() {
     let (outcome, (_, mut theirs)) = ask(|| Asking::<(UnixStream, UnixStream)> {
         data: UnixStream::pair().unwrap(),

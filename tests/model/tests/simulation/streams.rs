@@ -123,6 +123,81 @@ fn a_stream_that_its_handler_ends_is_cancelled_once_whatever_it_has_told_by_then
     }
 }
 
+/// A socket whose number becomes that of another file.
+struct Renamed {
+    socket: Option<UnixStream>,
+    theirs: UnixStream,
+    secret: OwnedFd,
+    pool: BufferPool,
+}
+
+#[test]
+fn a_stream_stays_on_its_file_whatever_its_number_is_by_then() {
+    for raw in [calm().raw_ring(size(8)).ok(), RawRing::new(size(8)).ok()] {
+        let Some(raw) = raw else { continue };
+        let (socket, mut theirs) = UnixStream::pair().unwrap();
+        let (secret, writer) = pipe();
+        File::from(writer).write_all(b"secret").unwrap();
+        theirs.write_all(b"hello").unwrap();
+        let pool = BufferPool::new(4, 8).unwrap();
+        let data = Renamed { socket: Some(socket), theirs, secret, pool };
+        let log = Log::new();
+        let seen = log.clone();
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter
+                    .stream(data, |data| request::read_multi(data.socket.as_ref().unwrap(), &data.pool))?;
+                Ok(())
+            })
+            .on_completion(move |completion, mut data: Renamed, _| {
+                let more = completion.more();
+                seen.push((completion.into_buffer().map(|buffer| buffer.to_vec()).ok(), more));
+                match data.socket.take() {
+                    Some(socket) => {
+                        let number = std::os::fd::IntoRawFd::into_raw_fd(socket);
+                        // SAFETY: the socket was given up, and its number is nobody's.
+                        assert_eq!(unsafe { libc::dup2(data.secret.as_raw_fd(), number) }, number);
+                        // SAFETY: it was just made.
+                        data.secret = unsafe { OwnedFd::from_raw_fd(number) };
+                        data.theirs.write_all(b"more").unwrap();
+                    }
+                    None => data.theirs.shutdown(Shutdown::Write).unwrap(),
+                }
+                (GO_ON, more.then_some(data))
+            });
+        bench(raw, script).run().unwrap();
+        let expected =
+            [(Some(b"hello".to_vec()), true), (Some(b"more".to_vec()), true), (Some(Vec::new()), false)];
+        assert_eq!(log.take(), expected);
+    }
+}
+
+#[test]
+fn a_file_is_closed_when_the_stream_on_it_has_ended_whoever_remembers_the_entry() {
+    let simulation = calm();
+    simulation.take_log();
+    let entries = Log::new();
+    let seen = entries.clone();
+    simulation.on_request(move |asked| {
+        seen.push(asked.clone());
+        Answer::Perform
+    });
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    ours.write_all(b"hello").unwrap();
+    let script = Script::new()
+        .on_setup_once(move |mut submitter| {
+            let data = (theirs, BufferPool::new(4, 8).unwrap());
+            submitter.stream(data, |(socket, pool)| request::recv_multi(socket, pool))?;
+            Ok(())
+        })
+        .on_completion(|_, _, _| (GO_ON, None));
+    let mut ring = on(&simulation, script);
+    ring.run().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    assert_eq!(ours.read(&mut [0; 8]).unwrap(), 0, "nobody has the other end");
+    assert!(!entries.is_empty() && simulation.take_log().len() > 2);
+}
+
 #[test]
 fn bytes_come_as_a_stream_in_buffers_of_a_pool() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
