@@ -76,6 +76,15 @@ struct Message {
     pieces: Box<[(u64, usize)]>,
 }
 
+/// When a request may end though nobody has cancelled it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum MayEnd {
+    Never,
+    /// Once it has begun, it goes on to its end.
+    BeforeItBegins,
+    Anytime,
+}
+
 const IOSQE_FIXED_FILE: u8 = 1;
 const IOSQE_IO_DRAIN: u8 = 1 << 1;
 const IOSQE_IO_LINK: u8 = 1 << 2;
@@ -465,11 +474,34 @@ impl Asked {
         self.op_flags as i16
     }
 
+    fn reads_or_writes(&self) -> bool {
+        let is_vector = matches!(self.opcode, opcode::Readv::CODE | opcode::Writev::CODE);
+        self.reads_once() || self.writes() || is_vector
+    }
+
+    /// When it may end though nobody has cancelled it.
+    pub(super) fn may_end(&self) -> MayEnd {
+        if self.is_of_ring() {
+            return MayEnd::Never;
+        }
+        if self.reads_or_writes() {
+            return if descriptors::is_connection(self.number()) { MayEnd::Anytime } else { MayEnd::Never };
+        }
+        match self.works_on_files() || self.opcode == opcode::Timeout::CODE {
+            true => MayEnd::BeforeItBegins,
+            false => MayEnd::Anytime,
+        }
+    }
+
+    /// Whether it waits for something, and a signal can end that.
+    pub(super) fn is_interruptible(&self) -> bool {
+        let waits = self.waits_for().is_some() || self.is_of_child();
+        waits && self.opcode != opcode::PollAdd::CODE
+    }
+
     /// Whether it goes on once it has begun, even if somebody cancels it: work on files.
     pub(super) fn works_on_files(&self) -> bool {
         let others = [
-            opcode::Readv::CODE,
-            opcode::Writev::CODE,
             opcode::Fsync::CODE,
             opcode::SyncFileRange::CODE,
             opcode::Fallocate::CODE,
@@ -479,7 +511,7 @@ impl Asked {
             opcode::FSetXattr::CODE,
         ];
         let is_of_path = self.is_on_names() || self.is_on_attribute_of_path();
-        self.reads_once() || self.writes() || is_of_path || others.contains(&self.opcode)
+        self.reads_or_writes() || is_of_path || others.contains(&self.opcode)
     }
 
     /// Whether it is on names in directories, one of which may be `AT_FDCWD`.

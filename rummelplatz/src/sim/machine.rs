@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use io_uring::opcode;
 
-use super::asked::Asked;
+use super::asked::{Asked, MayEnd};
 use super::descriptors::{self, Work};
 use super::pool::{Offered, Pool};
 use super::rng::Rng;
@@ -557,6 +557,9 @@ impl Machine {
     }
 
     fn first_stage(&mut self, asked: &Asked) -> Stage {
+        if asked.may_end() == MayEnd::BeforeItBegins && self.rng.roll(self.faults.cancelled) {
+            return Stage::Done { at: self.now, result: -libc::ECANCELED, flags: 0 };
+        }
         match asked.opcode {
             opcode::Timeout::CODE => Stage::Timer(asked.due(self.now, self.epoch)),
             _ if asked.works_on_files() && self.rng.roll(self.faults.running) => Stage::Running(self.soon()),
@@ -658,13 +661,13 @@ impl Machine {
     /// Tries to do what was asked.
     fn attempt(&mut self, index: usize) -> Tried {
         let asked = &self.pending[index].asked;
-        if !asked.works_on_files() && self.rng.roll(self.faults.cancelled) {
-            // A close that is interrupted has closed its descriptor; a poll is never interrupted.
-            let errno = match asked.opcode {
-                opcode::Close::CODE | opcode::PollAdd::CODE => libc::ECANCELED,
-                _ => self.rng.pick(&[libc::ECANCELED, libc::EINTR]),
+        if self.rng.roll(self.faults.cancelled) && asked.may_end() == MayEnd::Anytime {
+            let result = match (self.pending[index].moved, asked.is_interruptible()) {
+                (0, false) => -libc::ECANCELED,
+                (0, true) => -self.rng.pick(&[libc::ECANCELED, libc::EINTR]),
+                (moved, _) => moved as i32,
             };
-            return Tried::Ends { result: -errno, flags: 0 };
+            return Tried::Ends { result, flags: 0 };
         }
         let is_multishot = asked.is_multishot();
         let (answer, is_vouched_for) = self.settings.answer(asked, self.now);

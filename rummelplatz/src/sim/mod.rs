@@ -92,7 +92,7 @@
 //! |---|---|---|
 //! | `short` | `Ok` with fewer bytes than there was room for | submit the rest |
 //! | `reset` | `ECONNRESET`; at the other end, no more bytes, and `EPIPE` | give that connection up, and not the ring |
-//! | `cancelled` | `ECANCELED` or `EINTR`, without a cancel; a timer has not run its time then | try again, or fail |
+//! | `cancelled` | `ECANCELED` or `EINTR`, without a cancel: nothing was synced, opened or closed, and a timer has not run its time | try again, or fail |
 //! | `delay`, `reorder`, `late` | what was submitted first ends later | nothing may depend on the order |
 //! | `lost_race`, `odd_ends`, `running` | after a cancel: success all the same, a part of it, `EINTR`, more of a stream | use it, or let go of it |
 //! | `cut` | nothing: `more()` is true, and the ring arms the stream again | give the data back |
@@ -229,8 +229,11 @@ pub struct Faults {
     pub short: f64,
     /// A connection is reset (`ECONNRESET`), when something is received or sent: both ends are shut down.
     pub reset: f64,
-    /// A request ends with `ECANCELED` or `EINTR` though nobody has cancelled it, as can happen to one that
-    /// is left to a worker when there may be none. Not reads and writes of files.
+    /// A request ends with `ECANCELED` though nobody has cancelled it, or with `EINTR` if it is one that waits
+    /// for others, as can happen to one that is left to a worker when there may be none. Nothing was done for it
+    /// then; a transfer that is to be whole (`MSG_WAITALL`) says what it has moved. Not reads and writes of
+    /// files, but those of sockets and pipes. Work on files and timers end like this before they have begun, or
+    /// not at all. Deadlines and what wakes the ring are spared.
     pub cancelled: f64,
     /// A completion is held back for up to three milliseconds, and is overtaken by others.
     pub delay: f64,

@@ -447,7 +447,132 @@ fn who_is_cancelled_by_nobody_is_no_file_and_a_close_has_not_closed() {
             request: |(file, buffer)| request::read(file, buffer),
         };
         assert_eq!(ask_on(raw(), reading).0, Ok(4));
+        let writing = Asking::<File> {
+            data: temporary_file(b""),
+            request: |file| request::writev(file, [&b"01"[..], b"23"]),
+        };
+        assert_eq!(ask_on(raw(), writing).0, Ok(4));
     }
+}
+
+/// What one kind of request comes to under the kernels of a hundred seeds.
+fn cancelled_by_nobody<D: Send + 'static>(
+    mut asking: impl FnMut() -> Asking<D>,
+    mut check: impl FnMut(Outcome, D),
+) -> BTreeSet<Outcome> {
+    let run = |seed| {
+        let faults = Faults { cancelled: 0.5, ..Faults::none() };
+        let (told, _, data) = ask_on(simulation(seed, faults).raw_ring(size(8)).unwrap(), asking());
+        check(told, data);
+        told
+    };
+    (0..100).map(run).collect()
+}
+
+#[test]
+fn who_is_cancelled_by_nobody_has_done_nothing() {
+    let cancelled = Err(libc::ECANCELED);
+    let (only_cancelled, interrupted) =
+        (BTreeSet::from([Ok(0), cancelled]), BTreeSet::from([Ok(5), cancelled, Err(libc::EINTR)]));
+    let requests: [for<'d> fn(&'d mut File) -> Request<'d>; 6] = [
+        |file| request::fsync(file),
+        |file| request::fdatasync(file),
+        |file| request::sync_file_range(file, 0, 1, request::SyncRange::WRITE),
+        |file| request::fallocate(file, request::Allocate::Extend, 0, 8),
+        |file| request::ftruncate(file, 8),
+        |_| request::timeout(Duration::from_millis(1)),
+    ];
+    for (number, request) in requests.into_iter().enumerate() {
+        let asking = || Asking::<File> { data: temporary_file(b""), request };
+        let told = cancelled_by_nobody(asking, |told, file| {
+            let changes = matches!(number, 3 | 4) && told.is_ok();
+            assert_eq!(file.metadata().unwrap().len(), if changes { 8 } else { 0 });
+        });
+        assert_eq!(told, only_cancelled, "{number}");
+    }
+    let connected = || {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"hello").unwrap();
+        (ours, theirs, [0; 8])
+    };
+    let requests: [for<'d> fn(&'d mut Receiving) -> Request<'d>; 3] = [
+        receive,
+        |(ours, _, buffer)| request::read(ours, buffer),
+        |(ours, _, buffer)| request::readv(ours, [&mut buffer[..]]),
+    ];
+    for request in requests {
+        let asking = || Asking::<Receiving> { data: connected(), request };
+        let told = cancelled_by_nobody(asking, |told, (mut ours, ..)| {
+            ours.set_nonblocking(true).unwrap();
+            assert_eq!(ours.read(&mut [0; 8]).is_ok(), told.is_err(), "the bytes are still there");
+        });
+        assert_eq!(told, interrupted);
+    }
+}
+
+#[test]
+fn who_is_cancelled_by_nobody_has_opened_nothing() {
+    let directory = std::env::temp_dir().join(format!("rummelplatz-cancelled-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("file");
+    let asking = || Asking::<std::ffi::CString> {
+        data: std::ffi::CString::new(path.to_str().unwrap()).unwrap(),
+        request: |path| {
+            request::openat(&request::CWD, path, &request::OpenOptions::new().write(true).create(true))
+        },
+    };
+    let opens = |faults| {
+        let run = |seed| {
+            let (told, opened, _) = ask_on(simulation(seed, faults).raw_ring(size(8)).unwrap(), asking());
+            assert_eq!((opened.is_some(), std::fs::remove_file(&path).is_ok()), (told.is_ok(), told.is_ok()));
+            told
+        };
+        (0..100).map(run).collect::<BTreeSet<_>>()
+    };
+    let told = opens(Faults { cancelled: 0.5, late: 0.2, running: 0.2, ..Faults::none() });
+    std::fs::remove_dir(&directory).unwrap();
+    assert_eq!(told, BTreeSet::from([Ok(0), Err(libc::ECANCELED)]));
+}
+
+#[test]
+fn who_has_moved_something_says_so_even_if_nobody_has_cancelled_it() {
+    let simulation = calm();
+    let (ours, mut theirs) = unix_pair();
+    theirs.write_all(b"hello").unwrap();
+    let mut job = Job::new(0, &ours, 8);
+    let entry = opcode::Recv::new(job.raw(), job.buffer.as_mut_ptr(), 8).flags(libc::MSG_WAITALL).build();
+    let told = Log::new();
+    let seen = told.clone();
+    let script = Script::new().on_completion(move |completion, _, _| {
+        seen.push(outcome(&completion));
+        (GO_ON, None)
+    });
+    let mut ring = on(&simulation, script);
+    // SAFETY: the buffer is on the heap, and owned by the job.
+    unsafe { ring.submitter(Bench::FIRST).push(entry, job).unwrap() };
+    ring.turn().unwrap();
+    simulation.set_faults(Faults { cancelled: 1.0, ..Faults::none() });
+    while !ring.turn().unwrap().is_idle() {}
+    assert_eq!(told.take(), [Ok(5)]);
+}
+
+#[test]
+fn nobody_cancels_what_wakes_the_ring() {
+    let simulation = simulation(1, Faults { cancelled: 1.0, ..Faults::none() });
+    simulation.take_log();
+    let script = Script::new().on_completion(|_, (), _| (GO_ON, None));
+    let mut ring = on(&simulation, script);
+    let handle = ring.handle();
+    // Waits for what the hook does not let it do; so the ring waits, with a poll and an alarm.
+    simulation.on_request(|asked| if asked.name() == "NOP" { Answer::Wait } else { Answer::Perform });
+    simulation.set_faults(Faults { late: 1.0, ..Faults::none() });
+    ring.submitter(Bench::FIRST).submit((), |()| request::nop().deadline(Duration::from_secs(1))).unwrap();
+    ring.turn().unwrap();
+    simulation.set_faults(Faults { cancelled: 1.0, ..Faults::none() });
+    drop(handle);
+    ring.run().unwrap();
+    let taken = history(&simulation);
+    assert_eq!(taken.iter().filter(|line| *line == "take POLL_ADD").count(), 1, "{taken:?}");
 }
 
 // ---- transfers --------------------------------------------------------------------------------------
