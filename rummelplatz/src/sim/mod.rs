@@ -100,6 +100,28 @@
 //! | `interrupt`, `busy`, `partial`, `silent`, `foreign` | nothing | that is the ring's business |
 //! | `never`, `lost` | nothing more: `run` ends with [`Abandoned`](crate::RingError::Abandoned) | set a `deadline`, for `never` |
 //!
+//! # What is durable
+//!
+//! `FSYNC` is a real `fsync(2)` or `fdatasync(2)`, unless the hook answers `Finish(0)`. That hook is also the place
+//! to record what a crash would leave: what was written to the file by the time that an `FSYNC` is answered is
+//! durable, and nothing else need be. One that is `cancelled` is not asked about, and has made nothing durable.
+//!
+//! ```
+//! # use rummelplatz::sim::{Answer, Simulation};
+//! # use std::sync::{Arc, Mutex};
+//! # let simulation = Simulation::new(0);
+//! # let path = std::path::PathBuf::from("/proc/self/stat");
+//! let durable = Arc::new(Mutex::new(Vec::new()));
+//! let disk = Arc::clone(&durable);
+//! simulation.on_request(move |asked| match asked.name() {
+//!     "FSYNC" => {
+//!         *disk.lock().unwrap() = std::fs::read(&path).unwrap();
+//!         Answer::Finish(0)
+//!     }
+//!     _ => Answer::Perform,
+//! });
+//! ```
+//!
 //! # When a seed fails
 //!
 //! `RUMMEL_SEED=N cargo test the_test` runs it alone and prints the log: what was taken in
@@ -156,6 +178,43 @@
 //!
 //! Nothing happens in the simulated kernel while the ring is outside of it, unless [`pass`](Simulation::pass)
 //! says so. So don't sleep on the descriptor of a ring that is turned: let time pass, or turn it again.
+//!
+//! In the same way, several rings run in one thread, each on a simulation of its own, for a test of what they send
+//! to each other:
+//!
+//! ```
+//! # use rummelplatz::{Completion, RingOperation, Submitter, ring, sim::Simulation};
+//! # use std::{num::NonZeroU32, time::Duration};
+//! # #[ring]
+//! # struct Node { inbox: Inbox }
+//! # #[derive(RingOperation)]
+//! # #[ring_operation(ring = Node, data = u32, on_completion)]
+//! # struct Inbox { other: Option<rummelplatz::RingHandle<Node>>, received: u32 }
+//! # impl Inbox {
+//! #     fn on_completion(&mut self, _: Completion, number: u32, _: Submitter<'_, Node, Self>) {
+//! #         self.received += number;
+//! #         if let Some(other) = self.other.take() { other.send(Node::INBOX, number + 1).unwrap(); }
+//! #     }
+//! # }
+//! let mut nodes = [1, 2].map(|seed| {
+//!     let simulation = Simulation::new(seed);
+//!     let raw = simulation.raw_ring(NonZeroU32::new(8).unwrap()).unwrap();
+//!     (Node::new(raw, None, Inbox { other: None, received: 0 }), simulation)
+//! });
+//! let handles = [0, 1].map(|index| nodes[index].0.handle());
+//! # let [first, second] = handles;
+//! # nodes[0].0.inbox.other = Some(second);
+//! # first.send(Node::INBOX, 1).unwrap();
+//! # drop(first);
+//! // Each hands the other its messages by such a handle.
+//! while nodes.iter().any(|(node, _)| node.inbox.received == 0) {
+//!     for (node, simulation) in &mut nodes {
+//!         node.turn().unwrap();
+//!         simulation.pass(Duration::from_micros(100));
+//!     }
+//! }
+//! # assert_eq!(nodes.map(|(node, _)| node.inbox.received), [1, 2]);
+//! ```
 //!
 //! # Why this is sound
 //!
