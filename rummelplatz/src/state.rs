@@ -236,7 +236,8 @@ mod tests {
         inner.core.cancel(NAME);
         inner.core.enter(Patience::Poll).unwrap();
         assert!(inner.core.next().is_some(), "the answer, which is lost here");
-        inner.core.forget_own_traffic();
+        inner.core.is_void = true;
+        inner.core.forget_lost();
         let enters = simulation.figures().enters;
         teardown::end_silently(inner).go_on();
         assert_eq!(simulation.figures().enters, enters);
