@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{Read, Seek};
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rummelplatz::io_uring::opcode;
 use rummelplatz::sim::{self, Answer, Faults, Simulation};
@@ -20,7 +21,9 @@ fn append_under(
     mut write: impl FnMut() -> Answer + Send + 'static,
     mut sync: impl FnMut() -> Answer + Send + 'static,
 ) -> (String, Result<usize, String>) {
-    let path = std::env::temp_dir().join(format!("wal-{}-{}", std::process::id(), simulation.seed()));
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("wal-{}-{number}", std::process::id()));
     let file = OpenOptions::new().read(true).append(true).create_new(true).open(&path).unwrap();
     let mut written = file.try_clone().unwrap();
     fs::remove_file(&path).unwrap();
