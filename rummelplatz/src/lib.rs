@@ -69,6 +69,7 @@
 //! | what is done once for many completions | [Batches](#batches) |
 //! | operations that talk to each other | [`Submitter::to`], [`Submitter::post`]; for state that several need, give each an `Rc` or `Arc` of it |
 //! | other threads; many cores | [`RingHandle`]; [Many rings](#many-rings) |
+//! | what must not keep the ring running, such as waiting for a signal | [`Submitter::submit_in_background`] |
 //! | time limits for idle clients | [`Request::deadline`]; [for streams](macro@RingOperation#idle-streams) |
 //! | buffers that the kernel picks when there is something to receive | [`BufferPool`] |
 //! | registered memory and files | [`FixedBuffers`], [`FixedFile`] |
@@ -391,7 +392,8 @@
 //!
 //! A client that takes no answers keeps the ring running. Either give sends a [`deadline`](Request::deadline), or limit
 //! the time for all clients: from the first handler above, submit a [`timeout`](request::timeout) whose own handler
-//! returns `Exit`. Such a timer keeps the ring running as well, so cancel it when the last connection has ended.
+//! returns `Exit`. Such a timer, a signal that the server may read again, or a timer for statistics must not keep the
+//! ring running itself: submit it [in the background](Submitter::submit_in_background).
 //!
 //! Closing a socket with bytes in it that nobody has received resets the connection, and then the client may lose
 //! answers that it has not read yet. If it must not, call `shutdown(Shutdown::Write)` on the socket after the last
@@ -744,13 +746,13 @@ pub use rummelplatz_macros::ring;
 /// # struct Server { sweeper: Sweeper, receivers: Receivers }
 /// struct Connection { socket: TcpStream, pool: BufferPool, is_idle: Cell<bool> }
 ///
-/// /// Submitted once: `submitter.to(Server::SWEEPER).stream((), |()| request::timeout_multi(IDLE))`.
+/// /// Submitted once: `submitter.to(Server::SWEEPER).stream_in_background((), |()| request::timeout_multi(IDLE))`.
 /// #[derive(RingOperation)]
 /// #[ring_operation(ring = Server, on_more, on_final)]
 /// struct Sweeper { connections: Vec<Weak<Connection>> }
 ///
 /// impl Sweeper {
-///     fn on_more(&mut self, _: Completion, _: &mut (), mut submitter: Submitter<'_, Server, Self>) {
+///     fn on_more(&mut self, _: Completion, _: &mut (), _: Submitter<'_, Server, Self>) {
 ///         self.connections.retain(|connection| {
 ///             let Some(connection) = connection.upgrade() else { return false };
 ///             if connection.is_idle.replace(true) {
@@ -758,9 +760,6 @@ pub use rummelplatz_macros::ring;
 ///             }
 ///             true
 ///         });
-/// #       if self.connections.is_empty() {
-/// #           submitter.end_stream();
-/// #       }
 ///     }
 /// #   fn on_final(&mut self, _: Completion, _: (), _: Submitter<'_, Server, Self>) {}
 /// }
@@ -790,13 +789,13 @@ pub use rummelplatz_macros::ring;
 /// # let sweeper = Sweeper { connections: vec![Rc::downgrade(&connection)] };
 /// # let mut server = Server::builder(sweeper, Receivers { ended: false }).build()?;
 /// # server.submitter(Server::RECEIVERS).stream(connection, |it| request::recv_multi(&it.socket, &it.pool))?;
-/// # server.submitter(Server::SWEEPER).stream((), |()| request::timeout_multi(Duration::from_millis(10)))?;
+/// # server.submitter(Server::SWEEPER).stream_in_background((), |()| request::timeout_multi(Duration::from_millis(10)))?;
 /// # server.run()?;
 /// # assert!(server.receivers.ended);
 /// # Ok(()) }
 /// ```
 ///
-/// The timer keeps the ring running, so cancel it when the server stops. While a stream waits for a buffer, the kernel
+/// The timer is in the background, so it does not keep the ring running. While a stream waits for a buffer, the kernel
 /// does not have it and no shutdown wakes it: to give up such a connection, [cancel](Submitter::cancel) its stream.
 pub use rummelplatz_macros::RingOperation;
 
