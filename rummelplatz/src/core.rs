@@ -55,8 +55,10 @@ pub(crate) struct Core {
     parked: BTreeMap<u16, VecDeque<u64>>,
     /// Some of the parked streams may be able to go on, although nothing that the loop waits for will tell.
     unparks_more: bool,
-    /// Streams whose end was asked for, and that may have gone on since.
-    insistent: Vec<ToEnd>,
+    /// Streams whose end was asked for, and that may have gone on since. The value says whether that was asked
+    /// for after the last enter: completions that come before the next one don't mean that the stream has
+    /// gone on.
+    insistent: BTreeMap<u64, bool>,
     /// Requests that were cancelled, but that no cancel has found yet.
     pub(crate) asked_again: AskedAgain,
     pub(crate) deadlines: Deadlines,
@@ -106,15 +108,6 @@ pub(crate) struct Core {
     pub(crate) options: Options,
 }
 
-/// A stream that is to end.
-#[derive(Clone, Copy)]
-struct ToEnd {
-    user_data: u64,
-    /// Its end was asked for after the last enter, so completions that come before the next one don't mean
-    /// that it has gone on.
-    is_new: bool,
-}
-
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) foreign: u64,
@@ -147,7 +140,7 @@ impl Core {
             links: Vec::new(),
             parked: BTreeMap::new(),
             unparks_more: false,
-            insistent: Vec::new(),
+            insistent: BTreeMap::new(),
             asked_again: AskedAgain::new(),
             deadlines: Deadlines::new(),
             alarms: Alarms::new(),
@@ -803,7 +796,7 @@ impl Core {
     /// again](Self::insist_on); but not because of completions from before the kernel knew of the cancel.
     pub(crate) fn cancel_stream(&mut self, user_data: u64) {
         if !self.phase.is_teardown() {
-            self.insistent.push(ToEnd { user_data, is_new: true });
+            self.insistent.insert(user_data, true);
         }
         self.cancel(user_data);
     }
@@ -863,9 +856,7 @@ impl Core {
     /// cancel that comes right after an enter can find the timer.
     #[cold]
     pub(crate) fn insist_on(&mut self, user_data: u64) {
-        if !self.insistent.iter().any(|it| it.user_data == user_data) {
-            self.insistent.push(ToEnd { user_data, is_new: false });
-        }
+        self.insistent.entry(user_data).or_insert(false);
     }
 
     /// Asks again for the end of streams that went on, right after an enter.
@@ -879,7 +870,7 @@ impl Core {
     #[cold]
     fn cancel_again(&mut self) {
         let cancels = self.cancels;
-        for ToEnd { user_data, is_new } in std::mem::take(&mut self.insistent) {
+        for (user_data, is_new) in std::mem::take(&mut self.insistent) {
             if !is_new {
                 self.cancel(user_data);
             }
