@@ -200,6 +200,9 @@ pub fn recv_uninit<'d>(socket: &'d impl Target, buffer: &'d mut [MaybeUninit<u8>
 /// If the pool has no buffer at that moment, the request ends with `ENOBUFS`, and the bytes stay where they are: unlike
 /// a stream, it does not wait for a buffer. Submit it again when a [`Buffer`](crate::Buffer) was dropped.
 ///
+/// It costs some hundred instructions more than [`recv`] (`docs/performance.md`, "Trades"): use it where connections are
+/// mostly quiet, and their buffers would take the memory.
+///
 /// ```
 /// # use rummelplatz::{request, request::Request, Buffer, BufferPool};
 /// # use std::os::fd::OwnedFd;

@@ -5,6 +5,7 @@ mod bare;
 mod elsewhere;
 mod helper;
 mod pair;
+mod provided;
 
 use std::num::NonZeroU32;
 use std::process::ExitCode;
@@ -35,5 +36,7 @@ fn main() -> ExitCode {
         ("elsewhere", elsewhere::plain::nop),
         ("elsewhere-inline", elsewhere::inline::nop),
     ];
-    kit::contest("idioms", &[&nops[..], &pairs, &[("bare", bare::nop)]].concat())
+    let reads: [(&str, kit::Work); 2] =
+        [("read-own", provided::read::<false>), ("read-provided", provided::read::<true>)];
+    kit::contest("idioms", &[&nops[..], &pairs, &reads, &[("bare", bare::nop)]].concat())
 }
