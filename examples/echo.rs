@@ -6,10 +6,10 @@
 //!  connections            client's bytes         at a time, in order
 //! ```
 //!
-//! Usually nothing is copied: the kernel receives into a buffer of the pool. The same buffer is sent, and then goes back to the
-//! pool. If a client sends but does not read, its stream is cancelled once [`MOST_WAITING`] chunks of it wait. What the
-//! kernel has received by then, which may be a hundred more, waits as well. And when the pool runs low, chunks are
-//! copied out of it, so that such clients don't starve the others.
+//! Usually nothing is copied: the kernel receives into a buffer of the pool. The same buffer is sent, and then goes back
+//! to the pool. If a client sends but does not read, its stream is cancelled once [`MOST_WAITING`] chunks of it wait.
+//! What the kernel has received by then, which may be a hundred more, waits as well. And when the pool runs low, chunks
+//! are copied out of it, so that such clients don't starve the others.
 
 #![forbid(unsafe_code)]
 

@@ -44,9 +44,9 @@ impl<'s, R: Ring, Op: RingOperation<R>> Chain<'s, R, Op> {
     ///
     /// The kernel links them (`IOSQE_IO_LINK`, since 5.3). If this request fails, is cancelled, or reads or
     /// writes fewer bytes than it was to, all that comes after it ends with `ECANCELED`. A
-    /// [`send`](request::send), of whichever kind, goes out whole or fails, as with [`detach`](crate::Submitter::detach); a
-    /// [`recv`](request::recv) has succeeded with any number of bytes, and a timer when it has run its time
-    /// (`IORING_TIMEOUT_ETIME_SUCCESS`, since 5.16).
+    /// [`send`](request::send), of whichever kind, goes out whole or fails, as with
+    /// [`detach`](crate::Submitter::detach); a [`recv`](request::recv) has succeeded with any number of bytes,
+    /// and a timer when it has run its time (`IORING_TIMEOUT_ETIME_SUCCESS`, since 5.16).
     ///
     /// A request that the kernel cannot even prepare ends those *before* it, too: see
     /// [`chain`](crate::Submitter::chain).

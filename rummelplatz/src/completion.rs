@@ -494,8 +494,10 @@ impl Completion {
         self.result == CANCELLED || KERNELS_OWN.contains(&self.result)
     }
 
-    /// Whether the request was cancelled, or interrupted while it waited, before it could do anything:
-    /// [`result`](Self::result) is `ECANCELED` or `EINTR`. Submit it again, if that was not on purpose.
+    /// Whether the request was cancelled, or interrupted while it waited: [`result`](Self::result) is `ECANCELED`
+    /// or `EINTR`. A single request to receive, send, read, write or accept has done nothing then: submit it
+    /// again, if that was not on purpose. (A `close` that is interrupted has closed, and a stream may have brought
+    /// something before.)
     pub fn was_interrupted(&self) -> bool {
         self.is_cancelled() || self.result == -libc::EINTR
     }

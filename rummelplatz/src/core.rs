@@ -90,6 +90,8 @@ pub(crate) struct Core {
     /// Whether the kernel has lost a completion in this run (`EBADR`, which it says only once): then nothing is
     /// worth waiting for.
     pub(crate) is_void: bool,
+    /// Whether nothing kept the ring running when the last pass began.
+    pub(crate) was_alone: bool,
     pub(crate) counters: Counters,
     /// A request that is accepted is born at the time that this shows.
     pub(crate) watch: Watch,
@@ -157,6 +159,7 @@ impl Core {
             settled: false,
             cancels: 0,
             is_void: false,
+            was_alone: false,
             counters: Counters::default(),
             watch: Watch::new(),
             clock: Clock::new(),
@@ -552,7 +555,9 @@ impl Core {
     #[inline]
     pub(crate) fn enter_or_make_room(&mut self, patience: Patience, may_wait: bool) -> io::Result<Entered> {
         match self.enter(patience) {
-            Ok(Entered::Busy) if may_wait && !self.is_busy() => self.enter(Patience::ReapFor(SHORTAGE)),
+            Ok(Entered::Busy) if may_wait && !self.has_deliveries() => {
+                self.enter(Patience::ReapFor(SHORTAGE))
+            }
             entered => entered,
         }
     }
@@ -725,15 +730,11 @@ impl Core {
         self.own.due()
     }
 
-    /// Whether there is something that the ring is to wait for.
-    #[inline]
-    pub(crate) fn keeps_running(&self) -> bool {
-        self.foreground > 0 || self.overdue.operations() > 0
-    }
-
-    /// Whether there is nothing to do and nothing to wait for.
-    pub(crate) fn is_idle(&mut self) -> bool {
-        !self.keeps_running() && self.queued() == 0 && !self.is_busy()
+    /// Whether nothing is left of what goes on in the ring, if nothing keeps it running. Requests in the
+    /// background may never leave it without anything to do. But after a pass that has begun with nothing else,
+    /// whatever may come of others has been delivered.
+    pub(crate) fn is_left(&mut self) -> bool {
+        self.background > 0 && self.was_alone || self.queued() == 0 && !self.is_busy()
     }
 
     /// Whether there is something to do that the kernel knows nothing of.
@@ -744,7 +745,13 @@ impl Core {
 
     /// Whether there is something to do without waiting.
     pub(crate) fn is_busy(&mut self) -> bool {
-        self.has_own_work() || self.queue.has_completions() || self.queue.holds_back()
+        !self.backlog.is_empty() || self.has_deliveries()
+    }
+
+    /// Whether there is something to do that needs no room in the submission queue.
+    pub(crate) fn has_deliveries(&mut self) -> bool {
+        let own = self.own.waiting() > 0 || self.unparks_more;
+        own || self.queue.has_completions() || self.queue.holds_back()
     }
 
     /// Counts a completion that no operation claims.

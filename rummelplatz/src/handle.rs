@@ -78,7 +78,7 @@ impl<R: Ring> RingHandle<R> {
 
     /// Gives data to an operation, as [`post`](crate::Submitter::post) does from within the ring: the
     /// operation's handler is called with it, and [`is_message`](crate::Completion::is_message) is true. Each
-    /// message is boxed. What is sent to one operation arrives in the order in which it was sent.
+    /// message is boxed.
     ///
     /// Wakes the ring if it waits. What one thread sends to one operation arrives in the order in which it was
     /// sent. Data sent before the ring first runs is kept until then. There is no limit on how much may be on

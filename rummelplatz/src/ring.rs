@@ -207,6 +207,7 @@ fn begin<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     enable(this)?;
     this.core.limit_workers().map_err(api_error)?;
     this.core.phase = Phase::SettingUp;
+    this.core.was_alone = false;
     this.core.shared.set_open(true);
     this.core.open();
     let set_up = ring.setup();
@@ -240,12 +241,14 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     this.core.move_backlog_on();
     unpark(this);
     parcels::deliver_overdue(this);
+    let goes_on = keeps_running(this);
     let core = &mut this.core;
-    if may_wait && core.is_idle() && !core.shared.may_be_woken() {
+    if may_wait && !goes_on && core.is_left() && !core.shared.may_be_woken() {
         return end(ring, FirstCause::Exit);
     }
+    core.was_alone = !goes_on;
     // An entry of the ring's own, or an untracked one, is no reason to wait.
-    let wakes = core.keeps_running() || core.shared.may_be_woken();
+    let wakes = goes_on || core.shared.may_be_woken();
     // Completions that are visible, or that the kernel holds back, end a wait at once.
     let waits = may_wait && wakes && !core.has_own_work();
     let patience = if waits { Patience::Wait } else { Patience::Poll };
@@ -264,27 +267,39 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     Pass::Went(Progress { status, call_again_in: None })
 }
 
+/// Whether there is something that the ring is to wait for.
+fn keeps_running<R: Ring>(inner: &Inner<R>) -> bool {
+    let Inner { core, slabs, .. } = inner;
+    // What was sent to an operation that has no room for it waits for a request of that operation to end.
+    let may_make_room = |tag| look_at_slab::<R>(slabs, tag).is_some_and(|slab| slab.in_flight() > 0);
+    core.foreground > 0 || core.background > 0 && core.overdue.tags().into_iter().any(may_make_room)
+}
+
 /// The end of a turn: submits to the kernel what handlers have queued, and makes sure that whoever waits for
 /// the ring's descriptor misses nothing that happens from here on.
 fn before_waiting<R: RingParts>(ring: &mut R, progress: Progress) -> Progress {
     let inner = inner(ring);
     unpark(inner);
     parcels::deliver_overdue(inner);
+    let goes_on = keeps_running(inner);
     let core = &mut inner.core;
     // The next turn will meet the same error.
     let entered = if core.queued() > 0 { core.enter(Patience::Submit) } else { Ok(Entered::Done) };
     let was_full = core.queue.show_seen();
     // In this order: what comes after the reset signals again, what came before it is seen below.
     core.ready.reset();
-    let is_idle = core.is_idle();
+    let is_idle = !goes_on && core.is_left() && !core.phase.is_teardown();
     let status = match progress.status {
         Status::Waiting if is_idle => Status::Idle,
+        // What has made progress was in the background.
+        Status::Progressed if is_idle && core.was_alone => Status::Idle,
         status => status,
     };
     // Without this, nobody would learn that a ring which has made progress is now idle.
     let is_news = is_idle && status == Status::Progressed;
     let is_short = matches!(entered, Ok(Entered::Busy));
-    let more = core.is_busy() || core.queued() > 0 && !is_short || entered.is_err() || is_news;
+    let has_work = if is_short { core.has_deliveries() } else { core.is_busy() || core.queued() > 0 };
+    let more = has_work || entered.is_err() || is_news;
     let at_most = |most| Some(progress.call_again_in.map_or(most, |time| time.min(most)));
     let call_again_in = match (more, was_full, is_short) {
         (true, ..) => Some(Duration::ZERO),

@@ -15,8 +15,8 @@ pub struct Stats {
     /// How often the ring has entered the kernel (`io_uring_enter`).
     pub enters: u64,
     /// How many completions of the kernel were seen: those of requests (several for a stream), and those of
-    /// the ring's own cancels, wake-ups and alarms, and of [`push_raw`](crate::Submitter::push_raw). Together with [`enters`](Self::enters), this tells how large
-    /// batches are.
+    /// the ring's own cancels, wake-ups and alarms, and of [`push_raw`](crate::Submitter::push_raw). Together
+    /// with [`enters`](Self::enters), this tells how large batches are.
     pub completions: u64,
     /// Completions that named no request in flight and were dropped, such as those of a message from another
     /// ring (`IORING_OP_MSG_RING`) that has invented a `user_data`.

@@ -619,11 +619,10 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// on](crate::Completion::more).
     ///
     /// ```
-    /// # use rummelplatz::{Ring, RingOperation, Submitter, Tag};
-    /// # fn f<R: Ring, A: RingOperation<R>, B: RingOperation<R>>(mut submitter: Submitter<'_, R, A>, TIMERS: Tag<R, B>) {
-    /// // The last connection has ended: nothing else is to keep the ring.
+    /// # use rummelplatz::{Ring, RingOperation, Submitter};
+    /// # fn f<R: Ring, Op: RingOperation<R>>(mut submitter: Submitter<'_, R, Op>) {
     /// if submitter.in_flight() == 0 {
-    ///     submitter.to(TIMERS).cancel_all();
+    ///     println!("the last connection has ended");
     /// }
     /// # }
     /// ```

@@ -5,7 +5,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use rummelplatz::io_uring::{opcode, squeue};
-use rummelplatz::sim::{Asked, Event, Faults, Simulation};
+use rummelplatz::request::CWD;
+use rummelplatz::sim::{Answer, Asked, Event, Faults, Simulation};
 use rummelplatz::{
     Completion, CompletionResult, ControlFlow, Key, Progress, RingOperation, Status, Submitter, request, ring,
 };
@@ -42,12 +43,17 @@ fn chain<const N: usize>() -> [squeue::Entry; N] {
     })
 }
 
-/// A ring with room for four entries, and its kernel, which takes in nothing at first.
-fn busy() -> (Simulation, Small) {
+/// A ring with room for four entries that was not turned yet, and its kernel, which takes in nothing at first.
+fn busy_and_new() -> (Simulation, Small) {
     let simulation = Simulation::new(1);
     simulation.set_faults(Faults { busy: 1.0, ..Faults::none() });
     let raw = simulation.raw_ring(NonZeroU32::new(4).unwrap()).unwrap();
-    let mut ring = Small::new(raw, None, Nothing);
+    (simulation, Small::new(raw, None, Nothing))
+}
+
+/// The same, turned.
+fn busy() -> (Simulation, Small) {
+    let (simulation, mut ring) = busy_and_new();
     simulation.take_log();
     ring.turn().unwrap();
     (simulation, ring)
@@ -104,20 +110,54 @@ fn a_cancel_does_not_overtake_what_it_is_to_cancel() {
 
 #[test]
 fn a_turned_ring_waits_when_the_kernel_is_short_of_something() {
-    let (simulation, mut ring) = busy();
-    ring.submitter(Small::NOTHING).submit((), |()| request::nop()).unwrap();
-    let waits = |progress: Progress| progress.call_again_in.is_some_and(|time| !time.is_zero());
-    let progress = ring.turn().unwrap();
-    assert!(waits(progress), "{progress:?}");
-    simulation.set_faults(Faults::none());
-    let progress = ring.turn().unwrap();
-    assert_eq!((progress.status, ring.stats().in_flight), (Status::Progressed, 0));
+    let waits = |progress: &Progress| progress.call_again_in.is_some_and(|time| !time.is_zero());
+    // Four find room, and the others wait for it.
+    for count in [4, 5] {
+        let (simulation, mut ring) = busy_and_new();
+        for _ in 0..count {
+            ring.submitter(Small::NOTHING).submit((), |()| request::nop()).unwrap();
+        }
+        let progress = ring.turn().unwrap();
+        assert!(waits(&progress), "{count}: {progress:?}");
+        simulation.set_faults(Faults::none());
+        while ring.turn().unwrap().status == Status::Progressed {}
+        assert_eq!(ring.stats().in_flight, 0);
 
-    // While it ends, too.
-    ring.submitter(Small::NOTHING).submit((), |()| request::timeout(Duration::from_secs(1))).unwrap();
+        // While it ends, too.
+        ring.submitter(Small::NOTHING).submit((), |()| request::timeout(Duration::from_secs(1))).unwrap();
+        ring.handle().stop();
+        while ring.turn().unwrap().call_again_in != Some(Duration::ZERO) {}
+        simulation.set_faults(Faults { busy: 1.0, ..Faults::none() });
+        let turns = [(); 3].map(|()| ring.turn().unwrap());
+        assert!(turns.iter().any(waits), "{turns:?}");
+    }
+}
+
+#[test]
+fn a_ring_that_is_run_waits_when_the_kernel_is_short_of_something() {
+    let (simulation, mut ring) = busy();
+    for _ in 0..5 {
+        ring.submitter(Small::NOTHING).submit((), |()| request::nop()).unwrap();
+    }
+    let (begun, enters) = (simulation.now(), ring.stats().enters);
+    ring.run().unwrap();
+    // The simulated kernel is short of something three times in a row.
+    assert!(simulation.now() - begun >= Duration::from_millis(30));
+    assert!(ring.stats().enters - enters < 30);
+}
+
+#[test]
+fn a_ring_that_ends_is_not_idle_before_that() {
+    let simulation = Simulation::new(1);
+    simulation.set_faults(Faults { running: 1.0, ..Faults::none() });
+    simulation.on_request(|asked| if asked.name() == "FSYNC" { Answer::Wait } else { Answer::Perform });
+    let raw = simulation.raw_ring(NonZeroU32::new(4).unwrap()).unwrap();
+    let mut ring = Small::new(raw, None, Nothing);
+    ring.submitter(Small::NOTHING).submit_in_background((), |()| request::fsync(&CWD)).unwrap();
+    while ring.turn().unwrap().status != Status::Idle {}
     ring.handle().stop();
-    while ring.turn().unwrap().call_again_in != Some(Duration::ZERO) {}
-    simulation.set_faults(Faults { busy: 1.0, ..Faults::none() });
-    let turns = [(); 3].map(|()| ring.turn().unwrap());
-    assert!(turns.into_iter().any(waits), "{turns:?}");
+    let statuses: Vec<_> = (0..20).map(|_| ring.turn().unwrap().status).collect();
+    let ends = statuses.iter().skip_while(|status| **status == Status::Idle);
+    assert!(ends.clone().all(|status| *status != Status::Idle), "{statuses:?}");
+    assert_eq!(ring.stats().in_flight, 1, "it can't be cancelled");
 }
