@@ -77,8 +77,8 @@ const SHAPES: &[Shape] = &[
         args: &["shape=multishot"],
         size: ("batches", 20),
         aim: 1.05,
-        by_hand: Held::is(1.60, 1.40),
-        derived: Some(Held::is(1.59, 1.52)),
+        by_hand: Held::is(1.52, 1.38),
+        derived: Some(Held::is(1.56, 1.48)),
     },
     Shape {
         goal: "G2",
@@ -87,7 +87,7 @@ const SHAPES: &[Shape] = &[
         size: ("batches", 20),
         aim: 1.05,
         by_hand: Held::is(1.36, 1.12),
-        derived: Some(Held::is(1.67, 1.65)),
+        derived: Some(Held::is(1.62, 1.57)),
     },
     Shape {
         goal: "G3",
