@@ -292,7 +292,7 @@ fn before_waiting<R: RingParts>(ring: &mut R, progress: Progress) -> Progress {
     let status = match progress.status {
         Status::Waiting if is_idle => Status::Idle,
         // What has made progress was in the background.
-        Status::Progressed if is_idle && core.was_alone => Status::Idle,
+        Status::Progressed if is_idle && core.was_alone && core.background > 0 => Status::Idle,
         status => status,
     };
     // Without this, nobody would learn that a ring which has made progress is now idle.
