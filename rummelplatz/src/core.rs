@@ -740,7 +740,13 @@ impl Core {
     /// Whether there is something to do that the kernel knows nothing of.
     #[inline]
     pub(crate) fn has_own_work(&self) -> bool {
-        self.own.waiting() > 0 || !self.backlog.is_empty() || self.unparks_more
+        !self.backlog.is_empty() || self.has_own_deliveries()
+    }
+
+    /// Whether the ring itself has something to deliver, or a stream to arm.
+    #[inline]
+    fn has_own_deliveries(&self) -> bool {
+        self.own.waiting() > 0 || self.unparks_more
     }
 
     /// Whether there is something to do without waiting.
@@ -750,8 +756,7 @@ impl Core {
 
     /// Whether there is something to do that needs no room in the submission queue.
     pub(crate) fn has_deliveries(&mut self) -> bool {
-        let own = self.own.waiting() > 0 || self.unparks_more;
-        own || self.queue.has_completions() || self.queue.holds_back()
+        self.has_own_deliveries() || self.queue.has_completions() || self.queue.holds_back()
     }
 
     /// Counts a completion that no operation claims.
