@@ -20,6 +20,10 @@ pub(crate) trait AnySlab {
     fn adopt(&mut self, tag: u8, limit: u32);
     /// Calls `visit` with the `user_data` and facts of each request.
     fn visit(&self, visit: &mut dyn FnMut(u64, &Facts));
+    /// How many slots there are, from 0 on, whether free or not.
+    fn slots(&self) -> u32;
+    /// The `user_data` and facts of the request in this slot, if there is one.
+    fn request_in(&mut self, slot: u32) -> Option<(u64, Facts)>;
     /// Makes sure that all completions from here on are looked at closely: no request is plain any more.
     fn demote_all(&mut self);
     /// Finds the slots that a panic has lost, when no request is in flight.
@@ -65,6 +69,16 @@ impl<D: 'static> AnySlab for Slab<D> {
                 visit(user_data, &record.facts);
             }
         });
+    }
+
+    fn slots(&self) -> u32 {
+        self.made()
+    }
+
+    fn request_in(&mut self, slot: u32) -> Option<(u64, Facts)> {
+        let mut slot = self.at(slot)?;
+        let facts = slot.peek().facts;
+        (!facts.flags.intersects(Flags::IN_CHAIN)).then(|| (slot.user_data(), facts))
     }
 
     fn demote_all(&mut self) {

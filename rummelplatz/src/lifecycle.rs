@@ -14,7 +14,12 @@
 //!
 //! 1. The submission queue is emptied first: an entry in it can't be cancelled, and a link at its end
 //!    would swallow the cancel.
-//! 2. A *wave* sends a cancel for each live request, by its own `user_data`. (`ANY` is quadratic.)
+//! 2. A *wave* sends a cancel for each live request, by its own `user_data`. (`ANY` is quadratic.) It goes out
+//!    in parts, from the last slots to the first, and each part waits for what the one before it has ended. This
+//!    is because the kernel keeps armed requests in lists, of which it has at most 256 (`io_uring/poll.c`), and
+//!    looks for one from the newest to the oldest. So what it looks for is near the front, and the time that a
+//!    teardown takes is linear; if the oldest came first, it would be quadratic. (Within a part, the oldest do come
+//!    first: of a chain of hard links, a cancel finds only the first.)
 //! 3. The ring waits for completions, a few milliseconds at a time.
 //! 4. A new wave goes out only under three conditions: the answers to the last one are all in; **and**
 //!    something moved since (a tracked request had a completion, final or not, or a wait was quiet); **and**
@@ -91,6 +96,8 @@ pub(crate) struct View {
     pub(crate) late: usize,
     /// Cancels that were sent and not answered.
     pub(crate) cancels: usize,
+    /// Some of the last wave was not sent yet.
+    pub(crate) is_wave_left: bool,
 }
 
 /// What to do next.
@@ -98,7 +105,7 @@ pub(crate) struct View {
 pub(crate) enum Step {
     /// Enter until the kernel has taken in all entries.
     Flush,
-    /// Send a cancel for each live request; for late ones only if `late` is set.
+    /// Send the next part of a wave, which has a cancel for each live request; for late ones only if `late` is set.
     Wave { late: bool },
     /// See what has completed, without waiting: more may be on the way.
     Look,
@@ -163,7 +170,7 @@ impl Teardown {
 
     /// Decides the next step.
     pub(crate) fn step(&mut self, view: View) -> Step {
-        let View { elapsed, queued, in_flight, half_ended, late, cancels } = view;
+        let View { elapsed, queued, in_flight, half_ended, late, cancels, is_wave_left } = view;
         let left = in_flight - half_ended.min(in_flight);
         let ended = left < std::mem::replace(&mut self.left, left);
         if self.limits.deadline.is_some_and(|deadline| elapsed >= deadline) {
@@ -185,11 +192,11 @@ impl Teardown {
         }
         let targets = if self.grace_over { in_flight } else { in_flight - late.min(in_flight) };
         let answered = cancels == 0 || mutant::is("waves without bound");
-        if targets > 0 && answered && self.moved {
+        if targets > 0 && answered && (is_wave_left || self.moved) {
             if ended && !mutant::is("waves without bound") {
                 return Step::Look;
             }
-            self.moved = false;
+            self.moved &= is_wave_left;
             return Step::Wave { late: self.grace_over };
         }
         let mut wait = self.patience;
@@ -209,8 +216,15 @@ mod tests {
 
     const LIMITS: Limits = Limits { grace: Duration::from_secs(1), deadline: Some(Duration::from_secs(5)) };
 
-    const QUIET: View =
-        View { elapsed: Duration::ZERO, queued: 0, in_flight: 0, half_ended: 0, late: 0, cancels: 0 };
+    const QUIET: View = View {
+        elapsed: Duration::ZERO,
+        queued: 0,
+        in_flight: 0,
+        half_ended: 0,
+        late: 0,
+        cancels: 0,
+        is_wave_left: false,
+    };
 
     fn wait(milliseconds: u64) -> Step {
         Step::Wait(Duration::from_millis(milliseconds))
@@ -253,6 +267,21 @@ mod tests {
         teardown.observe(Event::Tracked);
         assert_eq!(teardown.step(view(40)), Step::Wave { late: false }, "a stream does not end by ticking");
         assert_eq!(teardown.step(view(0)), Step::Finish);
+    }
+
+    #[test]
+    fn a_wave_goes_on_when_what_it_has_ended_is_in() {
+        let mut teardown = Teardown::new(LIMITS);
+        let view = |in_flight| View { in_flight, is_wave_left: true, ..QUIET };
+        assert_eq!(teardown.step(View { is_wave_left: false, ..view(9) }), Step::Wave { late: false });
+        assert_eq!(teardown.step(View { cancels: 1, ..view(9) }), wait(10), "an answer is missing");
+        assert_eq!(teardown.step(view(9)), Step::Wave { late: false }, "though nothing has moved");
+        teardown.observe(Event::Tracked);
+        assert_eq!(teardown.step(view(7)), Step::Look);
+        assert_eq!(teardown.step(view(7)), Step::Wave { late: false });
+        let all_sent = View { is_wave_left: false, ..view(7) };
+        assert_eq!(teardown.step(all_sent), Step::Wave { late: false }, "what has moved meanwhile counts");
+        assert_eq!(teardown.step(all_sent), wait(10));
     }
 
     #[test]

@@ -188,6 +188,11 @@ impl<D, M: Meta> Slab<D, M> {
         self.limit = limit.min(UserData::SLOTS);
     }
 
+    /// How many slots there are, from 0 on, whether free or not.
+    pub(crate) fn made(&self) -> u32 {
+        self.made
+    }
+
     /// How many slots are not free. They are counted at each call.
     pub(crate) fn occupied_slots(&self) -> usize {
         let mut count = 0;
@@ -586,10 +591,8 @@ impl<D, M: Meta> Slab<D, M> {
 
     /// Makes all present requests neither plain nor calm: see [`Occupied::demote`].
     pub(crate) fn demote_all(&mut self) {
-        let mut all = Vec::new();
-        self.for_each(|user_data, _| all.push(user_data));
-        for user_data in all {
-            if let Some(mut slot) = self.find(user_data) {
+        for index in 0..self.made {
+            if let Some(mut slot) = self.at(index) {
                 slot.demote();
             }
         }

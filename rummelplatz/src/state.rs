@@ -14,6 +14,7 @@ use crate::panics::FirstPanic;
 use crate::queue::Cqe;
 use crate::shape::{Ring, operation_name, slab_of};
 use crate::slab::Identity;
+use crate::teardown::Wave;
 use crate::user_data::UserData;
 use crate::warning::{Hooks, Warning};
 
@@ -40,6 +41,8 @@ pub(crate) struct Ending<R: Ring> {
     pub(crate) began: Duration,
     /// When the present wait ends, counted from `began`.
     pub(crate) wait_ends: Option<Duration>,
+    /// The wave of cancels that is being sent.
+    pub(crate) wave: Option<Wave>,
 }
 
 /// Why a run is ending.

@@ -4,6 +4,7 @@
 //! dropped or whose handler panicked, whose completions go to nobody ([`Audience`]).
 
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::any_slab::AnySlab;
@@ -109,6 +110,7 @@ fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Lim
         teardown: Teardown::new(limits),
         began: core.queue.now(),
         wait_ends: None,
+        wave: None,
     });
     panic
 }
@@ -125,6 +127,7 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
         half_ended: core.half_ended,
         late: core.late,
         cancels: core.cancels,
+        is_wave_left: ending.wave.is_some(),
     };
     let step = ending.teardown.step(view);
     if !ending.teardown.accepts() {
@@ -221,13 +224,60 @@ fn reap<R: Ring>(audience: &mut impl Audience<R>) -> (bool, bool) {
     (audience.inner().core.settled, any)
 }
 
-/// Cancels each request that the kernel has in flight; late ones only if `late` is set.
+/// Which slots a wave of cancels comes to next. It goes backwards, part by part: see [`lifecycle`](crate::lifecycle).
+pub(crate) struct Wave {
+    /// How many operations are left, including the present one.
+    operations: usize,
+    /// How many slots of the present operation are left; `None` if nobody has asked yet.
+    slots: Option<u32>,
+}
+
+impl Wave {
+    /// How many slots a part has, if the submission queue is large enough.
+    const PART: u32 = 128;
+
+    fn new<R: Ring>() -> Wave {
+        Wave { operations: R::OPERATIONS.len(), slots: None }
+    }
+
+    /// The next slots, at most `most` of them, and the slab that has them.
+    fn next<'s, R: Ring>(
+        &mut self,
+        slabs: &'s mut R::Slabs,
+        most: u32,
+    ) -> Option<(&'s mut dyn AnySlab, Range<u32>)> {
+        loop {
+            let (tag, _) = R::OPERATIONS[..self.operations].last()?;
+            let left = match self.slots {
+                Some(left) => left,
+                None => slab_of::<R>(slabs, *tag)?.slots(),
+            };
+            if left > 0 {
+                let rest = left.saturating_sub(most);
+                self.slots = Some(rest);
+                return Some((slab_of::<R>(slabs, *tag)?, rest..left));
+            }
+            *self = Wave { operations: self.operations - 1, slots: None };
+        }
+    }
+}
+
+/// Sends the next part of a wave: cancels requests that the kernel has in flight; late ones only if `late` is set.
 fn send_wave<R: Ring>(inner: &mut Inner<R>, late: bool) {
-    let Inner { core, slabs, .. } = inner;
-    visit_all::<R>(slabs, |_, user_data, facts| {
-        let unknown_to_kernel = facts.flags.intersects(Flags::MESSAGE | Flags::PARKED);
-        let spared = !late && facts.flags.intersects(Flags::LATE);
-        if !unknown_to_kernel && !spared {
+    let Inner { core, slabs, ending: Some(ending), .. } = inner else { return };
+    let mut wave = ending.wave.take().unwrap_or_else(Wave::new::<R>);
+    let part = (core.queue.room() as u32 / 2).clamp(1, Wave::PART);
+    let mut sent = 0;
+    while sent < part {
+        let Some((slab, slots)) = wave.next::<R>(slabs, part) else { break };
+        for slot in slots {
+            let Some((user_data, facts)) = slab.request_in(slot) else { continue };
+            let unknown_to_kernel = facts.flags.intersects(Flags::MESSAGE | Flags::PARKED);
+            let spared = !late && facts.flags.intersects(Flags::LATE);
+            if unknown_to_kernel || spared {
+                continue;
+            }
+            sent += 1;
             core.cancel_once(user_data);
             if facts.waits_for_timer() {
                 core.cancel_once(UserData::of_timer(user_data));
@@ -236,7 +286,8 @@ fn send_wave<R: Ring>(inner: &mut Inner<R>, late: bool) {
                 core.end_without_kernel(user_data, -libc::ECANCELED);
             }
         }
-    });
+    }
+    ending.wave = (sent >= part).then_some(wave);
     #[cfg(mutant)]
     if mutant::is("a drain is a barrier") {
         core.drain();

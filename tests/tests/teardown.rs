@@ -54,6 +54,37 @@ fn ten_thousand_reads_in_flight_end() {
     });
 }
 
+/// The kernel finds the newest of what is armed first, so that is what a teardown begins with; and it leaves itself room
+/// for a linked timer of each. Within a part, the oldest comes first.
+#[test]
+fn the_newest_requests_are_cancelled_first_part_by_part() {
+    watched(|| {
+        for (entries, part) in [(1024, 128), (64, 32), (1, 1)] {
+            // Slots are made 64 at a time, and free ones count as well.
+            const COUNT: u64 = 5 * 64;
+            let (reader, _writer) = shared_pipe();
+            let ended = Log::new();
+            let log = ended.clone();
+            let reads = Script::new()
+                .on_setup_once(move |mut submitter| {
+                    for number in 0..COUNT {
+                        submitter.submit(Job::new(number, &reader, 16), |it| it.read())?;
+                    }
+                    submitter.handle().stop();
+                    Ok(())
+                })
+                .on_teardown(move |_, job: Job, _| {
+                    log.push(job.number);
+                    Ok(())
+                });
+            Bench::with(entries, reads).run().unwrap();
+            let oldest_first: Vec<u64> = (0..COUNT).collect();
+            let expected: Vec<u64> = oldest_first.rchunks(part).flatten().copied().collect();
+            assert_eq!(ended.take(), expected, "{entries} entries");
+        }
+    });
+}
+
 #[test]
 fn timers_that_fire_faster_than_they_can_be_looked_at_end() {
     watched(|| {

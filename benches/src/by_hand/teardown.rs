@@ -15,14 +15,15 @@ const CANCEL: u64 = u64::MAX;
 /// How many cancels are on their way at a time. With as many as the queue takes, it all takes longer.
 const BATCH: usize = 128;
 
-/// Arms requests on a pipe that stays empty, then cancels each of them and takes the completions. With `cancel=any`,
-/// one cancel is for all.
+/// Arms requests on a pipe that stays empty, then cancels each of them and takes the completions. With `cancel=newest`,
+/// the newest comes first; with `cancel=any`, one cancel is for all.
 pub(super) fn teardown<R: Ring>(args: &Args) -> Outcome {
     let requests: usize = args.number("requests", 10_000)?;
-    let any = match args.text("cancel", "each") {
-        "each" => false,
-        "any" => true,
-        other => return Err(format!("`cancel={other}` is neither each nor any").into()),
+    let (any, newest) = match args.text("cancel", "each") {
+        "each" => (false, false),
+        "newest" => (false, true),
+        "any" => (true, false),
+        other => return Err(format!("`cancel={other}` is neither each nor newest nor any").into()),
     };
     let (reader, _writer) = io::pipe()?;
     let fd = types::Fd(reader.as_raw_fd());
@@ -41,7 +42,8 @@ pub(super) fn teardown<R: Ring>(args: &Args) -> Outcome {
     // SAFETY: each read has a byte of its own, which outlives the ring, as does the pipe.
     unsafe { ring.run(all, |_, completion| Ok(completion.user_data == CANCEL)) }?;
     let window = Window::open();
-    let cancel = move |slot: usize| {
+    let cancel = move |number: usize| {
+        let slot = if newest { requests - 1 - number } else { number };
         let cancel = match any {
             true => opcode::AsyncCancel2::new(types::CancelBuilder::any()).build(),
             false => opcode::AsyncCancel::new(slot as u64).build(),

@@ -525,7 +525,8 @@ const CONTESTANTS_ARE: &str = "
 system call, in a loop; `boxed`: a box for each request, as the library did that rummelplatz was made after;
 `derived`: rummelplatz with `#[derive(RingOperation)]`. On the page neighbour, all are rummelplatz; on the
 page deadline, a NOP by hand is one whose linked timer has completed, too; rummelplatz keeps deadlines itself.
-On the page teardown, each request is cancelled by its `user_data`; `one cancel with ANY` is `raw` with
+On the page teardown, each request is cancelled by its `user_data`, the oldest first; `newest first` is
+`raw` that begins with the newest, as rummelplatz does, and `one cancel with ANY` is `raw` with
 `IORING_ASYNC_CANCEL_ANY`. On the page trades, nearly all are `raw`, which does one thing otherwise: `fixed
 files` accepts into the ring's table of files; `poll first` has receives wait before they try; `zero copy`
 sends by `SEND_ZC`; `bundles` gets several buffers by one completion, and so does rummelplatz there

@@ -273,6 +273,12 @@ pub(crate) const TABLES: &[Table] = &[
         ..TEARDOWN
     },
     Table {
+        name: "100000",
+        title: "100 000 reads in flight",
+        args: &["cancel=each", "requests=100000"],
+        ..TEARDOWN
+    },
+    Table {
         name: "oneshot-64x1024",
         title: "64 connections, 1 KiB, one-shot",
         args: &["trade=oneshot", "shape=oneshot", "conns=64", "size=1024"],

@@ -141,6 +141,8 @@ impl Kernel for Real {
             Patience::Poll => self.enter_now(queued, 0, EnterFlags::GETEVENTS),
             Patience::Wait => self.enter_now(queued, 1, EnterFlags::GETEVENTS),
             Patience::WaitFor(time) => self.enter_for(time, queued),
+            // A wait of no time at all would still set a timer, and sleep until that has fired.
+            Patience::ReapFor(Duration::ZERO) => self.enter_now(0, 0, EnterFlags::GETEVENTS),
             Patience::ReapFor(time) => self.enter_for(time, 0),
         }
     }

@@ -102,6 +102,6 @@ pub(crate) fn teardown(args: &Args) -> Outcome {
     let entries = NonZeroU32::new(4096).ok_or("no entries")?;
     let mut ring = Armed::builder(reads, End { window: None }).entries(entries).build()?;
     ring.run()?;
-    let window = ring.end.window.ok_or::<Error>("it ended before all was armed".into())?;
+    let window = ring.end.window.ok_or_else(|| Error::from("it ended before all was armed"))?;
     Ok(window.close(requests as u64, ring.reads.cancelled))
 }
