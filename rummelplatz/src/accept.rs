@@ -68,7 +68,12 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         std::mem::forget(counted);
         let accepted = match is_queued {
             true => Ok(Key::new(core.serial, identity)),
-            false => push_set_aside(core, slab, identity),
+            // In parts: as a whole, it would share a place in memory with what is returned otherwise, which would
+            // then be kept there as well.
+            false => match push_set_aside(core, slab, identity) {
+                Ok(key) => Ok(key),
+                Err(refused) => Err(refused),
+            },
         };
         if flags.intersects(Flags::BACKGROUND) && accepted.is_ok() {
             core.foreground -= 1;

@@ -80,6 +80,18 @@ pub(crate) enum Remember<M: Meta> {
     All(M),
 }
 
+/// What makes a request of its value, where that lies: mostly a closure.
+pub(crate) trait Build<D, M: Meta, T> {
+    fn build(self, value: &mut D) -> (Remember<M>, T);
+}
+
+impl<D, M: Meta, T, F: FnOnce(&mut D) -> (Remember<M>, T)> Build<D, M, T> for F {
+    #[inline(always)]
+    fn build(self, value: &mut D) -> (Remember<M>, T) {
+        self(value)
+    }
+}
+
 /// A slot's own account of itself; never overlaps the value.
 #[repr(C)]
 struct Header<D, M: Meta> {
@@ -383,7 +395,7 @@ impl<D, M: Meta> Slab<D, M> {
         &mut self,
         vacancy: Vacancy,
         value: D,
-        build: impl FnOnce(&mut D) -> (Remember<M>, T),
+        build: impl Build<D, M, T>,
     ) -> (Identity, T) {
         /// Gives the slot back if `build` unwinds, and drops the value.
         struct Undo<'s, D, M: Meta>(&'s mut Slab<D, M>, NonNull<()>, u64);
@@ -407,7 +419,7 @@ impl<D, M: Meta> Slab<D, M> {
         let undo = Undo(self, free, user_data);
         // SAFETY: the value was written above; the request does not exist yet, so nobody else can
         // reach the value while `build` runs.
-        let (meta, built) = build(unsafe { &mut *place });
+        let (meta, built) = build.build(unsafe { &mut *place });
         std::mem::forget(undo);
 
         // SAFETY: the header is initialised and does not overlap the value; the slab is borrowed

@@ -25,7 +25,7 @@ use crate::eventfd::Eventfd;
 use crate::fixed::{FixedBuffers, FixedFile, Memory, Registered};
 use crate::mutant;
 use crate::request::sqe::Usual;
-use crate::request::{Aside, Placed, Prepared, Queue};
+use crate::request::{Aside, Besides, Placed, Prepared, Queue};
 use crate::waker::Waker;
 
 /// How many files a ring may have registered; the kernel would allow 2²⁰, at eight bytes each.
@@ -462,12 +462,13 @@ impl Queue for Place<'_> {
     #[inline(always)]
     fn fill(self, placed: Placed) -> bool {
         let user_data = placed.user_data();
-        match placed.into_prepared() {
+        let Prepared { mut entry, besides } = placed.into_prepared();
+        match besides {
             // SAFETY: a `Placed` proves that what it points to is good until its final completion.
-            Prepared::Usual(entry) => unsafe { self.place.fill_as_usual(entry, user_data) },
+            Besides::Nothing => unsafe { self.place.fill_as_usual(entry, user_data) },
             // SAFETY: a `Placed` proves that what it points to is good until its final completion.
-            Prepared::Indexed(entry, index) => unsafe { self.place.fill_with_index(entry, user_data, index) },
-            Prepared::Beside(mut entry, aside) => {
+            Besides::Index(index) => unsafe { self.place.fill_with_index(entry, user_data, index) },
+            Besides::Aside(aside) => {
                 // The entry that was at this index has been taken in, so its aside is free.
                 entry.lead_to(keep(&mut self.asides[self.place.index()], aside));
                 // SAFETY: a `Placed` proves that what it points to is good until its final completion, and
@@ -475,12 +476,12 @@ impl Queue for Place<'_> {
                 unsafe { self.place.fill_as_usual(entry, user_data) };
             }
             // (Each arm moves out what has a drop; otherwise the compiler keeps all of it in memory.)
-            Prepared::FromPool { entry, pool, limit } => {
-                return set_unbound_aside(self.set_aside, (entry, pool, limit), user_data);
+            Besides::Pool { pool, limit } => {
+                return set_unbound_aside(self.set_aside, entry, (pool, limit), user_data);
             }
-            Prepared::Entry(entry) => {
+            Besides::Whole(whole) => {
                 // SAFETY: a `Placed` proves that what it points to is good until its final completion.
-                unsafe { self.place.fill(entry.user_data(user_data)) };
+                unsafe { self.place.fill(whole.user_data(user_data)) };
             }
         }
         true
@@ -492,10 +493,12 @@ impl Queue for Place<'_> {
 #[inline(never)]
 fn set_unbound_aside(
     place: &mut Option<Placed>,
-    (entry, pool, limit): (Usual, BufferPool, u32),
+    entry: Usual,
+    (pool, limit): (BufferPool, u32),
     user_data: u64,
 ) -> bool {
-    *place = Some(Placed::unbound(Prepared::FromPool { entry, pool, limit }, user_data));
+    let prepared = Prepared { entry, besides: Besides::Pool { pool, limit } };
+    *place = Some(Placed::unbound(prepared, user_data));
     false
 }
 

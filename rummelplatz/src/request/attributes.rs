@@ -28,25 +28,25 @@ pub enum SetAttribute {
 /// If there is no such attribute, the error is `ENODATA`. A relative path is relative to the current directory.
 pub fn getxattr<'d>(path: &'d CStr, name: &'d CStr, value: &'d mut [u8]) -> Request<'d> {
     let (place, length) = (value.as_mut_ptr().cast(), length(value.len()));
-    Parts::new(opcode::GetXattr::new(name.as_ptr(), place, path.as_ptr(), length).build()).request()
+    Parts::whole(opcode::GetXattr::new(name.as_ptr(), place, path.as_ptr(), length).build()).request()
 }
 
 /// As [`getxattr`], of an open file (`IORING_OP_FGETXATTR`, since 5.19).
 pub fn fgetxattr<'d>(file: &'d impl AsFd, name: &'d CStr, value: &'d mut [u8]) -> Request<'d> {
     let (place, length) = (value.as_mut_ptr().cast(), length(value.len()));
-    Parts::new(opcode::FGetXattr::new(Fd(fd(file)), name.as_ptr(), place, length).build()).request()
+    Parts::whole(opcode::FGetXattr::new(Fd(fd(file)), name.as_ptr(), place, length).build()).request()
 }
 
 /// Sets the attribute `name` of the file at `path`, as `setxattr(2)` (`IORING_OP_SETXATTR`, since 5.19).
 pub fn setxattr<'d>(path: &'d CStr, name: &'d CStr, value: &'d [u8], how: SetAttribute) -> Request<'d> {
     let (place, length) = (value.as_ptr().cast(), length(value.len()));
     let entry = opcode::SetXattr::new(name.as_ptr(), place, path.as_ptr(), length);
-    Parts::new(entry.flags(how as i32).build()).request()
+    Parts::whole(entry.flags(how as i32).build()).request()
 }
 
 /// As [`setxattr`], of an open file (`IORING_OP_FSETXATTR`, since 5.19).
 pub fn fsetxattr<'d>(file: &'d impl AsFd, name: &'d CStr, value: &'d [u8], how: SetAttribute) -> Request<'d> {
     let (place, length) = (value.as_ptr().cast(), length(value.len()));
     let entry = opcode::FSetXattr::new(Fd(fd(file)), name.as_ptr(), place, length);
-    Parts::new(entry.flags(how as i32).build()).request()
+    Parts::whole(entry.flags(how as i32).build()).request()
 }

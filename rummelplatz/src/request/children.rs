@@ -86,7 +86,7 @@ pub fn waitid<'d>(child: &'d impl AsFd, status: &'d mut ChildStatus) -> Request<
     *status = ChildStatus::new();
     let place = (&raw mut status.0).cast::<libc::siginfo_t>();
     let entry = opcode::WaitId::new(libc::P_PIDFD, fd(child) as libc::id_t, libc::WEXITED);
-    Parts::new(entry.infop(place).build()).request()
+    Parts::whole(entry.infop(place).build()).request()
 }
 
 #[cfg(test)]

@@ -1,18 +1,23 @@
 //! What a constructor makes of a request, before it is known which ring will ask.
 //!
 //! ```text
-//! constructor ──▶ Parts { draft, facts, … } ──place(terms)──▶ Facts, for the slot
+//! constructor ──▶ Parts { entry, draft, … } ──place(terms)──▶ Facts, for the slot
 //!                                                       └───▶ Prepared, for the queue
 //! ```
 //!
 //! A [`Draft`] may name something registered, whose index only the ring knows. In what is [`Prepared`], only
 //! the group of a pool may still be unknown.
+//!
+//! In both, the entry is a field of its own, whatever else there is to the request, and [`Parts`] is not much more
+//! than that. So what changes the entry need not ask what kind of request it is; and a function that makes one
+//! of several requests stays short enough to be inlined, and joins its paths in a few registers.
 
 use std::marker::PhantomData;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::squeue;
+use io_uring::types::Timespec;
 
 use super::aside::Aside;
 use super::placed::Terms;
@@ -25,242 +30,183 @@ use crate::fixed::Registered;
 
 /// A request, and what its constructor knows about it.
 pub(super) struct Parts<'d> {
+    /// If its fields are not the usual ones, only the opcode is right.
+    pub(super) entry: Usual,
     pub(super) draft: Draft<'d>,
-    pub(super) facts: Facts,
-    /// The descriptor of a `close`, owned until the slot takes it over.
-    pub(super) closes: Option<OwnedFd>,
+    pub(super) yields: Yields,
+    pub(super) flags: Flags,
     /// How long it may take.
     pub(super) deadline: Option<Duration>,
 }
 
-/// What the kernel is asked for, before it is known which ring will ask.
+/// What there is to a request besides its entry, before it is known which ring will ask.
 pub(super) enum Draft<'d> {
-    /// It is the same whichever ring asks.
-    Prepared(Prepared),
-    /// It names something registered.
-    Fixed(Fixed<'d>),
-    /// It is on a registered file, and something is to be kept beside it, or it is given buffers.
-    OnFixed { prepared: Prepared, file: &'d Registered },
-}
-
-/// A usual entry, except for the indices of what a ring has registered.
-pub(super) struct Fixed<'d> {
-    pub(super) entry: Usual,
-    pub(super) file: Option<&'d Registered>,
-    pub(super) index: Index<'d>,
-}
-
-/// What the index of an entry says, besides that of a file.
-pub(super) enum Index<'d> {
     Nothing,
-    Memory(&'d Registered),
-    Pool(BufferPool),
+    /// It names something registered.
+    Registered {
+        file: Option<&'d Registered>,
+        memory: Option<&'d Registered>,
+    },
+    /// The entry leads to something.
+    Aside {
+        aside: Aside,
+        file: Option<&'d Registered>,
+    },
+    /// It is given buffers of a pool, until there are so many bytes in them; 0 for no end.
+    Pool {
+        pool: BufferPool,
+        limit: u32,
+        file: Option<&'d Registered>,
+    },
+    /// The descriptor of a `close`, until the slot takes it over.
+    Closes(OwnedFd),
+    /// The fields of the entry are not the usual ones: this is all of it.
+    Whole(squeue::Entry),
 }
 
 /// All that is needed to write an entry when it is queued.
-pub(crate) enum Prepared {
-    Usual(Usual),
-    /// A usual one on registered memory, with its index; or one that is given buffers, with the group of its pool.
-    Indexed(Usual, u16),
-    /// A usual one that [leads to](Usual::lead_to) what is kept beside it until the kernel has taken it in.
-    Beside(Usual, Aside),
-    /// A usual one that is given buffers, when the group of its pool in the ring is not known yet: this can't
+pub(crate) struct Prepared {
+    pub(crate) entry: Usual,
+    pub(crate) besides: Besides,
+}
+
+/// What there is to an entry besides its usual fields.
+pub(crate) enum Besides {
+    Nothing,
+    /// The index of registered memory, or the group of the pool that it is given buffers of.
+    Index(u16),
+    /// What the entry [leads to](Usual::lead_to), and is kept beside it until the kernel has taken it in.
+    Aside(Aside),
+    /// The pool that it is given buffers of, when the group of that in the ring is not known yet: this can't
     /// be queued.
-    FromPool {
-        entry: Usual,
+    Pool {
         pool: BufferPool,
         /// How many bytes it receives in all, or 0 for no end.
         limit: u32,
     },
-    /// Its fields are not the usual ones.
-    Entry(squeue::Entry),
+    /// Its fields are not the usual ones: this is all of the entry.
+    Whole(squeue::Entry),
 }
 
 impl Prepared {
-    /// Adds flags of the entry (`IOSQE_*`).
-    pub(super) fn add(&mut self, flags: squeue::Flags) {
-        match self {
-            Prepared::Entry(entry) => *entry = entry.clone().flags(flags),
-            _ => self.change(|entry| entry.opcode |= u32::from(flags.bits()) << sqe::FLAGS_SHIFT),
-        }
+    pub(super) fn whole(entry: squeue::Entry) -> Prepared {
+        Prepared { entry: Usual::NOTHING, besides: Besides::Whole(entry) }
     }
 
-    /// Changes the entry, if it is a usual one.
-    #[inline(always)]
-    pub(super) fn change(&mut self, change: impl FnOnce(&mut Usual)) {
-        match self {
-            Prepared::Usual(entry)
-            | Prepared::Indexed(entry, _)
-            | Prepared::Beside(entry, _)
-            | Prepared::FromPool { entry, .. } => change(entry),
-            Prepared::Entry(_) => {}
+    pub(super) fn timer(entry: Usual, time: Timespec) -> Prepared {
+        Prepared { entry, besides: Besides::Aside(Aside::Time(time)) }
+    }
+
+    /// Adds flags of the entry (`IOSQE_*`).
+    pub(super) fn add(&mut self, flags: squeue::Flags) {
+        match &mut self.besides {
+            Besides::Whole(entry) => *entry = entry.clone().flags(flags),
+            _ => self.entry.opcode |= u32::from(flags.bits()) << sqe::FLAGS_SHIFT,
         }
     }
 
     /// Makes it end after this many ticks or bytes, if it is a timer or is given buffers; 0 for no end.
     pub(super) fn set_left(&mut self, left: u32) {
-        match self {
-            Prepared::Beside(timer, Aside::Time(_)) => timer.offset = left.into(),
-            Prepared::FromPool { limit, .. } => *limit = left,
+        match &mut self.besides {
+            Besides::Aside(Aside::Time(_)) => self.entry.offset = left.into(),
+            Besides::Pool { limit, .. } => *limit = left,
             _ => {}
         }
     }
 }
 
-impl Draft<'_> {
-    /// Changes the entry, if it is a usual one.
-    #[inline(always)]
-    pub(super) fn change(&mut self, change: impl FnOnce(&mut Usual)) {
-        match self {
-            Draft::Prepared(prepared) | Draft::OnFixed { prepared, .. } => prepared.change(change),
-            Draft::Fixed(Fixed { entry, .. }) => change(entry),
-        }
-    }
-
-    /// Adds flags of the entry (`IOSQE_*`).
-    #[inline(always)]
-    pub(super) fn add(&mut self, flags: squeue::Flags) {
-        match self {
-            Draft::Prepared(prepared) | Draft::OnFixed { prepared, .. } => prepared.add(flags),
-            Draft::Fixed(Fixed { entry, .. }) => entry.opcode |= u32::from(flags.bits()) << sqe::FLAGS_SHIFT,
-        }
-    }
-
-    /// What is to be queued in the ring with this number.
-    #[inline(always)]
-    pub(super) fn prepare(self, ring: u64) -> Prepared {
-        match self {
-            Draft::Prepared(prepared) => prepared,
-            Draft::Fixed(fixed) => fixed.prepare(ring),
-            Draft::OnFixed { mut prepared, file } => {
-                prepared.change(|entry| *entry = on_file_of(ring, file, *entry));
-                prepared
-            }
-        }
-    }
-}
-
-/// The entry, on this registered file of the ring. If the ring does not have the file, the entry gets a
-/// descriptor that no file has.
+/// The entry, on this registered file of the ring, if there is one. If the ring does not have the file, the
+/// entry gets a descriptor that no file has.
 #[inline(always)]
-fn on_file_of(ring: u64, file: &Registered, mut entry: Usual) -> Usual {
-    entry.descriptor = match file.in_ring(ring) {
-        Some(index) => {
-            entry.opcode |= sqe::FIXED_FILE;
-            index as RawFd
-        }
-        None => -1,
-    };
+fn on_file_of(ring: u64, file: Option<&Registered>, mut entry: Usual) -> Usual {
+    if let Some(file) = file {
+        entry.descriptor = match file.in_ring(ring) {
+            Some(index) => {
+                entry.opcode |= sqe::FIXED_FILE;
+                index as RawFd
+            }
+            None => -1,
+        };
+    }
     entry
 }
 
-impl Fixed<'_> {
-    /// Fills in the indices by which the ring knows what is registered. For memory that the ring does not
-    /// have, the kernel gets an index that nothing has.
-    #[inline(always)]
-    pub(super) fn prepare(self, ring: u64) -> Prepared {
-        const NOTHING: u32 = u16::MAX as u32;
-        let Fixed { mut entry, file, index } = self;
-        if let Some(file) = file {
-            entry = on_file_of(ring, file, entry);
-        }
-        match index {
-            Index::Nothing => Prepared::Usual(entry),
-            Index::Memory(memory) => Prepared::Indexed(entry, memory.in_ring(ring).unwrap_or(NOTHING) as u16),
-            Index::Pool(pool) => match pool.group(ring) {
-                Some(group) => Prepared::Indexed(entry, group),
-                None => Prepared::FromPool { entry, pool, limit: 0 },
-            },
-        }
-    }
+/// The index of registered memory. For memory that the ring does not have, the kernel gets an index that
+/// nothing has.
+#[inline(always)]
+fn index_in(ring: u64, memory: &Registered) -> u16 {
+    memory.in_ring(ring).map_or(u16::MAX, |index| index as u16)
 }
 
 impl<'d> Parts<'d> {
     #[inline(always)]
-    pub(super) fn prepared(prepared: Prepared, facts: Facts) -> Self {
-        Parts { draft: Draft::Prepared(prepared), facts, closes: None, deadline: None }
+    fn with(entry: Usual, draft: Draft<'d>) -> Self {
+        Parts { entry, draft, yields: Yields::Result, flags: Flags::EMPTY, deadline: None }
     }
 
+    /// The parts of an entry whose fields are not the usual ones.
     #[inline(always)]
-    pub(super) fn new(entry: squeue::Entry) -> Self {
-        let facts = Facts::new(entry.get_opcode() as u8);
-        Parts::prepared(Prepared::Entry(entry), facts)
+    pub(super) fn whole(entry: squeue::Entry) -> Self {
+        let opcode = entry.get_opcode();
+        Parts::with(Usual { opcode, ..Usual::NOTHING }, Draft::Whole(entry))
     }
 
     /// The parts of an entry of the usual kind.
     #[inline(always)]
     pub(super) fn usual(entry: Usual) -> Self {
-        Parts::prepared(Prepared::Usual(entry), Facts::new(entry.opcode as u8))
+        Parts::with(entry, Draft::Nothing)
     }
 
-    /// The parts of an entry that names something registered.
+    /// The same, on a file or a socket, which may be a registered one.
     #[inline(always)]
-    pub(super) fn fixed(fixed: Fixed<'d>) -> Self {
-        let facts = Facts::new(fixed.entry.opcode as u8);
-        Parts { draft: Draft::Fixed(fixed), facts, closes: None, deadline: None }
+    pub(super) fn usual_on(target: &'d impl Target, entry: Usual) -> Self {
+        Parts::about(target, entry, None)
     }
 
-    /// The parts of an entry of the usual kind, on a file or a socket, which may be a registered one.
+    /// The same, about memory that may be registered.
+    // Who has the descriptor is asked before there is anything that a panic there would have to drop: what lies in
+    // memory for that stays there.
     #[inline(always)]
-    pub(super) fn on_target(target: &'d impl Target, entry: Usual) -> Self {
-        let Named { descriptor, place } = target.named();
+    pub(super) fn about(target: &'d impl Target, entry: Usual, memory: Option<&'d Registered>) -> Self {
+        let Named { descriptor, place: file } = target.named();
         let entry = Usual { descriptor, ..entry };
-        match place {
-            None => Parts::usual(entry),
-            Some(file) => Parts::on_fixed(entry, file),
+        match (file, memory) {
+            (None, None) => Parts::usual(entry),
+            (file, memory) => Parts::with(entry, Draft::Registered { file, memory }),
         }
-    }
-
-    // Not inlined: that would change the code of requests on what is not registered.
-    #[inline(never)]
-    pub(super) fn on_fixed(entry: Usual, file: &'d Registered) -> Self {
-        Parts::fixed(Fixed { entry, file: Some(file), index: Index::Nothing })
     }
 
     /// The parts of an entry that leads to what is kept beside it.
     #[inline(always)]
     pub(super) fn beside(entry: Usual, aside: Aside) -> Self {
-        Parts::prepared(Prepared::Beside(entry, aside), Facts::new(entry.opcode as u8))
+        Parts::with(entry, Draft::Aside { aside, file: None })
     }
 
     /// The same, on a file or a socket, which may be a registered one.
     #[inline(always)]
     pub(super) fn beside_on(target: &'d impl Target, entry: Usual, aside: Aside) -> Self {
-        let Named { descriptor, place } = target.named();
-        Parts::beside(Usual { descriptor, ..entry }, aside).on(place)
+        let Named { descriptor, place: file } = target.named();
+        Parts::with(Usual { descriptor, ..entry }, Draft::Aside { aside, file })
     }
 
-    /// The parts of an entry that is given a buffer of a pool, on a file or a socket, which may be a registered
+    /// The parts of an entry that is given buffers of a pool, on a file or a socket, which may be a registered
     /// one.
     #[inline(always)]
     pub(super) fn from_pool(target: &'d impl Target, entry: Usual, pool: &BufferPool) -> Self {
         let Named { descriptor, place: file } = target.named();
-        let index = Index::Pool(pool.clone());
-        Parts::fixed(Fixed { entry: Usual { descriptor, ..entry }, file, index }).yielding(Yields::Buffer)
+        let draft = Draft::Pool { pool: pool.clone(), limit: 0, file };
+        Parts::with(Usual { descriptor, ..entry }, draft).yielding(Yields::Buffer)
     }
 
-    /// The parts of a stream that is given buffers of a pool, on a file or a socket, which may be a registered
-    /// one.
-    pub(super) fn stream_from_pool(target: &'d impl Target, entry: Usual, pool: &BufferPool) -> Self {
-        let Named { descriptor, place } = target.named();
-        let entry = Usual { descriptor, ..entry };
-        let prepared = Prepared::FromPool { entry, pool: pool.clone(), limit: 0 };
-        Parts::prepared(prepared, Facts::new(entry.opcode as u8)).yielding(Yields::Buffer).on(place)
-    }
-
-    /// The same, on this registered file, if there is one.
+    /// The parts of an entry that closes a descriptor.
     #[inline(always)]
-    pub(super) fn on(self, file: Option<&'d Registered>) -> Self {
-        match (self.draft, file) {
-            (Draft::Prepared(prepared), Some(file)) => {
-                Parts { draft: Draft::OnFixed { prepared, file }, ..self }
-            }
-            (draft, _) => Parts { draft, ..self },
-        }
+    pub(super) fn closing(entry: Usual, descriptor: OwnedFd) -> Self {
+        Parts::with(entry, Draft::Closes(descriptor))
     }
 
+    #[inline(always)]
     pub(super) fn yielding(mut self, yields: Yields) -> Self {
-        self.facts.set_yields(yields);
+        self.yields = yields;
         self
     }
 
@@ -270,8 +216,17 @@ impl<'d> Parts<'d> {
     }
 
     pub(super) fn stream(mut self) -> Stream<'d> {
-        self.facts.flags.insert(Flags::STREAM);
+        self.flags.insert(Flags::STREAM);
         Stream { parts: self, borrows: PhantomData }
+    }
+
+    /// Adds flags of the entry (`IOSQE_*`).
+    #[inline(always)]
+    pub(super) fn add(&mut self, flags: squeue::Flags) {
+        match &mut self.draft {
+            Draft::Whole(entry) => *entry = entry.clone().flags(flags),
+            _ => self.entry.opcode |= u32::from(flags.bits()) << sqe::FLAGS_SHIFT,
+        }
     }
 
     /// Splits the request into what the slot must know, what is queued, and the deadline. A descriptor to
@@ -279,27 +234,53 @@ impl<'d> Parts<'d> {
     #[inline(always)]
     pub(super) fn place(self, terms: Terms) -> (Facts, Prepared, Option<Duration>) {
         let Terms { ring, flags, born } = terms;
-        let Parts { draft, mut facts, closes, deadline } = self;
-        let mut prepared = draft.prepare(ring);
-        facts.flags.insert(flags);
-        facts.born = born;
-        if let Prepared::Indexed(_, group) = prepared
-            && facts.yields.is_from_pool()
-        {
-            facts.pool = group;
-        }
-        if let Some(descriptor) = closes {
-            facts.own(descriptor);
-        }
-        if let Prepared::Beside(entry, Aside::Message(_, pieces)) = &mut prepared {
-            match entry.is_message_whole() {
-                true => pieces.refuse_part(),
-                false => pieces.truncate(),
-            }
-        }
+        let Parts { mut entry, draft, yields, flags: own, deadline } = self;
+        let mut facts = Facts { flags: own | flags, born, ..Facts::new(entry.opcode as u8) };
+        facts.set_yields(yields);
         if deadline.is_some() && flags.intersects(Flags::IN_CHAIN) {
             facts.flags.insert(Flags::TIMED);
         }
-        (facts, prepared, deadline)
+        // By value: where something is changed or dropped in place, the compiler keeps all of it in memory.
+        let besides = match draft {
+            Draft::Nothing => Besides::Nothing,
+            Draft::Registered { file, memory } => {
+                entry = on_file_of(ring, file, entry);
+                memory.map_or(Besides::Nothing, |memory| Besides::Index(index_in(ring, memory)))
+            }
+            Draft::Aside { aside, file } => {
+                entry = on_file_of(ring, file, entry);
+                Besides::Aside(match aside {
+                    Aside::Message(header, mut pieces) => {
+                        match entry.is_message_whole() {
+                            true => pieces.refuse_part(),
+                            false => pieces.truncate(),
+                        }
+                        Aside::Message(header, pieces)
+                    }
+                    Aside::Time(time) => {
+                        facts.set_left(entry.offset as u32);
+                        Aside::Time(time)
+                    }
+                    aside => aside,
+                })
+            }
+            Draft::Pool { pool, limit, file } => {
+                entry = on_file_of(ring, file, entry);
+                facts.set_left(limit);
+                match pool.group(ring) {
+                    Some(group) if !own.intersects(Flags::STREAM) => {
+                        facts.pool = group;
+                        Besides::Index(group)
+                    }
+                    _ => Besides::Pool { pool, limit },
+                }
+            }
+            Draft::Closes(descriptor) => {
+                facts.own(descriptor);
+                Besides::Nothing
+            }
+            Draft::Whole(whole) => Besides::Whole(whole),
+        };
+        (facts, Prepared { entry, besides }, deadline)
     }
 }

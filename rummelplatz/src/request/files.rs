@@ -10,8 +10,7 @@ use io_uring::types::{Fd, FsyncFlags};
 use super::aside::{Aside, Piece, Pieces};
 use super::entry::{bare, fd, length, on_memory};
 use super::sqe::{self, Usual};
-use super::target::Named;
-use super::{Fixed, Index, Parts, Request, Stream, Target};
+use super::{Parts, Request, Stream, Target};
 use crate::buffers::BufferPool;
 use crate::fixed::{FixedSlice, FixedSliceMut, Registered};
 
@@ -21,13 +20,7 @@ const CURRENT_POSITION: u64 = u64::MAX;
 /// An entry on a file. The file may be a registered one, and so may its memory.
 #[inline(always)]
 fn on_file<'d>(file: &'d impl Target, entry: Usual, memory: Option<&'d Registered>) -> Request<'d> {
-    let Named { descriptor, place } = file.named();
-    let entry = Usual { descriptor, ..entry };
-    match (place, memory) {
-        (None, None) => Parts::usual(entry).request(),
-        (file, None) => Parts::fixed(Fixed { entry, file, index: Index::Nothing }).request(),
-        (file, Some(memory)) => Parts::fixed(Fixed { entry, file, index: Index::Memory(memory) }).request(),
-    }
+    Parts::about(file, entry, memory).request()
 }
 
 /// An entry that moves bytes between a file and memory.
@@ -344,7 +337,7 @@ pub fn read_provided_at<'d>(file: &'d impl Target, pool: &BufferPool, offset: u6
 /// Otherwise as [`recv_multi`](super::recv_multi).
 pub fn read_multi<'d>(file: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     let entry = bare(u32::from(opcode::ReadMulti::CODE) | sqe::BUFFER_SELECT, -1);
-    Parts::stream_from_pool(file, Usual { offset: CURRENT_POSITION, ..entry }, pool).stream()
+    Parts::from_pool(file, Usual { offset: CURRENT_POSITION, ..entry }, pool).stream()
 }
 
 /// What [`fallocate`] does with a range of a file (`fallocate(2)`).
@@ -428,7 +421,7 @@ pub fn splice<'d>(
     let [from_offset, to_offset] =
         [from_offset, to_offset].map(|offset| offset.map_or(-1, |offset| offset.min(i64::MAX as u64) as i64));
     let (from, to) = (Fd(fd(from)), Fd(fd(to)));
-    Parts::new(opcode::Splice::new(from, from_offset, to, to_offset, length).build()).request()
+    Parts::whole(opcode::Splice::new(from, from_offset, to, to_offset, length).build()).request()
 }
 
 /// Copies up to `length` bytes from one pipe to another; the bytes also stay in the first (`IORING_OP_TEE`, since 5.8),
@@ -436,5 +429,5 @@ pub fn splice<'d>(
 ///
 /// A worker thread of the kernel carries it out, as for [`splice`].
 pub fn tee<'d>(from: &'d impl AsFd, to: &'d impl AsFd, length: u32) -> Request<'d> {
-    Parts::new(opcode::Tee::new(Fd(fd(from)), Fd(fd(to)), length).build()).request()
+    Parts::whole(opcode::Tee::new(Fd(fd(from)), Fd(fd(to)), length).build()).request()
 }

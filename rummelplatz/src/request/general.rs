@@ -22,9 +22,7 @@ pub fn nop<'d>() -> Request<'d> {
 /// the request is cancelled before the kernel begins, or if the kernel refuses, as it does for the descriptor of an
 /// io_uring (`EBADF`). Errors of `close(2)` are reported as `close(2)` does; the descriptor is closed even then.
 pub fn close<'d>(descriptor: OwnedFd) -> Request<'d> {
-    let mut parts = Parts::usual(bare(opcode::Close::CODE.into(), fd(&descriptor)));
-    parts.closes = Some(descriptor);
-    parts.request()
+    Parts::closing(bare(opcode::Close::CODE.into(), fd(&descriptor)), descriptor).request()
 }
 
 /// What to wait for, and what has happened, in [`poll`] and [`poll_multi`] (`poll(2)`).
@@ -88,5 +86,5 @@ fn polling(descriptor: &impl Target, Events(events): Events, length: u32) -> Par
     // Two halves of a word; the first has the events that have always existed.
     let op_flags = if cfg!(target_endian = "big") { events.rotate_left(16) } else { events };
     let entry = bare(opcode::PollAdd::CODE.into(), -1);
-    Parts::on_target(descriptor, Usual { length, op_flags, ..entry }).yielding(Yields::Events)
+    Parts::usual_on(descriptor, Usual { length, op_flags, ..entry }).yielding(Yields::Events)
 }

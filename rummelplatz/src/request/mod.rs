@@ -87,11 +87,10 @@ mod target;
 mod tests;
 mod time;
 
-use draft::{Draft, Fixed, Index, Parts};
-use sqe::Usual;
+use draft::{Draft, Parts};
 
 pub(crate) use aside::Aside;
-pub(crate) use draft::Prepared;
+pub(crate) use draft::{Besides, Prepared};
 pub(crate) use placed::{
     Placed, Queue, Record, Slab, Terms, arm_again, place, place_into, place_message, place_stream,
 };
@@ -190,7 +189,7 @@ impl Request<'_> {
     /// ```
     #[inline(always)]
     pub fn whole(mut self) -> Self {
-        self.parts.draft.change(Usual::move_whole);
+        self.parts.entry.move_whole();
         self
     }
 
@@ -211,7 +210,7 @@ impl Request<'_> {
     /// ```
     #[inline(always)]
     pub fn rw_flags(mut self, flags: RwFlags) -> Self {
-        self.parts.draft.change(|entry| entry.add_rw_flags(flags.bits()));
+        self.parts.entry.add_rw_flags(flags.bits());
         self
     }
 
@@ -227,8 +226,8 @@ impl Request<'_> {
     /// beginning.
     #[inline(always)]
     pub fn in_worker(mut self) -> Self {
-        self.parts.draft.add(squeue::Flags::ASYNC);
-        self.parts.facts.flags.insert(Flags::IN_WORKER);
+        self.parts.add(squeue::Flags::ASYNC);
+        self.parts.flags.insert(Flags::IN_WORKER);
         self
     }
 
@@ -242,7 +241,7 @@ impl Request<'_> {
     /// already, it costs a little more.
     #[inline(always)]
     pub fn poll_first(mut self) -> Self {
-        self.parts.draft.change(Usual::poll_first);
+        self.parts.entry.poll_first();
         self
     }
 
@@ -253,13 +252,10 @@ impl Request<'_> {
     // all.
     #[inline]
     pub(crate) fn all_or_nothing(mut self) -> Self {
-        self.parts.draft.change(|entry| {
-            entry.send_whole();
-            entry.refuse_part();
-        });
-        if let Draft::Prepared(prepared) | Draft::OnFixed { prepared, .. } = &mut self.parts.draft
-            && let Prepared::Beside(entry, Aside::Pieces(pieces)) = prepared
-        {
+        let Parts { entry, draft, .. } = &mut self.parts;
+        entry.send_whole();
+        entry.refuse_part();
+        if let Draft::Aside { aside: Aside::Pieces(pieces), .. } = draft {
             pieces.refuse_part();
             entry.length = entry::length(pieces.len());
         }
@@ -276,7 +272,7 @@ impl Request<'_> {
     #[inline(always)]
     pub(crate) unsafe fn vouched(entry: squeue::Entry) -> Self {
         let yields = if sqe::yields_descriptor(&entry) { Yields::Descriptor } else { Yields::Result };
-        Parts::new(entry).yielding(yields).request()
+        Parts::whole(entry).yielding(yields).request()
     }
 }
 
@@ -306,11 +302,10 @@ impl Stream<'_> {
     /// }
     /// ```
     pub fn limit(mut self, bytes: NonZeroU32) -> Self {
-        if self.parts.facts.opcode == opcode::Recv::CODE
-            && let Draft::Prepared(prepared) | Draft::OnFixed { prepared, .. } = &mut self.parts.draft
+        if self.parts.entry.opcode as u8 == opcode::Recv::CODE
+            && let Draft::Pool { limit, .. } = &mut self.parts.draft
         {
-            prepared.set_left(bytes.get());
-            self.parts.facts.set_left(bytes.get());
+            *limit = bytes.get();
         }
         self
     }
@@ -318,12 +313,12 @@ impl Stream<'_> {
 
 impl fmt::Debug for Request<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Request({})", sqe::name(self.parts.facts.opcode))
+        write!(f, "Request({})", sqe::name(self.parts.entry.opcode as u8))
     }
 }
 
 impl fmt::Debug for Stream<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Stream({})", sqe::name(self.parts.facts.opcode))
+        write!(f, "Stream({})", sqe::name(self.parts.entry.opcode as u8))
     }
 }

@@ -7,8 +7,7 @@ use std::time::Duration;
 use io_uring::types::TimeoutFlags;
 use io_uring::{opcode, squeue};
 
-use super::aside::Aside;
-use super::draft::Prepared;
+use super::draft::{Besides, Prepared};
 use super::{Request, Stream, time};
 use crate::buffers::BufferPool;
 use crate::clock::Stamp;
@@ -46,18 +45,18 @@ impl Placed {
     /// What the entry points to must stay valid, and in place, until the final completion of `user_data`. And
     /// the entry must not do what no safe request could do to others.
     pub(crate) unsafe fn vouched(entry: squeue::Entry, user_data: u64) -> Placed {
-        Placed { prepared: Prepared::Entry(entry), user_data }
+        Placed { prepared: Prepared::whole(entry), user_data }
     }
 
     /// An entry of the ring's own, which points to nothing.
     pub(crate) fn control(entry: squeue::Entry, user_data: u64) -> Placed {
-        Placed { prepared: Prepared::Entry(entry), user_data }
+        Placed { prepared: Prepared::whole(entry), user_data }
     }
 
     /// A timer of the ring's own.
     pub(crate) fn alarm(time: Duration, user_data: u64) -> Placed {
         let (entry, time) = time::armed(opcode::Timeout::CODE, time);
-        Placed { prepared: Prepared::Beside(entry, Aside::Time(time)), user_data }
+        Placed { prepared: Prepared::timer(entry, time), user_data }
     }
 
     /// Links a timer to the request, which ends the request after this much time. Returns the timer, which
@@ -66,18 +65,15 @@ impl Placed {
         self.prepared.add(squeue::Flags::IO_LINK);
         let (entry, time) = time::armed(opcode::LinkTimeout::CODE, time);
         let user_data = UserData::of_timer(self.user_data);
-        Placed { prepared: Prepared::Beside(entry, Aside::Time(time)), user_data }
+        Placed { prepared: Prepared::timer(entry, time), user_data }
     }
 
     /// Links the entry to what is queued next, if these flags say so.
     pub(crate) fn link(&mut self, flags: squeue::Flags) {
         self.prepared.add(flags);
-        if !flags.is_empty()
-            && let Prepared::Beside(timer, Aside::Time(_)) = &mut self.prepared
-            && timer.opcode as u8 == opcode::Timeout::CODE
-        {
+        if !flags.is_empty() && self.prepared.entry.opcode as u8 == opcode::Timeout::CODE {
             // A timer that has run its time has succeeded.
-            timer.op_flags |= TimeoutFlags::ETIME_SUCCESS.bits();
+            self.prepared.entry.op_flags |= TimeoutFlags::ETIME_SUCCESS.bits();
         }
     }
 
@@ -94,18 +90,19 @@ impl Placed {
     /// The pool that this request receives from, as long as it is not [bound](Self::bind).
     #[inline(always)]
     pub(crate) fn pool(&self) -> Option<&BufferPool> {
-        match &self.prepared {
-            Prepared::FromPool { pool, .. } => Some(pool),
+        match &self.prepared.besides {
+            Besides::Pool { pool, .. } => Some(pool),
             _ => None,
         }
     }
 
     /// Makes the request receive from this group, which is that of its pool.
     pub(crate) fn bind(&mut self, group: u16) {
-        if let Prepared::FromPool { entry, limit, .. } = self.prepared {
-            self.prepared = match limit {
-                0 => Prepared::Indexed(entry, group),
-                _ => Prepared::Entry(entry.limited(group, limit)),
+        let Prepared { entry, besides } = &mut self.prepared;
+        if let Besides::Pool { limit, .. } = *besides {
+            *besides = match limit {
+                0 => Besides::Index(group),
+                _ => Besides::Whole(entry.limited(group, limit)),
             };
         }
     }
@@ -202,14 +199,29 @@ pub(crate) unsafe fn place_into<D>(
     place: impl Queue,
 ) -> (Identity, (bool, Option<Duration>)) {
     let user_data = vacancy.user_data();
-    let build = |data: &mut D| {
+    // SAFETY: the caller promises that the vacancy is of this slab.
+    unsafe { slab.fill(vacancy, data, Queued { build, terms, place, user_data }) }
+}
+
+struct Queued<B, Q> {
+    build: B,
+    terms: Terms,
+    place: Q,
+    user_data: u64,
+}
+
+impl<D, B, Q: Queue> slab::Build<D, Record<D>, (bool, Option<Duration>)> for Queued<B, Q>
+where
+    B: for<'d> FnOnce(&'d mut D) -> Request<'d>,
+{
+    #[inline(always)]
+    fn build(self, data: &mut D) -> (Remember<Record<D>>, (bool, Option<Duration>)) {
+        let Queued { build, terms, place, user_data } = self;
         let (facts, prepared, deadline) = build(data).parts.place(terms);
         // This is done last, and filling the place does not unwind: so no slot is given back whose request is
         // queued.
         (remember(facts), (place.fill(Placed { prepared, user_data }), deadline))
-    };
-    // SAFETY: the caller promises that the vacancy is of this slab.
-    unsafe { slab.fill(vacancy, data, build) }
+    }
 }
 
 /// As [`place`], for a stream. Its function is kept.

@@ -8,8 +8,7 @@ use io_uring::opcode;
 use super::aside::{Header, Piece};
 use super::entry::{bare, on_memory, with_priority};
 use super::sqe::{self, Usual};
-use super::target::Named;
-use super::{Address, Aside, Fixed, Index, Parts, Peer, Request, Stream, Target, datagram};
+use super::{Address, Aside, Parts, Peer, Request, Stream, Target, datagram};
 use crate::buffers::BufferPool;
 use crate::facts::Yields;
 use crate::fixed::FixedSlice;
@@ -24,7 +23,7 @@ fn transfer<'d, T>(
     op_flags: u32,
 ) -> Request<'d> {
     let entry = on_memory(opcode.into(), memory, bytes);
-    Parts::on_target(socket, Usual { op_flags, ..entry }).request()
+    Parts::usual_on(socket, Usual { op_flags, ..entry }).request()
 }
 
 /// Accepts one connection (`IORING_OP_ACCEPT`, since 5.5).
@@ -102,7 +101,7 @@ pub fn accept_multi<'d>(listener: &'d impl Target) -> Stream<'d> {
 
 fn accepting(listener: &impl Target, entry: Usual) -> Parts<'_> {
     let entry = Usual { op_flags: libc::SOCK_CLOEXEC as u32, ..entry };
-    Parts::on_target(listener, entry).yielding(Yields::Descriptor)
+    Parts::usual_on(listener, entry).yielding(Yields::Descriptor)
 }
 
 /// Makes a socket, as `socket(2)` (`IORING_OP_SOCKET`, since 5.19). `domain` is one of libc's `AF_*`, `kind` one of
@@ -125,7 +124,7 @@ pub fn bind<'d>(socket: &'d impl Target, address: impl Into<Address>) -> Request
 /// Makes a socket accept connections, as `listen(2)` (`IORING_OP_LISTEN`, since 6.11).
 pub fn listen<'d>(socket: &'d impl Target, backlog: u32) -> Request<'d> {
     let entry = bare(opcode::Listen::CODE.into(), -1);
-    Parts::on_target(socket, Usual { length: backlog, ..entry }).request()
+    Parts::usual_on(socket, Usual { length: backlog, ..entry }).request()
 }
 
 /// Connects a socket (`IORING_OP_CONNECT`, since 5.5).
@@ -281,7 +280,7 @@ pub fn recv_provided<'d>(socket: &'d impl Target, pool: &BufferPool) -> Request<
 /// ```
 pub fn recv_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     let opcode = with_priority(opcode::Recv::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
-    Parts::stream_from_pool(socket, bare(opcode, -1), pool).stream()
+    Parts::from_pool(socket, bare(opcode, -1), pool).stream()
 }
 
 /// As [`recv_multi`], but one completion may be about several buffers: all that had arrived, or as much of it as the
@@ -294,7 +293,7 @@ pub fn recv_multi_bundle<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stre
     const IORING_RECVSEND_BUNDLE: u32 = 1 << 4;
     let priority = IORING_RECV_MULTISHOT | IORING_RECVSEND_BUNDLE;
     let opcode = with_priority(opcode::Recv::CODE, priority) | sqe::BUFFER_SELECT;
-    Parts::stream_from_pool(socket, bare(opcode, -1), pool).yielding(Yields::Bundle).stream()
+    Parts::from_pool(socket, bare(opcode, -1), pool).yielding(Yields::Bundle).stream()
 }
 
 /// Receives datagrams, and the address of their senders, again and again, each into a buffer of `pool`
@@ -312,7 +311,7 @@ pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream
     let opcode = with_priority(opcode::RecvMsg::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
     let address = (&raw const datagram::ASKED).expose_provenance() as u64;
     let entry = Usual { address, length: 1, ..bare(opcode, -1) };
-    Parts::stream_from_pool(socket, entry, pool).yielding(Yields::Datagram).stream()
+    Parts::from_pool(socket, entry, pool).yielding(Yields::Datagram).stream()
 }
 
 const IORING_RECV_MULTISHOT: u32 = 1 << 1;
@@ -368,7 +367,7 @@ pub fn send_vectored<'d>(socket: &'d impl Target, pieces: impl IntoIterator<Item
 pub fn recv_from<'d>(socket: &'d impl Target, buffer: &'d mut [u8], peer: &'d mut Peer) -> Request<'d> {
     let address = peer.receive(Piece::new(buffer.as_mut_ptr(), buffer.len()));
     let entry = Usual { address, length: 1, ..bare(opcode::RecvMsg::CODE.into(), -1) };
-    Parts::on_target(socket, entry).request()
+    Parts::usual_on(socket, entry).request()
 }
 
 /// Sends a datagram to `address` (`IORING_OP_SENDMSG`, since 5.3), as `sendto(2)`. The result is the number of bytes.
@@ -407,9 +406,7 @@ pub fn send_zc_fixed<'d>(socket: &'d impl Target, buffer: impl Into<FixedSlice<'
     let opcode = with_priority(opcode::SendZc::CODE, IORING_RECVSEND_FIXED_BUF);
     let entry = on_memory(opcode, bytes.as_ptr(), bytes.len());
     let entry = Usual { op_flags: libc::MSG_NOSIGNAL as u32, ..entry };
-    let Named { descriptor, place } = socket.named();
-    let index = Index::Memory(memory);
-    Parts::fixed(Fixed { entry: Usual { descriptor, ..entry }, file: place, index }).request()
+    Parts::about(socket, entry, Some(memory)).request()
 }
 
 /// Shuts down one or both directions of a socket (`IORING_OP_SHUTDOWN`, since 5.11). The kernel leaves this to a worker
@@ -421,5 +418,5 @@ pub fn shutdown<'d>(socket: &'d impl Target, how: Shutdown) -> Request<'d> {
         Shutdown::Both => libc::SHUT_RDWR,
     };
     let entry = bare(opcode::Shutdown::CODE.into(), -1);
-    Parts::on_target(socket, Usual { length: how as u32, ..entry }).request()
+    Parts::usual_on(socket, Usual { length: how as u32, ..entry }).request()
 }

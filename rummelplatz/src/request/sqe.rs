@@ -83,6 +83,10 @@ const _: () = assert!(offset_of!(Usual, length) == LEN && offset_of!(Usual, op_f
 const _: () = assert!(USER_DATA == 32 && REST == 40);
 
 impl Usual {
+    /// An entry in which everything is zero.
+    pub(crate) const NOTHING: Usual =
+        Usual { opcode: 0, descriptor: 0, offset: 0, address: 0, length: 0, op_flags: 0 };
+
     /// Writes the entry to a place whose rest is [zero](clear_rest).
     ///
     /// # Safety
@@ -178,29 +182,25 @@ impl Usual {
 
     /// Makes the kernel refuse the entry (`EINVAL`), if it is to move [more](MOST_BYTES) between memory and
     /// something else than one request moves.
+    // Changes nothing but one number, and that in place: the compiler still knows what entry this is, and goes on
+    // inlining what depends on it.
     #[inline(always)]
     pub(crate) fn refuse_part(&mut self) {
-        if self.length > MOST_BYTES {
-            *self = self.refused();
-        }
-    }
-
-    // By value, so that nothing of the entry need lie in memory.
-    #[cold]
-    #[inline(never)]
-    fn refused(self) -> Usual {
         /// For a read or a write, a class of priorities that does not exist (`ioprio_set(2)`); for a send or
         /// a receive, flags that don't.
         const NOTHING: u32 = 7 << 13;
-        match self.opcode as u8 {
+        let moves_bytes = matches!(
+            self.opcode as u8,
             opcode::Read::CODE
-            | opcode::ReadFixed::CODE
-            | opcode::Write::CODE
-            | opcode::WriteFixed::CODE
-            | opcode::Recv::CODE
-            | opcode::Send::CODE
-            | opcode::SendZc::CODE => Usual { opcode: self.opcode | NOTHING << PRIORITY, ..self },
-            _ => self,
+                | opcode::ReadFixed::CODE
+                | opcode::Write::CODE
+                | opcode::WriteFixed::CODE
+                | opcode::Recv::CODE
+                | opcode::Send::CODE
+                | opcode::SendZc::CODE
+        );
+        if self.length > MOST_BYTES && moves_bytes {
+            self.opcode |= NOTHING << PRIORITY;
         }
     }
 

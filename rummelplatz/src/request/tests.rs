@@ -4,7 +4,7 @@ use std::fs::File;
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::num::NonZeroU32;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,9 +12,11 @@ use io_uring::opcode;
 use io_uring::types::{Fd, TimeoutFlags};
 
 use super::entry::length;
+use super::sqe::Usual;
 use super::*;
 use crate::buffers::BufferPool;
 use crate::clock::Stamp;
+use crate::facts::Facts;
 use crate::fixed::{FixedBuffers, FixedFile};
 
 /// The ring that asks.
@@ -25,13 +27,19 @@ const TERMS: Terms = Terms { ring: RING, flags: Flags::EMPTY, born: Stamp::ZERO 
 /// flags of the operation.
 type Asked = (u8, u16, u64, u64, u32, u32);
 
+/// What becomes of a request in the ring.
+fn placed(parts: Parts<'_>) -> (Facts, Usual, Besides) {
+    let (facts, Prepared { entry, besides }, _) = parts.place(TERMS);
+    (facts, entry, besides)
+}
+
 /// What an entry asks for; on which descriptor, and what it yields.
 fn parts(parts: Parts<'_>) -> (Asked, i32, Yields) {
-    let Prepared::Usual(usual) = parts.draft.prepare(RING) else { panic!("nothing is kept for it") };
-    let Usual { opcode, descriptor, offset, address, length, op_flags } = usual;
+    let (facts, entry, Besides::Nothing) = placed(parts) else { panic!("nothing is kept for it") };
+    let Usual { opcode, descriptor, offset, address, length, op_flags } = entry;
     assert_eq!(opcode >> 8 & 0xFF, 0, "no flags");
     let asked = (opcode as u8, (opcode >> 16) as u16, offset, address, length, op_flags);
-    (asked, descriptor, parts.facts.yields)
+    (asked, descriptor, facts.yields)
 }
 
 fn asks(request: Request<'_>, expected: Asked, descriptor: i32) {
@@ -69,14 +77,13 @@ fn transfers_are_those_of_the_system_calls() {
             if whole { request.all_or_nothing() } else { request }
         }
         for (request, code) in [(send(&file, &buffer), opcode::Send::CODE), (send_zc(&file, &buffer), code)] {
-            let (facts, prepared, _) = asked(request, whole != 0).parts.place(TERMS);
-            let (asked, ..) = parts(Parts::prepared(prepared, facts));
+            let (asked, ..) = parts(asked(request, whole != 0).parts);
             assert_eq!(asked, (code, 0, 0, at, 8, no_signal | whole));
         }
         let buffers = FixedBuffers::new(1, 8).unwrap();
         let buffer = buffers.take().unwrap();
-        let (_, prepared, _) = asked(send_zc_fixed(&file, &buffer), whole != 0).parts.place(TERMS);
-        let Prepared::Indexed(entry, _) = prepared else { panic!("it has an index") };
+        let request = asked(send_zc_fixed(&file, &buffer), whole != 0);
+        let (_, entry, Besides::Index(_)) = placed(request.parts) else { panic!("it has an index") };
         assert_eq!(entry.op_flags, no_signal | whole);
     }
 }
@@ -89,9 +96,9 @@ fn what_is_registered_is_named_by_its_index_in_the_ring() {
     /// All of an entry but its `user_data`, by fields: opcode, flags, descriptor, offset, address, length, index.
     type Named = (u8, u8, i32, u64, u64, u32, u16);
     fn usual(request: Request<'_>) -> (Usual, u16) {
-        match request.parts.draft.prepare(RING) {
-            Prepared::Usual(usual) => (usual, 0),
-            Prepared::Indexed(usual, index) => (usual, index),
+        match placed(request.parts) {
+            (_, usual, Besides::Nothing) => (usual, 0),
+            (_, usual, Besides::Index(index)) => (usual, index),
             _ => panic!("it is a usual entry"),
         }
     }
@@ -137,9 +144,9 @@ fn what_is_registered_is_asked_for_the_same_as_what_is_not() {
     let (mut bytes, mut uninit) = ([0; 8], [MaybeUninit::uninit(); 8]);
     let address: std::net::SocketAddr = ([127, 0, 0, 1], 7).into();
     fn entry_of(parts: Parts<'_>) -> Usual {
-        let mut entry = None;
-        parts.draft.prepare(RING).change(|usual| entry = Some(*usual));
-        entry.expect("it is a usual one")
+        let (_, entry, besides) = placed(parts);
+        assert!(!matches!(besides, Besides::Whole(_)), "it is a usual one");
+        entry
     }
     macro_rules! same {
         ($($target:ident => $request:expr),* $(,)?) => {$(
@@ -197,12 +204,10 @@ fn what_is_said_of_how_is_said_of_those_whom_it_concerns() {
     let (mut fixed, mut bytes, mut peer) = (buffers.take().unwrap(), [0; 8], Peer::new());
     let address: std::net::SocketAddr = ([127, 0, 0, 1], 7).into();
     let how = |request: Request<'_>| {
-        let mut how = (0, 0, 0);
         let request = request.rw_flags(RwFlags::SYNC).rw_flags(RwFlags::APPEND).poll_first().in_worker();
-        let mut prepared = request.parts.draft.prepare(RING);
-        prepared.change(|it| how = (it.op_flags & 0x14, it.opcode >> 16 & 5, it.opcode >> 8 & 0x10));
-        assert!(request.parts.facts.flags.intersects(Flags::IN_WORKER));
-        how
+        let (facts, it, _) = placed(request.parts);
+        assert!(facts.flags.intersects(Flags::IN_WORKER));
+        (it.op_flags & 0x14, it.opcode >> 16 & 5, it.opcode >> 8 & 0x10)
     };
     let (reads_or_writes, transfers, accepts) = ((0x14, 0, 0x10), (0, 1, 0x10), (0, 4, 0x10));
     for request in [read(&file, &mut [0]), super::write(&file, b"x"), read_provided(&registered, &pool)] {
@@ -232,8 +237,8 @@ fn what_is_said_of_how_is_said_of_those_whom_it_concerns() {
     ] {
         assert_eq!(how(request), (0, 0, 0x10));
     }
-    let raw = splice(&file, None, &file, None, 1).in_worker().parts.draft;
-    let Prepared::Entry(entry) = raw.prepare(RING) else { panic!("its fields are its own") };
+    let raw = splice(&file, None, &file, None, 1).in_worker().parts;
+    let (_, _, Besides::Whole(entry)) = placed(raw) else { panic!("its fields are its own") };
     assert_eq!(sqe::flags(&entry), squeue::Flags::ASYNC);
 }
 
@@ -271,10 +276,14 @@ fn what_has_no_memory_says_all_the_same() {
     const IORING_FSYNC_DATASYNC: u32 = 1;
     asks(fsync(&file), (opcode::Fsync::CODE, 0, 0, 0, 0, 0), number);
     asks(fdatasync(&file), (opcode::Fsync::CODE, 0, 0, 0, 0, IORING_FSYNC_DATASYNC), number);
-    let closes = close(null().into()).parts;
-    let owned = closes.closes.as_ref().map(AsRawFd::as_raw_fd);
-    let (asked, descriptor, _) = parts(Parts { closes: None, ..closes });
-    assert_eq!((asked.0, Some(descriptor)), (opcode::Close::CODE, owned));
+    let file: OwnedFd = file.into();
+    let (facts, entry, Besides::Nothing) = placed(close(file).parts) else {
+        panic!("nothing is kept for it")
+    };
+    assert_eq!(entry, Usual { opcode: opcode::Close::CODE.into(), descriptor: number, ..Usual::NOTHING });
+    assert_eq!(facts.owned_descriptor(), Some(number));
+    // SAFETY: the slot that would own it now does not exist, and nobody else has the descriptor.
+    drop(unsafe { OwnedFd::from_raw_fd(number) });
 }
 
 /// What is queued for this entry, in a ring where a pool was given this group.
@@ -297,8 +306,7 @@ fn streams_out_of_pools_ask_for_what_the_crate_would() {
     let number = Fd(file.as_raw_fd());
     let pool = BufferPool::new(1, 64).unwrap();
     let asks = |stream: Stream<'_>, entry: squeue::Entry, yields: Yields, flags: Flags| {
-        let Parts { draft, facts, .. } = stream.parts;
-        let Prepared::FromPool { entry: usual, .. } = draft.prepare(RING) else { panic!("it takes buffers") };
+        let (facts, usual, Besides::Pool { .. }) = placed(stream.parts) else { panic!("it takes buffers") };
         assert_eq!(queued(usual, 3), sqe::bytes(&entry.user_data(8)));
         assert_eq!((facts.yields, facts.flags), (yields, flags));
     };
@@ -323,10 +331,10 @@ fn a_limit_is_what_the_crate_has_no_field_for() {
     let number = Fd(file.as_raw_fd());
     let pool = BufferPool::new(1, 64).unwrap();
     let bound = |stream: Stream<'_>| {
-        let Parts { draft, facts, .. } = stream.parts;
-        let mut placed = Placed::unbound(draft.prepare(RING), 8);
+        let (facts, prepared, _) = stream.parts.place(TERMS);
+        let mut placed = Placed::unbound(prepared, 8);
         placed.bind(3);
-        let Prepared::Entry(entry) = placed.into_prepared() else { panic!("it has no limit") };
+        let Besides::Whole(entry) = placed.into_prepared().besides else { panic!("it has no limit") };
         (sqe::bytes(&entry), facts.left())
     };
     let asked = |entry: squeue::Entry, limit: u32| {
@@ -342,8 +350,8 @@ fn a_limit_is_what_the_crate_has_no_field_for() {
     assert_eq!(bound(stream), asked(bundle, u32::MAX));
 
     let registered = FixedFile::new();
-    let Parts { draft, facts, .. } = recv_multi(&registered, &pool).limit(limit(9)).parts;
-    assert!(matches!(draft.prepare(RING), Prepared::FromPool { limit: 9, .. }));
+    let (facts, _, besides) = placed(recv_multi(&registered, &pool).limit(limit(9)).parts);
+    assert!(matches!(besides, Besides::Pool { limit: 9, .. }));
     assert_eq!(facts.left(), 9);
 }
 
@@ -361,17 +369,19 @@ fn only_what_receives_from_a_socket_has_a_limit() {
         timeout_multi(second),
     ];
     for stream in streams {
-        let Parts { draft, facts, .. } = stream.limit(few).parts;
+        let (facts, entry, besides) = placed(stream.limit(few).parts);
         assert_eq!(facts.left(), 0);
-        match draft.prepare(RING) {
-            Prepared::Usual(_) => {}
-            Prepared::FromPool { limit, .. } => assert_eq!(limit, 0),
-            Prepared::Beside(timer, _) => assert_eq!(timer.offset, 0),
+        match besides {
+            Besides::Nothing => {}
+            Besides::Pool { limit, .. } => assert_eq!(limit, 0),
+            Besides::Aside(_) => assert_eq!(entry.offset, 0),
             _ => panic!("there is no stream that is more"),
         }
     }
-    let Parts { draft, facts, .. } = timeout_multi_times(second, times).limit(few).parts;
-    let Prepared::Beside(timer, _) = draft.prepare(RING) else { panic!("no timer") };
+    let (facts, timer, Besides::Aside(_)) = placed(timeout_multi_times(second, times).limit(few).parts)
+    else {
+        panic!("no timer")
+    };
     assert_eq!((facts.left(), timer.offset), (7, 7));
 }
 
@@ -382,8 +392,8 @@ fn single_requests_out_of_pools_ask_for_what_the_crate_would() {
     let (number, nobody) = (Fd(file.as_raw_fd()), std::ptr::null_mut());
     let pool = BufferPool::new(1, 64).unwrap();
     let asks = |request: Request<'_>, entry: squeue::Entry| {
-        let Parts { draft, facts, .. } = request.whole().parts;
-        let Prepared::FromPool { entry: usual, .. } = draft.prepare(RING) else { panic!("it takes buffers") };
+        let (facts, usual, besides) = placed(request.whole().parts);
+        assert!(matches!(besides, Besides::Pool { .. }));
         let entry = entry.flags(squeue::Flags::BUFFER_SELECT).user_data(8);
         assert_eq!(queued(usual, 3), sqe::bytes(&entry));
         assert_eq!((facts.yields, facts.flags), (Yields::Buffer, Flags::EMPTY));
@@ -406,8 +416,9 @@ fn what_waits_for_its_pool_is_given_the_group_of_that() {
     assert!(placed.pool().is_some());
     placed.bind(300);
     assert!(placed.pool().is_none());
-    let Prepared::Indexed(usual, 300) = placed.into_prepared() else { panic!("it has a group") };
-    assert_eq!(usual.descriptor, file.as_raw_fd());
+    let Prepared { entry, besides } = placed.into_prepared();
+    assert!(matches!(besides, Besides::Index(300)));
+    assert_eq!(entry.descriptor, file.as_raw_fd());
 }
 
 #[test]
@@ -422,8 +433,9 @@ fn what_is_sent_in_pieces_is_a_message_to_the_peer() {
         for whole in [0, libc::MSG_WAITALL] {
             let request = send_vectored(&file, pieces.clone().take(count));
             let request = if whole == 0 { request } else { request.all_or_nothing() };
-            let (facts, prepared, _) = request.parts.place(TERMS);
-            let Prepared::Beside(entry, mut aside) = prepared else { panic!("it has pieces") };
+            let (facts, entry, Besides::Aside(mut aside)) = placed(request.parts) else {
+                panic!("it has pieces")
+            };
             assert_eq!(facts.yields, Yields::Result);
             let address = aside.settle();
             let header = std::ptr::with_exposed_provenance::<libc::msghdr>(address as usize);
@@ -452,8 +464,8 @@ fn of_a_vector_there_are_as_many_pieces_as_the_kernel_takes_or_all_where_nobody_
         for (looks, length) in [(true, kept), (false, count)] {
             let length_of = |request: Request<'_>| {
                 let request = if looks { request } else { request.all_or_nothing() };
-                let (_, prepared, _) = request.parts.place(TERMS);
-                let Prepared::Beside(entry, Aside::Pieces(_)) = prepared else { panic!("it has pieces") };
+                let (_, entry, besides) = placed(request.parts);
+                assert!(matches!(besides, Besides::Aside(Aside::Pieces(_))));
                 entry.length as usize
             };
             let pieces = bytes.chunks(2).map(|two| &two[..1]).take(count);
@@ -524,9 +536,11 @@ fn a_path_that_is_to_be_resolved_in_a_certain_way_is_opened_by_openat2() {
         (new().write(true).custom_flags(libc::O_TMPFILE), nameless, 0o666),
         (new().custom_flags(libc::O_DIRECTORY), libc::O_DIRECTORY as u64 | cloexec, 0),
     ] {
-        let Parts { draft, facts, .. } = openat(&CWD, c"x", &options.resolve(resolve)).parts;
+        let opens = openat(&CWD, c"x", &options.resolve(resolve));
+        let (facts, mut entry, Besides::Aside(mut aside)) = placed(opens.parts) else {
+            panic!("it has a how")
+        };
         assert_eq!(facts.yields, Yields::Descriptor);
-        let Prepared::Beside(mut entry, mut aside) = draft.prepare(RING) else { panic!("it has a how") };
         let place = aside.settle();
         let name = std::ptr::with_exposed_provenance(entry.address as usize);
         entry.lead_to(place);
@@ -555,8 +569,7 @@ fn polls_are_for_the_events_that_were_named() {
 #[test]
 fn timers_are_of_the_clock_that_was_meant() {
     let timer = |parts: Parts<'_>| {
-        let (prepared, facts) = (parts.draft.prepare(RING), parts.facts);
-        let Prepared::Beside(entry, Aside::Time(spec)) = prepared else { panic!("no timer") };
+        let (facts, entry, Besides::Aside(Aside::Time(spec))) = placed(parts) else { panic!("no timer") };
         let Usual { opcode, descriptor, offset, length, op_flags, .. } = entry;
         assert_eq!((opcode, descriptor, length), (opcode::Timeout::CODE.into(), -1, 1));
         let (count, flags) = (offset as u32, TimeoutFlags::from_bits_retain(op_flags));

@@ -30,9 +30,7 @@ pub(super) fn armed(opcode: u8, time: Duration) -> (Usual, Timespec) {
 fn timer(time: Duration, count: u32, flags: TimeoutFlags) -> Parts<'static> {
     let (entry, time) = armed(opcode::Timeout::CODE, time);
     let entry = Usual { offset: count.into(), op_flags: flags.bits(), ..entry };
-    let mut parts = Parts::beside(entry, Aside::Time(time)).yielding(Yields::Tick);
-    parts.facts.set_left(count);
-    parts
+    Parts::beside(entry, Aside::Time(time)).yielding(Yields::Tick)
 }
 
 /// Completes once `duration` has passed (`IORING_OP_TIMEOUT`, since 5.4).

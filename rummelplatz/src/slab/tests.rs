@@ -90,7 +90,7 @@ fn refill<D, M: Meta<Brief = M>>(slab: &mut Slab<D, M>, user_data: u64, meta: M)
     // SAFETY: the slot was found in this slab.
     let vacancy = unsafe { slab.vacate(warm)? };
     // SAFETY: the vacancy is of this slab, where the slot was found.
-    Some(unsafe { slab.fill(vacancy, value, |_| (Remember::Plain(meta), ())) }.0)
+    Some(unsafe { slab.fill(vacancy, value, |_: &mut D| (Remember::Plain(meta), ())) }.0)
 }
 
 /// Takes the value of a slot whose request is plain, and releases it.

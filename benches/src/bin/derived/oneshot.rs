@@ -1,4 +1,4 @@
-//! The echo server with one request at a time for each connection: an operation that receives, and one that sends.
+//! The echo server with one request at a time for each connection: the server of the crate's documentation.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -10,18 +10,16 @@ use rummelplatz::{Completion, ControlFlow, Request, RingOperation, Submitter, re
 
 struct Connection {
     socket: TcpStream,
-    buffer: Box<[u8]>,
-    length: usize,
-    sent: usize,
+    buffer: Vec<u8>,
+    received: usize,
 }
 
 impl Connection {
-    fn receive(&mut self) -> Request<'_> {
-        request::recv(&self.socket, &mut self.buffer)
-    }
-
-    fn send(&mut self) -> Request<'_> {
-        request::send(&self.socket, &self.buffer[self.sent..self.length])
+    fn request(&mut self) -> Request<'_> {
+        match self.received {
+            0 => request::recv(&self.socket, &mut self.buffer),
+            received => request::send(&self.socket, &self.buffer[..received]).whole(),
+        }
     }
 }
 
@@ -32,18 +30,13 @@ struct Acceptor {
 }
 
 #[derive(RingOperation)]
-#[ring_operation(ring = Server, data = Connection, error = io::Error, on_completion)]
-struct Receiver;
-
-#[derive(RingOperation)]
-#[ring_operation(ring = Server, data = Connection, error = io::Error, on_completion)]
-struct Sender;
+#[ring_operation(ring = Server, data = Connection, warn = io::Error, on_completion)]
+struct Connections;
 
 #[ring]
 struct Server {
     acceptor: Acceptor,
-    receiver: Receiver,
-    sender: Sender,
+    connections: Connections,
 }
 
 impl Acceptor {
@@ -55,43 +48,28 @@ impl Acceptor {
     ) -> Result<(), Error> {
         let socket = completion.into_fd()?.into();
         submitter.submit(listener, |listener| request::accept(listener))?;
-        let connection = Connection { socket, buffer: vec![0; self.buffer].into(), length: 0, sent: 0 };
-        submitter.to(Server::RECEIVER).submit(connection, Connection::receive)?;
+        let connection = Connection { socket, buffer: vec![0; self.buffer], received: 0 };
+        submitter.to(Server::CONNECTIONS).submit(connection, Connection::request)?;
         Ok(())
     }
 }
 
-impl Receiver {
-    fn on_completion(
-        &mut self,
-        completion: Completion,
-        mut connection: Connection,
-        mut submitter: Submitter<'_, Server, Self>,
-    ) -> io::Result<()> {
-        // At the end of the stream, or after an error, the connection is closed.
-        let Ok(length @ 1..) = completion.result() else { return Ok(()) };
-        (connection.length, connection.sent) = (length as usize, 0);
-        submitter.to(Server::SENDER).submit(connection, Connection::send)?;
-        Ok(())
-    }
-}
-
-impl Sender {
+impl Connections {
     fn on_completion(
         &mut self,
         completion: Completion,
         mut connection: Connection,
         mut submitter: Submitter<'_, Server, Self>,
     ) -> io::Result<ControlFlow> {
-        let Ok(sent) = completion.result() else { return Ok(ControlFlow::Continue) };
-        connection.sent += sent as usize;
-        if connection.sent < connection.length {
-            submitter.submit(connection, Connection::send)?;
-        } else if echoed(connection.length) {
-            return Ok(ControlFlow::Exit);
-        } else {
-            submitter.to(Server::RECEIVER).submit(connection, Connection::receive)?;
+        let bytes = completion.result()? as usize;
+        if connection.received == 0 && bytes == 0 {
+            return Ok(ControlFlow::Continue);
         }
+        if connection.received > 0 && echoed(bytes) {
+            return Ok(ControlFlow::Exit);
+        }
+        connection.received = if connection.received == 0 { bytes } else { 0 };
+        submitter.submit(connection, Connection::request)?;
         Ok(ControlFlow::Continue)
     }
 }
@@ -100,7 +78,7 @@ impl Sender {
 pub(crate) fn run(listener: TcpListener, shape: Shape) -> Result<(), Error> {
     let entries = NonZeroU32::new(shape.entries() as u32).ok_or("no entries")?;
     let acceptor = Acceptor { buffer: shape.buffer };
-    let mut server = Server::builder(acceptor, Receiver, Sender).entries(entries).build()?;
+    let mut server = Server::builder(acceptor, Connections).entries(entries).build()?;
     server.submitter(Server::ACCEPTOR).submit(listener, |listener| request::accept(listener))?;
     Ok(server.run()?)
 }
