@@ -260,13 +260,15 @@ impl Receivers {
         // The only error after which a stream goes on: the pool is empty, and the stream waits for a buffer.
         let Ok(buffer) = completion.into_buffer() else { return Ok(()) };
         let chunk = Chunk::new(buffer, &connection.pool);
-        connection.waiting.borrow_mut().push_back(chunk);
-        if !connection.sending.get() {
-            if let Some(answer) = connection.clone().next_answer() {
-                submitter.to(EchoServer::SENDERS).submit(answer, Answer::request)?;
-            }
-        } else if let Receiving::Running(stream) = connection.receiving.get()
-            && connection.waiting.borrow().len() >= MOST_WAITING
+        if !connection.sending.replace(true) {
+            let answer = Answer { connection: connection.clone(), chunk, sent: 0 };
+            submitter.to(EchoServer::SENDERS).submit(answer, Answer::request)?;
+            return Ok(());
+        }
+        let mut waiting = connection.waiting.borrow_mut();
+        waiting.push_back(chunk);
+        if let Receiving::Running(stream) = connection.receiving.get()
+            && waiting.len() >= MOST_WAITING
         {
             connection.receiving.set(Receiving::Stopping);
             submitter.cancel(stream);
