@@ -15,11 +15,14 @@
 //! 1. The submission queue is emptied first: an entry in it can't be cancelled, and a link at its end
 //!    would swallow the cancel.
 //! 2. A *wave* sends a cancel for each live request, by its own `user_data`. (`ANY` is quadratic.) It goes out
-//!    in parts, from the last slots to the first, and each part waits for what the one before it has ended. This
-//!    is because the kernel keeps armed requests in lists, of which it has at most 256 (`io_uring/poll.c`), and
-//!    looks for one from the newest to the oldest. So what it looks for is near the front, and the time that a
-//!    teardown takes is linear; if the oldest came first, it would be quadratic. (Within a part, the oldest do come
-//!    first: of a chain of hard links, a cancel finds only the first.)
+//!    in parts, each of which waits for what the one before it has ended, and in the order in which the kernel
+//!    looks for requests, so that what it looks for is near the front. What waits in a poll is in lists, of which
+//!    there are at most 256, and the newest is looked for first (`io_uring/poll.c`): so these requests come last,
+//!    and from the last slot to the first. All others come before them, from the first slot to the last: timers
+//!    and what waits for a worker are in one list each, with the oldest at the front (`timeout.c`, `io-wq.c`).
+//!    As long as slots are as old as their numbers say, the time that this takes is linear; in the wrong order, it
+//!    would be quadratic. (Within a part, the first slot always comes first: of a chain of hard links, a cancel
+//!    finds only the first.)
 //! 3. The ring waits for completions, a few milliseconds at a time.
 //! 4. A new wave goes out only under three conditions: the answers to the last one are all in; **and**
 //!    something moved since (a tracked request had a completion, final or not, or a wait was quiet); **and**
@@ -105,7 +108,7 @@ pub(crate) struct View {
 pub(crate) enum Step {
     /// Enter until the kernel has taken in all entries.
     Flush,
-    /// Send the next part of a wave, which has a cancel for each live request; for late ones only if `late` is set.
+    /// Send the next part of a wave and flush it. A wave has a cancel for each live request; for late ones only if `late` is set.
     Wave { late: bool },
     /// See what has completed, without waiting: more may be on the way.
     Look,

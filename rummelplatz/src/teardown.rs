@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::any_slab::AnySlab;
-use crate::core::SHORTAGE;
+use crate::core::{Core, SHORTAGE};
 use crate::error::{Stuck, StuckRequest, SubmitError};
 use crate::facts::{Facts, Flags};
 use crate::lifecycle::{Event, Limits, Phase, Step, Teardown, View};
@@ -16,6 +16,7 @@ use crate::mutant;
 use crate::panics::FirstPanic;
 use crate::parcels;
 use crate::queue::{Cqe, Entered, Patience};
+use crate::request::sqe;
 use crate::shape::{Ring, look_at_slab, operation_name, slab_of};
 use crate::state::{Ending, FirstCause, Inner};
 use crate::user_data::UserData;
@@ -143,16 +144,12 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
             core.phase = Phase::Cancelling;
             ending.wait_ends = None;
             send_wave(inner, late);
-            return Progress::Moved;
+            if inner.core.queued() == 0 {
+                return Progress::Moved;
+            }
+            flush(&mut inner.core, may_wait)
         }
-        Step::Flush => {
-            // A cancel does not find a timer that has fired until task work has armed it again, which an
-            // enter does after it has submitted. So one enter does that first, and the cancels go out before
-            // the timers fire once more.
-            let armed = core.enter(Patience::ReapFor(Duration::ZERO));
-            core.move_backlog();
-            armed.and_then(|_| core.enter_or_make_room(Patience::Poll, may_wait))
-        }
+        Step::Flush => flush(core, may_wait),
         Step::Look => core.enter(Patience::Poll),
         Step::Wait(time) => {
             core.phase = Phase::Draining;
@@ -198,6 +195,16 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
     Progress::Moved
 }
 
+/// Lets the kernel take in what is queued.
+///
+/// A cancel does not find a timer that has fired until task work has armed it again, which an enter does after it has
+/// submitted. So one enter does that first, and the cancels go out before the timers fire once more.
+fn flush(core: &mut Core, may_wait: bool) -> io::Result<Entered> {
+    let armed = core.enter(Patience::ReapFor(Duration::ZERO));
+    core.move_backlog();
+    armed.and_then(|_| core.enter_or_make_room(Patience::Poll, may_wait))
+}
+
 /// Leaks what the kernel does not give back; everything else ends as usual.
 pub(crate) fn give_up<R: Ring>(audience: &mut impl Audience<R>, error: Option<io::Error>) -> Progress {
     audience.inner().core.close(SubmitError::Closed);
@@ -224,20 +231,23 @@ fn reap<R: Ring>(audience: &mut impl Audience<R>) -> (bool, bool) {
     (audience.inner().core.settled, any)
 }
 
-/// Which slots a wave of cancels comes to next. It goes backwards, part by part: see [`lifecycle`](crate::lifecycle).
+/// How far a wave of cancels has come. It passes twice over all slots: see [`lifecycle`](crate::lifecycle).
 pub(crate) struct Wave {
-    /// How many operations are left, including the present one.
+    /// The second pass goes backwards, and is for requests that [wait in a poll](waits_in_poll).
+    is_second: bool,
+    /// How many operations are left in this pass, including the present one.
     operations: usize,
-    /// How many slots of the present operation are left; `None` if nobody has asked yet.
-    slots: Option<u32>,
+    /// Of the present operation: the slot that comes next or, backwards, the one that came last. `None` at its
+    /// beginning.
+    slot: Option<u32>,
 }
 
 impl Wave {
-    /// How many slots a part has, if the submission queue is large enough.
+    /// How many cancels go out at a time, so that what they are about is still in the caches when it ends.
     const PART: u32 = 128;
 
-    fn new<R: Ring>() -> Wave {
-        Wave { operations: R::OPERATIONS.len(), slots: None }
+    fn pass<R: Ring>(is_second: bool) -> Wave {
+        Wave { is_second, operations: R::OPERATIONS.len(), slot: None }
     }
 
     /// The next slots, at most `most` of them, and the slab that has them.
@@ -247,37 +257,59 @@ impl Wave {
         most: u32,
     ) -> Option<(&'s mut dyn AnySlab, Range<u32>)> {
         loop {
-            let (tag, _) = R::OPERATIONS[..self.operations].last()?;
-            let left = match self.slots {
-                Some(left) => left,
-                None => slab_of::<R>(slabs, *tag)?.slots(),
+            let Some(others) = self.operations.checked_sub(1) else {
+                if self.is_second {
+                    return None;
+                }
+                *self = Wave::pass::<R>(true);
+                continue;
             };
-            if left > 0 {
-                let rest = left.saturating_sub(most);
-                self.slots = Some(rest);
-                return Some((slab_of::<R>(slabs, *tag)?, rest..left));
+            let index = if self.is_second { others } else { R::OPERATIONS.len() - self.operations };
+            let (tag, _) = R::OPERATIONS[index];
+            let all = slab_of::<R>(slabs, tag).map_or(0, |slab| slab.slots());
+            let slots = match self.is_second {
+                true => {
+                    let end = self.slot.unwrap_or(all);
+                    end.saturating_sub(most)..end
+                }
+                false => {
+                    let start = self.slot.unwrap_or(0);
+                    start..start.saturating_add(most).min(all)
+                }
+            };
+            if !slots.is_empty() {
+                self.slot = Some(if self.is_second { slots.start } else { slots.end });
+                return Some((slab_of::<R>(slabs, tag)?, slots));
             }
-            *self = Wave { operations: self.operations - 1, slots: None };
+            (self.operations, self.slot) = (others, None);
         }
     }
+}
+
+/// Whether the kernel keeps the request in its table of polls while it waits.
+fn waits_in_poll(facts: &Facts) -> bool {
+    sqe::is_polled(facts.opcode) && !facts.flags.intersects(Flags::IN_WORKER)
 }
 
 /// Sends the next part of a wave: cancels requests that the kernel has in flight; late ones only if `late` is set.
 fn send_wave<R: Ring>(inner: &mut Inner<R>, late: bool) {
     let Inner { core, slabs, ending: Some(ending), .. } = inner else { return };
-    let mut wave = ending.wave.take().unwrap_or_else(Wave::new::<R>);
-    let part = (core.queue.room() as u32 / 2).clamp(1, Wave::PART);
-    let mut sent = 0;
-    while sent < part {
-        let Some((slab, slots)) = wave.next::<R>(slabs, part) else { break };
+    let mut wave = ending.wave.take().unwrap_or_else(|| Wave::pass::<R>(false));
+    let mut left = core.queue.room() as u32;
+    // The thread that looks for entries may have to wait for this CPU, each time.
+    if !core.queue.has_poller() {
+        left = left.min(Wave::PART);
+    }
+    while left > 0 {
+        let Some((slab, slots)) = wave.next::<R>(slabs, left) else { break };
         for slot in slots {
             let Some((user_data, facts)) = slab.request_in(slot) else { continue };
             let unknown_to_kernel = facts.flags.intersects(Flags::MESSAGE | Flags::PARKED);
             let spared = !late && facts.flags.intersects(Flags::LATE);
-            if unknown_to_kernel || spared {
+            if unknown_to_kernel || spared || waits_in_poll(&facts) != wave.is_second {
                 continue;
             }
-            sent += 1;
+            left -= 1;
             core.cancel_once(user_data);
             if facts.waits_for_timer() {
                 core.cancel_once(UserData::of_timer(user_data));
@@ -287,7 +319,7 @@ fn send_wave<R: Ring>(inner: &mut Inner<R>, late: bool) {
             }
         }
     }
-    ending.wave = (sent >= part).then_some(wave);
+    ending.wave = (left == 0).then_some(wave);
     #[cfg(mutant)]
     if mutant::is("a drain is a barrier") {
         core.drain();

@@ -47,7 +47,7 @@ pub(crate) enum Patience {
     Wait,
     /// As `Wait`, but not longer than this.
     WaitFor(Duration),
-    /// As `WaitFor`, but submits nothing: for when the kernel takes no more.
+    /// As `WaitFor`, but submits nothing: for when the kernel takes no more. With no time at all, it need not wait.
     ReapFor(Duration),
 }
 
@@ -71,6 +71,10 @@ pub(crate) trait Kernel {
     /// Lets a ring that was created disabled begin, with this thread as its owner
     /// (`IORING_REGISTER_ENABLE_RINGS`, since 5.10).
     fn enable(&mut self) -> io::Result<()>;
+    /// Whether a thread of the kernel takes entries in (`IORING_SETUP_SQPOLL`).
+    fn has_poller(&self) -> bool {
+        false
+    }
     /// Gives the kernel a turn: it takes entries in, `queued` of them if it can, and posts completions
     /// (`io_uring_enter(2)`).
     ///
@@ -146,6 +150,10 @@ impl Kernel for Host {
 
     fn enable(&mut self) -> io::Result<()> {
         on!(self, kernel => kernel.enable())
+    }
+
+    fn has_poller(&self) -> bool {
+        on!(self, kernel => kernel.has_poller())
     }
 
     #[inline(always)]

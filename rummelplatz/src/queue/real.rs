@@ -134,6 +134,10 @@ impl Kernel for Real {
         self.ring.submitter().register_enable_rings()
     }
 
+    fn has_poller(&self) -> bool {
+        self.has_poller
+    }
+
     #[inline(always)]
     fn enter(&mut self, queued: u32, patience: Patience) -> io::Result<()> {
         match patience {
@@ -141,8 +145,11 @@ impl Kernel for Real {
             Patience::Poll => self.enter_now(queued, 0, EnterFlags::GETEVENTS),
             Patience::Wait => self.enter_now(queued, 1, EnterFlags::GETEVENTS),
             Patience::WaitFor(time) => self.enter_for(time, queued),
-            // A wait of no time at all would still set a timer, and sleep until that has fired.
-            Patience::ReapFor(Duration::ZERO) => self.enter_now(0, 0, EnterFlags::GETEVENTS),
+            // A wait of no time at all would still set a timer, and sleep until that has fired. (But if a thread has
+            // to take entries in, that sleep may be what lets it run.)
+            Patience::ReapFor(Duration::ZERO) if !self.has_poller => {
+                self.enter_now(0, 0, EnterFlags::GETEVENTS)
+            }
             Patience::ReapFor(time) => self.enter_for(time, 0),
         }
     }

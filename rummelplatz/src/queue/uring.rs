@@ -145,6 +145,11 @@ impl Uring {
         Ok(())
     }
 
+    /// See [`Kernel::has_poller`].
+    pub(crate) fn has_poller(&self) -> bool {
+        self.kernel.has_poller()
+    }
+
     /// Whether this process was forked off the one that made the ring.
     pub(crate) fn is_forked(&self) -> bool {
         self.kernel.is_forked()

@@ -84,7 +84,7 @@ pub(crate) enum Besides {
         /// How many bytes it receives in all, or 0 for no end.
         limit: u32,
     },
-    /// Its fields are not the usual ones: this is all of the entry.
+    /// Its fields are not the usual ones: this is all of the entry, and the other one is not looked at.
     Whole(squeue::Entry),
 }
 

@@ -263,6 +263,29 @@ pub(crate) const fn is_zero_copy(opcode: u8) -> bool {
     matches!(opcode, opcode::SendZc::CODE | opcode::SendMsgZc::CODE)
 }
 
+/// Whether the kernel polls the file of a request with this opcode, if that would have to wait.
+pub(crate) const fn is_polled(opcode: u8) -> bool {
+    matches!(
+        opcode,
+        opcode::PollAdd::CODE
+            | opcode::Read::CODE
+            | opcode::Readv::CODE
+            | opcode::ReadFixed::CODE
+            | opcode::ReadMulti::CODE
+            | opcode::Write::CODE
+            | opcode::Writev::CODE
+            | opcode::WriteFixed::CODE
+            | opcode::Recv::CODE
+            | opcode::RecvMsg::CODE
+            | opcode::Send::CODE
+            | opcode::SendMsg::CODE
+            | opcode::SendZc::CODE
+            | opcode::SendMsgZc::CODE
+            | opcode::Accept::CODE
+            | opcode::Connect::CODE
+    )
+}
+
 /// Whether the entry changes the `user_data` of another request (`IORING_POLL_UPDATE_USER_DATA`).
 pub(crate) fn updates_user_data(entry: &squeue::Entry) -> bool {
     const IORING_POLL_UPDATE_USER_DATA: u32 = 1 << 2;
