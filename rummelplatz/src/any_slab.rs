@@ -6,7 +6,7 @@ use crate::core::Core;
 use crate::facts::{Facts, Flags};
 use crate::mutant;
 use crate::queue::Cqe;
-use crate::request::{self, Slab};
+use crate::request::{self, Record, Slab};
 use crate::settle::{Settled, is_not_over, settle, withdraw};
 use crate::slab::Identity;
 use crate::streams::{resume, unpark};
@@ -14,16 +14,24 @@ use crate::streams::{resume, unpark};
 /// See the [module documentation](self).
 pub(crate) trait AnySlab {
     /// How many requests are in flight.
-    fn in_flight(&self) -> usize;
+    fn in_flight(&self) -> usize {
+        let mut count = 0;
+        self.visit(&mut |_, _| count += 1);
+        count
+    }
     /// Gives the slab room for `limit` requests, if its tag is `tag`. Until then it has no room, so a slab
     /// that the ring does not know of can't hold requests, whose `user_data` would be that of others.
     fn adopt(&mut self, tag: u8, limit: u32);
     /// Calls `visit` with the `user_data` and facts of each request.
-    fn visit(&self, visit: &mut dyn FnMut(u64, &Facts));
+    fn visit(&self, visit: &mut dyn FnMut(u64, &Facts)) {
+        for (user_data, facts) in (0..self.slots()).filter_map(|slot| self.request_in(slot)) {
+            visit(user_data, &facts);
+        }
+    }
     /// How many slots there are, from 0 on, whether free or not.
     fn slots(&self) -> u32;
     /// The `user_data` and facts of the request in this slot, if there is one.
-    fn request_in(&mut self, slot: u32) -> Option<(u64, Facts)>;
+    fn request_in(&self, slot: u32) -> Option<(u64, Facts)>;
     /// Makes sure that all completions from here on are looked at closely: no request is plain any more.
     fn demote_all(&mut self);
     /// Finds the slots that a panic has lost, when no request is in flight.
@@ -50,35 +58,20 @@ pub(crate) trait AnySlab {
 }
 
 impl<D: 'static> AnySlab for Slab<D> {
-    fn in_flight(&self) -> usize {
-        let mut count = 0;
-        AnySlab::visit(self, &mut |_, _| count += 1);
-        count
-    }
-
     fn adopt(&mut self, tag: u8, limit: u32) {
         if self.tag() == tag {
             self.set_limit(limit);
         }
     }
 
-    fn visit(&self, visit: &mut dyn FnMut(u64, &Facts)) {
-        self.for_each(|user_data, record| {
-            // A chain that was forgotten leaves such requests behind.
-            if !record.facts.flags.intersects(Flags::IN_CHAIN) {
-                visit(user_data, &record.facts);
-            }
-        });
-    }
-
     fn slots(&self) -> u32 {
         self.made()
     }
 
-    fn request_in(&mut self, slot: u32) -> Option<(u64, Facts)> {
-        let mut slot = self.at(slot)?;
-        let facts = slot.peek().facts;
-        (!facts.flags.intersects(Flags::IN_CHAIN)).then(|| (slot.user_data(), facts))
+    fn request_in(&self, slot: u32) -> Option<(u64, Facts)> {
+        let (user_data, Record { facts, .. }) = self.look_at(slot)?;
+        // A chain that was forgotten leaves such requests behind.
+        (!facts.flags.intersects(Flags::IN_CHAIN)).then_some((user_data, facts))
     }
 
     fn demote_all(&mut self) {

@@ -108,7 +108,8 @@ pub(crate) struct View {
 pub(crate) enum Step {
     /// Enter until the kernel has taken in all entries.
     Flush,
-    /// Send the next part of a wave and flush it. A wave has a cancel for each live request; for late ones only if `late` is set.
+    /// Send the next part of a wave and flush it. A wave has a cancel for each live request; for late ones only if
+    /// `late` is set.
     Wave { late: bool },
     /// See what has completed, without waiting: more may be on the way.
     Look,

@@ -579,25 +579,27 @@ impl<D, M: Meta> Slab<D, M> {
         (occupied.header().rounds == identity.rounds).then_some(occupied)
     }
 
+    /// The `user_data` and metadata of the request in the slot with this index, if that is not free.
+    pub(crate) fn look_at(&self, index: u32) -> Option<(u64, M)> {
+        let slot = self.slot(index)?;
+        // SAFETY: all headers of a chunk are initialised, are only changed through `&mut self`, and
+        // do not overlap a value.
+        let header = unsafe { &(*slot.as_ptr()).header };
+        if header.is_free(index) {
+            return None;
+        }
+        Some(match header.is_plain(index) {
+            // SAFETY: the name is plain, so `brief` is what the header keeps.
+            true => (header.name, M::of_plain(unsafe { header.kept.brief })),
+            // SAFETY: the name is not plain and the state not Free, so `meta` is what the header keeps.
+            false => (!header.name, unsafe { header.kept.meta }),
+        })
+    }
+
     /// Calls `visit` with the `user_data` and metadata of each occupied slot.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(u64, &M)) {
-        for index in 0..self.made {
-            let Some(slot) = self.slot(index) else { return };
-            // SAFETY: all headers of a chunk are initialised, are only changed through `&mut self`, and
-            // do not overlap a value.
-            let header = unsafe { &(*slot.as_ptr()).header };
-            if !header.is_free(index) {
-                let is_plain = header.is_plain(index);
-                let user_data = if is_plain { header.name } else { !header.name };
-                if is_plain {
-                    // SAFETY: the name is plain, so `brief` is what the header keeps.
-                    visit(user_data, &M::of_plain(unsafe { header.kept.brief }));
-                } else {
-                    // SAFETY: the name is not plain and the state not Free, so `meta` is what the header
-                    // keeps.
-                    visit(user_data, unsafe { &header.kept.meta });
-                }
-            }
+        for (user_data, meta) in (0..self.made).filter_map(|index| self.look_at(index)) {
+            visit(user_data, &meta);
         }
     }
 

@@ -251,11 +251,7 @@ impl Wave {
     }
 
     /// The next slots, at most `most` of them, and the slab that has them.
-    fn next<'s, R: Ring>(
-        &mut self,
-        slabs: &'s mut R::Slabs,
-        most: u32,
-    ) -> Option<(&'s mut dyn AnySlab, Range<u32>)> {
+    fn next<'s, R: Ring>(&mut self, slabs: &'s R::Slabs, most: u32) -> Option<(&'s dyn AnySlab, Range<u32>)> {
         loop {
             let Some(others) = self.operations.checked_sub(1) else {
                 if self.is_second {
@@ -266,7 +262,8 @@ impl Wave {
             };
             let index = if self.is_second { others } else { R::OPERATIONS.len() - self.operations };
             let (tag, _) = R::OPERATIONS[index];
-            let all = slab_of::<R>(slabs, tag).map_or(0, |slab| slab.slots());
+            let slab = look_at_slab::<R>(slabs, tag);
+            let all = slab.map_or(0, AnySlab::slots);
             let slots = match self.is_second {
                 true => {
                     let end = self.slot.unwrap_or(all);
@@ -277,9 +274,11 @@ impl Wave {
                     start..start.saturating_add(most).min(all)
                 }
             };
-            if !slots.is_empty() {
+            if let Some(slab) = slab
+                && !slots.is_empty()
+            {
                 self.slot = Some(if self.is_second { slots.start } else { slots.end });
-                return Some((slab_of::<R>(slabs, tag)?, slots));
+                return Some((slab, slots));
             }
             (self.operations, self.slot) = (others, None);
         }

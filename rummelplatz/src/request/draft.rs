@@ -20,6 +20,7 @@ use io_uring::squeue;
 use io_uring::types::Timespec;
 
 use super::aside::Aside;
+use super::entry::bare;
 use super::placed::Terms;
 use super::sqe::{self, Usual};
 use super::target::{Named, Target};
@@ -90,7 +91,7 @@ pub(crate) enum Besides {
 
 impl Prepared {
     pub(super) fn whole(entry: squeue::Entry) -> Prepared {
-        Prepared { entry: Usual::NOTHING, besides: Besides::Whole(entry) }
+        Prepared { entry: bare(0, 0), besides: Besides::Whole(entry) }
     }
 
     pub(super) fn timer(entry: Usual, time: Timespec) -> Prepared {
@@ -101,7 +102,7 @@ impl Prepared {
     pub(super) fn add(&mut self, flags: squeue::Flags) {
         match &mut self.besides {
             Besides::Whole(entry) => *entry = entry.clone().flags(flags),
-            _ => self.entry.opcode |= u32::from(flags.bits()) << sqe::FLAGS_SHIFT,
+            _ => self.entry.add_flags(flags),
         }
     }
 
@@ -147,8 +148,7 @@ impl<'d> Parts<'d> {
     /// The parts of an entry whose fields are not the usual ones.
     #[inline(always)]
     pub(super) fn whole(entry: squeue::Entry) -> Self {
-        let opcode = entry.get_opcode();
-        Parts::with(Usual { opcode, ..Usual::NOTHING }, Draft::Whole(entry))
+        Parts::with(bare(entry.get_opcode(), 0), Draft::Whole(entry))
     }
 
     /// The parts of an entry of the usual kind.
@@ -225,7 +225,7 @@ impl<'d> Parts<'d> {
     pub(super) fn add(&mut self, flags: squeue::Flags) {
         match &mut self.draft {
             Draft::Whole(entry) => *entry = entry.clone().flags(flags),
-            _ => self.entry.opcode |= u32::from(flags.bits()) << sqe::FLAGS_SHIFT,
+            _ => self.entry.add_flags(flags),
         }
     }
 

@@ -58,7 +58,7 @@ pub(crate) struct Usual {
 }
 
 /// Where the `flags` are in the number with which an entry begins.
-pub(crate) const FLAGS_SHIFT: u32 = 8;
+const FLAGS_SHIFT: u32 = 8;
 
 /// `IOSQE_FIXED_FILE`, the first of the `flags`: the descriptor is an index into the ring's table of files.
 pub(crate) const FIXED_FILE: u32 = 1 << FLAGS_SHIFT;
@@ -83,10 +83,6 @@ const _: () = assert!(offset_of!(Usual, length) == LEN && offset_of!(Usual, op_f
 const _: () = assert!(USER_DATA == 32 && REST == 40);
 
 impl Usual {
-    /// An entry in which everything is zero.
-    pub(crate) const NOTHING: Usual =
-        Usual { opcode: 0, descriptor: 0, offset: 0, address: 0, length: 0, op_flags: 0 };
-
     /// Writes the entry to a place whose rest is [zero](clear_rest).
     ///
     /// # Safety
@@ -112,6 +108,12 @@ impl Usual {
             opcode::OpenAt2::CODE => self.offset = place,
             _ => self.address = place,
         }
+    }
+
+    /// Adds flags of the entry (`IOSQE_*`).
+    #[inline(always)]
+    pub(crate) fn add_flags(&mut self, flags: squeue::Flags) {
+        self.opcode |= u32::from(flags.bits()) << FLAGS_SHIFT;
     }
 
     /// Adds flags that say how a read or a write is done (`RWF_*`). Entries of other opcodes stay as they

@@ -280,7 +280,7 @@ fn what_has_no_memory_says_all_the_same() {
     let (facts, entry, Besides::Nothing) = placed(close(file).parts) else {
         panic!("nothing is kept for it")
     };
-    assert_eq!(entry, Usual { opcode: opcode::Close::CODE.into(), descriptor: number, ..Usual::NOTHING });
+    assert_eq!(entry, entry::bare(opcode::Close::CODE.into(), number));
     assert_eq!(facts.owned_descriptor(), Some(number));
     // SAFETY: the slot that would own it now does not exist, and nobody else has the descriptor.
     drop(unsafe { OwnedFd::from_raw_fd(number) });
