@@ -155,6 +155,22 @@ impl<R: RingParts> Builder<R> {
         self
     }
 
+    /// Makes room for this many files and sockets that the kernel puts into the ring's table, and not into that of
+    /// the process (`IORING_REGISTER_FILES2` and `IORING_REGISTER_FILE_ALLOC_RANGE`, since 6.0): see
+    /// [`FixedFile`](crate::FixedFile). Without it, such requests end with `ENFILE`.
+    ///
+    /// They don't count towards `RLIMIT_NOFILE`, but the table can't have more places than that allows, or than
+    /// 2²⁰. Each takes 8 bytes in the kernel, and as much here. [`register_file`](crate::Submitter::register_file)
+    /// has places of its own: 4096, or fewer if that limit leaves fewer.
+    ///
+    /// The table is made when the ring is first run or turned, or when a file is registered. That fails with
+    /// [`RingError::Api`](crate::RingError::Api) if the kernel refuses: `EMFILE` beyond `RLIMIT_NOFILE`, `EINVAL`
+    /// before Linux 6.0. Nothing has been done then.
+    pub fn direct_descriptors(mut self, count: NonZeroU32) -> Self {
+        self.options.direct_descriptors = Some(count.get());
+        self
+    }
+
     /// Uses this ring rather than a new one. Its sizes and flags stay as they are: [`entries`](Self::entries),
     /// [`completion_entries`](Self::completion_entries), [`defer_taskrun`](Self::defer_taskrun) and
     /// [`sqpoll`](Self::sqpoll) have no effect.

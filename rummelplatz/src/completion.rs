@@ -11,6 +11,7 @@ use io_uring::cqueue;
 
 use crate::buffers::{Buffer, BufferPool, Buffers, Lender};
 use crate::facts::{Facts, Yields};
+use crate::fixed::FixedFile;
 use crate::request::Datagram;
 
 #[cfg(test)]
@@ -95,12 +96,14 @@ pub struct Completion {
     /// 0 if a descriptor is carried: its number is for its owner only.
     result: i32,
     kind: Kind,
-    /// Initialised if the kind is [`Kind::CARRIES`]. What the request yields says which of the two it is.
+    /// Initialised if the kind is [`Kind::CARRIES`]. What the request yields says which of them it is.
     carried: MaybeUninit<Carried>,
 }
 
 union Carried {
     descriptor: RawFd,
+    /// A file in the ring's table.
+    file: ManuallyDrop<FixedFile>,
     /// The pool of the buffer whose number is in the flags, and of the buffers that follow it in a bundle.
     pool: Lender,
 }
@@ -110,7 +113,7 @@ union Carried {
 pub struct RawCompletion {
     /// `cqe->res`: what the operation returned, or a negative `errno`.
     pub result: i32,
-    /// `cqe->flags`: `IORING_CQE_F_*`, and in the upper half the number of a buffer. Bits 9 to 14, to which no kernel
+    /// `cqe->flags`: `IORING_CQE_F_*`, and in the upper half the number of a buffer. Bits 8 to 14, to which no kernel
     /// up to 6.18 gives a meaning, are 0.
     pub flags: u32,
 }
@@ -123,10 +126,10 @@ struct Kind(u32);
 impl Kind {
     /// The bits that are ours: up to 6.18, the kernel has given a meaning to bits 0 to 5 and 15, and to the upper half
     /// as a whole.
-    const OURS: u32 = 0b111_111 << 9;
-    /// [`Yields`], in three bits, or the mark of a message, which yields nothing.
-    const YIELDS: u32 = 0b111 << 9;
-    const MESSAGE: u32 = Kind::bits(Yields::LAST) + (1 << 9);
+    const OURS: u32 = 0b111_1111 << 8;
+    /// [`Yields`], in four bits, or the mark of a message, which yields nothing.
+    const YIELDS: u32 = 0b1111 << 8;
+    const MESSAGE: u32 = Kind::bits(Yields::LAST) + (1 << 8);
     const MORE: Kind = Kind(1 << 12);
     const TIMED_OUT: Kind = Kind(1 << 13);
     const CARRIES: Kind = Kind(1 << 14);
@@ -186,8 +189,8 @@ impl Drop for Completion {
     }
 }
 
-/// Holds the buffers of a completion whose request yields something [manifold](Yields::is_manifold); the completion
-/// names the first of them. Returns the result that this makes: for a datagram, without the bytes that the kernel
+/// Holds the buffers of a completion whose request yields a datagram or a bundle; the completion names the first of
+/// them. Returns the result that this makes: for a datagram, without the bytes that the kernel
 /// writes before it.
 ///
 /// # Safety
@@ -221,8 +224,11 @@ unsafe fn release(kind: Kind, carried: MaybeUninit<Carried>) {
     if kind.yields(Yields::Descriptor) {
         // SAFETY: it is a descriptor, which the completion owned.
         drop(unsafe { OwnedFd::from_raw_fd(carried.descriptor) });
+    } else if kind.yields(Yields::Direct) {
+        // SAFETY: it is a file, which the completion owned.
+        drop(ManuallyDrop::into_inner(unsafe { carried.file }));
     } else {
-        // SAFETY: what is not a descriptor is a buffer of this pool, or several, held for the completion.
+        // SAFETY: what is neither is a buffer of this pool, or several, held for the completion.
         drop(unsafe { Buffers::of(carried.pool, kind.buffer(), 0) });
     }
 }
@@ -248,7 +254,8 @@ impl Completion {
         !self.kind.has(Kind::MORE_THAN_RESULT)
     }
 
-    /// Takes over what a completion of a request with these `yields` carries.
+    /// Takes over what a completion of a request with these facts carries, if that is not a [file in the ring's
+    /// table](Self::with_file).
     ///
     /// # Safety
     ///
@@ -260,7 +267,7 @@ impl Completion {
         result: i32,
         flags: u32,
     ) -> Completion {
-        if !facts.yields.is_manifold() {
+        if !facts.yields.is_involved() {
             // SAFETY: the caller's promise is the same.
             return unsafe { Completion::simple(facts, pool, result, flags) };
         }
@@ -276,7 +283,17 @@ impl Completion {
         completion
     }
 
-    /// As [`new`](Self::new), if what the request yields is not [manifold](Yields::is_manifold).
+    /// The completion of a request that yields a file in the ring's table: this one, if its result was no error.
+    pub(crate) fn with_file(result: i32, flags: u32, file: Option<FixedFile>) -> Completion {
+        let mut completion = Completion::carrying_nothing(Yields::Direct, result.min(0), flags);
+        if let Some(file) = file {
+            completion.kind = completion.kind.with(Kind::CARRIES);
+            completion.carried = MaybeUninit::new(Carried { file: ManuallyDrop::new(file) });
+        }
+        completion
+    }
+
+    /// As [`new`](Self::new), if what the request yields is not [involved](Yields::is_involved).
     ///
     /// # Safety
     ///
@@ -288,7 +305,7 @@ impl Completion {
         result: i32,
         flags: u32,
     ) -> Completion {
-        debug_assert!(!facts.yields.is_manifold());
+        debug_assert!(!facts.yields.is_involved());
         let mut completion = Completion::carrying_nothing(facts.yields, result, flags);
         match facts.yields {
             // The caller promises that the descriptor is ours.
@@ -334,6 +351,13 @@ impl Completion {
         is_carried.then(|| unsafe { self.carried.assume_init_ref().descriptor })
     }
 
+    /// The file in the ring's table that is carried, if there is one.
+    fn carried_file(&self) -> Option<&ManuallyDrop<FixedFile>> {
+        let is_carried = self.kind.carries(Yields::Direct);
+        // SAFETY: one is carried.
+        is_carried.then(|| unsafe { &self.carried.assume_init_ref().file })
+    }
+
     /// Marks a completion after which the request goes on.
     #[inline(always)]
     pub(crate) fn announcing_more(mut self) -> Self {
@@ -359,6 +383,7 @@ impl Completion {
     pub(crate) fn has_payload(&self) -> bool {
         // A result of no bytes is the end of the file.
         self.kind.carries(Yields::Descriptor)
+            || self.kind.carries(Yields::Direct)
             || (self.kind.carries(Yields::Buffer) || self.kind.carries(Yields::Bundle)) && self.result > 0
             || self.kind.carries(Yields::Datagram) && self.result >= 0 && self.is_from_somebody()
             || self.kind.yields(Yields::Events) && self.result > 0
@@ -532,6 +557,25 @@ impl Completion {
         self.result().and(Err(carries_no("descriptor")))
     }
 
+    /// The file or socket in the ring's table that was accepted or opened: see [`FixedFile`].
+    ///
+    /// # Errors
+    ///
+    /// What the operation failed with, or `InvalidInput` if the request does not yield such a file.
+    pub fn into_fixed_file(self) -> io::Result<FixedFile> {
+        let this = ManuallyDrop::new(self);
+        match this.carried_file() {
+            // SAFETY: `this` owned it, and is neither dropped nor used again.
+            Some(file) => Ok(ManuallyDrop::into_inner(unsafe { ptr::read(file) })),
+            None => ManuallyDrop::into_inner(this).into_no_file(),
+        }
+    }
+
+    #[cold]
+    fn into_no_file(self) -> io::Result<FixedFile> {
+        self.result().and(Err(carries_no("file in the ring's table")))
+    }
+
     /// The bytes that were received, in their buffer of the pool; empty at the end of a stream.
     ///
     /// # Errors
@@ -630,10 +674,11 @@ impl Completion {
     /// The entry as the kernel posted it, for what this type does not offer.
     pub fn raw(&self) -> RawCompletion {
         let Kind(kind) = self.kind;
-        let result = match self.carried_descriptor() {
-            Some(descriptor) => descriptor,
-            None if self.kind.carries(Yields::Datagram) && self.result >= 0 => self.result + OVERHEAD,
-            None => self.result,
+        let result = match (self.carried_descriptor(), self.carried_file()) {
+            (Some(descriptor), _) => descriptor,
+            (_, Some(file)) => file.index() as i32,
+            _ if self.kind.carries(Yields::Datagram) && self.result >= 0 => self.result + OVERHEAD,
+            _ => self.result,
         };
         RawCompletion { result, flags: kind & !Kind::OURS }
     }
@@ -668,6 +713,7 @@ impl fmt::Debug for Completion {
         if self.kind.has(Kind::CARRIES) {
             match self.carried_descriptor() {
                 Some(descriptor) => debug.field("carries", &format_args!("descriptor {descriptor}")),
+                None if self.kind.yields(Yields::Direct) => debug.field("carries", &"a file of the ring"),
                 None => debug.field("carries", &format_args!("buffer {}", self.kind.buffer())),
             };
         }

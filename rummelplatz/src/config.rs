@@ -35,6 +35,7 @@ pub struct Options {
     pub(crate) poller: Option<Poller>,
     pub(crate) limits: Limits,
     pub(crate) worker_limits: Option<[u32; 2]>,
+    pub(crate) direct_descriptors: Option<u32>,
 }
 
 /// A thread of the kernel that looks for entries (`IORING_SETUP_SQPOLL`).
@@ -62,6 +63,7 @@ impl Options {
             poller: None,
             limits: Limits { grace: Duration::from_secs(1), deadline: None },
             worker_limits: None,
+            direct_descriptors: None,
         }
     }
 

@@ -29,6 +29,7 @@ use crate::own::Own;
 use crate::queue::{Cqe, Entered, Kernel as _, Patience, Uring};
 use crate::request::{Placed, Terms};
 use crate::slab::{Identity, Lent};
+use crate::thread::this_thread;
 use crate::user_data::{Control, UserData};
 use crate::wake_poll::WakePoll;
 
@@ -123,14 +124,6 @@ pub(crate) const SHORTAGE: Duration = Duration::from_millis(10);
 
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 
-/// A number that names this thread, for ever. (`std::thread::current` allocates in threads that it did not
-/// make, and valgrind reports that as a leak.)
-fn this_thread() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    thread_local!(static NAME: u64 = NEXT.fetch_add(1, Ordering::Relaxed));
-    NAME.with(|name| *name)
-}
-
 impl Core {
     pub(crate) fn new(raw: RawRing, options: Options) -> Core {
         let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
@@ -171,6 +164,9 @@ impl Core {
             wake_poll: WakePoll::new(),
             options,
         };
+        if let Some(count) = options.direct_descriptors {
+            core.queue.leave_files_to_kernel(count, &core.shared.waker);
+        }
         core.refresh();
         core
     }
@@ -212,6 +208,25 @@ impl Core {
             self.options.worker_limits = None;
         }
         Ok(())
+    }
+
+    /// Makes room for direct descriptors, if that was asked for and was not done yet.
+    pub(crate) fn make_room_for_direct(&mut self) -> io::Result<()> {
+        if let Some(count) = self.options.direct_descriptors {
+            self.queue.make_files().map_err(|error| {
+                io::Error::new(error.kind(), format!("no room for {count} direct descriptors: {error}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Closes the direct descriptors whose last clone is gone; `looks_again` if that is done again before
+    /// anybody waits.
+    #[inline]
+    pub(crate) fn close_left(&mut self, looks_again: bool) {
+        if self.queue.direct() > 0 && !self.is_forked() {
+            self.queue.close_left(if looks_again { this_thread() } else { 0 });
+        }
     }
 
     /// Sets whether the kernel signals [`ready`](Self::ready) for each completion.
@@ -491,7 +506,8 @@ impl Core {
         if looks_first && self.look() {
             return true;
         }
-        let others = self.parked.len() | self.insistent.len() | self.own.waiting();
+        // Whoever has direct descriptors may have left some.
+        let others = self.parked.len() | self.insistent.len() | self.own.waiting() | self.queue.direct();
         if may_wait && self.queue.is_open() && others == 0 && self.foreground > 0 {
             return self.wait_as_usual();
         }

@@ -62,6 +62,8 @@ pub(crate) enum Yields {
     Result,
     /// A new descriptor, in `res`.
     Descriptor,
+    /// A file in the ring's table, whose index is in `res`.
+    Direct,
     /// A buffer of a pool, where `IORING_CQE_F_BUFFER` is set.
     Buffer,
     /// As `Buffer`; it holds a datagram, behind what the kernel says of that.
@@ -82,11 +84,11 @@ impl Yields {
         matches!(self, Yields::Buffer | Yields::Datagram | Yields::Bundle)
     }
 
-    /// Whether it is more than one buffer, or a buffer with more in it than bytes: the short path of streams
-    /// is not for that.
+    /// Whether it is more than one buffer, a buffer with more in it than bytes, or something that the ring must
+    /// take note of: the short path of streams is not for that.
     #[inline(always)]
-    pub(crate) const fn is_manifold(self) -> bool {
-        matches!(self, Yields::Datagram | Yields::Bundle)
+    pub(crate) const fn is_involved(self) -> bool {
+        matches!(self, Yields::Datagram | Yields::Bundle | Yields::Direct)
     }
 }
 
@@ -122,8 +124,8 @@ impl Flags {
     pub(crate) const TIMED_OUT: Flags = Flags(1 << 11);
     /// A part of a chain that was not submitted yet: nobody counts it, and the kernel knows nothing of it.
     pub(crate) const IN_CHAIN: Flags = Flags(1 << 12);
-    /// It yields something [manifold](Yields::is_manifold), so it is never calm.
-    pub(crate) const MANIFOLD: Flags = Flags(1 << 13);
+    /// It yields something [involved](Yields::is_involved), so it is never calm.
+    pub(crate) const INVOLVED: Flags = Flags(1 << 13);
 
     /// It is left to a worker of the kernel, because its submitter wants that.
     pub(crate) const IN_WORKER: Flags = Flags(1 << 14);
@@ -187,9 +189,9 @@ impl Facts {
     #[inline(always)]
     pub(crate) fn set_yields(&mut self, yields: Yields) {
         self.yields = yields;
-        self.flags.remove(Flags::MANIFOLD);
-        if yields.is_manifold() {
-            self.flags.insert(Flags::MANIFOLD);
+        self.flags.remove(Flags::INVOLVED);
+        if yields.is_involved() {
+            self.flags.insert(Flags::INVOLVED);
         }
     }
 
@@ -226,9 +228,12 @@ impl Facts {
         let yields = match self.yields {
             Yields::Result => 0,
             Yields::Events => Brief::EVENTS,
-            Yields::Descriptor | Yields::Buffer | Yields::Datagram | Yields::Bundle | Yields::Tick => {
-                return None;
-            }
+            Yields::Descriptor
+            | Yields::Direct
+            | Yields::Buffer
+            | Yields::Datagram
+            | Yields::Bundle
+            | Yields::Tick => return None,
         };
         match self.flags.is_empty() {
             true => Some(Brief(self.born.with(yields | self.opcode as u32))),
@@ -266,8 +271,14 @@ mod tests {
     fn what_is_brief_is_all_that_there_was() {
         let born = Stamp::now();
         for opcode in [0, 1, u8::MAX] {
-            let of_more =
-                [Yields::Descriptor, Yields::Buffer, Yields::Datagram, Yields::Bundle, Yields::Tick];
+            let of_more = [
+                Yields::Descriptor,
+                Yields::Direct,
+                Yields::Buffer,
+                Yields::Datagram,
+                Yields::Bundle,
+                Yields::Tick,
+            ];
             for yields in [Yields::Result, Yields::Events].into_iter().chain(of_more) {
                 let facts = Facts { yields, born, ..Facts::new(opcode) };
                 let kept = facts.brief().map(Brief::facts);

@@ -73,6 +73,7 @@
 //! | time limits for idle clients | [`Request::deadline`]; [for streams](macro@RingOperation#idle-streams) |
 //! | buffers that the kernel picks when there is something to receive | [`BufferPool`] |
 //! | registered memory and files | [`FixedBuffers`], [`FixedFile`] |
+//! | files and sockets that are in the ring's table only (direct descriptors) | [`request::accept_multi_direct`], [`request::openat_direct`] |
 //! | another event loop | [`turn`](macro@ring#a-ring-in-another-event-loop) |
 //! | tests | [`RingOperation`](trait@RingOperation#testing-an-operation), the feature `sim` |
 //!
@@ -504,6 +505,7 @@ mod submission;
 mod submitter;
 mod tag;
 mod teardown;
+mod thread;
 mod user_data;
 mod wake_poll;
 mod waker;

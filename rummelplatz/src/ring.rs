@@ -206,6 +206,7 @@ fn begin<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
     }
     enable(this)?;
     this.core.limit_workers().map_err(api_error)?;
+    this.core.make_room_for_direct().map_err(api_error)?;
     this.core.phase = Phase::SettingUp;
     this.core.was_alone = false;
     this.core.shared.set_open(true);
@@ -217,7 +218,7 @@ fn begin<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
         return Err(RingError::Forked);
     }
     this.set_next_alarm();
-    if this.core.shared.may_be_woken() {
+    if this.core.shared.may_be_woken() || this.core.queue.direct() > 0 {
         // An earlier run may have given up.
         this.core.arm_wake();
     }
@@ -234,10 +235,11 @@ fn begin<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
 
 /// One pass of the loop. Waits for completions only if `may_wait` is set.
 fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
-    if inner(ring).ending.is_some() {
+    let this = inner(ring);
+    this.core.close_left(true);
+    if this.ending.is_some() {
         return teardown_pass(ring, may_wait);
     }
-    let this = inner(ring);
     this.core.move_backlog_on();
     unpark(this);
     parcels::deliver_overdue(this);
@@ -279,6 +281,7 @@ fn keeps_running<R: Ring>(inner: &Inner<R>) -> bool {
 /// the ring's descriptor misses nothing that happens from here on.
 fn before_waiting<R: RingParts>(ring: &mut R, progress: Progress) -> Progress {
     let inner = inner(ring);
+    inner.core.close_left(false);
     unpark(inner);
     parcels::deliver_overdue(inner);
     let goes_on = keeps_running(inner);

@@ -76,7 +76,7 @@ pub(crate) fn settle_going_on(core: &Core, facts: &Facts, cqe: &Cqe) -> Completi
     };
     // SAFETY: the kernel posted this result for a request that yields what `facts` say, and each completion
     // is settled once, so nobody else owns what it carries; all pools of the queue are registered with this
-    // ring. No calm stream yields anything manifold.
+    // ring. No calm stream yields anything involved.
     unsafe { Completion::simple(facts, pool, cqe.result, cqe.flags) }.announcing_more()
 }
 
@@ -328,7 +328,12 @@ fn count_down(facts: &mut Facts, completion: &Completion) {
 }
 
 /// Takes over what a completion of a request with these facts carries.
-fn complete(core: &Core, facts: &Facts, result: i32, flags: u32) -> Completion {
+fn complete(core: &mut Core, facts: &Facts, result: i32, flags: u32) -> Completion {
+    if facts.yields == Yields::Direct {
+        let index = u32::try_from(result).ok();
+        let file = index.and_then(|index| core.queue.receive_file(index));
+        return Completion::with_file(result, flags, file);
+    }
     let pool = facts.yields.is_from_pool().then(|| core.queue.pool(facts.pool)).flatten();
     // SAFETY: the kernel posted this result for a request that yields what `facts` say, and each
     // completion is settled once; nothing safe lets anybody else post one. All pools of the queue are

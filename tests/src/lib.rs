@@ -48,6 +48,7 @@ use rummelplatz::{Completion, ControlFlow, RawRing, Request, RingOperation, Subm
 
 pub mod anywhere;
 mod bare;
+pub mod direct;
 mod files;
 mod streams;
 mod surroundings;

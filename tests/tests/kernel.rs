@@ -1465,6 +1465,55 @@ fn k3d_descriptors_arrive_before_the_end_of_a_multishot_accept_that_is_cancelled
     });
 }
 
+/// Lets the kernel fill the places of the ring's table of files from `first` on, `count` of them.
+fn allocate_within(ring: &Bare, first: u32, count: u32) -> libc::c_long {
+    const IORING_REGISTER_FILE_ALLOC_RANGE: libc::c_uint = 25;
+    let range: [u32; 4] = [first, count, 0, 0];
+    let (descriptor, range) = (ring.0.as_raw_fd(), range.as_ptr());
+    // SAFETY: the range, of two numbers and as much that is reserved, is there.
+    unsafe {
+        libc::syscall(libc::SYS_io_uring_register, descriptor, IORING_REGISTER_FILE_ALLOC_RANGE, range, 0)
+    }
+}
+
+#[test]
+fn k3e_a_full_table_ends_a_multishot_direct_accept_and_closes_the_connection() {
+    on_linux(6, 1, || {
+        let listener = listener();
+        let mut clients = connect(&listener, 4);
+        let mut ring = Bare::defer(16);
+        ring.0.submitter().register_files_sparse(8).unwrap();
+        let accept = || opcode::AcceptMulti::new(raw(&*listener)).allocate_file_index(true).build();
+        rule!("K3e", allocate_within(&ring, 0, 0) == 0, "a range of no places is refused");
+        ring.push(1, accept());
+        // Other flags say whether more connections wait.
+        let wait = |ring: &mut Bare, count| -> Vec<Cqe> {
+            ring.wait(count).into_iter().map(|(tag, result, flags)| (tag, result, flags & F_MORE)).collect()
+        };
+        let none = wait(&mut ring, 1);
+        rule!("K3e", none == [(1, -libc::ENFILE, 0)], "no place may be filled: {none:?}");
+        rule!("K3e", matches!(clients[0].read(&mut [0]), Ok(0) | Err(_)), "the connection is open");
+
+        rule!("K3e", allocate_within(&ring, 2, 2) == 0, "a range of two is refused");
+        ring.push(1, accept());
+        let seen = wait(&mut ring, 3);
+        let expected = [(1, 2, F_MORE), (1, 3, F_MORE), (1, -libc::ENFILE, 0)];
+        rule!("K3e", seen == expected, "places 2 and 3, and no more: {seen:?}");
+        rule!("K3e", matches!(clients[3].read(&mut [0]), Ok(0) | Err(_)), "the connection is open");
+
+        ring.0.submitter().register_files_update(3, &[-1]).unwrap();
+        rule!(
+            "K3e",
+            matches!(clients[2].read(&mut [0]), Ok(0)),
+            "clearing a place does not close what is there"
+        );
+        let _another = connect(&listener, 1);
+        ring.push(1, accept());
+        let again = wait(&mut ring, 1);
+        rule!("K3e", again == [(1, 3, F_MORE)], "it is filled again: {again:?}");
+    });
+}
+
 #[test]
 fn k4_a_hang_up_does_not_end_a_multishot_poll() {
     on_linux(6, 1, || {

@@ -1,6 +1,7 @@
 //! What a completion owns, and what it tells.
 
 use super::*;
+use crate::fixed::FixedFile;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
@@ -32,22 +33,40 @@ fn codes_of_the_kernels_own_read_as_cancelled() {
 fn what_is_ours_in_the_flags_is_never_the_kernels() {
     let posted = 7 << 16 | u32::from(u16::MAX);
     let from_pools = [Yields::Buffer, Yields::Datagram, Yields::Bundle];
-    let others = [Yields::Result, Yields::Descriptor, Yields::Events, Yields::Tick];
+    let others = [Yields::Result, Yields::Descriptor, Yields::Direct, Yields::Events, Yields::Tick];
     for yields in from_pools.into_iter().chain(others) {
         let facts = Facts { yields, ..Facts::new(0) };
         // SAFETY: the result is no descriptor, but an error.
         let completion = unsafe { Completion::new(&facts, None, -libc::EIO, posted) };
         assert!(!completion.more() && !completion.is_message() && !completion.has_payload());
         assert!(!completion.timed_out());
-        assert_eq!(completion.raw(), RawCompletion { result: -libc::EIO, flags: posted & !0x7e00 });
+        assert_eq!(completion.raw(), RawCompletion { result: -libc::EIO, flags: posted & !0x7f00 });
         assert_eq!(completion.into_fd().unwrap_err().raw_os_error(), Some(libc::EIO));
     }
     for bit in 0..16 {
-        let is_plain = !(9..15).contains(&bit) && bit != 1;
+        let is_plain = !(8..15).contains(&bit) && bit != 1;
         assert_eq!(Completion::can_be_plain(1 << bit), is_plain, "bit {bit}");
     }
     assert!(Completion::can_be_plain(7 << 16));
     assert_eq!(Completion::plain(1, 7 << 16).raw(), RawCompletion { result: 1, flags: 7 << 16 });
+}
+
+#[test]
+fn a_file_of_the_ring_is_owned_until_it_is_taken_out() {
+    let held = FixedFile::new();
+    let of = |file: Option<&FixedFile>, result| Completion::with_file(result, 0, file.cloned());
+    let completion = of(Some(&held), 7);
+    assert_eq!((completion.result().unwrap(), completion.raw().result), (0, 0), "the index that it has");
+    assert!(completion.has_payload() && !completion.is_only_result() && held.place.holders() == 2);
+    drop(completion);
+    assert_eq!(held.place.holders(), 1);
+    let file = of(Some(&held), 7).into_fixed_file().unwrap();
+    assert_eq!(held.place.holders(), 2);
+    drop(file);
+    assert_eq!(of(None, 7).into_fixed_file().unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    assert!(of(Some(&held), 7).into_fd().is_err() && of(Some(&held), 7).into_buffer().is_err());
+    assert_eq!(held.place.holders(), 1, "what was not taken out is dropped");
+    assert_eq!(of(None, -libc::ENFILE).into_fixed_file().unwrap_err().raw_os_error(), Some(libc::ENFILE));
 }
 
 #[test]

@@ -39,6 +39,17 @@ struct Files {
     data: u64,
 }
 
+/// Of `io_uring_register`, since 6.0.
+const IORING_REGISTER_FILE_ALLOC_RANGE: u32 = 25;
+
+/// `struct io_uring_file_index_range`: which places of the table of files the kernel fills.
+#[repr(C)]
+struct Range {
+    offset: u32,
+    length: u32,
+    reserved: u64,
+}
+
 /// Whether this is the number of a ring's descriptor, whoever owns that.
 pub(crate) fn is_ring(descriptor: RawFd) -> bool {
     // SAFETY: nothing is submitted, waited for or looked at, and there is no argument: whatever this is the
@@ -93,6 +104,25 @@ impl Real {
         let (ring, update) = (self.ring.as_raw_fd(), &raw mut *update);
         // SAFETY: the argument is what both of these operations read and write, and there is one of it.
         unsafe { syscalls::syscall!(Sysno::io_uring_register, ring, operation, update, 1) == Ok(1) }
+    }
+
+    /// Makes the table of files, of which the kernel fills the first `for_kernel` places.
+    fn make_files(&self, places: u32, for_kernel: u32) -> io::Result<()> {
+        let submitter = self.ring.submitter();
+        submitter.register_files_sparse(places)?;
+        let range = Range { offset: 0, length: for_kernel, reserved: 0 };
+        let (ring, range) = (self.ring.as_raw_fd(), &raw const range);
+        // SAFETY: the argument is what this operation reads; it is counted as none.
+        let ranged = unsafe {
+            syscalls::syscall!(Sysno::io_uring_register, ring, IORING_REGISTER_FILE_ALLOC_RANGE, range, 0)
+        };
+        match ranged {
+            // Before 6.0 the kernel may fill all places; but nobody asks it to.
+            Err(_) if for_kernel > 0 => {}
+            _ => return Ok(()),
+        }
+        submitter.unregister_files()?;
+        Err(io::Error::from_raw_os_error(libc::EINVAL))
     }
 
     /// Flags that an enter also needs when a thread of the kernel looks for entries (`IORING_SETUP_SQPOLL`):
@@ -197,7 +227,7 @@ impl Kernel for Real {
     fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()> {
         let submitter = self.ring.submitter();
         let (index, file) = match change {
-            Change::Make { places } => return submitter.register_files_sparse(places),
+            Change::Make { places, for_kernel } => return self.make_files(places, for_kernel),
             Change::Set { index, to } => (index, to.as_raw_fd()),
             Change::Clear { index } => (index, -1),
         };
@@ -207,7 +237,7 @@ impl Kernel for Real {
     unsafe fn change_memory(&mut self, change: Change<(u64, usize)>) -> io::Result<()> {
         let submitter = self.ring.submitter();
         let (index, (address, bytes)) = match change {
-            Change::Make { places } => return submitter.register_buffers_sparse(places),
+            Change::Make { places, .. } => return submitter.register_buffers_sparse(places),
             Change::Set { index, to } => (index, to),
             Change::Clear { index } => (index, (0, 0)),
         };

@@ -10,9 +10,10 @@ use crate::fixed::Registered;
 /// A change of a table that the kernel has. `V` is what the kernel has in a place of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change<V> {
-    /// Make the table, with this many empty places.
+    /// Make the table, with this many empty places. The kernel itself may fill the first of them.
     Make {
         places: u32,
+        for_kernel: u32,
     },
     Set {
         index: u32,
@@ -24,20 +25,27 @@ pub(crate) enum Change<V> {
 }
 
 /// Our side of a table: who is in which place.
+///
+/// The kernel itself fills the first places, if some are [left to it](Self::leave_to_kernel); the others are
+/// ours to fill.
 pub(super) struct Table<T> {
     places: Vec<Option<Arc<T>>>,
-    /// The places that are empty.
+    /// Those of our places that are empty.
     vacant: Vec<u32>,
+    /// How many of the places the kernel fills.
+    for_kernel: u32,
     /// How many places the kernel's table has; 0 before there is a table.
     limit: u32,
-    /// How many places it is to have.
+    /// How many places of ours it is to have.
     wanted: u32,
+    /// Of places that the kernel had filled and that are empty now: to be used again.
+    spare: Vec<Arc<T>>,
 }
 
 impl<T: AsRef<Registered>> Table<T> {
     /// A table of at most `wanted` places, which is made when it is first needed.
     pub(super) const fn new(wanted: u32) -> Table<T> {
-        Table { places: Vec::new(), vacant: Vec::new(), limit: 0, wanted }
+        Table { places: Vec::new(), vacant: Vec::new(), for_kernel: 0, limit: 0, wanted, spare: Vec::new() }
     }
 
     /// Registers an item with a ring, if it is not registered there already; `change` lets the kernel do it.
@@ -73,60 +81,105 @@ impl<T: AsRef<Registered>> Table<T> {
 
     /// Finds an empty place.
     fn vacancy<V>(&mut self, change: &mut impl FnMut(Change<V>) -> io::Result<()>) -> io::Result<u32> {
-        if self.limit == 0 {
-            self.make(change)?;
-        }
+        self.make(change)?;
         if self.vacant.is_empty() {
             self.sweep(change);
         }
         if self.vacant.is_empty() {
             // Twice as many places each time, so that sweeps are rare.
             let taken = self.places.len();
-            let more = taken.max(8).min(self.limit as usize - taken);
+            let ours = taken - self.for_kernel as usize;
+            let more = ours.max(8).min(self.limit as usize - taken);
             self.places.resize_with(taken + more, || None);
             self.vacant.extend((taken as u32..(taken + more) as u32).rev());
         }
         self.vacant.pop().ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))
     }
 
-    /// Lets the kernel make the table. One of files can't have more places than the process may have
-    /// descriptors.
-    fn make<V>(&mut self, change: &mut impl FnMut(Change<V>) -> io::Result<()>) -> io::Result<()> {
-        let mut places = self.wanted;
-        while let Err(error) = change(Change::Make { places }) {
-            if error.raw_os_error() != Some(libc::EMFILE) || places == 1 {
+    /// Lets the kernel fill this many places of the table, which was not made yet.
+    pub(super) fn leave_to_kernel(&mut self, places: u32) {
+        debug_assert_eq!(self.limit, 0);
+        self.for_kernel = places;
+    }
+
+    /// Lets the kernel make the table, if there is none yet. One of files can't have more places than the process
+    /// may have descriptors: then there are fewer of ours.
+    pub(super) fn make<V>(&mut self, change: &mut impl FnMut(Change<V>) -> io::Result<()>) -> io::Result<()> {
+        if self.limit > 0 {
+            return Ok(());
+        }
+        let (for_kernel, mut ours) = (self.for_kernel, self.wanted);
+        let fewest = u32::from(for_kernel == 0);
+        while let Err(error) = change(Change::Make { places: for_kernel + ours, for_kernel }) {
+            if error.raw_os_error() != Some(libc::EMFILE) || ours == fewest {
                 return Err(error);
             }
-            places /= 2;
+            ours /= 2;
         }
-        self.limit = places;
+        self.places.resize_with(for_kernel as usize, || None);
+        self.limit = for_kernel + ours;
         Ok(())
     }
 
-    /// Empties the places of items that nobody else has. No request can name them any more, and none that is
-    /// in flight does, because it would have the item in its data.
+    /// Notes that the kernel has filled this place. `new` makes an item, if there is no spare one. `None` if it
+    /// is not one of the kernel's places.
+    pub(super) fn receive(
+        &mut self,
+        ring: u64,
+        index: u32,
+        new: impl FnOnce() -> Option<Arc<T>>,
+    ) -> Option<Arc<T>> {
+        let place = self.places[..self.for_kernel as usize].get_mut(index as usize)?;
+        let item = self.spare.pop().or_else(new)?;
+        item.as_ref().as_ref().take(ring, index);
+        if let Some(old) = place.replace(item.clone()) {
+            // Somebody has emptied the place in the kernel: a raw entry may do so.
+            old.as_ref().as_ref().leave();
+        }
+        Some(item)
+    }
+
+    /// Empties the places of items that the kernel had put there, and that nobody else has.
+    pub(super) fn vacate<V>(
+        &mut self,
+        ring: u64,
+        items: impl IntoIterator<Item = Arc<T>>,
+        mut change: impl FnMut(Change<V>) -> io::Result<()>,
+    ) {
+        for item in items {
+            // It may have been taken out of the table in the meantime.
+            if let Some(index) = item.as_ref().as_ref().in_ring(ring) {
+                self.clear(index, &mut change);
+            }
+            if Arc::strong_count(&item) == 1 {
+                self.spare.push(item);
+            }
+        }
+    }
+
+    /// Empties those of our places whose items nobody else has. No request can name them any more, and none that
+    /// is in flight does, because it would have the item in its data.
     fn sweep<V>(&mut self, change: &mut impl FnMut(Change<V>) -> io::Result<()>) {
-        for index in 0..self.places.len() {
+        for index in self.for_kernel as usize..self.places.len() {
             if self.places[index].as_ref().is_some_and(|item| Arc::strong_count(item) == 1) {
                 self.clear(index as u32, change);
             }
         }
     }
 
-    /// Takes an item out of the ring with this number, if nobody but the caller has it. Returns whether it
-    /// did.
+    /// Takes an item, which nobody but the caller has, out of the ring with this number. Returns whether it was
+    /// there.
     pub(super) fn expel<V>(
         &mut self,
         ring: u64,
         item: &Arc<T>,
         mut change: impl FnMut(Change<V>) -> io::Result<()>,
     ) -> bool {
-        match item.as_ref().as_ref().in_ring(ring) {
-            // One share is the table's own, the other the caller's.
-            Some(index) if Arc::strong_count(item) == 2 => self.clear(index, &mut change),
-            _ => return false,
+        let index = item.as_ref().as_ref().in_ring(ring);
+        if let Some(index) = index {
+            self.clear(index, &mut change);
         }
-        true
+        index.is_some()
     }
 
     /// Empties a place. If the kernel fails to do so, the place is not used again.
@@ -134,6 +187,7 @@ impl<T: AsRef<Registered>> Table<T> {
         let Some(item) = self.places.get_mut(index as usize).and_then(Option::take) else { return };
         item.as_ref().as_ref().leave();
         match change(Change::Clear { index }) {
+            Ok(()) if index < self.for_kernel => {}
             Ok(()) => self.vacant.push(index),
             // The kernel keeps what it has, so the item is kept, too.
             Err(_) => mem::forget(item),
@@ -156,7 +210,6 @@ impl<T: AsRef<Registered>> Table<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixed::FixedFile;
 
     /// A kernel that allows `most` places and fails on demand, and what a table has changed in it.
     struct Kernel {
@@ -174,7 +227,7 @@ mod tests {
             |change| {
                 self.changes.push(change);
                 match change {
-                    Change::Make { places } if places > self.most => {
+                    Change::Make { places, .. } if places > self.most => {
                         Err(io::Error::from_raw_os_error(libc::EMFILE))
                     }
                     Change::Set { .. } | Change::Clear { .. } if self.fails => {
@@ -186,8 +239,16 @@ mod tests {
         }
     }
 
+    /// How many places a table was made with, and how many of them are the kernel's.
+    fn made(change: &Change<i32>) -> Option<(u32, u32)> {
+        match *change {
+            Change::Make { places, for_kernel } => Some((places, for_kernel)),
+            _ => None,
+        }
+    }
+
     fn file() -> Arc<Registered> {
-        Arc::clone(&FixedFile::new().place)
+        Arc::new(Registered::nowhere())
     }
 
     #[test]
@@ -223,21 +284,76 @@ mod tests {
     }
 
     #[test]
-    fn what_others_have_is_not_expelled() {
+    fn what_is_elsewhere_is_not_expelled() {
         let (mut table, mut kernel) = (Table::new(8), Kernel::new(8));
         let (one, other) = (file(), file());
         table.adopt(1, &one, 7, kernel.change()).unwrap();
         assert!(matches!(table.adopt(2, &one, 7, kernel.change()), Err(PoolError::Taken)));
-        let request = one.clone();
-        assert!(!table.expel(1, &one, kernel.change()), "a request has it");
         assert!(!table.expel(1, &other, kernel.change()), "it is not there");
-        drop(request);
         assert!(!table.expel(2, &one, kernel.change()), "it is in another ring");
         assert!(table.expel(1, &one, kernel.change()));
         assert_eq!(kernel.changes.last(), Some(&Change::Clear { index: 0 }));
         let next = file();
         table.adopt(1, &next, 7, kernel.change()).unwrap();
         assert_eq!(next.in_ring(1), Some(0), "the place is used again");
+    }
+
+    #[test]
+    fn the_kernels_places_come_before_ours() {
+        let (mut table, mut kernel) = (Table::new(8), Kernel::new(8));
+        table.leave_to_kernel(3);
+        let ours = file();
+        table.adopt(1, &ours, 7, kernel.change()).unwrap();
+        assert_eq!(kernel.changes[..2].iter().map(made).collect::<Vec<_>>(), [Some((11, 3)), Some((7, 3))]);
+        assert_eq!(ours.in_ring(1), Some(3));
+        table.make(&mut kernel.change()).expect("there is one already");
+        for _ in 1..4 {
+            table.adopt(1, &file(), 7, kernel.change()).unwrap();
+        }
+        let (none, first) = (table.receive(1, 3, || Some(file())), table.receive(1, 0, || Some(file())));
+        assert!(none.is_none(), "that place is ours");
+        assert_eq!(first.and_then(|file| file.in_ring(1)), Some(0));
+        let more = table.receive(1, 2, || Some(file())).unwrap();
+        table
+            .adopt(1, &file(), 7, kernel.change())
+            .expect("a place of ours is swept, and none of the kernel's");
+        assert_eq!(more.in_ring(1), Some(2));
+    }
+
+    #[test]
+    fn a_table_may_have_no_places_but_the_kernels() {
+        let mut table = Table::<Registered>::new(8);
+        table.leave_to_kernel(30);
+        assert!(table.make(&mut Kernel::new(29).change()).is_err());
+        let mut kernel = Kernel::new(30);
+        table.make(&mut kernel.change()).unwrap();
+        assert_eq!(kernel.changes.last().and_then(made), Some((30, 30)));
+        let full = table.adopt(1, &file(), 7, kernel.change());
+        assert!(matches!(full, Err(PoolError::Refused(error)) if error.raw_os_error() == Some(libc::EMFILE)));
+    }
+
+    #[test]
+    fn what_the_kernel_has_put_there_is_cleared_once_and_its_item_is_used_again() {
+        let (mut table, mut kernel) = (Table::new(8), Kernel::new(20));
+        table.leave_to_kernel(3);
+        table.make(&mut kernel.change()).unwrap();
+        let item = table.receive(1, 1, || Some(file())).unwrap();
+        let address = Arc::as_ptr(&item);
+        table.vacate(1, [item], kernel.change());
+        assert_eq!(kernel.changes.last(), Some(&Change::Clear { index: 1 }));
+        let again = table.receive(1, 1, || None).expect("there is a spare one");
+        assert_eq!((Arc::as_ptr(&again), again.in_ring(1)), (address, Some(1)));
+
+        let count = kernel.changes.len();
+        let other = table.receive(1, 1, || Some(file())).unwrap();
+        assert!(again.in_ring(1).is_none(), "the kernel has put something else there");
+        table.vacate(1, [again], kernel.change());
+        assert_eq!((kernel.changes.len(), other.in_ring(1)), (count, Some(1)), "that stays");
+        table.release(kernel.change());
+        assert_eq!(kernel.changes.last(), Some(&Change::Clear { index: 1 }));
+        let count = kernel.changes.len();
+        table.vacate(1, [other], kernel.change());
+        assert_eq!(kernel.changes.len(), count, "it was cleared with all others");
     }
 
     #[test]

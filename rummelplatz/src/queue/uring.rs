@@ -12,6 +12,7 @@
 use std::io;
 use std::mem;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use super::table::Table;
 use super::{Cqe, Entered, Host, Kernel, Patience};
 use crate::buffers::{BufferPool, PoolError};
 use crate::eventfd::Eventfd;
-use crate::fixed::{FixedBuffers, FixedFile, Memory, Registered};
+use crate::fixed::{FilePlace, FixedBuffers, FixedFile, Left, Memory};
 use crate::mutant;
 use crate::request::sqe::Usual;
 use crate::request::{Aside, Besides, Placed, Prepared, Queue};
@@ -58,7 +59,13 @@ pub(crate) struct Uring {
     /// Memory that is registered.
     memory: Table<Memory>,
     /// Files that are registered.
-    files: Table<Registered>,
+    files: Table<FilePlace>,
+    /// How many places of it the kernel fills.
+    direct: usize,
+    /// If there are any: those of their files that are to be closed.
+    left: Option<Arc<Left>>,
+    /// Memory for those that are closed together.
+    closing: Vec<Arc<FilePlace>>,
     /// Distinguishes this ring from all others of this process.
     serial: u64,
     /// How often the kernel was [entered](Self::enter).
@@ -106,6 +113,9 @@ impl Uring {
             pools: Vec::new(),
             memory: Table::new(MOST_MEMORY),
             files: Table::new(MOST_FILES),
+            direct: 0,
+            left: None,
+            closing: Vec::new(),
             serial,
             enters: 0,
         }
@@ -432,9 +442,51 @@ impl Uring {
     /// comes back.
     pub(crate) fn expel_file(&mut self, file: FixedFile) -> Result<(), FixedFile> {
         let Uring { files, kernel, serial, .. } = self;
-        match files.expel(*serial, &file.place, |change| kernel.change_files(change)) {
+        let is_last = file.place.holders() == 1;
+        match is_last && files.expel(*serial, &file.place, |change| kernel.change_files(change)) {
             true => Ok(()),
             false => Err(file),
+        }
+    }
+
+    /// Lets the kernel fill this many places of the table of files, when that is made. The ring is woken when one
+    /// of these files is left.
+    pub(crate) fn leave_files_to_kernel(&mut self, places: u32, waker: &Waker) {
+        self.files.leave_to_kernel(places);
+        self.direct = places as usize;
+        self.left = Some(Left::new(waker.clone()));
+    }
+
+    /// Makes the table of files, if there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub(crate) fn make_files(&mut self) -> io::Result<()> {
+        let Uring { files, kernel, .. } = self;
+        files.make(&mut |change| kernel.change_files(change))
+    }
+
+    /// The file that the kernel has put into this place of the table.
+    pub(crate) fn receive_file(&mut self, index: u32) -> Option<FixedFile> {
+        let place = self.files.receive(self.serial, index, || self.left.as_ref().map(FilePlace::of))?;
+        Some(FixedFile::hold(place))
+    }
+
+    /// How many places of the table of files the kernel fills.
+    #[inline(always)]
+    pub(crate) fn direct(&self) -> usize {
+        self.direct
+    }
+
+    /// Closes the files that were left. From here on, `thread` does so before it waits; 0 is no thread.
+    pub(crate) fn close_left(&mut self, thread: u64) {
+        let Uring { files, kernel, serial, left, closing, .. } = self;
+        let Some(left) = left else { return };
+        left.looked_at_by(thread);
+        if left.is_any() {
+            left.exchange(closing);
+            files.vacate(*serial, closing.drain(..), |change| kernel.change_files(change));
         }
     }
 
@@ -473,12 +525,21 @@ impl Queue for Place<'_> {
             Besides::Nothing => unsafe { self.place.fill_as_usual(entry, user_data) },
             // SAFETY: a `Placed` proves that what it points to is good until its final completion.
             Besides::Index(index) => unsafe { self.place.fill_with_index(entry, user_data, index) },
+            // SAFETY: a `Placed` proves that what it points to is good until its final completion.
+            Besides::Aside(Aside::Direct) => unsafe {
+                self.place.fill(entry.direct().user_data(user_data));
+            },
             Besides::Aside(aside) => {
+                let is_direct = matches!(aside, Aside::HowDirect(_));
                 // The entry that was at this index has been taken in, so its aside is free.
                 entry.lead_to(keep(&mut self.asides[self.place.index()], aside));
-                // SAFETY: a `Placed` proves that what it points to is good until its final completion, and
-                // the aside stays as it is until the entry is taken in.
-                unsafe { self.place.fill_as_usual(entry, user_data) };
+                match is_direct {
+                    // SAFETY: a `Placed` proves that what it points to is good until its final completion, and
+                    // the aside stays as it is until the entry is taken in.
+                    false => unsafe { self.place.fill_as_usual(entry, user_data) },
+                    // SAFETY: the same.
+                    true => unsafe { self.place.fill(entry.direct().user_data(user_data)) },
+                }
             }
             // (Each arm moves out what has a drop; otherwise the compiler keeps all of it in memory.)
             Besides::Pool { pool, limit } => {

@@ -18,13 +18,17 @@ pub(crate) enum Aside {
     /// A message of several pieces, on a connected socket.
     Message(Header, Pieces),
     How(How),
+    /// The same, for a file that is opened in the ring's table.
+    HowDirect(How),
+    /// Nothing; but what the entry opens goes into the ring's table.
+    Direct,
 }
 
 impl Aside {
     /// Where it is, as the kernel is told: valid while `self` is neither moved nor dropped.
     pub(crate) fn settle(&mut self) -> u64 {
         match self {
-            Aside::Nothing => 0,
+            Aside::Nothing | Aside::Direct => 0,
             Aside::Time(time) => (&raw const *time).expose_provenance() as u64,
             Aside::Address(address) => address.raw().0.expose_provenance() as u64,
             Aside::Pieces(pieces) => pieces.as_slice().as_ptr().expose_provenance() as u64,
@@ -33,7 +37,7 @@ impl Aside {
                 header.lead_to(name.expose_provenance(), length, std::slice::from_ref(piece))
             }
             Aside::Message(header, pieces) => header.lead_to(0, 0, pieces.as_slice()),
-            Aside::How(how) => (&raw const *how).expose_provenance() as u64,
+            Aside::How(how) | Aside::HowDirect(how) => (&raw const *how).expose_provenance() as u64,
         }
     }
 }

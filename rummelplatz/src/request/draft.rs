@@ -198,6 +198,17 @@ impl<'d> Parts<'d> {
         Parts::with(Usual { descriptor, ..entry }, draft).yielding(Yields::Buffer)
     }
 
+    /// The parts of an entry that opens something in the ring's table, by way of a file or a socket, which may be
+    /// a registered one.
+    pub(super) fn direct_on(target: &'d impl Target, entry: Usual) -> Self {
+        Parts::beside_on(target, entry, Aside::Direct).yielding(Yields::Direct)
+    }
+
+    /// The same, without such a file.
+    pub(super) fn direct(entry: Usual) -> Self {
+        Parts::beside(entry, Aside::Direct).yielding(Yields::Direct)
+    }
+
     /// The parts of an entry that closes a descriptor.
     #[inline(always)]
     pub(super) fn closing(entry: Usual, descriptor: OwnedFd) -> Self {

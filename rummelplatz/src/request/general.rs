@@ -9,6 +9,7 @@ use super::entry::{bare, fd};
 use super::sqe::Usual;
 use super::{Parts, Request, Stream, Target};
 use crate::facts::Yields;
+use crate::fixed::FixedFile;
 
 /// Does nothing, and completes (`IORING_OP_NOP`, since 5.1).
 #[inline]
@@ -23,6 +24,16 @@ pub fn nop<'d>() -> Request<'d> {
 /// io_uring (`EBADF`). Errors of `close(2)` are reported as `close(2)` does; the descriptor is closed even then.
 pub fn close<'d>(descriptor: OwnedFd) -> Request<'d> {
     Parts::closing(bare(opcode::Close::CODE.into(), fd(&descriptor)), descriptor).request()
+}
+
+/// Makes a descriptor of the process for a file or a socket of the ring's table (`IORING_OP_FIXED_FD_INSTALL`, since
+/// 6.8), for system calls that need one.
+///
+/// The descriptor comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec. The file stays in the table, and
+/// is closed when both are gone.
+pub fn install<'d>(file: &'d FixedFile) -> Request<'d> {
+    let entry = bare(opcode::FixedFdInstall::CODE.into(), -1);
+    Parts::usual_on(file, entry).yielding(Yields::Descriptor).request()
 }
 
 /// What to wait for, and what has happened, in [`poll`] and [`poll_multi`] (`poll(2)`).

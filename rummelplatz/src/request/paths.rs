@@ -29,19 +29,86 @@ const fn current_directory() -> BorrowedFd<'static> {
 /// The file comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec. If the options say how the path is to be
 /// [resolved](OpenOptions::resolve), this is `IORING_OP_OPENAT2` (since 5.6).
 pub fn openat<'d>(directory: &'d impl AsFd, path: &'d CStr, options: &OpenOptions) -> Request<'d> {
+    let flags = options.flags();
     let parts = match options.resolve {
-        None => Parts::usual(Usual {
-            length: options.mode,
-            op_flags: options.flags() as u32,
-            ..named(opcode::OpenAt::CODE, directory, path)
-        }),
-        Some(resolve) => {
-            let how = options.how(resolve);
-            let entry = named(opcode::OpenAt2::CODE, directory, path);
-            Parts::beside(Usual { length: size_of_val(&how) as u32, ..entry }, Aside::How(how))
-        }
+        None => Parts::usual(opening(directory, path, flags, options.mode)),
+        Some(resolve) => opening_as(directory, path, Aside::How(options.how(flags, resolve))),
     };
     parts.yielding(Yields::Descriptor).request()
+}
+
+/// As [`openat`], except that the kernel puts the file into the ring's table (since 5.19): it comes out of
+/// [`into_fixed_file`](crate::Completion::into_fixed_file).
+///
+/// Ends with `ENFILE` if there is no room in the table: see
+/// [`Builder::direct_descriptors`](crate::Builder::direct_descriptors).
+///
+/// ```
+/// # use rummelplatz::{Completion, ControlFlow, FixedFile, RingOperation, SubmitError, Submitter, request, ring};
+/// # use rummelplatz::request::{OpenOptions, Request};
+/// # use std::{error::Error, ffi::CString, io, num::NonZeroU32};
+/// # #[ring]
+/// # struct Program { files: Files }
+/// # #[derive(RingOperation)]
+/// # #[ring_operation(ring = Program, data = Job, error = io::Error, on_completion)]
+/// # struct Files;
+/// enum Job {
+///     Open(CString),
+///     Read { file: FixedFile, buffer: Vec<u8> },
+/// }
+///
+/// impl Job {
+///     fn request(&mut self) -> Request<'_> {
+///         match self {
+///             Job::Open(path) => request::openat_direct(&request::CWD, path, &OpenOptions::new()),
+///             Job::Read { file, buffer } => request::read_at(file, buffer, 0),
+///         }
+///     }
+/// }
+///
+/// # impl Files {
+/// fn on_completion(&mut self, completion: Completion, job: Job, mut submitter: Submitter<'_, Program, Self>)
+///     -> io::Result<()>
+/// {
+///     match job {
+///         Job::Open(_) => {
+///             let file = completion.into_fixed_file()?;
+///             submitter.submit(Job::Read { file, buffer: vec![0; 64] }, Job::request)?;
+///         }
+///         Job::Read { buffer, .. } => {
+///             let bytes = completion.result()? as usize;
+///             println!("{}", String::from_utf8_lossy(&buffer[..bytes]));
+/// #           assert!(bytes > 0);
+///         }
+///     }
+///     Ok(()) // When the last clone of the file is gone, it is closed.
+/// }
+/// # }
+/// # fn main() -> Result<(), Box<dyn Error>> {
+/// # let places = NonZeroU32::MIN;
+/// let mut program = Program::builder(Files).direct_descriptors(places).build()?;
+/// # let path = CString::new("/proc/version")?;
+/// program.submitter(Program::FILES).submit(Job::Open(path), Job::request)?;
+/// program.run()?;
+/// # Ok(()) }
+/// ```
+pub fn openat_direct<'d>(directory: &'d impl AsFd, path: &'d CStr, options: &OpenOptions) -> Request<'d> {
+    // The kernel refuses `O_CLOEXEC` here: no program that is executed has the table.
+    let flags = options.flags() & !libc::O_CLOEXEC;
+    let parts = match options.resolve {
+        None => Parts::direct(opening(directory, path, flags, options.mode)),
+        Some(resolve) => opening_as(directory, path, Aside::HowDirect(options.how(flags, resolve))),
+    };
+    parts.yielding(Yields::Direct).request()
+}
+
+fn opening(directory: &impl AsFd, path: &CStr, flags: i32, mode: u32) -> Usual {
+    Usual { length: mode, op_flags: flags as u32, ..named(opcode::OpenAt::CODE, directory, path) }
+}
+
+fn opening_as<'d>(directory: &'d impl AsFd, path: &'d CStr, how: Aside) -> Parts<'d> {
+    let entry = named(opcode::OpenAt2::CODE, directory, path);
+    Parts::beside(Usual { length: size_of::<How>() as u32, ..entry }, how)
 }
 
 /// How the path to a file may be resolved, for [`OpenOptions::resolve`] (`openat2(2)`).
@@ -178,8 +245,7 @@ impl OpenOptions {
     }
 
     /// The options as `openat2` takes them: it accepts no mode for a file that is not created.
-    fn how(&self, Resolve(resolve): Resolve) -> How {
-        let flags = self.flags();
+    fn how(&self, flags: i32, Resolve(resolve): Resolve) -> How {
         let creates = flags & libc::O_CREAT != 0 || flags & libc::O_TMPFILE == libc::O_TMPFILE;
         let mode = if creates { self.mode } else { 0 };
         How { flags: (flags as u32).into(), mode: mode.into(), resolve }

@@ -13,6 +13,8 @@ use crate::buffers::BufferPool;
 use crate::facts::Yields;
 use crate::fixed::FixedSlice;
 
+const IORING_ACCEPT_MULTISHOT: u32 = 1;
+
 /// An entry that moves bytes between a socket and memory.
 #[inline(always)]
 fn transfer<'d, T>(
@@ -94,7 +96,6 @@ pub fn accept_from<'d>(listener: &'d impl Target, peer: &'d mut Peer) -> Request
 /// When the stream ends with an error, the cause is usually a lack of descriptors (`EMFILE`): submit it again after a
 /// pause, as `examples/proxy.rs` does.
 pub fn accept_multi<'d>(listener: &'d impl Target) -> Stream<'d> {
-    const IORING_ACCEPT_MULTISHOT: u32 = 1;
     let opcode = with_priority(opcode::Accept::CODE, IORING_ACCEPT_MULTISHOT);
     accepting(listener, bare(opcode, -1)).stream()
 }
@@ -104,16 +105,103 @@ fn accepting(listener: &impl Target, entry: Usual) -> Parts<'_> {
     Parts::usual_on(listener, entry).yielding(Yields::Descriptor)
 }
 
+/// As [`accept`], except that the kernel puts the socket into the ring's table (since 5.19): it comes out of
+/// [`into_fixed_file`](crate::Completion::into_fixed_file).
+///
+/// If there is no room in the table, this ends with `ENFILE`, *and the connection is closed*: see
+/// [`Builder::direct_descriptors`](crate::Builder::direct_descriptors).
+pub fn accept_direct<'d>(listener: &'d impl Target) -> Request<'d> {
+    Parts::direct_on(listener, bare(opcode::Accept::CODE.into(), -1)).request()
+}
+
+/// As [`accept_direct`], and says where the connection comes from, as [`accept_from`]: nothing can be asked of a
+/// socket that has no descriptor.
+pub fn accept_from_direct<'d>(listener: &'d impl Target, peer: &'d mut Peer) -> Request<'d> {
+    let [address, offset] = peer.accept();
+    let entry = Usual { address, offset, ..bare(opcode::Accept::CODE.into(), -1) };
+    Parts::direct_on(listener, entry).request()
+}
+
+/// As [`accept_multi`], except that the kernel puts the sockets into the ring's table (since 5.19): they come out
+/// of [`into_fixed_file`](crate::Completion::into_fixed_file).
+///
+/// A socket is closed when the last clone of its [`FixedFile`](crate::FixedFile) is gone.
+///
+/// ```
+/// # use rummelplatz::{Completion, ControlFlow, FixedFile, RingOperation, Submitter, request, ring};
+/// # use rummelplatz::request::Request;
+/// # use std::{error::Error, io, io::Read, net::{TcpListener, TcpStream}, num::NonZeroU32};
+/// # #[ring]
+/// # struct Server { acceptor: Acceptor, greetings: Greetings }
+/// # #[derive(RingOperation)]
+/// # #[ring_operation(ring = Server, data = TcpListener, error = io::Error, on_more, on_final)]
+/// # struct Acceptor;
+/// # #[derive(RingOperation)]
+/// # #[ring_operation(ring = Server, data = Greeting)]
+/// # struct Greetings;
+/// struct Greeting { client: FixedFile }
+///
+/// impl Greeting {
+///     fn request(&mut self) -> Request<'_> {
+///         request::send(&self.client, b"hello")
+///     }
+/// }
+///
+/// # impl Acceptor {
+/// fn on_more(&mut self, completion: Completion, _: &mut TcpListener, mut submitter: Submitter<'_, Server, Self>)
+///     -> io::Result<()>
+/// {
+///     let client = completion.into_fixed_file()?;
+///     submitter.to(Server::GREETINGS).submit(Greeting { client }, Greeting::request)?;
+/// #   submitter.end_stream();
+///     Ok(())
+/// }
+/// #   fn on_final(&mut self, _: Completion, _: TcpListener, _: Submitter<'_, Server, Self>) {}
+/// # }
+/// # fn main() -> Result<(), Box<dyn Error>> {
+/// # let listener = TcpListener::bind("127.0.0.1:0")?;
+/// # let mut client = TcpStream::connect(listener.local_addr()?)?;
+///
+/// let places = NonZeroU32::new(1000).expect("not zero");
+/// let mut server = Server::builder(Acceptor, Greetings).direct_descriptors(places).build()?;
+/// server.submitter(Server::ACCEPTOR).stream(listener, |it| request::accept_multi_direct(it))?;
+/// # server.run()?;
+/// # let mut heard = String::new();
+/// # client.read_to_string(&mut heard)?;
+/// # assert_eq!(heard, "hello");
+/// # Ok(()) }
+/// ```
+///
+/// If there is no room in the table, the stream ends with `ENFILE`, *and the connection is closed*: see
+/// [`Builder::direct_descriptors`](crate::Builder::direct_descriptors).
+pub fn accept_multi_direct<'d>(listener: &'d impl Target) -> Stream<'d> {
+    let opcode = with_priority(opcode::Accept::CODE, IORING_ACCEPT_MULTISHOT);
+    Parts::direct_on(listener, bare(opcode, -1)).stream()
+}
+
 /// Makes a socket, as `socket(2)` (`IORING_OP_SOCKET`, since 5.19). `domain` is one of libc's `AF_*`, `kind` one of
 /// `SOCK_*`, and `protocol` is 0 or one of `IPPROTO_*`.
 ///
 /// The socket comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec.
 pub fn socket<'d>(domain: i32, kind: i32, protocol: i32) -> Request<'d> {
-    let offset = (kind | libc::SOCK_CLOEXEC) as u32;
+    let entry = making_socket(domain, kind | libc::SOCK_CLOEXEC, protocol);
+    Parts::usual(entry).yielding(Yields::Descriptor).request()
+}
+
+/// As [`socket`], except that the kernel puts the socket into the ring's table: it comes out of
+/// [`into_fixed_file`](crate::Completion::into_fixed_file).
+///
+/// Ends with `ENFILE` if there is no room in the table: see
+/// [`Builder::direct_descriptors`](crate::Builder::direct_descriptors).
+pub fn socket_direct<'d>(domain: i32, kind: i32, protocol: i32) -> Request<'d> {
+    // The kernel refuses this flag here: no program that is executed has the table.
+    let entry = making_socket(domain, kind & !libc::SOCK_CLOEXEC, protocol);
+    Parts::direct(entry).request()
+}
+
+fn making_socket(domain: i32, kind: i32, protocol: i32) -> Usual {
     let entry = bare(opcode::Socket::CODE.into(), domain);
-    Parts::usual(Usual { offset: offset.into(), length: protocol as u32, ..entry })
-        .yielding(Yields::Descriptor)
-        .request()
+    Usual { offset: (kind as u32).into(), length: protocol as u32, ..entry }
 }
 
 /// Gives a socket an address, as `bind(2)` (`IORING_OP_BIND`, since 6.11).

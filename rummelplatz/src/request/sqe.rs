@@ -149,14 +149,26 @@ impl Usual {
     /// The same as a whole entry, which is given buffers of this group until this many bytes are in them
     /// (`optlen`, since 6.17).
     pub(crate) fn limited(self, group: u16, bytes: u32) -> squeue::Entry {
+        let mut entry = self.with_word(bytes);
+        // SAFETY: the place is this function's own entry.
+        unsafe { write_index(NonNull::from(&mut entry), group) };
+        entry
+    }
+
+    /// The same as a whole entry, which opens something in a place of the ring's table that the kernel chooses
+    /// (`IORING_FILE_INDEX_ALLOC`, since 5.19).
+    pub(crate) fn direct(self) -> squeue::Entry {
+        self.with_word(u32::MAX)
+    }
+
+    /// The same as a whole entry, with this number in the field that is a file's index or an option's length.
+    fn with_word(self, word: u32) -> squeue::Entry {
         let mut entry = opcode::Nop::new().build();
         let place = NonNull::from(&mut entry);
         // SAFETY: the place is this function's own entry.
         unsafe { self.write(place, 0) };
-        // SAFETY: the place is this function's own entry.
-        unsafe { write_index(place, group) };
         // SAFETY: the place is this function's own entry; the field is within it, and aligned.
-        unsafe { place.cast::<u8>().add(FILE_INDEX).cast::<u32>().write(bytes) };
+        unsafe { place.cast::<u8>().add(FILE_INDEX).cast::<u32>().write(word) };
         entry
     }
 

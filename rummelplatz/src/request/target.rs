@@ -40,6 +40,6 @@ impl Target for FixedFile {}
 impl sealed::Target for FixedFile {
     #[inline(always)]
     fn named(&self) -> Named<'_> {
-        Named { descriptor: -1, place: Some(&self.place) }
+        Named { descriptor: -1, place: Some(&self.place.at) }
     }
 }

@@ -5,11 +5,11 @@ use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::time::{Duration, Instant, SystemTime};
 
 use io_uring::opcode;
-use io_uring::types::{Fd, TimeoutFlags};
+use io_uring::types::{DestinationSlot, Fd, Fixed, TimeoutFlags};
 
 use super::entry::length;
 use super::sqe::Usual;
@@ -114,7 +114,7 @@ fn what_is_registered_is_named_by_its_index_in_the_ring() {
     assert_eq!(named(read_fixed_at(&null, &mut buffer, 3)), (read, 0, number, 3, at, 64, nothing));
     assert_eq!(named(write_fixed_at(&file, buffer.part(1..9), 3)), (write, 0, -1, 3, at + 1, 8, nothing));
 
-    assert!(buffers.shared.place.take(RING, 0) && file.place.take(RING, 5));
+    assert!(buffers.shared.place.take(RING, 0) && file.place.at.take(RING, 5));
     assert_eq!(named(read_fixed_at(&null, &mut buffer, 3)), (read, 0, number, 3, at, 64, 0));
     assert_eq!(named(read_fixed(&file, buffer.part_mut(8..))), (read, 1, 5, u64::MAX, at + 8, 56, 0));
     assert_eq!(named(read_at(&file, &mut buffer, 3)), (opcode::Read::CODE, 1, 5, 3, at, 64, 0));
@@ -129,7 +129,7 @@ fn what_is_registered_is_named_by_its_index_in_the_ring() {
     assert!(buffers.shared.place.take(RING, 300));
     assert_eq!(named(write_fixed(&file, &buffer)), (write, 1, 5, u64::MAX, at, 64, 300));
     let elsewhere = (FixedFile::new(), FixedBuffers::new(1, 8).unwrap());
-    assert!(elsewhere.0.place.take(RING + 1, 5) && elsewhere.1.shared.place.take(RING + 1, 0));
+    assert!(elsewhere.0.place.at.take(RING + 1, 5) && elsewhere.1.shared.place.take(RING + 1, 0));
     let other = elsewhere.1.take().unwrap();
     let at = other.as_ptr().addr() as u64;
     assert_eq!(named(write_fixed_at(&elsewhere.0, &other, 3)), (write, 0, -1, 3, at, 8, nothing));
@@ -138,7 +138,7 @@ fn what_is_registered_is_named_by_its_index_in_the_ring() {
 #[test]
 fn what_is_registered_is_asked_for_the_same_as_what_is_not() {
     let (file, registered, pool) = (null(), FixedFile::new(), BufferPool::new(1, 64).unwrap());
-    assert!(registered.place.take(RING, 5));
+    assert!(registered.place.at.take(RING, 5));
     let buffers = FixedBuffers::new(1, 8).unwrap();
     let (fixed, mut peer) = (buffers.take().unwrap(), Peer::new());
     let (mut bytes, mut uninit) = ([0; 8], [MaybeUninit::uninit(); 8]);
@@ -310,17 +310,57 @@ fn streams_out_of_pools_ask_for_what_the_crate_would() {
         assert_eq!(queued(usual, 3), sqe::bytes(&entry.user_data(8)));
         assert_eq!((facts.yields, facts.flags), (yields, flags));
     };
-    let manifold = Flags::STREAM | Flags::MANIFOLD;
+    let involved = Flags::STREAM | Flags::INVOLVED;
     let one = opcode::RecvMulti::new(number, 3).build();
     asks(recv_multi(&file, &pool), one, Yields::Buffer, Flags::STREAM);
     let bundle = opcode::RecvMultiBundle::new(number, 3).build();
-    asks(recv_multi_bundle(&file, &pool), bundle, Yields::Bundle, manifold);
+    asks(recv_multi_bundle(&file, &pool), bundle, Yields::Bundle, involved);
     let header = (&raw const datagram::ASKED).cast();
     let datagrams = opcode::RecvMsgMulti::new(number, header, 3).build();
-    asks(recv_from_multi(&file, &pool), datagrams, Yields::Datagram, manifold);
+    asks(recv_from_multi(&file, &pool), datagrams, Yields::Datagram, involved);
     // SAFETY: a header is laid out like a `msghdr`, as is asserted where it is defined.
     let libc::msghdr { msg_namelen, msg_controllen, .. } = unsafe { header.read() };
     assert_eq!((msg_namelen as usize, msg_controllen), (Datagram::OVERHEAD - 16, 0));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
+fn what_is_opened_in_the_rings_table_is_asked_for_as_the_crate_would() {
+    let (file, registered, mut peer) = (null(), FixedFile::new(), Peer::new());
+    assert!(registered.place.at.take(RING, 5));
+    let (number, fixed, auto) = (Fd(file.as_raw_fd()), Fixed(5), Some(DestinationSlot::auto_target()));
+    let asks = |parts: Parts<'_>, entry: squeue::Entry| {
+        let (facts, asked, Besides::Aside(Aside::Direct)) = placed(parts) else { panic!("it says so") };
+        assert_eq!(sqe::bytes(&asked.direct()), sqe::bytes(&entry));
+        assert!(facts.yields == Yields::Direct && facts.flags.intersects(Flags::INVOLVED));
+    };
+    let accept = opcode::Accept::new(number, ptr::null_mut(), ptr::null_mut()).file_index(auto);
+    asks(accept_direct(&file).parts, accept.build());
+    let accept = opcode::Accept::new(fixed, ptr::null_mut(), ptr::null_mut()).file_index(auto);
+    asks(accept_direct(&registered).parts, accept.build());
+    let [address, length] = peer.accept().map(|place| ptr::with_exposed_provenance_mut::<u8>(place as usize));
+    let accept = opcode::Accept::new(number, address.cast(), length.cast()).file_index(auto);
+    asks(accept_from_direct(&file, &mut peer).parts, accept.build());
+    let accept = opcode::AcceptMulti::new(number).allocate_file_index(true);
+    asks(accept_multi_direct(&file).parts, accept.build());
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK;
+    let socket = opcode::Socket::new(libc::AF_INET, kind, 6).file_index(auto);
+    asks(socket_direct(libc::AF_INET, kind | libc::SOCK_CLOEXEC, 6).parts, socket.build());
+    let custom_flags = libc::O_CLOEXEC | libc::O_DIRECT;
+    let options = OpenOptions::new().write(true).create(true).custom_flags(custom_flags);
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_DIRECT;
+    let opened = opcode::OpenAt::new(Fd(libc::AT_FDCWD), c"x".as_ptr()).flags(flags).mode(0o666);
+    asks(openat_direct(&CWD, c"x", &options).parts, opened.file_index(auto).build());
+
+    let resolved = openat_direct(&CWD, c"x", &options.resolve(Resolve::BENEATH));
+    let (facts, _, Besides::Aside(Aside::HowDirect(how))) = placed(resolved.parts) else {
+        panic!("beside it")
+    };
+    assert_eq!((how.flags, facts.yields), (flags as u64, Yields::Direct));
+
+    let (facts, entry, _) = placed(install(&registered).parts);
+    assert_eq!(queued(entry, 0), sqe::bytes(&opcode::FixedFdInstall::new(fixed, 0).build().user_data(8)));
+    assert_eq!(facts.yields, Yields::Descriptor);
 }
 
 #[test]
@@ -403,7 +443,7 @@ fn single_requests_out_of_pools_ask_for_what_the_crate_would() {
     asks(read_provided(&file, &pool), read(u64::MAX));
     asks(read_provided_at(&file, &pool, 77), read(77));
     let registered = FixedFile::new();
-    assert!(registered.place.take(RING, 5));
+    assert!(registered.place.at.take(RING, 5));
     let entry = opcode::Read::new(io_uring::types::Fixed(5), nobody, 0).buf_group(3).offset(77).build();
     asks(read_provided_at(&registered, &pool, 77), entry);
 }

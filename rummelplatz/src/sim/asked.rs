@@ -279,16 +279,24 @@ impl Asked {
         }
     }
 
-    /// Whether it can't be answered with a descriptor of this process.
-    pub(super) fn uses_file_table(&self) -> bool {
-        // A listener may be a registered file.
-        let is_fixed = self.flags & IOSQE_FIXED_FILE != 0 && self.opcode != opcode::Accept::CODE;
-        is_fixed || self.has_file_index()
+    /// Whether what it opens gets a place in the ring's table that the kernel chooses.
+    pub fn is_direct(&self) -> bool {
+        const IORING_FILE_INDEX_ALLOC: u32 = u32::MAX;
+        let opens = self.yields_descriptor() && self.opcode != opcode::FixedFdInstall::CODE;
+        opens && self.file_index == IORING_FILE_INDEX_ALLOC
     }
 
+    /// Whether it can't be answered with a descriptor of this process.
+    pub(super) fn uses_file_table(&self) -> bool {
+        // A listener may be a registered file, and what is installed is one.
+        let may_be_fixed = [opcode::Accept::CODE, opcode::FixedFdInstall::CODE].contains(&self.opcode);
+        self.flags & IOSQE_FIXED_FILE != 0 && !may_be_fixed || self.has_file_index()
+    }
+
+    /// Whether it names a place in the ring's table for something that is opened or closed.
     fn has_file_index(&self) -> bool {
         let may = self.yields_descriptor() || self.opcode == opcode::Close::CODE;
-        may && self.file_index != 0
+        may && self.file_index != 0 && !self.is_direct()
     }
 
     fn no_such_file(&self) -> i32 {

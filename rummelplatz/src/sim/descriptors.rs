@@ -466,6 +466,8 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
         // SAFETY: the descriptor was given away for this.
         opcode::Close::CODE => unsafe { libc::close(fd).into() },
         // SAFETY: a plain call.
+        opcode::FixedFdInstall::CODE => unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0).into() },
+        // SAFETY: a plain call.
         opcode::Shutdown::CODE => unsafe { libc::shutdown(fd, asked.length as libc::c_int).into() },
         // SAFETY: a plain call.
         opcode::Fsync::CODE if asked.syncs_data_only() => unsafe { libc::fdatasync(fd).into() },

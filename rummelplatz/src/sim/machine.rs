@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::mem;
 use std::num::NonZeroU32;
-use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -705,8 +705,11 @@ impl Machine {
                 assert!(is_asked_for, "{asked:?} opens nothing: `Answer::Descriptor` is no answer to that");
                 // SAFETY: the entry was vouched for.
                 unsafe { descriptors::forget_peer(asked) };
-                let result = descriptor.into_raw_fd();
-                match is_multishot {
+                let result = match asked.is_direct() {
+                    true => self.install(descriptor),
+                    false => descriptor.into_raw_fd(),
+                };
+                match is_multishot && result >= 0 {
                     true => Tried::GoesOn { result, flags: 0 },
                     false => Tried::Ends { result, flags: 0 },
                 }
@@ -790,6 +793,11 @@ impl Machine {
         self.carry(index, message.len() as i32, ends, Some(&message))
     }
 
+    /// Puts a file into the ring's table. Returns its index, as a result.
+    fn install(&mut self, file: OwnedFd) -> i32 {
+        self.files.install(file).map_or(-libc::ENFILE, |index| index as i32)
+    }
+
     /// Does what was asked, on the descriptors of this process.
     fn perform(&mut self, index: usize) -> Tried {
         let Pending { asked, moved, .. } = &self.pending[index];
@@ -839,7 +847,12 @@ impl Machine {
         }
         // SAFETY: the entry was vouched for, so what it points to is there; a buffer that is offered is
         // as well, and is nobody else's.
-        let Some(result) = (unsafe { descriptors::perform(asked, work) }) else { return Tried::NotYet };
+        let Some(mut result) = (unsafe { descriptors::perform(asked, work) }) else { return Tried::NotYet };
+        if asked.is_direct() && result >= 0 {
+            // SAFETY: it was opened just now, and nobody else knows of it.
+            result = self.install(unsafe { OwnedFd::from_raw_fd(result) });
+        }
+        let Pending { asked, .. } = &self.pending[index];
         if asked.waits_for_all() && offered.is_none() {
             return self.move_on(index, result);
         }

@@ -146,14 +146,14 @@
 //! | `RECV`, `SEND`, `SEND_ZC` | also into a [`BufferPool`](crate::BufferPool), and then also multishot, one buffer at a time or bundles of them, and up to a limit; with `MSG_WAITALL`; `SEND_ZC` with a second completion that frees the memory, also if its chain has ended it, and to the socket's own peer only |
 //! | `RECVMSG`, `SENDMSG` | also multishot, into a [`BufferPool`](crate::BufferPool), and `SENDMSG` with `MSG_WAITALL` |
 //! | `ACCEPT`, `CONNECT` | also multishot |
+//! | `FIXED_FD_INSTALL` | |
 //! | `POLL_ADD` | also multishot, which tells again after a millisecond of what is still there |
 //! | `TIMEOUT`, `LINK_TIMEOUT` | also multishot, absolute and real time; without a number of completions to wait for |
 //! | `ASYNC_CANCEL` | by `user_data`, by descriptor, or any |
 //!
 //! What is not in the table ends with `EINVAL`, as with a kernel that is too old for it, unless
-//! [`on_request`](Simulation::on_request) answers. There are no direct descriptors but
-//! [`FixedFile`](crate::FixedFile)s (`EBADF`, `ENXIO`). Links,
-//! hard links and drains hold, and a full completion queue ends streams and keeps everything else for later.
+//! [`on_request`](Simulation::on_request) answers. In the ring's table, there are [`FixedFile`](crate::FixedFile)s; no
+//! entry can name a place there for what it opens or closes (`ENXIO`). Links, hard links and drains hold, and a full completion queue ends streams and keeps everything else for later.
 //!
 //! A stream stays on its file even if its handler drops the descriptor. For that it has a duplicate, from when it
 //! is issued to its final completion, which counts towards the process's limit: without room for one, it ends with
@@ -274,7 +274,8 @@ pub enum Answer {
     /// These bytes are read or received, as many of them as there is room for; the others are lost. A stream
     /// goes on, unless there are no bytes; other requests end. Datagrams are from nobody.
     Bytes(Vec<u8>),
-    /// This descriptor is what was accepted or opened. A stream goes on; other requests end.
+    /// This descriptor is what was accepted or opened; it goes into the ring's table if it was to
+    /// ([`Asked::is_direct`]). A stream goes on; other requests end.
     Descriptor(OwnedFd),
 }
 

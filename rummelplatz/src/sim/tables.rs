@@ -29,6 +29,8 @@ impl AsRawFd for File {
 pub(super) struct Table<T> {
     /// `None` before the table is made.
     places: Option<u32>,
+    /// How many of the first places the kernel itself fills.
+    for_kernel: u32,
     entries: BTreeMap<u32, T>,
 }
 
@@ -38,7 +40,7 @@ pub(super) type Memory = Table<(u64, usize)>;
 
 impl<T> Table<T> {
     pub(super) const fn new() -> Table<T> {
-        Table { places: None, entries: BTreeMap::new() }
+        Table { places: None, for_kernel: 0, entries: BTreeMap::new() }
     }
 
     fn change<V>(&mut self, change: Change<V>, keep: impl FnOnce(V) -> io::Result<T>) -> io::Result<()> {
@@ -52,7 +54,9 @@ impl<T> Table<T> {
             Change::Make { .. } if places.is_some() => {
                 return Err(io::Error::from_raw_os_error(libc::EBUSY));
             }
-            Change::Make { places } => self.places = Some(places),
+            Change::Make { places, for_kernel } => {
+                (self.places, self.for_kernel) = (Some(places), for_kernel);
+            }
             Change::Set { index, to } => {
                 is_there(index)?;
                 self.entries.insert(index, keep(to)?);
@@ -69,6 +73,13 @@ impl<T> Table<T> {
 impl Files {
     pub(super) fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()> {
         self.change(change, |file| Ok(File(Arc::new(file.try_clone_to_owned()?))))
+    }
+
+    /// Puts a file into the first free one of the places that the kernel fills. If there is none, closes it.
+    pub(super) fn install(&mut self, file: OwnedFd) -> Option<u32> {
+        let index = (0..self.for_kernel).find(|index| !self.entries.contains_key(index))?;
+        self.entries.insert(index, File(Arc::new(file)));
+        Some(index)
     }
 
     pub(super) fn file(&self, index: RawFd) -> Option<File> {

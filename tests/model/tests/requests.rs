@@ -11,8 +11,10 @@ use std::os::unix::net::UnixStream;
 
 use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, RwFlags, Statx};
 use rummelplatz::sim::{Answer, Faults, Simulation};
-use rummelplatz::{Completion, RawRing, Request, request};
-use rummelplatz_tests::{Bench, Directory, Log, Script, anywhere, complete_on, outcome, pipe, watched};
+use rummelplatz::{Completion, ControlFlow, RawRing, Request, request};
+use rummelplatz_tests::{
+    Bench, Directory, Log, Script, anywhere, complete_on, direct, outcome, pipe, watched,
+};
 
 /// Runs one request under a kernel in which requests on files take some time.
 fn complete<D: Send + 'static>(
@@ -276,4 +278,57 @@ fn a_server_is_made_of_requests() {
         let refused = complete((), |()| request::socket(-1, libc::SOCK_STREAM, 0)).0;
         assert_eq!(outcome(&refused), Err(libc::EAFNOSUPPORT));
     });
+}
+
+#[test]
+fn direct_connections_are_served_and_closed_when_they_are_left() {
+    watched(|| direct::connections_are_served_and_closed_when_they_are_left(slow));
+}
+
+#[test]
+fn a_full_table_closes_the_connection_and_has_room_again_when_one_is_left() {
+    watched(|| direct::a_full_table_closes_the_connection_and_has_room_again_when_one_is_left(slow));
+}
+
+#[test]
+fn files_are_opened_in_the_table_and_may_get_a_descriptor() {
+    watched(|| direct::files_are_opened_in_the_table_and_may_get_a_descriptor(slow));
+}
+
+#[test]
+fn without_places_there_are_no_direct_descriptors() {
+    watched(|| direct::without_places_there_are_no_direct_descriptors(slow));
+}
+
+#[test]
+fn what_is_held_beyond_the_run_names_nothing() {
+    watched(|| direct::what_is_held_beyond_the_run_names_nothing(slow));
+}
+
+#[test]
+fn a_direct_descriptor_can_be_the_answer() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let simulation = Simulation::new(1);
+    let mut answer = Some(OwnedFd::from(theirs));
+    simulation.on_request(move |asked| match asked.is_direct() {
+        true => answer.take().map_or(Answer::Perform, Answer::Descriptor),
+        false => Answer::Perform,
+    });
+    let raw = simulation.raw_ring(NonZeroU32::new(4).unwrap()).unwrap();
+    let script = Script::new()
+        .on_setup_once(|mut submitter| {
+            submitter.submit(direct::Work::Socket, direct::Work::request)?;
+            Ok(())
+        })
+        .on_completion(|completion, work, mut submitter| {
+            if let direct::Work::Socket = work {
+                let file = completion.into_fixed_file().unwrap();
+                submitter.submit(direct::Work::Send(file, b"x".to_vec()), direct::Work::request).unwrap();
+            }
+            (ControlFlow::Continue, None)
+        });
+    direct::bench(raw, 1, script).run().unwrap();
+    let mut heard = Vec::new();
+    { &ours }.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"x");
 }

@@ -264,13 +264,13 @@ fn i04_a_message_with_flags_of_the_kernels_is_believed_and_does_no_harm() {
 
             // More is to come: this is held back until the end, which tells the first result.
             let first = armed(&mut ring);
-            forge(target, first, 5, Some(F_MORE | 0x100));
+            forge(target, first, 5, Some(F_MORE | 0x80));
             forge(target, first, 6, Some(F_MORE));
             ring.turn().unwrap();
             assert_eq!((seen.len(), ring.stats().in_flight), (0, 1));
             forge(target, first, 0, Some(F_NOTIF));
             ring.turn().unwrap();
-            assert_eq!(seen.take(), [(5, F_MORE | 0x100)]);
+            assert_eq!(seen.take(), [(5, F_MORE | 0x80)]);
             // A buffer where none was asked for.
             let second = armed(&mut ring);
             forge(target, second, 64, Some(F_BUFFER | 5 << 16));

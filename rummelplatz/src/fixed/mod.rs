@@ -22,6 +22,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::block::Block;
 
+mod file;
+
+pub use file::FixedFile;
+pub(crate) use file::{FilePlace, Left};
+
 /// In which ring's table something is registered, and at which place.
 #[derive(Debug)]
 pub(crate) struct Registered {
@@ -299,43 +304,6 @@ impl<'b> From<&'b mut FixedBuffer> for FixedSliceMut<'b> {
     }
 }
 
-/// A file that a ring has registered (`IORING_REGISTER_FILES_UPDATE`, in a table with empty places since
-/// 5.19; a *direct descriptor*): the kernel need not look it up for each request in the table of the process,
-/// which other threads share.
-///
-/// Made by [`register_file`](crate::Submitter::register_file). Requests of that ring name it in place of a
-/// descriptor: [`read_at`](crate::request::read_at), [`write_at`](crate::request::write_at),
-/// [`recv`](crate::request::recv), [`send`](crate::request::send), and all others that take a
-/// [`Target`](crate::request::Target). In another ring, and after that ring has finished, such a request ends
-/// with `EBADF`.
-///
-/// A cheap clone: each request keeps one in its data. The file stays open in the kernel until the ring has
-/// finished, or [`unregister_file`](crate::Submitter::unregister_file), or until the last clone is gone and
-/// its place is needed for another file. So it is for files that are used for long.
-#[derive(Clone)]
-pub struct FixedFile {
-    pub(crate) place: ManuallyDrop<Arc<Registered>>,
-}
-
-impl FixedFile {
-    pub(crate) fn new() -> FixedFile {
-        FixedFile { place: ManuallyDrop::new(Arc::new(Registered::nowhere())) }
-    }
-}
-
-impl Drop for FixedFile {
-    // As for a buffer: one call, which gets a value.
-    #[inline]
-    fn drop(&mut self) {
-        #[inline(never)]
-        fn leave(place: Arc<Registered>) {
-            drop(place);
-        }
-        // SAFETY: the file is being dropped, so `place` is not used again.
-        leave(unsafe { ManuallyDrop::take(&mut self.place) });
-    }
-}
-
 impl fmt::Debug for FixedBuffers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FixedBuffers")
@@ -362,12 +330,6 @@ impl fmt::Debug for FixedSlice<'_> {
 impl fmt::Debug for FixedSliceMut<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FixedSliceMut").field("length", &self.bytes.len()).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for FixedFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("FixedFile").field(&self.place.index).finish()
     }
 }
 

@@ -1,0 +1,314 @@
+//! Direct descriptors: files and sockets that the kernel puts into the ring's own table.
+
+use std::io::Read;
+use std::num::NonZeroU32;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use rummelplatz::{ControlFlow, FixedFile, RawRing, RingError};
+use rummelplatz_tests::direct::{self, Work, bench, connections, is_closed};
+use rummelplatz_tests::{
+    Bench, Directory, Log, Script, addressable, in_child, in_fork, is_cut, open_descriptors, outcome,
+    set_limit, watched,
+};
+
+fn raw() -> RawRing {
+    addressable(8).0
+}
+
+#[test]
+fn connections_are_served_and_closed_when_they_are_left() {
+    watched(|| direct::connections_are_served_and_closed_when_they_are_left(raw));
+}
+
+#[test]
+fn a_full_table_closes_the_connection_and_has_room_again_when_one_is_left() {
+    watched(|| direct::a_full_table_closes_the_connection_and_has_room_again_when_one_is_left(raw));
+}
+
+#[test]
+fn files_are_opened_in_the_table_and_may_get_a_descriptor() {
+    watched(|| direct::files_are_opened_in_the_table_and_may_get_a_descriptor(raw));
+}
+
+#[test]
+fn without_places_there_are_no_direct_descriptors() {
+    watched(|| direct::without_places_there_are_no_direct_descriptors(raw));
+}
+
+#[test]
+fn what_is_held_beyond_the_run_names_nothing() {
+    watched(|| direct::what_is_held_beyond_the_run_names_nothing(raw));
+}
+
+/// Accepts all connections and hands the sockets to `taken`.
+fn accepting(listener: Arc<UnixListener>, mut taken: impl FnMut(FixedFile) + Send + 'static) -> Script<Work> {
+    Script::new()
+        .on_setup_once(move |mut submitter| {
+            submitter.stream(Work::Accept(listener), Work::accept)?;
+            Ok(())
+        })
+        .on_completion(move |completion, work, _| {
+            taken(completion.into_fixed_file().unwrap());
+            (ControlFlow::Continue, Some(work))
+        })
+}
+
+#[test]
+fn another_thread_that_leaves_a_socket_wakes_the_ring() {
+    watched(|| {
+        let (listener, clients) = connections(1);
+        let (give, take) = mpsc::channel::<FixedFile>();
+        let mut ring = bench(raw(), 2, accepting(listener, move |socket| give.send(socket).unwrap()));
+        let handle = ring.handle();
+        let other = thread::spawn(move || {
+            let socket = take.recv().unwrap();
+            let clone = socket.clone();
+            drop(socket);
+            assert!(!is_closed(&clients[0]), "there is a clone");
+            thread::sleep(Duration::from_millis(20));
+            drop(clone);
+            // Blocks until the ring, which has nothing else to do, has closed it.
+            assert_eq!((&clients[0]).read(&mut [0]).unwrap(), 0);
+            handle.stop();
+        });
+        ring.run().unwrap();
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_socket_that_is_left_between_turns_is_closed_in_the_next() {
+    watched(|| {
+        let (listener, clients) = connections(2);
+        let sockets = Log::new();
+        let log = sockets.clone();
+        let mut ring = bench(raw(), 2, accepting(listener, move |socket| log.push(socket)));
+        while sockets.len() < 2 {
+            ring.turn().unwrap();
+        }
+        while ring.turn().unwrap().call_again_in == Some(Duration::ZERO) {}
+        let mut poll = libc::pollfd { fd: ring.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: there is one of it.
+        let mut wait = |time| unsafe { libc::poll(&raw mut poll, 1, time) };
+        assert_eq!(wait(10), 0, "there is nothing to do");
+        let socket = sockets.take().pop();
+        assert_eq!(wait(10_000), 1, "the other one was dropped, and whoever waits for the ring learns of it");
+        while !is_closed(&clients[0]) {
+            ring.turn().unwrap();
+        }
+        assert!(!is_closed(&clients[1]));
+        ring.submitter(Bench::FIRST).unregister_file(socket.unwrap()).unwrap();
+        assert!(is_closed(&clients[1]), "at once");
+        ring.finish().unwrap();
+    });
+}
+
+#[test]
+fn a_table_of_four_serves_any_number_of_connections() {
+    watched(|| {
+        in_child(|| {
+            const COUNT: usize = 300;
+            let there = Directory::new("direct-churn");
+            let path = there.path("socket");
+            let listener = Arc::new(UnixListener::bind(&path).unwrap());
+            let mut served = 0;
+            let before = Log::new();
+            let script = accepting(listener, move |socket| {
+                // No number of the process is used for it.
+                before.push(open_descriptors());
+                drop(socket);
+                served += 1;
+                if served == COUNT {
+                    let counts = before.take();
+                    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+                    assert!(most - least <= 2, "{least} to {most}");
+                }
+            });
+            let mut ring = bench(raw(), 4, script);
+            let handle = ring.handle();
+            let other = thread::spawn(move || {
+                for _ in 0..COUNT {
+                    let mut client = UnixStream::connect(&path).unwrap();
+                    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+                }
+                handle.stop();
+            });
+            ring.run().unwrap();
+            other.join().unwrap();
+        });
+    });
+}
+
+#[test]
+fn no_socket_is_lost_when_the_kernel_cuts_the_stream() {
+    watched(|| {
+        const COUNT: usize = 20;
+        let (listener, clients) = connections(COUNT);
+        let sockets = Log::new();
+        let (log, cuts) = (sockets.clone(), Log::new());
+        let cut = cuts.clone();
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.stream(Work::Accept(listener), Work::accept)?;
+                Ok(())
+            })
+            .on_completion(move |completion, work, _| {
+                assert!(completion.more());
+                if is_cut(&completion) {
+                    cut.push(());
+                }
+                log.push(completion.into_fixed_file().unwrap());
+                let flow = if log.len() == COUNT { ControlFlow::Exit } else { ControlFlow::Continue };
+                (flow, Some(work))
+            });
+        let [four, places] = [4, COUNT as u32].map(|count| NonZeroU32::new(count).unwrap());
+        let mut ring = Bench::builder(script, Script::new())
+            .entries(four)
+            .completion_entries(four)
+            .direct_descriptors(places)
+            .build()
+            .unwrap();
+        ring.run().unwrap();
+        assert_eq!(sockets.len(), COUNT);
+        assert!(!cuts.is_empty(), "four completions are not enough for twenty connections");
+        assert!(clients.iter().all(is_closed));
+    });
+}
+
+#[test]
+fn a_teardown_closes_what_is_in_flight_and_what_arrives() {
+    watched(|| {
+        let (listener, clients) = connections(3);
+        let kept = Log::new();
+        let keep = kept.clone();
+        let torn = Log::new();
+        let log = torn.clone();
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.stream(Work::Accept(listener), Work::accept)?;
+                Ok(())
+            })
+            .on_completion(move |completion, work, mut submitter| {
+                // The first is kept, the second waits for bytes, and the third is a completion that nobody looks
+                // into before everything ends.
+                match keep.len() {
+                    0 => keep.push(completion.into_fixed_file().unwrap()),
+                    1 => {
+                        let socket = completion.into_fixed_file().unwrap();
+                        keep.push(socket.clone());
+                        submitter.submit(Work::Receive(socket, vec![0; 8]), Work::request).unwrap();
+                        return (ControlFlow::Exit, Some(work));
+                    }
+                    _ => unreachable!("the run has ended"),
+                }
+                (ControlFlow::Continue, Some(work))
+            })
+            .on_teardown(move |completion, work, _| {
+                log.push((matches!(work, Work::Receive(..)), outcome(&completion)));
+                Ok(())
+            });
+        let mut ring = bench(raw(), 4, script);
+        ring.run().unwrap();
+        assert!(clients.iter().all(is_closed), "although somebody holds two of them");
+        let mut told = torn.take();
+        told.sort_by_key(|(receives, _)| *receives);
+        assert_eq!(told.last(), Some(&(true, Err(libc::ECANCELED))));
+        assert_eq!(ring.stats().in_flight, 0);
+        drop(kept.take());
+        ring.run().unwrap();
+    });
+}
+
+#[test]
+fn a_table_larger_than_the_process_may_have_is_refused_before_anything_is_done() {
+    watched(|| {
+        in_child(|| {
+            set_limit(libc::RLIMIT_NOFILE, 64);
+            let (listener, clients) = connections(1);
+            let Err(RingError::Api(cause)) = bench(raw(), 65, accepting(listener.clone(), drop)).run() else {
+                panic!("65 are too many")
+            };
+            let told = cause.to_string();
+            assert!(told.contains("65 direct descriptors"), "{told}");
+            assert!(!is_closed(&clients[0]), "nobody has accepted it");
+        });
+    });
+}
+
+#[test]
+fn a_forked_child_that_leaves_a_socket_closes_nothing() {
+    watched(|| {
+        in_child(|| {
+            let (listener, clients) = connections(1);
+            let sockets = Log::new();
+            let log = sockets.clone();
+            let mut ring = bench(raw(), 2, accepting(listener, move |socket| log.push(socket)));
+            while sockets.is_empty() {
+                ring.turn().unwrap();
+            }
+            let mut sockets = sockets.take();
+            in_fork(|| {
+                sockets.clear();
+                assert!(matches!(ring.turn(), Err(RingError::Forked)));
+            });
+            ring.turn().unwrap();
+            assert!(!is_closed(&clients[0]));
+            drop(sockets);
+            ring.turn().unwrap();
+            assert!(is_closed(&clients[0]));
+            ring.finish().unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_handler_that_forks_and_leaves_a_socket_in_the_child_closes_nothing() {
+    watched(|| {
+        in_child(|| {
+            let (listener, clients) = connections(1);
+            let client = clients[0].try_clone().unwrap();
+            let kept = Log::new();
+            let keep = kept.clone();
+            let is_child = Arc::new(AtomicBool::new(false));
+            let child = is_child.clone();
+            let script = Script::new()
+                .on_setup_once(move |mut submitter| {
+                    submitter.stream(Work::Accept(listener), Work::accept)?;
+                    Ok(())
+                })
+                .on_completion(move |completion, work, mut submitter| match work {
+                    Work::Accept(_) => {
+                        keep.push(completion.into_fixed_file().unwrap());
+                        // SAFETY: this is the only thread of a test in a child.
+                        let pid = unsafe { libc::fork() };
+                        if pid == 0 {
+                            child.store(true, Ordering::Relaxed);
+                            keep.take();
+                        } else {
+                            // SAFETY: a plain call.
+                            assert_eq!(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }, pid);
+                            submitter.submit(Work::Pause(Vec::new()), Work::request).unwrap();
+                        }
+                        (ControlFlow::Continue, Some(work))
+                    }
+                    _ => {
+                        assert!(!is_closed(&client), "the child has closed it");
+                        (ControlFlow::Exit, None)
+                    }
+                });
+            let result = bench(raw(), 2, script).run();
+            if is_child.load(Ordering::Relaxed) {
+                let is_told = matches!(result, Err(RingError::Forked));
+                // SAFETY: ends the process without running what belongs to the parent.
+                unsafe { libc::_exit(i32::from(!is_told)) };
+            }
+            result.unwrap();
+            drop((clients, kept));
+        });
+    });
+}
