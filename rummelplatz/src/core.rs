@@ -224,7 +224,7 @@ impl Core {
     /// anybody waits.
     #[inline]
     pub(crate) fn close_left(&mut self, looks_again: bool) {
-        if self.queue.direct() > 0 && !self.is_forked() {
+        if self.queue.direct() > 0 {
             self.queue.close_left(if looks_again { this_thread() } else { 0 });
         }
     }
