@@ -1,10 +1,12 @@
 //! Building a ring with other than the usual sizes and limits.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use crate::config::{Options, Poller, RawRing};
+use crate::cpus::Cpus;
 use crate::error::{BuildError, Stuck};
 use crate::parts::RingParts;
 use crate::runtime::Runtime;
@@ -31,12 +33,13 @@ pub struct Builder<R: RingParts> {
     operations: R::Operations,
     options: Options,
     hooks: Hooks,
+    worker_cpus: Option<BTreeSet<u32>>,
     raw: Option<RawRing>,
 }
 
 impl<R: RingParts> Builder<R> {
     pub(crate) fn new(operations: R::Operations) -> Self {
-        Builder { operations, options: R::OPTIONS, hooks: Hooks::default(), raw: None }
+        Builder { operations, options: R::OPTIONS, hooks: Hooks::default(), worker_cpus: None, raw: None }
     }
 
     /// The size of the submission queue, rounded up to a power of two: 256 by default, at most 32768.
@@ -171,6 +174,34 @@ impl<R: RingParts> Builder<R> {
         self
     }
 
+    /// On which CPUs the kernel's worker threads run (`IORING_REGISTER_IOWQ_AFF`, since 5.14): by default, on
+    /// all on which the process may run. So the CPU of a ring that is pinned to one can be kept free of them.
+    ///
+    /// ```
+    /// # use rummelplatz::{ring, RingOperation};
+    /// # #[derive(RingOperation)] struct Jobs;
+    /// # #[ring] struct Worker { jobs: Jobs }
+    /// let mut worker = Worker::builder(Jobs).worker_cpus([0]).build()?;
+    /// worker.run()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// The workers belong to the thread that runs the ring; with [`sqpoll`](Self::sqpoll), to that thread of
+    /// the kernel. Other rings of the thread share them, what was set last counts, and it counts as long as
+    /// the thread lives. It is set when the ring is first run or turned. A worker that exists by then stays
+    /// where it is until it has had nothing to do for some seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) fails with [`NoSuchCpu`](crate::BuildErrorKind::NoSuchCpu) if there is no CPU in
+    /// the set, or one that is not listed in `/sys/devices/system/cpu/online`. Running the ring fails with
+    /// [`RingError::Api`](crate::RingError::Api) if the kernel refuses: because it is older than 5.14, or
+    /// because a CPU may not be used here (`cpuset(7)`). Nothing has been done then.
+    pub fn worker_cpus(mut self, cpus: impl IntoIterator<Item = u32>) -> Self {
+        self.worker_cpus = Some(cpus.into_iter().collect());
+        self
+    }
+
     /// Uses this ring rather than a new one. Its sizes and flags stay as they are: [`entries`](Self::entries),
     /// [`completion_entries`](Self::completion_entries), [`defer_taskrun`](Self::defer_taskrun) and
     /// [`sqpoll`](Self::sqpoll) have no effect.
@@ -184,7 +215,11 @@ impl<R: RingParts> Builder<R> {
     /// # Errors
     ///
     /// See [`BuildErrorKind`](crate::BuildErrorKind).
-    pub fn build(self) -> Result<R, BuildError> {
+    pub fn build(mut self) -> Result<R, BuildError> {
+        if let Some(cpus) = &self.worker_cpus {
+            let cpus = Cpus::new(cpus).map_err(|error| BuildError::no_such_cpu("worker_cpus", error))?;
+            self.options.worker_cpus = Some(cpus);
+        }
         let raw = match self.raw {
             Some(raw) => raw,
             None => RawRing::with_options(&self.options)?,

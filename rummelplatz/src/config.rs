@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use io_uring::IoUring;
 
+use crate::cpus::Cpus;
 use crate::error::BuildError;
 use crate::eventfd::Eventfd;
 use crate::lifecycle::Limits;
@@ -25,7 +26,7 @@ const MAX_COMPLETIONS: u32 = 2 * MAX_ENTRIES;
 const COMPLETIONS_PER_ENTRY: u32 = 4;
 
 /// What `#[ring(…)]` and the [`Builder`](crate::Builder) can choose.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     pub(crate) entries: u32,
     pub(crate) completions: Option<u32>,
@@ -36,6 +37,7 @@ pub struct Options {
     pub(crate) limits: Limits,
     pub(crate) worker_limits: Option<[u32; 2]>,
     pub(crate) direct_descriptors: Option<u32>,
+    pub(crate) worker_cpus: Option<Cpus>,
 }
 
 /// A thread of the kernel that looks for entries (`IORING_SETUP_SQPOLL`).
@@ -64,6 +66,7 @@ impl Options {
             limits: Limits { grace: Duration::from_secs(1), deadline: None },
             worker_limits: None,
             direct_descriptors: None,
+            worker_cpus: None,
         }
     }
 

@@ -220,6 +220,18 @@ impl Core {
         Ok(())
     }
 
+    /// Says where the kernel's workers run that are the owner's, if that was asked for and was not done yet.
+    pub(crate) fn place_workers(&mut self) -> io::Result<()> {
+        if let Some(cpus) = &self.options.worker_cpus {
+            self.queue.place_workers(cpus).map_err(|error| {
+                let text = format!("the kernel did not place the workers on the CPUs {cpus:?}: {error}");
+                io::Error::new(error.kind(), text)
+            })?;
+            self.options.worker_cpus = None;
+        }
+        Ok(())
+    }
+
     /// Closes the direct descriptors whose last clone is gone; `looks_again` if that is done again before
     /// anybody waits.
     #[inline]

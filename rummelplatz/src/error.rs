@@ -12,8 +12,17 @@ use crate::request::sqe;
 #[derive(Debug)]
 pub struct BuildError {
     kind: BuildErrorKind,
-    entries: u32,
+    what: What,
     source: io::Error,
+}
+
+/// What could not be had.
+#[derive(Debug)]
+enum What {
+    /// A ring with this many entries.
+    Entries(u32),
+    /// This option of the builder.
+    Option(&'static str),
 }
 
 /// The kinds of [`BuildError`].
@@ -22,14 +31,15 @@ pub struct BuildError {
 pub enum BuildErrorKind {
     /// More entries than the kernel allows (32768).
     TooLarge,
-    /// The kernel is too old for what was asked (`EINVAL`).
+    /// The kernel is too old for what was asked (`EINVAL`), or was built without it (`EOPNOTSUPP`).
     Unsupported,
     /// io_uring is switched off: by the `kernel.io_uring_disabled` sysctl or a seccomp filter
     /// (`EPERM`, `EACCES`). Or [`sqpoll`](crate::Builder::sqpoll) needs a privilege, before 5.13.
     Forbidden,
     /// The kernel has no io_uring at all, or hides it (`ENOSYS`).
     Missing,
-    /// The CPU that [`sqpoll`](crate::Builder::sqpoll) names is not online, or may not be used (`EINVAL`).
+    /// The CPU that [`sqpoll`](crate::Builder::sqpoll) names is not online, or may not be used (`EINVAL`). Or
+    /// [`worker_cpus`](crate::Builder::worker_cpus) names none, or one that is not online.
     NoSuchCpu,
     /// A limit was reached: descriptors (`EMFILE`, `ENFILE`) or memory (`ENOMEM`).
     Limit,
@@ -40,18 +50,23 @@ pub enum BuildErrorKind {
 impl BuildError {
     pub(crate) fn new(entries: u32, source: io::Error) -> BuildError {
         let kind = match source.raw_os_error() {
-            Some(libc::EINVAL) => BuildErrorKind::Unsupported,
+            Some(libc::EINVAL | libc::EOPNOTSUPP) => BuildErrorKind::Unsupported,
             Some(libc::EPERM | libc::EACCES) => BuildErrorKind::Forbidden,
             Some(libc::ENOSYS) => BuildErrorKind::Missing,
             Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => BuildErrorKind::Limit,
             _ => BuildErrorKind::Other,
         };
-        BuildError { kind, entries, source }
+        BuildError { kind, what: What::Entries(entries), source }
+    }
+
+    /// An option of the builder names no CPU that there is.
+    pub(crate) fn no_such_cpu(option: &'static str, source: io::Error) -> BuildError {
+        BuildError { kind: BuildErrorKind::NoSuchCpu, what: What::Option(option), source }
     }
 
     pub(crate) fn too_large(entries: u32) -> BuildError {
         let source = io::Error::from_raw_os_error(libc::EINVAL);
-        BuildError { kind: BuildErrorKind::TooLarge, entries, source }
+        BuildError { kind: BuildErrorKind::TooLarge, what: What::Entries(entries), source }
     }
 
     /// The same, where a CPU was named. The CPU is to blame, because all else that could be too new was done
@@ -71,8 +86,11 @@ impl BuildError {
 
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let BuildError { kind, entries, source } = self;
-        write!(f, "could not create an io_uring with {entries} entries: ")?;
+        let BuildError { kind, what, source } = self;
+        match what {
+            What::Entries(entries) => write!(f, "could not create an io_uring with {entries} entries: ")?,
+            What::Option(option) => return write!(f, "`{option}` can't be had: {source}"),
+        }
         match kind {
             BuildErrorKind::TooLarge => write!(f, "the kernel allows at most 32768"),
             BuildErrorKind::Unsupported => write!(f, "this kernel is too old ({source})"),

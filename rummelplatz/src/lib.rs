@@ -466,6 +466,7 @@ mod clock;
 mod completion;
 mod config;
 mod core;
+mod cpus;
 mod deadlines;
 mod dispatch;
 mod error;

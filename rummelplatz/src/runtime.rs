@@ -22,6 +22,7 @@ pub struct Runtime<R: Ring> {
 
 impl<R: Ring> Runtime<R> {
     pub(crate) fn new(raw: RawRing, options: Options, hooks: Hooks) -> Self {
+        let limit = options.request_limit.unwrap_or(u32::MAX);
         let core = Core::new(raw, options);
         let mut slabs = R::slabs();
         let mut last = 0;
@@ -31,7 +32,6 @@ impl<R: Ring> Runtime<R> {
                 && *tag <= UserData::LAST_OPERATION
                 && let Some(slab) = slab_of::<R>(&mut slabs, *tag)
             {
-                let limit = options.request_limit.unwrap_or(u32::MAX);
                 let one_more = u32::from(mutant::is("one request more than may be"));
                 slab.adopt(*tag, limit.saturating_add(one_more));
                 last = *tag;

@@ -155,6 +155,95 @@ fn limits_of_workers_that_the_kernel_refuses_are_an_error_and_nothing_has_been_d
     });
 }
 
+/// Where the workers of this thread may run, or those of the thread that looks for entries for it.
+fn places_of_workers() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let statuses = tasks.filter_map(|it| std::fs::read_to_string(it.ok()?.path().join("status")).ok());
+    let workers = statuses.filter(|it| it.starts_with("Name:\tiou-wrk"));
+    let place = |status: String| {
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+        Some(list.trim().to_owned())
+    };
+    workers.filter_map(place).collect()
+}
+
+#[test]
+fn workers_run_on_the_cpus_that_they_are_given_whoever_has_them() {
+    in_child(|| {
+        let allowed = sched_getaffinity(Pid::this()).unwrap();
+        let cpus: Vec<_> = (0..64).filter(|cpu| CpuSet::is_set(&allowed, *cpu).unwrap()).collect();
+        let run = |cpus: &[usize], polled: bool| {
+            let script = Script::new().on_setup_once(|mut submitter| {
+                submitter.submit((), |()| request::nop().in_worker())?;
+                Ok(())
+            });
+            let builder = Bench::<()>::builder(script, Script::new());
+            let builder = builder.worker_cpus(cpus.iter().map(|cpu| *cpu as u32));
+            let builder = if polled { builder.sqpoll(Duration::from_millis(1), None) } else { builder };
+            let mut ring = builder.build().unwrap();
+            // It belongs to the thread that runs it, which has used no ring before. Its workers end with it.
+            let there = thread::spawn(move || {
+                ring.run().unwrap();
+                (places_of_workers(), drop(ring)).0
+            });
+            there.join().unwrap()
+        };
+        for cpu in &cpus {
+            for polled in [false, true] {
+                assert_eq!(run(&[*cpu], polled), [cpu.to_string()], "{polled}");
+                // Those of the thread end a little after it.
+                let ended = || places_of_workers().is_empty();
+                assert!((0..1000).any(|_| ended() || (thread::sleep(Duration::from_millis(5)), false).1));
+            }
+        }
+        if let [first, .., last] = cpus[..] {
+            let [place] = &run(&[last, first], false)[..] else { panic!("one request, one worker") };
+            assert!(place.starts_with(&first.to_string()) && place.ends_with(&last.to_string()), "{place}");
+        } else {
+            eprintln!("skipped: with one CPU, workers run there anyway");
+        }
+    });
+}
+
+#[test]
+fn a_ring_whose_workers_would_have_no_cpu_is_not_built() {
+    watched(|| {
+        let build = |cpus: &[u32]| {
+            let builder = Bench::<()>::builder(Script::new(), Script::new());
+            builder.worker_cpus(cpus.iter().copied()).build()
+        };
+        for (cpus, text) in [
+            (&[][..], "it names no CPU"),
+            (&[0, 60_000], "CPU 60000 is not online"),
+            (&[u32::MAX], "CPU 4294967295 is not online"),
+        ] {
+            let error = build(cpus).unwrap_err();
+            assert_eq!(error.kind(), BuildErrorKind::NoSuchCpu);
+            let said = error.to_string();
+            assert!(said.starts_with("`worker_cpus` can't be had: ") && said.contains(text), "{said}");
+        }
+    });
+}
+
+#[test]
+fn places_of_workers_that_the_kernel_refuses_are_an_error_and_nothing_has_been_done() {
+    watched(|| {
+        let raw = restricted(&mut IoUring::builder(), 4, &[opcode::Nop::CODE], &[]);
+        let script = Script::new().on_setup(|_| panic!("it was set up"));
+        let builder = Bench::builder(script, Script::new()).worker_cpus([0]).raw_ring(raw);
+        let mut ring = builder.build().unwrap();
+        ring.submitter(Bench::FIRST).submit((), |()| request::nop()).unwrap();
+        for _ in 0..2 {
+            let error = ring.run().unwrap_err();
+            assert!(matches!(error, RingError::Api(_)), "{error:?}");
+            let text = error.to_string();
+            assert!(text.contains("did not place the workers on the CPUs {0}"), "{text}");
+        }
+        assert_eq!(ring.stats().in_flight, 1);
+        ring.finish().unwrap();
+    });
+}
+
 #[test]
 fn where_there_is_no_io_uring_the_tests_say_so_and_pass() {
     in_child_anywhere(|| {

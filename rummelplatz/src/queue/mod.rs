@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
+use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
 
 mod completions;
@@ -102,6 +103,9 @@ pub(crate) trait Kernel {
     /// Limits how many workers there may be for requests that end by themselves, and for those that may wait
     /// for ever (`IORING_REGISTER_IOWQ_MAX_WORKERS`, since 5.15); 0 leaves a limit as it is.
     fn limit_workers(&mut self, limits: [u32; 2]) -> io::Result<()>;
+    /// On which CPUs the workers run that are this thread's or, if a thread of the kernel takes entries in, that
+    /// thread's (`IORING_REGISTER_IOWQ_AFF`, since 5.14).
+    fn place_workers(&mut self, cpus: &Cpus) -> io::Result<()>;
     /// Changes the table of registered files (`IORING_REGISTER_FILES2`, `IORING_REGISTER_FILES_UPDATE2`; with
     /// empty places since 5.19).
     fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()>;
@@ -184,6 +188,10 @@ impl Kernel for Host {
 
     fn limit_workers(&mut self, limits: [u32; 2]) -> io::Result<()> {
         on!(self, kernel => kernel.limit_workers(limits))
+    }
+
+    fn place_workers(&mut self, cpus: &Cpus) -> io::Result<()> {
+        on!(self, kernel => kernel.place_workers(cpus))
     }
 
     fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()> {

@@ -14,6 +14,7 @@ use super::mapped::Mapped;
 use super::memory::Queues;
 use super::{Change, Kernel, Patience};
 use crate::clock;
+use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
 
 /// An io_uring of the kernel.
@@ -26,6 +27,9 @@ pub(crate) struct Real {
     /// A thread of the kernel looks for entries (`IORING_SETUP_SQPOLL`).
     has_poller: bool,
 }
+
+/// Of `io_uring_register`, since 5.14.
+const IORING_REGISTER_IOWQ_AFF: u32 = 17;
 
 /// Of `io_uring_register`, since 5.18.
 const IORING_REGISTER_RING_FDS: u32 = 20;
@@ -222,6 +226,21 @@ impl Kernel for Real {
 
     fn limit_workers(&mut self, mut limits: [u32; 2]) -> io::Result<()> {
         self.ring.submitter().register_iowq_max_workers(&mut limits)
+    }
+
+    fn place_workers(&mut self, cpus: &Cpus) -> io::Result<()> {
+        if !self.has_poller {
+            // A thread that has submitted nothing has no workers yet that could be placed (EINVAL; the first
+            // kernels with this call did not even check that). This submits one entry, if there is one.
+            self.enter_now(1, 0, EnterFlags::empty())?;
+        }
+        let (ring, mask) = (self.ring.as_raw_fd(), cpus.mask());
+        // SAFETY: the kernel reads this many bytes, which are there, during the call.
+        let placed = unsafe {
+            let (start, bytes) = (mask.as_ptr(), mem::size_of_val(mask));
+            syscalls::syscall!(Sysno::io_uring_register, ring, IORING_REGISTER_IOWQ_AFF, start, bytes)
+        };
+        placed.map(drop).or_else(fail)
     }
 
     fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()> {

@@ -22,6 +22,7 @@ use super::memory::Queues;
 use super::table::Table;
 use super::{Cqe, Entered, Host, Kernel, Patience};
 use crate::buffers::{BufferPool, PoolError};
+use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
 use crate::fixed::{FilePlace, FixedBuffers, FixedFile, Left, Memory};
 use crate::mutant;
@@ -129,6 +130,11 @@ impl Uring {
     /// See [`Kernel::limit_workers`].
     pub(crate) fn limit_workers(&mut self, limits: [u32; 2]) -> io::Result<()> {
         self.kernel.limit_workers(limits)
+    }
+
+    /// See [`Kernel::place_workers`].
+    pub(crate) fn place_workers(&mut self, cpus: &Cpus) -> io::Result<()> {
+        self.kernel.place_workers(cpus)
     }
 
     /// See [`Kernel::register`].

@@ -242,6 +242,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock;
 use crate::config::RawRing;
+use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
 use crate::queue::{Change, Host, Kernel, Own, Patience, Queues};
 
@@ -883,6 +884,11 @@ impl Kernel for Simulated {
 
     /// It has none.
     fn limit_workers(&mut self, _: [u32; 2]) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// It has none.
+    fn place_workers(&mut self, _: &Cpus) -> io::Result<()> {
         Ok(())
     }
 
