@@ -5,7 +5,7 @@ use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use crate::config::{Options, Poller, RawRing};
+use crate::config::{BusyPoll, Options, Poller, RawRing};
 use crate::cpus::Cpus;
 use crate::error::{BuildError, Stuck};
 use crate::parts::RingParts;
@@ -202,6 +202,43 @@ impl<R: RingParts> Builder<R> {
         self
     }
 
+    /// Lets a wait for completions begin with a look at the network devices (`IORING_REGISTER_NAPI`, since 6.9,
+    /// where the kernel is built with `CONFIG_NET_RX_BUSY_POLL`), instead of with sleep until a device
+    /// interrupts: off by default. For sockets whose peer answers within some microseconds, this saves the
+    /// interrupt and the way back from sleep, and takes a CPU for as long as it looks.
+    ///
+    /// The devices are those of the sockets that requests of this ring have waited for lately, and `time` is how
+    /// long a wait looks at them, in whole microseconds: at least one, and on newer kernels at most ten
+    /// milliseconds. With `prefer`, their interrupts are put off for as long as the ring looks often enough (as
+    /// by `SO_PREFER_BUSY_POLL`; the device needs `napi_defer_hard_irqs` and `gro_flush_timeout`). Loopback and
+    /// Unix sockets have no device, and a ring that is turned does not wait, so it makes no difference for them.
+    /// With [`sqpoll`](Self::sqpoll), that thread looks, not the ring.
+    ///
+    /// ```
+    /// # use rummelplatz::{BuildErrorKind, ring, RingOperation};
+    /// # use std::time::Duration;
+    /// # #[derive(RingOperation)] struct Trades;
+    /// # #[ring] struct Exchange { trades: Trades }
+    /// match Exchange::builder(Trades).busy_poll(Duration::from_micros(50), false).build() {
+    ///     Ok(mut exchange) => exchange.run()?,
+    ///     // As fast as can be, here.
+    ///     Err(error) if error.kind() == BuildErrorKind::Unsupported => Exchange::builder(Trades).build()?.run()?,
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) fails with [`Unsupported`](crate::BuildErrorKind::Unsupported) where the kernel
+    /// can't do this, or not for a [`raw_ring`](Self::raw_ring) with `IORING_SETUP_IOPOLL`. A raw ring that was
+    /// enabled by another thread, with `IORING_SETUP_SINGLE_ISSUER`, can't be built here (`EEXIST`).
+    pub fn busy_poll(mut self, time: Duration, prefer: bool) -> Self {
+        let microseconds = u32::try_from(time.as_micros()).unwrap_or(u32::MAX).max(1);
+        self.options.busy_poll = Some(BusyPoll { microseconds, prefer });
+        self
+    }
+
     /// Uses this ring rather than a new one. Its sizes and flags stay as they are: [`entries`](Self::entries),
     /// [`completion_entries`](Self::completion_entries), [`defer_taskrun`](Self::defer_taskrun) and
     /// [`sqpoll`](Self::sqpoll) have no effect.
@@ -220,10 +257,11 @@ impl<R: RingParts> Builder<R> {
             let cpus = Cpus::new(cpus).map_err(|error| BuildError::no_such_cpu("worker_cpus", error))?;
             self.options.worker_cpus = Some(cpus);
         }
-        let raw = match self.raw {
+        let mut raw = match self.raw {
             Some(raw) => raw,
             None => RawRing::with_options(&self.options)?,
         };
+        raw.set_up(&self.options)?;
         Ok(R::assemble(Runtime::new(raw, self.options, self.hooks), self.operations))
     }
 }

@@ -38,6 +38,15 @@ pub struct Options {
     pub(crate) worker_limits: Option<[u32; 2]>,
     pub(crate) direct_descriptors: Option<u32>,
     pub(crate) worker_cpus: Option<Cpus>,
+    pub(crate) busy_poll: Option<BusyPoll>,
+}
+
+/// A wait begins with looking at the network devices (`IORING_REGISTER_NAPI`).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BusyPoll {
+    pub(crate) microseconds: u32,
+    /// Whether interrupts of the devices are put off meanwhile.
+    pub(crate) prefer: bool,
 }
 
 /// A thread of the kernel that looks for entries (`IORING_SETUP_SQPOLL`).
@@ -67,6 +76,7 @@ impl Options {
             worker_limits: None,
             direct_descriptors: None,
             worker_cpus: None,
+            busy_poll: None,
         }
     }
 
@@ -171,6 +181,17 @@ impl RawRing {
     /// notifications.
     pub unsafe fn from_io_uring(ring: IoUring) -> io::Result<RawRing> {
         RawRing::assemble(Host::Real(Real::new(ring)?), false)
+    }
+
+    /// Sets up what is asked of the kernel once there is a ring.
+    pub(crate) fn set_up(&mut self, options: &Options) -> Result<(), BuildError> {
+        // A forked child has no ring, which it learns when it uses this one.
+        if let Some(busy_poll) = options.busy_poll
+            && !self.kernel.is_forked()
+        {
+            self.kernel.busy_poll(busy_poll).map_err(|error| BuildError::of("busy_poll", error))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn assemble(kernel: Host, disabled: bool) -> io::Result<RawRing> {

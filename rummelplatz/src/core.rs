@@ -164,7 +164,7 @@ impl Core {
             wake_poll: WakePoll::new(),
             options,
         };
-        if let Some(count) = options.direct_descriptors {
+        if let Some(count) = core.options.direct_descriptors {
             core.queue.leave_files_to_kernel(count, &core.shared.waker);
         }
         core.refresh();

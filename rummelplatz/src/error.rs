@@ -59,6 +59,11 @@ impl BuildError {
         BuildError { kind, what: What::Entries(entries), source }
     }
 
+    /// The kernel refuses an option of the builder.
+    pub(crate) fn of(option: &'static str, source: io::Error) -> BuildError {
+        BuildError { what: What::Option(option), ..BuildError::new(0, source) }
+    }
+
     /// An option of the builder names no CPU that there is.
     pub(crate) fn no_such_cpu(option: &'static str, source: io::Error) -> BuildError {
         BuildError { kind: BuildErrorKind::NoSuchCpu, what: What::Option(option), source }
@@ -89,7 +94,15 @@ impl fmt::Display for BuildError {
         let BuildError { kind, what, source } = self;
         match what {
             What::Entries(entries) => write!(f, "could not create an io_uring with {entries} entries: ")?,
-            What::Option(option) => return write!(f, "`{option}` can't be had: {source}"),
+            What::Option(option) => {
+                write!(f, "`{option}` can't be had: ")?;
+                return match kind {
+                    BuildErrorKind::Unsupported => {
+                        write!(f, "this kernel is too old, or was built without it ({source})")
+                    }
+                    _ => write!(f, "{source}"),
+                };
+            }
         }
         match kind {
             BuildErrorKind::TooLarge => write!(f, "the kernel allows at most 32768"),

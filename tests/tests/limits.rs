@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
-use rummelplatz::io_uring::{IoUring, opcode};
+use rummelplatz::io_uring::{IoUring, opcode, types};
 use rummelplatz::{BuildErrorKind, ControlFlow, RawRing, RingError, Status, SubmitError, request};
 use rummelplatz_tests::{
     Bench, Job, Ledger, Log, Script, Tracked, addressable, forbid, in_child, in_child_anywhere, outcome,
@@ -241,6 +241,88 @@ fn places_of_workers_that_the_kernel_refuses_are_an_error_and_nothing_has_been_d
         }
         assert_eq!(ring.stats().in_flight, 1);
         ring.finish().unwrap();
+    });
+}
+
+/// What the kernel says of the rings of this process, by this name.
+fn said_of_rings(name: &str) -> Vec<String> {
+    let descriptors = std::fs::read_dir("/proc/self/fdinfo").unwrap();
+    let infos = descriptors.filter_map(|it| std::fs::read_to_string(it.ok()?.path()).ok());
+    let said = infos
+        .filter_map(|info| Some(info.lines().find_map(|line| line.strip_prefix(name))?.trim().to_owned()));
+    said.collect()
+}
+
+/// Whether the kernel can look at network devices before it waits. If not, this says "skipped".
+fn busy_polls() -> bool {
+    let registered = IoUring::new(1).unwrap().submitter().register_napi(&mut types::Napi::new());
+    registered.inspect_err(|error| eprintln!("skipped: no busy polling: {error}")).is_ok()
+}
+
+#[test]
+fn a_ring_looks_at_devices_before_it_waits_if_it_is_told_to() {
+    in_child(|| {
+        if !busy_polls() {
+            return;
+        }
+        let ring = |time, prefer, sqpoll: bool, raw| {
+            let script = Script::new().on_setup_once(|mut submitter| {
+                submitter.submit((), |()| request::timeout(Duration::from_millis(5)))?;
+                Ok(())
+            });
+            let builder = Bench::<()>::builder(script, Script::new()).busy_poll(time, prefer);
+            let builder = if sqpoll { builder.sqpoll(Duration::from_millis(1), None) } else { builder };
+            let builder = if let Some(raw) = raw { builder.raw_ring(raw) } else { builder };
+            builder.build().unwrap()
+        };
+        for (time, nanoseconds) in [
+            (Duration::from_micros(50), 50_000..=50_000),
+            (Duration::ZERO, 1000..=1000),
+            // Newer kernels look for ten milliseconds at most.
+            (Duration::MAX, 10_000_000..=u64::from(u32::MAX) * 1000),
+        ] {
+            for (prefer, sqpoll, has_raw) in [(true, false, false), (false, false, true), (true, true, false)]
+            {
+                let raw = has_raw.then(|| RawRing::new(entries(4)).unwrap());
+                let (ring, nanoseconds) = (ring(time, prefer, sqpoll, raw), nanoseconds.clone());
+                // It may be built in one thread and run in another.
+                let there = thread::spawn(move || {
+                    let mut ring = ring;
+                    ring.run().unwrap();
+                    assert_eq!(said_of_rings("NAPI:"), ["enabled"]);
+                    let [time] = &said_of_rings("napi_busy_poll_dt:")[..] else {
+                        panic!("there is one ring")
+                    };
+                    assert!(nanoseconds.contains(&time.parse().unwrap()), "{time}");
+                    assert_eq!(said_of_rings("napi_prefer_busy_poll:"), [prefer.to_string()]);
+                });
+                there.join().unwrap();
+            }
+        }
+        let without = Bench::<()>::builder(Script::new(), Script::new()).build().unwrap();
+        assert_eq!(said_of_rings("NAPI:"), ["disabled"]);
+        drop(without);
+    });
+}
+
+#[test]
+fn a_ring_that_may_not_look_at_devices_is_not_built() {
+    watched(|| {
+        let build = |raw| {
+            let builder = Bench::<()>::builder(Script::new(), Script::new());
+            builder.busy_poll(Duration::from_micros(50), true).raw_ring(raw).build().unwrap_err()
+        };
+        // A ring that polls for what devices have done refuses this, with the answer of a kernel that is too old.
+        let iopoll = IoUring::builder().setup_iopoll().build(4).unwrap();
+        // SAFETY: nothing is queued or in flight in it, and nobody else has it.
+        let error = build(unsafe { RawRing::from_io_uring(iopoll) }.unwrap());
+        assert_eq!(error.kind(), BuildErrorKind::Unsupported);
+        let text = error.to_string();
+        assert!(text.starts_with("`busy_poll` can't be had: this kernel is too old"), "{text}");
+        let raw = restricted(&mut IoUring::builder(), 4, &[opcode::Nop::CODE], &[]);
+        let error = build(raw);
+        assert_eq!(error.kind(), BuildErrorKind::Forbidden);
+        assert!(error.to_string().contains("`busy_poll` can't be had: Permission denied"), "{error}");
     });
 }
 

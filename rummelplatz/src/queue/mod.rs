@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
+use crate::config::BusyPoll;
 use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
 
@@ -106,6 +107,9 @@ pub(crate) trait Kernel {
     /// On which CPUs the workers run that are this thread's or, if a thread of the kernel takes entries in, that
     /// thread's (`IORING_REGISTER_IOWQ_AFF`, since 5.14).
     fn place_workers(&mut self, cpus: &Cpus) -> io::Result<()>;
+    /// Lets waits begin with a look at the devices of the sockets that requests wait for (`IORING_REGISTER_NAPI`,
+    /// since 6.9), until the ring is closed.
+    fn busy_poll(&mut self, busy_poll: BusyPoll) -> io::Result<()>;
     /// Changes the table of registered files (`IORING_REGISTER_FILES2`, `IORING_REGISTER_FILES_UPDATE2`; with
     /// empty places since 5.19).
     fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()>;
@@ -192,6 +196,10 @@ impl Kernel for Host {
 
     fn place_workers(&mut self, cpus: &Cpus) -> io::Result<()> {
         on!(self, kernel => kernel.place_workers(cpus))
+    }
+
+    fn busy_poll(&mut self, busy_poll: BusyPoll) -> io::Result<()> {
+        on!(self, kernel => kernel.busy_poll(busy_poll))
     }
 
     fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
-use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::types::{Napi, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring};
 use syscalls::{Errno, Sysno};
 
@@ -14,6 +14,7 @@ use super::mapped::Mapped;
 use super::memory::Queues;
 use super::{Change, Kernel, Patience};
 use crate::clock;
+use crate::config::BusyPoll;
 use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
 
@@ -241,6 +242,11 @@ impl Kernel for Real {
             syscalls::syscall!(Sysno::io_uring_register, ring, IORING_REGISTER_IOWQ_AFF, start, bytes)
         };
         placed.map(drop).or_else(fail)
+    }
+
+    fn busy_poll(&mut self, BusyPoll { microseconds, prefer }: BusyPoll) -> io::Result<()> {
+        let mut napi = Napi::new().set_busy_poll_timeout(microseconds).set_prefer_busy_poll(prefer);
+        self.ring.submitter().register_napi(&mut napi)
     }
 
     fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()> {
