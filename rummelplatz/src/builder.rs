@@ -5,7 +5,7 @@ use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use crate::config::{BusyPoll, Options, Poller, RawRing};
+use crate::config::{BusyPoll, MinWait, Options, Poller, RawRing};
 use crate::cpus::Cpus;
 use crate::error::{BuildError, Stuck};
 use crate::parts::RingParts;
@@ -236,6 +236,25 @@ impl<R: RingParts> Builder<R> {
     pub fn busy_poll(mut self, time: Duration, prefer: bool) -> Self {
         let microseconds = u32::try_from(time.as_micros()).unwrap_or(u32::MAX).max(1);
         self.options.busy_poll = Some(BusyPoll { microseconds, prefer });
+        self
+    }
+
+    /// Lets the loop wait for this many completions rather than one, but no longer than for `time`; when that is
+    /// over, for the first (`min_wait_usec` of `IORING_ENTER_EXT_ARG`, since 6.12). So a ring whose completions
+    /// come one by one sleeps and wakes less often, and everything takes up to `time` longer: also deadlines,
+    /// and what other threads send. Off by default; a ring that is busy has its completions in batches anyway
+    /// (`docs/performance.md` has figures).
+    ///
+    /// `time` counts from the beginning of each wait, in whole microseconds, at least one. A ring that seldom
+    /// has so many requests in flight that this many can complete waits in vain for the last of them, each time.
+    /// Turns and teardowns are not affected, because they do not wait like this.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) fails with [`Unsupported`](crate::BuildErrorKind::Unsupported) before 6.12.
+    pub fn min_wait(mut self, time: Duration, completions: NonZeroU32) -> Self {
+        let microseconds = u32::try_from(time.as_micros()).unwrap_or(u32::MAX).max(1);
+        self.options.min_wait = Some(MinWait { microseconds, completions: completions.get() });
         self
     }
 

@@ -39,6 +39,15 @@ pub struct Options {
     pub(crate) direct_descriptors: Option<u32>,
     pub(crate) worker_cpus: Option<Cpus>,
     pub(crate) busy_poll: Option<BusyPoll>,
+    pub(crate) min_wait: Option<MinWait>,
+}
+
+/// The loop waits for several completions, but not for long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MinWait {
+    /// At least one: none would be for ever.
+    pub(crate) microseconds: u32,
+    pub(crate) completions: u32,
 }
 
 /// A wait begins with looking at the network devices (`IORING_REGISTER_NAPI`).
@@ -77,6 +86,7 @@ impl Options {
             direct_descriptors: None,
             worker_cpus: None,
             busy_poll: None,
+            min_wait: None,
         }
     }
 
@@ -186,10 +196,14 @@ impl RawRing {
     /// Sets up what is asked of the kernel once there is a ring.
     pub(crate) fn set_up(&mut self, options: &Options) -> Result<(), BuildError> {
         // A forked child has no ring, which it learns when it uses this one.
-        if let Some(busy_poll) = options.busy_poll
-            && !self.kernel.is_forked()
-        {
+        if self.kernel.is_forked() {
+            return Ok(());
+        }
+        if let Some(busy_poll) = options.busy_poll {
             self.kernel.busy_poll(busy_poll).map_err(|error| BuildError::of("busy_poll", error))?;
+        }
+        if let Some(min_wait) = options.min_wait {
+            self.kernel.set_min_wait(min_wait).map_err(|error| BuildError::of("min_wait", error))?;
         }
         Ok(())
     }

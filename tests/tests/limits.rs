@@ -7,7 +7,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
@@ -323,6 +323,112 @@ fn a_ring_that_may_not_look_at_devices_is_not_built() {
         let error = build(raw);
         assert_eq!(error.kind(), BuildErrorKind::Forbidden);
         assert!(error.to_string().contains("`busy_poll` can't be had: Permission denied"), "{error}");
+    });
+}
+
+/// Whether the kernel can wait for several completions, but not for long. If not, this says "skipped".
+fn min_waits() -> bool {
+    let can = IoUring::new(1).unwrap().params().is_feature_min_timeout();
+    if !can {
+        eprintln!("skipped: no min_wait before 6.12");
+    }
+    can
+}
+
+/// Reads this many bytes with a ring that waits like this, one in each request; one comes each few milliseconds. Returns
+/// how long that took, and how often the kernel was entered.
+fn min_waited(wait: (Duration, u32), bytes: u64, pause: Duration, how: &str) -> (Duration, u64) {
+    let (reader, writer) = shared_pipe();
+    let script = Script::new().on_setup_once(move |mut submitter| {
+        for number in 0..bytes {
+            submitter.submit(Job::new(number, &reader, 1), |job| job.read())?;
+        }
+        Ok(())
+    });
+    let builder = Bench::builder(script, Script::new()).min_wait(wait.0, entries(wait.1));
+    let builder = match how {
+        "sqpoll" => builder.sqpoll(Duration::from_millis(1), None),
+        _ => builder.defer_taskrun(how == "deferred"),
+    };
+    let mut ring = builder.build().unwrap();
+    let began = Instant::now();
+    let other = thread::spawn(move || {
+        let mut writer = File::from(writer.try_clone().unwrap());
+        for _ in 0..bytes {
+            thread::sleep(pause);
+            writer.write_all(b"x").unwrap();
+        }
+    });
+    ring.run().unwrap();
+    other.join().unwrap();
+    (began.elapsed(), ring.stats().enters)
+}
+
+#[test]
+fn a_ring_waits_for_several_completions_for_as_long_as_it_is_told() {
+    watched(|| {
+        if !min_waits() {
+            return;
+        }
+        let long = Duration::from_secs(8);
+        for how in ["deferred", "at once", "sqpoll"] {
+            let (elapsed, enters) = min_waited((long, 6), 6, Duration::from_millis(4), how);
+            assert!(elapsed < long, "{how}: it ends with the last of them, not with the time: {elapsed:?}");
+            assert!(enters < 6, "{how}: they come together: {enters}");
+            let short = Duration::from_millis(40);
+            let (elapsed, enters) = min_waited((short, 6), 2, Duration::from_millis(1), how);
+            assert!(elapsed >= short, "{how}: others may still come: {elapsed:?}");
+            assert!(enters < 4, "{how}: {enters}");
+            // When the time is over, it sleeps until something comes, and does not look again and again.
+            let (_, enters) = min_waited((Duration::ZERO, 6), 1, Duration::from_millis(100), how);
+            assert!(enters < 4, "{how}: {enters}");
+        }
+    });
+}
+
+/// Otherwise, deadlines would be late twice: when their time is up, and when their request has ended.
+#[test]
+fn a_timeout_ends_the_wait_for_several_completions() {
+    watched(|| {
+        if !min_waits() {
+            return;
+        }
+        for defer in [true, false] {
+            let script = Script::new().on_setup_once(|mut submitter| {
+                submitter.submit((), |()| request::timeout(Duration::from_millis(10)))?;
+                Ok(())
+            });
+            let long = Duration::from_secs(20);
+            let builder = Bench::<()>::builder(script, Script::new()).min_wait(long, entries(8));
+            let mut ring = builder.defer_taskrun(defer).build().unwrap();
+            let began = Instant::now();
+            ring.run().unwrap();
+            assert!(began.elapsed() < long / 2, "{:?}", began.elapsed());
+        }
+    });
+}
+
+#[test]
+fn a_ring_that_waits_for_several_completions_neither_turns_nor_ends_later() {
+    watched(|| {
+        if !min_waits() {
+            return;
+        }
+        let long = Duration::from_secs(60);
+        let (reader, _writer) = shared_pipe();
+        let script = Script::new().on_setup_once(move |mut submitter| {
+            submitter.submit(Job::new(0, &reader, 1), |job| job.read())?;
+            submitter.submit(Job::new(1, &reader, 1), |_| request::nop())?;
+            Ok(())
+        });
+        let builder = Bench::builder(script, Script::new()).min_wait(long, entries(8));
+        let mut ring = builder.build().unwrap();
+        let began = Instant::now();
+        assert_eq!(ring.turn().unwrap().status, Status::Progressed);
+        assert_eq!(ring.stats().in_flight, 1);
+        ring.finish().unwrap();
+        assert_eq!(ring.stats().in_flight, 0);
+        assert!(began.elapsed() < long / 2);
     });
 }
 

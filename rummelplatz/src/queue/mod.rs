@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
-use crate::config::BusyPoll;
+use crate::config::{BusyPoll, MinWait};
 use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
 
@@ -45,9 +45,9 @@ pub(crate) enum Patience {
     Submit,
     /// Submits, and makes what has completed visible.
     Poll,
-    /// Submits, and waits for a completion.
+    /// Submits, and waits for a completion, or as [`set_min_wait`](Kernel::set_min_wait) says.
     Wait,
-    /// As `Wait`, but not longer than this.
+    /// Submits, and waits for a completion, but not longer than this.
     WaitFor(Duration),
     /// As `WaitFor`, but submits nothing: for when the kernel takes no more. With no time at all, it need not wait.
     ReapFor(Duration),
@@ -110,6 +110,9 @@ pub(crate) trait Kernel {
     /// Lets waits begin with a look at the devices of the sockets that requests wait for (`IORING_REGISTER_NAPI`,
     /// since 6.9), until the ring is closed.
     fn busy_poll(&mut self, busy_poll: BusyPoll) -> io::Result<()>;
+    /// Lets [`Patience::Wait`] wait for several completions, but only for some time; after that, for one
+    /// (`min_wait_usec` of `IORING_ENTER_EXT_ARG`, since 6.12).
+    fn set_min_wait(&mut self, min_wait: MinWait) -> io::Result<()>;
     /// Changes the table of registered files (`IORING_REGISTER_FILES2`, `IORING_REGISTER_FILES_UPDATE2`; with
     /// empty places since 5.19).
     fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()>;
@@ -200,6 +203,10 @@ impl Kernel for Host {
 
     fn busy_poll(&mut self, busy_poll: BusyPoll) -> io::Result<()> {
         on!(self, kernel => kernel.busy_poll(busy_poll))
+    }
+
+    fn set_min_wait(&mut self, min_wait: MinWait) -> io::Result<()> {
+        on!(self, kernel => kernel.set_min_wait(min_wait))
     }
 
     fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()> {

@@ -14,7 +14,7 @@ use super::mapped::Mapped;
 use super::memory::Queues;
 use super::{Change, Kernel, Patience};
 use crate::clock;
-use crate::config::BusyPoll;
+use crate::config::{BusyPoll, MinWait};
 use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
 
@@ -27,6 +27,10 @@ pub(crate) struct Real {
     entrance_flags: EnterFlags,
     /// A thread of the kernel looks for entries (`IORING_SETUP_SQPOLL`).
     has_poller: bool,
+    /// What a wait of the loop is for, if it is not for one completion.
+    min_wait: Option<MinWait>,
+    /// One of these two makes an enter more than a call.
+    is_special: bool,
 }
 
 /// Of `io_uring_register`, since 5.14.
@@ -35,6 +39,9 @@ const IORING_REGISTER_IOWQ_AFF: u32 = 17;
 /// Of `io_uring_register`, since 5.18.
 const IORING_REGISTER_RING_FDS: u32 = 20;
 const IORING_UNREGISTER_RING_FDS: u32 = 21;
+
+/// A wait without any limit would end with the time of a [`MinWait`], although nothing has completed.
+const VERY_LONG: Duration = Duration::from_secs(1 << 16);
 
 /// `struct io_uring_rsrc_update`, in which a ring is registered.
 #[repr(C)]
@@ -73,14 +80,40 @@ impl Real {
     pub(crate) fn new(ring: IoUring) -> io::Result<Real> {
         let ring = Mapped::new(ring)?;
         let has_poller = ring.params().is_setup_sqpoll();
-        Ok(Real { entrance: ring.as_raw_fd(), entrance_flags: EnterFlags::empty(), has_poller, ring })
+        Ok(Real {
+            entrance: ring.as_raw_fd(),
+            entrance_flags: EnterFlags::empty(),
+            has_poller,
+            min_wait: None,
+            is_special: has_poller,
+            ring,
+        })
     }
 
     #[inline(always)]
-    fn enter_now(&mut self, queued: u32, want: u32, mut flags: EnterFlags) -> io::Result<()> {
+    fn enter_now(&mut self, queued: u32, want: u32, flags: EnterFlags) -> io::Result<()> {
+        match self.is_special {
+            true => self.enter_specially(queued, want, flags),
+            false => self.call(queued, want, flags),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_specially(&mut self, queued: u32, want: u32, mut flags: EnterFlags) -> io::Result<()> {
+        if want > 0
+            && let Some(min_wait) = self.min_wait
+        {
+            return self.enter_for(VERY_LONG, queued, Some(min_wait));
+        }
         if self.has_poller {
             flags |= self.wake_poller(queued, flags.is_empty());
         }
+        self.call(queued, want, flags)
+    }
+
+    #[inline(always)]
+    fn call(&mut self, queued: u32, want: u32, flags: EnterFlags) -> io::Result<()> {
         let (ring, flags) = (self.entrance, (flags | self.entrance_flags).bits());
         // SAFETY: the number is that of the ring, or of its place in the table of this thread, as the flags
         // say; what queued entries point to is good, see `uring`; there is no argument that could be wrong.
@@ -92,15 +125,16 @@ impl Real {
     }
 
     #[cold]
-    fn enter_for(&mut self, time: Duration, queued: u32) -> io::Result<()> {
+    fn enter_for(&mut self, time: Duration, queued: u32, min_wait: Option<MinWait>) -> io::Result<()> {
         let mut flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
         if self.has_poller {
             flags |= self.wake_poller(queued, false);
         }
         let time = Timespec::from(time);
-        let arguments = SubmitArgs::new().timespec(&time);
+        let (want, microseconds) = min_wait.map_or((1, 0), |it| (it.completions, it.microseconds));
+        let arguments = SubmitArgs::new().timespec(&time).min_wait_usec(microseconds);
         // SAFETY: the argument is of the kind that EXT_ARG announces, and lives until the call returns.
-        let entered = unsafe { self.ring.submitter().enter(queued, 1, flags.bits(), Some(&arguments)) };
+        let entered = unsafe { self.ring.submitter().enter(queued, want, flags.bits(), Some(&arguments)) };
         entered.map(|_| ())
     }
 
@@ -179,13 +213,13 @@ impl Kernel for Real {
             Patience::Submit => self.enter_now(queued, 0, EnterFlags::empty()),
             Patience::Poll => self.enter_now(queued, 0, EnterFlags::GETEVENTS),
             Patience::Wait => self.enter_now(queued, 1, EnterFlags::GETEVENTS),
-            Patience::WaitFor(time) => self.enter_for(time, queued),
+            Patience::WaitFor(time) => self.enter_for(time, queued, None),
             // A wait of no time at all would still set a timer, and sleep until that has fired. (But if a thread has
             // to take entries in, that sleep may be what lets it run.)
             Patience::ReapFor(Duration::ZERO) if !self.has_poller => {
                 self.enter_now(0, 0, EnterFlags::GETEVENTS)
             }
-            Patience::ReapFor(time) => self.enter_for(time, 0),
+            Patience::ReapFor(time) => self.enter_for(time, 0, None),
         }
     }
 
@@ -247,6 +281,15 @@ impl Kernel for Real {
     fn busy_poll(&mut self, BusyPoll { microseconds, prefer }: BusyPoll) -> io::Result<()> {
         let mut napi = Napi::new().set_busy_poll_timeout(microseconds).set_prefer_busy_poll(prefer);
         self.ring.submitter().register_napi(&mut napi)
+    }
+
+    fn set_min_wait(&mut self, min_wait: MinWait) -> io::Result<()> {
+        if !self.ring.params().is_feature_min_timeout() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        self.min_wait = Some(min_wait);
+        self.is_special = true;
+        Ok(())
     }
 
     fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()> {

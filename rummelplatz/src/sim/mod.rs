@@ -241,7 +241,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock;
-use crate::config::{BusyPoll, RawRing};
+use crate::config::{BusyPoll, MinWait, RawRing};
 use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
 use crate::queue::{Change, Host, Kernel, Own, Patience, Queues};
@@ -889,6 +889,11 @@ impl Kernel for Simulated {
 
     /// It has none.
     fn place_workers(&mut self, _: &Cpus) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Its waits end with the first completion, as they may.
+    fn set_min_wait(&mut self, _: MinWait) -> io::Result<()> {
         Ok(())
     }
 
