@@ -5,7 +5,7 @@ use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use crate::config::{BusyPoll, MinWait, Options, Poller, RawRing};
+use crate::config::{BusyPoll, MinWait, Options, Poller, RawRing, SqPoller, Whose};
 use crate::cpus::Cpus;
 use crate::error::{BuildError, Stuck};
 use crate::parts::RingParts;
@@ -133,7 +133,14 @@ impl<R: RingParts> Builder<R> {
     /// [`build`](Self::build) fails with [`NoSuchCpu`](crate::BuildErrorKind::NoSuchCpu), or, before 5.13 and
     /// without `CAP_SYS_NICE`, with `EPERM`.
     pub fn sqpoll(mut self, idle: Duration, cpu: Option<u32>) -> Self {
-        self.options.poller = Some(Poller { idle, cpu });
+        self.options.poller = Some(Poller { idle, whose: Whose::Own(cpu) });
+        self
+    }
+
+    /// As [`sqpoll`](Self::sqpoll), with a thread of the kernel that several rings share
+    /// (`IORING_SETUP_ATTACH_WQ`, since 5.6). In a forked child, the ring gets a thread of its own instead.
+    pub fn sqpoll_with(mut self, poller: &SqPoller) -> Self {
+        self.options.poller = Some(poller.poller());
         self
     }
 
@@ -260,7 +267,7 @@ impl<R: RingParts> Builder<R> {
 
     /// Uses this ring rather than a new one. Its sizes and flags stay as they are: [`entries`](Self::entries),
     /// [`completion_entries`](Self::completion_entries), [`defer_taskrun`](Self::defer_taskrun) and
-    /// [`sqpoll`](Self::sqpoll) have no effect.
+    /// [`sqpoll`](Self::sqpoll) (or [`sqpoll_with`](Self::sqpoll_with)) have no effect.
     pub fn raw_ring(mut self, raw: RawRing) -> Self {
         self.raw = Some(raw);
         self
@@ -280,6 +287,8 @@ impl<R: RingParts> Builder<R> {
             Some(raw) => raw,
             None => RawRing::with_options(&self.options)?,
         };
+        // The ring has the thread, and needs no descriptor of it.
+        self.options.poller = None;
         raw.set_up(&self.options)?;
         Ok(R::assemble(Runtime::new(raw, self.options, self.hooks), self.operations))
     }

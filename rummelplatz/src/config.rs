@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::IoUring;
@@ -59,10 +60,71 @@ pub(crate) struct BusyPoll {
 }
 
 /// A thread of the kernel that looks for entries (`IORING_SETUP_SQPOLL`).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Poller {
     pub(crate) idle: Duration,
-    pub(crate) cpu: Option<u32>,
+    /// Whose thread it is.
+    pub(crate) whose: Whose,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Whose {
+    /// The ring's own, on this CPU, if one is named.
+    Own(Option<u32>),
+    /// That of another ring, given by its descriptor (`IORING_SETUP_ATTACH_WQ`).
+    Other(Arc<OwnedFd>),
+}
+
+/// A thread of the kernel that looks for what several rings submit (`IORING_SETUP_SQPOLL`, and
+/// `IORING_SETUP_ATTACH_WQ` to share it): for rings on several threads that are to take only one more CPU.
+///
+/// Clones are the same thread. The rings are built [with it](crate::Builder::sqpoll_with), in any thread of this
+/// process. It ends when the last of the rings and clones is gone. With more than one ring, it takes at most
+/// eight entries of each in turn. The rings' workers are then those of this thread, and so they share
+/// [`worker_limits`](crate::Builder::worker_limits) and [`worker_cpus`](crate::Builder::worker_cpus).
+///
+/// ```
+/// # use rummelplatz::{RingOperation, SqPoller, ring};
+/// # use std::{error::Error, thread, time::Duration};
+/// # #[derive(RingOperation)] struct Jobs;
+/// # #[ring] struct Shard { jobs: Jobs }
+/// let poller = SqPoller::new(Duration::from_millis(1), None)?;
+/// let shards: Vec<_> = (0..4)
+///     .map(|_| {
+///         let poller = poller.clone();
+///         thread::spawn(move || -> Result<(), Box<dyn Error + Send + Sync>> {
+///             Ok(Shard::builder(Jobs).sqpoll_with(&poller).build()?.run()?)
+///         })
+///     })
+///     .collect();
+/// # for shard in shards { shard.join().unwrap().unwrap(); }
+/// # Ok::<(), Box<dyn Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SqPoller {
+    /// A ring that nobody uses. A thread that looks for entries is always some ring's.
+    ring: Arc<OwnedFd>,
+    idle: Duration,
+}
+
+impl SqPoller {
+    /// Starts the thread. `idle` and `cpu` are as for [`Builder::sqpoll`](crate::Builder::sqpoll).
+    ///
+    /// # Errors
+    ///
+    /// As for [`Builder::sqpoll`](crate::Builder::sqpoll).
+    pub fn new(idle: Duration, cpu: Option<u32>) -> Result<SqPoller, BuildError> {
+        let poller = Poller { idle, whose: Whose::Own(cpu) };
+        let made = make(1, 1, false, Some(&poller), |ring| {
+            // SAFETY: the ring has this descriptor, and outlives the borrow.
+            unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }.try_clone_to_owned()
+        });
+        Ok(SqPoller { ring: Arc::new(made?), idle })
+    }
+
+    pub(crate) fn poller(&self) -> Poller {
+        Poller { idle: self.idle, whose: Whose::Other(Arc::clone(&self.ring)) }
+    }
 }
 
 impl Default for Options {
@@ -146,26 +208,14 @@ impl RawRing {
     }
 
     pub(crate) fn with_options(options: &Options) -> Result<RawRing, BuildError> {
-        let Options { entries, completions, defer_taskrun, poller, .. } = *options;
+        let Options { entries, completions, defer_taskrun, ref poller, .. } = *options;
         if entries > MAX_ENTRIES {
             return Err(BuildError::too_large(entries));
         }
         let completions = completions.unwrap_or(entries * COMPLETIONS_PER_ENTRY);
         let completions = completions.clamp(entries, MAX_COMPLETIONS);
-        let wanted = |feature: &Feature| match feature {
-            Feature::DeferTaskrun => defer_taskrun && poller.is_none(),
-            // Where a thread of the kernel does the work, the kernel refuses flags that are about
-            // interrupting this thread.
-            Feature::CoopTaskrun => poller.is_none(),
-            _ => true,
-        };
-        let ring = negotiate(|features| {
-            build(entries, completions, poller, features.iter().copied().filter(wanted))
-        });
-        let raw = ring.and_then(|ring| RawRing::assemble(Host::Real(Real::new(ring)?), true));
-        raw.map_err(|error| {
-            let error = BuildError::new(entries, error);
-            if poller.is_some_and(|poller| poller.cpu.is_some()) { error.naming_a_cpu() } else { error }
+        make(entries, completions, defer_taskrun, poller.as_ref(), |ring| {
+            RawRing::assemble(Host::Real(Real::new(ring)?), true)
         })
     }
 
@@ -265,20 +315,52 @@ fn negotiate<T>(mut build: impl FnMut(&[Feature]) -> io::Result<T>) -> io::Resul
     }
 }
 
+/// Builds a ring with all features that the kernel knows, and makes something of it.
+fn make<T>(
+    entries: u32,
+    completions: u32,
+    defer_taskrun: bool,
+    poller: Option<&Poller>,
+    finish: impl FnOnce(IoUring) -> io::Result<T>,
+) -> Result<T, BuildError> {
+    let wanted = |feature: &Feature| match feature {
+        Feature::DeferTaskrun => defer_taskrun && poller.is_none(),
+        // Where a thread of the kernel does the work, the kernel refuses flags that are about interrupting
+        // this thread.
+        Feature::CoopTaskrun => poller.is_none(),
+        _ => true,
+    };
+    let ring =
+        negotiate(|features| build(entries, completions, poller, features.iter().copied().filter(wanted)));
+    ring.and_then(finish).map_err(|error| {
+        let error = BuildError::new(entries, error);
+        match poller {
+            Some(Poller { whose: Whose::Own(Some(_)), .. }) => error.naming_a_cpu(),
+            _ => error,
+        }
+    })
+}
+
 fn build(
     entries: u32,
     completions: u32,
-    poller: Option<Poller>,
+    poller: Option<&Poller>,
     features: impl Iterator<Item = Feature>,
 ) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder.setup_r_disabled().setup_cqsize(completions).dontfork();
-    if let Some(Poller { idle, cpu }) = poller {
-        // Zero would be the kernel's own choice, a second.
+    if let Some(Poller { idle, whose }) = poller {
+        // Zero would be the kernel's own choice, a second. If rings share a thread, the longest time counts.
         let milliseconds = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX).max(1);
         builder.setup_sqpoll(milliseconds);
-        if let Some(cpu) = cpu {
-            builder.setup_sqpoll_cpu(cpu);
+        match whose {
+            Whose::Own(None) => {}
+            Whose::Own(Some(cpu)) => {
+                builder.setup_sqpoll_cpu(*cpu);
+            }
+            Whose::Other(ring) => {
+                builder.setup_attach_wq(ring.as_raw_fd());
+            }
         }
     }
     for feature in features {

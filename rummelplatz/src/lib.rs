@@ -810,7 +810,7 @@ pub use crate::buffers::{Buffer, BufferPool, Buffers};
 pub use crate::builder::Builder;
 pub use crate::chain::Chain;
 pub use crate::completion::{Completion, RawCompletion};
-pub use crate::config::RawRing;
+pub use crate::config::{RawRing, SqPoller};
 pub use crate::error::{BuildError, BuildErrorKind, InvalidEntry, Refused, Stuck, StuckRequest, SubmitError};
 pub use crate::fixed::{FixedBuffer, FixedBuffers, FixedFile, FixedSlice, FixedSliceMut};
 pub use crate::handle::{RingHandle, SendError};

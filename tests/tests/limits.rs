@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 use rummelplatz::io_uring::{IoUring, opcode, types};
-use rummelplatz::{BuildErrorKind, ControlFlow, RawRing, RingError, Status, SubmitError, request};
+use rummelplatz::{BuildErrorKind, ControlFlow, RawRing, RingError, SqPoller, Status, SubmitError, request};
 use rummelplatz_tests::{
     Bench, Job, Ledger, Log, Script, Tracked, addressable, forbid, in_child, in_child_anywhere, outcome,
     pipe, restricted, watched,
@@ -91,6 +91,42 @@ fn a_ring_has_a_thread_of_the_kernel_where_it_is_told_to() {
         let error = ring(Some(1 << 20)).unwrap_err();
         assert_eq!(error.kind(), BuildErrorKind::NoSuchCpu);
         assert!(error.to_string().contains("no such CPU"), "{error}");
+    });
+}
+
+#[test]
+fn rings_share_a_thread_of_the_kernel() {
+    in_child(|| {
+        let ring = |poller: &SqPoller| {
+            let script = Script::new().on_setup_once(|mut submitter| {
+                for _ in 0..100 {
+                    submitter.submit((), |()| request::nop())?;
+                }
+                Ok(())
+            });
+            let builder = Bench::<()>::builder(script, Script::new()).entries(entries(16));
+            builder.sqpoll_with(poller).build().unwrap()
+        };
+        let cpu = (0..64).find(|cpu| CpuSet::is_set(&sched_getaffinity(Pid::this()).unwrap(), *cpu).unwrap());
+        for cpu in [None, cpu] {
+            let poller = SqPoller::new(Duration::from_millis(1), cpu.map(|cpu| cpu as u32)).unwrap();
+            let [(thread, its_cpu)] = pollers()[..] else { panic!("{:?}", pollers()) };
+            assert!(thread > 0 && cpu.is_none_or(|cpu| its_cpu == cpu as i32), "{its_cpu}, not {cpu:?}");
+            let rings = [ring(&poller), ring(&poller.clone())];
+            let threads = pollers();
+            assert_eq!(threads.len(), 3);
+            assert!(threads.iter().all(|(it, _)| *it == thread), "{threads:?}");
+            // The rings have the thread as long as they need it, in whatever thread they run.
+            drop(poller);
+            assert_eq!(pollers().len(), 2);
+            let [first, second] = rings.map(|mut ring| thread::spawn(move || (ring.run(), ring.stats()).1));
+            for stats in [first, second].map(|it| it.join().unwrap()) {
+                assert_eq!((stats.in_flight, stats.completions), (0, 100));
+            }
+            assert_eq!(pollers(), []);
+        }
+        let error = SqPoller::new(Duration::from_millis(1), Some(1 << 20)).unwrap_err();
+        assert_eq!(error.kind(), BuildErrorKind::NoSuchCpu);
     });
 }
 
