@@ -188,8 +188,7 @@ impl<R: RingParts> Builder<R> {
     /// # use rummelplatz::{ring, RingOperation};
     /// # #[derive(RingOperation)] struct Jobs;
     /// # #[ring] struct Worker { jobs: Jobs }
-    /// let mut worker = Worker::builder(Jobs).worker_cpus([0]).build()?;
-    /// worker.run()?;
+    /// let worker = Worker::builder(Jobs).worker_limits(8, 64).worker_cpus([0]).build()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

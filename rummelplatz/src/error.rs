@@ -330,6 +330,7 @@ mod tests {
     fn what_the_kernel_says_becomes_a_kind() {
         let kind = |errno| BuildError::new(8, io::Error::from_raw_os_error(errno)).kind();
         assert_eq!(kind(libc::EINVAL), BuildErrorKind::Unsupported);
+        assert_eq!(kind(libc::EOPNOTSUPP), BuildErrorKind::Unsupported);
         assert_eq!(kind(libc::EPERM), BuildErrorKind::Forbidden);
         assert_eq!(kind(libc::EACCES), BuildErrorKind::Forbidden);
         assert_eq!(kind(libc::ENOSYS), BuildErrorKind::Missing);
@@ -352,6 +353,20 @@ mod tests {
         assert_eq!(kind(SubmitError::Invalid(InvalidEntry::LinksOn)), Kind::InvalidInput);
         let built = BuildError::new(8, io::Error::from_raw_os_error(libc::EPERM));
         assert_eq!(io::Error::from(built).kind(), Kind::PermissionDenied);
+    }
+
+    #[test]
+    fn an_option_that_the_kernel_refuses_is_named() {
+        let error = |errno| BuildError::of("min_wait", io::Error::from_raw_os_error(errno));
+        assert_eq!(error(libc::EINVAL).kind(), BuildErrorKind::Unsupported);
+        assert_eq!(
+            error(libc::EINVAL).to_string(),
+            "`min_wait` can't be had: this kernel is too old, or was built without it (Invalid argument (os error 22))"
+        );
+        assert_eq!(
+            error(libc::EACCES).to_string(),
+            "`min_wait` can't be had: Permission denied (os error 13)"
+        );
     }
 
     #[test]

@@ -155,6 +155,11 @@
 //! [`on_request`](Simulation::on_request) answers. In the ring's table, there are [`FixedFile`](crate::FixedFile)s; no
 //! entry can name a place there for what it opens or closes (`ENXIO`). Links, hard links and drains hold, and a full completion queue ends streams and keeps everything else for later.
 //!
+//! There are no workers, no poll thread and no devices, so the builder's
+//! [`worker_limits`](crate::Builder::worker_limits), [`worker_cpus`](crate::Builder::worker_cpus) and
+//! [`busy_poll`](crate::Builder::busy_poll) have no effect. Nor has [`min_wait`](crate::Builder::min_wait): a wait
+//! ends with the first completion.
+//!
 //! A stream stays on its file even if its handler drops the descriptor. For that it has a duplicate, from when it
 //! is issued to its final completion, which counts towards the process's limit: without room for one, it ends with
 //! `EMFILE`. All other requests leave their descriptor with their data until they have ended.

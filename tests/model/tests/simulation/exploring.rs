@@ -16,6 +16,34 @@ fn there_is_one_ring_at_a_time() {
 }
 
 #[test]
+fn what_is_only_about_how_the_kernel_works_makes_no_difference() {
+    let ring = |options: bool| {
+        let simulation = calm();
+        let script = Script::new().on_setup_once(|mut submitter| {
+            for milliseconds in 1..=3 {
+                submitter.submit((), |()| request::timeout(Duration::from_millis(milliseconds)))?;
+            }
+            submitter.submit((), |()| request::nop().in_worker())?;
+            Ok(())
+        });
+        let builder =
+            Bench::<()>::builder(script, Script::new()).raw_ring(simulation.raw_ring(size(8)).unwrap());
+        let builder = match options {
+            true => builder
+                .worker_limits(1, 1)
+                .worker_cpus([0])
+                .busy_poll(Duration::from_micros(50), true)
+                .min_wait(Duration::from_secs(1), size(8)),
+            false => builder,
+        };
+        let mut ring = builder.build().unwrap();
+        ring.run().unwrap();
+        (ring.stats().enters, format!("{:?}", simulation.take_log()))
+    };
+    assert_eq!(ring(true), ring(false));
+}
+
+#[test]
 fn hooks_that_panic_or_look_into_the_kernel_end_the_ring_and_not_the_process() {
     let ledger = Ledger::new();
     let simulation = calm();
