@@ -266,7 +266,8 @@ impl Kernel for Real {
     fn place_workers(&mut self, cpus: &Cpus) -> io::Result<()> {
         if !self.has_poller {
             // A thread that has submitted nothing has no workers yet that could be placed (EINVAL; the first
-            // kernels with this call did not even check that). This submits one entry, if there is one.
+            // kernels with this call did not even check that). This submits nothing: when a ring is first run, no
+            // entry was shown to the kernel.
             self.enter_now(1, 0, EnterFlags::empty())?;
         }
         let (ring, mask) = (self.ring.as_raw_fd(), cpus.mask());
