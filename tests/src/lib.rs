@@ -576,6 +576,12 @@ impl Job {
         request::send_zc(&*self.file, &self.buffer)
     }
 
+    /// The second half, and then the first, so that these are two pieces.
+    pub fn send_vectored_zc(&mut self) -> Request<'_> {
+        let (first, second) = self.buffer.split_at(self.buffer.len() / 2);
+        request::send_vectored_zc(&*self.file, [second, first])
+    }
+
     /// [`read`](Self::read) as a raw entry, whose pointer is valid as long as the job lives.
     pub fn read_entry(&mut self) -> squeue::Entry {
         let length = self.buffer.len() as u32;

@@ -288,23 +288,19 @@ fn a_part_that_was_done_in_time_is_told_of() {
 
 #[test]
 fn a_zero_copy_send_is_told_of_when_its_memory_is_free() {
-    watched(|| {
+    type Sent = Tracked<(OwnedFd, Vec<u8>)>;
+    fn sends(send: for<'d> fn(&'d mut Sent) -> Request<'d>) {
         let (ours, mut theirs) = tcp_pair();
         let ledger = Ledger::new();
         let told_of = Log::new();
         let log = told_of.clone();
-        let script = Script::new().on_completion(move |completion, data: Tracked<(OwnedFd, Vec<u8>)>, _| {
+        let script = Script::new().on_completion(move |completion, data: Sent, _| {
             log.push((told(&completion), data.1.len()));
             (ControlFlow::Continue, None)
         });
         let mut ring = Bench::with(8, script);
         let data = ledger.issue((OwnedFd::from(ours), vec![7_u8; 64 << 20]));
-        ring.submitter(Bench::FIRST)
-            .submit(data, |data| {
-                let (socket, bytes) = &data.value;
-                request::send_zc(socket, bytes).deadline(SOON)
-            })
-            .unwrap();
+        ring.submitter(Bench::FIRST).submit(data, |data| send(data).deadline(SOON)).unwrap();
         // The peer reads only after the deadline; until then the memory is in use.
         let reader = thread::spawn(move || {
             thread::sleep(4 * SOON);
@@ -315,6 +311,13 @@ fn a_zero_copy_send_is_told_of_when_its_memory_is_free() {
         assert_eq!(length, 64 << 20);
         ledger.assert_all_dropped_once();
         assert_eq!(u64::from(result.unwrap_or(0)), reader.join().unwrap(), "{result:?}");
+    }
+    watched(|| {
+        sends(|data| request::send_zc(&data.value.0, &data.value.1));
+        sends(|data| {
+            let (socket, bytes) = &data.value;
+            request::send_vectored_zc(socket, bytes.rchunks(1 << 20))
+        });
     });
 }
 

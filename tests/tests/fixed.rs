@@ -233,6 +233,7 @@ fn sockets_can_be_registered_for_all_that_is_done_with_them() {
             (submit!(|it| request::send(&it.socket, &it.bytes)), &b"12345678"[..]),
             (submit!(|it| request::send_vectored(&it.socket, it.bytes.rchunks(3))), b"67834512"),
             (submit!(|it| request::send_zc(&it.socket, &it.bytes)), b"12345678"),
+            (submit!(|it| request::send_vectored_zc(&it.socket, it.bytes.rchunks(3))), b"67834512"),
             (submit!(|it| request::shutdown(&it.socket, Shutdown::Write)), b""),
         ] {
             let (mut theirs, ours) = tcp_pair();
@@ -257,6 +258,11 @@ fn sockets_can_be_registered_for_all_that_is_done_with_them() {
         let to_them = move |submitter: &mut BenchSubmitter<'_, _>| Registered { address, ..ours(submitter) };
         assert_eq!(told(to_them, send), done(3));
         assert_eq!(theirs.recv(&mut [0; 8]).unwrap(), 3);
+        let send = submit!(|it| request::send_to_zc(&it.socket, &it.bytes[..5], it.address));
+        let (ours, _) = sockets();
+        let to_them = move |submitter: &mut BenchSubmitter<'_, _>| Registered { address, ..ours(submitter) };
+        assert_eq!(told(to_them, send), done(5));
+        assert_eq!(theirs.recv(&mut [0; 8]).unwrap(), 5);
 
         // Connections.
         let listening = || {

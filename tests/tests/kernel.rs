@@ -467,6 +467,24 @@ fn m4_what_is_read_at_submit_may_be_overwritten_after_it() {
             // SAFETY: the request is over, and the memory lives for ever.
             let bytes = unsafe { std::slice::from_raw_parts(right, 8) };
             rule!("M4", bytes == b"12345678", "{kind}: {bytes:?}");
+            // A message that waits for its peer.
+            let (client, mut server) = tcp_pair();
+            let (entry, header) = send_message_zc(&client, 1);
+            // SAFETY: the header leads to its pieces, and both live for ever.
+            let piece = unsafe { &mut *(*header).msg_iov };
+            const MUCH: usize = 16 << 20;
+            *piece = libc::iovec { iov_base: memory(MUCH).cast(), iov_len: MUCH };
+            ring.push(1, entry.flags(libc::MSG_WAITALL as u32).build());
+            let seen = ring.strays();
+            rule!("M4", seen.is_empty(), "{kind}: {seen:?}");
+            *piece = libc::iovec { iov_base: wrong.cast(), iov_len: 1 };
+            // SAFETY: as above.
+            unsafe { (*header).msg_iovlen = 0 };
+            let reader = thread::spawn(move || server.read_exact(&mut vec![0; MUCH]));
+            let seen = ring.wait(2);
+            let whole = (1, MUCH as i32, F_MORE);
+            rule!("M4", seen.first() == Some(&whole) && is_notification(&seen[1]), "{kind}: {seen:?}");
+            reader.join().unwrap().unwrap();
             // How a file is to be opened, also if a worker opens it.
             for flags in [squeue::Flags::empty(), squeue::Flags::ASYNC] {
                 let how = Box::leak(Box::new(OpenHow::new()));
@@ -645,6 +663,16 @@ fn send_zc(socket: &TcpStream, size: usize) -> squeue::Entry {
     opcode::SendZc::new(raw(socket), memory(size), size as u32).build()
 }
 
+/// A message of this many pieces of eight bytes. Returns its header, too.
+fn send_message_zc(socket: &TcpStream, count: usize) -> (opcode::SendMsgZc, *mut libc::msghdr) {
+    let pieces: Vec<_> = (0..count).map(|_| libc::iovec { iov_base: memory(8).cast(), iov_len: 8 }).collect();
+    // SAFETY: it is a structure of the system's, made of numbers and pointers.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    (header.msg_iov, header.msg_iovlen) = (Box::leak(pieces.into_boxed_slice()).as_mut_ptr(), count as _);
+    let header = Box::leak(Box::new(header));
+    (opcode::SendMsgZc::new(raw(socket), &raw const *header), header)
+}
+
 fn is_notification(cqe: &Cqe) -> bool {
     matches!(cqe, (1, 0, flags) if flags & (F_MORE | F_NOTIF) == F_NOTIF)
 }
@@ -684,6 +712,9 @@ fn c6_an_error_of_a_zero_copy_send_is_not_final_if_it_announces_more() {
             for (entry, errno) in [
                 (send_zc(&client, 64), libc::EPIPE),
                 (opcode::SendZc::new(Fd(-1), memory(8), 8).build(), libc::EBADF),
+                (send_message_zc(&client, 1).0.build(), libc::EPIPE),
+                // This is found out before anything is begun.
+                (send_message_zc(&client, 1025).0.build(), libc::EMSGSIZE),
             ] {
                 ring.push(1, entry);
                 let mut seen = Vec::new();

@@ -489,6 +489,11 @@ fn what_is_too_much_for_a_request_is_done_in_part_or_refused_where_nobody_would_
         let (_keep, tcp) = tcp_pair();
         let send_zc = once((tcp, bytes.clone()), |(tcp, bytes)| request::send_zc(tcp, bytes).whole());
         assert_eq!(send_zc.0, Err(libc::EINVAL));
+        let (_keep, tcp) = tcp_pair();
+        let vectored = once((tcp, bytes.clone()), |(tcp, bytes)| {
+            request::send_vectored_zc(tcp, [&bytes[..], &bytes[..1]]).whole()
+        });
+        assert_eq!(vectored.0, Err(libc::EMSGSIZE));
 
         for what in write.into_iter().chain(send) {
             let seen = Log::new();
@@ -538,6 +543,16 @@ fn a_datagram_says_where_it_came_from_and_goes_where_it_is_sent() {
             let mut answer = [0; 10];
             let (length, sender) = theirs.recv_from(&mut answer).unwrap();
             assert_eq!((&answer[..length], sender), (&b"long"[..], here));
+            // The same without a copy.
+            let (result, (ours, ..)) = once((ours, bytes, peer), |(socket, bytes, peer)| {
+                request::send_to_zc(socket, &bytes[1..], peer.address().unwrap())
+            });
+            let (length, sender) = theirs.recv_from(&mut answer).unwrap();
+            assert_eq!((result, &answer[..length], sender), (Ok(5), &b"onger"[..], here));
+            let (result, (ours, _)) = once((ours, vec![7; 1 << 16]), move |(socket, bytes)| {
+                request::send_to_zc(socket, bytes, there)
+            });
+            assert_eq!(result, Err(libc::EMSGSIZE), "more than a datagram has room for");
             // If there is none, there is no sender, either.
             let (result, (ours, _, peer)) = once((ours, bytes, peer), |(socket, bytes, peer)| {
                 request::recv_from(socket, bytes, peer).deadline(Duration::from_millis(1))
@@ -624,8 +639,95 @@ fn pieces_are_sent_in_their_order_as_many_as_a_message_can_have() {
 }
 
 #[test]
-fn pieces_that_nobody_waits_for_go_out_whole() {
+fn pieces_that_are_not_copied_arrive_in_their_order_and_have_one_completion() {
     watched(|| {
+        for count in [0, 1, 4, 5, 1024] {
+            let (ours, mut theirs) = tcp_pair();
+            let bytes: Vec<u8> = (0..3 * count).map(|number| (number % 251) as u8).collect();
+            let reading = thread::spawn(move || {
+                let mut received = Vec::new();
+                theirs.read_to_end(&mut received).unwrap();
+                received
+            });
+            // In reverse order, so that no two are neighbours.
+            let (result, (ours, bytes)) = once((ours, bytes), |(socket, bytes)| {
+                request::send_vectored_zc(socket, bytes.rchunks(3)).whole()
+            });
+            assert_eq!(result, Ok(3 * count as u32), "of {count} pieces");
+            drop(ours);
+            let backwards: Vec<u8> = bytes.rchunks(3).flatten().copied().collect();
+            assert!(reading.join().unwrap() == backwards, "of {count} pieces");
+        }
+        // What can't be sent without a copy is not sent with one.
+        let data = (UnixStream::pair().unwrap(), *b"xy");
+        let (result, ((ours, mut theirs), _)) =
+            once(data, |(pair, bytes)| request::send_vectored_zc(&pair.0, bytes.rchunks(1)));
+        drop(ours);
+        assert_eq!((result, theirs.read(&mut [0; 8]).unwrap()), (Err(libc::EOPNOTSUPP), 0));
+        // Nor is a part of it, where all is to be sent.
+        let (result, (ours, _)) = once((tcp_pair(), [7; 2050]), |(pair, bytes)| {
+            request::send_vectored_zc(&pair.0, bytes.rchunks(2).map(|two| &two[..1])).whole()
+        });
+        assert_eq!(result, Err(libc::EMSGSIZE));
+        let mut theirs = ours.1;
+        drop(ours.0);
+        assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0);
+        // A peer that is gone raises no signal.
+        let (ours, _theirs) = tcp_pair();
+        ours.shutdown(std::net::Shutdown::Write).unwrap();
+        let (result, _) = once(ours, |socket| request::send_vectored_zc(socket, [&b"x"[..]]));
+        assert_eq!(result, Err(libc::EPIPE));
+    });
+}
+
+#[test]
+fn messages_that_wait_for_room_are_kept_as_they_were() {
+    watched(|| {
+        const COUNT: u8 = 40;
+        let (ours, theirs) = tcp_pair();
+        let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let there = datagrams.local_addr().unwrap();
+        let sockets = Arc::new((ours, UdpSocket::bind("127.0.0.1:0").unwrap()));
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                for number in 0..COUNT {
+                    let data = (sockets.clone(), [number; 3]);
+                    submitter.submit(data, move |(sockets, bytes)| {
+                        let (first, rest) = bytes.split_at(1);
+                        match first[0] % 2 {
+                            0 => request::send_vectored_zc(&sockets.0, [rest, first]),
+                            _ => request::send_to_zc(&sockets.1, bytes, there),
+                        }
+                    })?;
+                }
+                Ok(())
+            })
+            .on_completion(|completion, _, _| {
+                assert_eq!(outcome(&completion), Ok(3));
+                (ControlFlow::Continue, None)
+            });
+        // More than fit, so most are in the backlog for some time.
+        let mut ring = Bench::builder(script, Script::new()).entries(2.try_into().unwrap()).build().unwrap();
+        ring.run().unwrap();
+        assert_eq!(ring.stats().foreign, 0);
+        drop(ring);
+        let mut received = Vec::new();
+        (&theirs).read_to_end(&mut received).unwrap();
+        for _ in 0..COUNT / 2 {
+            let mut three = [0; 3];
+            assert_eq!(datagrams.recv(&mut three).unwrap(), 3);
+            received.extend(three);
+        }
+        let mut threes: Vec<&[u8]> = received.chunks(3).collect();
+        threes.sort();
+        let expected: Vec<[u8; 3]> = (0..COUNT).map(|number| [number; 3]).collect();
+        assert_eq!(threes, expected);
+    });
+}
+
+#[test]
+fn pieces_that_nobody_waits_for_go_out_whole() {
+    fn sends(send: fn(&mut (TcpStream, Vec<u8>)) -> Request<'_>) {
         const LENGTH: usize = 8 << 20;
         let (ours, mut theirs) = tcp_pair();
         let reading = thread::spawn(move || {
@@ -638,9 +740,7 @@ fn pieces_that_nobody_waits_for_go_out_whole() {
         let bytes: Vec<u8> = (0..LENGTH).map(|number| (number % 251) as u8).collect();
         let sent = bytes.clone();
         let script = Script::new().on_setup_once(move |mut submitter| {
-            submitter.detach((ours, sent), |(socket, bytes)| {
-                request::send_vectored(socket, bytes.chunks(LENGTH / 100))
-            })?;
+            submitter.detach((ours, sent), send)?;
             Ok(())
         });
         let mut ring = Bench::with(4, script);
@@ -648,6 +748,15 @@ fn pieces_that_nobody_waits_for_go_out_whole() {
         assert_eq!((ring.stats().in_flight, ring.stats().detached_failed), (0, 0));
         drop(ring);
         assert!(reading.join().unwrap() == bytes, "not all of it came, or not in order");
+    }
+    watched(|| {
+        sends(|(socket, bytes)| request::send_vectored(socket, bytes.chunks(bytes.len() / 100)));
+        sends(|(socket, bytes)| request::send_vectored_zc(socket, bytes.chunks(bytes.len() / 100)));
+        // In an order in which no two are neighbours.
+        sends(|(socket, bytes)| {
+            let pieces = bytes.chunks(bytes.len() / 100);
+            request::send_vectored_zc(socket, pieces.flat_map(|piece| [&[][..], piece]))
+        });
     });
 }
 

@@ -118,7 +118,12 @@ fn timers_that_fire_faster_than_they_can_be_looked_at_end() {
 #[test]
 fn a_zero_copy_send_that_fails_at_once_ends_with_its_error_when_the_memory_is_free() {
     watched(|| {
-        for in_teardown in [false, true] {
+        for (in_teardown, send) in [
+            (false, Job::send_zc as for<'d> fn(&'d mut Job) -> rummelplatz::Request<'d>),
+            (true, Job::send_zc),
+            (false, Job::send_vectored_zc),
+            (true, Job::send_vectored_zc),
+        ] {
             let ledger = Ledger::new();
             let (client, server) = tcp_pair();
             client.shutdown(std::net::Shutdown::Write).unwrap();
@@ -130,7 +135,7 @@ fn a_zero_copy_send_that_fails_at_once_ends_with_its_error_when_the_memory_is_fr
                 .on_setup_once(move |mut submitter| {
                     for _ in 0..3 {
                         let data = ledger.issue(Job::new(0, &file, 4096));
-                        submitter.submit(data, |data| data.send_zc())?;
+                        submitter.submit(data, |data| send(data))?;
                     }
                     Ok(())
                 })

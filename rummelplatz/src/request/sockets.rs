@@ -444,10 +444,24 @@ pub fn send<'d>(socket: &'d impl Target, buffer: &'d [u8]) -> Request<'d> {
 ///
 /// For files other than sockets, there is [`write_vectored`](super::write_vectored).
 pub fn send_vectored<'d>(socket: &'d impl Target, pieces: impl IntoIterator<Item = &'d [u8]>) -> Request<'d> {
+    send_pieces(opcode::SendMsg::CODE, socket, pieces)
+}
+
+#[inline(always)]
+fn send_pieces<'d>(
+    opcode: u8,
+    socket: &'d impl Target,
+    pieces: impl IntoIterator<Item = &'d [u8]>,
+) -> Request<'d> {
     let pieces = pieces.into_iter().map(|piece| Piece::new(piece.as_ptr(), piece.len()));
-    let op_flags = libc::MSG_NOSIGNAL as u32;
-    let entry = Usual { length: 1, op_flags, ..bare(opcode::SendMsg::CODE.into(), -1) };
-    Parts::beside_on(socket, entry, Aside::Message(Header::default(), pieces.collect())).request()
+    let aside = Aside::Message(Header::default(), pieces.collect());
+    Parts::beside_on(socket, to_be_sent(opcode), aside).request()
+}
+
+/// An entry that sends the message that is kept beside it.
+#[inline(always)]
+fn to_be_sent(opcode: u8) -> Usual {
+    Usual { length: 1, op_flags: libc::MSG_NOSIGNAL as u32, ..bare(opcode.into(), -1) }
 }
 
 /// Receives a datagram into `buffer`, and its sender's address into `peer` (`IORING_OP_RECVMSG`, since 5.3), as
@@ -462,10 +476,14 @@ pub fn recv_from<'d>(socket: &'d impl Target, buffer: &'d mut [u8], peer: &'d mu
 ///
 /// No signal is raised (`MSG_NOSIGNAL`).
 pub fn send_to<'d>(socket: &'d impl Target, buffer: &'d [u8], address: impl Into<Address>) -> Request<'d> {
-    let op_flags = libc::MSG_NOSIGNAL as u32;
-    let entry = Usual { length: 1, op_flags, ..bare(opcode::SendMsg::CODE.into(), -1) };
+    send_datagram(opcode::SendMsg::CODE, socket, buffer, address.into())
+}
+
+#[inline(always)]
+fn send_datagram<'d>(opcode: u8, socket: &'d impl Target, buffer: &'d [u8], address: Address) -> Request<'d> {
     let piece = Piece::new(buffer.as_ptr(), buffer.len());
-    Parts::beside_on(socket, entry, Aside::Datagram(Header::default(), piece, address.into())).request()
+    let aside = Aside::Datagram(Header::default(), piece, address);
+    Parts::beside_on(socket, to_be_sent(opcode), aside).request()
 }
 
 /// As [`send`], but the bytes are not copied: the network takes them from where they are (`IORING_OP_SEND_ZC`, since
@@ -495,6 +513,25 @@ pub fn send_zc_fixed<'d>(socket: &'d impl Target, buffer: impl Into<FixedSlice<'
     let entry = on_memory(opcode, bytes.as_ptr(), bytes.len());
     let entry = Usual { op_flags: libc::MSG_NOSIGNAL as u32, ..entry };
     Parts::about(socket, entry, Some(memory)).request()
+}
+
+/// As [`send_vectored`], but the bytes are not copied: see [`send_zc`] (`IORING_OP_SENDMSG_ZC`, since 6.1).
+///
+/// Each piece takes a part of the socket's buffer for itself, so of many small ones the socket takes fewer bytes than
+/// [`send_vectored`] would send. Those are better copied.
+pub fn send_vectored_zc<'d>(
+    socket: &'d impl Target,
+    pieces: impl IntoIterator<Item = &'d [u8]>,
+) -> Request<'d> {
+    send_pieces(opcode::SendMsgZc::CODE, socket, pieces)
+}
+
+/// As [`send_to`], but the bytes are not copied: see [`send_zc`] (`IORING_OP_SENDMSG_ZC`, since 6.1). They are in use
+/// until the network has sent the datagram; nobody waits for its receiver.
+// `IORING_OP_SEND_ZC`, with an address, is of 6.0 already. But it has the length of the address behind the `user_data`,
+// so it would be no usual entry; and 6.0 is no kernel that anybody stays on.
+pub fn send_to_zc<'d>(socket: &'d impl Target, buffer: &'d [u8], address: impl Into<Address>) -> Request<'d> {
+    send_datagram(opcode::SendMsgZc::CODE, socket, buffer, address.into())
 }
 
 /// Shuts down one or both directions of a socket (`IORING_OP_SHUTDOWN`, since 5.11). The kernel leaves this to a worker

@@ -139,7 +139,8 @@ impl Usual {
             | opcode::RecvMsg::CODE
             | opcode::Send::CODE
             | opcode::SendMsg::CODE
-            | opcode::SendZc::CODE => IORING_RECVSEND_POLL_FIRST,
+            | opcode::SendZc::CODE
+            | opcode::SendMsgZc::CODE => IORING_RECVSEND_POLL_FIRST,
             opcode::Accept::CODE => IORING_ACCEPT_POLL_FIRST,
             _ => return,
         };
@@ -176,7 +177,9 @@ impl Usual {
     /// of other opcodes stay as they are.
     #[inline]
     pub(crate) fn send_whole(&mut self) {
-        if matches!(self.opcode as u8, opcode::Send::CODE | opcode::SendMsg::CODE | opcode::SendZc::CODE) {
+        let sends =
+            [opcode::Send::CODE, opcode::SendMsg::CODE, opcode::SendZc::CODE, opcode::SendMsgZc::CODE];
+        if sends.contains(&(self.opcode as u8)) {
             self.op_flags |= libc::MSG_WAITALL as u32;
         }
     }
@@ -220,7 +223,8 @@ impl Usual {
 
     /// Whether it is a send of pieces that goes out whole.
     pub(crate) fn is_message_whole(&self) -> bool {
-        self.opcode as u8 == opcode::SendMsg::CODE && self.op_flags & libc::MSG_WAITALL as u32 != 0
+        let is_message = matches!(self.opcode as u8, opcode::SendMsg::CODE | opcode::SendMsgZc::CODE);
+        is_message && self.op_flags & libc::MSG_WAITALL as u32 != 0
     }
 }
 
@@ -454,7 +458,8 @@ mod tests {
             usual.op_flags
         };
         assert_eq!(whole(recv), op_flags);
-        for send in [opcode::Send::CODE, opcode::SendMsg::CODE, opcode::SendZc::CODE] {
+        for send in [opcode::Send::CODE, opcode::SendMsg::CODE, opcode::SendZc::CODE, opcode::SendMsgZc::CODE]
+        {
             let send = Usual { opcode: send.into(), ..recv };
             assert_eq!(whole(send), op_flags | libc::MSG_WAITALL as u32);
         }

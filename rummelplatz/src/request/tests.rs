@@ -179,6 +179,9 @@ fn what_is_registered_is_asked_for_the_same_as_what_is_not() {
         it => send_to(it, &bytes, address),
         it => send_zc(it, &bytes),
         it => send_zc_fixed(it, &fixed),
+        it => send_vectored_zc(it, bytes.chunks(3)),
+        it => send_vectored_zc(it, bytes.chunks(3)).whole(),
+        it => send_to_zc(it, &bytes, address),
         it => shutdown(it, Shutdown::Write),
         it => poll(it, Events::READABLE),
         it => poll_multi(it, Events::READABLE),
@@ -224,6 +227,8 @@ fn what_is_said_of_how_is_said_of_those_whom_it_concerns() {
     assert_eq!(how(send_vectored(&registered, [&bytes[..]])), transfers);
     assert_eq!(how(send_to(&file, &bytes, address)), transfers);
     assert_eq!(how(send_zc(&file, &bytes)), transfers);
+    assert_eq!(how(send_vectored_zc(&registered, [&bytes[..]])), transfers);
+    assert_eq!(how(send_to_zc(&file, &bytes, address)), transfers);
     // Registered memory is named in the same place.
     assert_eq!(how(send_zc_fixed(&file, &fixed)), (0, 5, 0x10));
     assert_eq!(how(accept(&file)), accepts);
@@ -470,8 +475,10 @@ fn what_is_sent_in_pieces_is_a_message_to_the_peer() {
     // They are no neighbours, which would become one piece.
     let pieces = bytes.chunks(2).map(|two| &two[..1]);
     for (count, kept) in [(0, 0), (1, 1), (4, 4), (5, 5), (1024, 1024), (1025, 1024)] {
-        for whole in [0, libc::MSG_WAITALL] {
-            let request = send_vectored(&file, pieces.clone().take(count));
+        for (whole, copies) in [(0, true), (libc::MSG_WAITALL, true), (0, false), (libc::MSG_WAITALL, false)]
+        {
+            let pieces = pieces.clone().take(count);
+            let request = if copies { send_vectored(&file, pieces) } else { send_vectored_zc(&file, pieces) };
             let request = if whole == 0 { request } else { request.all_or_nothing() };
             let (facts, entry, Besides::Aside(mut aside)) = placed(request.parts) else {
                 panic!("it has pieces")
@@ -480,7 +487,10 @@ fn what_is_sent_in_pieces_is_a_message_to_the_peer() {
             let address = aside.settle();
             let header = std::ptr::with_exposed_provenance::<libc::msghdr>(address as usize);
             let flags = (libc::MSG_NOSIGNAL | whole) as u32;
-            let message = opcode::SendMsg::new(number, header).flags(flags).build();
+            let message = match copies {
+                true => opcode::SendMsg::new(number, header).flags(flags).build(),
+                false => opcode::SendMsgZc::new(number, header).flags(flags).build(),
+            };
             assert_eq!(queued(Usual { address, ..entry }, 0), sqe::bytes(&message.user_data(8)));
             // SAFETY: it is the header of the message that was just settled.
             let header = unsafe { header.read() };
@@ -493,6 +503,34 @@ fn what_is_sent_in_pieces_is_a_message_to_the_peer() {
                 assert_eq!((piece.iov_base.addr(), piece.iov_len), (bytes.as_ptr().addr() + 2 * index, 1));
             }
         }
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
+fn a_datagram_is_a_message_of_one_piece_to_an_address() {
+    let (file, bytes) = (null(), [7; 8]);
+    let number = Fd(file.as_raw_fd());
+    let address: std::net::SocketAddr = ([127, 0, 0, 1], 7).into();
+    let flags = libc::MSG_NOSIGNAL as u32;
+    for copies in [true, false] {
+        let request =
+            if copies { send_to(&file, &bytes, address) } else { send_to_zc(&file, &bytes, address) };
+        let (_, entry, Besides::Aside(mut aside)) = placed(request.parts) else { panic!("it has a message") };
+        let place = aside.settle();
+        let header = std::ptr::with_exposed_provenance::<libc::msghdr>(place as usize);
+        let message = match copies {
+            true => opcode::SendMsg::new(number, header).flags(flags).build(),
+            false => opcode::SendMsgZc::new(number, header).flags(flags).build(),
+        };
+        assert_eq!(queued(Usual { address: place, ..entry }, 0), sqe::bytes(&message.user_data(8)));
+        // SAFETY: it is the header of the message that was just settled, which leads to its piece and its address.
+        let (header, piece, name) = unsafe {
+            let header = header.read();
+            (header, header.msg_iov.read(), header.msg_name.cast::<libc::sockaddr_in>().read())
+        };
+        assert_eq!((header.msg_iovlen, piece.iov_len, piece.iov_base.addr()), (1, 8, bytes.as_ptr().addr()));
+        assert_eq!((header.msg_namelen, name.sin_port), (16, 7_u16.to_be()));
     }
 }
 

@@ -143,7 +143,7 @@ impl Asked {
                 // SAFETY: it points to this many pieces.
                 asked.kept = Kept::Pieces(unsafe { pieces_at(place.cast(), asked.length as usize) }.into());
             }
-            opcode::SendMsg::CODE | opcode::RecvMsg::CODE => {
+            opcode::SendMsg::CODE | opcode::SendMsgZc::CODE | opcode::RecvMsg::CODE => {
                 // SAFETY: it points to a message, and that to its parts.
                 asked.kept = Kept::Message(Arc::new(unsafe { Message::read(place.cast(), opcode) }));
             }
@@ -211,6 +211,17 @@ impl Asked {
     /// Whether the kernel picks a buffer of a pool for it.
     pub fn takes_buffers(&self) -> bool {
         self.flags & IOSQE_BUFFER_SELECT != 0
+    }
+
+    /// Whether it uses the byte at this address.
+    pub(super) fn uses(&self, address: u64) -> bool {
+        let within = |start: u64, length: u64| {
+            start != 0 && (start..start.saturating_add(length.max(1))).contains(&address)
+        };
+        // What a message to be sent consists of was read while it was taken in, as the list of a vector was.
+        let is_read = matches!(self.kept, Kept::Pieces(_)) || self.sends_message();
+        let in_pieces = self.places().iter().any(|(start, length)| within(*start, *length as u64));
+        in_pieces || !is_read && within(self.address, self.length.into())
     }
 
     /// Whether a result that is no error is a new descriptor.
@@ -319,7 +330,16 @@ impl Asked {
 
     /// Whether its address is that of a message rather than of bytes.
     pub(super) fn is_of_messages(&self) -> bool {
-        matches!(self.opcode, opcode::SendMsg::CODE | opcode::RecvMsg::CODE)
+        self.opcode == opcode::RecvMsg::CODE || self.sends_message()
+    }
+
+    fn sends_message(&self) -> bool {
+        sends_message(self.opcode)
+    }
+
+    /// Whether it sends, and a peer that takes no more would make it wait.
+    fn sends(&self) -> bool {
+        matches!(self.opcode, opcode::Send::CODE | opcode::SendZc::CODE) || self.sends_message()
     }
 
     /// How many bytes it reads at most, as far as that is known before a buffer is picked.
@@ -411,9 +431,8 @@ impl Asked {
     pub(super) fn waits_for(&self) -> Option<(RawFd, i16)> {
         let events = match self.opcode {
             opcode::Accept::CODE => libc::POLLIN,
-            opcode::Send::CODE | opcode::SendMsg::CODE | opcode::SendZc::CODE | opcode::Connect::CODE => {
-                libc::POLLOUT
-            }
+            opcode::Connect::CODE => libc::POLLOUT,
+            _ if self.sends() => libc::POLLOUT,
             opcode::Readv::CODE => libc::POLLIN,
             opcode::Writev::CODE => libc::POLLOUT,
             _ if self.reads_bytes() => libc::POLLIN,
@@ -559,8 +578,7 @@ impl Asked {
 
     /// Whether it moves bytes over a connection, or messages.
     pub(super) fn is_transfer(&self) -> bool {
-        let plain = matches!(self.opcode, opcode::Recv::CODE | opcode::Send::CODE | opcode::SendZc::CODE);
-        plain || self.is_of_messages()
+        self.opcode == opcode::Recv::CODE || self.sends() || self.is_of_messages()
     }
 
     /// Flags of a transfer, of an accept or of an open.
@@ -570,9 +588,7 @@ impl Asked {
 
     /// Whether a result that is positive is a number of bytes out of `length`.
     pub(super) fn moves_bytes(&self) -> bool {
-        self.reads_bytes()
-            || self.writes()
-            || matches!(self.opcode, opcode::Send::CODE | opcode::SendMsg::CODE | opcode::SendZc::CODE)
+        self.reads_bytes() || self.writes() || self.sends()
     }
 
     /// Whether less than all breaks the chain that it is a part of: reads and writes, and transfers that
@@ -586,8 +602,8 @@ impl Asked {
 
     /// `MSG_WAITALL`.
     pub(super) fn waits_for_all(&self) -> bool {
-        let may = [opcode::Recv::CODE, opcode::Send::CODE, opcode::SendMsg::CODE, opcode::SendZc::CODE];
-        may.contains(&self.opcode) && self.op_flags & libc::MSG_WAITALL as u32 != 0
+        let may = self.opcode == opcode::Recv::CODE || self.sends();
+        may && self.op_flags & libc::MSG_WAITALL as u32 != 0
     }
 
     /// `IORING_ASYNC_CANCEL_*`, of a cancel.
@@ -623,16 +639,20 @@ impl Asked {
 
     /// The pieces of a vector or a message.
     pub(super) fn pieces(&self) -> Vec<libc::iovec> {
-        let pieces = match &self.kept {
-            Kept::Pieces(pieces) => &pieces[..],
-            Kept::Message(message) => &message.pieces,
-            _ => &[],
-        };
         let piece = |(address, iov_len): &(u64, usize)| libc::iovec {
             iov_base: ptr::with_exposed_provenance_mut(*address as usize),
             iov_len: *iov_len,
         };
-        pieces.iter().map(piece).collect()
+        self.places().iter().map(piece).collect()
+    }
+
+    /// Where its pieces begin, and how long they are.
+    fn places(&self) -> &[(u64, usize)] {
+        match &self.kept {
+            Kept::Pieces(pieces) => pieces,
+            Kept::Message(message) => &message.pieces,
+            _ => &[],
+        }
     }
 
     /// The address to connect to, or to be bound to (`struct sockaddr`).
@@ -666,9 +686,9 @@ impl Asked {
         // SAFETY: all zeroes is a `struct msghdr`.
         let mut header: libc::msghdr = unsafe { mem::zeroed() };
         let Kept::Message(message) = &self.kept else { return header };
-        let name = match self.opcode {
-            opcode::SendMsg::CODE => message.name.as_ptr().expose_provenance() as u64,
-            _ => buffer.map_or(message.name_at, |buffer| buffer + SAID as u64),
+        let name = match self.sends_message() {
+            true => message.name.as_ptr().expose_provenance() as u64,
+            false => buffer.map_or(message.name_at, |buffer| buffer + SAID as u64),
         };
         let control =
             buffer.map_or(message.control_at, |_| name.wrapping_add(u64::from(message.name_length)));
@@ -692,6 +712,10 @@ impl Asked {
 /// How many bytes a `struct io_uring_recvmsg_out` has.
 pub(super) const SAID: usize = 16;
 
+fn sends_message(opcode: u8) -> bool {
+    matches!(opcode, opcode::SendMsg::CODE | opcode::SendMsgZc::CODE)
+}
+
 impl Message {
     /// # Safety
     ///
@@ -703,17 +727,17 @@ impl Message {
         let count = if header.msg_iov.is_null() { 0 } else { header.msg_iovlen };
         // SAFETY: the caller promises that what the message points to is there.
         let pieces = unsafe { pieces_at(header.msg_iov, count) };
-        let name_length = if opcode == opcode::SendMsg::CODE && header.msg_name.is_null() {
+        let name_length = if sends_message(opcode) && header.msg_name.is_null() {
             0
         } else {
             header.msg_namelen.min(size_of::<libc::sockaddr_storage>() as u32)
         };
-        let name = match opcode {
+        let name = match sends_message(opcode) && name_length > 0 {
             // SAFETY: the caller promises that what the message points to is there.
-            opcode::SendMsg::CODE if name_length > 0 => unsafe {
+            true => unsafe {
                 std::slice::from_raw_parts(header.msg_name.cast::<u8>(), name_length as usize).into()
             },
-            _ => Box::default(),
+            false => Box::default(),
         };
         Message {
             name,

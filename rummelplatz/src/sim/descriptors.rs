@@ -375,7 +375,7 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
         // SAFETY: the caller's promise.
         opcode::RecvMsg::CODE => return unsafe { receive_message(asked, work) },
         // SAFETY: the caller's promise.
-        opcode::SendMsg::CODE => return unsafe { send_message(asked, work) },
+        opcode::SendMsg::CODE | opcode::SendMsgZc::CODE => return unsafe { send_message(asked, work) },
         opcode::Accept::CODE => {
             if poll(fd, libc::POLLIN) == 0 {
                 return None;

@@ -262,11 +262,7 @@ impl Machine {
 
     /// Whether a request that the kernel has uses the byte at this address.
     pub(super) fn uses(&self, address: u64) -> bool {
-        let within = |asked: &Asked| {
-            let end = asked.address.saturating_add(u64::from(asked.length.max(1)));
-            asked.address != 0 && (asked.address..end).contains(&address)
-        };
-        self.all().any(within)
+        self.all().any(|asked| asked.uses(address))
     }
 
     // ---- entering ---------------------------------------------------------------------------------
@@ -487,11 +483,20 @@ impl Machine {
         let refusals: Vec<_> =
             chain.iter().zip(before).map(|(asked, before)| asked.refusal(before)).collect();
         if refusals.iter().any(Option::is_some) {
+            let mut notified = Vec::new();
             for (asked, refusal) in chain.into_iter().zip(refusals) {
                 match refusal {
+                    // It was prepared as far as its notification.
+                    Some(errno @ libc::EMSGSIZE) if asked.is_zero_copy() => {
+                        self.post(asked.user_data, -errno, F_MORE);
+                        notified.push(asked);
+                    }
                     Some(errno) => self.post_final(&asked, -errno, 0),
                     None => self.end_unbegun(&asked),
                 }
+            }
+            for asked in notified {
+                self.post_final(&asked, 0, F_NOTIF);
             }
         } else if let Some(head) = chain.pop_front() {
             self.issue(head, chain, false);

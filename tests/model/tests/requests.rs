@@ -13,7 +13,7 @@ use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, RwFlags, Statx};
 use rummelplatz::sim::{Answer, Faults, Simulation};
 use rummelplatz::{Completion, ControlFlow, RawRing, Request, request};
 use rummelplatz_tests::{
-    Bench, Directory, Log, Script, anywhere, complete_on, direct, outcome, pipe, watched,
+    Bench, Directory, Log, Script, anywhere, complete_on, direct, outcome, pipe, tcp_pair, watched,
 };
 
 /// Runs one request under a kernel in which requests on files take some time.
@@ -259,6 +259,41 @@ fn pieces_are_sent_in_their_order_whole_if_nobody_waits() {
             let received = received.take().concat();
             assert!(received == bytes[..received.len()] && bytes.len() - received.len() < 300_000);
         }
+    });
+}
+
+#[test]
+fn pieces_that_are_not_copied_are_sent_in_their_order_and_have_one_completion() {
+    watched(|| {
+        for (count, whole, expected) in [
+            (0, false, Ok(0)),
+            (4, false, Ok(12)),
+            (5, true, Ok(15)),
+            (1025, false, Ok(3072)),
+            // Refused, and notified of all the same.
+            (1025, true, Err(libc::EMSGSIZE)),
+        ] {
+            let (mut theirs, ours) = tcp_pair();
+            let bytes: Vec<u8> = (0..3 * count).map(|number| (number % 251) as u8).collect();
+            let (result, (ours, bytes)) = once((ours, bytes), move |(socket, bytes)| {
+                let request = request::send_vectored_zc(socket, bytes.rchunks(3));
+                if whole { request.whole() } else { request }
+            });
+            assert_eq!(result, expected, "of {count} pieces");
+            drop(ours);
+            let mut received = Vec::new();
+            theirs.read_to_end(&mut received).unwrap();
+            let backwards: Vec<u8> = bytes.rchunks(3).flatten().copied().collect();
+            assert!(received == backwards[..expected.unwrap_or(0) as usize], "of {count} pieces");
+        }
+        let (ours, theirs) =
+            (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let (here, there) = (ours.local_addr().unwrap(), theirs.local_addr().unwrap());
+        let (result, _) =
+            once((ours, *b"long"), move |(socket, bytes)| request::send_to_zc(socket, bytes, there));
+        let mut received = [0; 10];
+        let (length, sender) = theirs.recv_from(&mut received).unwrap();
+        assert_eq!((result, &received[..length], sender), (Ok(4), &b"long"[..], here));
     });
 }
 

@@ -830,14 +830,21 @@ fn narrow_pair() -> (TcpStream, TcpStream) {
     (client, server)
 }
 
+type BuildSend = for<'d> fn(&'d mut Job) -> Request<'d>;
+
 /// An operation that sends so much with zero-copy that it blocks, and logs how that ends.
-fn blocked_send(ledger: Ledger, file: Arc<OwnedFd>, log: &Log<Result<u32, i32>>) -> Script<Tracked<Job>> {
+fn blocked_send(
+    ledger: Ledger,
+    file: Arc<OwnedFd>,
+    send: BuildSend,
+    log: &Log<Result<u32, i32>>,
+) -> Script<Tracked<Job>> {
     let log = log.clone();
     Script::new()
         .on_setup_once(move |mut submitter| {
             let mut data = ledger.issue(Job::new(0, &file, SENT));
             data.buffer.fill(0xAB);
-            submitter.submit(data, |data| data.send_zc())?;
+            submitter.submit(data, |data| send(data))?;
             Ok(())
         })
         .on_completion(|_, _, _| panic!("it was to block"))
@@ -857,70 +864,84 @@ fn turn_until_stuck<D: Send + 'static>(ring: &mut Bench<D>) {
     assert_eq!(ring.stats().in_flight, 1);
 }
 
-#[test]
-fn t16_a_blocked_zero_copy_send() {
-    in_child(|| {
-        leaves_nothing(|ledger| {
-            let (client, mut server) = narrow_pair();
-            let file = Arc::new(OwnedFd::from(client));
-            let ended = Log::new();
-            let nothing = ledger.issue(Job::new(9, &file, 0));
-            let sender = blocked_send(ledger, file, &ended);
-            let mut ring = Bench::builder(sender, exit(nothing)).build().unwrap();
-            turn_until_stuck(&mut ring);
-            assert!(ended.is_empty(), "the kernel still has the memory");
-            let reader = thread::spawn(move || {
-                let mut bytes = Vec::new();
-                server.read_to_end(&mut bytes).unwrap();
-                bytes
-            });
-            ring.run().unwrap();
-            let [Ok(sent)] = ended.take()[..] else { panic!("it was cancelled half-way") };
-            assert!(0 < sent && (sent as usize) < SENT, "{sent}");
-            drop(ring);
-            assert_eq!(reader.join().unwrap(), vec![0xAB; sent as usize]);
+fn blocks(send: BuildSend) {
+    leaves_nothing(|ledger| {
+        let (client, mut server) = narrow_pair();
+        let file = Arc::new(OwnedFd::from(client));
+        let ended = Log::new();
+        let nothing = ledger.issue(Job::new(9, &file, 0));
+        let sender = blocked_send(ledger, file, send, &ended);
+        let mut ring = Bench::builder(sender, exit(nothing)).build().unwrap();
+        turn_until_stuck(&mut ring);
+        assert!(ended.is_empty(), "the kernel still has the memory");
+        let reader = thread::spawn(move || {
+            let mut bytes = Vec::new();
+            server.read_to_end(&mut bytes).unwrap();
+            bytes
         });
+        ring.run().unwrap();
+        let [Ok(sent)] = ended.take()[..] else { panic!("it was cancelled half-way") };
+        assert!(0 < sent && (sent as usize) < SENT, "{sent}");
+        drop(ring);
+        assert_eq!(reader.join().unwrap(), vec![0xAB; sent as usize]);
     });
 }
 
 #[test]
+fn t16_a_blocked_zero_copy_send() {
+    in_child(|| blocks(Job::send_zc));
+}
+
+#[test]
+fn t16_a_blocked_zero_copy_send_of_pieces() {
+    in_child(|| blocks(Job::send_vectored_zc));
+}
+
+fn is_never_over(send: BuildSend, name: &str) {
+    let before = open_descriptors();
+    let ledger = Ledger::new();
+    let (client, mut server) = narrow_pair();
+    let file = Arc::new(OwnedFd::from(client));
+    let nothing = ledger.issue(Job::new(9, &file, 0));
+    let ended = Log::new();
+    let sender = blocked_send(ledger, file, send, &ended);
+    let mut ring =
+        Bench::builder(sender, exit(nothing)).deadline(Duration::from_millis(100)).build().unwrap();
+    let error = ring.run().unwrap_err();
+    let RingError::Abandoned { stuck } = &error else { panic!("{error}") };
+    assert_eq!(stuck.errno, None);
+    let [request] = &stuck.requests[..] else { panic!("{stuck}") };
+    assert_eq!((request.operation, request.opcode_name()), ("first", name));
+    assert!(error.to_string().contains(&format!("{name} of `first`")), "{error}");
+
+    // This is final: every later call returns the same, and nothing is accepted.
+    assert!(matches!(ring.run(), Err(RingError::Abandoned { stuck: again }) if again == *stuck));
+    assert!(matches!(ring.turn(), Err(RingError::Abandoned { .. })));
+    assert!(matches!(ring.finish(), Err(RingError::Abandoned { .. })));
+    let data = ledger.issue(Job::new(1, &Arc::new(pipe().0), 0));
+    let refused = ring.submitter(Bench::FIRST).try_submit(data, |_| request::nop());
+    assert!(matches!(refused, Err(Refused { error: SubmitError::Closed, .. })));
+    drop((refused, error, ring));
+    assert_eq!((ended.len(), ledger.alive()), (0, 1), "leaked, and no handler told");
+    ledger.assert_none_dropped_twice();
+
+    // If the buffer were freed, this would be put into it, and be sent.
+    let garbage: Vec<_> = (0..8).map(|_| vec![0xCD_u8; SENT]).collect();
+    let sent = all_that_is_sent(&mut server);
+    assert!(!sent.is_empty() && sent.iter().all(|byte| *byte == 0xAB), "{}", sent.len());
+    drop((garbage, server));
+    // The socket's descriptor is owned by the data, and leaked with it.
+    assert_eq!(open_descriptors(), before + 1);
+}
+
+#[test]
 fn t17_a_zero_copy_send_that_is_never_over() {
-    in_child(|| {
-        let before = open_descriptors();
-        let ledger = Ledger::new();
-        let (client, mut server) = narrow_pair();
-        let file = Arc::new(OwnedFd::from(client));
-        let nothing = ledger.issue(Job::new(9, &file, 0));
-        let ended = Log::new();
-        let sender = blocked_send(ledger, file, &ended);
-        let mut ring =
-            Bench::builder(sender, exit(nothing)).deadline(Duration::from_millis(100)).build().unwrap();
-        let error = ring.run().unwrap_err();
-        let RingError::Abandoned { stuck } = &error else { panic!("{error}") };
-        assert_eq!(stuck.errno, None);
-        let [request] = &stuck.requests[..] else { panic!("{stuck}") };
-        assert_eq!((request.operation, request.opcode_name()), ("first", "SEND_ZC"));
-        assert!(error.to_string().contains("SEND_ZC of `first`"), "{error}");
+    in_child(|| is_never_over(Job::send_zc, "SEND_ZC"));
+}
 
-        // This is final: every later call returns the same, and nothing is accepted.
-        assert!(matches!(ring.run(), Err(RingError::Abandoned { stuck: again }) if again == *stuck));
-        assert!(matches!(ring.turn(), Err(RingError::Abandoned { .. })));
-        assert!(matches!(ring.finish(), Err(RingError::Abandoned { .. })));
-        let data = ledger.issue(Job::new(1, &Arc::new(pipe().0), 0));
-        let refused = ring.submitter(Bench::FIRST).try_submit(data, |_| request::nop());
-        assert!(matches!(refused, Err(Refused { error: SubmitError::Closed, .. })));
-        drop((refused, error, ring));
-        assert_eq!((ended.len(), ledger.alive()), (0, 1), "leaked, and no handler told");
-        ledger.assert_none_dropped_twice();
-
-        // If the buffer were freed, this would be put into it, and be sent.
-        let garbage: Vec<_> = (0..8).map(|_| vec![0xCD_u8; SENT]).collect();
-        let sent = all_that_is_sent(&mut server);
-        assert!(!sent.is_empty() && sent.iter().all(|byte| *byte == 0xAB), "{}", sent.len());
-        drop((garbage, server));
-        // The socket's descriptor is owned by the data, and leaked with it.
-        assert_eq!(open_descriptors(), before + 1);
-    });
+#[test]
+fn t17_a_zero_copy_send_of_pieces_that_is_never_over() {
+    in_child(|| is_never_over(Job::send_vectored_zc, "SENDMSG_ZC"));
 }
 
 /// What a peer has sent that has stopped sending while the connection is still open.
@@ -1452,7 +1473,7 @@ fn t23_drop_after_an_error_of_the_run() {
         let file = Arc::new(OwnedFd::from(client));
         let nothing = ledger.issue(Job::new(9, &file, 0));
         let other = exit(nothing).on_completion(|_, _, _| (ControlFlow::Error("the end".into()), None));
-        let sender = blocked_send(ledger, file, &Log::new());
+        let sender = blocked_send(ledger, file, Job::send_zc, &Log::new());
         let mut ring = Bench::builder(sender, other).deadline(Duration::from_millis(50)).build().unwrap();
         let error = ring.run().unwrap_err();
         assert!(matches!(error, RingError::Completion(_)));
@@ -1605,7 +1626,7 @@ fn t25_a_run_after_abandoned() {
         let (client, _server) = narrow_pair();
         let file = Arc::new(OwnedFd::from(client));
         let nothing = ledger.issue(Job::new(9, &file, 0));
-        let sender = blocked_send(ledger, file, &Log::new());
+        let sender = blocked_send(ledger, file, Job::send_zc, &Log::new());
         let mut ring =
             Bench::builder(sender, exit(nothing)).deadline(Duration::from_millis(50)).build().unwrap();
         let Err(RingError::Abandoned { stuck }) = ring.run() else { panic!("it was to be stuck") };

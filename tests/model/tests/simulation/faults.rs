@@ -683,6 +683,11 @@ fn a_stream_that_never_finds_a_buffer_ends_though_nobody_holds_one() {
 
 #[test]
 fn a_send_that_is_never_notified_of_is_abandoned_at_the_deadline() {
+    is_abandoned_at_the_deadline(Job::send_zc, "SEND_ZC");
+    is_abandoned_at_the_deadline(Job::send_vectored_zc, "SENDMSG_ZC");
+}
+
+fn is_abandoned_at_the_deadline(send: for<'d> fn(&'d mut Job) -> Request<'d>, name: &str) {
     let simulation = simulation(1, Faults { never: 1.0, ..Faults::none() });
     simulation.take_log();
     let (ours, mut theirs) = rummelplatz_tests::tcp_pair();
@@ -692,20 +697,20 @@ fn a_send_that_is_never_notified_of_is_abandoned_at_the_deadline() {
     let data = ledger.issue(job);
     let builder = Bench::builder(Script::new(), Script::new()).deadline(Duration::from_secs(60));
     let mut ring = builder.raw_ring(simulation.raw_ring(size(8)).unwrap()).build().unwrap();
-    ring.submitter(Bench::FIRST).submit(data, |job| job.send_zc()).unwrap();
+    ring.submitter(Bench::FIRST).submit(data, |job| send(job)).unwrap();
     ring.turn().unwrap();
     let began = simulation.now();
     let error = ring.finish().unwrap_err();
     let stuck = error.abandoned().unwrap();
     let names: Vec<_> = stuck.requests.iter().map(|it| (it.operation, it.opcode_name())).collect();
-    assert_eq!((names, stuck.errno), (vec![("first", "SEND_ZC")], None));
+    assert_eq!((names, stuck.errno), (vec![("first", name)], None));
     let took = simulation.now() - began;
     assert!((60..61).contains(&took.as_secs()), "{took:?}");
     theirs.read_exact(&mut [0; 5]).unwrap();
     assert!(simulation.uses(place), "its memory is in use");
     assert_eq!((simulation.in_kernel(), ledger.alive()), (1, 1));
     let history = without_enters(history(&simulation));
-    assert_eq!(history[..2], ["take SEND_ZC", "SEND_ZC 5 more"]);
+    assert_eq!(history[..2], [format!("take {name}"), format!("{name} 5 more")]);
     assert!(history[2..].chunks(2).all(|it| *it == ["take ASYNC_CANCEL", "ASYNC_CANCEL -2"]), "{history:?}");
     drop(ring);
     assert_eq!(ledger.alive(), 1, "leaked, not freed");
@@ -915,4 +920,18 @@ fn count_strangers(seed: u64) {
     assert_eq!(posted.clone().filter(|(name, ..)| (1..=250).contains(&(*name as u8))).count(), 8);
     let believed = posted.filter(|(name, result, flags)| is_own(*name) || is_late(*result, *flags)).count();
     assert_eq!(ring.stats().foreign as usize, enters - believed);
+}
+
+#[test]
+fn a_message_of_too_many_pieces_is_refused_and_notified_of_all_the_same() {
+    let simulation = simulation(1, Faults::none());
+    simulation.take_log();
+    let (ours, _theirs) = rummelplatz_tests::tcp_pair();
+    let job = Job::new(0, &Arc::new(ours.into()), 2050);
+    let (completion, _) = rummelplatz_tests::complete_on(simulation.raw_ring(size(8)).unwrap(), job, |job| {
+        request::send_vectored_zc(&*job.file, job.buffer.chunks(2).map(|two| &two[..1])).whole()
+    });
+    assert_eq!(outcome(&completion), Err(libc::EMSGSIZE));
+    let history = without_enters(history(&simulation));
+    assert_eq!(history, ["take SENDMSG_ZC", "SENDMSG_ZC -90 more", "SENDMSG_ZC 0 notif"]);
 }
