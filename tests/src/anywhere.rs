@@ -9,10 +9,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rummelplatz::request::{CWD, ChildStatus, Resolve, SetAttribute, SyncRange};
-use rummelplatz::{RawRing, request};
+use rummelplatz::request::{CWD, ChildStatus, Resolve, RwFlags, SetAttribute, SyncRange};
+use rummelplatz::{ControlFlow, FixedBuffer, FixedBuffers, FixedFile, RawRing, Request, request};
 
-use crate::{Directory, complete_on, once_on, outcome, pipe};
+use crate::{Bench, Directory, Log, Script, complete_on, nameless_file, once_on, outcome, pipe};
 
 pub fn a_child_is_waited_for_and_says_how_it_has_ended(raw: impl Fn() -> RawRing) {
     /// A shell that runs this, and a descriptor of it.
@@ -169,4 +169,136 @@ pub fn a_path_leads_only_where_it_may(raw: impl Fn() -> RawRing) {
     });
     assert!(completion.into_fd().is_ok());
     assert_eq!(fs::metadata(root.join("new")).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+/// What requests on parts of registered buffers use.
+struct Parts {
+    file: File,
+    registered: FixedFile,
+    pipe: (OwnedFd, OwnedFd),
+    buffers: Vec<FixedBuffer>,
+    other: FixedBuffer,
+    unregistered: FixedBuffer,
+}
+
+pub fn parts_of_registered_buffers_are_moved_in_their_order(raw: impl Fn() -> RawRing) {
+    type Step = (for<'d> fn(&'d mut Parts) -> Request<'d>, Result<u32, i32>);
+    const STEPS: &[Step] = &[
+        (
+            |it| {
+                for (buffer, bytes) in it.buffers.iter_mut().zip([b"01234567", b"abcdefgh", b"ABCDEFGH"]) {
+                    buffer.copy_from_slice(bytes);
+                }
+                let [zero, one, two] = &it.buffers[..] else { panic!("there are three") };
+                let parts = [two.part(1..4), zero.part(..0), zero.part(5..), one.part(..)];
+                request::write_vectored_fixed_at(&it.file, parts, 3)
+            },
+            Ok(14),
+        ),
+        // At a place of the queue that had an index before.
+        (|it| request::fsync(&it.file), Ok(0)),
+        // More than the kernel takes.
+        (
+            |it| {
+                let parts = std::iter::repeat_n(it.buffers[0].part(..1), 1025);
+                request::write_vectored_fixed_at(&it.registered, parts, 100)
+            },
+            Ok(1024),
+        ),
+        (|it| request::fsync(&it.registered), Ok(0)),
+        (|it| request::read_vectored_fixed_at(&it.file, it.buffers.iter_mut().rev(), 3), Ok(24)),
+        (
+            |it| {
+                let [zero, one, two] = &it.buffers[..] else { panic!("there are three") };
+                assert_eq!((&**two, &**one, &**zero), (&b"BCD567ab"[..], &b"cdefgh\0\0"[..], &[0; 8][..]));
+                // Neighbours in memory, at the file's own position.
+                request::write_vectored_fixed(&it.registered, &it.buffers)
+            },
+            Ok(24),
+        ),
+        (|it| request::read_vectored_fixed(&it.registered, [it.buffers[1].part_mut(..2)]), Ok(2)),
+        (
+            |it| {
+                assert_eq!(it.buffers[1][..3], *b"\0\0e");
+                let request = request::write_vectored_fixed_at(&it.file, [it.buffers[2].part(..2)], 0);
+                request.rw_flags(RwFlags::APPEND)
+            },
+            Ok(2),
+        ),
+        // Nothing to be moved.
+        (|it| request::read_vectored_fixed(&it.file, [it.unregistered.part_mut(..0)]), Ok(0)),
+        (|it| request::write_vectored_fixed(&it.file, [] as [&FixedBuffer; 0]), Ok(0)),
+        // What is not there, or not all in one set.
+        (|it| request::write_vectored_fixed_at(&it.file, [&it.unregistered], 0), Err(libc::EFAULT)),
+        (|it| request::write_vectored_fixed_at(&it.file, [&it.buffers[0], &it.other], 0), Err(libc::EFAULT)),
+        (|it| request::read_vectored_fixed_at(&it.file, [&mut it.other, &mut it.buffers[0]], 0), {
+            Err(libc::EFAULT)
+        }),
+        (|it| request::read_vectored_fixed_at(&it.file, [&mut it.other], 24), Ok(8)),
+        // What has to wait.
+        (
+            |it| {
+                assert_eq!(*it.other, [0; 8]);
+                let request = request::read_vectored_fixed(&it.pipe.0, &mut it.buffers);
+                request.deadline(Duration::from_millis(2))
+            },
+            Err(libc::ECANCELED),
+        ),
+        (
+            |it| request::write_vectored_fixed(&it.pipe.1, [it.buffers[2].part(3..), it.other.part(..0)]),
+            Ok(5),
+        ),
+        (|it| request::read_vectored_fixed(&it.pipe.0, &mut it.buffers), Ok(5)),
+        (
+            |it| {
+                assert_eq!(it.buffers[0][..6], *b"567ab\0");
+                request::nop()
+            },
+            Ok(0),
+        ),
+    ];
+    // The set that is registered second has an index other than 0.
+    for other_first in [false, true] {
+        let sets = [3, 1, 1].map(|count| FixedBuffers::new(count, 8).unwrap());
+        let file = nameless_file();
+        let seen = Log::new();
+        let (log, written) = (seen.clone(), file.try_clone().unwrap());
+        let mut steps = STEPS.iter().map(|(step, _)| *step);
+        let first = steps.next().unwrap();
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                let [set, other, unregistered] = &sets;
+                for set in if other_first { [other, set] } else { [set, other] } {
+                    submitter.register_buffers(set)?;
+                }
+                let data = Parts {
+                    registered: submitter.register_file(&file)?,
+                    file,
+                    pipe: pipe(),
+                    buffers: std::iter::from_fn(|| set.take()).collect(),
+                    other: other.take().unwrap(),
+                    unregistered: unregistered.take().unwrap(),
+                };
+                submitter.submit(data, first)?;
+                Ok(())
+            })
+            .on_completion(move |completion, data, mut submitter| {
+                log.push(outcome(&completion));
+                if let Some(step) = steps.next() {
+                    submitter.submit(data, step).unwrap();
+                }
+                (ControlFlow::Continue, None)
+            });
+        Bench::builder(script, Script::new()).raw_ring(raw()).build().unwrap().run().unwrap();
+        let seen = seen.take();
+        if seen[0] == Err(libc::EINVAL) {
+            return eprintln!("skipped: needs Linux 6.15");
+        }
+        let expected: Vec<_> = STEPS.iter().map(|(_, expected)| *expected).collect();
+        assert_eq!(seen, expected, "the other set first: {other_first}");
+        let mut bytes = vec![0; 2000];
+        let length = std::os::unix::fs::FileExt::read_at(&written, &mut bytes, 0).unwrap();
+        assert_eq!((length, &bytes[1124..length]), (1126, &b"BC"[..]));
+        assert_eq!(bytes[..24], *b"\0\0\0\0\0\0\0\0cdefgh\0\0BCD567ab");
+    }
 }

@@ -13,8 +13,8 @@ use rummelplatz::{
     BufferPool, ControlFlow, FixedBuffer, FixedBuffers, FixedFile, RawRing, Request, SubmitError, request,
 };
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Log, Script, become_nobody, complete, in_child, in_fork, nameless_file,
-    open_descriptors, outcome, pipe, set_limit, tcp_pair, watched,
+    Bench, BenchSubmitter, Log, Script, addressable, anywhere, become_nobody, complete, in_child, in_fork,
+    nameless_file, open_descriptors, outcome, pipe, set_limit, tcp_pair, watched,
 };
 
 const SIZE: usize = 4096;
@@ -129,6 +129,56 @@ fn bytes_go_through_registered_memory_and_a_registered_file() {
             std::io::Seek::rewind(&mut &*plain).unwrap();
             assert_eq!(buffers.available(), 3, "the ring has finished, and its data is gone");
         }
+    });
+}
+
+#[test]
+fn parts_of_registered_buffers_are_moved_in_their_order() {
+    watched(|| anywhere::parts_of_registered_buffers_are_moved_in_their_order(|| addressable(8).0));
+}
+
+#[test]
+fn lists_of_parts_that_wait_for_room_are_kept_as_they_were() {
+    watched(|| {
+        const COUNT: u8 = 40;
+        let (reader, writer) = pipe();
+        let writer = Arc::new(writer);
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                // The second has an index other than 0.
+                let sets = [(); 2].map(|()| FixedBuffers::new(COUNT.into(), 3).unwrap());
+                for set in &sets {
+                    submitter.register_buffers(set)?;
+                }
+                for number in 0..COUNT {
+                    let mut buffer = sets[usize::from(number) / 2 % 2].take().unwrap();
+                    buffer.fill(number);
+                    submitter.submit((writer.clone(), buffer), |(pipe, buffer)| match buffer[0] % 2 {
+                        0 => request::write_vectored_fixed(&**pipe, [buffer.part(1..), buffer.part(..1)]),
+                        _ => request::write_vectored(&**pipe, [&buffer[2..], &buffer[..2]]),
+                    })?;
+                }
+                Ok(())
+            })
+            .on_completion(move |completion, _, _| {
+                log.push(outcome(&completion));
+                (ControlFlow::Continue, None)
+            });
+        // More than fit, so most are in the backlog for some time.
+        Bench::builder(script, Script::new()).entries(2.try_into().unwrap()).build().unwrap().run().unwrap();
+        let seen = seen.take();
+        if seen.contains(&Err(libc::EINVAL)) {
+            return eprintln!("skipped: needs Linux 6.15");
+        }
+        assert_eq!(seen, [Ok(3); COUNT as usize]);
+        let mut bytes = Vec::new();
+        File::from(reader).read_to_end(&mut bytes).unwrap();
+        let mut threes: Vec<&[u8]> = bytes.chunks(3).collect();
+        threes.sort();
+        let expected: Vec<[u8; 3]> = (0..COUNT).map(|number| [number; 3]).collect();
+        assert_eq!(threes, expected);
     });
 }
 

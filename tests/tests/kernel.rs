@@ -502,6 +502,61 @@ fn m4_what_is_read_at_submit_may_be_overwritten_after_it() {
     });
 }
 
+#[test]
+fn m5_the_pieces_of_a_vector_of_registered_memory_lie_within_it_and_are_not_empty() {
+    on_linux(6, 15, || {
+        const SIZE: usize = 4096;
+        for (kind, mut ring) in kinds(8) {
+            let places = [(); 2].map(|()| memory(SIZE));
+            let registered = places.map(|place| libc::iovec { iov_base: place.cast(), iov_len: SIZE });
+            // SAFETY: the memory lives for ever.
+            unsafe { ring.0.submitter().register_buffers(&registered) }.unwrap();
+            let [one, other] = places;
+            let (reader, writer) = pipe();
+            let list = |pieces: &[(*mut u8, usize)]| {
+                let piece = |(start, length): &(*mut u8, usize)| libc::iovec {
+                    iov_base: start.cast(),
+                    iov_len: *length,
+                };
+                Box::leak(pieces.iter().map(piece).collect::<Vec<_>>().into_boxed_slice())
+            };
+            let (tail, before) = (one.wrapping_add(SIZE - 8), one.wrapping_sub(1));
+            let fault = -libc::EFAULT;
+            for (pieces, index, result) in [
+                (&[(tail, 8), (one, 3)][..], 0, 11),
+                (&[(one, 8), (other, 8)], 0, fault),
+                (&[(one, 8), (other, 8)], 1, fault),
+                (&[(other, 8), (one, 8)], 1, fault),
+                (&[(one, 8), (tail, 9)], 0, fault),
+                (&[(before, 2)], 0, fault),
+                (&[(one, 8), (one, 0)], 0, fault),
+                (&[(one, 8)], 2, fault),
+                (&[(one, 8)], u16::MAX, fault),
+            ] {
+                let count = pieces.len() as u32;
+                let write = opcode::WritevFixed::new(raw(&writer), list(pieces).as_ptr(), count, index);
+                let seen = ring.one(write.build());
+                rule!("M5", seen == (result, vec![]), "{kind}, {pieces:?} in {index}: {seen:?}");
+            }
+            let mut bytes = [1; 16];
+            let written = File::from(reader.try_clone().unwrap()).read(&mut bytes).unwrap();
+            rule!("M5", written == 11, "{kind}: {written}");
+            // The list is read when the request is taken in.
+            let pieces = list(&[(one, 2), (tail, 6)]);
+            ring.push(1, opcode::ReadvFixed::new(raw(&reader), pieces.as_ptr(), 2, 0).build());
+            ring.submit().unwrap();
+            pieces.fill(libc::iovec { iov_base: other.cast(), iov_len: 1 });
+            put(&writer, b"12345678");
+            let seen = ring.wait(1);
+            rule!("M5", seen == [(1, 8, 0)], "{kind}: {seen:?}");
+            // SAFETY: the request is over, and the memory lives for ever.
+            let (head, rest) =
+                unsafe { (std::slice::from_raw_parts(one, 2), std::slice::from_raw_parts(tail, 8)) };
+            rule!("M5", head == b"12" && rest == b"345678\0\0", "{kind}: {head:?}, {rest:?}");
+        }
+    });
+}
+
 // ---- B, N: links ----------------------------------------------------------------------------------
 
 #[test]

@@ -547,6 +547,12 @@ impl Queue for Place<'_> {
                     true => unsafe { self.place.fill(entry.direct().user_data(user_data)) },
                 }
             }
+            Besides::Pieces(pieces, index) => {
+                entry.lead_to(keep(&mut self.asides[self.place.index()], Aside::Pieces(pieces)));
+                // SAFETY: a `Placed` proves that what it points to is good until its final completion, and
+                // the pieces stay as they are until the entry is taken in.
+                unsafe { self.place.fill_with_index(entry, user_data, index) };
+            }
             // (Each arm moves out what has a drop; otherwise the compiler keeps all of it in memory.)
             Besides::Pool { pool, limit } => {
                 return set_unbound_aside(self.set_aside, entry, (pool, limit), user_data);

@@ -105,6 +105,10 @@ impl Piece {
         Piece { address: start.expose_provenance(), length }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
     fn end(&self) -> usize {
         self.address.wrapping_add(self.length)
     }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use io_uring::squeue;
 use io_uring::types::Timespec;
 
-use super::aside::Aside;
+use super::aside::{Aside, Pieces};
 use super::entry::bare;
 use super::placed::Terms;
 use super::sqe::{self, Usual};
@@ -53,6 +53,12 @@ pub(super) enum Draft<'d> {
         aside: Aside,
         file: Option<&'d Registered>,
     },
+    /// The entry leads to pieces of registered memory.
+    Pieces {
+        pieces: Pieces,
+        file: Option<&'d Registered>,
+        memory: &'d Registered,
+    },
     /// It is given buffers of a pool, until there are so many bytes in them; 0 for no end.
     Pool {
         pool: BufferPool,
@@ -78,6 +84,9 @@ pub(crate) enum Besides {
     Index(u16),
     /// What the entry [leads to](Usual::lead_to), and is kept beside it until the kernel has taken it in.
     Aside(Aside),
+    /// The pieces that it [leads to](Usual::lead_to), kept in the same way, and the index of the registered memory
+    /// of which they are.
+    Pieces(Pieces, u16),
     /// The pool that it is given buffers of, when the group of that in the ring is not known yet: this can't
     /// be queued.
     Pool {
@@ -189,6 +198,18 @@ impl<'d> Parts<'d> {
         Parts::with(Usual { descriptor, ..entry }, Draft::Aside { aside, file })
     }
 
+    /// The same, leading to pieces of registered memory.
+    #[inline(always)]
+    pub(super) fn pieces_on(
+        target: &'d impl Target,
+        entry: Usual,
+        pieces: Pieces,
+        memory: &'d Registered,
+    ) -> Self {
+        let Named { descriptor, place: file } = target.named();
+        Parts::with(Usual { descriptor, ..entry }, Draft::Pieces { pieces, file, memory })
+    }
+
     /// The parts of an entry that is given buffers of a pool, on a file or a socket, which may be a registered
     /// one.
     #[inline(always)]
@@ -274,6 +295,10 @@ impl<'d> Parts<'d> {
                     }
                     aside => aside,
                 })
+            }
+            Draft::Pieces { pieces, file, memory } => {
+                entry = on_file_of(ring, file, entry);
+                Besides::Pieces(pieces, index_in(ring, memory))
             }
             Draft::Pool { pool, limit, file } => {
                 entry = on_file_of(ring, file, entry);

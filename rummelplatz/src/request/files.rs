@@ -310,9 +310,99 @@ pub fn write_vectored<'d>(file: &'d impl Target, buffers: impl IntoIterator<Item
 }
 
 fn vectored<'d>(opcode: u8, file: &'d impl Target, pieces: Pieces, offset: u64) -> Request<'d> {
+    Parts::beside_on(file, on_pieces(opcode, &pieces, offset), Aside::Pieces(pieces)).request()
+}
+
+/// An entry that moves bytes from or to as many of these pieces as the kernel takes.
+#[inline(always)]
+fn on_pieces(opcode: u8, pieces: &Pieces, offset: u64) -> Usual {
     let most = pieces.len().min(Pieces::MOST);
-    let entry = Usual { offset, length: length(most), ..bare(opcode.into(), -1) };
-    Parts::beside_on(file, entry, Aside::Pieces(pieces)).request()
+    Usual { offset, length: length(most), ..bare(opcode.into(), -1) }
+}
+
+/// As [`read_vectored_at`], into memory that the ring has registered (`IORING_OP_READV_FIXED`, since 6.15): parts of
+/// buffers that are all of one set, or whole buffers.
+///
+/// If their [`FixedBuffers`](crate::FixedBuffers) are not registered with the ring, or if they are of several sets,
+/// this ends with `EFAULT`. For hundreds of megabytes at once, the kernel may lack the memory for its list of their pages
+/// (`ENOMEM`).
+///
+/// ```
+/// # use rummelplatz::{request, request::Request, FixedBuffer, FixedFile};
+/// struct Blocks { file: FixedFile, head: FixedBuffer, blocks: Vec<FixedBuffer>, offset: u64 }
+///
+/// impl Blocks {
+///     fn read(&mut self) -> Request<'_> {
+///         request::read_vectored_fixed_at(&self.file, &mut self.blocks, self.offset)
+///     }
+///     fn write(&mut self) -> Request<'_> {
+///         let blocks = self.blocks.iter().map(|block| block.part(..));
+///         let all = [self.head.part(..512)].into_iter().chain(blocks);
+///         request::write_vectored_fixed_at(&self.file, all, self.offset)
+///     }
+/// }
+/// ```
+pub fn read_vectored_fixed_at<'d>(
+    file: &'d impl Target,
+    buffers: impl IntoIterator<Item: Into<FixedSliceMut<'d>>>,
+    offset: u64,
+) -> Request<'d> {
+    let parts = buffers.into_iter().map(|buffer| {
+        let FixedSliceMut { bytes, place } = buffer.into();
+        (Piece::new(bytes.as_mut_ptr(), bytes.len()), place)
+    });
+    vectored_fixed(opcode::Readv::CODE, opcode::ReadvFixed::CODE, file, parts, offset)
+}
+
+/// As [`read_vectored_fixed_at`], from the current position: for pipes, sockets and other streams.
+pub fn read_vectored_fixed<'d>(
+    file: &'d impl Target,
+    buffers: impl IntoIterator<Item: Into<FixedSliceMut<'d>>>,
+) -> Request<'d> {
+    read_vectored_fixed_at(file, buffers, CURRENT_POSITION)
+}
+
+/// As [`write_vectored_at`], from memory that the ring has registered (`IORING_OP_WRITEV_FIXED`, since 6.15): see
+/// [`read_vectored_fixed_at`].
+pub fn write_vectored_fixed_at<'d>(
+    file: &'d impl Target,
+    buffers: impl IntoIterator<Item: Into<FixedSlice<'d>>>,
+    offset: u64,
+) -> Request<'d> {
+    let parts = buffers.into_iter().map(|buffer| {
+        let FixedSlice { bytes, place } = buffer.into();
+        (Piece::new(bytes.as_ptr(), bytes.len()), place)
+    });
+    vectored_fixed(opcode::Writev::CODE, opcode::WritevFixed::CODE, file, parts, offset)
+}
+
+/// As [`write_vectored_fixed_at`], at the current position: for pipes, sockets and other streams.
+pub fn write_vectored_fixed<'d>(
+    file: &'d impl Target,
+    buffers: impl IntoIterator<Item: Into<FixedSlice<'d>>>,
+) -> Request<'d> {
+    write_vectored_fixed_at(file, buffers, CURRENT_POSITION)
+}
+
+/// Without a byte to be moved, it is the same with memory that is not registered, `opcode`.
+fn vectored_fixed<'d>(
+    opcode: u8,
+    fixed_opcode: u8,
+    file: &'d impl Target,
+    parts: impl Iterator<Item = (Piece, &'d Registered)>,
+    offset: u64,
+) -> Request<'d> {
+    // The kernel refuses empty ones, and those that are outside of what is registered in the place of the first.
+    let mut parts = parts.filter(|(piece, _)| !piece.is_empty()).peekable();
+    let memory = parts.peek().map(|(_, place)| *place);
+    let pieces: Pieces = parts.map(|(piece, _)| piece).collect();
+    match memory {
+        None => vectored(opcode, file, pieces, offset),
+        Some(memory) => {
+            let entry = on_pieces(fixed_opcode, &pieces, offset);
+            Parts::pieces_on(file, entry, pieces, memory).request()
+        }
+    }
 }
 
 /// As [`read`], into a buffer of `pool`, which the kernel takes when there is something to read (`IOSQE_BUFFER_SELECT`,

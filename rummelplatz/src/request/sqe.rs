@@ -120,8 +120,10 @@ impl Usual {
     /// are.
     #[inline(always)]
     pub(crate) fn add_rw_flags(&mut self, flags: u32) {
-        let reads = [opcode::Read::CODE, opcode::Readv::CODE, opcode::ReadFixed::CODE];
-        let writes = [opcode::Write::CODE, opcode::Writev::CODE, opcode::WriteFixed::CODE];
+        let reads =
+            [opcode::Read::CODE, opcode::Readv::CODE, opcode::ReadFixed::CODE, opcode::ReadvFixed::CODE];
+        let writes =
+            [opcode::Write::CODE, opcode::Writev::CODE, opcode::WriteFixed::CODE, opcode::WritevFixed::CODE];
         let opcode = self.opcode as u8;
         if reads.contains(&opcode) || writes.contains(&opcode) {
             self.op_flags |= flags;
@@ -289,10 +291,12 @@ pub(crate) const fn is_polled(opcode: u8) -> bool {
             | opcode::Read::CODE
             | opcode::Readv::CODE
             | opcode::ReadFixed::CODE
+            | opcode::ReadvFixed::CODE
             | opcode::ReadMulti::CODE
             | opcode::Write::CODE
             | opcode::Writev::CODE
             | opcode::WriteFixed::CODE
+            | opcode::WritevFixed::CODE
             | opcode::Recv::CODE
             | opcode::RecvMsg::CODE
             | opcode::Send::CODE

@@ -17,7 +17,7 @@ use super::*;
 use crate::buffers::BufferPool;
 use crate::clock::Stamp;
 use crate::facts::Facts;
-use crate::fixed::{FixedBuffers, FixedFile};
+use crate::fixed::{FixedBuffers, FixedFile, FixedSlice};
 
 /// The ring that asks.
 const RING: u64 = 7;
@@ -140,7 +140,7 @@ fn what_is_registered_is_asked_for_the_same_as_what_is_not() {
     let (file, registered, pool) = (null(), FixedFile::new(), BufferPool::new(1, 64).unwrap());
     assert!(registered.place.at.take(RING, 5));
     let buffers = FixedBuffers::new(1, 8).unwrap();
-    let (fixed, mut peer) = (buffers.take().unwrap(), Peer::new());
+    let (mut fixed, mut peer) = (buffers.take().unwrap(), Peer::new());
     let (mut bytes, mut uninit) = ([0; 8], [MaybeUninit::uninit(); 8]);
     let address: std::net::SocketAddr = ([127, 0, 0, 1], 7).into();
     fn entry_of(parts: Parts<'_>) -> Usual {
@@ -189,6 +189,8 @@ fn what_is_registered_is_asked_for_the_same_as_what_is_not() {
         it => read_provided(it, &pool),
         it => readv(it, [&mut bytes[..]]),
         it => writev(it, [&bytes[..]]),
+        it => read_vectored_fixed_at(it, [&mut fixed], 3),
+        it => write_vectored_fixed(it, [&fixed]),
         it => fallocate(it, Allocate::Extend, 1, 2),
         it => ftruncate(it, 3),
         it => fadvise(it, Advice::Normal, 1, 2),
@@ -220,6 +222,8 @@ fn what_is_said_of_how_is_said_of_those_whom_it_concerns() {
     assert_eq!(how(writev(&file, [&bytes])), reads_or_writes);
     assert_eq!(how(read_fixed(&registered, &mut fixed)), reads_or_writes);
     assert_eq!(how(write_fixed(&file, &fixed)), reads_or_writes);
+    assert_eq!(how(read_vectored_fixed(&registered, [&mut fixed])), reads_or_writes);
+    assert_eq!(how(write_vectored_fixed(&file, [&fixed])), reads_or_writes);
     assert_eq!(how(recv(&file, &mut bytes)), transfers);
     assert_eq!(how(recv_provided(&registered, &pool)), transfers);
     assert_eq!(how(recv_from(&file, &mut bytes, &mut peer)), transfers);
@@ -552,6 +556,67 @@ fn of_a_vector_there_are_as_many_pieces_as_the_kernel_takes_or_all_where_nobody_
             assert_eq!(length_of(read_vectored_at(&file, pieces, 3)), length, "{count}, {looks}");
         }
     }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
+fn parts_of_registered_buffers_are_a_vector_that_names_their_set() {
+    let (file, registered) = (null(), FixedFile::new());
+    assert!(registered.place.take(RING, 5));
+    let buffers = FixedBuffers::new(3, 8).unwrap();
+    let [mut one, between, mut other] = [(); 3].map(|()| buffers.take().unwrap());
+    let [one_at, other_at] = [&one, &other].map(|buffer| buffer.as_ptr().addr());
+    let number = Fd(file.as_raw_fd());
+    let asked = |request: Request<'_>, kept: usize| {
+        let (facts, entry, Besides::Pieces(pieces, index)) = placed(request.parts) else {
+            panic!("no parts")
+        };
+        assert_eq!(facts.yields, Yields::Result);
+        let mut aside = Aside::Pieces(pieces);
+        let address = aside.settle();
+        let pieces = std::ptr::with_exposed_provenance::<libc::iovec>(address as usize);
+        let piece = |place| {
+            // SAFETY: the caller says that there are this many.
+            let piece = unsafe { pieces.add(place).read() };
+            (piece.iov_base.addr(), piece.iov_len)
+        };
+        let list: Vec<_> = (0..kept).map(piece).collect();
+        (queued(Usual { address, ..entry }, index), pieces, index, list)
+    };
+    for expected in [u16::MAX, 0, 300] {
+        if expected != u16::MAX {
+            buffers.shared.place.leave();
+            assert!(buffers.shared.place.take(RING, expected.into()));
+        }
+        // Empty ones are left out, and neighbours are one.
+        let parts = [one.part(3..3), one.part(1..4), other.part(..), one.part(..), between.part(..2)];
+        let (bytes, pieces, index, list) = asked(write_vectored_fixed_at(&file, parts, 77), 3);
+        let entry = opcode::WritevFixed::new(number, pieces, 3, index).offset(77).build();
+        assert_eq!((bytes, index), (sqe::bytes(&entry.user_data(8)), expected));
+        assert_eq!(list, [(one_at + 1, 3), (other_at, 8), (one_at, 10)]);
+        let (bytes, pieces, index, list) = asked(read_vectored_fixed(&registered, [&mut other, &mut one]), 2);
+        let entry =
+            opcode::ReadvFixed::new(io_uring::types::Fixed(5), pieces, 2, index).offset(u64::MAX).build();
+        assert_eq!((bytes, index), (sqe::bytes(&entry.user_data(8)), expected));
+        assert_eq!(list, [(other_at, 8), (one_at, 8)]);
+    }
+    // Where nobody sees to the rest, there is none.
+    for (count, kept) in [(4, 4), (5, 5), (1024, 1024), (1025, 1024)] {
+        for (looks, length) in [(true, kept), (false, count)] {
+            let request = write_vectored_fixed(&file, std::iter::repeat_n(one.part(..1), count));
+            let request = if looks { request } else { request.all_or_nothing() };
+            let (_, entry, Besides::Pieces(..)) = placed(request.parts) else { panic!("no parts") };
+            assert_eq!(entry.length as usize, length, "{count}, {looks}");
+        }
+    }
+    // Nothing to be moved is not looked up.
+    let nothing: [FixedSlice<'_>; 1] = [one.part(..0)];
+    let (_, entry, Besides::Aside(Aside::Pieces(pieces))) =
+        placed(write_vectored_fixed(&file, nothing).parts)
+    else {
+        panic!("it is a plain vector")
+    };
+    assert_eq!((entry.opcode, entry.length, pieces.len()), (opcode::Writev::CODE.into(), 0, 0));
 }
 
 #[test]

@@ -139,7 +139,7 @@ impl Asked {
                 asked.kept = Kept::Time(Duration::new(seconds, nanoseconds.clamp(0, 999_999_999) as u32));
             }
             // Without pieces, a raw entry may point to nothing.
-            opcode::Readv::CODE | opcode::Writev::CODE if asked.length > 0 => {
+            _ if asked.is_vector() && asked.length > 0 => {
                 // SAFETY: it points to this many pieces.
                 asked.kept = Kept::Pieces(unsafe { pieces_at(place.cast(), asked.length as usize) }.into());
             }
@@ -245,10 +245,21 @@ impl Asked {
             self.file = Some(file);
         }
         let is_fixed = match self.opcode {
-            opcode::ReadFixed::CODE | opcode::WriteFixed::CODE => true,
+            opcode::ReadFixed::CODE
+            | opcode::WriteFixed::CODE
+            | opcode::ReadvFixed::CODE
+            | opcode::WritevFixed::CODE => true,
             _ => self.is_zero_copy() && self.ioprio & IORING_RECVSEND_FIXED_BUF != 0,
         };
-        self.is_out_of_bounds = is_fixed && !memory.has(self.group, self.address, self.length);
+        let is_there = |address: u64, length: u64| memory.has(self.group, address, length);
+        let is_within = match self.is_vector() || self.sends_message() {
+            // The kernel takes no empty ones.
+            true => {
+                self.places().iter().all(|(start, length)| *length > 0 && is_there(*start, *length as u64))
+            }
+            false => is_there(self.address, self.length.into()),
+        };
+        self.is_out_of_bounds = is_fixed && !is_within;
     }
 
     /// Gives a stream a descriptor of its own, because it stays on its file when its handler has dropped the
@@ -320,6 +331,18 @@ impl Asked {
 
     fn writes(&self) -> bool {
         matches!(self.opcode, opcode::Write::CODE | opcode::WriteFixed::CODE)
+    }
+
+    fn is_vector(&self) -> bool {
+        self.reads_vector() || self.writes_vector()
+    }
+
+    fn reads_vector(&self) -> bool {
+        matches!(self.opcode, opcode::Readv::CODE | opcode::ReadvFixed::CODE)
+    }
+
+    fn writes_vector(&self) -> bool {
+        matches!(self.opcode, opcode::Writev::CODE | opcode::WritevFixed::CODE)
     }
 
     /// Whether the bytes that it moves come from the kernel.
@@ -402,6 +425,7 @@ impl Asked {
             opcode::Write::CODE,
             opcode::Writev::CODE,
             opcode::WriteFixed::CODE,
+            opcode::WritevFixed::CODE,
             opcode::Fadvise::CODE,
             opcode::Splice::CODE,
             opcode::Tee::CODE,
@@ -433,8 +457,8 @@ impl Asked {
             opcode::Accept::CODE => libc::POLLIN,
             opcode::Connect::CODE => libc::POLLOUT,
             _ if self.sends() => libc::POLLOUT,
-            opcode::Readv::CODE => libc::POLLIN,
-            opcode::Writev::CODE => libc::POLLOUT,
+            _ if self.reads_vector() => libc::POLLIN,
+            _ if self.writes_vector() => libc::POLLOUT,
             _ if self.reads_bytes() => libc::POLLIN,
             _ if self.writes() => libc::POLLOUT,
             opcode::PollAdd::CODE => self.poll_events(),
@@ -465,8 +489,7 @@ impl Asked {
             self.is_link_timeout() && before.is_none_or(|before| before.is_link_timeout());
         let receives = matches!(self.opcode, opcode::Recv::CODE | opcode::RecvMsg::CODE);
         let limits_nothing = receives && self.file_index != 0 && self.limit().is_none();
-        let is_vector = matches!(self.opcode, opcode::Readv::CODE | opcode::Writev::CODE);
-        let has_too_many = is_vector && self.length > libc::UIO_MAXIOV as u32;
+        let has_too_many = self.is_vector() && self.length > libc::UIO_MAXIOV as u32;
         let is_unclear = limits_nothing || has_too_many || self.flags & 1 << 7 != 0;
         if let Kept::Message(message) = &self.kept
             && message.pieces.len() > libc::UIO_MAXIOV as usize
@@ -502,8 +525,7 @@ impl Asked {
     }
 
     fn reads_or_writes(&self) -> bool {
-        let is_vector = matches!(self.opcode, opcode::Readv::CODE | opcode::Writev::CODE);
-        self.reads_once() || self.writes() || is_vector
+        self.reads_once() || self.writes() || self.is_vector()
     }
 
     /// When it may end though nobody has cancelled it.

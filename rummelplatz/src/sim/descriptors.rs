@@ -346,7 +346,7 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
                 }
             }
         }
-        opcode::Readv::CODE => {
+        opcode::Readv::CODE | opcode::ReadvFixed::CODE => {
             if poll(fd, libc::POLLIN) == 0 {
                 return waits(flags);
             }
@@ -354,7 +354,7 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
             // SAFETY: the caller's promise, for each piece.
             unsafe { libc::preadv2(fd, pieces.as_ptr(), count, offset, flags) as libc::c_long }
         }
-        opcode::Writev::CODE => {
+        opcode::Writev::CODE | opcode::WritevFixed::CODE => {
             if poll(fd, libc::POLLOUT) & !i32::from(libc::POLLRDHUP) == 0 {
                 return waits(flags);
             }

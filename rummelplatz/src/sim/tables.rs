@@ -93,11 +93,11 @@ impl Memory {
     }
 
     /// Whether these bytes are within what is registered under this index.
-    pub(super) fn has(&self, index: u16, address: u64, length: u32) -> bool {
+    pub(super) fn has(&self, index: u16, address: u64, length: u64) -> bool {
         let registered = self.entries.get(&index.into());
         registered.is_some_and(|(start, bytes)| {
             let end = start + *bytes as u64;
-            address >= *start && address.checked_add(length.into()).is_some_and(|last| last <= end)
+            address >= *start && address.checked_add(length).is_some_and(|last| last <= end)
         })
     }
 }

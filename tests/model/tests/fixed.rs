@@ -9,7 +9,9 @@ use std::os::unix::fs::FileExt;
 
 use rummelplatz::sim::{Answer, Faults, Simulation};
 use rummelplatz::{BufferPool, ControlFlow, FixedBuffer, FixedBuffers, FixedFile, RawRing, Request, request};
-use rummelplatz_tests::{Bench, BenchSubmitter, Log, Script, nameless_file, outcome, tcp_pair, watched};
+use rummelplatz_tests::{
+    Bench, BenchSubmitter, Log, Script, anywhere, nameless_file, outcome, tcp_pair, watched,
+};
 
 const BLOCK: usize = 1000;
 
@@ -111,6 +113,17 @@ fn a_file_is_copied_by_a_kernel_in_which_much_goes_wrong() {
             let raw = simulation.raw_ring(NonZeroU32::new(2).unwrap()).unwrap();
             copy(raw, 10, Some(libc::ECANCELED));
         }
+    });
+}
+
+#[test]
+fn parts_of_registered_buffers_are_moved_in_their_order() {
+    watched(|| {
+        anywhere::parts_of_registered_buffers_are_moved_in_their_order(|| {
+            let simulation = Simulation::new(1);
+            simulation.set_faults(Faults { running: 0.5, delay: 0.5, ..Faults::none() });
+            simulation.raw_ring(NonZeroU32::new(4).unwrap()).unwrap()
+        });
     });
 }
 
