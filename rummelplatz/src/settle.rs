@@ -280,7 +280,7 @@ fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, timer: C
     }
     core.settled = true;
     facts.flags.remove(Flags::TIMED);
-    // If a linked timer has cancelled a `waitid`, its result is the number of requests that it has cancelled.
+    // If a linked timer has cancelled a `waitid` or a `futex_wait`, its result is how many it has cancelled.
     let errno = if timer.result > 0 { libc::ETIME } else { timer.result.wrapping_neg() };
     let is_up = matches!(errno, libc::ETIME | libc::EALREADY | libc::ENOENT);
     if is_up && !mutant::is("time is never up") {

@@ -7,6 +7,8 @@ use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use rummelplatz::request::{CWD, ChildStatus, Resolve, RwFlags, SetAttribute, SyncRange};
@@ -301,4 +303,81 @@ pub fn parts_of_registered_buffers_are_moved_in_their_order(raw: impl Fn() -> Ra
         assert_eq!((length, &bytes[1124..length]), (1126, &b"BC"[..]));
         assert_eq!(bytes[..24], *b"\0\0\0\0\0\0\0\0cdefgh\0\0BCD567ab");
     }
+}
+
+/// A number, a word to wait for, and another one.
+type Words = (u32, Arc<AtomicU32>, Arc<AtomicU32>);
+
+pub fn who_waits_for_a_word_is_woken_or_finds_another_value(raw: impl Fn() -> RawRing) {
+    let (one, other) = (Arc::new(AtomicU32::new(5)), Arc::new(AtomicU32::new(5)));
+    let data = {
+        let (one, other) = (one.clone(), other.clone());
+        move |number: u32| (number, one.clone(), other.clone())
+    };
+    type Build = for<'d> fn(&'d mut Words) -> Request<'d>;
+    fn waits((_, word, _): &mut Words) -> Request<'_> {
+        request::futex_wait(word, 5)
+    }
+    let seen = Log::new();
+    let log = seen.clone();
+    let again = data.clone();
+    let mut last = None;
+    let script = Script::new()
+        .on_setup_once(move |mut submitter| {
+            submitter.submit(data(1), |(_, word, _)| request::futex_wait(word, 4))?;
+            for number in [2, 3] {
+                submitter.submit(data(number), waits)?;
+            }
+            // These are not woken now.
+            for number in [4, 12] {
+                submitter.submit(data(number), waits)?;
+            }
+            submitter.submit(data(5), |(_, _, other)| request::futex_wait(other, 5))?;
+            submitter.submit(data(6), |(_, word, _)| request::futex_wake(word, 2))?;
+            Ok(())
+        })
+        .on_completion(move |completion, (number, ..): Words, mut submitter| {
+            log.push((number, outcome(&completion), completion.timed_out()));
+            let mut submit = |number, build: Build| submitter.submit(again(number), build).unwrap();
+            match number {
+                6 => {
+                    last = Some(submit(7, waits));
+                    submit(8, |(_, word, _)| request::futex_wake(word, 0));
+                }
+                8 => assert!(submitter.cancel(last.take().unwrap())),
+                7 => _ = submit(9, |(_, word, _)| request::futex_wake(word, u32::MAX)),
+                9 => _ = submit(10, |data| waits(data).deadline(Duration::from_millis(2))),
+                10 => _ = submit(11, |(_, _, other)| request::futex_wake(other, 7)),
+                _ => {}
+            }
+            (ControlFlow::Continue, None)
+        });
+    let mut ring = Bench::builder(script, Script::new()).raw_ring(raw()).build().unwrap();
+    ring.run().unwrap();
+    let mut seen = seen.take();
+    if seen.contains(&(1, Err(libc::EINVAL), false)) {
+        return eprintln!("skipped: needs Linux 6.7");
+    }
+    seen.sort();
+    let results: Vec<_> = seen.iter().map(|(_, result, timed_out)| (*result, *timed_out)).collect();
+    let (woken, cancelled) = ((Ok(0), false), Err(libc::ECANCELED));
+    assert_eq!(
+        results,
+        [
+            (Err(libc::EAGAIN), false),
+            woken,
+            woken,
+            woken,
+            woken,
+            (Ok(2), false),
+            (cancelled, false),
+            (Ok(0), false),
+            // Those that were left.
+            (Ok(2), false),
+            (cancelled, true),
+            (Ok(1), false),
+            woken,
+        ]
+    );
+    assert_eq!((Arc::strong_count(&one), Arc::strong_count(&other)), (2, 2), "that of the handler");
 }

@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
+use std::sync::atomic::AtomicU32;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -2205,8 +2206,70 @@ fn w8_a_linked_timeout_that_cancels_a_wait_for_a_child_says_how_many_it_has_canc
             ring.push(2, opcode::LinkTimeout::new(time(Duration::from_millis(5))).build());
             let seen = sorted(ring.wait(2));
             rule!("W8", seen == [(1, ECANCELED, 0), (2, 1, 0)], "{kind}: {seen:?}");
+            ring.push(1, opcode::WaitId::new(libc::P_PID, child.id(), libc::WEXITED).build());
+            ring.look().unwrap();
+            let (cancel, mut seen) = ring.cancel(1);
+            ring.complete(&mut seen, 1);
+            rule!("W8", (cancel, &seen[..]) == (1, &[(1, ECANCELED, 0)]), "{kind}: {cancel}, {seen:?}");
             child.kill().unwrap();
             child.wait().unwrap();
+        }
+    });
+}
+
+#[test]
+fn w9_a_cancel_or_a_timeout_of_a_wait_for_a_word_says_how_many_and_the_number_of_the_woken_is_signed() {
+    const ANY: u64 = u32::MAX as u64;
+    const PRIVATE_U32: u32 = 0x82;
+    on_linux(6, 7, || {
+        for (kind, mut ring) in kinds(8) {
+            let word = Box::leak(Box::new(AtomicU32::new(5))).as_ptr().cast_const();
+            let wait = |value| opcode::FutexWait::new(word, value, ANY, PRIVATE_U32).build();
+            let wake = |count| opcode::FutexWake::new(word, count, ANY, PRIVATE_U32).build();
+            let (differs, seen) = ring.one(wait(4));
+            rule!("W9", differs == -libc::EAGAIN && seen.is_empty(), "{kind}: {differs}, {seen:?}");
+            for flags in [squeue::Flags::empty(), squeue::Flags::ASYNC] {
+                ring.push(1, wait(5).flags(flags));
+                let seen = ring.strays();
+                rule!("W9", seen.is_empty(), "{kind}: {seen:?}");
+                let (cancel, mut seen) = ring.cancel(1);
+                ring.complete(&mut seen, 1);
+                rule!("W9", (cancel, &seen[..]) == (1, &[(1, ECANCELED, 0)]), "{kind}: {cancel}, {seen:?}");
+            }
+            ring.push(1, wait(5).flags(LINK));
+            ring.push(2, opcode::LinkTimeout::new(time(Duration::from_millis(5))).build());
+            let seen = sorted(ring.wait(2));
+            rule!("W9", seen == [(1, ECANCELED, 0), (2, 1, 0)], "{kind}: {seen:?}");
+            // What is linked to it does not see that it was cancelled.
+            ring.push(1, wait(5).flags(LINK));
+            ring.push(2, nop());
+            ring.look().unwrap();
+            let (cancel, mut seen) = ring.cancel(1);
+            ring.complete(&mut seen, 2);
+            let seen = sorted(seen);
+            rule!(
+                "W9",
+                (cancel, &seen[..]) == (1, &[(1, ECANCELED, 0), (2, 0, 0)]),
+                "{kind}: {cancel}, {seen:?}"
+            );
+            ring.push(1, wait(4).flags(LINK));
+            ring.push(2, nop());
+            let seen = sorted(ring.wait(2));
+            rule!("W9", seen == [(1, -libc::EAGAIN, 0), (2, ECANCELED, 0)], "{kind}: {seen:?}");
+            for (count, first, rest) in [(0, 0, 3), (2, 2, 1), (i32::MAX as u64, 3, 0), (ANY, 1, 2)] {
+                for name in 1..4 {
+                    ring.push(name, wait(5));
+                }
+                ring.look().unwrap();
+                let (woken, mut seen) = ring.one(wake(count));
+                rule!("W9", woken == first, "{kind}, {count}: {woken}");
+                let (woken, more) = ring.one(wake(9));
+                rule!("W9", woken == rest, "{kind}, {count}: {woken}");
+                seen.extend(more);
+                ring.complete(&mut seen, 3);
+                let seen = sorted(seen);
+                rule!("W9", seen == [(1, 0, 0), (2, 0, 0), (3, 0, 0)], "{kind}, {count}: {seen:?}");
+            }
         }
     });
 }

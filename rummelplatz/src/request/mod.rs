@@ -39,6 +39,7 @@
 //! | names | [`statx`], [`unlinkat`], [`renameat`], [`linkat`], [`symlinkat`], [`mkdirat`], [`rmdirat`] | |
 //! | attributes | [`getxattr`], [`setxattr`], [`fgetxattr`], [`fsetxattr`] | |
 //! | processes | [`waitid`] | |
+//! | words that threads wait for | [`futex_wait`], [`futex_wake`] | |
 //! | anything | [`poll`], [`close`], [`install`], [`nop`] | [`poll_multi`] |
 //!
 //! Any request, but no stream, can be given a [deadline](Request::deadline). Those that send or receive can
@@ -76,6 +77,7 @@ mod datagram;
 mod draft;
 mod entry;
 mod files;
+mod futexes;
 mod general;
 mod paths;
 mod peer;
@@ -100,6 +102,7 @@ pub use attributes::*;
 pub use children::*;
 pub use datagram::Datagram;
 pub use files::*;
+pub use futexes::*;
 pub use general::*;
 pub use paths::*;
 pub use peer::Peer;

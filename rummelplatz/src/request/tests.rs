@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant, SystemTime};
 
 use io_uring::opcode;
@@ -617,6 +618,27 @@ fn parts_of_registered_buffers_are_a_vector_that_names_their_set() {
         panic!("it is a plain vector")
     };
     assert_eq!((entry.opcode, entry.length, pieces.len()), (opcode::Writev::CODE.into(), 0, 0));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
+fn words_are_private_and_waited_for_whatever_the_reason() {
+    let word = AtomicU32::new(7);
+    let at = word.as_ptr().cast_const();
+    let (any, private) = (u64::from(u32::MAX), 0x82);
+    let asks = |request: Request<'_>, entry: squeue::Entry| {
+        let (facts, _, Besides::Whole(whole)) = placed(request.parts) else {
+            panic!("its fields are its own")
+        };
+        assert_eq!(sqe::bytes(&whole), sqe::bytes(&entry));
+        assert_eq!((facts.yields, u32::from(facts.opcode)), (Yields::Result, entry.get_opcode()));
+    };
+    for value in [0, 7, u32::MAX] {
+        asks(futex_wait(&word, value), opcode::FutexWait::new(at, value.into(), any, private).build());
+    }
+    for (count, said) in [(0, 0), (1, 1), (1 << 31, i32::MAX), (u32::MAX, i32::MAX)] {
+        asks(futex_wake(&word, count), opcode::FutexWake::new(at, said as u64, any, private).build());
+    }
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub struct Asked {
     /// A slot of the file table; or the limit of a stream, if the operation may have one there; or another
     /// descriptor; or options.
     file_index: u32,
-    /// The path of the file whose attribute is meant.
+    /// The path of the file whose attribute is meant; or for what is waited or woken.
     path: u64,
     /// The registered file that it is on; then its number is in `descriptor`.
     file: Option<File>,
@@ -584,8 +584,35 @@ impl Asked {
     }
 
     /// Whether it waits for a child.
-    pub(super) fn is_of_child(&self) -> bool {
+    fn is_of_child(&self) -> bool {
         self.opcode == opcode::WaitId::CODE
+    }
+
+    /// Whether what cancels it reports that it was one.
+    pub(super) fn is_counted(&self) -> bool {
+        self.is_of_child() || self.opcode == opcode::FutexWait::CODE
+    }
+
+    /// Of those who wait for a word, and of those who wake them: which word that is, and of what kind; `None` if
+    /// the kernel knows none of this kind.
+    pub(super) fn word(&self) -> Option<(u64, bool)> {
+        const FUTEX2_SIZE_U32: RawFd = 2;
+        const FUTEX2_PRIVATE: RawFd = 1 << 7;
+        let is_private = self.descriptor & FUTEX2_PRIVATE != 0;
+        let is_valid = self.descriptor & !FUTEX2_PRIVATE == FUTEX2_SIZE_U32 && self.reasons() != 0;
+        (is_valid && self.address.is_multiple_of(4)).then_some((self.address, is_private))
+    }
+
+    /// What is waited for, or woken for (`FUTEX_BITSET_MATCH_ANY`, and others).
+    pub(super) fn reasons(&self) -> u32 {
+        self.path as u32
+    }
+
+    /// How many are to be woken.
+    pub(super) fn to_wake(&self) -> usize {
+        // A negative number is as good as 1.
+        let count = self.offset as i32;
+        if count < 0 { 1 } else { count as usize }
     }
 
     /// The path of the file whose attribute is meant.

@@ -3,6 +3,7 @@
 use std::mem;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use io_uring::opcode;
 
@@ -76,6 +77,18 @@ pub(super) fn is_readable(descriptor: RawFd) -> bool {
 pub(super) fn reset(socket: RawFd) {
     // SAFETY: a plain call, which does nothing to what is no socket.
     unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+}
+
+/// Whether the word that a request waits for has the value that it expects.
+///
+/// # Safety
+///
+/// The word is there, and aligned; and others use it only atomically as long as the kernel may read it.
+pub(super) unsafe fn is_as_expected(asked: &Asked) -> bool {
+    let place = ptr::with_exposed_provenance_mut::<u32>(asked.address as usize);
+    // SAFETY: the caller's promise.
+    let word = unsafe { AtomicU32::from_ptr(place) };
+    word.load(Ordering::SeqCst) == asked.offset as u32
 }
 
 /// Closes a descriptor that was given away for this. Whatever the result, it is gone.

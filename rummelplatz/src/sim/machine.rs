@@ -74,6 +74,8 @@ struct Pending {
     left: Option<u32>,
     /// How many bytes the buffer has that was picked for it.
     picked: Option<u32>,
+    /// Whoever wakes those who wait for its word finds it.
+    is_queued: bool,
     /// What it waits for depends on a descriptor, and not on the hook that answers for the kernel.
     waits_for_real: bool,
 }
@@ -556,6 +558,7 @@ impl Machine {
             moved: 0,
             left,
             picked: None,
+            is_queued: false,
             waits_for_real: false,
         });
         self.pending.len() - 1
@@ -641,7 +644,7 @@ impl Machine {
             Some(Stage::Notify(_)) => -libc::ENOENT,
             Some(Stage::Running(_) | Stage::Done { .. }) => -libc::EALREADY,
             // This one reports how many it has cancelled, where others report that the time was up.
-            Some(_) if self.position(of).is_some_and(|index| self.pending[index].asked.is_of_child()) => 1,
+            Some(_) if self.position(of).is_some_and(|index| self.pending[index].asked.is_counted()) => 1,
             _ => -libc::ETIME,
         };
         self.finish(timer, result, 0);
@@ -807,6 +810,11 @@ impl Machine {
     fn perform(&mut self, index: usize) -> Tried {
         let Pending { asked, moved, .. } = &self.pending[index];
         let moved = *moved;
+        match asked.opcode {
+            opcode::FutexWait::CODE => return self.wait_for_word(index),
+            opcode::FutexWake::CODE => return self.wake(index),
+            _ => {}
+        }
         if let Some(result) = asked.misses() {
             return Tried::Ends { result, flags: 0 };
         }
@@ -876,6 +884,45 @@ impl Machine {
             flags = F_BUFFER | u32::from(offered.id) << BUFFER_SHIFT;
         }
         if goes_on { Tried::GoesOn { result, flags } } else { Tried::Ends { result, flags } }
+    }
+
+    /// Waits until those who wait for a word are woken. Nobody here sees who wakes them by a system call; but if the
+    /// word was changed, that is what comes next.
+    fn wait_for_word(&mut self, index: usize) -> Tried {
+        let Pending { asked, is_queued, .. } = &mut self.pending[index];
+        if asked.word().is_none() {
+            return Tried::Ends { result: -libc::EINVAL, flags: 0 };
+        }
+        // SAFETY: the entry was vouched for, so its word is there; it is aligned, or it would be none.
+        let waits = unsafe { descriptors::is_as_expected(asked) };
+        match (waits, *is_queued) {
+            (true, _) => {
+                *is_queued = true;
+                Tried::NotYet
+            }
+            (false, true) => Tried::Ends { result: 0, flags: 0 },
+            (false, false) => Tried::Ends { result: -libc::EAGAIN, flags: 0 },
+        }
+    }
+
+    /// Wakes those who wait for a word, those first who have waited longest.
+    fn wake(&mut self, index: usize) -> Tried {
+        let asked = &self.pending[index].asked;
+        let (reasons, most) = (asked.reasons(), asked.to_wake());
+        let Some(word) = asked.word() else { return Tried::Ends { result: -libc::EINVAL, flags: 0 } };
+        let waits = |pending: &Pending| {
+            let asked = &pending.asked;
+            let is_meant = asked.word() == Some(word) && asked.reasons() & reasons != 0;
+            pending.is_queued && pending.stage == Stage::Armed && is_meant
+        };
+        let waiting: Vec<usize> =
+            (0..self.pending.len()).filter(|index| waits(&self.pending[*index])).take(most).collect();
+        for index in &waiting {
+            // From now on, no cancel finds it.
+            let at = if self.rng.roll(self.faults.delay) { self.soon() } else { self.now };
+            self.pending[*index].stage = Stage::Done { at, result: 0, flags: 0 };
+        }
+        Tried::Ends { result: waiting.len() as i32, flags: 0 }
     }
 
     /// The buffers of its pool that a bundle may take: all that are offered, or fewer; but no more than there
@@ -1013,10 +1060,12 @@ impl Machine {
 
     /// A request is over; what is linked to it is next.
     fn finish(&mut self, index: usize, result: i32, flags: u32) {
-        let Pending { id, asked, chain, picked, kept_open, .. } = self.pending.remove(index);
+        let Pending { id, asked, chain, picked, kept_open, is_queued, .. } = self.pending.remove(index);
         let length = picked.unwrap_or(asked.length);
         let whole = !asked.must_be_whole() || i64::from(result) == i64::from(length);
-        let succeeded = result >= 0 && whole || result == -libc::ETIME && asked.etime_is_success();
+        // What is linked to a wait for a word does not see that it was cancelled.
+        let seems_to_succeed = result == -libc::ETIME && asked.etime_is_success() || is_queued;
+        let succeeded = result >= 0 && whole || seems_to_succeed;
         self.post_final(&asked, result, flags);
         drop(kept_open);
         let watches = |pending: &Pending| matches!(pending.stage, Stage::LinkTimeout { of, .. } if of == id);
@@ -1076,14 +1125,15 @@ impl Machine {
         let mut count = 0;
         for id in found {
             if let Some(index) = self.position(id) {
-                result = self.cancel_one(index);
+                let is_counted = self.pending[index].asked.is_counted();
+                result = self.cancel_one(index).map(|()| i32::from(is_counted));
                 count += i32::from(result.is_ok());
             }
         }
         match result {
             // What such a cancel counts is not what has ended.
             _ if several => self.rng.pick(&[count, 0, count + 1]),
-            Ok(()) => 0,
+            Ok(counted) => counted,
             Err(errno) => -errno,
         }
     }

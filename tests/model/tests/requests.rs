@@ -8,6 +8,8 @@ use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, RwFlags, Statx};
 use rummelplatz::sim::{Answer, Faults, Simulation};
@@ -153,6 +155,66 @@ fn reads_and_writes_are_done_as_their_flags_say() {
 #[test]
 fn a_child_is_waited_for_and_says_how_it_has_ended() {
     watched(|| anywhere::a_child_is_waited_for_and_says_how_it_has_ended(slow));
+}
+
+#[test]
+fn who_waits_for_a_word_is_woken_or_finds_another_value() {
+    watched(|| anywhere::who_waits_for_a_word_is_woken_or_finds_another_value(slow));
+}
+
+#[test]
+fn the_chain_of_a_wait_for_a_word_goes_on_if_it_is_cancelled_but_not_if_there_is_nothing_to_wait_for() {
+    watched(|| {
+        for (expected, ends) in
+            [(5, (Err(libc::ECANCELED), Ok(0))), (4, (Err(libc::EAGAIN), Err(libc::ECANCELED)))]
+        {
+            let seen = Log::new();
+            let log = seen.clone();
+            let script = Script::new()
+                .on_setup_once(move |mut submitter| {
+                    let mut chain = submitter.chain();
+                    chain
+                        .link((1, AtomicU32::new(5)), move |(_, word)| request::futex_wait(word, expected))?;
+                    chain.submit((2, AtomicU32::new(0)), |_| request::nop())?;
+                    Ok(())
+                })
+                .on_completion(move |completion, (number, _), _| {
+                    log.push((number, outcome(&completion)));
+                    (ControlFlow::Continue, None)
+                });
+            let simulation = Simulation::new(1);
+            let raw = simulation.raw_ring(NonZeroU32::new(4).unwrap()).unwrap();
+            let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
+            ring.turn().unwrap();
+            ring.submitter(Bench::FIRST).cancel_all();
+            ring.run().unwrap();
+            let mut seen = seen.take();
+            seen.sort();
+            assert_eq!(seen, [(1, ends.0), (2, ends.1)]);
+        }
+    });
+}
+
+#[test]
+fn a_word_that_the_other_side_changes_ends_the_wait_for_it() {
+    watched(|| {
+        let simulation = Simulation::new(1);
+        let word = Arc::new(AtomicU32::new(0));
+        let changed = word.clone();
+        simulation.on_idle(move || changed.swap(1, Ordering::Release) == 0);
+        let raw = simulation.raw_ring(NonZeroU32::MIN).unwrap();
+        let (completion, _) = complete_on(raw, word.clone(), |word| request::futex_wait(word, 0));
+        assert_eq!(outcome(&completion), Ok(0));
+        // Nobody changes it any more.
+        let script = Script::new().on_setup_once(move |mut submitter| {
+            submitter.submit(word, |word| request::futex_wait(word, 1))?;
+            Ok(())
+        });
+        let raw = Simulation::new(1).raw_ring(NonZeroU32::MIN).unwrap();
+        let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
+        let error = ring.run().unwrap_err().to_string();
+        assert!(error.contains("deadlock"), "{error}");
+    });
 }
 
 #[test]
