@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, RwFlags, Statx};
 use rummelplatz::sim::{Answer, Faults, Simulation};
@@ -191,6 +192,49 @@ fn the_chain_of_a_wait_for_a_word_goes_on_if_it_is_cancelled_but_not_if_there_is
             let mut seen = seen.take();
             seen.sort();
             assert_eq!(seen, [(1, ends.0), (2, ends.1)]);
+        }
+    });
+}
+
+#[test]
+fn each_wait_for_a_word_ends_once_whatever_goes_wrong() {
+    watched(|| {
+        let wait: fn(&mut Arc<AtomicU32>) -> Request<'_> = |word| request::futex_wait(word, 0);
+        for seed in 0..200 {
+            let word = Arc::new(AtomicU32::new(0));
+            let ended = Log::new();
+            let log = ended.clone();
+            let script = Script::new()
+                .on_setup_once(move |mut submitter| {
+                    for _ in 0..5 {
+                        submitter.submit(word.clone(), wait)?;
+                    }
+                    // When nothing goes on any more, these are cancelled; and others are woken, or come too late.
+                    submitter.submit(word, |_| request::timeout(Duration::from_millis(20)))?;
+                    Ok(())
+                })
+                .on_completion(move |completion, word: Arc<AtomicU32>, mut submitter| {
+                    log.push(outcome(&completion));
+                    if log.len() == 1 {
+                        submitter.cancel_all();
+                        submitter.submit(word.clone(), wait).unwrap();
+                        submitter.submit(word.clone(), wait).unwrap();
+                        word.store(1, Ordering::Release);
+                        submitter.submit(word, |word| request::futex_wake(word, u32::MAX)).unwrap();
+                    }
+                    (ControlFlow::Continue, None)
+                });
+            let raw = Simulation::new(seed).raw_ring(NonZeroU32::new(4).unwrap()).unwrap();
+            let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
+            ring.run().unwrap();
+            let ended = ended.take();
+            assert_eq!((ended.len(), ended[0]), (9, Ok(0)), "{seed}: {ended:?}");
+            let is_an_end = |result: &Result<u32, i32>| match result {
+                Ok(woken) => *woken <= 2,
+                Err(errno) => [libc::EAGAIN, libc::ECANCELED, libc::EINTR].contains(errno),
+            };
+            assert!(ended.iter().all(is_an_end), "{seed}: {ended:?}");
+            assert_eq!(ring.stats().in_flight, 0);
         }
     });
 }
