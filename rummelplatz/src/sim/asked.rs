@@ -643,10 +643,7 @@ impl Asked {
     /// Whether less than all breaks the chain that it is a part of: reads and writes, and transfers that
     /// are to be whole.
     pub(super) fn must_be_whole(&self) -> bool {
-        match self.opcode {
-            opcode::Recv::CODE | opcode::Send::CODE | opcode::SendMsg::CODE => self.waits_for_all(),
-            _ => self.reads_once() || self.writes(),
-        }
+        self.waits_for_all() || self.reads_once() || self.writes()
     }
 
     /// `MSG_WAITALL`.

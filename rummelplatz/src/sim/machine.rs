@@ -74,10 +74,24 @@ struct Pending {
     left: Option<u32>,
     /// How many bytes the buffer has that was picked for it.
     picked: Option<u32>,
+    /// Of a zero-copy send that has ended, except that its memory is in use: whether its chain goes on.
+    succeeded: Option<bool>,
     /// Whoever wakes those who wait for its word finds it.
     is_queued: bool,
     /// What it waits for depends on a descriptor, and not on the hook that answers for the kernel.
     waits_for_real: bool,
+}
+
+impl Pending {
+    /// Whether what is linked to it goes on after this result.
+    fn succeeds_with(&self, result: i32) -> bool {
+        let Pending { asked, picked, is_queued, .. } = self;
+        let length = picked.unwrap_or_else(|| asked.whole());
+        let whole = !asked.must_be_whole() || i64::from(result) == i64::from(length);
+        let time_is_up = result == -libc::ETIME && asked.etime_is_success();
+        // Nobody sees that a wait for a word was cancelled.
+        result >= 0 && whole || time_is_up || *is_queued
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -558,6 +572,7 @@ impl Machine {
             moved: 0,
             left,
             picked: None,
+            succeeded: None,
             is_queued: false,
             waits_for_real: false,
         });
@@ -1027,7 +1042,9 @@ impl Machine {
         if asked.is_zero_copy() {
             let user_data = asked.user_data;
             let at = if self.rng.roll(self.faults.never) { Duration::MAX } else { self.soon() };
-            self.pending[index].stage = Stage::Notify(at);
+            let pending = &mut self.pending[index];
+            pending.stage = Stage::Notify(at);
+            pending.succeeded = Some(pending.succeeds_with(result));
             self.post(user_data, result, flags | F_MORE);
         } else {
             self.finish(index, result, flags);
@@ -1060,12 +1077,9 @@ impl Machine {
 
     /// A request is over; what is linked to it is next.
     fn finish(&mut self, index: usize, result: i32, flags: u32) {
-        let Pending { id, asked, chain, picked, kept_open, is_queued, .. } = self.pending.remove(index);
-        let length = picked.unwrap_or(asked.length);
-        let whole = !asked.must_be_whole() || i64::from(result) == i64::from(length);
-        // What is linked to a wait for a word does not see that it was cancelled.
-        let seems_to_succeed = result == -libc::ETIME && asked.etime_is_success() || is_queued;
-        let succeeded = result >= 0 && whole || seems_to_succeed;
+        let pending = self.pending.remove(index);
+        let succeeded = pending.succeeded.unwrap_or_else(|| pending.succeeds_with(result));
+        let Pending { id, asked, chain, kept_open, .. } = pending;
         self.post_final(&asked, result, flags);
         drop(kept_open);
         let watches = |pending: &Pending| matches!(pending.stage, Stage::LinkTimeout { of, .. } if of == id);

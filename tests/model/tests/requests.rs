@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -400,6 +400,49 @@ fn pieces_that_are_not_copied_are_sent_in_their_order_and_have_one_completion() 
         let mut received = [0; 10];
         let (length, sender) = theirs.recv_from(&mut received).unwrap();
         assert_eq!((result, &received[..length], sender), (Ok(4), &b"long"[..], here));
+    });
+}
+
+#[test]
+fn what_is_linked_to_a_send_goes_on_if_all_of_it_was_sent() {
+    type Pair = (u32, Arc<(TcpStream, TcpStream)>);
+    type Build = for<'d> fn(&'d mut Pair) -> Request<'d>;
+    watched(|| {
+        let sends: [Build; 4] = [
+            |(_, pair)| request::send(&pair.0, b"hello"),
+            |(_, pair)| request::send_vectored(&pair.0, [&b"hello"[..], b"there"]),
+            |(_, pair)| request::send_zc(&pair.0, b"hello"),
+            |(_, pair)| request::send_vectored_zc(&pair.0, [&b"hello"[..], b"there"]),
+        ];
+        for (is_simulated, send, fails) in (0..16).map(|case| (case < 8, sends[case % 4], case % 8 >= 4)) {
+            let seen = Log::new();
+            let log = seen.clone();
+            let script = Script::new().on_completion(move |completion, (number, _): Pair, _| {
+                log.push((number, outcome(&completion)));
+                (ControlFlow::Continue, None)
+            });
+            let simulation = Simulation::new(1);
+            simulation.set_faults(Faults { delay: 0.5, ..Faults::none() });
+            let entries = NonZeroU32::new(4).unwrap();
+            let raw = match is_simulated {
+                true => simulation.raw_ring(entries).unwrap(),
+                false => RawRing::new(entries).unwrap(),
+            };
+            let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
+            let pair = Arc::new(tcp_pair());
+            if fails {
+                pair.0.shutdown(Shutdown::Write).unwrap();
+            }
+            let mut submitter = ring.submitter(Bench::FIRST);
+            let mut chain = submitter.chain();
+            chain.link((1, pair.clone()), send).unwrap();
+            chain.submit((2, pair), |_| request::nop()).unwrap();
+            ring.run().unwrap();
+            let mut seen = seen.take();
+            seen.sort();
+            let next = if fails { Err(libc::ECANCELED) } else { Ok(0) };
+            assert_eq!((seen[0].1.is_err(), seen[1]), (fails, (2, next)), "{is_simulated}: {seen:?}");
+        }
     });
 }
 
