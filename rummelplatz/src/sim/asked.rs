@@ -373,8 +373,8 @@ impl Asked {
     /// How many bytes it is about.
     pub(super) fn whole(&self) -> u32 {
         match &self.kept {
-            Kept::Message(message) => {
-                let lengths = message.pieces.iter().map(|(_, length)| u32::try_from(*length));
+            Kept::Pieces(_) | Kept::Message(_) => {
+                let lengths = self.places().iter().map(|(_, length)| u32::try_from(*length));
                 lengths.fold(0, |sum, length| sum.saturating_add(length.unwrap_or(u32::MAX)))
             }
             _ => self.length,
@@ -643,7 +643,7 @@ impl Asked {
     /// Whether less than all breaks the chain that it is a part of: reads and writes, and transfers that
     /// are to be whole.
     pub(super) fn must_be_whole(&self) -> bool {
-        self.waits_for_all() || self.reads_once() || self.writes()
+        self.waits_for_all() || self.reads_or_writes()
     }
 
     /// `MSG_WAITALL`.

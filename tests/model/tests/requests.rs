@@ -447,6 +447,41 @@ fn what_is_linked_to_a_send_goes_on_if_all_of_it_was_sent() {
 }
 
 #[test]
+fn what_is_linked_to_a_vector_goes_on_if_it_was_moved_whole() {
+    type Data = (u32, Arc<File>, [[u8; 3]; 2]);
+    watched(|| {
+        let there = Directory::new("sim-chain");
+        there.file("file", b"01234567");
+        for (is_simulated, offset) in [(true, 0), (false, 0), (true, 5), (false, 5)] {
+            let seen = Log::new();
+            let log = seen.clone();
+            let script = Script::new().on_completion(move |completion, (number, ..): Data, _| {
+                log.push((number, outcome(&completion)));
+                (ControlFlow::Continue, None)
+            });
+            let raw = if is_simulated { slow() } else { RawRing::new(NonZeroU32::new(4).unwrap()).unwrap() };
+            let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
+            let file = Arc::new(File::open(there.path("file")).unwrap());
+            let mut submitter = ring.submitter(Bench::FIRST);
+            let mut chain = submitter.chain();
+            let data = (1, file.clone(), [[0; 3]; 2]);
+            chain
+                .link(data, move |(_, file, [one, other])| {
+                    request::read_vectored_at(&**file, [&mut other[..], one], offset)
+                })
+                .unwrap();
+            chain.submit((2, file, [[0; 3]; 2]), |_| request::nop()).unwrap();
+            ring.run().unwrap();
+            let mut seen = seen.take();
+            seen.sort();
+            let expected =
+                if offset == 0 { [(1, Ok(6)), (2, Ok(0))] } else { [(1, Ok(3)), (2, Err(libc::ECANCELED))] };
+            assert_eq!(seen, expected, "{is_simulated}");
+        }
+    });
+}
+
+#[test]
 fn a_server_is_made_of_requests() {
     watched(|| {
         let (completion, ()) = complete((), |()| request::socket(libc::AF_INET, libc::SOCK_STREAM, 0));
