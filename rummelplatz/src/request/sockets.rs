@@ -528,8 +528,8 @@ pub fn send_vectored_zc<'d>(
 
 /// As [`send_to`], but the bytes are not copied: see [`send_zc`] (`IORING_OP_SENDMSG_ZC`, since 6.1). They are in use
 /// until the network has sent the datagram; nobody waits for its receiver.
-// `IORING_OP_SEND_ZC`, with an address, is of 6.0 already. But it has the length of the address behind the `user_data`,
-// so it would be no usual entry; and 6.0 is no kernel that anybody stays on.
+// `IORING_OP_SEND_ZC` takes an address as well, since 6.0. But it has the length of the address behind the `user_data`,
+// so it would be no usual entry.
 pub fn send_to_zc<'d>(socket: &'d impl Target, buffer: &'d [u8], address: impl Into<Address>) -> Request<'d> {
     send_datagram(opcode::SendMsgZc::CODE, socket, buffer, address.into())
 }
