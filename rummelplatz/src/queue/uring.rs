@@ -525,34 +525,16 @@ impl Queue for Place<'_> {
     #[inline(always)]
     fn fill(self, placed: Placed) -> bool {
         let user_data = placed.user_data();
-        let Prepared { mut entry, besides } = placed.into_prepared();
+        let Prepared { entry, besides } = placed.into_prepared();
         match besides {
             // SAFETY: a `Placed` proves that what it points to is good until its final completion.
             Besides::Nothing => unsafe { self.place.fill_as_usual(entry, user_data) },
             // SAFETY: a `Placed` proves that what it points to is good until its final completion.
             Besides::Index(index) => unsafe { self.place.fill_with_index(entry, user_data, index) },
             // SAFETY: a `Placed` proves that what it points to is good until its final completion.
-            Besides::Aside(Aside::Direct) => unsafe {
-                self.place.fill(entry.direct().user_data(user_data));
+            Besides::Aside(aside) => unsafe {
+                fill_beside(self.place, self.asides, entry, aside, user_data);
             },
-            Besides::Aside(aside) => {
-                let is_direct = matches!(aside, Aside::HowDirect(_));
-                // The entry that was at this index has been taken in, so its aside is free.
-                entry.lead_to(keep(&mut self.asides[self.place.index()], aside));
-                match is_direct {
-                    // SAFETY: a `Placed` proves that what it points to is good until its final completion, and
-                    // the aside stays as it is until the entry is taken in.
-                    false => unsafe { self.place.fill_as_usual(entry, user_data) },
-                    // SAFETY: the same.
-                    true => unsafe { self.place.fill(entry.direct().user_data(user_data)) },
-                }
-            }
-            Besides::Pieces(pieces, index) => {
-                entry.lead_to(keep(&mut self.asides[self.place.index()], Aside::Pieces(pieces)));
-                // SAFETY: a `Placed` proves that what it points to is good until its final completion, and
-                // the pieces stay as they are until the entry is taken in.
-                unsafe { self.place.fill_with_index(entry, user_data, index) };
-            }
             // (Each arm moves out what has a drop; otherwise the compiler keeps all of it in memory.)
             Besides::Pool { pool, limit } => {
                 return set_unbound_aside(self.set_aside, entry, (pool, limit), user_data);
@@ -580,11 +562,34 @@ fn set_unbound_aside(
     false
 }
 
-/// Keeps what an entry leads to. Returns where it is.
+/// Writes an entry, and keeps what that leads to.
+///
+/// # Safety
+///
+/// What the entry points to stays good until its final completion.
 #[inline(never)]
-fn keep(place: &mut Aside, aside: Aside) -> u64 {
-    *place = aside;
-    place.settle()
+unsafe fn fill_beside(
+    place: entries::Place<'_>,
+    asides: &mut [Aside],
+    mut entry: Usual,
+    aside: Aside,
+    user_data: u64,
+) {
+    // The entry that was at this index has been taken in, so its aside is free.
+    let kept = &mut asides[place.index()];
+    *kept = aside;
+    match kept.settle() {
+        0 => {}
+        address => entry.lead_to(address),
+    }
+    match *kept {
+        // SAFETY: the caller's promise; and what is kept stays as it is until the entry is taken in.
+        Aside::Direct | Aside::HowDirect(_) => unsafe { place.fill(entry.direct().user_data(user_data)) },
+        // SAFETY: the same.
+        Aside::FixedPieces(_, index) => unsafe { place.fill_with_index(entry, user_data, index) },
+        // SAFETY: the same.
+        _ => unsafe { place.fill_as_usual(entry, user_data) },
+    }
 }
 
 impl Drop for Uring {

@@ -13,6 +13,8 @@ pub(crate) enum Aside {
     Time(Timespec),
     Address(Address),
     Pieces(Pieces),
+    /// The same, of the registered memory with this index.
+    FixedPieces(Pieces, u16),
     /// A message of one piece, to this address.
     Datagram(Header, Piece, Address),
     /// A message of several pieces, on a connected socket.
@@ -25,13 +27,15 @@ pub(crate) enum Aside {
 }
 
 impl Aside {
-    /// Where it is, as the kernel is told: valid while `self` is neither moved nor dropped.
+    /// Where it is, as the kernel is told: valid while `self` is neither moved nor dropped. 0 if there is nothing.
     pub(crate) fn settle(&mut self) -> u64 {
         match self {
             Aside::Nothing | Aside::Direct => 0,
             Aside::Time(time) => (&raw const *time).expose_provenance() as u64,
             Aside::Address(address) => address.raw().0.expose_provenance() as u64,
-            Aside::Pieces(pieces) => pieces.as_slice().as_ptr().expose_provenance() as u64,
+            Aside::Pieces(pieces) | Aside::FixedPieces(pieces, _) => {
+                pieces.as_slice().as_ptr().expose_provenance() as u64
+            }
             Aside::Datagram(header, piece, address) => {
                 let (name, length) = address.raw();
                 header.lead_to(name.expose_provenance(), length, std::slice::from_ref(piece))

@@ -84,9 +84,6 @@ pub(crate) enum Besides {
     Index(u16),
     /// What the entry [leads to](Usual::lead_to), and is kept beside it until the kernel has taken it in.
     Aside(Aside),
-    /// The pieces that it [leads to](Usual::lead_to), kept in the same way, and the index of the registered memory
-    /// of which they are.
-    Pieces(Pieces, u16),
     /// The pool that it is given buffers of, when the group of that in the ring is not known yet: this can't
     /// be queued.
     Pool {
@@ -298,7 +295,7 @@ impl<'d> Parts<'d> {
             }
             Draft::Pieces { pieces, file, memory } => {
                 entry = on_file_of(ring, file, entry);
-                Besides::Pieces(pieces, index_in(ring, memory))
+                Besides::Aside(Aside::FixedPieces(pieces, index_in(ring, memory)))
             }
             Draft::Pool { pool, limit, file } => {
                 entry = on_file_of(ring, file, entry);

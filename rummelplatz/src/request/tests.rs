@@ -563,13 +563,13 @@ fn of_a_vector_there_are_as_many_pieces_as_the_kernel_takes_or_all_where_nobody_
 #[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
 fn parts_of_registered_buffers_are_a_vector_that_names_their_set() {
     let (file, registered) = (null(), FixedFile::new());
-    assert!(registered.place.take(RING, 5));
+    assert!(registered.place.at.take(RING, 5));
     let buffers = FixedBuffers::new(3, 8).unwrap();
     let [mut one, between, mut other] = [(); 3].map(|()| buffers.take().unwrap());
     let [one_at, other_at] = [&one, &other].map(|buffer| buffer.as_ptr().addr());
     let number = Fd(file.as_raw_fd());
     let asked = |request: Request<'_>, kept: usize| {
-        let (facts, entry, Besides::Pieces(pieces, index)) = placed(request.parts) else {
+        let (facts, entry, Besides::Aside(Aside::FixedPieces(pieces, index))) = placed(request.parts) else {
             panic!("no parts")
         };
         assert_eq!(facts.yields, Yields::Result);
@@ -606,7 +606,9 @@ fn parts_of_registered_buffers_are_a_vector_that_names_their_set() {
         for (looks, length) in [(true, kept), (false, count)] {
             let request = write_vectored_fixed(&file, std::iter::repeat_n(one.part(..1), count));
             let request = if looks { request } else { request.all_or_nothing() };
-            let (_, entry, Besides::Pieces(..)) = placed(request.parts) else { panic!("no parts") };
+            let (_, entry, Besides::Aside(Aside::FixedPieces(..))) = placed(request.parts) else {
+                panic!("no parts")
+            };
             assert_eq!(entry.length as usize, length, "{count}, {looks}");
         }
     }
