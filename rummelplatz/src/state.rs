@@ -124,6 +124,7 @@ impl<R: Ring> Inner<R> {
     }
 
     /// Keeps the deadline of a request that was just accepted and has this much time.
+    #[inline]
     pub(crate) fn keep_deadline(&mut self, identity: Identity, time: Duration) {
         let Inner { core, slabs, .. } = self;
         if core.keep_deadline(identity, time) {
