@@ -66,6 +66,8 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
     among("one cancel with ANY", "raw", "requests=10000", &["cancel=any"]),
     among("newest first", "raw", "cancel=each", &["cancel=newest"]),
     trade("fixed files", "trade=oneshot", &["mode=fixed-files"]),
+    among("rummelplatz, plain", "rummelplatz", "trade=oneshot", &[]),
+    among("direct descriptors by rummelplatz", "rummelplatz", "trade=oneshot", &["mode=direct"]),
     trade("poll first", "trade=oneshot", &["mode=poll-first"]),
     trade("zero copy", "trade=oneshot", &["mode=zero-copy"]),
     trade("min wait", "trade=oneshot", &["wait=min-wait"]),

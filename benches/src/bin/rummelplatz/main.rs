@@ -11,16 +11,19 @@ mod read;
 mod teardown;
 
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use kit::echo::{self, Shape};
 use kit::{Args, Error, Outcome};
+use rummelplatz::FixedFile;
 
 fn run(args: &Args, listener: TcpListener, shape: Shape) -> Result<(), Error> {
     match (shape.multishot, args.text("mode", "plain")) {
         (true, "bundles") => bundles::run(listener, shape),
         (true, _) => multishot::run(listener, shape),
-        (false, _) => oneshot::run(listener, shape),
+        (false, "direct") => oneshot::run::<FixedFile>(listener, shape),
+        (false, _) => oneshot::run::<OwnedFd>(listener, shape),
     }
 }
 
