@@ -533,7 +533,7 @@ impl Queue for Place<'_> {
             Besides::Index(index) => unsafe { self.place.fill_with_index(entry, user_data, index) },
             // SAFETY: a `Placed` proves that what it points to is good until its final completion.
             Besides::Aside(aside) => unsafe {
-                fill_beside(self.place, self.asides, entry, aside, user_data);
+                fill_beside(self.place, self.asides, entry, (aside,), user_data);
             },
             // (Each arm moves out what has a drop; otherwise the compiler keeps all of it in memory.)
             Besides::Pool { pool, limit } => {
@@ -562,7 +562,8 @@ fn set_unbound_aside(
     false
 }
 
-/// Writes an entry, and keeps what that leads to.
+/// Writes an entry, and keeps what that leads to. (In a tuple, which is a copy: so what there is to the other requests
+/// is not kept in memory.)
 ///
 /// # Safety
 ///
@@ -572,7 +573,7 @@ unsafe fn fill_beside(
     place: entries::Place<'_>,
     asides: &mut [Aside],
     mut entry: Usual,
-    aside: Aside,
+    (aside,): (Aside,),
     user_data: u64,
 ) {
     // The entry that was at this index has been taken in, so its aside is free.
