@@ -240,6 +240,14 @@ impl Completion {
         flags & Kind::UNUSUAL == 0
     }
 
+    /// Whether a completion with these flags, which can't be [`plain`](Self::plain), can be that of a stream which just
+    /// goes on. (Then it has `F_MORE`. Asked like this, the compiler knows that none of our bits is set.)
+    #[inline(always)]
+    pub(crate) fn can_be_calm(flags: u32) -> bool {
+        debug_assert!(!Self::can_be_plain(flags));
+        flags & Kind::OURS == 0
+    }
+
     /// The completion of a request that yields its result and nothing else. The caller has checked that it [can be
     /// plain](Self::can_be_plain).
     #[inline(always)]

@@ -61,7 +61,7 @@ pub(crate) fn find<'s, D>(slab: &'s mut Slab<D>, Tagged { cqe, tag }: &Tagged) -
         let plain = unsafe { slab.find_plain(cqe.user_data) };
         return plain.map_or(Found::Other, Found::Plain);
     }
-    match cqueue::more(cqe.flags) {
+    match Completion::can_be_calm(cqe.flags) {
         true => slab.find_calm(cqe.user_data).map_or(Found::Other, Found::Calm),
         false => Found::Other,
     }

@@ -125,7 +125,8 @@ pub fn accept_from_direct<'d>(listener: &'d impl Target, peer: &'d mut Peer) -> 
 /// As [`accept_multi`], except that the kernel puts the sockets into the ring's table (since 5.19): they come out
 /// of [`into_fixed_file`](crate::Completion::into_fixed_file).
 ///
-/// A socket is closed when the last clone of its [`FixedFile`](crate::FixedFile) is gone.
+/// A socket is closed when the last clone of its [`FixedFile`](crate::FixedFile) is gone. It has the options of its
+/// listener, such as `TCP_NODELAY`; to set others, [`install`](crate::request::install) a descriptor for it.
 ///
 /// ```
 /// # use rummelplatz::{Completion, ControlFlow, FixedFile, RingOperation, Submitter, request, ring};
