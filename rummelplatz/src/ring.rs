@@ -237,13 +237,15 @@ fn begin<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
 /// One pass of the loop. Waits for completions only if `may_wait` is set.
 fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     let this = inner(ring);
-    this.core.close_left(true);
     if this.ending.is_some() {
+        this.core.close_left(true);
         return teardown_pass(ring, may_wait);
     }
     this.core.move_backlog_on();
     unpark(this);
     parcels::deliver_overdue(this);
+    // The functions of streams that were resumed may have left some, too.
+    this.core.close_left(true);
     let goes_on = keeps_running(this);
     let core = &mut this.core;
     if may_wait && !goes_on && core.is_left() && !core.shared.may_be_woken() {

@@ -1,6 +1,6 @@
 //! Direct descriptors: files and sockets that the kernel puts into the ring's own table.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -9,7 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use rummelplatz::{ControlFlow, FixedFile, RawRing, RingError};
+use rummelplatz::{Buffer, BufferPool, ControlFlow, FixedFile, RawRing, RingError, Stream, request};
 use rummelplatz_tests::direct::{self, Work, bench, connections, is_closed};
 use rummelplatz_tests::{
     Bench, Directory, Log, Script, addressable, in_child, in_fork, is_cut, open_descriptors, outcome,
@@ -73,6 +73,70 @@ fn another_thread_that_leaves_a_socket_wakes_the_ring() {
             thread::sleep(Duration::from_millis(20));
             drop(clone);
             // Blocks until the ring, which has nothing else to do, has closed it.
+            assert_eq!((&clients[0]).read(&mut [0]).unwrap(), 0);
+            handle.stop();
+        });
+        ring.run().unwrap();
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn what_the_function_of_a_stream_leaves_is_closed_before_the_ring_waits() {
+    enum Link {
+        Accept(Arc<UnixListener>),
+        /// Keeps the socket that was accepted until it is armed again.
+        Receive(UnixStream, BufferPool, Vec<FixedFile>, bool),
+    }
+    impl Link {
+        fn receive(&mut self) -> Stream<'_> {
+            let Link::Receive(socket, pool, kept, was_armed) = self else { panic!("it receives nothing") };
+            if std::mem::replace(was_armed, true) {
+                kept.clear();
+            }
+            request::recv_multi(socket, pool)
+        }
+    }
+    watched(|| {
+        let (listener, clients) = connections(1);
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let also_near = near.try_clone().unwrap();
+        let mut near = Some(near);
+        far.write_all(b"1").unwrap();
+        let pool = BufferPool::new(1, 1).unwrap();
+        let (give, take) = mpsc::channel::<Option<Buffer>>();
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.submit(Link::Accept(listener), |link| match link {
+                    Link::Accept(listener) => request::accept_direct(listener),
+                    Link::Receive(..) => request::nop(),
+                })?;
+                Ok(())
+            })
+            .on_completion(move |completion, link, mut submitter| match link {
+                Link::Accept(_) => {
+                    let kept = vec![completion.into_fixed_file().unwrap()];
+                    let link = Link::Receive(near.take().unwrap(), pool.clone(), kept, false);
+                    submitter.stream(link, Link::receive).unwrap();
+                    (ControlFlow::Continue, None)
+                }
+                _ if completion.more() => {
+                    give.send(completion.into_buffer().ok()).unwrap();
+                    (ControlFlow::Continue, Some(link))
+                }
+                _ => (ControlFlow::Continue, None),
+            });
+        let builder = Bench::builder(script, Script::new());
+        let mut ring = builder.direct_descriptors(NonZeroU32::MIN).build().unwrap();
+        let handle = ring.handle();
+        let other = thread::spawn(move || {
+            let buffer = take.recv().unwrap();
+            assert!(buffer.is_some());
+            far.write_all(b"2").unwrap();
+            assert!(take.recv().unwrap().is_none(), "the only buffer is held");
+            (&also_near).read_exact(&mut [0]).unwrap();
+            // The stream goes on, and nothing comes.
+            drop(buffer);
             assert_eq!((&clients[0]).read(&mut [0]).unwrap(), 0);
             handle.stop();
         });
