@@ -305,6 +305,19 @@ fn a_table_larger_than_the_process_may_have_is_refused_before_anything_is_done()
 }
 
 #[test]
+fn a_table_larger_than_any_is_refused() {
+    watched(|| {
+        for places in [(1 << 20) + 1, u32::MAX - 1, u32::MAX] {
+            let Err(RingError::Api(cause)) = bench(raw(), places, Script::new()).run() else {
+                panic!("{places} are too many")
+            };
+            let told = cause.to_string();
+            assert!(told.contains(&format!("{places} direct descriptors")), "{told}");
+        }
+    });
+}
+
+#[test]
 fn a_forked_child_that_leaves_a_socket_closes_nothing() {
     watched(|| {
         in_child(|| {

@@ -110,7 +110,8 @@ impl<T: AsRef<Registered>> Table<T> {
         }
         let (for_kernel, mut ours) = (self.for_kernel, self.wanted);
         let fewest = u32::from(for_kernel == 0);
-        while let Err(error) = change(Change::Make { places: for_kernel + ours, for_kernel }) {
+        // More than there can be, the kernel refuses.
+        while let Err(error) = change(Change::Make { places: for_kernel.saturating_add(ours), for_kernel }) {
             if error.raw_os_error() != Some(libc::EMFILE) || ours == fewest {
                 return Err(error);
             }
