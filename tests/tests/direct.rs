@@ -146,6 +146,16 @@ fn what_the_function_of_a_stream_leaves_is_closed_before_the_ring_waits() {
 }
 
 #[test]
+#[ignore = "takes minutes"]
+fn a_file_with_more_clones_than_fit_into_32_bits_has_others() {
+    let mut ring = bench(raw(), 1, Script::new());
+    let mut submitter = ring.submitter(Bench::FIRST);
+    let file = submitter.register_file(std::fs::File::open("/dev/null").unwrap()).unwrap();
+    (0..u32::MAX).for_each(|_| std::mem::forget(file.clone()));
+    assert!(submitter.unregister_file(file.clone()).is_err());
+}
+
+#[test]
 fn a_socket_that_is_left_between_turns_is_closed_in_the_next() {
     watched(|| {
         let (listener, clients) = connections(2);

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::Registered;
@@ -40,8 +40,8 @@ pub struct FixedFile {
 #[derive(Debug)]
 pub(crate) struct FilePlace {
     pub(crate) at: Registered,
-    /// How many clones there are.
-    holders: AtomicU32,
+    /// How many clones there are, including those that were forgotten. As many as an `Arc` has: nobody gets it to wrap.
+    holders: AtomicUsize,
     /// Where the last clone leaves word that it is gone, if somebody wants to know.
     left: Weak<Left>,
 }
@@ -83,11 +83,11 @@ impl FilePlace {
     }
 
     fn new(left: Weak<Left>) -> FilePlace {
-        FilePlace { at: Registered::nowhere(), holders: AtomicU32::new(0), left }
+        FilePlace { at: Registered::nowhere(), holders: AtomicUsize::new(0), left }
     }
 
     /// How many clones of the file there are.
-    pub(crate) fn holders(&self) -> u32 {
+    pub(crate) fn holders(&self) -> usize {
         self.holders.load(Ordering::Acquire)
     }
 }
@@ -138,8 +138,10 @@ impl Left {
 
 impl Clone for FixedFile {
     fn clone(&self) -> FixedFile {
-        self.place.holders.fetch_add(1, Ordering::Relaxed);
-        FixedFile { place: self.place.clone() }
+        // In this order: an `Arc` ends the process before there are too many.
+        let place = self.place.clone();
+        place.holders.fetch_add(1, Ordering::Relaxed);
+        FixedFile { place }
     }
 }
 
