@@ -332,6 +332,8 @@ fn complete(core: &mut Core, facts: &Facts, result: i32, flags: u32) -> Completi
     if facts.yields == Yields::Direct {
         let index = u32::try_from(result).ok();
         let file = index.and_then(|index| core.queue.receive_file(index));
+        // As if the kernel had found no room, which it should not have.
+        let result = if result >= 0 && file.is_none() { -libc::ENFILE } else { result };
         return Completion::with_file(result, flags, file);
     }
     let pool = facts.yields.is_from_pool().then(|| core.queue.pool(facts.pool)).flatten();

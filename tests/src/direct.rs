@@ -194,6 +194,39 @@ pub fn a_full_table_closes_the_connection_and_has_room_again_when_one_is_left(ra
     assert!(clients.iter().all(is_closed), "the ring has ended");
 }
 
+pub fn a_full_table_takes_no_place_that_is_for_registered_files(raw: impl Fn() -> RawRing) {
+    let (listener, clients) = connections(3);
+    let others = clients.iter().map(|client| client.try_clone().unwrap()).collect::<Vec<_>>();
+    let mut kept = Vec::new();
+    let mut accepts = 0;
+    let script = Script::new()
+        .on_setup_once(move |mut submitter| {
+            again(&mut submitter, Work::AcceptOne(listener, Peer::new()));
+            Ok(())
+        })
+        .on_completion(move |completion, work, mut submitter| {
+            accepts += 1;
+            if accepts == 1 {
+                kept.push(completion.into_fixed_file().unwrap());
+                // Their places are empty again, and the kernel has seen them last.
+                let mut register = || submitter.register_file(&others[0]).unwrap();
+                for file in [register(), register()] {
+                    submitter.unregister_file(file).unwrap();
+                }
+            } else {
+                assert_eq!(errno(completion), Some(libc::ENFILE));
+                assert!(is_closed(&others[accepts - 1]) && !is_closed(&others[0]));
+                kept.push(submitter.register_file(&others[0]).unwrap());
+            }
+            if accepts < 3 {
+                again(&mut submitter, work);
+            }
+            (ControlFlow::Continue, None)
+        });
+    bench(raw(), 1, script).run().unwrap();
+    assert!(clients.iter().all(is_closed), "the ring has ended");
+}
+
 pub fn files_are_opened_in_the_table_and_may_get_a_descriptor(raw: impl Fn() -> RawRing) {
     let there = Directory::new("direct-files");
     there.file("file", b"content");

@@ -31,6 +31,11 @@ fn a_full_table_closes_the_connection_and_has_room_again_when_one_is_left() {
 }
 
 #[test]
+fn a_full_table_takes_no_place_that_is_for_registered_files() {
+    watched(|| direct::a_full_table_takes_no_place_that_is_for_registered_files(raw));
+}
+
+#[test]
 fn files_are_opened_in_the_table_and_may_get_a_descriptor() {
     watched(|| direct::files_are_opened_in_the_table_and_may_get_a_descriptor(raw));
 }

@@ -156,7 +156,7 @@ impl Real {
             syscalls::syscall!(Sysno::io_uring_register, ring, IORING_REGISTER_FILE_ALLOC_RANGE, range, 0)
         };
         match ranged {
-            // Before 6.0 the kernel may fill all places; but nobody asks it to.
+            // Before 6.0 the kernel may fill all places; but what it opens there is refused.
             Err(_) if for_kernel > 0 => {}
             _ => return Ok(()),
         }

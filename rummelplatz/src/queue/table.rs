@@ -130,7 +130,7 @@ impl<T: AsRef<Registered>> Table<T> {
         index: u32,
         new: impl FnOnce() -> Option<Arc<T>>,
     ) -> Option<Arc<T>> {
-        let place = self.places[..self.for_kernel as usize].get_mut(index as usize)?;
+        let place = self.places.get_mut(..self.for_kernel as usize)?.get_mut(index as usize)?;
         let item = self.spare.pop().or_else(new)?;
         item.as_ref().as_ref().take(ring, index);
         if let Some(old) = place.replace(item.clone()) {
@@ -138,6 +138,18 @@ impl<T: AsRef<Registered>> Table<T> {
             old.as_ref().as_ref().leave();
         }
         Some(item)
+    }
+
+    /// Empties a place that the kernel has filled although it is none of its own, unless it was given to somebody
+    /// since, who is there now instead.
+    ///
+    /// Many kernels do this when their own places are all taken, and one of ours was the last to be changed: they
+    /// look for room up to there. (6.18.44 does not.)
+    pub(super) fn refuse<V>(&mut self, index: u32, mut change: impl FnMut(Change<V>) -> io::Result<()>) {
+        if self.places.get(index as usize).is_none_or(Option::is_none) {
+            // What stays there makes way when the place is given to somebody, or when the ring is closed.
+            change(Change::Clear { index }).ok();
+        }
     }
 
     /// Empties the places of items that the kernel had put there, and that nobody else has.
@@ -313,6 +325,11 @@ mod tests {
         }
         let (none, first) = (table.receive(1, 3, || Some(file())), table.receive(1, 0, || Some(file())));
         assert!(none.is_none(), "that place is ours");
+        let count = kernel.changes.len();
+        table.refuse(3, kernel.change());
+        assert_eq!((kernel.changes.len(), ours.in_ring(1)), (count, Some(3)), "that stays");
+        table.refuse(9, kernel.change());
+        assert_eq!(kernel.changes.last(), Some(&Change::Clear { index: 9 }), "nobody should be there");
         assert_eq!(first.and_then(|file| file.in_ring(1)), Some(0));
         let more = table.receive(1, 2, || Some(file())).unwrap();
         table

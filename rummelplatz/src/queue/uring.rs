@@ -473,10 +473,15 @@ impl Uring {
         files.make(&mut |change| kernel.change_files(change))
     }
 
-    /// The file that the kernel has put into this place of the table.
+    /// The file that the kernel has put into this place of the table. `None` if that is none of the places that the
+    /// kernel fills; then the file is closed.
     pub(crate) fn receive_file(&mut self, index: u32) -> Option<FixedFile> {
-        let place = self.files.receive(self.serial, index, || self.left.as_ref().map(FilePlace::of))?;
-        Some(FixedFile::hold(place))
+        let Uring { files, kernel, serial, left, .. } = self;
+        let place = files.receive(*serial, index, || left.as_ref().map(FilePlace::of));
+        if place.is_none() {
+            files.refuse(index, |change| kernel.change_files(change));
+        }
+        place.map(FixedFile::hold)
     }
 
     /// How many places of the table of files the kernel fills.

@@ -31,6 +31,8 @@ pub(super) struct Table<T> {
     places: Option<u32>,
     /// How many of the first places the kernel itself fills.
     for_kernel: u32,
+    /// Where the kernel begins to look for a free one: behind what was set last, or at what was cleared last.
+    hint: u32,
     entries: BTreeMap<u32, T>,
 }
 
@@ -40,7 +42,7 @@ pub(super) type Memory = Table<(u64, usize)>;
 
 impl<T> Table<T> {
     pub(super) const fn new() -> Table<T> {
-        Table { places: None, for_kernel: 0, entries: BTreeMap::new() }
+        Table { places: None, for_kernel: 0, hint: 0, entries: BTreeMap::new() }
     }
 
     fn change<V>(&mut self, change: Change<V>, keep: impl FnOnce(V) -> io::Result<T>) -> io::Result<()> {
@@ -60,10 +62,12 @@ impl<T> Table<T> {
             Change::Set { index, to } => {
                 is_there(index)?;
                 self.entries.insert(index, keep(to)?);
+                self.hint = index + 1;
             }
             Change::Clear { index } => {
                 is_there(index)?;
                 self.entries.remove(&index);
+                self.hint = index;
             }
         }
         Ok(())
@@ -75,10 +79,13 @@ impl Files {
         self.change(change, |file| Ok(File(Arc::new(file.try_clone_to_owned()?))))
     }
 
-    /// Puts a file into the first free one of the places that the kernel fills. If there is none, closes it.
+    /// Puts a file into a free one of the places that the kernel fills. If there is none, closes it; or, as older kernels
+    /// do, takes a place before the one where it has begun to look, even if that is not one that it should fill.
     pub(super) fn install(&mut self, file: OwnedFd) -> Option<u32> {
-        let index = (0..self.for_kernel).find(|index| !self.entries.contains_key(index))?;
+        let mut places = (self.hint..self.for_kernel).chain(0..self.hint);
+        let index = places.find(|index| !self.entries.contains_key(index))?;
         self.entries.insert(index, File(Arc::new(file)));
+        self.hint = index + 1;
         Some(index)
     }
 
