@@ -231,9 +231,10 @@ impl RawRing {
     /// Nothing is queued or in flight in it, and nobody else submits to it: a request with a `user_data` that
     /// rummelplatz also uses would be taken for one of its own.
     ///
-    /// If its entries are restricted (`IORING_REGISTER_RESTRICTIONS`), handles and pools need
-    /// `IORING_OP_POLL_ADD`, by which a ring is woken, cancels need `IORING_OP_ASYNC_CANCEL`, and deadlines both
-    /// that and `IORING_OP_TIMEOUT`.
+    /// If its entries are restricted (`IORING_REGISTER_RESTRICTIONS`), handles, pools and
+    /// [direct descriptors](crate::Builder::direct_descriptors) need `IORING_OP_POLL_ADD`, by which a ring is
+    /// woken, cancels need `IORING_OP_ASYNC_CANCEL`, and deadlines both that and `IORING_OP_TIMEOUT`. Without
+    /// `IORING_REGISTER_FILES_UPDATE`, direct descriptors stay open until the ring is dropped.
     ///
     /// # Errors
     ///

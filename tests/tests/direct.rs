@@ -9,11 +9,13 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use rummelplatz::{Buffer, BufferPool, ControlFlow, FixedFile, RawRing, RingError, Stream, request};
+use rummelplatz::{
+    Buffer, BufferPool, ControlFlow, FixedFile, RawRing, RingError, SqPoller, Stream, request,
+};
 use rummelplatz_tests::direct::{self, Work, bench, connections, is_closed};
 use rummelplatz_tests::{
-    Bench, Directory, Log, Script, addressable, in_child, in_fork, is_cut, open_descriptors, outcome,
-    set_limit, watched,
+    Bench, Directory, Log, PATIENCE, Script, addressable, in_child, in_fork, is_cut, open_descriptors,
+    outcome, set_limit, watched,
 };
 
 fn raw() -> RawRing {
@@ -220,6 +222,106 @@ fn a_table_of_four_serves_any_number_of_connections() {
             ring.run().unwrap();
             other.join().unwrap();
         });
+    });
+}
+
+/// Many connections in a table of three places, a queue of four entries and a backlog; each sends its number, and must
+/// get that back or nothing.
+fn nobody_hears_what_is_for_another(name: &str, poller: Option<SqPoller>) {
+    const THREADS: u64 = 3;
+    const TIMES: u64 = 200;
+    let there = Directory::new(name);
+    let path = there.path("socket");
+    let listener = Arc::new(UnixListener::bind(&path).unwrap());
+    let (give, take) = mpsc::channel::<FixedFile>();
+    let other = thread::spawn(move || take.into_iter().for_each(drop));
+    let mut told = 0;
+    let script = Script::new().on_setup_once(move |mut submitter| {
+        submitter.stream(Work::Accept(listener), Work::accept)?;
+        Ok(())
+    });
+    let script = script.on_completion(move |completion, work, mut submitter| {
+        told += 1;
+        match work {
+            Work::Accept(_) => {
+                let more = completion.more();
+                if let Ok(socket) = completion.into_fixed_file() {
+                    give.send(socket.clone()).unwrap();
+                    submitter.submit(Work::Receive(socket, vec![0; 8]), Work::request).unwrap();
+                }
+                if more {
+                    return (ControlFlow::Continue, Some(work));
+                }
+                // There was no room.
+                submitter.stream(work, Work::accept).unwrap();
+            }
+            Work::Receive(socket, mut bytes) => {
+                bytes.truncate(completion.result().unwrap_or(0) as usize);
+                let send = Work::Send(socket.clone(), bytes);
+                let pause = Work::Pause(vec![socket]);
+                // The answer is the last in the backlog, or behind something.
+                for _ in 0..5 {
+                    submitter.submit(Work::Pause(Vec::new()), Work::request).unwrap();
+                }
+                match told % 4 {
+                    0 => submitter.detach(send, Work::request).unwrap(),
+                    1 => {
+                        let mut chain = submitter.chain();
+                        chain.link(pause, Work::request).unwrap();
+                        chain.submit(send, Work::request).unwrap();
+                    }
+                    2 => {
+                        submitter.submit(send, |it| it.request().in_worker()).unwrap();
+                    }
+                    _ => {
+                        submitter.submit(send, |it| it.request().deadline(PATIENCE)).unwrap();
+                    }
+                }
+            }
+            _ => {}
+        }
+        (ControlFlow::Continue, None)
+    });
+    let [four, three] = [4, 3].map(|count| NonZeroU32::new(count).unwrap());
+    let mut builder = Bench::builder(script, Script::new()).entries(four).direct_descriptors(three);
+    if let Some(poller) = &poller {
+        builder = builder.sqpoll_with(poller);
+    }
+    let mut ring = builder.build().unwrap();
+    let handle = ring.handle();
+    let clients = thread::spawn(move || {
+        let answered = |number: u64| {
+            let Ok(mut client) = UnixStream::connect(&path) else { return false };
+            let (mut bytes, number) = (Vec::new(), number.to_le_bytes());
+            // Without room, the connection is closed at some time.
+            let is_heard = client.write_all(&number).is_ok() && client.read_to_end(&mut bytes).is_ok();
+            assert!(bytes.is_empty() || bytes == number, "{bytes:?} instead of {number:?}");
+            is_heard && !bytes.is_empty()
+        };
+        let count = |thread| (0..TIMES).filter(|time| answered(thread * TIMES + time)).count();
+        let answered: usize = thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || count(thread))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        handle.stop();
+        answered
+    });
+    ring.run().unwrap();
+    assert!(clients.join().unwrap() > 10);
+    drop(ring);
+    other.join().unwrap();
+}
+
+#[test]
+fn nobody_hears_what_is_for_another_whoever_had_the_place_before() {
+    watched(|| nobody_hears_what_is_for_another("direct-others", None));
+}
+
+#[test]
+fn nobody_hears_what_is_for_another_if_entries_are_taken_in_later() {
+    watched(|| {
+        let poller = SqPoller::new(Duration::from_millis(1), None).unwrap();
+        nobody_hears_what_is_for_another("direct-polled", Some(poller));
     });
 }
 
