@@ -175,7 +175,7 @@ impl<R: RingParts> Builder<R> {
     ///
     /// The table is made when the ring is first run or turned, or when a file is registered. That fails with
     /// [`RingError::Api`](crate::RingError::Api) if the kernel refuses: `EMFILE` beyond `RLIMIT_NOFILE`, `EINVAL`
-    /// before Linux 6.0. Nothing has been done then.
+    /// before Linux 6.0. Nothing has been submitted then.
     pub fn direct_descriptors(mut self, count: NonZeroU32) -> Self {
         self.options.direct_descriptors = Some(count.get());
         self
