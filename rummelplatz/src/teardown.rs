@@ -389,7 +389,12 @@ pub(crate) fn end_silently<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
     if nobody.inner.core.is_void {
         give_up(&mut nobody, Some(io::Error::from_raw_os_error(libc::EBADR)));
     } else {
-        while !matches!(advance(&mut nobody, true), Progress::Finished | Progress::Abandoned) {}
+        // As in a pass of the loop: whoever is at the other end of a file that was in the data may wait for its end.
+        let mut step = || {
+            nobody.inner.core.close_left(true);
+            advance(&mut nobody, true)
+        };
+        while !matches!(step(), Progress::Finished | Progress::Abandoned) {}
     }
     let Nobody { inner, mut panic } = nobody;
     inner.ending = None;

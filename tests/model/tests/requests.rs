@@ -8,8 +8,9 @@ use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, RwFlags, Statx};
@@ -555,4 +556,36 @@ fn a_direct_descriptor_can_be_the_answer() {
     let mut heard = Vec::new();
     { &ours }.read_to_end(&mut heard).unwrap();
     assert_eq!(heard, b"x");
+}
+
+#[test]
+fn after_a_panic_what_nobody_holds_is_closed_before_the_ring_waits() {
+    // No cancel finds the pause before it has begun.
+    let simulation = Simulation::new(1);
+    simulation.set_faults(Faults { late: 1.0, ..Faults::none() });
+    let (listener, clients) = direct::connections(1);
+    let (seen, has_panicked) = (Log::new(), Arc::new(AtomicBool::new(false)));
+    let (log, panicked) = (seen.clone(), Arc::clone(&has_panicked));
+    simulation.on_idle(move || {
+        if panicked.load(Ordering::Relaxed) {
+            log.push(direct::is_closed(&clients[0]));
+        }
+        false
+    });
+    let script = Script::new()
+        .on_setup_once(move |mut submitter| {
+            submitter.submit(direct::Work::Accept(listener), direct::Work::request)?;
+            Ok(())
+        })
+        .on_completion(move |completion, _: direct::Work, mut submitter| {
+            let _socket = completion.into_fixed_file().unwrap();
+            submitter.submit(direct::Work::Pause(Vec::new()), direct::Work::request).unwrap();
+            has_panicked.store(true, Ordering::Relaxed);
+            resume_unwind(Box::new("on purpose"))
+        });
+    let raw = simulation.raw_ring(NonZeroU32::new(8).unwrap()).unwrap();
+    let mut ring = direct::bench(raw, 1, script);
+    catch_unwind(AssertUnwindSafe(|| ring.run())).unwrap_err();
+    let seen = seen.take();
+    assert!(!seen.is_empty() && seen.iter().all(|is_closed| *is_closed), "{seen:?}");
 }
