@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::Registered;
+use crate::mutant;
 use crate::thread::this_thread;
 use crate::waker::Waker;
 
@@ -125,7 +126,9 @@ impl Left {
     fn add(&self, place: Arc<FilePlace>) {
         self.files().push(place);
         self.any.store(true, Ordering::Release);
-        if self.looks.load(Ordering::Relaxed) != this_thread() {
+        if self.looks.load(Ordering::Relaxed) != this_thread()
+            && !mutant::is("a ring is not told what was left elsewhere")
+        {
             self.waker.wake();
         }
     }
@@ -152,7 +155,9 @@ impl Drop for FixedFile {
         #[inline(never)]
         fn leave(place: Arc<FilePlace>) {
             // Whatever was done with a clone comes before the file is closed.
-            if place.holders.fetch_sub(1, Ordering::AcqRel) == 1
+            let is_last = place.holders.fetch_sub(1, Ordering::AcqRel) == 1;
+            let is_last = is_last && !mutant::is("the last clone closes nothing");
+            if (is_last || mutant::is("any clone closes the file"))
                 && let Some(left) = place.left.upgrade()
             {
                 left.add(place);

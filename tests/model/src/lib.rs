@@ -14,6 +14,9 @@
 //!   request of a chain while the kernel has the request's timer;
 //! * what is refused comes back changed, or is refused without a valid reason: limits hold exactly;
 //! * a buffer holds anything but what was received, or is written to while it is held;
+//! * a file in the ring's table is closed while somebody holds it, or is open when nobody does and the ring waits; a
+//!   request on it reaches another file, or any file after the end of the run; or a byte of one connection arrives at
+//!   another;
 //! * a stream goes on that has ended, or a stream ends that was only cut;
 //! * a run ends for no reason, or reports anything but what has failed, or leaves out what it abandons;
 //! * after the end, something is left over in the ring's accounts, the backlog or a pool, or a descriptor is;
@@ -22,6 +25,7 @@
 //! [`explore`] runs many programs. One that fails is made smaller, as long as it still fails, and printed with its
 //! seed. `RUMMEL_SEED=N` runs that one alone.
 
+mod connections;
 mod forged;
 mod neighbour;
 mod program;

@@ -82,6 +82,21 @@ pub enum Kind {
     TimeoutMulti,
     /// Ends by itself, after three ticks.
     TimeoutThrice,
+    /// As `SendZeroCopy`, in two pieces.
+    SendVectoredZeroCopy,
+    /// Waits until a word of the program is changed, or those who wait for it are woken.
+    WordWait,
+    WordWake,
+    /// As `Accept`, into the ring's table.
+    AcceptDirect,
+    AcceptMultiDirect,
+    OpenDirect,
+    SocketDirect,
+    /// On a file in the ring's table, as all that follow.
+    ReceiveOnFile,
+    SendOnFile,
+    SendZeroCopyOnFile,
+    Install,
 }
 
 /// How many bytes a limited stream receives, not counting the rest of the last buffer.
@@ -104,7 +119,7 @@ impl Limit {
 }
 
 impl Kind {
-    /// The kinds that can be submitted by themselves.
+    /// The kinds that can be submitted by themselves, in each program.
     pub const ALL: [Kind; 21] = [
         Kind::Nop,
         Kind::Timeout,
@@ -129,7 +144,7 @@ impl Kind {
         Kind::TimeoutThrice,
     ];
 
-    /// The kinds that are streams.
+    /// Those of them that are streams.
     pub const STREAMS: [Kind; 8] = [
         Kind::AcceptMulti,
         Kind::ReceiveMulti,
@@ -140,6 +155,18 @@ impl Kind {
         Kind::TimeoutMulti,
         Kind::TimeoutThrice,
     ];
+
+    /// The kinds that only some programs have.
+    pub const ON_WORDS: [Kind; 4] =
+        [Kind::WordWait, Kind::WordWait, Kind::WordWake, Kind::SendVectoredZeroCopy];
+
+    /// The kinds by which something gets into the ring's table.
+    pub const OPENING: [Kind; 4] =
+        [Kind::AcceptMultiDirect, Kind::AcceptDirect, Kind::SocketDirect, Kind::OpenDirect];
+
+    /// The kinds that are on something in the ring's table.
+    pub const ON_FILES: [Kind; 4] =
+        [Kind::ReceiveOnFile, Kind::SendOnFile, Kind::SendZeroCopyOnFile, Kind::Install];
 
     /// The kinds that can be a part of a chain.
     pub const LINKED: [Kind; 5] = [Kind::Nop, Kind::Read, Kind::Receive, Kind::Send, Kind::TimeoutMulti];
@@ -168,7 +195,33 @@ impl Kind {
     }
 
     pub(crate) fn is_stream(self) -> bool {
-        Kind::STREAMS.contains(&self)
+        Kind::STREAMS.contains(&self) || self == Kind::AcceptMultiDirect
+    }
+
+    /// Whether its memory is in use until a second completion says so.
+    pub(crate) fn is_zero_copy(self) -> bool {
+        matches!(self, Kind::SendZeroCopy | Kind::SendVectoredZeroCopy | Kind::SendZeroCopyOnFile)
+    }
+
+    /// Whether it puts something into the ring's table.
+    pub(crate) fn opens(self) -> bool {
+        Kind::OPENING.contains(&self)
+    }
+
+    /// Whether it is on a word.
+    pub(crate) fn is_on_words(self) -> bool {
+        matches!(self, Kind::WordWait | Kind::WordWake)
+    }
+
+    /// Whether it ends as soon as it begins, or, if it is work on a file, some time later.
+    pub(crate) fn never_waits(self) -> bool {
+        let others = [Kind::Install, Kind::WordWake, Kind::OpenDirect, Kind::SocketDirect];
+        matches!(self, Kind::Close | Kind::Read | Kind::ReadFixed | Kind::Sync) || others.contains(&self)
+    }
+
+    /// Whether it is on something in the ring's table.
+    pub(crate) fn is_on_file(self) -> bool {
+        Kind::ON_FILES.contains(&self)
     }
 
     /// Whether it receives into buffers of a pool.
@@ -191,13 +244,19 @@ impl Kind {
             Kind::Read => "READ",
             Kind::ReadFixed => "READ_FIXED",
             Kind::Sync => "FSYNC",
-            Kind::Receive | Kind::ReceiveProvided => "RECV",
+            Kind::Receive | Kind::ReceiveProvided | Kind::ReceiveOnFile => "RECV",
             Kind::ReceiveMulti | Kind::ReceiveLimited | Kind::ReceiveBundles => "RECV",
             Kind::ReceiveDatagrams => "RECVMSG",
-            Kind::Send => "SEND",
-            Kind::SendZeroCopy => "SEND_ZC",
+            Kind::Send | Kind::SendOnFile => "SEND",
+            Kind::SendZeroCopy | Kind::SendZeroCopyOnFile => "SEND_ZC",
+            Kind::SendVectoredZeroCopy => "SENDMSG_ZC",
+            Kind::WordWait => "FUTEX_WAIT",
+            Kind::WordWake => "FUTEX_WAKE",
+            Kind::OpenDirect => "OPENAT",
+            Kind::SocketDirect => "SOCKET",
+            Kind::Install => "FIXED_FD_INSTALL",
             Kind::Poll | Kind::PollMulti => "POLL_ADD",
-            Kind::Accept | Kind::AcceptMulti => "ACCEPT",
+            Kind::Accept | Kind::AcceptMulti | Kind::AcceptDirect | Kind::AcceptMultiDirect => "ACCEPT",
             Kind::Close => "CLOSE",
         }
     }
@@ -283,6 +342,10 @@ pub enum Action {
     Borrow,
     /// The other ring, which has a pool of its own, is done with it.
     Yield,
+    /// Drops a clone of a file in the table, if one is kept.
+    Leave {
+        which: u8,
+    },
     /// Gives the ring a turn.
     Step,
 }
@@ -328,6 +391,8 @@ pub struct Program {
     pub request_limit: Option<u32>,
     /// Another ring has a pool that streams of this one want to use, too.
     pub neighbour: bool,
+    /// How many places of its table the ring leaves to the kernel.
+    pub places: Option<u32>,
     pub faults: Faults,
     pub mode: Mode,
     pub end: End,
@@ -393,13 +458,14 @@ impl Program {
         let length = 1 + chance.below(24);
         let streams = chance.one_in(2);
         let actions = (0..length).map(|_| action(&mut chance, entries, streams)).collect();
-        Program {
+        let mut program = Program {
             seed,
             entries,
             completions,
             backlog_limit: chance.one_in(4).then(|| 1 + chance.below(6) as usize),
             request_limit: chance.one_in(6).then(|| 1 + chance.below(8) as u32),
             neighbour: chance.one_in(20),
+            places: None,
             faults,
             mode: if chance.one_in(3) { Mode::Turns } else { Mode::Run },
             end,
@@ -407,7 +473,60 @@ impl Program {
             twice: chance.one_in(6),
             deadline,
             actions,
+        };
+        program.add_words(&mut chance);
+        program.add_files(streams, &mut chance);
+        program
+    }
+
+    /// Adds requests on words to some programs. The others are what they were without these.
+    fn add_words(&mut self, chance: &mut Chance) {
+        if chance.below(8) != 7 {
+            return;
         }
+        for _ in 0..1 + chance.below(6) {
+            let kind = chance.pick(&Kind::ON_WORDS);
+            let action = Action::Submit { second: chance.one_in(3), kind, limit: Limit::some(chance) };
+            self.insert(action, chance);
+        }
+    }
+
+    /// Adds requests on files in the ring's table to some programs. The others are what they were without these.
+    fn add_files(&mut self, streams: bool, chance: &mut Chance) {
+        if chance.below(4) != 3 {
+            return;
+        }
+        // Too few, mostly.
+        self.places = Some(chance.pick(&[1, 1, 2, 2, 4, 8]));
+        // What is held beyond a run is of use only in the next.
+        self.twice |= chance.one_in(3);
+        for _ in 0..2 + chance.below(10) {
+            let second = chance.one_in(3);
+            let action = match chance.below(12) {
+                0..=4 => {
+                    let of = if streams { &Kind::OPENING[..] } else { &Kind::OPENING[1..] };
+                    let kind = chance.pick(of);
+                    let limit = if kind.is_stream() { Limit::None } else { Limit::some(chance) };
+                    Action::Submit { second, kind, limit }
+                }
+                5 | 6 => {
+                    let kind = chance.pick(&Kind::ON_FILES);
+                    Action::Submit { second, kind, limit: Limit::some(chance) }
+                }
+                7 => {
+                    let kind = chance.pick(&[Kind::AcceptDirect, Kind::SendOnFile, Kind::ReceiveOnFile]);
+                    Action::Detach { second, kind, limit: Limit::some(chance) }
+                }
+                8 | 9 => Action::Leave { which: chance.next() as u8 },
+                _ => Action::Step,
+            };
+            self.insert(action, chance);
+        }
+    }
+
+    fn insert(&mut self, action: Action, chance: &mut Chance) {
+        let index = chance.below(self.actions.len() as u64 + 1) as usize;
+        self.actions.insert(index, action);
     }
 }
 
@@ -479,6 +598,7 @@ impl Program {
             backlog_limit: None,
             request_limit: None,
             neighbour: false,
+            places: None,
             faults: Faults { late: 0.7, ..Faults::none() },
             mode: Mode::Turns,
             end: End::Finish,
@@ -506,10 +626,10 @@ impl Program {
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Program { entries, completions, backlog_limit, request_limit, neighbour, .. } = self;
+        let Program { entries, completions, backlog_limit, request_limit, neighbour, places, .. } = self;
         let Program { mode, end, late, twice, deadline, .. } = self;
         writeln!(f, "  {entries} entries, {completions} completions, backlog {backlog_limit:?}")?;
-        writeln!(f, "  requests {request_limit:?}, neighbour {neighbour}")?;
+        writeln!(f, "  requests {request_limit:?}, neighbour {neighbour}, places {places:?}")?;
         writeln!(f, "  {mode:?}, {end:?}, late {late}, twice {twice}, deadline {deadline}")?;
         writeln!(f, "  {:?}", self.faults)?;
         self.actions.iter().try_for_each(|action| writeln!(f, "  {action:?}"))

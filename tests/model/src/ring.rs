@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use rummelplatz::io_uring::types::{Fd, TimeoutFlags, Timespec};
 use rummelplatz::io_uring::{opcode, squeue};
-use rummelplatz::request::{self, Events};
+use rummelplatz::request::{self, CWD, Events, OpenOptions};
 use rummelplatz::{
-    Completion, CompletionResult, ControlFlow, Refused, RingHandle, RingOperation, SendError, Stream,
-    Submitter, Tag, ring,
+    Completion, CompletionResult, ControlFlow, FixedFile, Refused, RingHandle, RingOperation, SendError,
+    Stream, Submitter, Tag, ring,
 };
 
 use crate::program::{Action, End, Kind, LIMIT, Limit, Link, Member, Mode};
@@ -86,6 +86,7 @@ impl RingOperation<Model> for Operation {
         self.world.delivered(&data, &completion, false);
         let more = completion.more();
         let is_stream = data.kind.is_stream();
+        let is_served = completion.result().is_ok() && data.kind != Kind::Install;
         self.take(completion, &data);
         self.world.lend((more && is_stream).then_some((!self.is_first, data.id)));
         let (end, calls, mode) = {
@@ -97,6 +98,9 @@ impl RingOperation<Model> for Operation {
             self.act(&mut submitter, Caller::Handler);
         }
         self.world.lend(None);
+        if is_served && let Some(what) = self.world.some_service(data.kind) {
+            self.submit(&mut submitter, what, !self.is_first, Caller::Handler);
+        }
         let (keeps, warns) = {
             let mut inner = self.world.lock();
             let keeps = if more { !inner.chance.one_in(6) } else { inner.chance.one_in(16) };
@@ -150,7 +154,7 @@ impl RingOperation<Model> for Operation {
             let late = u64::from(inner.program.late);
             let submits = late > 0 && inner.late_left > 0 && inner.chance.one_in(late);
             inner.late_left -= u32::from(submits);
-            let kind = inner.chance.pick(&Kind::ALL);
+            let kind = inner.some_kind();
             let limit = if kind.is_stream() { Limit::None } else { Limit::some(&mut inner.chance) };
             (submits, (kind, limit), inner.chance.one_in(60), inner.chance.one_in(10))
         };
@@ -180,6 +184,17 @@ impl Operation {
     fn take(&self, completion: Completion, data: &Data) {
         match data.kind {
             Kind::Accept | Kind::AcceptMulti => drop(completion.into_fd()),
+            Kind::Install => {
+                if let (Ok(descriptor), Some(held)) = (completion.into_fd(), &data.file) {
+                    held.connection.is_installed_as(&descriptor);
+                }
+            }
+            kind if kind.opens() => {
+                let index = completion.raw().result;
+                if let Ok(file) = completion.into_fixed_file() {
+                    self.world.hold(index, file);
+                }
+            }
             kind if kind.has_pool() => {
                 let length = completion.result().unwrap_or_default() as usize;
                 let pieces: io::Result<Vec<Piece>> = match kind {
@@ -260,6 +275,7 @@ impl Operation {
             Action::External => {
                 self.world.release();
             }
+            Action::Leave { which } => self.world.leave(which),
             Action::Step => {}
         }
     }
@@ -270,7 +286,7 @@ impl Operation {
         let id = data.id;
         let pool = data.pool.clone();
         // Some do not keep the ring running.
-        let submitted = match (kind.is_stream(), id % 8 == 7) {
+        let submitted = match (data.kind.is_stream(), id % 8 == 7) {
             (false, false) => submitter.try_submit(data, build),
             (true, false) => submitter.try_stream(data, arm),
             (is_stream, true) => {
@@ -405,7 +421,21 @@ fn tag(second: bool) -> Tag<Model, Operation> {
 fn build(data: &mut Data) -> request::Request<'_> {
     data.note_place();
     let (fd, limit) = (&*data.fd, data.limit.time());
+    const FOR_READING: OpenOptions = OpenOptions::new();
     let request = match data.kind {
+        Kind::WordWait => request::futex_wait(&data.word, data.expected),
+        Kind::WordWake => request::futex_wake(&data.word, 1),
+        Kind::SendVectoredZeroCopy => {
+            let (one, other) = data.place.split_at(9);
+            request::send_vectored_zc(fd, [one, other])
+        }
+        Kind::AcceptDirect => request::accept_direct(fd),
+        Kind::OpenDirect => request::openat_direct(&CWD, c"/proc/self/exe", &FOR_READING),
+        Kind::SocketDirect => request::socket_direct(libc::AF_UNIX, libc::SOCK_STREAM, 0),
+        kind if kind.is_on_file() => match &data.file {
+            Some(held) => on_file(kind, &held.file, &mut data.heap),
+            None => request::nop(),
+        },
         Kind::Timeout => request::timeout(Duration::from_millis(1)),
         Kind::Never if data.world.simulation.is_none() => request::timeout(Duration::from_millis(20)),
         Kind::Never => request::timeout(Duration::from_secs(1800)),
@@ -436,6 +466,16 @@ fn build(data: &mut Data) -> request::Request<'_> {
     }
 }
 
+/// A request on a file in the ring's table.
+fn on_file<'d>(kind: Kind, file: &'d FixedFile, bytes: &'d mut [u8]) -> request::Request<'d> {
+    match kind {
+        Kind::ReceiveOnFile => request::recv(file, bytes),
+        Kind::SendOnFile => request::send(file, bytes),
+        Kind::SendZeroCopyOnFile => request::send_zc(file, bytes),
+        _ => request::install(file),
+    }
+}
+
 /// A stream of the data's kind.
 fn arm(data: &mut Data) -> Stream<'_> {
     data.change();
@@ -443,6 +483,7 @@ fn arm(data: &mut Data) -> Stream<'_> {
     const THREE: std::num::NonZeroU32 = std::num::NonZeroU32::new(3).unwrap();
     match (data.kind, &data.pool) {
         (Kind::AcceptMulti, _) => request::accept_multi(fd),
+        (Kind::AcceptMultiDirect, _) => request::accept_multi_direct(fd),
         (Kind::ReceiveMulti, Some(pool)) => request::recv_multi(fd, pool),
         (Kind::ReceiveLimited, Some(pool)) => request::recv_multi(fd, pool).limit(LIMIT),
         (Kind::ReceiveBundles, Some(pool)) => request::recv_multi_bundle(fd, pool),

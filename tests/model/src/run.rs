@@ -27,6 +27,8 @@ pub struct Figures {
     pub abandoned: u64,
     pub panics: u64,
     pub errors: u64,
+    /// Files that came into rings' tables, as handlers were told.
+    pub files: u64,
 }
 
 impl Figures {
@@ -39,6 +41,7 @@ impl Figures {
         self.abandoned += other.abandoned;
         self.panics += other.panics;
         self.errors += other.errors;
+        self.files += other.files;
     }
 }
 
@@ -65,6 +68,7 @@ pub fn simulate(program: &Program) -> Result<Figures, Vec<String>> {
     simulation.on_idle(move || {
         idle.upgrade().is_some_and(|world| {
             world.name_what_is_over();
+            world.check_files(true);
             world.release()
         })
     });
@@ -89,7 +93,9 @@ pub fn simulate(program: &Program) -> Result<Figures, Vec<String>> {
 ///
 /// What is wrong.
 fn run_for_real(program: &Program, other_side: &OtherSide) -> Result<Figures, Vec<String>> {
-    run(program, &World::new(program, None, other_side.surroundings.clone()))
+    let ran = run(program, &World::new(program, None, other_side.surroundings.clone()));
+    let wrong = other_side.surroundings.heard.as_ref().map(|heard| heard.wrong()).unwrap_or_default();
+    if wrong.is_empty() { ran } else { Err(wrong) }
 }
 
 fn run(program: &Program, world: &Arc<World>) -> Result<Figures, Vec<String>> {
@@ -152,6 +158,7 @@ fn run(program: &Program, world: &Arc<World>) -> Result<Figures, Vec<String>> {
             world.violation(format!("after the run: {stats:?}"));
         }
         let is_over = stats.in_flight == 0 && leaked.is_none() && !may_leak && program.end != End::Drop;
+        world.files_end(is_over);
         if is_over && program.neighbour {
             world.borrow(true);
         }
@@ -168,6 +175,7 @@ fn run(program: &Program, world: &Arc<World>) -> Result<Figures, Vec<String>> {
         world.violation("the drop panicked".to_owned());
     }
     figures.requests = world.accepted_requests() as u64;
+    figures.files = world.files();
     if let Some(stuck) = &leaked {
         world.check_stuck(stuck);
     }
@@ -222,6 +230,9 @@ fn build(program: &Program, world: &Arc<World>) -> Result<Model, Box<dyn std::er
     }
     if let Some(limit) = program.request_limit.and_then(NonZeroU32::new) {
         builder = builder.request_limit(limit);
+    }
+    if let Some(places) = program.places.and_then(NonZeroU32::new) {
+        builder = builder.direct_descriptors(places);
     }
     if program.deadline {
         builder = builder.deadline(Duration::from_millis(500));
@@ -447,6 +458,7 @@ fn shrink(
             Program { backlog_limit: None, ..program.clone() },
             Program { request_limit: None, ..program.clone() },
             Program { neighbour: false, ..program.clone() },
+            Program { places: None, ..program.clone() },
             Program { faults: Faults::none(), ..program.clone() },
             Program { faults: Faults { late: 0.0, lost_race: 0.0, ..same }, ..program.clone() },
             Program {

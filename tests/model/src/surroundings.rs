@@ -6,8 +6,8 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -21,7 +21,32 @@ pub(crate) struct Surroundings {
     datagrams: Arc<OwnedFd>,
     tcp: Arc<OwnedFd>,
     listener: Arc<OwnedFd>,
+    /// As `listener`, for connections on which something is sent both ways.
+    door: Arc<OwnedFd>,
     pipe: Arc<OwnedFd>,
+    /// What requests wait for.
+    pub(crate) words: [Arc<AtomicU32>; 2],
+    /// With the real kernel: what the other side has seen of the connections.
+    pub(crate) heard: Option<Arc<Heard>>,
+}
+
+/// What the other side has seen of its connections through the `door`.
+pub(crate) struct Heard {
+    /// Which connections have ended, by their tags, until others have those.
+    ended: [AtomicBool; 256],
+    wrong: Mutex<Vec<String>>,
+}
+
+impl Heard {
+    /// Whether the connection with this tag has ended; 0 is none.
+    pub(crate) fn has_ended(&self, tag: u8) -> bool {
+        tag != 0 && self.ended[usize::from(tag)].load(Ordering::Acquire)
+    }
+
+    /// What is wrong, since the last time.
+    pub(crate) fn wrong(&self) -> Vec<String> {
+        std::mem::take(&mut *self.wrong.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Surroundings {
@@ -43,7 +68,10 @@ impl Surroundings {
             datagrams: nothing(),
             tcp: nothing(),
             listener: nothing(),
+            door: nothing(),
             pipe: nothing(),
+            words: Default::default(),
+            heard: None,
         }
     }
 
@@ -56,8 +84,9 @@ impl Surroundings {
             | Kind::ReceiveMulti
             | Kind::ReceiveLimited
             | Kind::ReceiveBundles => &self.socket,
+            Kind::AcceptDirect | Kind::AcceptMultiDirect => &self.door,
             Kind::ReceiveDatagrams => &self.datagrams,
-            Kind::SendZeroCopy => &self.tcp,
+            Kind::SendZeroCopy | Kind::SendVectoredZeroCopy => &self.tcp,
             Kind::Accept | Kind::AcceptMulti => &self.listener,
             Kind::Poll | Kind::PollMulti => &self.pipe,
             _ => &self.file,
@@ -76,8 +105,10 @@ impl OtherSide {
     pub(crate) fn begin() -> io::Result<OtherSide> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("rummelplatz-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let address = SocketAddr::from_abstract_name(name)?;
+        let address = SocketAddr::from_abstract_name(&name)?;
         let listener = UnixListener::bind_addr(&address)?;
+        let door_address = SocketAddr::from_abstract_name(name + "-door")?;
+        let door = UnixListener::bind_addr(&door_address)?;
         let (socket, mut others) = UnixStream::pair()?;
         let (mut reader, mut writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
@@ -89,14 +120,20 @@ impl OtherSide {
         others.set_nonblocking(true)?;
         writer.set_nonblocking(true)?;
         receiver.set_nonblocking(true)?;
+        let heard =
+            Arc::new(Heard { ended: [const { AtomicBool::new(false) }; 256], wrong: Mutex::default() });
         let surroundings = Surroundings {
             file: Arc::new(File::open("/proc/self/exe")?.into()),
             socket: Arc::new(socket.into()),
             datagrams: Arc::new(datagrams.into()),
             tcp: Arc::new(sender.into()),
             listener: Arc::new(listener.into()),
+            door: Arc::new(door.into()),
             pipe: Arc::new(reader.try_clone()?.into()),
+            words: Default::default(),
+            heard: Some(Arc::clone(&heard)),
         };
+        let words = surroundings.words.clone();
         let end = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&end);
         let thread = thread::spawn(move || {
@@ -104,6 +141,7 @@ impl OtherSide {
             let maybe = |_: io::Result<usize>| {};
             let mut bytes = [0; 4096];
             let mut turn = 0_u32;
+            let mut visitors = Visitors { address: door_address, heard, open: Vec::new(), last: 0 };
             while !ended.load(Ordering::Relaxed) {
                 maybe(others.write(&bytes[..40]));
                 maybe(sender_of_them.send(&bytes[..20]));
@@ -113,7 +151,9 @@ impl OtherSide {
                 if turn.is_multiple_of(2) {
                     maybe(reader.read(&mut bytes));
                 }
-                connect(&address);
+                drop(connect(&address));
+                visitors.come_and_go();
+                words.iter().for_each(wake);
                 turn = turn.wrapping_add(1);
                 thread::sleep(Duration::from_micros(300));
             }
@@ -122,14 +162,72 @@ impl OtherSide {
     }
 }
 
+/// Those who come through the door, and stay until they are sent away.
+struct Visitors {
+    address: SocketAddr,
+    heard: Arc<Heard>,
+    /// With what each of their bytes is.
+    open: Vec<(u8, UnixStream)>,
+    last: u8,
+}
+
+impl Visitors {
+    const MOST: usize = 8;
+
+    fn come_and_go(&mut self) {
+        if self.open.len() < Self::MOST
+            && let Some(socket) = connect(&self.address)
+        {
+            self.last = if self.last == u8::MAX { 1 } else { self.last + 1 };
+            while self.open.iter().any(|(tag, _)| *tag == self.last) {
+                self.last = if self.last == u8::MAX { 1 } else { self.last + 1 };
+            }
+            self.heard.ended[usize::from(self.last)].store(false, Ordering::Release);
+            self.open.push((self.last, socket));
+        }
+        let heard = &self.heard;
+        self.open.retain_mut(|(tag, socket)| {
+            let goes_on = Self::talk(*tag, socket, heard);
+            if !goes_on {
+                heard.ended[usize::from(*tag)].store(true, Ordering::Release);
+            }
+            goes_on
+        });
+    }
+
+    /// Sends, and receives what there is. Returns whether the connection goes on.
+    fn talk(tag: u8, socket: &mut UnixStream, heard: &Heard) -> bool {
+        // Those who are not accepted yet can send as well. There may be no room.
+        socket.write_all(&[tag; 20]).ok();
+        let mut bytes = [0; 256];
+        match socket.read(&mut bytes) {
+            Ok(count) if bytes[..count].iter().any(|byte| *byte != tag) => {
+                let what = format!("visitor {tag} has received {:?}", &bytes[..count]);
+                heard.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+                false
+            }
+            Ok(count) => count > 0,
+            Err(error) => matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+        }
+    }
+}
+
+/// Changes a word, and wakes those who wait for it.
+fn wake(word: &Arc<AtomicU32>) {
+    word.fetch_add(1, Ordering::SeqCst);
+    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the word is there.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, i32::MAX) };
+}
+
 /// Connects to a listener, unless its queue of waiting connections is full.
-fn connect(address: &SocketAddr) {
+fn connect(address: &SocketAddr) -> Option<UnixStream> {
     // SAFETY: a plain call.
     let socket = unsafe {
         libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0)
     };
     if socket < 0 {
-        return;
+        return None;
     }
     // SAFETY: just made, and nobody else's.
     let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(socket) });
@@ -143,7 +241,8 @@ fn connect(address: &SocketAddr) {
     let length = std::mem::offset_of!(libc::sockaddr_un, sun_path) + 1 + name.len();
     let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
     // SAFETY: the address is there, and as long as is said.
-    unsafe { libc::connect(fd, (&raw const raw).cast(), length as libc::socklen_t) };
+    let connected = unsafe { libc::connect(fd, (&raw const raw).cast(), length as libc::socklen_t) };
+    (connected == 0).then_some(socket)
 }
 
 impl Drop for OtherSide {

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,10 +12,11 @@ use rummelplatz::io_uring::opcode;
 use rummelplatz::request::Datagram;
 use rummelplatz::sim::{Answer, Asked, Event, Simulation};
 use rummelplatz::{
-    BufferPool, Completion, FixedBuffer, FixedBuffers, InvalidEntry, Key, RawCompletion, Stats, Stuck,
-    SubmitError,
+    BufferPool, Completion, FixedBuffer, FixedBuffers, FixedFile, InvalidEntry, Key, RawCompletion, Stats,
+    Stuck, SubmitError,
 };
 
+use crate::connections::{Connection, Held};
 use crate::neighbour::Neighbour;
 use crate::program::{Action, Chance, End, Kind, Limit, Program};
 use crate::ring::Operation;
@@ -49,6 +51,11 @@ pub(crate) struct Data {
     pub(crate) heap: Heap,
     pub(crate) fd: Arc<OwnedFd>,
     pub(crate) closes: Option<OwnedFd>,
+    /// What is in the ring's table, if it is about that.
+    pub(crate) file: Option<Held>,
+    /// What is waited for, and the value that it is expected to have.
+    pub(crate) word: Arc<AtomicU32>,
+    pub(crate) expected: u32,
     pub(crate) pool: Option<BufferPool>,
     /// What kind of stream it becomes when it is armed again, and with which pool.
     pub(crate) becomes: Option<(Kind, Option<BufferPool>)>,
@@ -76,6 +83,8 @@ impl Data {
     /// Notes the address that the kernel is given for the bytes.
     pub(crate) fn note_place(&self) {
         let place = match &self.heap {
+            _ if self.kind.is_on_words() => self.word.as_ptr().cast_const().cast(),
+            heap if self.kind.is_on_file() => heap.as_ptr(),
             Heap::Own(_) => self.place.as_ptr(),
             Heap::Registered(buffer) => buffer.as_ptr(),
         };
@@ -159,6 +168,10 @@ struct Request {
     silent: bool,
     /// The other side is holding it up.
     blocked: bool,
+    /// The word for which it waits was changed.
+    woken: bool,
+    /// What it is on, if that is in the ring's table.
+    connection: Option<Arc<Connection>>,
     told: u32,
     /// A cancel has found it.
     cancelled: bool,
@@ -233,6 +246,16 @@ pub(crate) struct Inner {
     taken: [u64; 2],
     pool: Option<BufferPool>,
     pub(crate) neighbour: Option<Neighbour>,
+    /// What the kernel has put into the ring's table.
+    connections: Vec<Arc<Connection>>,
+    /// Those of them that were not reported yet, by the name of their requests.
+    arriving: HashMap<u64, VecDeque<Arc<Connection>>>,
+    /// Who was reported last for each place of the table.
+    places: HashMap<i32, Arc<Connection>>,
+    /// Files in the table that are held for a while, if need be beyond the end of the ring.
+    files: Vec<Held>,
+    /// How many files handlers were given.
+    held: u64,
     /// A pipe; every descriptor that the kernel makes is its writing end.
     pipe: Option<(OwnedFd, OwnedFd)>,
     /// What the figures of the ring must be.
@@ -334,6 +357,11 @@ impl World {
                 taken: [0; 2],
                 pool: None,
                 neighbour: None,
+                connections: Vec::new(),
+                arriving: HashMap::new(),
+                places: HashMap::new(),
+                files: Vec::new(),
+                held: 0,
                 pipe: None,
                 expected: Expected::default(),
                 violations: Vec::new(),
@@ -368,7 +396,18 @@ impl World {
     pub(crate) fn issue(self: &Arc<Self>, kind: Kind, second: bool, raw: bool) -> Data {
         let mut inner = self.lock();
         // What may be leaked must hold no descriptor, or a million programs would run out of them.
-        let kind = if kind == Kind::Close && inner.may_leak() { Kind::Nop } else { kind };
+        let has_descriptor = kind == Kind::Close || kind.opens();
+        let kind = if has_descriptor && inner.may_leak() { Kind::Nop } else { kind };
+        // Miri does not know which files are open.
+        let kind =
+            if kind.opens() && (inner.program.places.is_none() || cfg!(miri)) { Kind::Nop } else { kind };
+        let file = if kind.is_on_file() { inner.some_file() } else { None };
+        let kind = match &file {
+            None if kind.is_on_file() => Kind::Nop,
+            // What comes over it tells with what may be answered.
+            Some(held) if held.connection.tag() == 0 && kind != Kind::Install => Kind::ReceiveOnFile,
+            _ => kind,
+        };
         let registered = if kind == Kind::ReadFixed { self.registered.take() } else { None };
         let kind = if kind == Kind::ReadFixed && registered.is_none() { Kind::Nop } else { kind };
         let id = inner.requests.len();
@@ -392,6 +431,8 @@ impl World {
             received: VecDeque::new(),
             silent: false,
             blocked,
+            woken: false,
+            connection: file.as_ref().map(|held| Arc::clone(&held.connection)),
             told: 0,
             cancelled: false,
             counted: 0,
@@ -414,7 +455,7 @@ impl World {
                 buffer.copy_from_slice(&place);
                 Heap::Registered(buffer)
             }
-            None => Heap::Own(Box::new(place)),
+            None => Heap::Own(Box::new(file.as_ref().map_or(place, |held| [held.connection.tag(); 16]))),
         };
         if raw {
             inner.requests[id].place = heap.as_ptr().expose_provenance() as u64;
@@ -424,6 +465,11 @@ impl World {
         inner.requests[id].borrows = is_theirs;
         let closes = (kind == Kind::Close).then(|| inner.descriptor());
         let fd = self.surroundings.descriptor(kind);
+        let word = Arc::clone(&self.surroundings.words[id % 2]);
+        let mut expected = word.load(Ordering::SeqCst);
+        if kind == Kind::WordWait && inner.chance.one_in(6) {
+            expected = expected.wrapping_sub(1);
+        }
         Data {
             id,
             kind,
@@ -432,6 +478,9 @@ impl World {
             heap,
             fd,
             closes,
+            file,
+            word,
+            expected,
             pool,
             becomes: None,
             world: Arc::clone(self),
@@ -464,7 +513,8 @@ impl World {
         // The rest of a limit would become that of the new kind.
         let may_change = self.simulation.is_some() && kind.limit().is_none() && inner.chance.one_in(6);
         may_change.then(|| {
-            let kind = inner.chance.pick(&Kind::STREAMS);
+            let is_direct = inner.program.places.is_some() && !inner.may_leak() && inner.chance.one_in(3);
+            let kind = if is_direct { Kind::AcceptMultiDirect } else { inner.chance.pick(&Kind::STREAMS) };
             (kind, kind.has_pool().then(|| inner.some_pool()))
         })
     }
@@ -487,9 +537,12 @@ impl World {
             let mut place = [0; 16];
             place[..8].copy_from_slice(&(*id as u64).to_ne_bytes());
             // The interval of a timer is written there when the entry is made.
-            let heap_is_whole = data.heap[..] == place || data.kind == Kind::TimeoutMulti;
+            let is_tagged = data.kind.is_on_file() && data.heap.iter().all(|byte| *byte == data.heap[0]);
+            let heap_is_whole = data.heap[..] == place || data.kind == Kind::TimeoutMulti || is_tagged;
             let is_whole = data.place == place && heap_is_whole;
-            if data.id != *id || !is_whole || data.closes.is_some() != (data.kind == Kind::Close) {
+            let has_files = data.closes.is_some() == (data.kind == Kind::Close)
+                && data.file.is_some() == data.kind.is_on_file();
+            if data.id != *id || !is_whole || !has_files {
                 inner.violation(format!("#{id} was refused, and came back other than it was"));
             }
         }
@@ -810,6 +863,7 @@ impl World {
         if !teardown {
             inner.expected.ran_at = now;
         }
+        inner.check_files(now, false);
         let id = data.id;
         let raw = completion.raw();
         let keeps_running = |it: &Request| it.accepted && it.drops == 0 && !it.is_background;
@@ -844,8 +898,22 @@ impl World {
             wrong("more is announced, but it is no stream");
         }
         let borrowed = kind.has_pool() && raw.result == -libc::EBUSY && !more;
-        if !is_possible(kind, raw.result) && !borrowed {
+        // What was in the table of an earlier run is nowhere now.
+        let is_void = data.file.as_ref().map_or(Some(false), |held| held.connection.is_void());
+        let is_missing = raw.result == -libc::EBADF;
+        let is_right = match is_void {
+            Some(true) => is_missing || matches!(-raw.result, libc::ECANCELED | libc::EINTR | 512),
+            Some(false) => is_possible(kind, raw.result),
+            None => is_missing || is_possible(kind, raw.result),
+        };
+        if !is_right && !borrowed {
             wrong("no kernel ends it so");
+        }
+        if kind == Kind::ReceiveOnFile
+            && raw.result > 0
+            && let Some(held) = &data.file
+        {
+            held.connection.received(&data.heap[..raw.result as usize]);
         }
         let in_place = kind != Kind::ReadFixed && (!is_raw || kind.is_stream());
         let place = if in_place { &data.place } else { &*data.heap };
@@ -939,7 +1007,7 @@ impl World {
         let is_over = |request: &&Request| {
             let kernel_has = |name: u64| inner.owned.contains(&name) || inner.owned.contains(&timer_of(name));
             let is_told = request.finals == 1 && request.drops == 1;
-            let was_single = !request.kind.is_stream() && request.kind != Kind::SendZeroCopy;
+            let was_single = !request.kind.is_stream() && !request.kind.is_zero_copy();
             is_told && was_single && request.name.is_some_and(|name| !kernel_has(name))
         };
         let names: Vec<u64> =
@@ -962,17 +1030,29 @@ impl World {
         let mut inner = self.look();
         let kept = inner.kept();
         let mut any = !kept.is_empty();
+        let words = &self.surroundings.words;
         let Inner { requests, asked_for, .. } = &mut *inner;
-        for request in requests.iter_mut().filter(|request| request.drops == 0) {
+        for (id, request) in requests.iter_mut().enumerate().filter(|(_, request)| request.drops == 0) {
             let is_to_end = request.name.is_some_and(|name| asked_for.contains(&name));
             // Cancels have no influence on the memory of a zero-copy send.
-            if !is_to_end || request.kind == Kind::SendZeroCopy {
-                any |= std::mem::take(&mut request.blocked);
+            if !is_to_end || request.kind.is_zero_copy() {
+                let was_blocked = std::mem::take(&mut request.blocked);
+                let waits = request.kind == Kind::WordWait && request.taken_in && request.finals == 0;
+                if waits && !was_blocked && !is_to_end && !std::mem::replace(&mut request.woken, true) {
+                    words[id % 2].fetch_add(1, Ordering::SeqCst);
+                    any = true;
+                }
+                any |= was_blocked;
             }
         }
+        let left = inner.left_elsewhere(self.now());
         // Not under the lock: this may wake the ring.
         drop(inner);
         drop(kept);
+        if let Some(left) = left {
+            any = true;
+            std::thread::scope(|scope| drop(scope.spawn(|| drop(left))));
+        }
         any
     }
 
@@ -1021,14 +1101,83 @@ impl World {
         }
     }
 
+    // ---- files in the ring's table ------------------------------------------------------------------
+
+    /// The kernel has put a file into this place of the table, and a handler has it.
+    pub(crate) fn hold(&self, index: i32, file: FixedFile) {
+        let mut inner = self.look();
+        let known = inner.places.get(&index).cloned();
+        let connection = match (known, &self.simulation) {
+            (Some(connection), Some(_)) => connection,
+            (None, Some(_)) => return inner.violation(format!("nothing was put into place {index}")),
+            (_, None) => {
+                let connection = Connection::unknown(self.surroundings.heard.clone());
+                inner.connections.push(Arc::clone(&connection));
+                connection
+            }
+        };
+        let held = Held::first(file, connection);
+        inner.held += 1;
+        if inner.chance.one_in(3) {
+            drop(inner);
+            drop(held);
+        } else {
+            inner.files.push(held);
+        }
+    }
+
+    /// What else is to be done with a file when a request of this kind has succeeded.
+    pub(crate) fn some_service(&self, kind: Kind) -> Option<(Kind, Limit)> {
+        let mut inner = self.lock();
+        let often = if kind.opens() { 2 } else { 3 };
+        let is_done = (kind.opens() || kind.is_on_file()) && !inner.files.is_empty();
+        (is_done && inner.chance.one_in(often))
+            .then(|| (inner.chance.pick(&Kind::ON_FILES), Limit::some(&mut inner.chance)))
+    }
+
+    /// Drops a clone of a file.
+    pub(crate) fn leave(&self, which: u8) {
+        let mut inner = self.lock();
+        let count = inner.files.len();
+        let left = (count > 0).then(|| inner.files.swap_remove(usize::from(which) % count));
+        drop(inner);
+        drop(left);
+    }
+
+    /// Checks that those files are open that somebody holds; and before the ring waits, that the others are not.
+    pub(crate) fn check_files(&self, waits: bool) {
+        let now = self.now();
+        self.look().check_files(now, waits);
+    }
+
+    /// A run is over, and has ended as runs do if `is_known`.
+    pub(crate) fn files_end(&self, is_known: bool) {
+        let mut inner = self.look();
+        inner.connections.iter().for_each(|connection| connection.ends(is_known));
+        inner.check_files(Duration::ZERO, false);
+    }
+
+    /// How many files handlers were given.
+    pub(crate) fn files(&self) -> u64 {
+        self.lock().held
+    }
+
     // ---- in the end -----------------------------------------------------------------------------------
 
     /// After a run: `leaked` is how many requests were abandoned.
     pub(crate) fn check_end(&self, leaked: Option<usize>) -> Vec<String> {
         let mut inner = self.look();
         let (kept, neighbour) = (inner.kept(), inner.neighbour.take());
+        let (connections, files) = (inner.connections.clone(), std::mem::take(&mut inner.files));
         drop(inner);
         drop(kept);
+        drop(files);
+        for connection in connections {
+            if leaked.is_none() {
+                connection.check_end();
+            }
+            connection.wrong().into_iter().for_each(|what| self.violation(what));
+        }
         if neighbour.as_ref().is_some_and(|it| it.pool.available() != it.pool.capacity()) && leaked.is_none()
         {
             self.violation("a buffer of the neighbour's is lost".to_owned());
@@ -1144,7 +1293,7 @@ fn is_possible(kind: Kind, result: i32) -> bool {
         Kind::Read | Kind::ReadFixed | Kind::Receive | Kind::Send => {
             (0..=16).contains(&result) || matches!(errno, libc::ECONNRESET | libc::EPIPE) || interrupted
         }
-        Kind::SendZeroCopy => {
+        Kind::SendZeroCopy | Kind::SendVectoredZeroCopy => {
             let refused = matches!(errno, libc::ECONNRESET | libc::EPIPE | libc::EOPNOTSUPP | libc::ENOMEM);
             (0..=16).contains(&result) || refused || interrupted
         }
@@ -1164,6 +1313,18 @@ fn is_possible(kind: Kind, result: i32) -> bool {
         Kind::Poll | Kind::PollMulti => result > 0 || errno == libc::ECONNRESET || interrupted,
         Kind::Accept | Kind::AcceptMulti => {
             result >= 0 || matches!(errno, libc::EMFILE | libc::ENOBUFS | libc::ECONNRESET) || interrupted
+        }
+        Kind::WordWait => matches!(errno, 0 | libc::EAGAIN) || interrupted,
+        Kind::WordWake => result >= 0 || interrupted,
+        Kind::AcceptDirect | Kind::AcceptMultiDirect | Kind::OpenDirect | Kind::SocketDirect => {
+            result >= 0 || matches!(errno, libc::ENFILE | libc::ENOBUFS | libc::ECONNRESET) || interrupted
+        }
+        Kind::Install => result >= 0 || interrupted,
+        Kind::ReceiveOnFile | Kind::SendOnFile | Kind::SendZeroCopyOnFile => {
+            // It may be a file, or a socket that is not connected, or one that can't send without copies.
+            let others = [libc::ENOTSOCK, libc::ENOTCONN, libc::EINVAL, libc::EOPNOTSUPP];
+            let possible = matches!(errno, libc::ECONNRESET | libc::EPIPE) || others.contains(&errno);
+            (0..=16).contains(&result) || possible || interrupted
         }
         Kind::Close => matches!(errno, 0 | libc::ECANCELED),
         // In the real kernel's file, there may be nothing to sync.
@@ -1195,11 +1356,13 @@ impl Request {
     }
 }
 
-/// Whether nobody has the other end of a pipe any more.
-fn is_hung_up(reader: &OwnedFd) -> bool {
-    let mut poll = libc::pollfd { fd: reader.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+/// Whether nobody has the other end of a pipe or a connection any more. Whoever looks by its number whether a file is
+/// open ([`Connection`]) may keep another thread's from being closed for a moment.
+pub(crate) fn is_hung_up(reader: &impl AsRawFd) -> bool {
+    const A_MOMENT: libc::c_int = 1_000;
+    let mut poll = libc::pollfd { fd: reader.as_raw_fd(), events: 0, revents: 0 };
     // SAFETY: there is one of it.
-    unsafe { libc::poll(&raw mut poll, 1, 0) };
+    unsafe { libc::poll(&raw mut poll, 1, A_MOMENT) };
     poll.revents & libc::POLLHUP != 0
 }
 
@@ -1305,6 +1468,7 @@ impl Inner {
             }
             Event::Posted { user_data, result, flags } => {
                 let of_ours = self.owned.contains(&user_data);
+                self.opened(user_data, result);
                 // Everything with tag 0 that is not the ring's own is a stranger's.
                 let is_control = is_of_ring(user_data) && (user_data as u8 != 0 || user_data >> 8 <= 4);
                 // From a zero-copy send that its chain has ended; a stranger's looks the same.
@@ -1403,6 +1567,9 @@ impl Inner {
         }
         let Some(id) = self.find(asked) else {
             // Detached, and without memory.
+            if asked.is_direct() {
+                return self.connect(asked.user_data);
+            }
             return Answer::Perform;
         };
         let Request { kind, place, drops, blocked, told, starves, .. } = self.requests[id];
@@ -1418,7 +1585,18 @@ impl Inner {
             }
             self.touch(id, asked);
         }
-        if blocked && !matches!(kind, Kind::Close | Kind::Read | Kind::ReadFixed | Kind::Sync) {
+        let is_in_slot = kind.is_on_words() || kind.is_on_file() && kind != Kind::Install;
+        if is_in_slot && asked.address != place {
+            self.violation(format!("the kernel was told of a wrong place for #{id}"));
+            return Answer::Finish(-libc::EFAULT);
+        }
+        if let Some(connection) = self.requests[id].connection.clone() {
+            connection.is_at(asked.descriptor);
+            if connection.is_void() != Some(false) {
+                return Answer::Perform;
+            }
+        }
+        if blocked && !kind.never_waits() {
             return Answer::Wait;
         }
         let some = 1 + self.kernel.below(u64::from(asked.length).max(1)) as i32;
@@ -1437,11 +1615,32 @@ impl Inner {
             Kind::Nop | Kind::Timeout | Kind::Never | Kind::TimeoutMulti | Kind::TimeoutThrice => {
                 Answer::Finish(0)
             }
-            Kind::Close => Answer::Perform,
+            Kind::Close | Kind::WordWait | Kind::WordWake | Kind::Install => Answer::Perform,
             Kind::Sync => Answer::Finish(0),
             Kind::Read | Kind::ReadFixed => Answer::Finish(some),
             Kind::Receive | Kind::Send | Kind::SendZeroCopy if fails => Answer::Finish(-libc::ECONNRESET),
             Kind::Receive | Kind::Send | Kind::SendZeroCopy => Answer::Finish(some),
+            Kind::SendVectoredZeroCopy
+            | Kind::ReceiveOnFile
+            | Kind::SendOnFile
+            | Kind::SendZeroCopyOnFile
+                if fails =>
+            {
+                Answer::Finish(-libc::ECONNRESET)
+            }
+            Kind::SendVectoredZeroCopy => Answer::Finish(1 + self.kernel.below(16) as i32),
+            Kind::ReceiveOnFile | Kind::SendOnFile | Kind::SendZeroCopyOnFile => {
+                if let Some(connection) = &self.requests[id].connection {
+                    connection.feed();
+                }
+                Answer::Perform
+            }
+            Kind::AcceptDirect | Kind::AcceptMultiDirect | Kind::OpenDirect | Kind::SocketDirect if fails => {
+                Answer::Finish(self.kernel.pick(&[-libc::ECONNRESET, -libc::ENOBUFS]))
+            }
+            Kind::AcceptDirect | Kind::AcceptMultiDirect | Kind::OpenDirect | Kind::SocketDirect => {
+                self.connect(asked.user_data)
+            }
             Kind::Poll => Answer::Finish(libc::POLLIN.into()),
             Kind::Accept | Kind::AcceptMulti if fails || self.may_leak() => {
                 Answer::Finish(self.kernel.pick(&[-libc::EMFILE, -libc::ENOBUFS]))
@@ -1472,6 +1671,61 @@ impl Inner {
                 Answer::Bytes(bytes)
             }
             Kind::PollMulti => Answer::More(libc::POLLIN.into()),
+        }
+    }
+
+    /// Something for the ring's table, opened for the request with this name.
+    fn connect(&mut self, name: u64) -> Answer {
+        let tag = (self.connections.len() % 255) as u8 + 1;
+        let (connection, file) = Connection::pair(tag);
+        self.connections.push(Arc::clone(&connection));
+        self.arriving.entry(name).or_default().push_back(connection);
+        Answer::Descriptor(file)
+    }
+
+    /// What the kernel says of the file that was last opened for the request with this name.
+    fn opened(&mut self, name: u64, result: i32) {
+        if result < 0 && result != -libc::ENFILE {
+            return;
+        }
+        let Some(connection) = self.arriving.get_mut(&name).and_then(VecDeque::pop_front) else { return };
+        match result {
+            0.. => drop(self.places.insert(result, connection)),
+            _ => connection.is_refused(),
+        }
+    }
+
+    /// A clone of one of the files that are held.
+    fn some_file(&mut self) -> Option<Held> {
+        let count = self.files.len() as u64;
+        (count > 0).then(|| self.files[self.chance.below(count) as usize].clone())
+    }
+
+    /// Any kind of request that the program may have.
+    pub(crate) fn some_kind(&mut self) -> Kind {
+        let is_direct = self.program.places.is_some() && self.chance.one_in(2);
+        match is_direct.then(|| self.chance.one_in(2)) {
+            None => self.chance.pick(&Kind::ALL),
+            Some(true) => self.chance.pick(&Kind::OPENING),
+            Some(false) => self.chance.pick(&Kind::ON_FILES),
+        }
+    }
+
+    /// A file that another thread is to drop at this time.
+    fn left_elsewhere(&mut self, now: Duration) -> Option<Held> {
+        let is_one = !self.files.is_empty() && !cfg!(miri) && self.kernel.one_in(4);
+        let left = is_one.then(|| self.files.swap_remove(0));
+        if let Some(left) = &left {
+            left.connection.is_left_elsewhere(now);
+        }
+        left
+    }
+
+    fn check_files(&mut self, now: Duration, waits: bool) {
+        for connection in &self.connections {
+            connection.check_held();
+            connection.check_left(now, waits);
+            self.violations.append(&mut connection.wrong());
         }
     }
 
@@ -1637,6 +1891,7 @@ impl Inner {
                         > if kind == Kind::ReceiveDatagrams { Datagram::OVERHEAD as i32 } else { 0 }
                         || kind.has_pool() && raw.result == -libc::ENOBUFS && !cancelled
                         || raw.result == -libc::ETIME
+                        || kind == Kind::AcceptMultiDirect && raw.result >= 0
                         || kind == Kind::AcceptMulti && raw.result == 0);
                 if more && !announced && !cut {
                     return Err("it goes on, but the kernel has ended it".to_owned());
