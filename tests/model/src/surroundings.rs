@@ -172,7 +172,8 @@ struct Visitors {
 }
 
 impl Visitors {
-    const MOST: usize = 8;
+    /// More than any table has places for, so that there is always one who waits at the door.
+    const MOST: usize = 24;
 
     fn come_and_go(&mut self) {
         if self.open.len() < Self::MOST
