@@ -77,7 +77,7 @@ const SHAPES: &[Shape] = &[
         args: &["shape=multishot"],
         size: ("batches", 20),
         aim: 1.05,
-        by_hand: Held::is(1.52, 1.38),
+        by_hand: Held::is(1.51, 1.32),
         derived: Some(Held::is(1.56, 1.48)),
     },
     Shape {
@@ -114,7 +114,7 @@ const SHAPES: &[Shape] = &[
         args: &["depth=32"],
         size: ("n", 20_000),
         aim: 2.10,
-        by_hand: Held::is(1.83, 1.97),
+        by_hand: Held::is(1.67, 1.90),
         derived: None,
     },
 ];
