@@ -156,17 +156,25 @@ fn without_self(tokens: TokenStream, ring: &Ident, this: &TokenStream) -> TokenS
         _ => ' ',
     };
     let signs: Vec<char> = tokens.iter().map(sign).collect();
+    let begins_bounds =
+        |token: &TokenTree| matches!(token, TokenTree::Ident(ident) if ident == "impl" || ident == "dyn");
+    // Whether this is among the bounds of an `impl` or a `dyn`: no type can stand there, only the path of a trait.
+    let mut in_bounds = false;
     let mut replaced = TokenStream::new();
     for (index, token) in tokens.iter().enumerate() {
+        in_bounds = begins_bounds(token) || in_bounds && !matches!(sign(token), ',' | ';' | '=');
         match token {
             // After an apostrophe, it is a lifetime of that name.
             TokenTree::Ident(ident) if ident == "Self" && !signs[..index].ends_with(&['\'']) => {
                 let (before, after) = (&signs[..index], &signs[index + 1..]);
                 let has_arguments = after.starts_with(&['<']) || after.starts_with(&[':', ':', '<']);
                 let is_macro = after.starts_with(&['!']);
+                let is_bound = in_bounds && !before.ends_with(&['-', '>']);
                 replaced.extend(match after.starts_with(&[':', ':']) {
                     // There is nothing of that name, and the compiler says so of what was written.
-                    _ if has_arguments || is_macro || before.ends_with(&[':', ':']) => quote!(#ring),
+                    _ if has_arguments || is_macro || is_bound || before.ends_with(&[':', ':']) => {
+                        quote!(#ring)
+                    }
                     true => quote!(<#this>),
                     false => this.clone(),
                 });
