@@ -329,6 +329,21 @@ fn half_written_items_make_no_panic() {
 }
 
 #[test]
+fn self_among_bounds_is_a_path_and_elsewhere_a_type() {
+    for (written, printed) in [
+        ("impl Self::Item", "impl S :: Item"),
+        ("dyn Send + Self::Item", "dyn Send + S :: Item"),
+        ("dyn Fn() -> Self::Item", "-> < S :: < T > > :: Item"),
+        ("(Box<dyn Send>, Self::Item)", ", < S :: < T > > :: Item"),
+    ] {
+        let ty: TokenStream = written.parse().unwrap();
+        let made = ring(quote!(), quote!(struct S<T> { a: For<T>, b: A<#ty>, }));
+        syn::parse2::<syn::File>(made.clone()).unwrap_or_else(|error| panic!("{written}: {error}"));
+        assert!(made.to_string().contains(printed), "{written}: {made}");
+    }
+}
+
+#[test]
 fn a_macro_cannot_be_called_self_which_is_for_the_compiler_to_say() {
     let item = quote! { struct S<T> { me: Self![T], other: For<Self![Self; 1]> } };
     let expanded = ring(quote!(), item);

@@ -153,43 +153,46 @@ fn is_at_end(client: &UnixStream) -> bool {
     peeked == 1 && ready == 1 && poll.revents & libc::POLLRDHUP != 0
 }
 
+/// Accepts a connection.
+fn accepting_one(listener: Arc<UnixListener>) -> Script<Work> {
+    Script::new().on_setup_once(move |mut submitter| {
+        again(&mut submitter, Work::AcceptOne(listener, Peer::new()));
+        Ok(())
+    })
+}
+
 pub fn a_full_table_closes_the_connection_and_has_room_again_when_one_is_left(raw: impl Fn() -> RawRing) {
     let (listener, clients) = connections(4);
     let others = clients.iter().map(|client| client.try_clone().unwrap()).collect::<Vec<_>>();
     let mut kept = Vec::new();
     let mut accepts = 0;
-    let script = Script::new()
-        .on_setup_once(move |mut submitter| {
-            again(&mut submitter, Work::AcceptOne(listener, Peer::new()));
-            Ok(())
-        })
-        .on_completion(move |completion, work, mut submitter| {
-            match work {
-                Work::AcceptOne(listener, peer) => {
-                    accepts += 1;
-                    match accepts {
-                        1 | 2 => kept.push(completion.into_fixed_file().unwrap()),
-                        3 => {
-                            assert_eq!(errno(completion), Some(libc::ENFILE));
-                            assert!(is_closed(&others[2]) && !is_closed(&others[0]));
-                            // A completion that nobody looks into owns what it carries, too.
-                            drop(kept.remove(0));
-                        }
-                        4 => drop(completion),
-                        _ => panic!("there are four"),
+    let script = accepting_one(listener).on_completion(move |completion, work, mut submitter| {
+        match work {
+            Work::AcceptOne(listener, peer) => {
+                accepts += 1;
+                match accepts {
+                    1 | 2 => kept.push(completion.into_fixed_file().unwrap()),
+                    3 => {
+                        assert_eq!(errno(completion), Some(libc::ENFILE));
+                        assert!(is_closed(&others[2]) && !is_closed(&others[0]));
+                        // A completion that nobody looks into owns what it carries, too.
+                        drop(kept.remove(0));
                     }
-                    let next =
-                        if accepts < 4 { Work::AcceptOne(listener, peer) } else { Work::Pause(Vec::new()) };
-                    again(&mut submitter, next);
+                    4 => drop(completion),
+                    _ => panic!("there are four"),
                 }
-                _ => {
-                    let closed = others.iter().map(is_closed).collect::<Vec<_>>();
-                    assert_eq!(closed, [true, false, true, true]);
-                    return (ControlFlow::Exit, None);
-                }
+                let next =
+                    if accepts < 4 { Work::AcceptOne(listener, peer) } else { Work::Pause(Vec::new()) };
+                again(&mut submitter, next);
             }
-            (ControlFlow::Continue, None)
-        });
+            _ => {
+                let closed = others.iter().map(is_closed).collect::<Vec<_>>();
+                assert_eq!(closed, [true, false, true, true]);
+                return (ControlFlow::Exit, None);
+            }
+        }
+        (ControlFlow::Continue, None)
+    });
     bench(raw(), 2, script).run().unwrap();
     assert!(clients.iter().all(is_closed), "the ring has ended");
 }
@@ -199,30 +202,25 @@ pub fn a_full_table_takes_no_place_that_is_for_registered_files(raw: impl Fn() -
     let others = clients.iter().map(|client| client.try_clone().unwrap()).collect::<Vec<_>>();
     let mut kept = Vec::new();
     let mut accepts = 0;
-    let script = Script::new()
-        .on_setup_once(move |mut submitter| {
-            again(&mut submitter, Work::AcceptOne(listener, Peer::new()));
-            Ok(())
-        })
-        .on_completion(move |completion, work, mut submitter| {
-            accepts += 1;
-            if accepts == 1 {
-                kept.push(completion.into_fixed_file().unwrap());
-                // Their places are empty again, and the kernel has seen them last.
-                let mut register = || submitter.register_file(&others[0]).unwrap();
-                for file in [register(), register()] {
-                    submitter.unregister_file(file).unwrap();
-                }
-            } else {
-                assert_eq!(errno(completion), Some(libc::ENFILE));
-                assert!(is_closed(&others[accepts - 1]) && !is_closed(&others[0]));
-                kept.push(submitter.register_file(&others[0]).unwrap());
+    let script = accepting_one(listener).on_completion(move |completion, work, mut submitter| {
+        accepts += 1;
+        if accepts == 1 {
+            kept.push(completion.into_fixed_file().unwrap());
+            // Their places are empty again, and the kernel has seen them last.
+            let mut register = || submitter.register_file(&others[0]).unwrap();
+            for file in [register(), register()] {
+                submitter.unregister_file(file).unwrap();
             }
-            if accepts < 3 {
-                again(&mut submitter, work);
-            }
-            (ControlFlow::Continue, None)
-        });
+        } else {
+            assert_eq!(errno(completion), Some(libc::ENFILE));
+            assert!(is_closed(&others[accepts - 1]) && !is_closed(&others[0]));
+            kept.push(submitter.register_file(&others[0]).unwrap());
+        }
+        if accepts < 3 {
+            again(&mut submitter, work);
+        }
+        (ControlFlow::Continue, None)
+    });
     bench(raw(), 1, script).run().unwrap();
     assert!(clients.iter().all(is_closed), "the ring has ended");
 }

@@ -134,6 +134,16 @@ fn rings_share_a_thread_of_the_kernel() {
     });
 }
 
+/// Fails unless each run says that the kernel has refused something.
+fn assert_runs_are_refused(ring: &mut Bench<()>, expected: &str) {
+    for _ in 0..2 {
+        let error = ring.run().unwrap_err();
+        assert!(matches!(error, RingError::Api(_)), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
 /// How many workers this thread may have: bounded ones, and unbounded ones.
 fn worker_limits() -> [u32; 2] {
     let mut limits = [0; 2];
@@ -183,12 +193,7 @@ fn limits_of_workers_that_the_kernel_refuses_are_an_error_and_nothing_has_been_d
         let builder = Bench::builder(script, Script::new()).worker_limits(1, 1).raw_ring(raw);
         let mut ring = builder.build().unwrap();
         ring.submitter(Bench::FIRST).submit((), |()| request::nop()).unwrap();
-        for _ in 0..2 {
-            let error = ring.run().unwrap_err();
-            assert!(matches!(error, RingError::Api(_)), "{error:?}");
-            let text = error.to_string();
-            assert!(text.contains("did not limit the workers"), "{text}");
-        }
+        assert_runs_are_refused(&mut ring, "did not limit the workers");
         assert_eq!((ring.stats().in_flight, ended.len()), (1, 0));
         ring.finish().unwrap();
         assert_eq!(ended.take(), [Ok(0)]);
@@ -273,12 +278,7 @@ fn places_of_workers_that_the_kernel_refuses_are_an_error_and_nothing_has_been_d
         let builder = Bench::builder(script, Script::new()).worker_cpus([0]).raw_ring(raw);
         let mut ring = builder.build().unwrap();
         ring.submitter(Bench::FIRST).submit((), |()| request::nop()).unwrap();
-        for _ in 0..2 {
-            let error = ring.run().unwrap_err();
-            assert!(matches!(error, RingError::Api(_)), "{error:?}");
-            let text = error.to_string();
-            assert!(text.contains("did not place the workers on the CPUs {0}"), "{text}");
-        }
+        assert_runs_are_refused(&mut ring, "did not place the workers on the CPUs {0}");
         assert_eq!(ring.stats().in_flight, 1);
         ring.finish().unwrap();
     });

@@ -34,7 +34,7 @@ pub(super) struct Table<T> {
     /// Those of our places that are empty.
     vacant: Vec<u32>,
     /// How many of the places the kernel fills.
-    for_kernel: u32,
+    for_kernel: usize,
     /// How many places the kernel's table has; 0 before there is a table.
     limit: u32,
     /// How many places of ours it is to have.
@@ -89,7 +89,7 @@ impl<T: AsRef<Registered>> Table<T> {
         if self.vacant.is_empty() {
             // Twice as many places each time, so that sweeps are rare.
             let taken = self.places.len();
-            let ours = taken - self.for_kernel as usize;
+            let ours = taken - self.for_kernel;
             let more = ours.max(8).min(self.limit as usize - taken);
             self.places.resize_with(taken + more, || None);
             self.vacant.extend((taken as u32..(taken + more) as u32).rev());
@@ -100,7 +100,13 @@ impl<T: AsRef<Registered>> Table<T> {
     /// Lets the kernel fill this many places of the table, which was not made yet.
     pub(super) fn leave_to_kernel(&mut self, places: u32) {
         debug_assert_eq!(self.limit, 0);
-        self.for_kernel = places;
+        self.for_kernel = places as usize;
+    }
+
+    /// How many places the kernel fills.
+    #[inline(always)]
+    pub(super) fn for_kernel(&self) -> usize {
+        self.for_kernel
     }
 
     /// Lets the kernel make the table, if there is none yet. One of files can't have more places than the process
@@ -109,7 +115,7 @@ impl<T: AsRef<Registered>> Table<T> {
         if self.limit > 0 {
             return Ok(());
         }
-        let (for_kernel, mut ours) = (self.for_kernel, self.wanted);
+        let (for_kernel, mut ours) = (self.for_kernel as u32, self.wanted);
         let fewest = u32::from(for_kernel == 0);
         // More than there can be, the kernel refuses.
         while let Err(error) = change(Change::Make { places: for_kernel.saturating_add(ours), for_kernel }) {
@@ -118,7 +124,7 @@ impl<T: AsRef<Registered>> Table<T> {
             }
             ours /= 2;
         }
-        self.places.resize_with(for_kernel as usize, || None);
+        self.places.resize_with(self.for_kernel, || None);
         self.limit = for_kernel + ours;
         Ok(())
     }
@@ -131,7 +137,7 @@ impl<T: AsRef<Registered>> Table<T> {
         index: u32,
         new: impl FnOnce() -> Option<Arc<T>>,
     ) -> Option<Arc<T>> {
-        let place = self.places.get_mut(..self.for_kernel as usize)?.get_mut(index as usize)?;
+        let place = self.places.get_mut(..self.for_kernel)?.get_mut(index as usize)?;
         let item = self.spare.pop().or_else(new)?;
         item.as_ref().as_ref().take(ring, index);
         if let Some(old) = place.replace(item.clone()) {
@@ -174,7 +180,7 @@ impl<T: AsRef<Registered>> Table<T> {
     /// Empties those of our places whose items nobody else has. No request can name them any more, and none that
     /// is in flight does, because it would have the item in its data.
     fn sweep<V>(&mut self, change: &mut impl FnMut(Change<V>) -> io::Result<()>) {
-        for index in self.for_kernel as usize..self.places.len() {
+        for index in self.for_kernel..self.places.len() {
             if self.places[index].as_ref().is_some_and(|item| Arc::strong_count(item) == 1) {
                 self.clear(index as u32, change);
             }
@@ -203,7 +209,7 @@ impl<T: AsRef<Registered>> Table<T> {
             item.as_ref().as_ref().leave();
         }
         match change(Change::Clear { index }) {
-            Ok(()) if index < self.for_kernel => {}
+            Ok(()) if (index as usize) < self.for_kernel => {}
             Ok(()) => self.vacant.push(index),
             // The kernel keeps what it has, so the item is kept, too.
             Err(_) => mem::forget(item),

@@ -61,9 +61,7 @@ pub(crate) struct Uring {
     memory: Table<Memory>,
     /// Files that are registered.
     files: Table<FilePlace>,
-    /// How many places of it the kernel fills.
-    direct: usize,
-    /// If there are any: those of their files that are to be closed.
+    /// If the kernel fills places of it: those of their files that are to be closed.
     left: Option<Arc<Left>>,
     /// Memory for those that are closed together.
     closing: Vec<Arc<FilePlace>>,
@@ -114,7 +112,6 @@ impl Uring {
             pools: Vec::new(),
             memory: Table::new(MOST_MEMORY),
             files: Table::new(MOST_FILES),
-            direct: 0,
             left: None,
             closing: Vec::new(),
             serial,
@@ -459,7 +456,6 @@ impl Uring {
     /// of these files is left.
     pub(crate) fn leave_files_to_kernel(&mut self, places: u32, waker: &Waker) {
         self.files.leave_to_kernel(places);
-        self.direct = places as usize;
         self.left = Some(Left::new(waker.clone()));
     }
 
@@ -487,7 +483,7 @@ impl Uring {
     /// How many places of the table of files the kernel fills.
     #[inline(always)]
     pub(crate) fn direct(&self) -> usize {
-        self.direct
+        self.files.for_kernel()
     }
 
     /// Closes the files that were left. From here on, `thread` does so before it waits; 0 is no thread.
@@ -593,9 +589,9 @@ unsafe fn fill_beside(
     match *kept {
         // SAFETY: the caller's promise; and what is kept stays as it is until the entry is taken in.
         Aside::Direct | Aside::HowDirect(_) => unsafe { place.fill(entry.direct().user_data(user_data)) },
-        // SAFETY: the same.
+        // SAFETY: the caller's promise; and the pieces stay as they are until the entry is taken in.
         Aside::FixedPieces(_, index) => unsafe { place.fill_with_index(entry, user_data, index) },
-        // SAFETY: the same.
+        // SAFETY: the caller's promise; and what is kept stays as it is until the entry is taken in.
         _ => unsafe { place.fill_as_usual(entry, user_data) },
     }
 }

@@ -97,9 +97,12 @@ pub fn openat_direct<'d>(directory: &'d impl AsFd, path: &'d CStr, options: &Ope
     let flags = options.flags() & !libc::O_CLOEXEC;
     let parts = match options.resolve {
         None => Parts::direct(opening(directory, path, flags, options.mode)),
-        Some(resolve) => opening_as(directory, path, Aside::HowDirect(options.how(flags, resolve))),
+        Some(resolve) => {
+            let how = Aside::HowDirect(options.how(flags, resolve));
+            opening_as(directory, path, how).yielding(Yields::Direct)
+        }
     };
-    parts.yielding(Yields::Direct).request()
+    parts.request()
 }
 
 fn opening(directory: &impl AsFd, path: &CStr, flags: i32, mode: u32) -> Usual {

@@ -28,12 +28,10 @@ pub(crate) trait Socket: Target + Sized + 'static {
 impl Socket for OwnedFd {
     const IS_DIRECT: bool = false;
 
-    #[inline]
     fn accept(listener: &TcpListener) -> Request<'_> {
         request::accept(listener)
     }
 
-    #[inline]
     fn accepted(completion: Completion) -> io::Result<OwnedFd> {
         completion.into_fd()
     }
@@ -42,12 +40,10 @@ impl Socket for OwnedFd {
 impl Socket for FixedFile {
     const IS_DIRECT: bool = true;
 
-    #[inline]
     fn accept(listener: &TcpListener) -> Request<'_> {
         request::accept_direct(listener)
     }
 
-    #[inline]
     fn accepted(completion: Completion) -> io::Result<FixedFile> {
         completion.into_fixed_file()
     }
