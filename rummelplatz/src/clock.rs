@@ -15,48 +15,45 @@ pub(crate) fn monotonic() -> Duration {
     read(libc::CLOCK_MONOTONIC)
 }
 
-/// A moment, to within a few milliseconds, that fits beside a request and costs a few instructions. Wraps
-/// after months.
+/// A moment, to within some microseconds, that fits beside a request and costs a few instructions.
 ///
-/// It is in the upper half; the lower half is zero, for something small that is kept with it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The lowest 16 bits are zero, for something small that is kept with it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Stamp(u64);
 
 impl Stamp {
     /// Before all others.
     pub(crate) const ZERO: Stamp = Stamp(0);
 
-    const fn of(steps: u32) -> Stamp {
-        Stamp((steps as u64) << 32)
-    }
-
-    const fn steps(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
     /// The stamp and something small, in one number.
     #[inline(always)]
-    pub(crate) const fn with(self, small: u32) -> u64 {
+    pub(crate) const fn with(self, small: u16) -> u64 {
         self.0 | small as u64
     }
 
     /// Takes the two apart again.
-    pub(crate) const fn apart(both: u64) -> (Stamp, u32) {
-        (Stamp::of((both >> 32) as u32), both as u32)
+    pub(crate) const fn apart(both: u64) -> (Stamp, u16) {
+        let small = both as u16;
+        (Stamp(both ^ small as u64), small)
     }
 
-    /// The processor's time stamp counter, in steps of 2²⁴.
+    /// Whether two moments are within the same few milliseconds, or nearly so.
+    fn is_about(self, other: Stamp) -> bool {
+        self.0 >> 24 == other.0 >> 24
+    }
+
+    /// The processor's time stamp counter.
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     #[inline(always)]
     pub(crate) fn now() -> Stamp {
         // SAFETY: every x86-64 processor has the counter, and Linux lets programs read it.
-        Stamp::of((unsafe { core::arch::x86_64::_rdtsc() } >> 24) as u32)
+        Stamp::apart(unsafe { core::arch::x86_64::_rdtsc() }).0
     }
 
-    /// `CLOCK_MONOTONIC_COARSE`, in steps of 10 ms.
+    /// `CLOCK_MONOTONIC_COARSE`, in nanoseconds.
     #[cfg(any(not(target_arch = "x86_64"), miri))]
     pub(crate) fn now() -> Stamp {
-        Stamp::of((read(libc::CLOCK_MONOTONIC_COARSE).as_millis() as u64 / 10) as u32)
+        Stamp::apart(read(libc::CLOCK_MONOTONIC_COARSE).as_nanos() as u64).0
     }
 }
 
@@ -68,7 +65,7 @@ impl Stamp {
 #[derive(Debug)]
 pub(crate) struct Watch {
     shown: Stamp,
-    /// How many looks in a row have shown the same time.
+    /// How many looks in a row have shown [about](Stamp::is_about) the same time.
     same: u32,
     /// For how many more passes nobody looks at the clock.
     rest: u32,
@@ -78,7 +75,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Times are busy when this many looks in a row have shown the same time.
+    /// Times are busy when this many looks in a row have shown about the same time.
     const BUSY: u32 = 64;
     const REST: u32 = 15;
 
@@ -118,7 +115,7 @@ impl Watch {
     #[inline]
     fn look_at(&mut self, now: Stamp) {
         self.passes_then = self.passes();
-        self.same = if now == self.shown { self.same.saturating_add(1) } else { 0 };
+        self.same = if now.is_about(self.shown) { self.same.saturating_add(1) } else { 0 };
         self.rest = if self.same < Self::BUSY { 0 } else { Self::REST };
         self.rest_then = self.rest;
         self.shown = now;
@@ -145,7 +142,7 @@ impl Clock {
 
     /// As [`between`](Self::between), if it is `now`, and `elapsed` has passed since this was made.
     fn share(&self, earlier: Stamp, later: Stamp, now: Stamp, elapsed: Duration) -> Duration {
-        let steps = |from: Stamp, to: Stamp| f64::from(to.steps().wrapping_sub(from.steps()));
+        let steps = |from: Stamp, to: Stamp| to.0.wrapping_sub(from.0) as f64;
         let all = steps(self.stamp, now);
         if all == 0.0 {
             return Duration::ZERO;
@@ -158,13 +155,16 @@ impl Clock {
 mod tests {
     use super::*;
 
+    /// A moment; the next one is not [about](Stamp::is_about) the same.
+    fn stamp(step: u32) -> Stamp {
+        Stamp(u64::from(step) << 32)
+    }
+
     #[test]
     fn ages_are_in_proportion_to_the_time_that_was_seen() {
-        let clock = Clock { made: Duration::ZERO, stamp: Stamp::of(1000) };
+        let clock = Clock { made: Duration::ZERO, stamp: stamp(1000) };
         let age = |earlier, later| {
-            clock
-                .share(Stamp::of(earlier), Stamp::of(later), Stamp::of(1100), Duration::from_secs(50))
-                .as_millis()
+            clock.share(stamp(earlier), stamp(later), stamp(1100), Duration::from_secs(50)).as_millis()
         };
         assert_eq!(age(1020, 1020), 0);
         assert_eq!(age(1020, 1024), 2_000);
@@ -176,8 +176,8 @@ mod tests {
 
     #[test]
     fn ages_survive_the_wrap() {
-        let clock = Clock { made: Duration::ZERO, stamp: Stamp::of(u32::MAX - 89) };
-        let age = clock.share(Stamp::of(u32::MAX - 4), Stamp::of(5), Stamp::of(10), Duration::from_secs(100));
+        let clock = Clock { made: Duration::ZERO, stamp: stamp(u32::MAX - 89) };
+        let age = clock.share(stamp(u32::MAX - 4), stamp(5), stamp(10), Duration::from_secs(100));
         assert_eq!(age, Duration::from_secs(10));
     }
 
@@ -203,27 +203,27 @@ mod tests {
                 true => watch.pass(),
                 false => {
                     watch.rest = watch.rest.wrapping_sub(1);
-                    watch.look_at(Stamp::of(now));
+                    watch.look_at(stamp(now));
                 }
             }
             !rests
         }
-        let mut watch = Watch { shown: Stamp::of(0), ..Watch::new() };
+        let mut watch = Watch { shown: stamp(0), ..Watch::new() };
         for now in 1..100 {
             // Some passes at once, then a wait.
             for _ in 0..40 {
-                assert!(pass(&mut watch, now) && watch.shown == Stamp::of(now));
+                assert!(pass(&mut watch, now) && watch.shown == stamp(now));
             }
         }
         assert_eq!(watch.passes(), 99 * 40);
         let looks = (0..1000).filter(|_| pass(&mut watch, 100)).count();
         assert_eq!((looks, watch.passes()), (65 + (1000 - 65) / 16, 99 * 40 + 1000));
         // A look outside of a pass does not count as one.
-        watch.look_at(Stamp::of(100));
-        watch.look_at(Stamp::of(100));
+        watch.look_at(stamp(100));
+        watch.look_at(stamp(100));
         assert_eq!(watch.passes(), 99 * 40 + 1000);
         let late = (0..100).position(|_| pass(&mut watch, 101)).unwrap();
-        assert!(late < 16 && watch.shown == Stamp::of(101), "{late}");
+        assert!(late < 16 && watch.shown == stamp(101), "{late}");
         assert!((102..200).all(|now| pass(&mut watch, now)), "it is quiet again");
     }
 }

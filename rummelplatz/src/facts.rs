@@ -37,7 +37,7 @@ pub(crate) struct Facts {
 pub(crate) struct Brief(u64);
 
 impl Brief {
-    const EVENTS: u32 = 1 << 8;
+    const EVENTS: u16 = 1 << 8;
 
     /// The facts that it stands for.
     pub(crate) fn facts(self) -> Facts {
@@ -236,7 +236,7 @@ impl Facts {
             | Yields::Tick => return None,
         };
         match self.flags.is_empty() {
-            true => Some(Brief(self.born.with(yields | self.opcode as u32))),
+            true => Some(Brief(self.born.with(yields | self.opcode as u16))),
             false => None,
         }
     }

@@ -510,8 +510,8 @@ mod thread;
 mod user_data;
 mod wake_poll;
 mod waker;
-
 mod warning;
+mod wave;
 
 pub use io_uring;
 

@@ -16,13 +16,7 @@
 //!    would swallow the cancel.
 //! 2. A *wave* sends a cancel for each live request, by its own `user_data`. (`ANY` is quadratic.) It goes out
 //!    in parts, each of which waits for what the one before it has ended, and in the order in which the kernel
-//!    looks for requests, so that what it looks for is near the front. What waits in a poll is in lists, of which
-//!    there are at most 256, and the newest is looked for first (`io_uring/poll.c`): so these requests come last,
-//!    and from the last slot to the first. All others come before them, from the first slot to the last: timers
-//!    and what waits for a worker are in one list each, with the oldest at the front (`timeout.c`, `io-wq.c`).
-//!    As long as slots are taken in the order of their numbers, the time that this takes is linear; in the wrong
-//!    order, it is quadratic. (Of the slots of a part, the first comes first in both cases: of a chain of hard
-//!    links, a cancel finds only the first.)
+//!    looks for requests, so that what it looks for is near the front ([`wave`](crate::wave)).
 //! 3. The ring waits for completions, a few milliseconds at a time.
 //! 4. A new wave goes out only under three conditions: the answers to the last one are all in; **and**
 //!    something moved since (a tracked request had a completion, final or not, or a wait was quiet); **and**

@@ -14,9 +14,9 @@ use crate::panics::FirstPanic;
 use crate::queue::Cqe;
 use crate::shape::{Ring, operation_name, slab_of};
 use crate::slab::Identity;
-use crate::teardown::Wave;
 use crate::user_data::UserData;
 use crate::warning::{Hooks, Warning};
+use crate::wave::Wave;
 
 /// What a submitter and the loop work on.
 pub(crate) struct Inner<R: Ring> {

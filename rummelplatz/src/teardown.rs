@@ -4,7 +4,6 @@
 //! dropped or whose handler panicked, whose completions go to nobody ([`Audience`]).
 
 use std::io;
-use std::ops::Range;
 use std::time::Duration;
 
 use crate::any_slab::AnySlab;
@@ -16,10 +15,10 @@ use crate::mutant;
 use crate::panics::FirstPanic;
 use crate::parcels;
 use crate::queue::{Cqe, Entered, Patience};
-use crate::request::sqe;
 use crate::shape::{Ring, look_at_slab, operation_name, slab_of};
 use crate::state::{Ending, FirstCause, Inner};
 use crate::user_data::UserData;
+use crate::wave::{self, Wave};
 
 /// Who gets the completions.
 pub(crate) trait Audience<R: Ring> {
@@ -99,7 +98,7 @@ fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Lim
     core.hasten_last();
     let ending = core.ending();
     let Inner { core, slabs, .. } = inner;
-    visit_all::<R>(slabs, |_, user_data, facts| {
+    visit_all::<R>(slabs, |user_data, facts| {
         if facts.flags.intersects(Flags::PARKED) && !ending.contains(&user_data) {
             core.end_without_kernel(user_data, -libc::ECANCELED);
         }
@@ -231,82 +230,23 @@ fn reap<R: Ring>(audience: &mut impl Audience<R>) -> (bool, bool) {
     (audience.inner().core.settled, any)
 }
 
-/// How far a wave of cancels has come. It passes twice over all slots: see [`lifecycle`](crate::lifecycle).
-pub(crate) struct Wave {
-    /// The second pass goes backwards, and is for requests that [wait in a poll](waits_in_poll).
-    is_second: bool,
-    /// How many operations are left in this pass, including the present one.
-    operations: usize,
-    /// Of the present operation: the slot that comes next or, backwards, the one that came last. `None` at its
-    /// beginning.
-    slot: Option<u32>,
-}
-
-impl Wave {
-    /// How many cancels go out at a time, so that what they are about is still in the caches when it ends.
-    const PART: u32 = 128;
-
-    fn pass<R: Ring>(is_second: bool) -> Wave {
-        Wave { is_second, operations: R::OPERATIONS.len(), slot: None }
-    }
-
-    /// The next slots, at most `most` of them, and the slab that has them.
-    fn next<'s, R: Ring>(&mut self, slabs: &'s R::Slabs, most: u32) -> Option<(&'s dyn AnySlab, Range<u32>)> {
-        loop {
-            let Some(others) = self.operations.checked_sub(1) else {
-                if self.is_second {
-                    return None;
-                }
-                *self = Wave::pass::<R>(true);
-                continue;
-            };
-            let index = if self.is_second { others } else { R::OPERATIONS.len() - self.operations };
-            let (tag, _) = R::OPERATIONS[index];
-            let slab = look_at_slab::<R>(slabs, tag);
-            let all = slab.map_or(0, AnySlab::slots);
-            let slots = match self.is_second {
-                true => {
-                    let end = self.slot.unwrap_or(all);
-                    end.saturating_sub(most)..end
-                }
-                false => {
-                    let start = self.slot.unwrap_or(0);
-                    start..start.saturating_add(most).min(all)
-                }
-            };
-            if let Some(slab) = slab
-                && !slots.is_empty()
-            {
-                self.slot = Some(if self.is_second { slots.start } else { slots.end });
-                return Some((slab, slots));
-            }
-            (self.operations, self.slot) = (others, None);
-        }
-    }
-}
-
-/// Whether the kernel keeps the request in its table of polls while it waits.
-fn waits_in_poll(facts: &Facts) -> bool {
-    sqe::is_polled(facts.opcode) && !facts.flags.intersects(Flags::IN_WORKER)
-}
-
 /// Sends the next part of a wave: cancels requests that the kernel has in flight; late ones only if `late` is set.
 fn send_wave<R: Ring>(inner: &mut Inner<R>, late: bool) {
     let Inner { core, slabs, ending: Some(ending), .. } = inner else { return };
-    let mut wave = ending.wave.take().unwrap_or_else(|| Wave::pass::<R>(false));
-    let mut left = core.queue.room() as u32;
+    let look = |tag| look_at_slab::<R>(slabs, tag);
+    let mut wave = ending.wave.take().unwrap_or_else(|| Wave::new(R::OPERATIONS, &look));
+    let mut left = core.queue.room();
     // The thread that looks for entries may have to wait for this CPU, each time.
     if !core.queue.has_poller() {
-        left = left.min(Wave::PART);
+        left = left.min(wave::PART);
     }
-    while left > 0 {
-        let Some((slab, slots)) = wave.next::<R>(slabs, left) else { break };
-        for slot in slots {
-            let Some((user_data, facts)) = slab.request_in(slot) else { continue };
+    let mut is_over = false;
+    while left > 0 && !is_over {
+        is_over = !wave.part(&look, left, &mut |user_data, facts| {
             let unknown_to_kernel = facts.flags.intersects(Flags::MESSAGE | Flags::PARKED);
             let spared = !late && facts.flags.intersects(Flags::LATE);
-            if unknown_to_kernel || spared || waits_in_poll(&facts) != wave.is_second {
-                continue;
+            if unknown_to_kernel || spared {
+                return;
             }
             left -= 1;
             core.cancel_once(user_data);
@@ -316,22 +256,18 @@ fn send_wave<R: Ring>(inner: &mut Inner<R>, late: bool) {
             if mutant::is("cancelled is over") {
                 core.end_without_kernel(user_data, -libc::ECANCELED);
             }
-        }
+        });
     }
-    ending.wave = (left == 0).then_some(wave);
+    ending.wave = (!is_over).then_some(wave);
     #[cfg(mutant)]
     if mutant::is("a drain is a barrier") {
         core.drain();
     }
 }
 
-/// Calls `visit` with the tag, `user_data` and facts of each request in flight.
-fn visit_all<R: Ring>(slabs: &R::Slabs, mut visit: impl FnMut(u8, u64, &Facts)) {
-    for (tag, _) in R::OPERATIONS {
-        if let Some(slab) = look_at_slab::<R>(slabs, *tag) {
-            slab.visit(&mut |user_data, facts| visit(*tag, user_data, facts));
-        }
-    }
+/// Calls `visit` with the `user_data` and facts of each request in flight.
+fn visit_all<R: Ring>(slabs: &R::Slabs, mut visit: impl FnMut(u64, &Facts)) {
+    wave::visit_all(R::OPERATIONS, &|tag| look_at_slab::<R>(slabs, tag), &mut visit);
 }
 
 /// Calls `visit` with the slab of each operation.
@@ -363,9 +299,9 @@ pub(crate) fn abandon<R: Ring>(inner: &mut Inner<R>, error: Option<io::Error>) {
     core.close(SubmitError::Closed);
     core.shared.set_open(false);
     let mut requests = Vec::with_capacity(core.in_flight());
-    visit_all::<R>(&inner.slabs, |tag, _, facts| {
+    visit_all::<R>(&inner.slabs, |user_data, facts| {
         requests.push(StuckRequest {
-            operation: operation_name::<R>(tag),
+            operation: operation_name::<R>(UserData::tag(user_data)),
             opcode: if mutant::is("the stuck have no opcode") { 0 } else { facts.opcode },
             age: core.clock.between(facts.born, core.watch.shown()),
         });
@@ -453,7 +389,7 @@ fn leave_to_kernel<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
 /// Ends the requests of a ring that was never enabled, so that the kernel was told of none.
 fn discard_all<R: Ring>(inner: &mut Inner<R>) -> FirstPanic {
     let mut requests = Vec::with_capacity(inner.core.in_flight());
-    visit_all::<R>(&inner.slabs, |_, user_data, facts| {
+    visit_all::<R>(&inner.slabs, |user_data, facts| {
         // Its timer ends first, because the request would wait for that.
         requests.extend(facts.flags.intersects(Flags::TIMED).then(|| UserData::of_timer(user_data)));
         requests.push(user_data);

@@ -23,6 +23,7 @@ pub use buffers::Buffers;
 pub use nop::{no_such_size, nop};
 pub use read::read;
 pub use serve::{echo, serve, trade};
+pub use teardown::Order;
 
 /// A completion queue entry.
 #[derive(Clone, Copy, Debug)]

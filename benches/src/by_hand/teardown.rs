@@ -12,10 +12,44 @@ use crate::{Args, Outcome, Window, skip};
 /// The `user_data` of the cancels.
 const CANCEL: u64 = u64::MAX;
 
+const FOR_EVER: types::Timespec = types::Timespec::new().sec(100_000);
+
 /// How many cancels are on their way at a time. With as many as the queue takes, it all takes longer.
 const BATCH: usize = 128;
 
-/// Arms requests on a pipe that stays empty, then cancels each of them and takes the completions. With `cancel=newest`,
+/// In which order requests are armed.
+#[derive(Clone, Copy)]
+pub enum Order {
+    /// That of their slots.
+    Slots,
+    /// As if all slots had been used before, and had become free in any order.
+    Mixed,
+}
+
+impl Order {
+    /// The order that the argument `order` names.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such order.
+    pub fn from_args(args: &Args) -> Result<Order, crate::Error> {
+        match args.text("order", "slots") {
+            "slots" => Ok(Order::Slots),
+            "mixed" => Ok(Order::Mixed),
+            other => Err(format!("`order={other}` is neither slots nor mixed").into()),
+        }
+    }
+
+    /// When it is a slot's turn, or whose turn it is, of this many.
+    pub fn turn(self, number: usize, of: usize) -> usize {
+        match self {
+            Order::Slots => number,
+            Order::Mixed => number * 7919 % of,
+        }
+    }
+}
+
+/// Arms requests that wait for ever (reads of a pipe, polls, timers), then cancels each of them and takes the completions. With `cancel=newest`,
 /// the newest comes first; with `cancel=any`, one cancel is for all.
 pub(super) fn teardown<R: Ring>(args: &Args) -> Outcome {
     let requests: usize = args.number("requests", 10_000)?;
@@ -25,6 +59,7 @@ pub(super) fn teardown<R: Ring>(args: &Args) -> Outcome {
         "any" => (true, false),
         other => return Err(format!("`cancel={other}` is neither each nor newest nor any").into()),
     };
+    let order = Order::from_args(args)?;
     let (reader, _writer) = io::pipe()?;
     let fd = types::Fd(reader.as_raw_fd());
     let mut bytes = vec![0u8; requests];
@@ -32,9 +67,11 @@ pub(super) fn teardown<R: Ring>(args: &Args) -> Outcome {
     let entry = |slot: usize| match args.text("kind", "read") {
         "read" => Ok(opcode::Read::new(fd, memory.wrapping_add(slot), 1).offset(u64::MAX).build()),
         "poll" => Ok(opcode::PollAdd::new(fd, libc::POLLIN as u32).build()),
+        "timer" => Ok(opcode::Timeout::new(&FOR_EVER).build()),
         other => Err(skip(format!("no requests of kind `{other}`"))),
     };
-    let entries = (0..requests).map(|slot| Ok(entry(slot)?.user_data(slot as u64)));
+    let slots = (0..requests).map(|number| order.turn(number, requests));
+    let entries = slots.map(|slot| Ok(entry(slot)?.user_data(slot as u64)));
     let entries = entries.collect::<Result<Vec<_>, crate::Error>>()?;
     let mut ring = R::build(args, 4096)?;
     // The NOP is the last: when it has completed, everything before it is armed.

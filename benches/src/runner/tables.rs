@@ -279,6 +279,24 @@ pub(crate) const TABLES: &[Table] = &[
         ..TEARDOWN
     },
     Table {
+        name: "mixed-100000",
+        title: "100 000 reads in flight, whose slots were used before",
+        args: &["cancel=each", "requests=100000", "order=mixed"],
+        ..TEARDOWN
+    },
+    Table {
+        name: "timers-10000",
+        title: "10 000 timers in flight",
+        args: &["cancel=each", "requests=10000", "kind=timer"],
+        ..TEARDOWN
+    },
+    Table {
+        name: "mixed-timers-10000",
+        title: "10 000 timers in flight, whose slots were used before",
+        args: &["cancel=each", "requests=10000", "kind=timer", "order=mixed"],
+        ..TEARDOWN
+    },
+    Table {
         name: "oneshot-64x1024",
         title: "64 connections, 1 KiB, one-shot",
         args: &["trade=oneshot", "shape=oneshot", "conns=64", "size=1024"],

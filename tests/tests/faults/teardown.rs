@@ -133,6 +133,40 @@ fn t02_a_hundred_and_fifty_thousand_timers() {
     in_child(|| waiting(150_000, 4096, |_| request::timeout(FOR_EVER)));
 }
 
+/// The same when the order of slots says nothing about the order in which timers were set.
+#[test]
+fn t02_a_hundred_thousand_timers_in_slots_that_had_others() {
+    const COUNT: usize = 100_000;
+    in_child(|| {
+        let ended = Log::new();
+        let log = ended.clone();
+        let mut set_again = 0;
+        let script = Script::new()
+            .on_setup_once(|mut submitter| {
+                for number in 0..COUNT {
+                    let mixed = number * 7919 % COUNT;
+                    let time = Duration::from_millis(100) + 10 * Duration::from_micros(mixed as u64);
+                    submitter.submit((), |()| request::timeout(time))?;
+                }
+                Ok(())
+            })
+            .on_completion(move |completion, (), mut submitter| {
+                completion.result().unwrap();
+                submitter.submit((), |()| request::timeout(FOR_EVER)).unwrap();
+                set_again += 1;
+                (if set_again == COUNT { ControlFlow::Exit } else { ControlFlow::Continue }, None)
+            })
+            .on_teardown(move |completion, (), _| {
+                log.push(outcome(&completion));
+                Ok(())
+            });
+        let mut ring =
+            Bench::builder(script, Script::new()).entries(4096.try_into().unwrap()).build().unwrap();
+        ring.run().unwrap();
+        assert_eq!(ended.take(), vec![CANCELLED; COUNT]);
+    });
+}
+
 /// What one of five streams reads from. The last is a raw entry.
 enum Source {
     Listener(TcpListener),
