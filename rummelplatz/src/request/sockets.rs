@@ -126,7 +126,7 @@ pub fn accept_from_direct<'d>(listener: &'d impl Target, peer: &'d mut Peer) -> 
 /// of [`into_fixed_file`](crate::Completion::into_fixed_file).
 ///
 /// A socket is closed when the last clone of its [`FixedFile`](crate::FixedFile) is gone. It has the options of its
-/// listener, such as `TCP_NODELAY`; to set others, [`install`](crate::request::install) a descriptor for it.
+/// listener, such as `TCP_NODELAY`; [`set_option`](super::set_option) sets others.
 ///
 /// ```
 /// # use rummelplatz::{Completion, ControlFlow, FixedFile, RingOperation, Submitter, request, ring};

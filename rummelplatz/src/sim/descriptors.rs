@@ -9,6 +9,9 @@ use io_uring::opcode;
 
 use super::asked::{Asked, SAID};
 use super::pool::Offered;
+use crate::request::{
+    SOCKET_URING_OP_GETSOCKOPT, SOCKET_URING_OP_SETSOCKOPT, SOCKET_URING_OP_SIOCINQ, SOCKET_URING_OP_SIOCOUTQ,
+};
 
 /// Where the bytes of a transfer are, or are to go.
 #[derive(Clone, Copy)]
@@ -290,7 +293,7 @@ pub(super) unsafe fn perform(asked: &Asked, work: Work) -> Option<i32> {
     let fd = asked.number();
     let file = match asked.opcode {
         // The number is not that of a descriptor.
-        opcode::Socket::CODE | opcode::WaitId::CODE => None,
+        opcode::Socket::CODE | opcode::WaitId::CODE | opcode::Pipe::CODE => None,
         _ if asked.is_on_names() || asked.is_on_attribute_of_path() => None,
         _ => match File::of(fd) {
             Ok(file) => Some(file),
@@ -469,6 +472,24 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
         }
         // SAFETY: the caller's promise, for the place of what is found out.
         opcode::WaitId::CODE => return unsafe { wait_for_child(asked) },
+        // SAFETY: the caller's promise, for the value of an option.
+        opcode::SetSockOpt::CODE => return unsafe { command(asked) },
+        opcode::Pipe::CODE => {
+            // The number of its descriptor has to be 0.
+            if fd != 0 {
+                return Some(-libc::EINVAL);
+            }
+            // SAFETY: the caller's promise, for the place of both ends.
+            unsafe { libc::pipe2(bytes.cast(), flags).into() }
+        }
+        opcode::EpollWait::CODE => {
+            // SAFETY: the caller's promise, for the places of the events; this does not wait.
+            let count = unsafe { libc::epoll_wait(fd, bytes.cast(), asked.length as libc::c_int, 0) };
+            if count == 0 {
+                return None;
+            }
+            count.into()
+        }
         // SAFETY: a plain call.
         opcode::Ftruncate::CODE => unsafe { libc::ftruncate(fd, asked.offset as libc::off_t).into() },
         opcode::Fadvise::CODE => {
@@ -489,6 +510,37 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
         _ => return Some(-libc::EINVAL),
     };
     result(asked, returned)
+}
+
+/// Asks a socket for something. What is no socket is not asked.
+///
+/// # Safety
+///
+/// The same as for [`perform`].
+unsafe fn command(asked: &Asked) -> Option<i32> {
+    let fd = asked.number();
+    let (level, name, value, mut length) = asked.option();
+    let mut number: libc::c_int = 0;
+    let returned = match asked.command() {
+        // SAFETY: there is a place for the answer.
+        SOCKET_URING_OP_SIOCINQ => unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut number) },
+        // SAFETY: there is a place for the answer.
+        SOCKET_URING_OP_SIOCOUTQ => unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut number) },
+        SOCKET_URING_OP_GETSOCKOPT if level == libc::SOL_SOCKET => {
+            // SAFETY: the caller's promise; the length is a place of its own.
+            let returned = unsafe { libc::getsockopt(fd, level, name, value, &raw mut length) };
+            number = length as libc::c_int;
+            returned
+        }
+        // SAFETY: the caller's promise.
+        SOCKET_URING_OP_SETSOCKOPT => unsafe { libc::setsockopt(fd, level, name, value, length) },
+        _ => return Some(-libc::EOPNOTSUPP),
+    };
+    match result(asked, returned.into()) {
+        Some(0) => Some(number),
+        Some(errno) if [-libc::ENOTSOCK, -libc::ENOTTY].contains(&errno) => Some(-libc::EOPNOTSUPP),
+        other => other,
+    }
 }
 
 /// What becomes of a read or a write that would have to wait, with these flags.
