@@ -74,7 +74,6 @@ pub fn options_are_set_as_the_system_call_sets_them(raw: impl Fn() -> RawRing) {
         (SocketOption::reuse_address(true), SOCKET, libc::SO_REUSEADDR, 1),
         (SocketOption::reuse_port(true), SOCKET, libc::SO_REUSEPORT, 1),
         (SocketOption::broadcast(true), SOCKET, libc::SO_BROADCAST, 1),
-        (SocketOption::incoming_cpu(0), SOCKET, libc::SO_INCOMING_CPU, 0),
         (SocketOption::priority(6), SOCKET, libc::SO_PRIORITY, 6),
         (SocketOption::type_of_service(0xB8), libc::IPPROTO_IP, libc::IP_TOS, 0xB8),
         (SocketOption::time_to_live(9), libc::IPPROTO_IP, libc::IP_TTL, 9),
@@ -96,13 +95,15 @@ pub fn options_are_set_as_the_system_call_sets_them(raw: impl Fn() -> RawRing) {
         let made = tcp_socket(&raw, domain);
         made.unwrap_or_else(|errno| panic!("no socket: {errno}"))
     };
-    let of_tcp_before_it_connects = [
-        (SocketOption::fast_open(5), libc::TCP_FASTOPEN, 5),
-        (SocketOption::fast_open_connect(true), libc::TCP_FASTOPEN_CONNECT, 1),
+    // Of a connection, this is what came in last.
+    let before_it_connects = [
+        (SocketOption::incoming_cpu(0), SOCKET, libc::SO_INCOMING_CPU, 0),
+        (SocketOption::fast_open(5), TCP, libc::TCP_FASTOPEN, 5),
+        (SocketOption::fast_open_connect(true), TCP, libc::TCP_FASTOPEN_CONNECT, 1),
     ];
-    for (option, name, value) in of_tcp_before_it_connects {
+    for (option, level, name, value) in before_it_connects {
         let (result, socket) = set(unconnected(libc::AF_INET), option);
-        assert_eq!((result, number(&socket, TCP, name)), (Ok(0), value), "{option:?}");
+        assert_eq!((result, number(&socket, level, name)), (Ok(0), value), "{option:?}");
     }
     // The kernel counts in tries.
     let (result, listener) = set(unconnected(libc::AF_INET), SocketOption::defer_accept(5 * second));

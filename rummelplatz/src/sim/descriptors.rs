@@ -256,6 +256,7 @@ unsafe fn send_message(asked: &Asked, work: Work) -> Option<i32> {
 struct File {
     /// Its bytes have positions, and are there at once: a regular file, or a block device.
     is_on_disk: bool,
+    is_socket: bool,
     can_read: bool,
     can_write: bool,
 }
@@ -272,9 +273,10 @@ impl File {
         if flags < 0 || known < 0 || flags & libc::O_PATH != 0 {
             return Err(libc::EBADF);
         }
-        let access = flags & libc::O_ACCMODE;
+        let (access, kind) = (flags & libc::O_ACCMODE, stat.st_mode & libc::S_IFMT);
         Ok(File {
-            is_on_disk: matches!(stat.st_mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR),
+            is_on_disk: matches!(kind, libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR),
+            is_socket: kind == libc::S_IFSOCK,
             can_read: access != libc::O_WRONLY,
             can_write: access != libc::O_RDONLY,
         })
@@ -472,6 +474,9 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
         }
         // SAFETY: the caller's promise, for the place of what is found out.
         opcode::WaitId::CODE => return unsafe { wait_for_child(asked) },
+        opcode::SetSockOpt::CODE if file.is_none_or(|file| !file.is_socket) => {
+            return Some(-libc::EOPNOTSUPP);
+        }
         // SAFETY: the caller's promise, for the value of an option.
         opcode::SetSockOpt::CODE => return unsafe { command(asked) },
         opcode::Pipe::CODE => {
@@ -512,7 +517,7 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
     result(asked, returned)
 }
 
-/// Asks a socket for something. What is no socket is not asked.
+/// Asks a socket for something.
 ///
 /// # Safety
 ///
@@ -538,7 +543,6 @@ unsafe fn command(asked: &Asked) -> Option<i32> {
     };
     match result(asked, returned.into()) {
         Some(0) => Some(number),
-        Some(errno) if [-libc::ENOTSOCK, -libc::ENOTTY].contains(&errno) => Some(-libc::EOPNOTSUPP),
         other => other,
     }
 }
