@@ -50,6 +50,8 @@ pub mod anywhere;
 mod bare;
 pub mod direct;
 mod files;
+pub mod options;
+pub mod pipes;
 mod streams;
 mod surroundings;
 

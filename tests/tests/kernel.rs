@@ -2275,6 +2275,34 @@ fn w9_a_cancel_or_a_timeout_of_a_wait_for_a_word_says_how_many_and_the_number_of
 }
 
 #[test]
+fn w10_the_value_of_an_option_is_read_when_it_is_set_and_not_when_the_entry_is_taken_in() {
+    on_linux(6, 7, || {
+        for (kind, mut ring) in kinds(8) {
+            let (socket, _peer) = tcp_pair();
+            let set = |value: *const i32| {
+                let (level, name) = (libc::IPPROTO_TCP as u32, libc::TCP_NODELAY as u32);
+                opcode::SetSockOpt::new(Fd(socket.as_raw_fd()), level, name, value.cast(), 4).build()
+            };
+            let ((reader, writer), mut byte) = (pipe(), [0]);
+            let value = Box::into_raw(Box::new(0));
+            let read = opcode::Read::new(Fd(reader.as_raw_fd()), byte.as_mut_ptr(), 1).build();
+            ring.push(1, read.flags(LINK));
+            ring.push(2, set(value));
+            let seen = ring.strays();
+            rule!("W10", seen.is_empty(), "{kind}: {seen:?}");
+            // SAFETY: the value is there, and the kernel reads it only after the read.
+            unsafe { value.write(1) };
+            File::from(writer).write_all(b"x").unwrap();
+            let seen = sorted(ring.wait(2));
+            rule!("W10", seen == [(1, 1, 0), (2, 0, 0)], "{kind}: {seen:?}");
+            rule!("W10", socket.nodelay().unwrap(), "{kind}: the earlier value was set");
+            // SAFETY: no request has the value any more.
+            drop(unsafe { Box::from_raw(value) });
+        }
+    });
+}
+
+#[test]
 fn w7_what_only_seems_ready_is_not_found_by_a_cancel_before_it_is_left_to_a_worker() {
     on_linux(6, 18, || {
         // A receiver that takes in no more: a poll says that one can send, but a send says that one can't.

@@ -589,6 +589,10 @@ unsafe fn fill_beside(
     match *kept {
         // SAFETY: the caller's promise; and what is kept stays as it is until the entry is taken in.
         Aside::Direct | Aside::HowDirect(_) => unsafe { place.fill(entry.direct().user_data(user_data)) },
+        // SAFETY: the caller's promise, for the value as well.
+        Aside::Option { value, length } => unsafe {
+            place.fill(entry.with_option(value, length).user_data(user_data));
+        },
         // SAFETY: the caller's promise; and the pieces stay as they are until the entry is taken in.
         Aside::FixedPieces(_, index) => unsafe { place.fill_with_index(entry, user_data, index) },
         // SAFETY: the caller's promise; and what is kept stays as it is until the entry is taken in.

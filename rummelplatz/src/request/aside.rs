@@ -24,13 +24,18 @@ pub(crate) enum Aside {
     HowDirect(How),
     /// Nothing; but what the entry opens goes into the ring's table.
     Direct,
+    /// Nothing; but the entry is about an option of a socket, whose value is in the data, and has this many bytes.
+    Option {
+        value: u64,
+        length: u32,
+    },
 }
 
 impl Aside {
     /// Where it is, as the kernel is told: valid while `self` is neither moved nor dropped. 0 if there is nothing.
     pub(crate) fn settle(&mut self) -> u64 {
         match self {
-            Aside::Nothing | Aside::Direct => 0,
+            Aside::Nothing | Aside::Direct | Aside::Option { .. } => 0,
             Aside::Time(time) => (&raw const *time).expose_provenance() as u64,
             Aside::Address(address) => address.raw().0.expose_provenance() as u64,
             Aside::Pieces(pieces) | Aside::FixedPieces(pieces, _) => {

@@ -33,6 +33,7 @@
 //! |---|---|---|
 //! | time | [`timeout`], [`timeout_at`], [`timeout_at_time`] | [`timeout_multi`], [`timeout_multi_times`] |
 //! | connections | [`socket`], [`bind`], [`listen`], [`accept`], [`accept_from`], [`connect`], [`shutdown`]; in the ring's table [`socket_direct`], [`accept_direct`], [`accept_from_direct`] | [`accept_multi`], [`accept_multi_direct`] |
+//! | options and queues of sockets | [`set_option`], [`get_option`], [`bytes_to_receive`], [`bytes_to_acknowledge`] | |
 //! | bytes of sockets | [`recv`], [`recv_uninit`], [`recv_provided`], [`recv_from`], [`send`], [`send_to`], [`send_vectored`], [`send_zc`], [`send_zc_fixed`], [`send_to_zc`], [`send_vectored_zc`] | [`recv_multi`], [`recv_multi_bundle`], [`recv_from_multi`] |
 //! | bytes of files, pipes and all else | [`read_at`], [`readv_at`], [`read_vectored_at`], [`read_fixed_at`], [`write_at`], [`writev_at`], [`write_vectored_at`], [`write_fixed_at`], [`read_vectored_fixed_at`], [`write_vectored_fixed_at`], [`read_provided_at`], each also without `_at`; [`read_uninit`], [`read_at_uninit`]; [`splice`], [`tee`] | [`read_multi`] |
 //! | files | [`openat`], [`openat_direct`], [`fsync`], [`fdatasync`], [`sync_file_range`], [`fallocate`], [`ftruncate`], [`fadvise`], [`fstat`] | |
@@ -40,7 +41,7 @@
 //! | attributes | [`getxattr`], [`setxattr`], [`fgetxattr`], [`fsetxattr`] | |
 //! | processes | [`waitid`] | |
 //! | words that threads wait for | [`futex_wait`], [`futex_wake`] | |
-//! | anything | [`poll`], [`close`], [`install`], [`nop`] | [`poll_multi`] |
+//! | anything | [`poll`], [`close`], [`install`], [`pipe`], [`epoll_wait`], [`nop`] | [`poll_multi`] |
 //!
 //! Any request, but no stream, can be given a [deadline](Request::deadline). Those that send or receive can
 //! be told to move [all of their bytes](Request::whole), and those that read or write,
@@ -76,11 +77,14 @@ mod children;
 mod datagram;
 mod draft;
 mod entry;
+mod epoll;
 mod files;
 mod futexes;
 mod general;
+mod options;
 mod paths;
 mod peer;
+mod pipes;
 mod placed;
 mod sockets;
 pub(crate) mod sqe;
@@ -101,11 +105,14 @@ pub use address::Address;
 pub use attributes::*;
 pub use children::*;
 pub use datagram::Datagram;
+pub use epoll::*;
 pub use files::*;
 pub use futexes::*;
 pub use general::*;
+pub use options::*;
 pub use paths::*;
 pub use peer::Peer;
+pub use pipes::*;
 pub use sockets::*;
 pub use target::Target;
 pub use time::*;

@@ -114,8 +114,8 @@ pub fn accept_direct<'d>(listener: &'d impl Target) -> Request<'d> {
     Parts::direct_on(listener, bare(opcode::Accept::CODE.into(), -1)).request()
 }
 
-/// As [`accept_direct`], and says where the connection comes from, as [`accept_from`]: nothing can be asked of a
-/// socket that has no descriptor.
+/// As [`accept_direct`], and says where the connection comes from, as [`accept_from`]: a socket that
+/// has no descriptor can't be asked for that afterwards.
 pub fn accept_from_direct<'d>(listener: &'d impl Target, peer: &'d mut Peer) -> Request<'d> {
     let [address, offset] = peer.accept();
     let entry = Usual { address, offset, ..bare(opcode::Accept::CODE.into(), -1) };
@@ -126,7 +126,7 @@ pub fn accept_from_direct<'d>(listener: &'d impl Target, peer: &'d mut Peer) -> 
 /// of [`into_fixed_file`](crate::Completion::into_fixed_file).
 ///
 /// A socket is closed when the last clone of its [`FixedFile`](crate::FixedFile) is gone. It has the options of its
-/// listener, such as `TCP_NODELAY`; to set others, [`install`](crate::request::install) a descriptor for it.
+/// listener, such as `TCP_NODELAY`; [`set_option`](super::set_option) sets others.
 ///
 /// ```
 /// # use rummelplatz::{Completion, ControlFlow, FixedFile, RingOperation, Submitter, request, ring};

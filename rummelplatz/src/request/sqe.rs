@@ -14,6 +14,8 @@ const OP_FLAGS: usize = 28;
 const LEN: usize = 24;
 /// `file_index`, or `optlen`.
 const FILE_INDEX: usize = 44;
+/// `optval`, or `addr3`.
+const VALUE: usize = 48;
 
 const _: () = assert!(size_of::<squeue::Entry>() == 64 && align_of::<squeue::Entry>() == 8);
 
@@ -164,6 +166,15 @@ impl Usual {
         self.with_word(u32::MAX)
     }
 
+    /// The same as a whole entry, about an option whose value is at this address, and has this many bytes.
+    pub(crate) fn with_option(self, value: u64, length: u32) -> squeue::Entry {
+        let mut entry = self.with_word(length);
+        let place = NonNull::from(&mut entry);
+        // SAFETY: the place is this function's own entry; the field is within it, and aligned.
+        unsafe { place.cast::<u8>().add(VALUE).cast::<u64>().write(value) };
+        entry
+    }
+
     /// The same as a whole entry, with this number in the field that is a file's index or an option's length.
     fn with_word(self, word: u32) -> squeue::Entry {
         let mut entry = opcode::Nop::new().build();
@@ -305,6 +316,7 @@ pub(crate) const fn is_polled(opcode: u8) -> bool {
             | opcode::SendMsgZc::CODE
             | opcode::Accept::CODE
             | opcode::Connect::CODE
+            | opcode::EpollWait::CODE
     )
 }
 

@@ -143,6 +143,7 @@ fn what_is_registered_is_asked_for_the_same_as_what_is_not() {
     let buffers = FixedBuffers::new(1, 8).unwrap();
     let (mut fixed, mut peer) = (buffers.take().unwrap(), Peer::new());
     let (mut bytes, mut uninit) = ([0; 8], [MaybeUninit::uninit(); 8]);
+    let (option, mut number, mut events) = (SocketOption::nodelay(true), 0, [EpollEvent::new(); 2]);
     let address: std::net::SocketAddr = ([127, 0, 0, 1], 7).into();
     fn entry_of(parts: Parts<'_>) -> Usual {
         let (_, entry, besides) = placed(parts);
@@ -195,6 +196,11 @@ fn what_is_registered_is_asked_for_the_same_as_what_is_not() {
         it => fallocate(it, Allocate::Extend, 1, 2),
         it => ftruncate(it, 3),
         it => fadvise(it, Advice::Normal, 1, 2),
+        it => set_option(it, &option),
+        it => get_option(it, SocketQuery::Error, &mut number),
+        it => bytes_to_receive(it),
+        it => bytes_to_acknowledge(it),
+        it => epoll_wait(it, &mut events),
     }
     let whole = libc::MSG_WAITALL as u32;
     let flags = |request: Request<'_>| entry_of(request.parts).op_flags & whole;
@@ -641,6 +647,57 @@ fn words_are_private_and_waited_for_whatever_the_reason() {
     for (count, said) in [(0, 0), (1, 1), (1 << 31, i32::MAX), (u32::MAX, i32::MAX)] {
         asks(futex_wake(&word, count), opcode::FutexWake::new(at, said as u64, any, private).build());
     }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
+fn options_are_those_of_the_crate() {
+    let file = null();
+    let number = Fd(file.as_raw_fd());
+    let whole = |request: Request<'_>| {
+        let (facts, entry, Besides::Aside(Aside::Option { value, length })) = placed(request.parts) else {
+            panic!("it has a value")
+        };
+        assert_eq!(facts.yields, Yields::Result);
+        (sqe::bytes(&entry.with_option(value, length)), value)
+    };
+    let (socket, tcp) = (libc::SOL_SOCKET as u32, libc::IPPROTO_TCP as u32);
+    for (option, level, name, length) in [
+        (SocketOption::nodelay(true), tcp, libc::TCP_NODELAY as u32, 4),
+        (SocketOption::linger(None), socket, libc::SO_LINGER as u32, 8),
+        (SocketOption::device(c"eth0"), socket, libc::SO_BINDTODEVICE as u32, 5),
+    ] {
+        let (bytes, value) = whole(set_option(&file, &option));
+        let at = (&raw const option).addr() as u64;
+        assert!((at..at + size_of::<SocketOption>() as u64).contains(&value), "in the option");
+        let place = ptr::with_exposed_provenance(value as usize);
+        assert_eq!(bytes, sqe::bytes(&opcode::SetSockOpt::new(number, level, name, place, length).build()));
+    }
+    let mut errno = 0;
+    let place = (&raw const errno).cast();
+    let error = libc::SO_ERROR as u32;
+    let mut expected = sqe::bytes(&opcode::SetSockOpt::new(number, socket, error, place, 4).build());
+    expected[8] = 2;
+    assert_eq!(whole(get_option(&file, SocketQuery::Error, &mut errno)).0, expected);
+    for (request, command) in [(bytes_to_receive(&file), 0), (bytes_to_acknowledge(&file), 1)] {
+        asks(request, (opcode::SetSockOpt::CODE, 0, command, 0, 0, 0), number.0);
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "the crate copies unions, whose rest is nothing to Miri")]
+fn pipes_and_epoll_sets_are_asked_for_what_the_crate_would() {
+    let is_that_of_the_crate = |request: Request<'_>, entry: squeue::Entry| {
+        let (facts, usual, Besides::Nothing) = placed(request.parts) else { panic!("it is a usual one") };
+        assert_eq!((queued(usual, 0), facts.yields), (sqe::bytes(&entry.user_data(8)), Yields::Result));
+    };
+    let mut ends = Pipe::new();
+    let at = (&raw mut ends).cast();
+    is_that_of_the_crate(super::pipe(&mut ends), opcode::Pipe::new(at).flags(libc::O_CLOEXEC as u32).build());
+    let (file, mut events) = (null(), [EpollEvent::new(); 3]);
+    let at = events.as_mut_ptr().cast();
+    let expected = opcode::EpollWait::new(Fd(file.as_raw_fd()), at, 3).build();
+    is_that_of_the_crate(epoll_wait(&file, &mut events), expected);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use io_uring::opcode;
 
 use super::descriptors::{self, Work};
 use super::tables::{File, Files, Memory};
-use crate::request::sqe;
+use crate::request::{SOCKET_URING_OP_GETSOCKOPT, sqe};
 use crate::user_data::Control;
 
 /// What the kernel was asked to do: an entry of the submission queue (`struct io_uring_sqe`).
@@ -36,9 +36,9 @@ pub struct Asked {
     pub(super) op_flags: u32,
     pub(super) group: u16,
     /// A slot of the file table; or the limit of a stream, if the operation may have one there; or another
-    /// descriptor; or options.
+    /// descriptor; or options; or how long the value of an option is.
     file_index: u32,
-    /// The path of the file whose attribute is meant; or for what is waited or woken.
+    /// The path of the file whose attribute is meant; or for what is waited or woken; or where the value of an option is.
     path: u64,
     /// The registered file that it is on; then its number is in `descriptor`.
     file: Option<File>,
@@ -220,8 +220,24 @@ impl Asked {
         };
         // What a message to be sent consists of was read while it was taken in, as the list of a vector was.
         let is_read = matches!(self.kept, Kept::Pieces(_)) || self.sends_message();
+        if let Some((start, length)) = self.written() {
+            return within(start, length);
+        }
         let in_pieces = self.places().iter().any(|(start, length)| within(*start, *length as u64));
         in_pieces || !is_read && within(self.address, self.length.into())
+    }
+
+    /// Where the kernel writes something that is not bytes, or reads the value of an option; and how long that is.
+    fn written(&self) -> Option<(u64, u64)> {
+        match self.opcode {
+            opcode::SetSockOpt::CODE => Some((self.path, self.file_index.into())),
+            opcode::Pipe::CODE => Some((self.address, size_of::<[RawFd; 2]>() as u64)),
+            opcode::EpollWait::CODE => {
+                let events = u64::from(self.length);
+                Some((self.address, events * size_of::<libc::epoll_event>() as u64))
+            }
+            _ => None,
+        }
     }
 
     /// Whether a result that is no error is a new descriptor.
@@ -448,6 +464,9 @@ impl Asked {
             opcode::Bind::CODE,
             opcode::Listen::CODE,
         ];
+        if self.opcode == opcode::SetSockOpt::CODE {
+            return self.command() == SOCKET_URING_OP_GETSOCKOPT;
+        }
         !self.reads_bytes() && !known.contains(&self.opcode)
     }
 
@@ -463,6 +482,7 @@ impl Asked {
             _ if self.writes() => libc::POLLOUT,
             opcode::PollAdd::CODE => self.poll_events(),
             opcode::Tee::CODE => return Some((self.file_index as RawFd, libc::POLLIN)),
+            opcode::EpollWait::CODE => libc::POLLIN,
             // The descriptor of a process is readable when the process has ended.
             opcode::WaitId::CODE if self.length == libc::P_PIDFD => libc::POLLIN,
             _ => return None,
@@ -545,7 +565,7 @@ impl Asked {
     /// Whether it waits for something, and a signal can end that.
     pub(super) fn is_interruptible(&self) -> bool {
         let waits = self.waits_for().is_some() || self.is_of_child();
-        waits && self.opcode != opcode::PollAdd::CODE
+        waits && ![opcode::PollAdd::CODE, opcode::EpollWait::CODE].contains(&self.opcode)
     }
 
     /// Whether it goes on once it has begun, even if somebody cancels it: work on files.
@@ -613,6 +633,17 @@ impl Asked {
         // A negative number is as good as 1.
         let count = self.offset as i32;
         if count < 0 { 1 } else { count as usize }
+    }
+
+    /// What a socket is asked for (`SOCKET_URING_OP_*`).
+    pub(super) fn command(&self) -> u32 {
+        self.offset as u32
+    }
+
+    /// The level and the name of an option, where its value is, and how long that is.
+    pub(super) fn option(&self) -> (i32, i32, *mut libc::c_void, libc::socklen_t) {
+        let value = ptr::with_exposed_provenance_mut(self.path as usize);
+        (self.address as i32, (self.address >> 32) as i32, value, self.file_index)
     }
 
     /// The path of the file whose attribute is meant.

@@ -9,6 +9,9 @@ use io_uring::opcode;
 
 use super::asked::{Asked, SAID};
 use super::pool::Offered;
+use crate::request::{
+    SOCKET_URING_OP_GETSOCKOPT, SOCKET_URING_OP_SETSOCKOPT, SOCKET_URING_OP_SIOCINQ, SOCKET_URING_OP_SIOCOUTQ,
+};
 
 /// Where the bytes of a transfer are, or are to go.
 #[derive(Clone, Copy)]
@@ -253,6 +256,7 @@ unsafe fn send_message(asked: &Asked, work: Work) -> Option<i32> {
 struct File {
     /// Its bytes have positions, and are there at once: a regular file, or a block device.
     is_on_disk: bool,
+    is_socket: bool,
     can_read: bool,
     can_write: bool,
 }
@@ -269,9 +273,10 @@ impl File {
         if flags < 0 || known < 0 || flags & libc::O_PATH != 0 {
             return Err(libc::EBADF);
         }
-        let access = flags & libc::O_ACCMODE;
+        let (access, kind) = (flags & libc::O_ACCMODE, stat.st_mode & libc::S_IFMT);
         Ok(File {
-            is_on_disk: matches!(stat.st_mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR),
+            is_on_disk: matches!(kind, libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR),
+            is_socket: kind == libc::S_IFSOCK,
             can_read: access != libc::O_WRONLY,
             can_write: access != libc::O_RDONLY,
         })
@@ -290,7 +295,7 @@ pub(super) unsafe fn perform(asked: &Asked, work: Work) -> Option<i32> {
     let fd = asked.number();
     let file = match asked.opcode {
         // The number is not that of a descriptor.
-        opcode::Socket::CODE | opcode::WaitId::CODE => None,
+        opcode::Socket::CODE | opcode::WaitId::CODE | opcode::Pipe::CODE => None,
         _ if asked.is_on_names() || asked.is_on_attribute_of_path() => None,
         _ => match File::of(fd) {
             Ok(file) => Some(file),
@@ -469,6 +474,27 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
         }
         // SAFETY: the caller's promise, for the place of what is found out.
         opcode::WaitId::CODE => return unsafe { wait_for_child(asked) },
+        opcode::SetSockOpt::CODE if file.is_none_or(|file| !file.is_socket) => {
+            return Some(-libc::EOPNOTSUPP);
+        }
+        // SAFETY: the caller's promise, for the value of an option.
+        opcode::SetSockOpt::CODE => return unsafe { command(asked) },
+        opcode::Pipe::CODE => {
+            // The number of its descriptor has to be 0.
+            if fd != 0 {
+                return Some(-libc::EINVAL);
+            }
+            // SAFETY: the caller's promise, for the place of both ends.
+            unsafe { libc::pipe2(bytes.cast(), flags).into() }
+        }
+        opcode::EpollWait::CODE => {
+            // SAFETY: the caller's promise, for the places of the events; this does not wait.
+            let count = unsafe { libc::epoll_wait(fd, bytes.cast(), asked.length as libc::c_int, 0) };
+            if count == 0 {
+                return None;
+            }
+            count.into()
+        }
         // SAFETY: a plain call.
         opcode::Ftruncate::CODE => unsafe { libc::ftruncate(fd, asked.offset as libc::off_t).into() },
         opcode::Fadvise::CODE => {
@@ -489,6 +515,36 @@ unsafe fn call(asked: &Asked, work: Work, file: Option<&File>) -> Option<i32> {
         _ => return Some(-libc::EINVAL),
     };
     result(asked, returned)
+}
+
+/// Asks a socket for something.
+///
+/// # Safety
+///
+/// The same as for [`perform`].
+unsafe fn command(asked: &Asked) -> Option<i32> {
+    let fd = asked.number();
+    let (level, name, value, mut length) = asked.option();
+    let mut number: libc::c_int = 0;
+    let returned = match asked.command() {
+        // SAFETY: there is a place for the answer.
+        SOCKET_URING_OP_SIOCINQ => unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut number) },
+        // SAFETY: there is a place for the answer.
+        SOCKET_URING_OP_SIOCOUTQ => unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut number) },
+        SOCKET_URING_OP_GETSOCKOPT if level == libc::SOL_SOCKET => {
+            // SAFETY: the caller's promise; the length is a place of its own.
+            let returned = unsafe { libc::getsockopt(fd, level, name, value, &raw mut length) };
+            number = length as libc::c_int;
+            returned
+        }
+        // SAFETY: the caller's promise.
+        SOCKET_URING_OP_SETSOCKOPT => unsafe { libc::setsockopt(fd, level, name, value, length) },
+        _ => return Some(-libc::EOPNOTSUPP),
+    };
+    match result(asked, returned.into()) {
+        Some(0) => Some(number),
+        other => other,
+    }
 }
 
 /// What becomes of a read or a write that would have to wait, with these flags.

@@ -141,6 +141,8 @@
 //! | `NOP`, `FSYNC`, `SYNC_FILE_RANGE`, `CLOSE`, `SHUTDOWN`, `SOCKET`, `BIND`, `LISTEN`, `FALLOCATE`, `FTRUNCATE`, `FADVISE` | |
 //! | `OPENAT`, `OPENAT2`, `STATX`, `UNLINKAT`, `RENAMEAT`, `MKDIRAT`, `LINKAT`, `SYMLINKAT` | |
 //! | `GETXATTR`, `SETXATTR`, `FGETXATTR`, `FSETXATTR`, `TEE` | |
+//! | `URING_CMD` | on sockets: `SETSOCKOPT`, `GETSOCKOPT`, `SIOCINQ` and `SIOCOUTQ`, these two also of Unix sockets |
+//! | `PIPE`, `EPOLL_WAIT` | |
 //! | `WAITID` | of a process that has ended, or ends while the ring waits for it |
 //! | `FUTEX_WAIT`, `FUTEX_WAKE` | woken by a ring on the same simulation; nobody sees a wake by `futex(2)`, but a wait also ends when its word has changed, as seen the next time that the kernel does something |
 //! | `READ`, `WRITE`, `READ_FIXED`, `WRITE_FIXED`, `READV`, `WRITEV`, `READV_FIXED`, `WRITEV_FIXED`, `READ_MULTISHOT` | at an offset, or at the file's position; `READ` also into a buffer of a [`BufferPool`](crate::BufferPool); a write to what is no file moves 4096 bytes at most; with `RWF_*` |

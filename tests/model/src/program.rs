@@ -97,6 +97,8 @@ pub enum Kind {
     SendOnFile,
     SendZeroCopyOnFile,
     Install,
+    /// Makes a pipe, whose ends are in the data from then on.
+    Pipe,
 }
 
 /// How many bytes a limited stream receives, not counting the rest of the last buffer.
@@ -215,7 +217,7 @@ impl Kind {
 
     /// Whether it ends as soon as it begins, or, if it is work on a file, some time later.
     pub(crate) fn never_waits(self) -> bool {
-        let others = [Kind::Install, Kind::WordWake, Kind::OpenDirect, Kind::SocketDirect];
+        let others = [Kind::Install, Kind::WordWake, Kind::OpenDirect, Kind::SocketDirect, Kind::Pipe];
         matches!(self, Kind::Close | Kind::Read | Kind::ReadFixed | Kind::Sync) || others.contains(&self)
     }
 
@@ -255,6 +257,7 @@ impl Kind {
             Kind::OpenDirect => "OPENAT",
             Kind::SocketDirect => "SOCKET",
             Kind::Install => "FIXED_FD_INSTALL",
+            Kind::Pipe => "PIPE",
             Kind::Poll | Kind::PollMulti => "POLL_ADD",
             Kind::Accept | Kind::AcceptMulti | Kind::AcceptDirect | Kind::AcceptMultiDirect => "ACCEPT",
             Kind::Close => "CLOSE",
@@ -476,6 +479,7 @@ impl Program {
         };
         program.add_words(&mut chance);
         program.add_files(streams, &mut chance);
+        program.add_pipes(&mut chance);
         program
     }
 
@@ -487,6 +491,21 @@ impl Program {
         for _ in 0..1 + chance.below(6) {
             let kind = chance.pick(&Kind::ON_WORDS);
             let action = Action::Submit { second: chance.one_in(3), kind, limit: Limit::some(chance) };
+            self.insert(action, chance);
+        }
+    }
+
+    /// Adds requests that make pipes to some programs. The others are what they were without these.
+    fn add_pipes(&mut self, chance: &mut Chance) {
+        if chance.below(8) != 7 {
+            return;
+        }
+        for _ in 0..1 + chance.below(6) {
+            let (second, kind, limit) = (chance.one_in(3), Kind::Pipe, Limit::some(chance));
+            let action = match chance.one_in(3) {
+                false => Action::Submit { second, kind, limit },
+                true => Action::Detach { second, kind, limit },
+            };
             self.insert(action, chance);
         }
     }

@@ -87,7 +87,7 @@ impl RingOperation<Model> for Operation {
         let more = completion.more();
         let is_stream = data.kind.is_stream();
         let is_served = completion.result().is_ok() && data.kind != Kind::Install;
-        self.take(completion, &data);
+        self.take(completion, &mut data);
         self.world.lend((more && is_stream).then_some((!self.is_first, data.id)));
         let (end, calls, mode) = {
             let mut inner = self.world.lock();
@@ -144,11 +144,11 @@ impl RingOperation<Model> for Operation {
     fn on_teardown_completion(
         &mut self,
         completion: Completion,
-        data: Data,
+        mut data: Data,
         mut submitter: Submits<'_>,
     ) -> Result<(), Failed> {
         self.world.delivered(&data, &completion, true);
-        self.take(completion, &data);
+        self.take(completion, &mut data);
         let (submits, what, panics, fails) = {
             let mut inner = self.world.lock();
             let late = u64::from(inner.program.late);
@@ -181,12 +181,17 @@ impl Operation {
     }
 
     /// Takes what a completion carries.
-    fn take(&self, completion: Completion, data: &Data) {
+    fn take(&self, completion: Completion, data: &mut Data) {
         match data.kind {
             Kind::Accept | Kind::AcceptMulti => drop(completion.into_fd()),
             Kind::Install => {
                 if let (Ok(descriptor), Some(held)) = (completion.into_fd(), &data.file) {
                     held.connection.is_installed_as(&descriptor);
+                }
+            }
+            Kind::Pipe => {
+                if completion.result().is_ok() != data.pipe.take().is_some() {
+                    self.world.violation(format!("#{} says one thing, and its pipe another", data.id));
                 }
             }
             kind if kind.opens() => {
@@ -425,6 +430,7 @@ fn build(data: &mut Data) -> request::Request<'_> {
     let request = match data.kind {
         Kind::WordWait => request::futex_wait(&data.word, data.expected),
         Kind::WordWake => request::futex_wake(&data.word, 1),
+        Kind::Pipe => request::pipe(&mut data.pipe),
         Kind::SendVectoredZeroCopy => {
             let (one, other) = data.place.split_at(9);
             request::send_vectored_zc(fd, [one, other])

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rummelplatz::io_uring::opcode;
-use rummelplatz::request::Datagram;
+use rummelplatz::request::{Datagram, Pipe};
 use rummelplatz::sim::{Answer, Asked, Event, Simulation};
 use rummelplatz::{
     BufferPool, Completion, FixedBuffer, FixedBuffers, FixedFile, InvalidEntry, Key, RawCompletion, Stats,
@@ -56,6 +56,7 @@ pub(crate) struct Data {
     /// What is waited for, and the value that it is expected to have.
     pub(crate) word: Arc<AtomicU32>,
     pub(crate) expected: u32,
+    pub(crate) pipe: Pipe,
     pub(crate) pool: Option<BufferPool>,
     /// What kind of stream it becomes when it is armed again, and with which pool.
     pub(crate) becomes: Option<(Kind, Option<BufferPool>)>,
@@ -84,6 +85,7 @@ impl Data {
     pub(crate) fn note_place(&self) {
         let place = match &self.heap {
             _ if self.kind.is_on_words() => self.word.as_ptr().cast_const().cast(),
+            _ if self.kind == Kind::Pipe => (&raw const self.pipe).cast(),
             heap if self.kind.is_on_file() => heap.as_ptr(),
             Heap::Own(_) => self.place.as_ptr(),
             Heap::Registered(buffer) => buffer.as_ptr(),
@@ -396,11 +398,12 @@ impl World {
     pub(crate) fn issue(self: &Arc<Self>, kind: Kind, second: bool, raw: bool) -> Data {
         let mut inner = self.lock();
         // What may be leaked must hold no descriptor, or a million programs would run out of them.
-        let has_descriptor = kind == Kind::Close || kind.opens();
+        let has_descriptor = matches!(kind, Kind::Close | Kind::Pipe) || kind.opens();
         let kind = if has_descriptor && inner.may_leak() { Kind::Nop } else { kind };
         // Miri does not know which files are open.
         let kind =
             if kind.opens() && (inner.program.places.is_none() || cfg!(miri)) { Kind::Nop } else { kind };
+        let kind = if kind == Kind::Pipe && cfg!(miri) { Kind::Nop } else { kind };
         let file = if kind.is_on_file() { inner.some_file() } else { None };
         let kind = match &file {
             None if kind.is_on_file() => Kind::Nop,
@@ -481,6 +484,7 @@ impl World {
             file,
             word,
             expected,
+            pipe: Pipe::new(),
             pool,
             becomes: None,
             world: Arc::clone(self),
@@ -1324,6 +1328,7 @@ fn is_possible(kind: Kind, result: i32) -> bool {
             result >= 0 || matches!(errno, libc::ENFILE | libc::ENOBUFS | libc::ECONNRESET) || interrupted
         }
         Kind::Install => result >= 0 || interrupted,
+        Kind::Pipe => matches!(errno, 0 | libc::EMFILE) || interrupted,
         Kind::ReceiveOnFile | Kind::SendOnFile | Kind::SendZeroCopyOnFile => {
             // It may be a file, or a socket that is not connected, or one that can't send without copies.
             let others = [libc::ENOTSOCK, libc::ENOTCONN, libc::EINVAL, libc::EOPNOTSUPP];
@@ -1589,7 +1594,8 @@ impl Inner {
             }
             self.touch(id, asked);
         }
-        let is_in_slot = kind.is_on_words() || kind.is_on_file() && kind != Kind::Install;
+        let is_in_slot =
+            kind.is_on_words() || kind == Kind::Pipe || kind.is_on_file() && kind != Kind::Install;
         if is_in_slot && asked.address != place {
             self.violation(format!("the kernel was told of a wrong place for #{id}"));
             return Answer::Finish(-libc::EFAULT);
@@ -1620,6 +1626,8 @@ impl Inner {
                 Answer::Finish(0)
             }
             Kind::Close | Kind::WordWait | Kind::WordWake | Kind::Install => Answer::Perform,
+            Kind::Pipe if fails => Answer::Finish(-libc::EMFILE),
+            Kind::Pipe => Answer::Perform,
             Kind::Sync => Answer::Finish(0),
             Kind::Read | Kind::ReadFixed => Answer::Finish(some),
             Kind::Receive | Kind::Send | Kind::SendZeroCopy if fails => Answer::Finish(-libc::ECONNRESET),

@@ -17,7 +17,8 @@ use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, RwFlags, Statx};
 use rummelplatz::sim::{Answer, Faults, Simulation};
 use rummelplatz::{Completion, ControlFlow, RawRing, Request, request};
 use rummelplatz_tests::{
-    Bench, Directory, Log, Script, anywhere, complete_on, direct, outcome, pipe, tcp_pair, watched,
+    Bench, Directory, Log, Script, anywhere, complete_on, direct, options, outcome, pipe, pipes, tcp_pair,
+    watched,
 };
 
 /// Runs one request under a kernel in which requests on files take some time.
@@ -498,6 +499,41 @@ fn a_server_is_made_of_requests() {
         let refused = complete((), |()| request::socket(-1, libc::SOCK_STREAM, 0)).0;
         assert_eq!(outcome(&refused), Err(libc::EAFNOSUPPORT));
     });
+}
+
+#[test]
+fn options_are_set_as_the_system_call_sets_them() {
+    watched(|| options::options_are_set_as_the_system_call_sets_them(slow));
+}
+
+#[test]
+fn a_socket_says_what_it_is_and_what_went_wrong() {
+    watched(|| options::a_socket_says_what_it_is_and_what_went_wrong(slow));
+}
+
+#[test]
+fn a_socket_says_how_much_is_in_its_queues() {
+    watched(|| options::a_socket_says_how_much_is_in_its_queues(slow));
+}
+
+#[test]
+fn a_direct_descriptor_has_options() {
+    watched(|| options::a_direct_descriptor_has_options(slow));
+}
+
+#[test]
+fn a_pipe_has_two_ends_until_they_are_taken() {
+    watched(|| pipes::a_pipe_has_two_ends_until_they_are_taken(slow));
+}
+
+#[test]
+fn a_pipe_that_was_never_begun_has_no_ends() {
+    watched(|| pipes::a_pipe_that_was_never_begun_has_no_ends(slow));
+}
+
+#[test]
+fn a_set_tells_what_has_happened_to_its_files() {
+    watched(|| pipes::a_set_tells_what_has_happened_to_its_files(slow));
 }
 
 #[test]
