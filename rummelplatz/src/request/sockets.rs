@@ -8,7 +8,7 @@ use io_uring::opcode;
 use super::aside::{Header, Piece};
 use super::entry::{bare, on_memory, with_priority};
 use super::sqe::{self, Usual};
-use super::{Address, Aside, Parts, Peer, Request, Stream, Target, datagram};
+use super::{Address, Aside, Control, Parts, Peer, RecvControl, Request, Stream, Target, datagram};
 use crate::buffers::BufferPool;
 use crate::facts::Yields;
 use crate::fixed::FixedSlice;
@@ -454,8 +454,18 @@ fn send_pieces<'d>(
     socket: &'d impl Target,
     pieces: impl IntoIterator<Item = &'d [u8]>,
 ) -> Request<'d> {
+    send_headed(opcode, socket, pieces, Header::default())
+}
+
+#[inline(always)]
+fn send_headed<'d>(
+    opcode: u8,
+    socket: &'d impl Target,
+    pieces: impl IntoIterator<Item = &'d [u8]>,
+    header: Header,
+) -> Request<'d> {
     let pieces = pieces.into_iter().map(|piece| Piece::new(piece.as_ptr(), piece.len()));
-    let aside = Aside::Message(Header::default(), pieces.collect());
+    let aside = Aside::Message(header, pieces.collect());
     Parts::beside_on(socket, to_be_sent(opcode), aside).request()
 }
 
@@ -485,6 +495,82 @@ fn send_datagram<'d>(opcode: u8, socket: &'d impl Target, buffer: &'d [u8], addr
     let piece = Piece::new(buffer.as_ptr(), buffer.len());
     let aside = Aside::Datagram(Header::default(), piece, address);
     Parts::beside_on(socket, to_be_sent(opcode), aside).request()
+}
+
+/// As [`send_vectored`], with control messages, and perhaps to an [address](Control::to): as all that `sendmsg(2)` can
+/// do (`IORING_OP_SENDMSG`; with control messages since 5.12, `EINVAL` before).
+///
+/// They are sent with the first byte. If the kernel sends the rest later ([`whole`](Request::whole), or
+/// [detached](crate::Submitter::detach)), they are not sent again (since 6.4).
+///
+/// ```
+/// # use rummelplatz::{request, request::{Request, SendControl}};
+/// # use std::net::{SocketAddr, UdpSocket};
+/// /// Many datagrams for one peer, one after the other.
+/// struct Burst { socket: UdpSocket, datagrams: Vec<u8>, peer: SocketAddr, control: SendControl }
+///
+/// impl Burst {
+///     fn request(&mut self) -> Request<'_> {
+///         let control = self.control.start().to(self.peer).segment_size(1200);
+///         request::send_message(&self.socket, [&self.datagrams[..]], control)
+///     }
+/// }
+/// ```
+///
+/// [`SendControl`](super::SendControl) has an example that passes a file.
+pub fn send_message<'d>(
+    socket: &'d impl Target,
+    pieces: impl IntoIterator<Item = &'d [u8]>,
+    control: Control<'d>,
+) -> Request<'d> {
+    send_headed(opcode::SendMsg::CODE, socket, pieces, control.header())
+}
+
+/// As [`send_message`], but the bytes are not copied: see [`send_zc`] (`IORING_OP_SENDMSG_ZC`, since 6.1).
+pub fn send_message_zc<'d>(
+    socket: &'d impl Target,
+    pieces: impl IntoIterator<Item = &'d [u8]>,
+    control: Control<'d>,
+) -> Request<'d> {
+    send_headed(opcode::SendMsgZc::CODE, socket, pieces, control.header())
+}
+
+/// Receives into `buffer` as [`recv_from`], and into `control` all that comes with the message: descriptors, the size of
+/// joined datagrams, where they were sent to, and more (`IORING_OP_RECVMSG`; with control messages since 5.12, `EINVAL`
+/// before). The result is the number of bytes.
+///
+/// What comes with a message is mostly an option of the socket: see the functions of [`RecvControl`]. Descriptors always
+/// come, and are opened close-on-exec (`MSG_CMSG_CLOEXEC`).
+///
+/// ```
+/// # use rummelplatz::{request, request::{RecvControl, Request}, Completion};
+/// # use std::{io, net::UdpSocket};
+/// /// The socket's option `UDP_GRO` is set: 64 KiB are room for all datagrams that may be joined.
+/// struct Receiving { socket: UdpSocket, buffer: Box<[u8; 65536]>, control: RecvControl }
+///
+/// impl Receiving {
+///     fn request(&mut self) -> Request<'_> {
+///         request::recv_message(&self.socket, &mut self.buffer[..], &mut self.control)
+///     }
+///     /// For the handler: the datagrams that were received.
+///     fn datagrams(&self, completion: &Completion) -> io::Result<impl Iterator<Item = &[u8]>> {
+///         let bytes = &self.buffer[..completion.result()? as usize];
+///         let size = self.control.segment_size().map_or(bytes.len().max(1), usize::from);
+///         Ok(bytes.chunks(size))
+///     }
+/// }
+/// ```
+///
+/// [`RecvControl`] has an example that receives files.
+pub fn recv_message<'d>(
+    socket: &'d impl Target,
+    buffer: &'d mut [u8],
+    control: &'d mut RecvControl,
+) -> Request<'d> {
+    let address = control.receive(Piece::new(buffer.as_mut_ptr(), buffer.len()));
+    let op_flags = libc::MSG_CMSG_CLOEXEC as u32;
+    let entry = Usual { address, length: 1, op_flags, ..bare(opcode::RecvMsg::CODE.into(), -1) };
+    Parts::usual_on(socket, entry).request()
 }
 
 /// As [`send`], but the bytes are not copied: the network takes them from where they are (`IORING_OP_SEND_ZC`, since

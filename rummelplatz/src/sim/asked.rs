@@ -221,7 +221,13 @@ impl Asked {
         // What a message to be sent consists of was read while it was taken in, as the list of a vector was.
         let is_read = matches!(self.kept, Kept::Pieces(_)) || self.sends_message();
         let in_pieces = self.places().iter().any(|(start, length)| within(*start, *length as u64));
-        in_pieces || !is_read && within(self.address, self.length.into())
+        let in_control = match &self.kept {
+            Kept::Message(message) if message.control_length > 0 => {
+                within(message.control_at, message.control_length as u64)
+            }
+            _ => false,
+        };
+        in_pieces || in_control || !is_read && within(self.address, self.length.into())
     }
 
     /// Whether a result that is no error is a new descriptor.
