@@ -91,7 +91,7 @@ impl<'d> Control<'d> {
     /// this number, if that is not 0 (`IP_PKTINFO`, `IPV6_PKTINFO`).
     ///
     /// To answer a datagram from the address that it was sent to, this is what [`PacketInfo`](super::PacketInfo) says.
-    /// An address that is not one of this machine is refused (`EINVAL`).
+    /// An address that is not one of this machine is refused (`EINVAL`, `ENETUNREACH`).
     pub fn source(self, address: impl Into<IpAddr>, interface: u32) -> Self {
         let interface = interface.to_ne_bytes();
         match address.into() {
