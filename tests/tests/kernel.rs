@@ -2473,3 +2473,49 @@ fn w11_what_a_receive_writes_of_control_messages_is_what_it_says_and_nothing_if_
         }
     });
 }
+
+/// `sqe->ioprio`.
+const IOPRIO: usize = 2;
+
+#[test]
+fn w12_a_datagram_that_waits_for_the_queue_of_its_receiver_may_arrive_without_its_bytes() {
+    on_linux(6, 1, || {
+        for (kind, mut ring) in kinds(8) {
+            for poll_first in [false, true] {
+                let name = format!("rummelplatz-w12-{}", std::process::id());
+                let there = SocketAddr::from_abstract_name(name).unwrap();
+                let theirs = UnixDatagram::bind_addr(&there).unwrap();
+                let ours = UnixDatagram::unbound().unwrap();
+                ours.connect_addr(&there).unwrap();
+                ours.set_nonblocking(true).unwrap();
+                while ours.send(b"full").is_ok() {}
+                ours.set_nonblocking(false).unwrap();
+                let mut entry = opcode::Send::new(raw(&ours), memory(3), 3).build();
+                if poll_first {
+                    // `IORING_RECVSEND_POLL_FIRST`.
+                    entry = with_byte(entry, IOPRIO, 1);
+                }
+                ring.push(1, entry);
+                ring.submit().unwrap();
+                let seen = ring.strays();
+                rule!("W12", seen.is_empty(), "{kind}: it does not wait: {seen:?}");
+                let mut bytes = [0; 8];
+                theirs.set_nonblocking(true).unwrap();
+                let end = Instant::now() + LONG;
+                let length = loop {
+                    assert!(Instant::now() < end, "nothing was sent");
+                    match theirs.recv(&mut bytes) {
+                        Ok(4) => {}
+                        Ok(length) => break length as i32,
+                        Err(_) => drop(ring.look().unwrap()),
+                    }
+                };
+                let seen = ring.wait(1);
+                let result = seen.first().map(|it| it.1);
+                // Newer kernels may send it as it is.
+                let held = result == Some(length) && (length == 3 || length == 0 && !poll_first);
+                rule!("W12", held, "{kind}: {length} bytes, and the result is {seen:?}");
+            }
+        }
+    });
+}
