@@ -103,7 +103,7 @@ pub fn files_are_passed_and_read_from(raw: impl Fn() -> RawRing) {
         let (result, mut received) = Receiving::new(theirs, RecvControl::new()).on(raw());
         assert_eq!((result, &received.bytes[..11]), (Ok(11), &b"three files"[..]));
         assert!(!received.control.is_truncated() && !received.control.is_control_truncated());
-        assert_eq!(received.control.messages().count(), 0, "no number is shown");
+        assert_eq!(received.control.messages().iter().count(), 0, "no number is shown");
         let texts = received.control.take_fds().map(|fd| {
             // SAFETY: a plain call.
             assert_eq!(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) }, libc::FD_CLOEXEC);
@@ -167,7 +167,10 @@ pub fn what_is_used_again_closes_what_it_has(raw: impl Fn() -> RawRing) {
         assert_eq!((outcome(&completion), completion.timed_out()), (Err(libc::ECANCELED), true));
         assert!(are_closed(&watches));
         let control = &mut received.control;
-        assert_eq!((control.take_fds().count(), control.messages().count(), control.peer()), (0, 0, None));
+        assert_eq!(
+            (control.take_fds().count(), control.messages().iter().count(), control.peer()),
+            (0, 0, None)
+        );
         assert!(!control.is_truncated() && !control.is_control_truncated());
         drop(passing.socket);
     }
@@ -183,7 +186,7 @@ pub fn what_can_not_be_passed_is_refused(raw: impl Fn() -> RawRing) {
     let no_socket = Passing::new(file.try_clone().unwrap(), b"x", copies(1));
     assert_eq!(once_on(raw(), no_socket, Passing::request).0, Err(libc::ENOTSOCK));
     let (result, received) = Receiving::new(file, RecvControl::new()).on(raw());
-    assert_eq!((result, received.control.messages().count()), (Err(libc::ENOTSOCK), 0));
+    assert_eq!((result, received.control.messages().iter().count()), (Err(libc::ENOTSOCK), 0));
 }
 
 /// Sends what comes with a message from one to the other, and returns what is received.
@@ -220,7 +223,7 @@ pub fn a_datagram_says_where_it_was_sent_to_and_how(raw: impl Fn() -> RawRing) {
         });
         let here = SocketAddr::new(loopback, ours.local_addr().unwrap().port());
         assert_eq!((result, received.control.peer()), (Ok(5), Some(here)));
-        assert_eq!(received.control.messages().count(), 0);
+        assert_eq!(received.control.messages().iter().count(), 0);
 
         match loopback.is_ipv4() {
             true => {
@@ -242,14 +245,17 @@ pub fn a_datagram_says_where_it_was_sent_to_and_how(raw: impl Fn() -> RawRing) {
         });
         let control = &received.control;
         assert_eq!((result, control.peer()), (Ok(5), Some(SocketAddr::new(source, here.port()))));
-        let info = control.packet_info().unwrap();
+        let info = control.messages().packet_info().unwrap();
         assert!(info.interface > 0);
         assert_eq!(info, PacketInfo { destination: loopback, local: loopback, interface: info.interface });
-        assert_eq!((control.traffic_class(), control.segment_size()), (Some(0xB9), None));
-        let time = control.timestamp().unwrap();
+        assert_eq!(
+            (control.messages().traffic_class(), control.messages().segment_size()),
+            (Some(0xB9), None)
+        );
+        let time = control.messages().timestamp().unwrap();
         let early = Duration::from_secs(1);
         assert!(before - early <= time && time <= SystemTime::now() + early, "{time:?}");
-        assert_eq!(control.messages().count(), 3);
+        assert_eq!(control.messages().iter().count(), 3);
         assert!(!control.is_truncated() && !control.is_control_truncated());
 
         // The answer comes from there, through that interface, even if it is not copied.
@@ -288,7 +294,7 @@ pub fn a_message_says_who_has_sent_it(raw: impl Fn() -> RawRing) {
         // SAFETY: plain calls.
         let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
         let us = Credentials { pid: std::process::id(), uid, gid };
-        assert_eq!((result, received.control.credentials()), (Ok(1), Some(us)));
+        assert_eq!((result, received.control.messages().credentials()), (Ok(1), Some(us)));
         let process = received.control.take_pidfd().unwrap();
         assert!(received.control.take_pidfd().is_none());
         // SAFETY: a plain call.
@@ -322,7 +328,7 @@ pub fn datagrams_are_split_and_joined(raw: impl Fn() -> RawRing) {
         burst(&ours);
         for expected in sent.chunks(SIZE.into()) {
             let (bytes, control) = receive();
-            assert_eq!((&bytes[..], control.segment_size()), (expected, None));
+            assert_eq!((&bytes[..], control.messages().segment_size()), (expected, None));
         }
         set(&theirs, libc::SOL_UDP, libc::UDP_GRO, 1);
         burst(&ours);
@@ -331,7 +337,7 @@ pub fn datagrams_are_split_and_joined(raw: impl Fn() -> RawRing) {
         while received.len() < sent.len() {
             let (bytes, control) = receive();
             if bytes.len() > SIZE.into() {
-                assert_eq!(control.segment_size(), Some(SIZE));
+                assert_eq!(control.messages().segment_size(), Some(SIZE));
                 joined += 1;
             }
             received.extend(bytes);
@@ -341,7 +347,7 @@ pub fn datagrams_are_split_and_joined(raw: impl Fn() -> RawRing) {
         burst(&ours);
         let (result, received) =
             Receiving::new(theirs.try_clone().unwrap(), RecvControl::with_room(8)).on(raw());
-        assert_eq!((result, received.control.segment_size()), (Ok(16), None));
+        assert_eq!((result, received.control.messages().segment_size()), (Ok(16), None));
         assert!(received.control.is_truncated() && received.control.is_control_truncated());
     }
 }

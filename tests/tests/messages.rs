@@ -309,8 +309,8 @@ fn what_nobody_knows_is_sent_and_received_raw() {
         });
         assert_eq!(result, Ok(1));
         let (result, received) = once(Receiving::new(theirs, RecvControl::new()), Receiving::request);
-        assert_eq!((result, received.control.credentials().unwrap().pid), (Ok(1), process));
-        let message = received.control.messages().next().unwrap();
+        assert_eq!((result, received.control.messages().credentials().unwrap().pid), (Ok(1), process));
+        let message = received.control.messages().iter().next().unwrap();
         assert_eq!((message.level, message.kind), (libc::SOL_SOCKET, libc::SCM_CREDENTIALS));
         assert_eq!(message.bytes[..4], process.to_ne_bytes());
     });

@@ -101,7 +101,9 @@ pub(crate) use placed::{
 pub use address::Address;
 pub use attributes::*;
 pub use children::*;
-pub use control::{Control, ControlMessage, Credentials, PacketInfo, RecvControl, SendControl};
+pub use control::{
+    Control, ControlMessage, ControlMessages, Credentials, PacketInfo, RecvControl, SendControl,
+};
 pub use datagram::Datagram;
 pub use files::*;
 pub use futexes::*;

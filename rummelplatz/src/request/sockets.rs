@@ -539,8 +539,8 @@ pub fn send_message_zc<'d>(
 /// joined datagrams, where they were sent to, and more (`IORING_OP_RECVMSG`; with control messages since 5.12, `EINVAL`
 /// before). The result is the number of bytes.
 ///
-/// What comes with a message is mostly an option of the socket: see the functions of [`RecvControl`]. Descriptors always
-/// come, and are opened close-on-exec (`MSG_CMSG_CLOEXEC`).
+/// What comes with a message is mostly an option of the socket: see [`ControlMessages`](super::ControlMessages).
+/// Descriptors always come, and are opened close-on-exec (`MSG_CMSG_CLOEXEC`).
 ///
 /// ```
 /// # use rummelplatz::{request, request::{RecvControl, Request}, Completion};
@@ -555,7 +555,7 @@ pub fn send_message_zc<'d>(
 ///     /// For the handler: the datagrams that were received.
 ///     fn datagrams(&self, completion: &Completion) -> io::Result<impl Iterator<Item = &[u8]>> {
 ///         let bytes = &self.buffer[..completion.result()? as usize];
-///         let size = self.control.segment_size().map_or(bytes.len().max(1), usize::from);
+///         let size = self.control.messages().segment_size().map_or(bytes.len().max(1), usize::from);
 ///         Ok(bytes.chunks(size))
 ///     }
 /// }

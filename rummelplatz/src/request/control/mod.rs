@@ -3,13 +3,17 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
+mod messages;
 mod received;
 mod sent;
 
+pub(super) use received::close;
+
+pub use messages::ControlMessages;
 pub use received::RecvControl;
 pub use sent::{Control, SendControl};
 
-/// A control message as it was received: see [`RecvControl::messages`].
+/// A control message as it was received: see [`ControlMessages::iter`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlMessage<'a> {
     /// Which protocol it belongs to: one of libc's `SOL_*` or `IPPROTO_*`.
@@ -20,7 +24,7 @@ pub struct ControlMessage<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Where a datagram was sent to, and where it came in: see [`RecvControl::packet_info`].
+/// Where a datagram was sent to, and where it came in: see [`ControlMessages::packet_info`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketInfo {
     /// The destination of the datagram: an address of this machine, or one of several machines (multicast, broadcast).
@@ -31,7 +35,7 @@ pub struct PacketInfo {
     pub interface: u32,
 }
 
-/// Who has sent a message: see [`RecvControl::credentials`].
+/// Who has sent a message: see [`ControlMessages::credentials`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// The process, or 0 if it can't be seen from here.

@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::iter;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::slice;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::super::Peer;
 use super::super::aside::Piece;
-use super::{ALIGNMENT, ControlMessage, Credentials, Found, HEADER, PacketInfo, SCM_PIDFD, has_descriptors};
+use super::{ALIGNMENT, ControlMessages, Found, HEADER, SCM_PIDFD, has_descriptors};
 
 /// What came with a message, besides its bytes, as found out by [`recv_message`](super::super::recv_message): kept in
 /// the data of the request.
@@ -148,70 +147,9 @@ impl RecvControl {
         self.take(|kind| kind == SCM_PIDFD)
     }
 
-    /// The size of the datagrams that were joined (`UDP_GRO`), if the socket's option of that name is set (since 5.0),
-    /// and several were. The last of them may be shorter. It is not 0.
-    pub fn segment_size(&self) -> Option<u16> {
-        let size = self.find(libc::SOL_UDP, libc::UDP_GRO).map(i32::from_ne_bytes)?;
-        u16::try_from(size).ok().filter(|size| *size > 0)
-    }
-
-    /// Where a datagram was sent to, and where it came in, if the socket's option `IP_PKTINFO` or `IPV6_RECVPKTINFO` is
-    /// set.
-    pub fn packet_info(&self) -> Option<PacketInfo> {
-        if let Some(info) = self.find::<12>(libc::IPPROTO_IP, libc::IP_PKTINFO) {
-            let [interface, local, destination] = *info.as_chunks().0 else { return None };
-            let [local, destination] =
-                [local, destination].map(|octets| IpAddr::from(Ipv4Addr::from_octets(octets)));
-            return Some(PacketInfo { destination, local, interface: u32::from_ne_bytes(interface) });
-        }
-        let info = self.find::<20>(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)?;
-        let (octets, rest) = info.split_first_chunk()?;
-        let destination = Ipv6Addr::from_octets(*octets).into();
-        let interface = u32::from_ne_bytes(*rest.first_chunk()?);
-        Some(PacketInfo { destination, local: destination, interface })
-    }
-
-    /// The traffic class of a datagram, if the socket's option `IP_RECVTOS` or `IPV6_RECVTCLASS` is set: the two lowest
-    /// bits are those of ECN.
-    pub fn traffic_class(&self) -> Option<u8> {
-        let class = self.find(libc::IPPROTO_IP, libc::IP_TOS).map(u8::from_ne_bytes);
-        class.or_else(|| {
-            let class = i32::from_ne_bytes(self.find(libc::IPPROTO_IPV6, libc::IPV6_TCLASS)?);
-            u8::try_from(class).ok()
-        })
-    }
-
-    /// When the message was received, by the system's clock, if the socket's option `SO_TIMESTAMPNS` is set.
-    pub fn timestamp(&self) -> Option<SystemTime> {
-        let time: [u8; 16] = self.find(libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS)?;
-        let [seconds, nanoseconds] = *time.as_chunks().0 else { return None };
-        let [seconds, nanoseconds] = [seconds, nanoseconds].map(|bytes| u64::from_ne_bytes(bytes));
-        let nanoseconds = u32::try_from(nanoseconds).ok().filter(|it| *it < 1_000_000_000)?;
-        UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds))
-    }
-
-    /// Who has sent the message (`SCM_CREDENTIALS`), if the socket's option `SO_PASSCRED` is set.
-    pub fn credentials(&self) -> Option<Credentials> {
-        let numbers: [u8; 12] = self.find(libc::SOL_SOCKET, libc::SCM_CREDENTIALS)?;
-        let [pid, uid, gid] = *numbers.as_chunks().0 else { return None };
-        let [pid, uid, gid] = [pid, uid, gid].map(u32::from_ne_bytes);
-        Some(Credentials { pid, uid, gid })
-    }
-
-    /// All control messages, as they were received, except those that are about descriptors: there are
-    /// [`take_fds`](Self::take_fds) and [`take_pidfd`](Self::take_pidfd) for those.
-    pub fn messages(&self) -> impl Iterator<Item = ControlMessage<'_>> {
-        let area = self.written();
-        let plain = Found::all(area).filter(|it| !has_descriptors(it.level, it.kind));
-        plain.filter_map(|Found { level, kind, bytes }| {
-            Some(ControlMessage { level, kind, bytes: area.get(bytes)? })
-        })
-    }
-
-    /// The bytes of the first message of this kind, if there are at least so many.
-    fn find<const N: usize>(&self, level: i32, kind: i32) -> Option<[u8; N]> {
-        let found = self.messages().find(|it| (it.level, it.kind) == (level, kind))?;
-        found.bytes.first_chunk().copied()
+    /// All that was said of the message, except for descriptors.
+    pub fn messages(&self) -> ControlMessages<'_> {
+        ControlMessages::new(self.written())
     }
 
     /// How many bytes the kernel has written, at most.
@@ -234,26 +172,9 @@ impl RecvControl {
 
     /// Takes the first descriptor that is still here, of messages of these kinds.
     fn take(&mut self, is_meant: impl Fn(i32) -> bool) -> Option<OwnedFd> {
-        let area = self.written_mut();
-        let mut at = 0;
-        while let Some(found) = Found::at(at, area) {
-            at = found.next();
-            if !has_descriptors(found.level, found.kind) || !is_meant(found.kind) {
-                continue;
-            }
-            for place in area.get_mut(found.bytes)?.as_chunks_mut().0 {
-                let number = i32::from_ne_bytes(*place);
-                // Where the kernel could open none, it has written an error.
-                if number >= 0 {
-                    *place = (-1_i32).to_ne_bytes();
-                    // SAFETY: only the kernel writes numbers there, in a request that got the area full of zeroes, of
-                    // descriptors that it has opened for whoever has made the request. Nobody else owns this one:
-                    // no other function tells a number, and here it is forgotten.
-                    return Some(unsafe { OwnedFd::from_raw_fd(number) });
-                }
-            }
-        }
-        None
+        // SAFETY: only the kernel writes numbers there, in a request that got the area full of zeroes. Nobody else owns
+        // what they name, because no other function tells a number.
+        unsafe { take(self.written_mut(), is_meant) }
     }
 
     /// As if the kernel had received these messages.
@@ -270,8 +191,45 @@ impl RecvControl {
 
     /// Closes the descriptors that nobody has taken.
     fn close(&mut self) {
-        while self.take(|_| true).is_some() {}
+        // SAFETY: as in `take`.
+        unsafe { close(self.written_mut()) };
     }
+}
+
+/// Takes the first descriptor out of messages of these kinds; its place says then that there is none.
+///
+/// # Safety
+///
+/// The kernel has written the area, or it is zero, and nobody else owns the descriptors that are named there.
+unsafe fn take(area: &mut [u8], is_meant: impl Fn(i32) -> bool) -> Option<OwnedFd> {
+    let mut at = 0;
+    while let Some(found) = Found::at(at, area) {
+        at = found.next();
+        if !has_descriptors(found.level, found.kind) || !is_meant(found.kind) {
+            continue;
+        }
+        for place in area.get_mut(found.bytes)?.as_chunks_mut().0 {
+            let number = i32::from_ne_bytes(*place);
+            // Where the kernel could open none, it has written an error.
+            if number >= 0 {
+                *place = (-1_i32).to_ne_bytes();
+                // SAFETY: the kernel has opened it for whoever has made the request; the caller promises that nobody
+                // else owns it, and its number is forgotten.
+                return Some(unsafe { OwnedFd::from_raw_fd(number) });
+            }
+        }
+    }
+    None
+}
+
+/// Closes all descriptors in this area.
+///
+/// # Safety
+///
+/// The kernel has written the area, or it is zero, and nobody else owns the descriptors that are named there.
+pub(in super::super) unsafe fn close(area: &mut [u8]) {
+    // SAFETY: the caller's promise.
+    while unsafe { take(area, |_| true) }.is_some() {}
 }
 
 impl Drop for RecvControl {
@@ -282,8 +240,6 @@ impl Drop for RecvControl {
 
 impl fmt::Debug for RecvControl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("RecvControl");
-        shown.field("peer", &self.peer()).field("messages", &Found::all(self.written()).count());
-        shown.finish_non_exhaustive()
+        f.debug_struct("RecvControl").field("peer", &self.peer()).field("messages", &self.messages()).finish()
     }
 }

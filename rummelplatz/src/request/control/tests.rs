@@ -121,19 +121,34 @@ fn random_bytes_do_no_harm() {
             area[found.bytes].fill(0xFF);
         }
         let control = received(&area);
-        let said = control.messages().map(|it| it.bytes.len()).sum::<usize>();
+        let said = control.messages().iter().map(|it| it.bytes.len()).sum::<usize>();
         assert!(said <= area.len() && !format!("{control:?}").is_empty());
-        assert!(control.messages().all(|it| !has_descriptors(it.level, it.kind)));
-        assert_ne!(control.segment_size(), Some(0));
-        let _ = (control.packet_info(), control.traffic_class(), control.timestamp(), control.credentials());
+        assert!(control.messages().iter().all(|it| !has_descriptors(it.level, it.kind)));
+        assert_ne!(control.messages().segment_size(), Some(0));
+        let _ = (
+            control.messages().packet_info(),
+            control.messages().traffic_class(),
+            control.messages().timestamp(),
+            control.messages().credentials(),
+        );
     }
 }
 
 #[test]
 fn what_is_known_is_read() {
     let nothing = received(&[]);
-    assert_eq!((nothing.segment_size(), nothing.packet_info(), nothing.traffic_class()), (None, None, None));
-    assert_eq!((nothing.timestamp(), nothing.credentials(), nothing.peer()), (None, None, None));
+    assert_eq!(
+        (
+            nothing.messages().segment_size(),
+            nothing.messages().packet_info(),
+            nothing.messages().traffic_class()
+        ),
+        (None, None, None)
+    );
+    assert_eq!(
+        (nothing.messages().timestamp(), nothing.messages().credentials(), nothing.peer()),
+        (None, None, None)
+    );
     assert!(!nothing.is_truncated() && !nothing.is_control_truncated());
 
     let number = |number: i32| number.to_ne_bytes();
@@ -153,12 +168,15 @@ fn what_is_known_is_read() {
         local: Ipv4Addr::LOCALHOST.into(),
         interface: 3,
     };
-    assert_eq!((control.packet_info(), control.traffic_class()), (Some(info), Some(0xB9)));
-    assert_eq!((control.segment_size(), control.messages().count()), (Some(1200), 6));
-    assert_eq!(control.timestamp(), Some(UNIX_EPOCH + Duration::new(5, 7)));
-    assert_eq!(control.credentials(), Some(Credentials { pid: 11, uid: 12, gid: 13 }));
+    assert_eq!(
+        (control.messages().packet_info(), control.messages().traffic_class()),
+        (Some(info), Some(0xB9))
+    );
+    assert_eq!((control.messages().segment_size(), control.messages().iter().count()), (Some(1200), 6));
+    assert_eq!(control.messages().timestamp(), Some(UNIX_EPOCH + Duration::new(5, 7)));
+    assert_eq!(control.messages().credentials(), Some(Credentials { pid: 11, uid: 12, gid: 13 }));
     let unknown = ControlMessage { level: 77, kind: 88, bytes: b"unknown" };
-    assert_eq!(control.messages().last(), Some(unknown));
+    assert_eq!(control.messages().iter().last(), Some(unknown));
 
     let v6 = [&[0xFE; 16][..], &number(9)].concat();
     let control = received(&messages(&[
@@ -166,8 +184,11 @@ fn what_is_known_is_read() {
         (libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &number(3)),
     ]));
     let destination = [0xFE; 16].into();
-    assert_eq!(control.packet_info(), Some(PacketInfo { destination, local: destination, interface: 9 }));
-    assert_eq!(control.traffic_class(), Some(3));
+    assert_eq!(
+        control.messages().packet_info(),
+        Some(PacketInfo { destination, local: destination, interface: 9 })
+    );
+    assert_eq!(control.messages().traffic_class(), Some(3));
     // What is cut or makes no sense is not there.
     let impossible = [(-5_i64).to_ne_bytes(), 1_000_000_000_i64.to_ne_bytes()].concat();
     let control = received(&messages(&[
@@ -177,8 +198,15 @@ fn what_is_known_is_read() {
         (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, &impossible),
         (libc::SOL_SOCKET, libc::SCM_CREDENTIALS, &sender[..11]),
     ]));
-    assert_eq!((control.packet_info(), control.traffic_class(), control.segment_size()), (None, None, None));
-    assert_eq!((control.timestamp(), control.credentials()), (None, None));
+    assert_eq!(
+        (
+            control.messages().packet_info(),
+            control.messages().traffic_class(),
+            control.messages().segment_size()
+        ),
+        (None, None, None)
+    );
+    assert_eq!((control.messages().timestamp(), control.messages().credentials()), (None, None));
 }
 
 #[test]
@@ -227,7 +255,7 @@ fn descriptors_are_taken_once_and_the_others_are_closed() {
         (libc::SOL_UDP, libc::SCM_RIGHTS, &first),
     ]);
     let mut control = received(&area);
-    assert_eq!(control.messages().count(), 1);
+    assert_eq!(control.messages().iter().count(), 1);
     let taken: Vec<_> = control.take_fds().take(2).collect();
     let numbers = taken.iter().map(|fd| fd.as_raw_fd().to_ne_bytes()).collect::<Vec<_>>();
     assert_eq!(numbers, [first, second]);
@@ -253,7 +281,7 @@ fn the_next_request_closes_what_the_last_one_brought() {
     control.receive(Piece::default());
     assert!(is_closed(&watch));
     // The header says now how much room there is: all of it is empty.
-    assert_eq!((control.take_fds().count(), control.messages().count()), (0, 0));
+    assert_eq!((control.take_fds().count(), control.messages().iter().count()), (0, 0));
     // Even if a part of the area had been written without the kernel saying so, it would not be seen after this.
     control.receive(Piece::default());
     assert!(control.is_empty());
