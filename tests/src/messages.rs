@@ -9,9 +9,9 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::{Duration, SystemTime};
 
 use rummelplatz::request::{Credentials, PacketInfo, RecvControl, SendControl};
-use rummelplatz::{RawRing, Request, request};
+use rummelplatz::{BufferPool, ControlFlow, Datagram, RawRing, Request, Stream, request};
 
-use crate::{complete_on, nameless_file, once_on, outcome};
+use crate::{Bench, Log, Script, complete_on, nameless_file, once_on, outcome};
 
 /// A message to be sent, with descriptors.
 pub struct Passing {
@@ -350,4 +350,117 @@ pub fn datagrams_are_split_and_joined(raw: impl Fn() -> RawRing) {
         assert_eq!((result, received.control.messages().segment_size()), (Ok(16), None));
         assert!(received.control.is_truncated() && received.control.is_control_truncated());
     }
+}
+
+/// A stream of messages.
+pub struct Listening {
+    socket: OwnedFd,
+    pool: BufferPool,
+}
+
+impl Listening {
+    /// With room for so many bytes in each of four buffers.
+    pub fn new(socket: impl Into<OwnedFd>, room: u32) -> Listening {
+        let pool = BufferPool::new(4, Datagram::OVERHEAD_WITH_CONTROL as u32 + room).unwrap();
+        Listening { socket: socket.into(), pool }
+    }
+
+    pub fn stream(&mut self) -> Stream<'_> {
+        request::recv_message_multi(&self.socket, &self.pool)
+    }
+
+    /// Receives up to a message that says "bye".
+    fn until_bye(self, raw: RawRing) -> Vec<Datagram> {
+        let (seen, pool) = (Log::new(), self.pool.clone());
+        let log = seen.clone();
+        let script = Script::new().on_completion(move |completion, data, _| {
+            assert!(completion.more(), "{completion:?}");
+            let result = outcome(&completion);
+            let datagram = completion.into_datagram().unwrap();
+            assert_eq!(result, Ok(datagram.len() as u32));
+            if *datagram == *b"bye" {
+                return (ControlFlow::Continue, None);
+            }
+            log.push(datagram);
+            (ControlFlow::Continue, Some(data))
+        });
+        let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
+        ring.submitter(Bench::FIRST).stream(self, Listening::stream).unwrap();
+        ring.run().unwrap();
+        assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
+        let seen = seen.take();
+        assert_eq!(pool.available() + seen.len(), pool.capacity());
+        seen
+    }
+}
+
+pub fn a_stream_of_datagrams_says_what_comes_with_them(raw: impl Fn() -> RawRing) {
+    for (ours, theirs, loopback, there) in anywhere() {
+        match loopback.is_ipv4() {
+            true => {
+                set(&theirs, libc::IPPROTO_IP, libc::IP_PKTINFO, 1);
+                set(&theirs, libc::IPPROTO_IP, libc::IP_RECVTOS, 1);
+            }
+            false => {
+                set(&theirs, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1);
+                set(&theirs, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1);
+            }
+        }
+        set(&theirs, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
+        set(&theirs, libc::SOL_UDP, libc::UDP_GRO, 1);
+        let here = SocketAddr::new(loopback, ours.local_addr().unwrap().port());
+        let send = |bytes: &[u8], size: Option<u16>| {
+            let passing = Passing::new(ours.try_clone().unwrap(), bytes, Vec::new());
+            let (result, _) = once_on(raw(), passing, move |it| {
+                let mut control = it.control.start().to(there).traffic_class(2);
+                if let Some(size) = size {
+                    control = control.segment_size(size);
+                }
+                request::send_message(&it.socket, [&it.bytes[..]], control)
+            });
+            assert_eq!(result, Ok(bytes.len() as u32));
+        };
+        send(b"one", None);
+        send(b"", None);
+        send(b"1234123412", Some(4));
+        send(b"bye", None);
+        let received = Listening::new(theirs, 100).until_bye(raw());
+        let mut bytes = Vec::new();
+        for datagram in &received {
+            bytes.push(datagram.to_vec());
+            let messages = datagram.messages();
+            let info = messages.packet_info().unwrap();
+            assert_eq!((info.destination, info.local), (loopback, loopback));
+            assert_eq!((datagram.peer(), messages.traffic_class()), (Some(here), Some(2)));
+            assert!(messages.timestamp().is_some() && messages.credentials().is_none());
+            assert!(!datagram.is_truncated() && !datagram.is_control_truncated());
+            let size = (datagram.len() > 4).then_some(4);
+            assert_eq!(messages.segment_size(), size, "{datagram:?}");
+        }
+        assert_eq!(bytes, [&b"one"[..], b"", b"1234123412"]);
+    }
+}
+
+pub fn a_stream_closes_the_descriptors_that_come(raw: impl Fn() -> RawRing) {
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    set(&theirs, libc::SOL_SOCKET, libc::SO_PASSCRED, 1);
+    let mut all = Vec::new();
+    // The last does not fit.
+    for count in [1, 3, 100] {
+        let (fds, watches) = watched_fds(count);
+        let passing = Passing::new(ours.try_clone().unwrap(), b"hello", fds);
+        assert_eq!(once_on(raw(), passing, Passing::request).0, Ok(5));
+        all.extend(watches);
+    }
+    assert!(!all.iter().any(|watch| are_closed(std::slice::from_ref(watch))));
+    ours.send(b"bye").unwrap();
+    let received = Listening::new(theirs, 16).until_bye(raw());
+    assert!(are_closed(&all));
+    let told = received.iter().map(|datagram| {
+        let credentials = datagram.messages().credentials().unwrap();
+        assert_eq!((credentials.pid, datagram.messages().iter().count()), (std::process::id(), 1));
+        (&**datagram, datagram.is_control_truncated())
+    });
+    let hello = &b"hello"[..];
+    assert_eq!(told.collect::<Vec<_>>(), [(hello, false), (hello, false), (hello, true)]);
 }

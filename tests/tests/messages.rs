@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rummelplatz::request::{RecvControl, SendControl};
 use rummelplatz::{ControlFlow, request};
-use rummelplatz_tests::messages::{self, Passing, Receiving, are_closed, watched_fds};
+use rummelplatz_tests::messages::{self, Listening, Passing, Receiving, are_closed, watched_fds};
 use rummelplatz_tests::{
     Bench, Log, Script, addressable, in_child, once, open_descriptors, outcome, pipe, watched,
 };
@@ -51,6 +51,16 @@ fn a_message_says_who_has_sent_it() {
 #[test]
 fn datagrams_are_split_and_joined() {
     watched(|| messages::datagrams_are_split_and_joined(|| addressable(8).0));
+}
+
+#[test]
+fn a_stream_of_datagrams_says_what_comes_with_them() {
+    watched(|| messages::a_stream_of_datagrams_says_what_comes_with_them(|| addressable(8).0));
+}
+
+#[test]
+fn a_stream_closes_the_descriptors_that_come() {
+    watched(|| messages::a_stream_closes_the_descriptors_that_come(|| addressable(8).0));
 }
 
 /// Sockets for which a message with two descriptors has arrived each, and what says that all of these are closed.
@@ -333,5 +343,55 @@ fn descriptors_are_passed_to_an_address() {
         let (result, mut received) = once(Receiving::new(theirs, RecvControl::new()), Receiving::request);
         assert_eq!((result, &received.bytes[..5], received.control.peer()), (Ok(5), &b"hello"[..], None));
         assert_eq!((received.control.take_fds().count(), are_closed(&watches)), (1, true));
+    });
+}
+
+#[test]
+fn descriptors_that_come_to_a_stream_as_its_ring_ends_are_closed() {
+    /// A socket for which three messages with descriptors have arrived.
+    fn arrived() -> (Listening, Vec<PipeReader>) {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            let (fds, watches) = watched_fds(2);
+            let passing = Passing::new(ours.try_clone().unwrap(), b"x", fds);
+            assert_eq!(once(passing, Passing::request).0, Ok(1));
+            all.extend(watches);
+        }
+        (Listening::new(theirs, 8), all)
+    }
+    let ends: [(&str, &dyn Fn(Listening)); 4] = [
+        ("the data is dropped at the first", &|listening| {
+            let mut ring = Bench::with(8, Script::new());
+            ring.submitter(Bench::FIRST).stream(listening, Listening::stream).unwrap();
+            ring.run().unwrap();
+        }),
+        ("it exits", &|listening| {
+            let script = Script::new().on_completion(|_, data, _| (ControlFlow::Exit, Some(data)));
+            let mut ring = Bench::with(8, script);
+            ring.submitter(Bench::FIRST).stream(listening, Listening::stream).unwrap();
+            ring.run().unwrap();
+        }),
+        ("it panics", &|listening| {
+            let script = Script::new().on_completion(|_, _, _| panic!("on purpose"));
+            let mut ring = Bench::with(8, script);
+            ring.submitter(Bench::FIRST).stream(listening, Listening::stream).unwrap();
+            catch_unwind(AssertUnwindSafe(|| ring.run())).unwrap_err();
+        }),
+        ("it is dropped", &|listening| {
+            let mut ring = Bench::with(8, Script::new());
+            ring.turn().unwrap();
+            ring.submitter(Bench::FIRST).stream(listening, Listening::stream).unwrap();
+        }),
+    ];
+    in_child(|| {
+        for (how, end) in ends {
+            let before = open_descriptors();
+            let (listening, watches) = arrived();
+            end(listening);
+            assert!(are_closed(&watches), "{how}");
+            drop(watches);
+            assert_eq!(open_descriptors(), before, "{how}");
+        }
     });
 }

@@ -71,6 +71,11 @@ impl Header {
         Header { name: 0, name_length, pieces: 0, piece_count: 0, control: 0, control_length: 0, flags: 0 }
     }
 
+    /// The same, also behind room for this many bytes of control messages.
+    pub(crate) const fn with_room_for_control(self, control_length: usize) -> Header {
+        Header { control_length, ..self }
+    }
+
     /// Makes the header say where the pieces are. Returns the header's own address.
     pub(crate) fn lead_to(&mut self, pieces: &[Piece]) -> u64 {
         (self.pieces, self.piece_count) = (pieces.as_ptr().expose_provenance(), pieces.len());

@@ -397,10 +397,66 @@ pub fn recv_multi_bundle<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stre
 /// An empty datagram with a sender is delivered like any other. An empty one without a sender ends the stream, because
 /// the end of a stream socket looks the same.
 pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
-    let opcode = with_priority(opcode::RecvMsg::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
-    let address = (&raw const datagram::ASKED).expose_provenance() as u64;
-    let entry = Usual { address, length: 1, ..bare(opcode, -1) };
+    let entry = receiving_datagrams(&datagram::ASKED);
     Parts::from_pool(socket, entry, pool).yielding(Yields::Datagram).stream()
+}
+
+/// As [`recv_from_multi`], with room for control messages: [`messages`](crate::Datagram::messages) says what the socket's
+/// options ask for, such as the size of joined datagrams (`UDP_GRO`), or where they were sent to.
+///
+/// [`Datagram::OVERHEAD_WITH_CONTROL`](crate::Datagram::OVERHEAD_WITH_CONTROL) bytes of each buffer are for what the
+/// kernel says. Descriptors that come over a Unix socket are closed: [`recv_message`] is for those.
+///
+/// ```
+/// # use rummelplatz::{request, BufferPool, Completion, Datagram, RingOperation, Submitter, ring};
+/// # use std::{error::Error, io, net::UdpSocket, os::fd::AsRawFd};
+/// # #[ring]
+/// # struct Server { receivers: Receivers }
+/// /// The socket's option `UDP_GRO` is set.
+/// struct Receiver { socket: UdpSocket, pool: BufferPool }
+///
+/// # #[derive(RingOperation)]
+/// # #[ring_operation(ring = Server, data = Receiver, warn = io::Error, on_more)]
+/// # struct Receivers { received: Vec<u8> }
+/// # impl Receivers {
+/// fn on_more(&mut self, completion: Completion, _: &mut Receiver, mut submitter: Submitter<'_, Server, Self>)
+///     -> io::Result<()>
+/// {
+///     let joined = completion.into_datagram()?;
+///     let size = joined.messages().segment_size().map_or(joined.len().max(1), usize::from);
+///     for datagram in joined.chunks(size) {
+///         println!("{:?}: {} bytes", joined.peer(), datagram.len());
+/// #       self.received.extend_from_slice(datagram);
+///     }
+/// #   submitter.end_stream();
+///     Ok(())
+/// }
+/// # }
+/// # fn main() -> Result<(), Box<dyn Error>> {
+/// # let (socket, client) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+/// # client.send_to(b"hello", socket.local_addr()?)?;
+/// # let mut server = Server::builder(Receivers { received: Vec::new() }).build()?;
+///
+/// // What is joined has 64 KiB at most.
+/// let pool = BufferPool::new(16, 65536 + Datagram::OVERHEAD_WITH_CONTROL as u32)?;
+/// let receiver = Receiver { socket, pool };
+/// let mut submitter = server.submitter(Server::RECEIVERS);
+/// submitter.stream(receiver, |it| request::recv_message_multi(&it.socket, &it.pool))?;
+/// # server.run()?;
+/// # assert_eq!(server.receivers.received, b"hello");
+/// # Ok(()) }
+/// ```
+pub fn recv_message_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
+    // Whoever forks must not hand on the descriptors that are closed here.
+    let op_flags = libc::MSG_CMSG_CLOEXEC as u32;
+    let entry = Usual { op_flags, ..receiving_datagrams(&datagram::ASKED_WITH_CONTROL) };
+    Parts::from_pool(socket, entry, pool).yielding(Yields::Message).stream()
+}
+
+fn receiving_datagrams(asked: &'static Header) -> Usual {
+    let opcode = with_priority(opcode::RecvMsg::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
+    let address = (&raw const *asked).expose_provenance() as u64;
+    Usual { address, length: 1, ..bare(opcode, -1) }
 }
 
 const IORING_RECV_MULTISHOT: u32 = 1 << 1;

@@ -47,3 +47,13 @@ fn a_message_says_who_has_sent_it() {
 fn datagrams_are_split_and_joined() {
     watched(|| messages::datagrams_are_split_and_joined(slow));
 }
+
+#[test]
+fn a_stream_of_datagrams_says_what_comes_with_them() {
+    watched(|| messages::a_stream_of_datagrams_says_what_comes_with_them(slow));
+}
+
+#[test]
+fn a_stream_closes_the_descriptors_that_come() {
+    watched(|| messages::a_stream_closes_the_descriptors_that_come(slow));
+}
