@@ -186,16 +186,60 @@ mod tests {
 
     /// A buffer with what the kernel would say about a datagram, followed by this many bytes.
     fn received(pool: &BufferPool, said: [u32; 4], name: &[u8], bytes: &[u8]) -> Datagram {
+        received_as(Layout::Addressed, pool, said, [name, &[], bytes])
+    }
+
+    /// The same, of a name, control messages and bytes.
+    fn received_as(
+        layout: Layout,
+        pool: &BufferPool,
+        said: [u32; 4],
+        [name, control, bytes]: [&[u8]; 3],
+    ) -> Datagram {
         // SAFETY: these tests have one thread each.
         let shared = unsafe { pool.hold(0) }.unwrap();
-        let length = (Datagram::OVERHEAD + bytes.len()) as u32;
+        let length = layout.overhead() + bytes.len() as u32;
         // SAFETY: as it asks for; once.
         let mut buffer = unsafe { Buffer::of(shared, 0, length) };
         let said = said.map(u32::to_ne_bytes).concat();
-        let kept = name.len().min(NAME);
-        let parts = [&said, &name[..kept], &[0xAA; NAME][kept..], bytes];
-        buffer.copy_from_slice(&parts.concat());
-        Datagram::in_buffer(buffer, Layout::Addressed)
+        let (named, controlled) = (name.len().min(NAME), control.len().min(layout.control()));
+        let rest = [0xAA; NAME + CONTROL];
+        let name = [&name[..named], &rest[..NAME - named]].concat();
+        let control = [&control[..controlled], &rest[..layout.control() - controlled]].concat();
+        buffer.copy_from_slice(&[&said, &name, &control, bytes].concat());
+        Datagram::in_buffer(buffer, layout)
+    }
+
+    #[test]
+    fn control_messages_are_between_the_name_and_the_bytes() {
+        assert_eq!((Datagram::OVERHEAD, Datagram::OVERHEAD_WITH_CONTROL), (48, 192));
+        let pool = BufferPool::registered(1, 256);
+        let mut control = (16 + size_of::<i32>()).to_ne_bytes().to_vec();
+        control.extend([libc::SOL_UDP, libc::UDP_GRO, 1200, 0].map(i32::to_ne_bytes).concat());
+        let name = Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 7)));
+        let name = name.bytes();
+        for (length, size) in
+            [(control.len() as u32, Some(1200)), (19, None), (0, None), (u32::MAX, Some(1200))]
+        {
+            let said = [16, length, 3, libc::MSG_CTRUNC as u32];
+            let datagram = received_as(Layout::Controlled, &pool, said, [name, &control, b"abc"]);
+            assert_eq!((&*datagram, datagram.messages().segment_size()), (&b"abc"[..], size));
+            assert_eq!(datagram.peer().unwrap().port(), 7);
+            assert!(datagram.is_control_truncated() && datagram.is_controlled() == (length > 0));
+        }
+        // Where there is no room for any, nothing is taken for one.
+        let said = [16, control.len() as u32, 100, libc::MSG_CTRUNC as u32];
+        let datagram = received(&pool, said, name, &[&control[..], &[0; 80]].concat());
+        assert_eq!((datagram.len(), datagram.messages().iter().count()), (104, 0));
+        assert!(!datagram.is_control_truncated() && !datagram.is_controlled());
+        // What comes out of a completion is what went into it.
+        drop(datagram);
+        let said = [16, control.len() as u32, 3, 0];
+        let datagram = received_as(Layout::Controlled, &pool, said, [name, &control, b"abc"]);
+        let completion = crate::Completion::from_datagram(datagram);
+        assert_eq!((completion.result().unwrap(), completion.raw().result), (3, 195));
+        let datagram = completion.into_datagram().unwrap();
+        assert_eq!((&*datagram, datagram.messages().segment_size()), (&b"abc"[..], Some(1200)));
     }
 
     #[test]
