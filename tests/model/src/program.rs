@@ -82,6 +82,8 @@ pub enum Kind {
     TimeoutMulti,
     /// Ends by itself, after three ticks.
     TimeoutThrice,
+    /// A message that brings descriptors.
+    ReceiveMessage,
     /// As `SendZeroCopy`, in two pieces.
     SendVectoredZeroCopy,
     /// Waits until a word of the program is changed, or those who wait for it are woken.
@@ -246,7 +248,7 @@ impl Kind {
             Kind::Sync => "FSYNC",
             Kind::Receive | Kind::ReceiveProvided | Kind::ReceiveOnFile => "RECV",
             Kind::ReceiveMulti | Kind::ReceiveLimited | Kind::ReceiveBundles => "RECV",
-            Kind::ReceiveDatagrams => "RECVMSG",
+            Kind::ReceiveDatagrams | Kind::ReceiveMessage => "RECVMSG",
             Kind::Send | Kind::SendOnFile => "SEND",
             Kind::SendZeroCopy | Kind::SendZeroCopyOnFile => "SEND_ZC",
             Kind::SendVectoredZeroCopy => "SENDMSG_ZC",
@@ -476,6 +478,7 @@ impl Program {
         };
         program.add_words(&mut chance);
         program.add_files(streams, &mut chance);
+        program.add_messages(&mut chance);
         program
     }
 
@@ -487,6 +490,21 @@ impl Program {
         for _ in 0..1 + chance.below(6) {
             let kind = chance.pick(&Kind::ON_WORDS);
             let action = Action::Submit { second: chance.one_in(3), kind, limit: Limit::some(chance) };
+            self.insert(action, chance);
+        }
+    }
+
+    /// Adds messages that bring descriptors to some programs. The others are what they were without these.
+    fn add_messages(&mut self, chance: &mut Chance) {
+        if chance.below(8) != 7 {
+            return;
+        }
+        for _ in 0..1 + chance.below(6) {
+            let (second, limit) = (chance.one_in(3), Limit::some(chance));
+            let action = match chance.one_in(4) {
+                true => Action::Detach { second, kind: Kind::ReceiveMessage, limit },
+                false => Action::Submit { second, kind: Kind::ReceiveMessage, limit },
+            };
             self.insert(action, chance);
         }
     }
