@@ -63,6 +63,9 @@ fn a_stream_closes_the_descriptors_that_come() {
     watched(|| messages::a_stream_closes_the_descriptors_that_come(|| addressable(8).0));
 }
 
+/// How a ring ends that has such requests.
+type End<D> = dyn Fn(D);
+
 /// Sockets for which a message with two descriptors has arrived each, and what says that all of these are closed.
 fn arrived(count: usize) -> (Vec<Receiving>, Vec<PipeReader>) {
     let one = || {
@@ -84,7 +87,7 @@ fn descriptors_that_arrive_as_a_ring_ends_are_closed() {
         }
     }
     let idle = || Bench::with(8, Script::new());
-    let ends: [(&str, &dyn Fn(Vec<Receiving>)); 9] = [
+    let ends: [(&str, &End<Vec<Receiving>>); 9] = [
         ("nobody takes them", &|receiving| {
             let mut ring = idle();
             submit(&mut ring, receiving);
@@ -360,7 +363,7 @@ fn descriptors_that_come_to_a_stream_as_its_ring_ends_are_closed() {
         }
         (Listening::new(theirs, 8), all)
     }
-    let ends: [(&str, &dyn Fn(Listening)); 4] = [
+    let ends: [(&str, &End<Listening>); 4] = [
         ("the data is dropped at the first", &|listening| {
             let mut ring = Bench::with(8, Script::new());
             ring.submitter(Bench::FIRST).stream(listening, Listening::stream).unwrap();

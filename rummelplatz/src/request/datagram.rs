@@ -47,8 +47,8 @@ impl Datagram {
     /// much of its sender's address.
     pub const OVERHEAD: usize = Layout::Addressed.overhead() as usize;
 
-    /// The same, if there is also room for control messages ([`recv_message_multi`](super::recv_message_multi)): for all
-    /// together that [`ControlMessages`] has a function for, and that come with datagrams.
+    /// The same, if there is also room for control messages ([`recv_message_multi`](super::recv_message_multi)):
+    /// for all together that [`ControlMessages`] has a function for, and that come with datagrams.
     pub const OVERHEAD_WITH_CONTROL: usize = Layout::Controlled.overhead() as usize;
 
     /// A datagram in a buffer of `pool`, as if it had been received: for tests of your own operations (see
@@ -144,8 +144,8 @@ pub(super) static ASKED_WITH_CONTROL: Header =
 const SAID: usize = 4 * size_of::<u32>();
 /// Room for the address of IPv6, which is the longest that can be told, and for aligning the bytes after it.
 const NAME: usize = 32;
-/// Room for the control messages of `UDP_GRO` (24 bytes), `IPV6_PKTINFO` (40), `IPV6_TCLASS` (24), `SO_TIMESTAMPNS` (32)
-/// and one like the first, and for aligning the bytes after them.
+/// Room for the control messages of `UDP_GRO` (24 bytes), `IPV6_PKTINFO` (40), `IPV6_TCLASS` (24),
+/// `SO_TIMESTAMPNS` (32) and one like the first, and for aligning the bytes after them.
 const CONTROL: usize = 144;
 
 impl Deref for Datagram {

@@ -288,8 +288,8 @@ pub fn recv_uninit<'d>(socket: &'d impl Target, buffer: &'d mut [MaybeUninit<u8>
 /// If the pool has no buffer at that moment, the request ends with `ENOBUFS`, and the bytes stay where they are: unlike
 /// a stream, it does not wait for a buffer. Submit it again when a [`Buffer`](crate::Buffer) was dropped.
 ///
-/// It costs some hundred instructions more than [`recv`] (`docs/performance.md`, "Trades"): use it where connections are
-/// mostly quiet, and their buffers would take the memory.
+/// It costs some hundred instructions more than [`recv`] (`docs/performance.md`, "Trades"): use it where
+/// connections are mostly quiet, and their buffers would take the memory.
 ///
 /// ```
 /// # use rummelplatz::{request, request::Request, Buffer, BufferPool};
@@ -401,15 +401,15 @@ pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream
     Parts::from_pool(socket, entry, pool).yielding(Yields::Datagram).stream()
 }
 
-/// As [`recv_from_multi`], with room for control messages: [`messages`](crate::Datagram::messages) says what the socket's
-/// options ask for, such as the size of joined datagrams (`UDP_GRO`), or where they were sent to.
+/// As [`recv_from_multi`], with room for control messages: [`messages`](crate::Datagram::messages) says what the
+/// socket's options ask for, such as the size of joined datagrams (`UDP_GRO`), or where they were sent to.
 ///
 /// [`Datagram::OVERHEAD_WITH_CONTROL`](crate::Datagram::OVERHEAD_WITH_CONTROL) bytes of each buffer are for what the
 /// kernel says. Descriptors that come over a Unix socket are closed: [`recv_message`] is for those.
 ///
 /// ```
 /// # use rummelplatz::{request, BufferPool, Completion, Datagram, RingOperation, Submitter, ring};
-/// # use std::{error::Error, io, net::UdpSocket, os::fd::AsRawFd};
+/// # use std::{error::Error, io, net::UdpSocket};
 /// # #[ring]
 /// # struct Server { receivers: Receivers }
 /// /// The socket's option `UDP_GRO` is set.
@@ -465,6 +465,10 @@ const IORING_RECV_MULTISHOT: u32 = 1 << 1;
 ///
 /// If the peer is gone, the error is `EPIPE`; there is never a signal (`MSG_NOSIGNAL`). Given to
 /// [`detach`](crate::Submitter::detach), it goes out whole (`MSG_WAITALL`), as all sends do.
+///
+/// Beware of Unix datagram sockets whose receiver is slow: a send that has to wait because the receiver's queue is full
+/// arrives as an empty datagram, with the result 0 (seen on 6.18, with all requests that send). On a connected socket,
+/// [`poll_first`](Request::poll_first) prevents that, as long as nobody else fills the queue meanwhile.
 ///
 /// The socket may take only a part. So count what is sent, and submit the rest; or let the kernel go on with
 /// [`whole`](Request::whole):
@@ -591,9 +595,9 @@ pub fn send_message_zc<'d>(
     send_headed(opcode::SendMsgZc::CODE, socket, pieces, control.header())
 }
 
-/// Receives into `buffer` as [`recv_from`], and into `control` all that comes with the message: descriptors, the size of
-/// joined datagrams, where they were sent to, and more (`IORING_OP_RECVMSG`; with control messages since 5.12, `EINVAL`
-/// before). The result is the number of bytes.
+/// Receives into `buffer` as [`recv_from`], and into `control` all that comes with the message: descriptors, the
+/// size of joined datagrams, where they were sent to, and more (`IORING_OP_RECVMSG`; with control messages since
+/// 5.12, `EINVAL` before). The result is the number of bytes.
 ///
 /// What comes with a message is mostly an option of the socket: see [`ControlMessages`](super::ControlMessages).
 /// Descriptors always come, and are opened close-on-exec (`MSG_CMSG_CLOEXEC`).

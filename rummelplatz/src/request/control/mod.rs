@@ -27,7 +27,8 @@ pub struct ControlMessage<'a> {
 /// Where a datagram was sent to, and where it came in: see [`ControlMessages::packet_info`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketInfo {
-    /// The destination of the datagram: an address of this machine, or one of several machines (multicast, broadcast).
+    /// The destination of the datagram: an address of this machine, or one of several machines (multicast,
+    /// broadcast).
     pub destination: IpAddr,
     /// The local address to answer from. With IPv6, it is the destination.
     pub local: IpAddr,
@@ -71,8 +72,8 @@ struct Found {
 }
 
 impl Found {
-    /// The message that begins at `at`, if there is one. What is shorter than its header is none: so nothing is found
-    /// where there are only zeroes.
+    /// The message that begins at `at`, if there is one. What is shorter than its header is none: so nothing is
+    /// found where there are only zeroes.
     fn at(at: usize, area: &[u8]) -> Option<Found> {
         let rest = area.get(at..)?;
         let (length, after) = rest.split_first_chunk()?;

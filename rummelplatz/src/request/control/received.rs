@@ -10,13 +10,14 @@ use super::super::Peer;
 use super::super::aside::Piece;
 use super::{ALIGNMENT, ControlMessages, Found, HEADER, SCM_PIDFD, has_descriptors};
 
-/// What came with a message, besides its bytes, as found out by [`recv_message`](super::super::recv_message): kept in
-/// the data of the request.
+/// What came with a message, besides its bytes, as found out by [`recv_message`](super::super::recv_message): kept
+/// in the data of the request.
 ///
 /// Descriptors that nobody [takes](Self::take_fds) are closed when this is dropped, or used for another request.
 ///
 /// ```
-/// # use rummelplatz::{request, request::{RecvControl, Request, SendControl}, Completion, RingOperation, Submitter, ring};
+/// # use rummelplatz::{request, request::{RecvControl, Request, SendControl}};
+/// # use rummelplatz::{Completion, RingOperation, Submitter, ring};
 /// # use std::{error::Error, fs::File, io::{self, Read, Write}, os::unix::net::UnixStream};
 /// struct Receiving { socket: UnixStream, bytes: [u8; 64], control: RecvControl }
 ///
@@ -75,8 +76,8 @@ use super::{ALIGNMENT, ControlMessages, Found, HEADER, SCM_PIDFD, has_descriptor
 pub struct RecvControl {
     peer: Peer,
     /// Where the kernel writes messages. It has written as many bytes as the header says, once the request has
-    /// succeeded; before, and otherwise, there are only zeroes, and so there is no message. What has descriptors owns
-    /// them; one that was taken is -1.
+    /// succeeded; before, and otherwise, there are only zeroes, and so there is no message. What has descriptors
+    /// owns them; one that was taken is -1.
     area: Box<[usize]>,
 }
 
@@ -87,8 +88,8 @@ impl Default for RecvControl {
 }
 
 impl RecvControl {
-    /// Nothing yet, with room for 256 bytes of control messages: for all those together that this type has a function
-    /// for, and some twenty descriptors, or for 60 descriptors.
+    /// Nothing yet, with room for 256 bytes of control messages: for all those together that this type has a
+    /// function for, and some twenty descriptors, or for 60 descriptors.
     pub fn new() -> RecvControl {
         RecvControl::with_room(256)
     }
@@ -110,8 +111,8 @@ impl RecvControl {
         bytes.saturating_add(HEADER + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT
     }
 
-    /// Arranges that a message is received into this piece, and what comes with it here. Returns where the kernel finds
-    /// these instructions.
+    /// Arranges that a message is received into this piece, and what comes with it here. Returns where the kernel
+    /// finds these instructions.
     pub(in super::super) fn receive(&mut self, piece: Piece) -> u64 {
         self.close();
         self.area.fill(0);
@@ -128,8 +129,8 @@ impl RecvControl {
         self.peer.header().flags() & libc::MSG_TRUNC != 0
     }
 
-    /// Whether there was more control data than there was room for (`MSG_CTRUNC`), or more descriptors than this process
-    /// may have open: the rest is lost. The kernel closes descriptors that are lost.
+    /// Whether there was more control data than there was room for (`MSG_CTRUNC`), or more descriptors than this
+    /// process may have open: the rest is lost. The kernel closes descriptors that are lost.
     pub fn is_control_truncated(&self) -> bool {
         self.peer.header().flags() & libc::MSG_CTRUNC != 0
     }
@@ -141,8 +142,8 @@ impl RecvControl {
         iter::from_fn(|| self.take(|kind| kind == libc::SCM_RIGHTS))
     }
 
-    /// Takes the descriptor of the process that has sent the message (`SCM_PIDFD`, since 6.5), if the socket's option
-    /// `SO_PASSPIDFD` is set. It is close-on-exec.
+    /// Takes the descriptor of the process that has sent the message (`SCM_PIDFD`, since 6.5), if the socket's
+    /// option `SO_PASSPIDFD` is set. It is close-on-exec.
     pub fn take_pidfd(&mut self) -> Option<OwnedFd> {
         self.take(|kind| kind == SCM_PIDFD)
     }
@@ -159,21 +160,22 @@ impl RecvControl {
 
     /// What the kernel has written.
     fn written(&self) -> &[u8] {
-        // SAFETY: the area has at least as many bytes, and they are borrowed for as long as it is. Any bytes are valid.
+        // SAFETY: the area has at least as many bytes, and they are borrowed for as long as it is. Any bytes are
+        // valid.
         unsafe { slice::from_raw_parts(self.area.as_ptr().cast(), self.written_length()) }
     }
 
     fn written_mut(&mut self) -> &mut [u8] {
         let length = self.written_length();
-        // SAFETY: the area has at least as many bytes, and they are borrowed for as long as it is. Any bytes are valid,
-        // for these bytes and for the numbers that they are a part of.
+        // SAFETY: the area has at least as many bytes, and they are borrowed for as long as it is. Any bytes are
+        // valid, for these bytes and for the numbers that they are a part of.
         unsafe { slice::from_raw_parts_mut(self.area.as_mut_ptr().cast(), length) }
     }
 
     /// Takes the first descriptor that is still here, of messages of these kinds.
     fn take(&mut self, is_meant: impl Fn(i32) -> bool) -> Option<OwnedFd> {
-        // SAFETY: only the kernel writes numbers there, in a request that got the area full of zeroes. Nobody else owns
-        // what they name, because no other function tells a number.
+        // SAFETY: only the kernel writes numbers there, in a request that got the area full of zeroes. Nobody else
+        // owns what they name, because no other function tells a number.
         unsafe { take(self.written_mut(), is_meant) }
     }
 
@@ -213,8 +215,8 @@ unsafe fn take(area: &mut [u8], is_meant: impl Fn(i32) -> bool) -> Option<OwnedF
             // Where the kernel could open none, it has written an error.
             if number >= 0 {
                 *place = (-1_i32).to_ne_bytes();
-                // SAFETY: the kernel has opened it for whoever has made the request; the caller promises that nobody
-                // else owns it, and its number is forgotten.
+                // SAFETY: the kernel has opened it for whoever has made the request; the caller promises that
+                // nobody else owns it, and its number is forgotten.
                 return Some(unsafe { OwnedFd::from_raw_fd(number) });
             }
         }

@@ -58,8 +58,8 @@ impl fmt::Debug for SendControl {
 
 /// The control messages of one [message that is sent](super::super::send_message), made by [`SendControl::start`].
 ///
-/// What is said twice is sent twice: mostly, the last counts. What the socket knows nothing of is ignored, or refused
-/// (`EINVAL`).
+/// What is said twice is sent twice: mostly, the last counts. What the socket knows nothing of is ignored, or
+/// refused (`EINVAL`).
 #[must_use = "nothing is sent before it is given to `send_message`"]
 pub struct Control<'d> {
     /// Also borrows the descriptors that are sent: for as long as the request may need them.
@@ -67,31 +67,32 @@ pub struct Control<'d> {
 }
 
 impl<'d> Control<'d> {
-    /// Passes descriptors to whoever receives the message (`SCM_RIGHTS`), over a socket of `AF_UNIX`. There they are
-    /// other descriptors of the same open files, and they are [owned](super::RecvControl::take_fds).
+    /// Passes descriptors to whoever receives the message (`SCM_RIGHTS`), over a socket of `AF_UNIX`. There they
+    /// are other descriptors of the same open files, and they are [owned](super::RecvControl::take_fds).
     ///
-    /// Over a stream, at least one byte must go with them. The kernel refuses more than 253 descriptors (`EINVAL`), a
-    /// descriptor of an io_uring (`EINVAL`), and more in flight than may be open (`ETOOMANYREFS`). A file in the ring's
-    /// table ([`FixedFile`](crate::FixedFile)) has no descriptor to be passed before one is
+    /// Over a stream, at least one byte must go with them. The kernel refuses more than 253 descriptors
+    /// (`EINVAL`), a descriptor of an io_uring (`EINVAL`), and more in flight than may be open (`ETOOMANYREFS`). A
+    /// file in the ring's table ([`FixedFile`](crate::FixedFile)) has no descriptor to be passed before one is
     /// [installed](crate::request::install).
     pub fn fds<F: AsFd + 'd>(self, fds: impl IntoIterator<Item = &'d F>) -> Self {
         let numbers = fds.into_iter().map(|fd| fd.as_fd().as_raw_fd().to_ne_bytes());
         self.with(libc::SOL_SOCKET, libc::SCM_RIGHTS, numbers)
     }
 
-    /// Splits the bytes into datagrams of this size, the last of which may be shorter (`UDP_SEGMENT`, since 4.18). All
-    /// of them pass through the kernel's network at once, as if they were one (GSO).
+    /// Splits the bytes into datagrams of this size, the last of which may be shorter (`UDP_SEGMENT`, since 4.18).
+    /// All of them pass through the kernel's network at once, as if they were one (GSO).
     ///
-    /// There may be at most 64 of them, or 128 since 6.9, and 65 507 bytes in all over IPv4 (`EINVAL`, `EMSGSIZE`).
+    /// There may be at most 64 of them, or 128 since 6.9, and 65 507 bytes in all over IPv4 (`EINVAL`,
+    /// `EMSGSIZE`).
     pub fn segment_size(self, bytes: u16) -> Self {
         self.with(libc::SOL_UDP, libc::UDP_SEGMENT, [bytes.to_ne_bytes()])
     }
 
-    /// Sends a datagram from this address, instead of the one that the kernel would choose, and through the interface of
-    /// this number, if that is not 0 (`IP_PKTINFO`, `IPV6_PKTINFO`).
+    /// Sends a datagram from this address, instead of the one that the kernel would choose, and through the
+    /// interface of this number, if that is not 0 (`IP_PKTINFO`, `IPV6_PKTINFO`).
     ///
-    /// To answer a datagram from the address that it was sent to, this is what [`PacketInfo`](super::PacketInfo) says.
-    /// An address that is not one of this machine is refused (`EINVAL`, `ENETUNREACH`).
+    /// To answer a datagram from the address that it was sent to, this is what [`PacketInfo`](super::PacketInfo)
+    /// says. An address that is not one of this machine is refused (`EINVAL`, `ENETUNREACH`).
     pub fn source(self, address: impl Into<IpAddr>, interface: u32) -> Self {
         let interface = interface.to_ne_bytes();
         match address.into() {
@@ -123,8 +124,8 @@ impl<'d> Control<'d> {
     ///
     /// # Safety
     ///
-    /// Some control messages name descriptors (`SCM_RIGHTS`), or memory that the kernel is to use (`RDS_CMSG_RDMA_ARGS`).
-    /// These must be good until the request is over.
+    /// Some control messages name descriptors (`SCM_RIGHTS`), or memory that the kernel is to use
+    /// (`RDS_CMSG_RDMA_ARGS`). These must be good until the request is over.
     pub unsafe fn message(self, level: i32, kind: i32, bytes: &[u8]) -> Self {
         self.with(level, kind, [bytes])
     }

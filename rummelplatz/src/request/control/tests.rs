@@ -29,6 +29,9 @@ fn received(area: &[u8]) -> RecvControl {
     control
 }
 
+/// These are in their memory now.
+fn built(_: Control<'_>) {}
+
 fn fd() -> OwnedFd {
     std::fs::File::open("/dev/null").unwrap().into()
 }
@@ -215,17 +218,17 @@ fn what_is_sent_is_what_libc_wants() {
     let fds = [fd(), fd()];
     let numbers = fds.iter().map(|fd| fd.as_raw_fd().to_ne_bytes()).collect::<Vec<_>>().concat();
     let sent = |send: &SendControl| found(send.bytes());
-    let _ = send.start().fds(&fds).segment_size(1200);
+    built(send.start().fds(&fds).segment_size(1200));
     let expected = [
         (libc::SOL_SOCKET, libc::SCM_RIGHTS, numbers),
         (libc::SOL_UDP, libc::UDP_SEGMENT, 1200_u16.to_ne_bytes().to_vec()),
     ];
     assert_eq!(sent(&send), expected);
     // Of the last message, nothing is left.
-    let _ = send.start().source([127, 0, 0, 1], 2);
+    built(send.start().source([127, 0, 0, 1], 2));
     let v4 = [2, 0, 0, 0, 127, 0, 0, 1, 0, 0, 0, 0].to_vec();
     assert_eq!(sent(&send), [(libc::IPPROTO_IP, libc::IP_PKTINFO, v4)]);
-    let _ = send.start().source([0xFE; 16], 2).traffic_class(0xFF);
+    built(send.start().source([0xFE; 16], 2).traffic_class(0xFF));
     let v6 = [&[0xFE; 16][..], &[2, 0, 0, 0]].concat();
     let class = vec![0xFF, 0, 0, 0];
     let expected = [
@@ -235,9 +238,9 @@ fn what_is_sent_is_what_libc_wants() {
     ];
     assert_eq!(sent(&send), expected);
     // SAFETY: it names nothing.
-    let _ = unsafe { send.start().message(5, 6, b"abc") };
+    built(unsafe { send.start().message(5, 6, b"abc") });
     assert_eq!(sent(&send), [(5, 6, b"abc".to_vec())]);
-    let _ = send.start();
+    built(send.start());
     assert_eq!(sent(&send), []);
 }
 
@@ -292,7 +295,7 @@ fn descriptors_of_any_kind_are_lent() {
     let (file, mut stream) = (fd(), UnixStream::pair().unwrap().0);
     let mut send = SendControl::new();
     let both = [file.as_fd(), stream.as_fd()];
-    let _ = send.start().fds(&both).fds([&file]).fds([&stream]);
+    built(send.start().fds(&both).fds([&file]).fds([&stream]));
     assert_eq!(found(send.bytes()).len(), 3);
     // Nothing is borrowed any more.
     stream.flush().unwrap();
