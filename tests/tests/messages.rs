@@ -64,7 +64,7 @@ fn a_stream_closes_the_descriptors_that_come() {
 }
 
 /// How a ring ends that has such requests.
-type End<D> = dyn Fn(D);
+type End<D> = fn(D);
 
 /// Sockets for which a message with two descriptors has arrived each, and what says that all of these are closed.
 fn arrived(count: usize) -> (Vec<Receiving>, Vec<PipeReader>) {
@@ -86,53 +86,55 @@ fn descriptors_that_arrive_as_a_ring_ends_are_closed() {
             ring.submitter(Bench::FIRST).submit(data, Receiving::request).unwrap();
         }
     }
-    let idle = || Bench::with(8, Script::new());
-    let ends: [(&str, &End<Vec<Receiving>>); 9] = [
-        ("nobody takes them", &|receiving| {
+    fn idle() -> Bench<Receiving> {
+        Bench::with(8, Script::new())
+    }
+    let ends: [(&str, End<Vec<Receiving>>); 9] = [
+        ("nobody takes them", |receiving| {
             let mut ring = idle();
             submit(&mut ring, receiving);
             ring.run().unwrap();
             assert_eq!(ring.stats().in_flight, 0);
         }),
-        ("the ring never runs", &|receiving| submit(&mut idle(), receiving)),
-        ("it is dropped between turns", &|receiving| {
+        ("the ring never runs", |receiving| submit(&mut idle(), receiving)),
+        ("it is dropped between turns", |receiving| {
             let mut ring = idle();
             ring.turn().unwrap();
             submit(&mut ring, receiving);
         }),
-        ("it exits", &|receiving| {
+        ("it exits", |receiving| {
             let script = Script::new().on_completion(|_, _, _| (ControlFlow::Exit, None));
             let mut ring = Bench::with(8, script);
             submit(&mut ring, receiving);
             ring.run().unwrap();
         }),
-        ("it fails", &|receiving| {
+        ("it fails", |receiving| {
             let script =
                 Script::new().on_completion(|_, data, _| (ControlFlow::Error("no".into()), Some(data)));
             let mut ring = Bench::with(8, script);
             submit(&mut ring, receiving);
             ring.run().unwrap_err();
         }),
-        ("it panics", &|receiving| {
+        ("it panics", |receiving| {
             let script = Script::new().on_completion(|_, _, _| panic!("on purpose"));
             let mut ring = Bench::with(8, script);
             submit(&mut ring, receiving);
             catch_unwind(AssertUnwindSafe(|| ring.run())).unwrap_err();
         }),
-        ("they are detached", &|receiving| {
+        ("they are detached", |receiving| {
             let mut ring = idle();
             for data in receiving {
                 ring.submitter(Bench::FIRST).detach(data, Receiving::request).unwrap();
             }
             ring.run().unwrap();
         }),
-        ("they are cancelled", &|receiving| {
+        ("they are cancelled", |receiving| {
             let mut ring = idle();
             submit(&mut ring, receiving);
             ring.submitter(Bench::FIRST).cancel_all();
             ring.run().unwrap();
         }),
-        ("a worker receives them", &|receiving| {
+        ("a worker receives them", |receiving| {
             let mut ring = idle();
             for data in receiving {
                 ring.submitter(Bench::FIRST).submit(data, |it| it.request().in_worker()).unwrap();
@@ -363,25 +365,25 @@ fn descriptors_that_come_to_a_stream_as_its_ring_ends_are_closed() {
         }
         (Listening::new(theirs, 8), all)
     }
-    let ends: [(&str, &End<Listening>); 4] = [
-        ("the data is dropped at the first", &|listening| {
+    let ends: [(&str, End<Listening>); 4] = [
+        ("the data is dropped at the first", |listening| {
             let mut ring = Bench::with(8, Script::new());
             ring.submitter(Bench::FIRST).stream(listening, Listening::stream).unwrap();
             ring.run().unwrap();
         }),
-        ("it exits", &|listening| {
+        ("it exits", |listening| {
             let script = Script::new().on_completion(|_, data, _| (ControlFlow::Exit, Some(data)));
             let mut ring = Bench::with(8, script);
             ring.submitter(Bench::FIRST).stream(listening, Listening::stream).unwrap();
             ring.run().unwrap();
         }),
-        ("it panics", &|listening| {
+        ("it panics", |listening| {
             let script = Script::new().on_completion(|_, _, _| panic!("on purpose"));
             let mut ring = Bench::with(8, script);
             ring.submitter(Bench::FIRST).stream(listening, Listening::stream).unwrap();
             catch_unwind(AssertUnwindSafe(|| ring.run())).unwrap_err();
         }),
-        ("it is dropped", &|listening| {
+        ("it is dropped", |listening| {
             let mut ring = Bench::with(8, Script::new());
             ring.turn().unwrap();
             ring.submitter(Bench::FIRST).stream(listening, Listening::stream).unwrap();
