@@ -215,6 +215,16 @@ fn anywhere() -> impl Iterator<Item = (UdpSocket, UdpSocket, IpAddr, SocketAddr)
     })
 }
 
+/// Makes a socket say where each datagram was sent to, how, and when.
+fn ask(socket: &UdpSocket, loopback: IpAddr) {
+    let (level, options) = match loopback.is_ipv4() {
+        true => (libc::IPPROTO_IP, [libc::IP_PKTINFO, libc::IP_RECVTOS]),
+        false => (libc::IPPROTO_IPV6, [libc::IPV6_RECVPKTINFO, libc::IPV6_RECVTCLASS]),
+    };
+    options.into_iter().for_each(|option| set(socket, level, option, 1));
+    set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
+}
+
 pub fn a_datagram_says_where_it_was_sent_to_and_how(raw: impl Fn() -> RawRing) {
     for (ours, theirs, loopback, there) in anywhere() {
         // Without the options, nothing is said.
@@ -225,17 +235,7 @@ pub fn a_datagram_says_where_it_was_sent_to_and_how(raw: impl Fn() -> RawRing) {
         assert_eq!((result, received.control.peer()), (Ok(5), Some(here)));
         assert_eq!(received.control.messages().iter().count(), 0);
 
-        match loopback.is_ipv4() {
-            true => {
-                set(&theirs, libc::IPPROTO_IP, libc::IP_PKTINFO, 1);
-                set(&theirs, libc::IPPROTO_IP, libc::IP_RECVTOS, 1);
-            }
-            false => {
-                set(&theirs, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1);
-                set(&theirs, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1);
-            }
-        }
-        set(&theirs, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
+        ask(&theirs, loopback);
         // Of the loopback network, another address is as good.
         let source: IpAddr = if loopback.is_ipv4() { [127, 0, 0, 2].into() } else { loopback };
         let before = SystemTime::now();
@@ -396,17 +396,7 @@ impl Listening {
 
 pub fn a_stream_of_datagrams_says_what_comes_with_them(raw: impl Fn() -> RawRing) {
     for (ours, theirs, loopback, there) in anywhere() {
-        match loopback.is_ipv4() {
-            true => {
-                set(&theirs, libc::IPPROTO_IP, libc::IP_PKTINFO, 1);
-                set(&theirs, libc::IPPROTO_IP, libc::IP_RECVTOS, 1);
-            }
-            false => {
-                set(&theirs, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1);
-                set(&theirs, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1);
-            }
-        }
-        set(&theirs, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
+        ask(&theirs, loopback);
         set(&theirs, libc::SOL_UDP, libc::UDP_GRO, 1);
         let here = SocketAddr::new(loopback, ours.local_addr().unwrap().port());
         let send = |bytes: &[u8], size: Option<u16>| {
