@@ -6,6 +6,7 @@ use std::io::{self, PipeReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use rummelplatz::request::{Credentials, PacketInfo, RecvControl, SendControl};
@@ -453,4 +454,59 @@ pub fn a_stream_closes_the_descriptors_that_come(raw: impl Fn() -> RawRing) {
     });
     let hello = &b"hello"[..];
     assert_eq!(told.collect::<Vec<_>>(), [(hello, false), (hello, false), (hello, true)]);
+}
+
+pub fn a_message_that_waits_for_room_goes_out_with_its_descriptors_once(raw: impl Fn() -> RawRing + Sync) {
+    const MUCH: usize = 1 << 20;
+    for is_detached in [false, true] {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut full = 0;
+        while let Ok(bytes) = (&ours).write(&[0; 4096]) {
+            full += bytes;
+        }
+        ours.set_nonblocking(false).unwrap();
+        let (fds, watches) = watched_fds(3);
+        let passing = Passing::new(ours, &[7; MUCH], fds);
+        let results = Log::new();
+        let log = results.clone();
+        let script = Script::new().on_completion(move |completion, _, _| {
+            log.push(outcome(&completion));
+            (ControlFlow::Continue, None)
+        });
+        let mut ring = Bench::builder(script, Script::new()).raw_ring(raw()).build().unwrap();
+        let mut submitter = ring.submitter(Bench::FIRST);
+        match is_detached {
+            true => submitter.detach(passing, Passing::request).map(drop).unwrap(),
+            false => submitter.submit(passing, |it| it.request().whole()).map(drop).unwrap(),
+        }
+        let receive = || {
+            // Long enough for the message to wait.
+            thread::sleep(Duration::from_millis(20));
+            let mut receiving = Receiving::new(theirs, RecvControl::new());
+            receiving.bytes = vec![0; 1 << 16];
+            let (mut bytes, mut fds) = (0, Vec::new());
+            loop {
+                let (result, mut received) = receiving.on(raw());
+                match result.unwrap() {
+                    0 => return (bytes, fds),
+                    more => bytes += more as usize,
+                }
+                fds.extend(received.control.take_fds());
+                assert!(!received.control.is_control_truncated());
+                receiving = received;
+            }
+        };
+        let (bytes, fds) = thread::scope(|scope| {
+            let receiver = scope.spawn(receive);
+            ring.run().unwrap();
+            receiver.join().unwrap()
+        });
+        let expected = if is_detached { vec![] } else { vec![Ok(MUCH as u32)] };
+        assert_eq!((results.take(), ring.stats().detached_failed), (expected, 0));
+        assert_eq!((bytes, fds.len()), (full + MUCH, 3));
+        assert!(!are_closed(&watches[..1]));
+        drop(fds);
+        assert!(are_closed(&watches));
+    }
 }

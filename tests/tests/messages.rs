@@ -15,7 +15,7 @@ use rummelplatz::request::{RecvControl, SendControl};
 use rummelplatz::{ControlFlow, request};
 use rummelplatz_tests::messages::{self, Listening, Passing, Receiving, are_closed, watched_fds};
 use rummelplatz_tests::{
-    Bench, Log, Script, addressable, in_child, once, open_descriptors, outcome, pipe, watched,
+    Bench, Script, addressable, in_child, once, open_descriptors, outcome, pipe, watched,
 };
 
 #[test]
@@ -184,56 +184,7 @@ fn what_waits_for_a_message_gets_its_descriptors() {
 #[test]
 fn a_message_that_waits_for_room_goes_out_with_its_descriptors_once() {
     watched(|| {
-        for is_detached in [false, true] {
-            let (ours, theirs) = UnixStream::pair().unwrap();
-            ours.set_nonblocking(true).unwrap();
-            let mut full = 0;
-            while let Ok(bytes) = (&ours).write(&[0; 4096]) {
-                full += bytes;
-            }
-            ours.set_nonblocking(false).unwrap();
-            const MUCH: usize = 1 << 20;
-            let (fds, watches) = watched_fds(3);
-            let passing = Passing::new(ours, &[7; MUCH], fds);
-            let results = Log::new();
-            let log = results.clone();
-            let script = Script::new().on_completion(move |completion, _, _| {
-                log.push(outcome(&completion));
-                (ControlFlow::Continue, None)
-            });
-            let mut ring = Bench::with(8, script);
-            match is_detached {
-                true => ring.submitter(Bench::FIRST).detach(passing, Passing::request).map(drop).unwrap(),
-                false => {
-                    let mut submitter = ring.submitter(Bench::FIRST);
-                    submitter.submit(passing, |it| it.request().whole()).map(drop).unwrap();
-                }
-            }
-            let receiver = thread::spawn(move || {
-                thread::sleep(Duration::from_millis(20));
-                let mut receiving = Receiving::new(theirs, RecvControl::new());
-                receiving.bytes = vec![0; 1 << 16];
-                let (mut bytes, mut fds) = (0, Vec::new());
-                loop {
-                    let (result, mut received) = once(receiving, Receiving::request);
-                    match result.unwrap() {
-                        0 => return (bytes, fds),
-                        more => bytes += more as usize,
-                    }
-                    fds.extend(received.control.take_fds());
-                    assert!(!received.control.is_control_truncated());
-                    receiving = received;
-                }
-            });
-            ring.run().unwrap();
-            let expected = if is_detached { vec![] } else { vec![Ok(MUCH as u32)] };
-            assert_eq!((results.take(), ring.stats().detached_failed), (expected, 0));
-            let (bytes, fds) = receiver.join().unwrap();
-            assert_eq!((bytes, fds.len()), (full + MUCH, 3));
-            assert!(!are_closed(&watches[..1]));
-            drop(fds);
-            assert!(are_closed(&watches));
-        }
+        messages::a_message_that_waits_for_room_goes_out_with_its_descriptors_once(|| addressable(8).0)
     });
 }
 

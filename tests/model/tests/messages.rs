@@ -57,3 +57,8 @@ fn a_stream_of_datagrams_says_what_comes_with_them() {
 fn a_stream_closes_the_descriptors_that_come() {
     watched(|| messages::a_stream_closes_the_descriptors_that_come(slow));
 }
+
+#[test]
+fn a_message_that_waits_for_room_goes_out_with_its_descriptors_once() {
+    watched(|| messages::a_message_that_waits_for_room_goes_out_with_its_descriptors_once(slow));
+}
