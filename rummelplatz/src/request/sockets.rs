@@ -416,7 +416,7 @@ pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream
 /// struct Receiver { socket: UdpSocket, pool: BufferPool }
 ///
 /// # #[derive(RingOperation)]
-/// # #[ring_operation(ring = Server, data = Receiver, warn = io::Error, on_more)]
+/// # #[ring_operation(ring = Server, data = Receiver, warn = io::Error, on_more, on_final)]
 /// # struct Receivers { received: Vec<u8> }
 /// # impl Receivers {
 /// fn on_more(&mut self, completion: Completion, _: &mut Receiver, mut submitter: Submitter<'_, Server, Self>)
@@ -431,6 +431,7 @@ pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream
 /// #   submitter.end_stream();
 ///     Ok(())
 /// }
+/// #   fn on_final(&mut self, _: Completion, _: Receiver, _: Submitter<'_, Server, Self>) {}
 /// # }
 /// # fn main() -> Result<(), Box<dyn Error>> {
 /// # let (socket, client) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
@@ -561,7 +562,8 @@ fn send_datagram<'d>(opcode: u8, socket: &'d impl Target, buffer: &'d [u8], addr
 /// do (`IORING_OP_SENDMSG`; with control messages since 5.12, `EINVAL` before).
 ///
 /// They are sent with the first byte. If the kernel sends the rest later ([`whole`](Request::whole), or
-/// [detached](crate::Submitter::detach)), they are not sent again (since 6.4).
+/// [detached](crate::Submitter::detach)), they are not sent again. (That is so since 6.4. Before, they are; and a message
+/// that has to wait for room ends with `EFAULT`.)
 ///
 /// ```
 /// # use rummelplatz::{request, request::{Request, SendControl}};
