@@ -12,7 +12,7 @@ use io_uring::cqueue;
 use crate::buffers::{Buffer, BufferPool, Buffers, Lender};
 use crate::facts::{Facts, Yields};
 use crate::fixed::FixedFile;
-use crate::request::Datagram;
+use crate::request::{Datagram, Layout};
 
 #[cfg(test)]
 mod tests;
@@ -189,18 +189,40 @@ impl Drop for Completion {
     }
 }
 
+/// How much of a buffer is for what is said of a datagram, if this is one.
+#[inline(always)]
+const fn layout(yields: Yields) -> Option<Layout> {
+    match yields {
+        Yields::Datagram => Some(Layout::Addressed),
+        Yields::Message => Some(Layout::Controlled),
+        _ => None,
+    }
+}
+
 /// Holds the buffers of a completion whose request yields a datagram or a bundle; the completion names the first of
 /// them. Returns the result that this makes: for a datagram, without the bytes that the kernel
-/// writes before it.
+/// writes before it. Descriptors that came with a datagram are closed.
 ///
 /// # Safety
 ///
-/// The pool is registered with the ring that calls this.
+/// The pool is registered with the ring that calls this, and the kernel has posted this result.
 unsafe fn hold(yields: Yields, pool: &BufferPool, id: u16, result: i32) -> Option<(Lender, i32)> {
-    if yields == Yields::Datagram {
-        let bytes = if result < 0 { result } else { (result - OVERHEAD).max(0) };
+    if let Some(layout) = layout(yields) {
+        let overhead = layout.overhead() as i32;
+        let bytes = if result < 0 { result } else { (result - overhead).max(0) };
         // SAFETY: the caller's promise.
-        return unsafe { pool.hold(id) }.map(|pool| (pool, bytes));
+        let pool = unsafe { pool.hold(id) }?;
+        if layout == Layout::Controlled && result >= overhead {
+            // SAFETY: the buffer was just held, and is not given back here.
+            let datagram = unsafe { Buffer::of(pool, id, overhead as u32) };
+            let mut datagram = ManuallyDrop::new(Datagram::in_buffer(datagram, layout));
+            if datagram.is_controlled() {
+                // SAFETY: the kernel has received the datagram into this buffer, as the result says, and nobody has had
+                // it before.
+                unsafe { datagram.close_descriptors() };
+            }
+        }
+        return Some((pool, bytes));
     }
     // The kernel takes as many buffers as it has filled: none if there is no byte, or an error.
     let bytes @ 1.. = u32::try_from(result).ok()? else { return None };
@@ -393,7 +415,7 @@ impl Completion {
         self.kind.carries(Yields::Descriptor)
             || self.kind.carries(Yields::Direct)
             || (self.kind.carries(Yields::Buffer) || self.kind.carries(Yields::Bundle)) && self.result > 0
-            || self.kind.carries(Yields::Datagram) && self.result >= 0 && self.is_from_somebody()
+            || self.carried_layout().is_some_and(|layout| self.result >= 0 && self.is_from_somebody(layout))
             || self.kind.yields(Yields::Events) && self.result > 0
             || self.kind.yields(Yields::Tick) && self.result == -libc::ETIME
     }
@@ -429,7 +451,12 @@ impl Completion {
     /// [`Datagram::fill`](crate::request::Datagram::fill).
     pub fn from_datagram(datagram: Datagram) -> Completion {
         let bytes = datagram.len();
-        Completion::carrying(Yields::Datagram, bytes, datagram.into_buffer())
+        let (buffer, layout) = datagram.into_parts();
+        let yields = match layout {
+            Layout::Addressed => Yields::Datagram,
+            Layout::Controlled => Yields::Message,
+        };
+        Completion::carrying(yields, bytes, buffer)
     }
 
     fn carrying(yields: Yields, bytes: usize, buffer: Buffer) -> Completion {
@@ -642,17 +669,15 @@ impl Completion {
     /// [datagrams](crate::request::recv_from_multi).
     pub fn into_datagram(self) -> io::Result<Datagram> {
         let bytes = self.result()?;
-        if !self.kind.yields(Yields::Datagram) {
-            return Err(carries_no("datagram"));
-        }
-        if !self.kind.carries(Yields::Datagram) {
-            return Ok(Datagram::in_buffer(Buffer::empty()));
+        let Some(layout) = self.layout() else { return Err(carries_no("datagram")) };
+        if !self.kind.has(Kind::CARRIES) {
+            return Ok(Datagram::in_buffer(Buffer::empty(), layout));
         }
         // SAFETY: a buffer is carried.
         let (pool, id) = unsafe { self.into_carried_pool() };
         // SAFETY: it was held for this completion.
-        let buffer = unsafe { Buffer::of(pool, id, bytes.saturating_add(OVERHEAD as u32)) };
-        Ok(Datagram::in_buffer(buffer))
+        let buffer = unsafe { Buffer::of(pool, id, bytes.saturating_add(layout.overhead())) };
+        Ok(Datagram::in_buffer(buffer, layout))
     }
 
     /// The pool of what is carried, and the number of the buffer, or of the first of several.
@@ -669,23 +694,33 @@ impl Completion {
         (pool, this.kind.buffer())
     }
 
-    /// For a completion that carries a datagram: whether there is a sender's address or a byte.
-    fn is_from_somebody(&self) -> bool {
+    /// The layout of the datagram that the request yields, if it yields one.
+    fn layout(&self) -> Option<Layout> {
+        [Yields::Datagram, Yields::Message].into_iter().find(|it| self.kind.yields(*it)).and_then(layout)
+    }
+
+    /// The layout of the datagram that is carried, if one is.
+    fn carried_layout(&self) -> Option<Layout> {
+        self.layout().filter(|_| self.kind.has(Kind::CARRIES))
+    }
+
+    /// For a completion that carries a datagram of this layout: whether there is a sender's address or a byte.
+    fn is_from_somebody(&self, layout: Layout) -> bool {
         // SAFETY: a datagram is carried, so there is a pool; neither this copy of it nor what is made of it is dropped.
         let pool = unsafe { self.carried.assume_init_ref().pool };
         // SAFETY: the buffer was held for this completion, which keeps it.
-        let buffer = unsafe { Buffer::of(pool, self.kind.buffer(), OVERHEAD as u32) };
-        let datagram = ManuallyDrop::new(Datagram::in_buffer(buffer));
+        let buffer = unsafe { Buffer::of(pool, self.kind.buffer(), layout.overhead()) };
+        let datagram = ManuallyDrop::new(Datagram::in_buffer(buffer, layout));
         self.result > 0 || datagram.has_sender()
     }
 
     /// The entry as the kernel posted it, for what this type does not offer.
     pub fn raw(&self) -> RawCompletion {
         let Kind(kind) = self.kind;
-        let result = match (self.carried_descriptor(), self.carried_file()) {
-            (Some(descriptor), _) => descriptor,
-            (_, Some(file)) => file.index() as i32,
-            _ if self.kind.carries(Yields::Datagram) && self.result >= 0 => self.result + OVERHEAD,
+        let result = match (self.carried_descriptor(), self.carried_file(), self.carried_layout()) {
+            (Some(descriptor), ..) => descriptor,
+            (_, Some(file), _) => file.index() as i32,
+            (.., Some(layout)) if self.result >= 0 => self.result + layout.overhead() as i32,
             _ => self.result,
         };
         RawCompletion { result, flags: kind & !Kind::OURS }
@@ -694,9 +729,6 @@ impl Completion {
 
 /// `IORING_CQE_F_BUFFER`.
 const F_BUFFER: u32 = 1;
-
-/// How many of the received bytes do not belong to the datagram itself.
-const OVERHEAD: i32 = Datagram::OVERHEAD as i32;
 
 const ETIME: i32 = -libc::ETIME;
 const CANCELLED: i32 = -libc::ECANCELED;

@@ -68,6 +68,8 @@ pub(crate) enum Yields {
     Buffer,
     /// As `Buffer`; it holds a datagram, behind what the kernel says of that.
     Datagram,
+    /// As `Datagram`; what the kernel says of it includes control messages.
+    Message,
     /// Buffers of a pool, of which `IORING_CQE_F_BUFFER` names the first.
     Bundle,
     /// The poll events, in `res`.
@@ -81,14 +83,14 @@ impl Yields {
 
     /// Whether it is in buffers of a pool.
     pub(crate) const fn is_from_pool(self) -> bool {
-        matches!(self, Yields::Buffer | Yields::Datagram | Yields::Bundle)
+        matches!(self, Yields::Buffer | Yields::Datagram | Yields::Message | Yields::Bundle)
     }
 
     /// Whether it is more than one buffer, a buffer with more in it than bytes, or something that the ring must
     /// take note of: the short path of streams is not for that.
     #[inline(always)]
     pub(crate) const fn is_involved(self) -> bool {
-        matches!(self, Yields::Datagram | Yields::Bundle | Yields::Direct)
+        matches!(self, Yields::Datagram | Yields::Message | Yields::Bundle | Yields::Direct)
     }
 }
 
@@ -232,6 +234,7 @@ impl Facts {
             | Yields::Direct
             | Yields::Buffer
             | Yields::Datagram
+            | Yields::Message
             | Yields::Bundle
             | Yields::Tick => return None,
         };
@@ -276,6 +279,7 @@ mod tests {
                 Yields::Direct,
                 Yields::Buffer,
                 Yields::Datagram,
+                Yields::Message,
                 Yields::Bundle,
                 Yields::Tick,
             ];

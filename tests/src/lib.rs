@@ -50,6 +50,7 @@ pub mod anywhere;
 mod bare;
 pub mod direct;
 mod files;
+pub mod messages;
 pub mod options;
 pub mod pipes;
 mod streams;

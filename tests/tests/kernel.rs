@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::process::Command;
 use std::sync::atomic::AtomicU32;
 use std::thread;
@@ -2275,7 +2275,7 @@ fn w9_a_cancel_or_a_timeout_of_a_wait_for_a_word_says_how_many_and_the_number_of
 }
 
 #[test]
-fn w10_the_value_of_an_option_is_read_when_it_is_set_and_not_when_the_entry_is_taken_in() {
+fn w13_the_value_of_an_option_is_read_when_it_is_set_and_not_when_the_entry_is_taken_in() {
     on_linux(6, 7, || {
         for (kind, mut ring) in kinds(8) {
             let (socket, _peer) = tcp_pair();
@@ -2289,13 +2289,13 @@ fn w10_the_value_of_an_option_is_read_when_it_is_set_and_not_when_the_entry_is_t
             ring.push(1, read.flags(LINK));
             ring.push(2, set(value));
             let seen = ring.strays();
-            rule!("W10", seen.is_empty(), "{kind}: {seen:?}");
+            rule!("W13", seen.is_empty(), "{kind}: {seen:?}");
             // SAFETY: the value is there, and the kernel reads it only after the read.
             unsafe { value.write(1) };
             File::from(writer).write_all(b"x").unwrap();
             let seen = sorted(ring.wait(2));
-            rule!("W10", seen == [(1, 1, 0), (2, 0, 0)], "{kind}: {seen:?}");
-            rule!("W10", socket.nodelay().unwrap(), "{kind}: the earlier value was set");
+            rule!("W13", seen == [(1, 1, 0), (2, 0, 0)], "{kind}: {seen:?}");
+            rule!("W13", socket.nodelay().unwrap(), "{kind}: the earlier value was set");
             // SAFETY: no request has the value any more.
             drop(unsafe { Box::from_raw(value) });
         }
@@ -2360,6 +2360,190 @@ fn j6_the_descriptors_of_a_deferring_ring_are_let_go_when_its_requests_have_ende
             drop(listener);
             let again = TcpListener::bind(address);
             rule!("J6", again.is_ok(), "{again:?}");
+        }
+    });
+}
+
+/// A message of one byte with room for control messages, or with control messages, and where these are.
+fn with_control(control: &[u8]) -> (*mut libc::msghdr, *mut u8) {
+    let piece = Box::leak(Box::new(libc::iovec { iov_base: memory(1).cast(), iov_len: 1 }));
+    let area = memory(control.len());
+    // SAFETY: there is room for as many bytes.
+    unsafe { area.copy_from_nonoverlapping(control.as_ptr(), control.len()) };
+    // SAFETY: it is a structure of the system's, made of numbers and pointers.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    (header.msg_iov, header.msg_iovlen) = (&raw mut *piece, 1);
+    (header.msg_control, header.msg_controllen) = (area.cast(), control.len());
+    (Box::leak(Box::new(header)), area)
+}
+
+/// A control message that passes these descriptors.
+fn passing(descriptors: &[&OwnedFd]) -> Vec<u8> {
+    let length = size_of::<libc::cmsghdr>() + descriptors.len() * size_of::<RawFd>();
+    let mut message = length.to_ne_bytes().to_vec();
+    message.extend([libc::SOL_SOCKET, libc::SCM_RIGHTS].map(i32::to_ne_bytes).concat());
+    descriptors.iter().for_each(|it| message.extend(it.as_raw_fd().to_ne_bytes()));
+    message
+}
+
+/// What the kernel has written of the control messages of a message: all bytes, and the numbers of descriptors in them.
+fn passed(header: *const libc::msghdr, area: *const u8) -> (usize, Vec<RawFd>) {
+    // SAFETY: both live for ever, and the kernel does not write to them any more.
+    let (length, written) = unsafe {
+        let length = (*header).msg_controllen;
+        (length, std::slice::from_raw_parts(area, length))
+    };
+    let Some(length_of_first) = written.first_chunk().map(|bytes| usize::from_ne_bytes(*bytes)) else {
+        return (length, Vec::new());
+    };
+    let numbers = written.get(size_of::<libc::cmsghdr>()..length_of_first).unwrap_or_default();
+    (length, numbers.as_chunks().0.iter().map(|bytes| RawFd::from_ne_bytes(*bytes)).collect())
+}
+
+#[test]
+fn w10_control_messages_are_read_whenever_the_message_is_tried_and_the_header_only_at_submit() {
+    on_linux(6, 4, || {
+        for (kind, mut ring) in kinds(8) {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            while (&ours).write(&[0; 4096]).is_ok() {}
+            let ((_first, first), (second, second_writer)) = (pipe(), pipe());
+            let (header, area) = with_control(&passing(&[&first]));
+            ours.set_nonblocking(false).unwrap();
+            ring.push(1, opcode::SendMsg::new(raw(&ours), header).build());
+            ring.submit().unwrap();
+            let seen = ring.strays();
+            rule!("W10", seen.is_empty(), "{kind}: it does not wait: {seen:?}");
+            // SAFETY: both live for ever.
+            unsafe {
+                area.copy_from_nonoverlapping(passing(&[&second_writer]).as_ptr(), 20);
+                *header = std::mem::zeroed();
+            }
+            // Up to what brings the descriptor.
+            let end = Instant::now() + LONG;
+            let received = loop {
+                assert!(Instant::now() < end, "nothing was sent");
+                let (header, area) = with_control(&[0; 64]);
+                // SAFETY: the header leads to what lives for ever.
+                if unsafe { libc::recvmsg(theirs.as_raw_fd(), header, libc::MSG_DONTWAIT) } < 0 {
+                    ring.look().unwrap();
+                } else if let [number] = *passed(header, area).1 {
+                    // SAFETY: it was received just now.
+                    break unsafe { OwnedFd::from_raw_fd(number) };
+                }
+            };
+            let seen = ring.wait(1);
+            rule!("W10", seen == [(1, 1, 0)], "{kind}: {seen:?}");
+            put(&received, b"which?");
+            drop((received, second_writer));
+            let mut said = String::new();
+            File::from(second).read_to_string(&mut said).unwrap();
+            rule!("W10", said == "which?", "{kind}: what was sent is what was there at submit");
+        }
+    });
+}
+
+#[test]
+fn w11_what_a_receive_writes_of_control_messages_is_what_it_says_and_nothing_if_it_is_cancelled() {
+    on_linux(6, 1, || {
+        for (kind, mut ring) in kinds(8) {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let flags = libc::MSG_CMSG_CLOEXEC as u32;
+            // The kernel takes the header for what it says at submit, and writes to it in the end.
+            let (header, area) = with_control(&[0; 64]);
+            ring.push(1, opcode::RecvMsg::new(raw(&theirs), header).flags(flags).build());
+            ring.submit().unwrap();
+            let (cancel, mut seen) = ring.cancel(1);
+            ring.complete(&mut seen, 1);
+            rule!("W11", (cancel, &seen[..]) == (0, &[(1, ECANCELED, 0)]), "{kind}: {cancel}, {seen:?}");
+            let (length, numbers) = passed(header, area);
+            rule!("W11", (length, &numbers[..]) == (64, &[]), "{kind}: {length} bytes, {numbers:?}");
+            let (_reader, writer) = pipe();
+            let three = passing(&[&writer, &writer, &writer]);
+            let header_size = size_of::<libc::cmsghdr>();
+            // With room for this many bytes come so many descriptors; the others are lost.
+            for (room, count) in
+                [(0, 0), (8, 0), (header_size, 0), (header_size + 3, 0), (20, 1), (27, 2), (64, 3)]
+            {
+                let send = with_control(&three).0;
+                // SAFETY: the header leads to what lives for ever.
+                assert_eq!(unsafe { libc::sendmsg(ours.as_raw_fd(), send, 0) }, 1);
+                let (header, area) = with_control(&[0; 64]);
+                // SAFETY: it lives for ever, and nobody uses it now.
+                unsafe { (*header).msg_controllen = room };
+                ring.push(1, opcode::RecvMsg::new(raw(&theirs), header).flags(flags).build());
+                let seen = ring.wait(1);
+                rule!("W11", seen == [(1, 1, 0)], "{kind}, room for {room}: {seen:?}");
+                let (length, numbers) = passed(header, area);
+                // SAFETY: as above.
+                let cut = unsafe { (*header).msg_flags } & libc::MSG_CTRUNC != 0;
+                let found = (numbers.len(), cut, length <= room);
+                rule!(
+                    "W11",
+                    found == (count, count < 3, true),
+                    "{kind}, room for {room}: {numbers:?}, {length}, {cut}"
+                );
+                for number in numbers {
+                    // SAFETY: it was received just now.
+                    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+                    // SAFETY: a plain call.
+                    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) };
+                    rule!("W11", flags == libc::FD_CLOEXEC, "{kind}: it is not close-on-exec");
+                }
+            }
+            // A message without any says that there are none.
+            (&ours).write_all(b"x").unwrap();
+            let (header, area) = with_control(&[0; 64]);
+            ring.push(1, opcode::RecvMsg::new(raw(&theirs), header).flags(flags).build());
+            let seen = ring.wait(1);
+            let found = passed(header, area);
+            rule!("W11", seen == [(1, 1, 0)] && found == (0, Vec::new()), "{kind}: {seen:?}, {found:?}");
+        }
+    });
+}
+
+/// `sqe->ioprio`.
+const IOPRIO: usize = 2;
+
+#[test]
+fn w12_a_datagram_that_waits_for_the_queue_of_its_receiver_may_arrive_without_its_bytes() {
+    on_linux(6, 1, || {
+        for (kind, mut ring) in kinds(8) {
+            for poll_first in [false, true] {
+                let name = format!("rummelplatz-w12-{}", std::process::id());
+                let there = SocketAddr::from_abstract_name(name).unwrap();
+                let theirs = UnixDatagram::bind_addr(&there).unwrap();
+                let ours = UnixDatagram::unbound().unwrap();
+                ours.connect_addr(&there).unwrap();
+                ours.set_nonblocking(true).unwrap();
+                while ours.send(b"full").is_ok() {}
+                ours.set_nonblocking(false).unwrap();
+                let mut entry = opcode::Send::new(raw(&ours), memory(3), 3).build();
+                if poll_first {
+                    // `IORING_RECVSEND_POLL_FIRST`.
+                    entry = with_byte(entry, IOPRIO, 1);
+                }
+                ring.push(1, entry);
+                ring.submit().unwrap();
+                let seen = ring.strays();
+                rule!("W12", seen.is_empty(), "{kind}: it does not wait: {seen:?}");
+                let mut bytes = [0; 8];
+                theirs.set_nonblocking(true).unwrap();
+                let end = Instant::now() + LONG;
+                let length = loop {
+                    assert!(Instant::now() < end, "nothing was sent");
+                    match theirs.recv(&mut bytes) {
+                        Ok(4) => {}
+                        Ok(length) => break length as i32,
+                        Err(_) => drop(ring.look().unwrap()),
+                    }
+                };
+                let seen = ring.wait(1);
+                let result = seen.first().map(|it| it.1);
+                // Newer kernels may send it as it is.
+                let held = result == Some(length) && (length == 3 || length == 0 && !poll_first);
+                rule!("W12", held, "{kind}: {length} bytes, and the result is {seen:?}");
+            }
         }
     });
 }

@@ -17,7 +17,7 @@ pub(crate) enum Aside {
     FixedPieces(Pieces, u16),
     /// A message of one piece, to this address.
     Datagram(Header, Piece, Address),
-    /// A message of several pieces, on a connected socket.
+    /// A message of several pieces. Its address and its control messages, if it has any, are in the request's data.
     Message(Header, Pieces),
     How(How),
     /// The same, for a file that is opened in the ring's table.
@@ -42,10 +42,10 @@ impl Aside {
                 pieces.as_slice().as_ptr().expose_provenance() as u64
             }
             Aside::Datagram(header, piece, address) => {
-                let (name, length) = address.raw();
-                header.lead_to(name.expose_provenance(), length, std::slice::from_ref(piece))
+                header.name(address);
+                header.lead_to(std::slice::from_ref(piece))
             }
-            Aside::Message(header, pieces) => header.lead_to(0, 0, pieces.as_slice()),
+            Aside::Message(header, pieces) => header.lead_to(pieces.as_slice()),
             Aside::How(how) | Aside::HowDirect(how) => (&raw const *how).expose_provenance() as u64,
         }
     }
@@ -67,6 +67,7 @@ pub(crate) struct Header {
 const _: () = assert!(size_of::<Header>() == size_of::<libc::msghdr>());
 const _: () = assert!(offset_of!(Header, name_length) == offset_of!(libc::msghdr, msg_namelen));
 const _: () = assert!(offset_of!(Header, pieces) == offset_of!(libc::msghdr, msg_iov));
+const _: () = assert!(offset_of!(Header, control) == offset_of!(libc::msghdr, msg_control));
 const _: () = assert!(offset_of!(Header, flags) == offset_of!(libc::msghdr, msg_flags));
 
 impl Header {
@@ -75,12 +76,42 @@ impl Header {
         Header { name: 0, name_length, pieces: 0, piece_count: 0, control: 0, control_length: 0, flags: 0 }
     }
 
-    /// Makes the header say where a name and pieces are. Returns the header's own address.
-    pub(crate) fn lead_to(&mut self, name: usize, name_length: libc::socklen_t, pieces: &[Piece]) -> u64 {
-        let (address, piece_count) = (pieces.as_ptr().expose_provenance(), pieces.len());
-        *self = Header { pieces: address, piece_count, ..Header::with_room_for_name(name_length) };
-        self.name = name;
+    /// The same, also behind room for this many bytes of control messages.
+    pub(crate) const fn with_room_for_control(self, control_length: usize) -> Header {
+        Header { control_length, ..self }
+    }
+
+    /// Makes the header say where the pieces are. Returns the header's own address.
+    pub(crate) fn lead_to(&mut self, pieces: &[Piece]) -> u64 {
+        (self.pieces, self.piece_count) = (pieces.as_ptr().expose_provenance(), pieces.len());
         (&raw mut *self).expose_provenance() as u64
+    }
+
+    /// Makes the header say where an address is: as long as that is neither moved nor dropped.
+    pub(crate) fn name(&mut self, address: &Address) {
+        let (name, length) = address.raw();
+        (self.name, self.name_length) = (name.expose_provenance(), length);
+    }
+
+    /// Makes the header say where there is room for an address.
+    pub(crate) fn ask_for_name(&mut self, room: &mut [u8]) {
+        (self.name, self.name_length) =
+            (room.as_mut_ptr().expose_provenance(), room.len() as libc::socklen_t);
+    }
+
+    /// Makes the header say where control messages are, or room for them.
+    pub(crate) fn control<T>(&mut self, start: *const T, bytes: usize) {
+        (self.control, self.control_length) = (start.expose_provenance(), bytes);
+    }
+
+    /// How many bytes of control messages the kernel has written; before, how many there is room for.
+    pub(crate) fn control_length(&self) -> usize {
+        self.control_length
+    }
+
+    /// What the kernel says of a message that was received (`MSG_*`).
+    pub(crate) fn flags(&self) -> libc::c_int {
+        self.flags
     }
 }
 

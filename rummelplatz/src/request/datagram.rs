@@ -2,24 +2,54 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 use super::address::{self, Address};
 use super::aside::Header;
+use super::control::{self, ControlMessages};
 use crate::buffers::{Buffer, BufferPool};
 
 /// A datagram that was received, in a buffer of a [`BufferPool`](crate::BufferPool).
 ///
-/// It dereferences to its bytes, and says [whom it is from](Self::peer). When it is dropped, the buffer goes back to
-/// the pool.
+/// It dereferences to its bytes, and says [whom it is from](Self::peer), and perhaps [more](Self::messages). When it is
+/// dropped, the buffer goes back to the pool.
 pub struct Datagram {
     buffer: Buffer,
+    layout: Layout,
+}
+
+/// How much of a buffer is for what is said of the datagram.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// The kernel's description, and an address.
+    Addressed,
+    /// These, and control messages.
+    Controlled,
+}
+
+impl Layout {
+    /// How many bytes that is.
+    pub(crate) const fn overhead(self) -> u32 {
+        (SAID + NAME + self.control()) as u32
+    }
+
+    /// How many of them are for control messages.
+    const fn control(self) -> usize {
+        match self {
+            Layout::Addressed => 0,
+            Layout::Controlled => CONTROL,
+        }
+    }
 }
 
 impl Datagram {
     /// What the kernel writes before the bytes: a description of the datagram (`struct io_uring_recvmsg_out`), and this
     /// much of its sender's address.
-    pub const OVERHEAD: usize = SAID + NAME;
+    pub const OVERHEAD: usize = Layout::Addressed.overhead() as usize;
+
+    /// The same, if there is also room for control messages ([`recv_message_multi`](super::recv_message_multi)):
+    /// for all together that [`ControlMessages`] has a function for, and that come with datagrams.
+    pub const OVERHEAD_WITH_CONTROL: usize = Layout::Controlled.overhead() as usize;
 
     /// A datagram in a buffer of `pool`, as if it had been received: for tests of your own operations (see
     /// [`Completion::from_datagram`](crate::Completion::from_datagram)).
@@ -31,22 +61,47 @@ impl Datagram {
         let mut name = [0; NAME];
         name[..address.bytes().len()].copy_from_slice(address.bytes());
         let said = [address.bytes().len() as u32, 0, bytes.len() as u32, 0].map(u32::to_ne_bytes);
-        pool.fill(&[said.as_flattened(), &name, bytes].concat()).map(Datagram::in_buffer)
+        let buffer = pool.fill(&[said.as_flattened(), &name, bytes].concat())?;
+        Some(Datagram::in_buffer(buffer, Layout::Addressed))
     }
 
     /// The datagram in a buffer that holds as many bytes as the kernel says.
-    pub(crate) fn in_buffer(buffer: Buffer) -> Datagram {
-        Datagram { buffer }
+    pub(crate) fn in_buffer(buffer: Buffer, layout: Layout) -> Datagram {
+        Datagram { buffer, layout }
     }
 
-    pub(crate) fn into_buffer(self) -> Buffer {
-        self.buffer
+    pub(crate) fn into_parts(self) -> (Buffer, Layout) {
+        (self.buffer, self.layout)
+    }
+
+    /// Closes the descriptors that came with the datagram: nobody could take them.
+    ///
+    /// # Safety
+    ///
+    /// The kernel has received the datagram into the buffer, and nobody else has had that since then. This is called
+    /// once.
+    #[cold]
+    pub(crate) unsafe fn close_descriptors(&mut self) {
+        let control = self.control();
+        // SAFETY: the kernel has written as much as it says, and nobody has taken any of it.
+        unsafe { control::close(self.buffer.get_mut(control).unwrap_or_default()) };
     }
 
     /// The Internet address that it came from, if it came from one.
     pub fn peer(&self) -> Option<SocketAddr> {
         let length = self.said(0).min(NAME as u32) as usize;
         address::of_internet(self.buffer.get(SAID..SAID + length)?)
+    }
+
+    /// All else that was said of the datagram, if it comes from [`recv_message_multi`](super::recv_message_multi);
+    /// otherwise, nothing.
+    pub fn messages(&self) -> ControlMessages<'_> {
+        ControlMessages::new(self.buffer.get(self.control()).unwrap_or_default())
+    }
+
+    /// Whether there were more control messages than there was room for: the rest is lost.
+    pub fn is_control_truncated(&self) -> bool {
+        self.layout == Layout::Controlled && self.said(3) & libc::MSG_CTRUNC as u32 != 0
     }
 
     /// Whether it was longer than there was room for: the rest is lost.
@@ -59,6 +114,18 @@ impl Datagram {
         self.said(0) > 0
     }
 
+    /// Whether the kernel has told anything by a control message.
+    #[inline]
+    pub(crate) fn is_controlled(&self) -> bool {
+        self.layout == Layout::Controlled && self.said(1) > 0
+    }
+
+    /// Where the control messages are that the kernel has written.
+    fn control(&self) -> Range<usize> {
+        let start = SAID + NAME;
+        start..start + (self.said(1) as usize).min(self.layout.control())
+    }
+
     /// One of the numbers of the kernel's description, or 0 where nothing was received.
     fn said(&self, index: usize) -> u32 {
         let (numbers, _) = self.buffer.as_chunks();
@@ -69,22 +136,29 @@ impl Datagram {
 /// What the kernel is asked to receive: it copies this, and writes nothing to it.
 pub(super) static ASKED: Header = Header::with_room_for_name(NAME as libc::socklen_t);
 
+/// The same, with control messages.
+pub(super) static ASKED_WITH_CONTROL: Header =
+    Header::with_room_for_name(NAME as libc::socklen_t).with_room_for_control(CONTROL);
+
 /// The number of bytes of a name, of control messages and of the payload, and the flags.
 const SAID: usize = 4 * size_of::<u32>();
 /// Room for the address of IPv6, which is the longest that can be told, and for aligning the bytes after it.
 const NAME: usize = 32;
+/// Room for the control messages of `UDP_GRO` (24 bytes), `IPV6_PKTINFO` (40), `IPV6_TCLASS` (24),
+/// `SO_TIMESTAMPNS` (32) and one like the first, and for aligning the bytes after them.
+const CONTROL: usize = 144;
 
 impl Deref for Datagram {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.buffer.get(Self::OVERHEAD..).unwrap_or_default()
+        self.buffer.get(self.layout.overhead() as usize..).unwrap_or_default()
     }
 }
 
 impl DerefMut for Datagram {
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.buffer.get_mut(Self::OVERHEAD..).unwrap_or_default()
+        self.buffer.get_mut(self.layout.overhead() as usize..).unwrap_or_default()
     }
 }
 
@@ -112,16 +186,60 @@ mod tests {
 
     /// A buffer with what the kernel would say about a datagram, followed by this many bytes.
     fn received(pool: &BufferPool, said: [u32; 4], name: &[u8], bytes: &[u8]) -> Datagram {
+        received_as(Layout::Addressed, pool, said, [name, &[], bytes])
+    }
+
+    /// The same, of a name, control messages and bytes.
+    fn received_as(
+        layout: Layout,
+        pool: &BufferPool,
+        said: [u32; 4],
+        [name, control, bytes]: [&[u8]; 3],
+    ) -> Datagram {
         // SAFETY: these tests have one thread each.
         let shared = unsafe { pool.hold(0) }.unwrap();
-        let length = (Datagram::OVERHEAD + bytes.len()) as u32;
+        let length = layout.overhead() + bytes.len() as u32;
         // SAFETY: as it asks for; once.
         let mut buffer = unsafe { Buffer::of(shared, 0, length) };
         let said = said.map(u32::to_ne_bytes).concat();
-        let kept = name.len().min(NAME);
-        let parts = [&said, &name[..kept], &[0xAA; NAME][kept..], bytes];
-        buffer.copy_from_slice(&parts.concat());
-        Datagram::in_buffer(buffer)
+        let (named, controlled) = (name.len().min(NAME), control.len().min(layout.control()));
+        let rest = [0xAA; NAME + CONTROL];
+        let name = [&name[..named], &rest[..NAME - named]].concat();
+        let control = [&control[..controlled], &rest[..layout.control() - controlled]].concat();
+        buffer.copy_from_slice(&[&said, &name, &control, bytes].concat());
+        Datagram::in_buffer(buffer, layout)
+    }
+
+    #[test]
+    fn control_messages_are_between_the_name_and_the_bytes() {
+        assert_eq!((Datagram::OVERHEAD, Datagram::OVERHEAD_WITH_CONTROL), (48, 192));
+        let pool = BufferPool::registered(1, 256);
+        let mut control = (16 + size_of::<i32>()).to_ne_bytes().to_vec();
+        control.extend([libc::SOL_UDP, libc::UDP_GRO, 1200, 0].map(i32::to_ne_bytes).concat());
+        let name = Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 7)));
+        let name = name.bytes();
+        for (length, size) in
+            [(control.len() as u32, Some(1200)), (19, None), (0, None), (u32::MAX, Some(1200))]
+        {
+            let said = [16, length, 3, libc::MSG_CTRUNC as u32];
+            let datagram = received_as(Layout::Controlled, &pool, said, [name, &control, b"abc"]);
+            assert_eq!((&*datagram, datagram.messages().segment_size()), (&b"abc"[..], size));
+            assert_eq!(datagram.peer().unwrap().port(), 7);
+            assert!(datagram.is_control_truncated() && datagram.is_controlled() == (length > 0));
+        }
+        // Where there is no room for any, nothing is taken for one.
+        let said = [16, control.len() as u32, 100, libc::MSG_CTRUNC as u32];
+        let datagram = received(&pool, said, name, &[&control[..], &[0; 80]].concat());
+        assert_eq!((datagram.len(), datagram.messages().iter().count()), (104, 0));
+        assert!(!datagram.is_control_truncated() && !datagram.is_controlled());
+        // What comes out of a completion is what went into it.
+        drop(datagram);
+        let said = [16, control.len() as u32, 3, 0];
+        let datagram = received_as(Layout::Controlled, &pool, said, [name, &control, b"abc"]);
+        let completion = crate::Completion::from_datagram(datagram);
+        assert_eq!((completion.result().unwrap(), completion.raw().result), (3, 195));
+        let datagram = completion.into_datagram().unwrap();
+        assert_eq!((&*datagram, datagram.messages().segment_size()), (&b"abc"[..], Some(1200)));
     }
 
     #[test]
@@ -157,7 +275,7 @@ mod tests {
             let datagram = received(&pool, [length, 0, 1, 0], &unix, b"y");
             assert_eq!((datagram.peer(), datagram.has_sender(), &*datagram), (None, true, &b"y"[..]));
         }
-        let empty = Datagram::in_buffer(Buffer::empty());
+        let empty = Datagram::in_buffer(Buffer::empty(), Layout::Addressed);
         assert_eq!((empty.len(), empty.peer(), empty.has_sender()), (0, None, false));
         assert!(!empty.is_truncated());
     }

@@ -34,7 +34,7 @@
 //! | time | [`timeout`], [`timeout_at`], [`timeout_at_time`] | [`timeout_multi`], [`timeout_multi_times`] |
 //! | connections | [`socket`], [`bind`], [`listen`], [`accept`], [`accept_from`], [`connect`], [`shutdown`]; in the ring's table [`socket_direct`], [`accept_direct`], [`accept_from_direct`] | [`accept_multi`], [`accept_multi_direct`] |
 //! | options and queues of sockets | [`set_option`], [`get_option`], [`bytes_to_receive`], [`bytes_to_acknowledge`] | |
-//! | bytes of sockets | [`recv`], [`recv_uninit`], [`recv_provided`], [`recv_from`], [`send`], [`send_to`], [`send_vectored`], [`send_zc`], [`send_zc_fixed`], [`send_to_zc`], [`send_vectored_zc`] | [`recv_multi`], [`recv_multi_bundle`], [`recv_from_multi`] |
+//! | bytes of sockets | [`recv`], [`recv_uninit`], [`recv_provided`], [`recv_from`], [`send`], [`send_to`], [`send_vectored`], [`send_zc`], [`send_zc_fixed`], [`send_to_zc`], [`send_vectored_zc`]; with control messages [`recv_message`], [`send_message`], [`send_message_zc`] | [`recv_multi`], [`recv_multi_bundle`], [`recv_from_multi`], [`recv_message_multi`] |
 //! | bytes of files, pipes and all else | [`read_at`], [`readv_at`], [`read_vectored_at`], [`read_fixed_at`], [`write_at`], [`writev_at`], [`write_vectored_at`], [`write_fixed_at`], [`read_vectored_fixed_at`], [`write_vectored_fixed_at`], [`read_provided_at`], each also without `_at`; [`read_uninit`], [`read_at_uninit`]; [`splice`], [`tee`] | [`read_multi`] |
 //! | files | [`openat`], [`openat_direct`], [`fsync`], [`fdatasync`], [`sync_file_range`], [`fallocate`], [`ftruncate`], [`fadvise`], [`fstat`] | |
 //! | names | [`statx`], [`unlinkat`], [`renameat`], [`linkat`], [`symlinkat`], [`mkdirat`], [`rmdirat`] | |
@@ -74,6 +74,7 @@ mod address;
 mod aside;
 mod attributes;
 mod children;
+mod control;
 mod datagram;
 mod draft;
 mod entry;
@@ -104,7 +105,11 @@ pub(crate) use placed::{
 pub use address::Address;
 pub use attributes::*;
 pub use children::*;
+pub use control::{
+    Control, ControlMessage, ControlMessages, Credentials, PacketInfo, RecvControl, SendControl,
+};
 pub use datagram::Datagram;
+pub(crate) use datagram::Layout;
 pub use epoll::*;
 pub use files::*;
 pub use futexes::*;

@@ -79,11 +79,30 @@ impl Peer {
     /// Arranges that a message is received into this piece, and its sender's address written here. Returns where the
     /// kernel finds these instructions.
     pub(crate) fn receive(&mut self, piece: Piece) -> u64 {
+        self.receive_with(piece, &mut [])
+    }
+
+    /// The same, with room for control messages.
+    pub(super) fn receive_with(&mut self, piece: Piece, control: &mut [usize]) -> u64 {
         self.forget();
         let Peer { header, piece: place, name } = self;
         *place = piece;
-        let length = name.len() as libc::socklen_t;
-        header.lead_to(name.as_mut_ptr().expose_provenance(), length, slice::from_ref(place))
+        *header = Header::default();
+        header.ask_for_name(name);
+        if !control.is_empty() {
+            header.control(control.as_mut_ptr(), size_of_val(control));
+        }
+        header.lead_to(slice::from_ref(place))
+    }
+
+    #[cfg(test)]
+    pub(super) fn header_mut(&mut self) -> &mut Header {
+        &mut self.header
+    }
+
+    /// What is known of the message that was received.
+    pub(super) fn header(&self) -> &Header {
+        &self.header
     }
 
     /// Arranges that an address is written here. Returns where that is, and where its length is: before, the room for

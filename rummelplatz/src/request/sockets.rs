@@ -8,7 +8,7 @@ use io_uring::opcode;
 use super::aside::{Header, Piece};
 use super::entry::{bare, on_memory, with_priority};
 use super::sqe::{self, Usual};
-use super::{Address, Aside, Parts, Peer, Request, Stream, Target, datagram};
+use super::{Address, Aside, Control, Parts, Peer, RecvControl, Request, Stream, Target, datagram};
 use crate::buffers::BufferPool;
 use crate::facts::Yields;
 use crate::fixed::FixedSlice;
@@ -288,8 +288,8 @@ pub fn recv_uninit<'d>(socket: &'d impl Target, buffer: &'d mut [MaybeUninit<u8>
 /// If the pool has no buffer at that moment, the request ends with `ENOBUFS`, and the bytes stay where they are: unlike
 /// a stream, it does not wait for a buffer. Submit it again when a [`Buffer`](crate::Buffer) was dropped.
 ///
-/// It costs some hundred instructions more than [`recv`] (`docs/performance.md`, "Trades"): use it where connections are
-/// mostly quiet, and their buffers would take the memory.
+/// It costs some hundred instructions more than [`recv`] (`docs/performance.md`, "Trades"): use it where
+/// connections are mostly quiet, and their buffers would take the memory.
 ///
 /// ```
 /// # use rummelplatz::{request, request::Request, Buffer, BufferPool};
@@ -397,10 +397,67 @@ pub fn recv_multi_bundle<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stre
 /// An empty datagram with a sender is delivered like any other. An empty one without a sender ends the stream, because
 /// the end of a stream socket looks the same.
 pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
-    let opcode = with_priority(opcode::RecvMsg::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
-    let address = (&raw const datagram::ASKED).expose_provenance() as u64;
-    let entry = Usual { address, length: 1, ..bare(opcode, -1) };
+    let entry = receiving_datagrams(&datagram::ASKED);
     Parts::from_pool(socket, entry, pool).yielding(Yields::Datagram).stream()
+}
+
+/// As [`recv_from_multi`], with room for control messages: [`messages`](crate::Datagram::messages) says what the
+/// socket's options ask for, such as the size of joined datagrams (`UDP_GRO`), or where they were sent to.
+///
+/// [`Datagram::OVERHEAD_WITH_CONTROL`](crate::Datagram::OVERHEAD_WITH_CONTROL) bytes of each buffer are for what the
+/// kernel says. Descriptors that come over a Unix socket are closed: [`recv_message`] is for those.
+///
+/// ```
+/// # use rummelplatz::{request, BufferPool, Completion, Datagram, RingOperation, Submitter, ring};
+/// # use std::{error::Error, io, net::UdpSocket};
+/// # #[ring]
+/// # struct Server { receivers: Receivers }
+/// /// The socket's option `UDP_GRO` is set.
+/// struct Receiver { socket: UdpSocket, pool: BufferPool }
+///
+/// # #[derive(RingOperation)]
+/// # #[ring_operation(ring = Server, data = Receiver, warn = io::Error, on_more, on_final)]
+/// # struct Receivers { received: Vec<u8> }
+/// # impl Receivers {
+/// fn on_more(&mut self, completion: Completion, _: &mut Receiver, mut submitter: Submitter<'_, Server, Self>)
+///     -> io::Result<()>
+/// {
+///     let joined = completion.into_datagram()?;
+///     let size = joined.messages().segment_size().map_or(joined.len().max(1), usize::from);
+///     for datagram in joined.chunks(size) {
+///         println!("{:?}: {} bytes", joined.peer(), datagram.len());
+/// #       self.received.extend_from_slice(datagram);
+///     }
+/// #   submitter.end_stream();
+///     Ok(())
+/// }
+/// #   fn on_final(&mut self, _: Completion, _: Receiver, _: Submitter<'_, Server, Self>) {}
+/// # }
+/// # fn main() -> Result<(), Box<dyn Error>> {
+/// # let (socket, client) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+/// # client.send_to(b"hello", socket.local_addr()?)?;
+/// # let mut server = Server::builder(Receivers { received: Vec::new() }).build()?;
+///
+/// // What is joined has 64 KiB at most.
+/// let pool = BufferPool::new(16, 65536 + Datagram::OVERHEAD_WITH_CONTROL as u32)?;
+/// let receiver = Receiver { socket, pool };
+/// let mut submitter = server.submitter(Server::RECEIVERS);
+/// submitter.stream(receiver, |it| request::recv_message_multi(&it.socket, &it.pool))?;
+/// # server.run()?;
+/// # assert_eq!(server.receivers.received, b"hello");
+/// # Ok(()) }
+/// ```
+pub fn recv_message_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
+    // Whoever forks must not hand on the descriptors that are closed here.
+    let op_flags = libc::MSG_CMSG_CLOEXEC as u32;
+    let entry = Usual { op_flags, ..receiving_datagrams(&datagram::ASKED_WITH_CONTROL) };
+    Parts::from_pool(socket, entry, pool).yielding(Yields::Message).stream()
+}
+
+fn receiving_datagrams(asked: &'static Header) -> Usual {
+    let opcode = with_priority(opcode::RecvMsg::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
+    let address = (&raw const *asked).expose_provenance() as u64;
+    Usual { address, length: 1, ..bare(opcode, -1) }
 }
 
 const IORING_RECV_MULTISHOT: u32 = 1 << 1;
@@ -409,6 +466,10 @@ const IORING_RECV_MULTISHOT: u32 = 1 << 1;
 ///
 /// If the peer is gone, the error is `EPIPE`; there is never a signal (`MSG_NOSIGNAL`). Given to
 /// [`detach`](crate::Submitter::detach), it goes out whole (`MSG_WAITALL`), as all sends do.
+///
+/// Beware of Unix datagram sockets whose receiver is slow: a send that has to wait because the receiver's queue is full
+/// arrives as an empty datagram, with the result 0 (seen on 6.18, with all requests that send). On a connected socket,
+/// [`poll_first`](Request::poll_first) prevents that, as long as nobody else fills the queue meanwhile.
 ///
 /// The socket may take only a part. So count what is sent, and submit the rest; or let the kernel go on with
 /// [`whole`](Request::whole):
@@ -454,8 +515,18 @@ fn send_pieces<'d>(
     socket: &'d impl Target,
     pieces: impl IntoIterator<Item = &'d [u8]>,
 ) -> Request<'d> {
+    send_headed(opcode, socket, pieces, Header::default())
+}
+
+#[inline(always)]
+fn send_headed<'d>(
+    opcode: u8,
+    socket: &'d impl Target,
+    pieces: impl IntoIterator<Item = &'d [u8]>,
+    header: Header,
+) -> Request<'d> {
     let pieces = pieces.into_iter().map(|piece| Piece::new(piece.as_ptr(), piece.len()));
-    let aside = Aside::Message(Header::default(), pieces.collect());
+    let aside = Aside::Message(header, pieces.collect());
     Parts::beside_on(socket, to_be_sent(opcode), aside).request()
 }
 
@@ -485,6 +556,83 @@ fn send_datagram<'d>(opcode: u8, socket: &'d impl Target, buffer: &'d [u8], addr
     let piece = Piece::new(buffer.as_ptr(), buffer.len());
     let aside = Aside::Datagram(Header::default(), piece, address);
     Parts::beside_on(socket, to_be_sent(opcode), aside).request()
+}
+
+/// As [`send_vectored`], with control messages, and perhaps to an [address](Control::to): as all that `sendmsg(2)` can
+/// do (`IORING_OP_SENDMSG`; with control messages since 5.12, `EINVAL` before).
+///
+/// They are sent with the first byte. If the kernel sends the rest later ([`whole`](Request::whole), or
+/// [detached](crate::Submitter::detach)), they are not sent again. (That is so since 6.4. Before, they are; and a message
+/// that has to wait for room ends with `EFAULT`.)
+///
+/// ```
+/// # use rummelplatz::{request, request::{Request, SendControl}};
+/// # use std::net::{SocketAddr, UdpSocket};
+/// /// Many datagrams for one peer, one after the other.
+/// struct Burst { socket: UdpSocket, datagrams: Vec<u8>, peer: SocketAddr, control: SendControl }
+///
+/// impl Burst {
+///     fn request(&mut self) -> Request<'_> {
+///         let control = self.control.start().to(self.peer).segment_size(1200);
+///         request::send_message(&self.socket, [&self.datagrams[..]], control)
+///     }
+/// }
+/// ```
+///
+/// [`SendControl`](super::SendControl) has an example that passes a file.
+pub fn send_message<'d>(
+    socket: &'d impl Target,
+    pieces: impl IntoIterator<Item = &'d [u8]>,
+    control: Control<'d>,
+) -> Request<'d> {
+    send_headed(opcode::SendMsg::CODE, socket, pieces, control.header())
+}
+
+/// As [`send_message`], but the bytes are not copied: see [`send_zc`] (`IORING_OP_SENDMSG_ZC`, since 6.1).
+pub fn send_message_zc<'d>(
+    socket: &'d impl Target,
+    pieces: impl IntoIterator<Item = &'d [u8]>,
+    control: Control<'d>,
+) -> Request<'d> {
+    send_headed(opcode::SendMsgZc::CODE, socket, pieces, control.header())
+}
+
+/// Receives into `buffer` as [`recv_from`], and into `control` all that comes with the message: descriptors, the
+/// size of joined datagrams, where they were sent to, and more (`IORING_OP_RECVMSG`; with control messages since
+/// 5.12, `EINVAL` before). The result is the number of bytes.
+///
+/// What comes with a message is mostly an option of the socket: see [`ControlMessages`](super::ControlMessages).
+/// Descriptors always come, and are opened close-on-exec (`MSG_CMSG_CLOEXEC`).
+///
+/// ```
+/// # use rummelplatz::{request, request::{RecvControl, Request}, Completion};
+/// # use std::{io, net::UdpSocket};
+/// /// The socket's option `UDP_GRO` is set: 64 KiB are room for all datagrams that may be joined.
+/// struct Receiving { socket: UdpSocket, buffer: Box<[u8; 65536]>, control: RecvControl }
+///
+/// impl Receiving {
+///     fn request(&mut self) -> Request<'_> {
+///         request::recv_message(&self.socket, &mut self.buffer[..], &mut self.control)
+///     }
+///     /// For the handler: the datagrams that were received.
+///     fn datagrams(&self, completion: &Completion) -> io::Result<impl Iterator<Item = &[u8]>> {
+///         let bytes = &self.buffer[..completion.result()? as usize];
+///         let size = self.control.messages().segment_size().map_or(bytes.len().max(1), usize::from);
+///         Ok(bytes.chunks(size))
+///     }
+/// }
+/// ```
+///
+/// [`RecvControl`] has an example that receives files.
+pub fn recv_message<'d>(
+    socket: &'d impl Target,
+    buffer: &'d mut [u8],
+    control: &'d mut RecvControl,
+) -> Request<'d> {
+    let address = control.receive(Piece::new(buffer.as_mut_ptr(), buffer.len()));
+    let op_flags = libc::MSG_CMSG_CLOEXEC as u32;
+    let entry = Usual { address, length: 1, op_flags, ..bare(opcode::RecvMsg::CODE.into(), -1) };
+    Parts::usual_on(socket, entry).request()
 }
 
 /// As [`send`], but the bytes are not copied: the network takes them from where they are (`IORING_OP_SEND_ZC`, since

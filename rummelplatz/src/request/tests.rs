@@ -142,6 +142,7 @@ fn what_is_registered_is_asked_for_the_same_as_what_is_not() {
     assert!(registered.place.at.take(RING, 5));
     let buffers = FixedBuffers::new(1, 8).unwrap();
     let (mut fixed, mut peer) = (buffers.take().unwrap(), Peer::new());
+    let (mut received, mut sent) = (RecvControl::new(), SendControl::new());
     let (mut bytes, mut uninit) = ([0; 8], [MaybeUninit::uninit(); 8]);
     let (option, mut number, mut events) = (SocketOption::nodelay(true), 0, [EpollEvent::new(); 2]);
     let address: std::net::SocketAddr = ([127, 0, 0, 1], 7).into();
@@ -175,6 +176,10 @@ fn what_is_registered_is_asked_for_the_same_as_what_is_not() {
         it => recv_multi_bundle(it, &pool),
         it => recv_from_multi(it, &pool),
         it => recv_from(it, &mut bytes, &mut peer),
+        it => recv_message_multi(it, &pool),
+        it => recv_message(it, &mut bytes, &mut received),
+        it => send_message(it, bytes.chunks(3), sent.start().segment_size(3)),
+        it => send_message_zc(it, bytes.chunks(3), sent.start()),
         it => send(it, &bytes),
         it => send_vectored(it, bytes.chunks(3)),
         it => send_vectored(it, bytes.chunks(3)).whole(),
@@ -234,6 +239,9 @@ fn what_is_said_of_how_is_said_of_those_whom_it_concerns() {
     assert_eq!(how(recv(&file, &mut bytes)), transfers);
     assert_eq!(how(recv_provided(&registered, &pool)), transfers);
     assert_eq!(how(recv_from(&file, &mut bytes, &mut peer)), transfers);
+    let mut received = RecvControl::new();
+    let (_, flags, priority) = how(recv_message(&file, &mut bytes, &mut received));
+    assert_eq!((0, flags, priority), transfers, "besides MSG_CMSG_CLOEXEC");
     assert_eq!(how(send(&registered, &bytes)), transfers);
     assert_eq!(how(send_vectored(&registered, [&bytes[..]])), transfers);
     assert_eq!(how(send_to(&file, &bytes, address)), transfers);
@@ -337,6 +345,14 @@ fn streams_out_of_pools_ask_for_what_the_crate_would() {
     // SAFETY: a header is laid out like a `msghdr`, as is asserted where it is defined.
     let libc::msghdr { msg_namelen, msg_controllen, .. } = unsafe { header.read() };
     assert_eq!((msg_namelen as usize, msg_controllen), (Datagram::OVERHEAD - 16, 0));
+
+    let header = (&raw const datagram::ASKED_WITH_CONTROL).cast();
+    let flags = libc::MSG_CMSG_CLOEXEC as u32;
+    let datagrams = opcode::RecvMsgMulti::new(number, header, 3).flags(flags).build();
+    asks(recv_message_multi(&file, &pool), datagrams, Yields::Message, involved);
+    // SAFETY: as above.
+    let libc::msghdr { msg_namelen, msg_controllen, .. } = unsafe { header.read() };
+    assert_eq!(msg_namelen as usize + msg_controllen, Datagram::OVERHEAD_WITH_CONTROL - 16);
 }
 
 #[test]
@@ -681,6 +697,61 @@ fn options_are_those_of_the_crate() {
     assert_eq!(whole(get_option(&file, SocketQuery::Error, &mut errno)).0, expected);
     for (request, command) in [(bytes_to_receive(&file), 0), (bytes_to_acknowledge(&file), 1)] {
         asks(request, (opcode::SetSockOpt::CODE, 0, command, 0, 0, 0), number.0);
+    }
+}
+
+#[test]
+fn a_message_leads_to_what_goes_with_it() {
+    let (file, bytes) = (null(), [7; 4]);
+    let mut control = SendControl::new();
+    let header = |request: Request<'_>| {
+        let (facts, entry, Besides::Aside(aside)) = placed(request.parts) else { panic!("it is beside it") };
+        let mut aside = Box::new(aside);
+        let place = std::ptr::with_exposed_provenance::<libc::msghdr>(aside.settle() as usize);
+        // SAFETY: the aside is where it was settled.
+        let header = unsafe { place.read() };
+        assert_eq!(
+            (entry.length, entry.op_flags, facts.yields),
+            (1, libc::MSG_NOSIGNAL as u32, Yields::Result)
+        );
+        assert_eq!((header.msg_iovlen, header.msg_flags), (1, 0));
+        (entry.opcode as u8, header)
+    };
+    let (opcode, bare) = header(send_message(&file, [&bytes[..]], control.start()));
+    assert_eq!((opcode, bare.msg_namelen, bare.msg_controllen), (opcode::SendMsg::CODE, 0, 0));
+    assert!(bare.msg_name.is_null() && bare.msg_control.is_null());
+    let address: std::net::SocketAddr = ([127, 0, 0, 1], 7).into();
+    let (opcode, full) =
+        header(send_message_zc(&file, [&bytes[..]], control.start().to(address).segment_size(1200)));
+    // SAFETY: they lie in `control`, which nobody has used since then.
+    let (said, name) = unsafe {
+        let said = std::slice::from_raw_parts(full.msg_control.cast::<u8>(), full.msg_controllen);
+        (said, std::slice::from_raw_parts(full.msg_name.cast::<u8>(), full.msg_namelen as usize))
+    };
+    assert_eq!(
+        (opcode, said.len(), said[16..18] == 1200_u16.to_ne_bytes()),
+        (opcode::SendMsgZc::CODE, 24, true)
+    );
+    assert_eq!(super::address::of_internet(name), Some(address));
+    // Nothing is left of it.
+    let (_, bare) = header(send_message(&file, [&bytes[..]], control.start()));
+    assert_eq!((bare.msg_namelen, bare.msg_controllen), (0, 0));
+}
+
+#[test]
+fn a_message_is_received_with_what_comes_with_it() {
+    let (file, mut bytes) = (null(), [0; 4]);
+    for (room, rounded) in [(0, 0), (1, 8), (24, 24), (256, 256)] {
+        let mut control = RecvControl::with_room(room);
+        let ((opcode, priority, offset, address, length, flags), descriptor, yields) =
+            parts(recv_message(&file, &mut bytes, &mut control).parts);
+        assert_eq!((opcode, priority, offset, length), (opcode::RecvMsg::CODE, 0, 0, 1));
+        assert_eq!((flags, descriptor), (libc::MSG_CMSG_CLOEXEC as u32, file.as_raw_fd()));
+        assert_eq!(yields, Yields::Result);
+        // SAFETY: the header lies in `control`, which nobody has used since then.
+        let header = unsafe { std::ptr::with_exposed_provenance::<libc::msghdr>(address as usize).read() };
+        assert_eq!((header.msg_controllen, header.msg_iovlen, header.msg_flags), (rounded, 1, 0));
+        assert_eq!(header.msg_namelen as usize, size_of::<libc::sockaddr_storage>());
     }
 }
 

@@ -224,7 +224,13 @@ impl Asked {
             return within(start, length);
         }
         let in_pieces = self.places().iter().any(|(start, length)| within(*start, *length as u64));
-        in_pieces || !is_read && within(self.address, self.length.into())
+        let in_control = match &self.kept {
+            Kept::Message(message) if message.control_length > 0 => {
+                within(message.control_at, message.control_length as u64)
+            }
+            _ => false,
+        };
+        in_pieces || in_control || !is_read && within(self.address, self.length.into())
     }
 
     /// Where the kernel writes something that is not bytes, or reads the value of an option; and how long that is.

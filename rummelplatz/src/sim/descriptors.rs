@@ -134,8 +134,8 @@ pub(super) unsafe fn fill_all(works: impl IntoIterator<Item = Work>, bytes: &[u8
     }
 }
 
-/// Reports that nothing is known of the peer's address, if that was asked for: of an accepted connection, or
-/// of what was received.
+/// Reports that nothing is known but the result, if more was asked for: the peer's address of an accepted connection, or
+/// that and the control messages of what was received.
 ///
 /// # Safety
 ///
@@ -150,6 +150,8 @@ pub(super) unsafe fn forget_peer(asked: &Asked) {
         let header = ptr::with_exposed_provenance_mut::<libc::msghdr>(asked.address as usize);
         // SAFETY: it points to the message.
         unsafe { (&raw mut (*header).msg_namelen).write_unaligned(0) };
+        // SAFETY: it points to the message.
+        unsafe { (&raw mut (*header).msg_controllen).write_unaligned(0) };
     }
 }
 
@@ -245,7 +247,11 @@ unsafe fn send_message(asked: &Asked, work: Work) -> Option<i32> {
         left -= length;
         *part = piece(part.iov_base.expose_provenance() as u64 + before as u64, length);
     }
-    let header = asked.header(&mut pieces, None);
+    let mut header = asked.header(&mut pieces, None);
+    if work.address != asked.address {
+        // Control messages go with the first byte.
+        (header.msg_control, header.msg_controllen) = (ptr::null_mut(), 0);
+    }
     let flags = asked.op_flags() as libc::c_int & !libc::MSG_WAITALL;
     let flags = flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the caller's promise.

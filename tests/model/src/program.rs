@@ -82,6 +82,8 @@ pub enum Kind {
     TimeoutMulti,
     /// Ends by itself, after three ticks.
     TimeoutThrice,
+    /// A message that brings descriptors.
+    ReceiveMessage,
     /// As `SendZeroCopy`, in two pieces.
     SendVectoredZeroCopy,
     /// Waits until a word of the program is changed, or those who wait for it are woken.
@@ -248,7 +250,7 @@ impl Kind {
             Kind::Sync => "FSYNC",
             Kind::Receive | Kind::ReceiveProvided | Kind::ReceiveOnFile => "RECV",
             Kind::ReceiveMulti | Kind::ReceiveLimited | Kind::ReceiveBundles => "RECV",
-            Kind::ReceiveDatagrams => "RECVMSG",
+            Kind::ReceiveDatagrams | Kind::ReceiveMessage => "RECVMSG",
             Kind::Send | Kind::SendOnFile => "SEND",
             Kind::SendZeroCopy | Kind::SendZeroCopyOnFile => "SEND_ZC",
             Kind::SendVectoredZeroCopy => "SENDMSG_ZC",
@@ -479,7 +481,8 @@ impl Program {
         };
         program.add_words(&mut chance);
         program.add_files(streams, &mut chance);
-        program.add_pipes(&mut chance);
+        program.add_some(Kind::Pipe, &mut chance);
+        program.add_some(Kind::ReceiveMessage, &mut chance);
         program
     }
 
@@ -495,13 +498,13 @@ impl Program {
         }
     }
 
-    /// Adds requests that make pipes to some programs. The others are what they were without these.
-    fn add_pipes(&mut self, chance: &mut Chance) {
+    /// Adds requests of this kind to some programs. The others are what they were without these.
+    fn add_some(&mut self, kind: Kind, chance: &mut Chance) {
         if chance.below(8) != 7 {
             return;
         }
         for _ in 0..1 + chance.below(6) {
-            let (second, kind, limit) = (chance.one_in(3), Kind::Pipe, Limit::some(chance));
+            let (second, limit) = (chance.one_in(3), Limit::some(chance));
             let action = match chance.one_in(3) {
                 false => Action::Submit { second, kind, limit },
                 true => Action::Detach { second, kind, limit },

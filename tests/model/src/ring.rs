@@ -184,6 +184,7 @@ impl Operation {
     fn take(&self, completion: Completion, data: &mut Data) {
         match data.kind {
             Kind::Accept | Kind::AcceptMulti => drop(completion.into_fd()),
+            Kind::ReceiveMessage => self.world.receives(completion.result().is_ok(), data),
             Kind::Install => {
                 if let (Ok(descriptor), Some(held)) = (completion.into_fd(), &data.file) {
                     held.connection.is_installed_as(&descriptor);
@@ -435,6 +436,10 @@ fn build(data: &mut Data) -> request::Request<'_> {
             let (one, other) = data.place.split_at(9);
             request::send_vectored_zc(fd, [one, other])
         }
+        Kind::ReceiveMessage => match &mut data.receives {
+            Some(receives) => request::recv_message(fd, &mut [], receives.get_mut()),
+            None => request::nop(),
+        },
         Kind::AcceptDirect => request::accept_direct(fd),
         Kind::OpenDirect => request::openat_direct(&CWD, c"/proc/self/exe", &FOR_READING),
         Kind::SocketDirect => request::socket_direct(libc::AF_UNIX, libc::SOCK_STREAM, 0),

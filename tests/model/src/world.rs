@@ -1,15 +1,17 @@
 //! What surrounds the ring of a program: the accounts of what was accepted, delivered and dropped, and the answers of
 //! the kernel.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rummelplatz::io_uring::opcode;
-use rummelplatz::request::{Datagram, Pipe};
+use rummelplatz::request::{Datagram, Pipe, RecvControl};
 use rummelplatz::sim::{Answer, Asked, Event, Simulation};
 use rummelplatz::{
     BufferPool, Completion, FixedBuffer, FixedBuffers, FixedFile, InvalidEntry, Key, RawCompletion, Stats,
@@ -58,6 +60,8 @@ pub(crate) struct Data {
     pub(crate) expected: u32,
     pub(crate) pipe: Pipe,
     pub(crate) pool: Option<BufferPool>,
+    /// What comes with a message.
+    pub(crate) receives: Option<RefCell<RecvControl>>,
     /// What kind of stream it becomes when it is armed again, and with which pool.
     pub(crate) becomes: Option<(Kind, Option<BufferPool>)>,
     pub(crate) world: Arc<World>,
@@ -174,6 +178,8 @@ struct Request {
     woken: bool,
     /// What it is on, if that is in the ring's table.
     connection: Option<Arc<Connection>>,
+    /// How many descriptors there are in the message that waits for it.
+    passed: usize,
     told: u32,
     /// A cancel has found it.
     cancelled: bool,
@@ -398,12 +404,13 @@ impl World {
     pub(crate) fn issue(self: &Arc<Self>, kind: Kind, second: bool, raw: bool) -> Data {
         let mut inner = self.lock();
         // What may be leaked must hold no descriptor, or a million programs would run out of them.
-        let has_descriptor = matches!(kind, Kind::Close | Kind::Pipe) || kind.opens();
+        let has_descriptor = matches!(kind, Kind::Close | Kind::Pipe | Kind::ReceiveMessage) || kind.opens();
         let kind = if has_descriptor && inner.may_leak() { Kind::Nop } else { kind };
         // Miri does not know which files are open.
         let kind =
             if kind.opens() && (inner.program.places.is_none() || cfg!(miri)) { Kind::Nop } else { kind };
-        let kind = if kind == Kind::Pipe && cfg!(miri) { Kind::Nop } else { kind };
+        let kind =
+            if matches!(kind, Kind::Pipe | Kind::ReceiveMessage) && cfg!(miri) { Kind::Nop } else { kind };
         let file = if kind.is_on_file() { inner.some_file() } else { None };
         let kind = match &file {
             None if kind.is_on_file() => Kind::Nop,
@@ -436,6 +443,7 @@ impl World {
             blocked,
             woken: false,
             connection: file.as_ref().map(|held| Arc::clone(&held.connection)),
+            passed: 0,
             told: 0,
             cancelled: false,
             counted: 0,
@@ -467,7 +475,13 @@ impl World {
         let is_theirs = pool.as_ref().is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
         inner.requests[id].borrows = is_theirs;
         let closes = (kind == Kind::Close).then(|| inner.descriptor());
-        let fd = self.surroundings.descriptor(kind);
+        let mut fd = self.surroundings.descriptor(kind);
+        let receives = (kind == Kind::ReceiveMessage).then(|| {
+            let (ours, theirs) = UnixDatagram::pair().expect("there are descriptors for it");
+            inner.requests[id].passed = inner.pass(&ours);
+            fd = Arc::new(theirs.into());
+            RefCell::default()
+        });
         let word = Arc::clone(&self.surroundings.words[id % 2]);
         let mut expected = word.load(Ordering::SeqCst);
         if kind == Kind::WordWait && inner.chance.one_in(6) {
@@ -486,8 +500,23 @@ impl World {
             expected,
             pipe: Pipe::new(),
             pool,
+            receives,
             becomes: None,
             world: Arc::clone(self),
+        }
+    }
+
+    /// A message was received, or not. Whatever has come with it is taken, or some of it, or it is left.
+    pub(crate) fn receives(&self, is_received: bool, data: &Data) {
+        let Some(receives) = &data.receives else { return };
+        let mut inner = self.lock();
+        let passed = if is_received { inner.requests[data.id].passed } else { 0 };
+        let taken = inner.chance.below(passed as u64 + 2) as usize;
+        let mut receives = receives.borrow_mut();
+        let count = receives.take_fds().take(taken).count();
+        let is_cut = receives.is_control_truncated();
+        if count != taken.min(passed) || is_cut {
+            inner.violation(format!("of {passed} descriptors for #{}, {count} came, cut: {is_cut}", data.id));
         }
     }
 
@@ -1335,6 +1364,7 @@ fn is_possible(kind: Kind, result: i32) -> bool {
             let possible = matches!(errno, libc::ECONNRESET | libc::EPIPE) || others.contains(&errno);
             (0..=16).contains(&result) || possible || interrupted
         }
+        Kind::ReceiveMessage => matches!(errno, 0 | libc::ECONNRESET) || interrupted,
         Kind::Close => matches!(errno, 0 | libc::ECANCELED),
         // In the real kernel's file, there may be nothing to sync.
         Kind::Sync => matches!(errno, 0 | libc::EINVAL) || interrupted,
@@ -1443,6 +1473,23 @@ impl Inner {
         let pipe = || std::io::pipe().map(|(reader, writer)| (reader.into(), writer.into()));
         let (_, writer) = self.pipe.get_or_insert_with(|| pipe().expect("there are descriptors for it"));
         writer.try_clone().expect("there are descriptors for it")
+    }
+
+    /// Sends a message with some descriptors. Returns how many.
+    fn pass(&mut self, sender: &UnixDatagram) -> usize {
+        let fds: Vec<_> = (0..1 + self.kernel.below(3)).map(|_| self.descriptor()).collect();
+        let numbers = fds.iter().flat_map(|fd| fd.as_raw_fd().to_ne_bytes());
+        let length = size_of::<libc::cmsghdr>() + size_of::<RawFd>() * fds.len();
+        let head = [libc::SOL_SOCKET, libc::SCM_RIGHTS].map(i32::to_ne_bytes);
+        let control: Vec<u8> = length.to_ne_bytes().into_iter().chain(head.concat()).chain(numbers).collect();
+        // SAFETY: all zeroes is a message.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        (message.msg_control, message.msg_controllen) =
+            (control.as_ptr().cast_mut().cast(), control.len() as _);
+        // SAFETY: the message leads to what is there.
+        let sent = unsafe { libc::sendmsg(sender.as_raw_fd(), &raw const message, 0) };
+        assert_eq!(sent, 0, "there is room for it");
+        fds.len()
     }
 
     /// What has happened, by now.
@@ -1625,9 +1672,14 @@ impl Inner {
             Kind::Nop | Kind::Timeout | Kind::Never | Kind::TimeoutMulti | Kind::TimeoutThrice => {
                 Answer::Finish(0)
             }
-            Kind::Close | Kind::WordWait | Kind::WordWake | Kind::Install => Answer::Perform,
             Kind::Pipe if fails => Answer::Finish(-libc::EMFILE),
-            Kind::Pipe => Answer::Perform,
+            Kind::ReceiveMessage if fails => Answer::Finish(-libc::ECONNRESET),
+            Kind::Close
+            | Kind::WordWait
+            | Kind::WordWake
+            | Kind::Install
+            | Kind::Pipe
+            | Kind::ReceiveMessage => Answer::Perform,
             Kind::Sync => Answer::Finish(0),
             Kind::Read | Kind::ReadFixed => Answer::Finish(some),
             Kind::Receive | Kind::Send | Kind::SendZeroCopy if fails => Answer::Finish(-libc::ECONNRESET),

@@ -470,3 +470,30 @@ fn a_ring_after_another_begins_with_the_same_seed_and_other_seeds_are_other_runs
     let tales: std::collections::HashSet<_> = (0..20).map(twice).collect();
     assert_eq!(tales.len(), 20);
 }
+
+#[test]
+fn control_messages_are_memory_of_their_request_and_what_is_made_up_comes_without() {
+    let simulation = calm();
+    let area: &'static mut [u64; 8] = Box::leak(Box::new([0; 8]));
+    let places = area.as_ptr_range();
+    // SAFETY: it is a structure of the system's, made of numbers and pointers.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    (header.msg_control, header.msg_controllen) = (area.as_mut_ptr().cast(), size_of_val(area));
+    let header: *mut libc::msghdr = Box::leak(Box::new(header));
+    let (ours, _theirs) = unix_pair();
+    let mut ring = on(&simulation, Script::new());
+    let entry = opcode::RecvMsg::new(types::Fd(ours.as_raw_fd()), header).build();
+    simulation.on_request(|_| Answer::Wait);
+    // SAFETY: what the entry points to lives for ever.
+    unsafe { ring.submitter(Bench::FIRST).push(entry, ours) }.unwrap();
+    ring.turn().unwrap();
+    assert!(simulation.uses(places.start) && !simulation.uses(places.end));
+    simulation.on_request(|asked| match asked.name() {
+        "RECVMSG" => Answer::Bytes(Vec::new()),
+        _ => Answer::Perform,
+    });
+    ring.run().unwrap();
+    assert!(!simulation.uses(places.start));
+    // SAFETY: it lives for ever, and its request is over.
+    assert_eq!(unsafe { (*header).msg_controllen }, 0);
+}
