@@ -9,7 +9,7 @@ use std::ptr;
 
 use io_uring::cqueue;
 
-use crate::buffers::{Buffer, BufferPool, Buffers, Lender};
+use crate::buffers::{Buffer, BufferPool, Buffers, Lender, Piece};
 use crate::facts::{Facts, Yields};
 use crate::fixed::FixedFile;
 use crate::request::Datagram;
@@ -113,7 +113,8 @@ union Carried {
 pub struct RawCompletion {
     /// `cqe->res`: what the operation returned, or a negative `errno`.
     pub result: i32,
-    /// `cqe->flags`: `IORING_CQE_F_*`, and in the upper half the number of a buffer. Bits 8 to 14, to which no kernel
+    /// `cqe->flags`: `IORING_CQE_F_*`, and in the upper half the number of a buffer (of an
+    /// [incremental](BufferPool::incremental) pool: a number that says where its bytes are). Bits 8 to 14, to which no kernel
     /// up to 6.18 gives a meaning, are 0.
     pub flags: u32,
 }
@@ -282,13 +283,41 @@ impl Completion {
         let mut completion = Completion::carrying_nothing(facts.yields, result, flags);
         if let Some(id) = cqueue::buffer_select(flags)
             && let Some(pool) = pool
-            // SAFETY: the caller's promise.
-            && let Some((pool, bytes)) = unsafe { hold(facts.yields, pool, id, result) }
         {
-            completion.result = bytes;
-            completion.carry_buffer(pool);
+            // SAFETY: the caller's promise.
+            match unsafe { hold(facts.yields, pool, id, result) } {
+                Some((pool, bytes)) => {
+                    completion.result = bytes;
+                    completion.carry_buffer(pool);
+                }
+                // SAFETY: as above.
+                None => return unsafe { Completion::of_piece(facts.yields, pool, result, flags) },
+            }
         }
         completion
+    }
+
+    /// The completion of a request that receives from a pool in which no whole buffer is to be found: there may be a
+    /// piece of one.
+    ///
+    /// # Safety
+    ///
+    /// As for `new`.
+    #[cold]
+    #[inline(never)]
+    unsafe fn of_piece(yields: Yields, pool: &BufferPool, result: i32, flags: u32) -> Completion {
+        let id = cqueue::buffer_select(flags).unwrap_or_default();
+        // SAFETY: the caller's promise; and completions are made in the order in which they were posted.
+        match unsafe { pool.hold_piece(id, result, flags) } {
+            None => Completion::carrying_nothing(yields, result, flags),
+            Some(Piece { lent: None, result }) => Completion::carrying_nothing(yields, result, flags),
+            Some(Piece { lent: Some((lender, number)), result }) => {
+                let flags = flags & u32::from(u16::MAX) | u32::from(number) << 16;
+                let mut completion = Completion::carrying_nothing(yields, result, flags);
+                completion.carry_buffer(lender);
+                completion
+            }
+        }
     }
 
     /// The completion of a request that yields a file in the ring's table: this one, if its result was no error.
@@ -322,10 +351,13 @@ impl Completion {
             Yields::Buffer => {
                 if let Some(id) = cqueue::buffer_select(flags)
                     && let Some(pool) = pool
-                    // SAFETY: the caller's promise.
-                    && let Some(pool) = unsafe { pool.hold(id) }
                 {
-                    completion.carry_buffer(pool);
+                    // SAFETY: the caller's promise.
+                    match unsafe { pool.hold(id) } {
+                        Some(pool) => completion.carry_buffer(pool),
+                        // SAFETY: as above.
+                        None => return unsafe { Completion::of_piece(facts.yields, pool, result, flags) },
+                    }
                 }
             }
             _ => {}

@@ -17,7 +17,7 @@ use crate::buffers::BufferPool;
 use crate::clock::{Clock, Watch};
 use crate::config::{Options, RawRing};
 use crate::deadlines::Deadlines;
-use crate::error::SubmitError;
+use crate::error::{InvalidEntry, SubmitError};
 use crate::eventfd::Eventfd;
 use crate::facts::Flags;
 use crate::failures::Refused;
@@ -597,6 +597,9 @@ impl Core {
     #[inline]
     pub(crate) fn bind(&mut self, placed: &mut Placed) -> Result<u16, SubmitError> {
         let Some(pool) = placed.pool() else { return Ok(0) };
+        if pool.is_incremental() && !placed.takes_pieces() {
+            return Err(SubmitError::Invalid(InvalidEntry::TakesWholeBuffers));
+        }
         let group = self.queue.adopt(pool, &self.shared.waker)?;
         placed.bind(group);
         Ok(group)

@@ -91,6 +91,7 @@ fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data
         Err(error) => {
             let errno = match error {
                 SubmitError::PoolRefused(errno) => errno,
+                SubmitError::Invalid(_) => libc::EINVAL,
                 _ => libc::EBUSY,
             };
             // So that a cancel does not end it once more.

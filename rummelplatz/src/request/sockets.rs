@@ -7,7 +7,7 @@ use io_uring::opcode;
 
 use super::aside::{Header, Piece};
 use super::entry::{bare, on_memory, with_priority};
-use super::sqe::{self, Usual};
+use super::sqe::{self, IORING_RECV_MULTISHOT, IORING_RECVSEND_BUNDLE, Usual};
 use super::{Address, Aside, Parts, Peer, Request, Stream, Target, datagram};
 use crate::buffers::BufferPool;
 use crate::facts::Yields;
@@ -379,7 +379,6 @@ pub fn recv_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> 
 /// where messages are larger than the buffers: it takes one completion for all buffers, not one for each.
 /// [`send_vectored`] sends them on.
 pub fn recv_multi_bundle<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
-    const IORING_RECVSEND_BUNDLE: u32 = 1 << 4;
     let priority = IORING_RECV_MULTISHOT | IORING_RECVSEND_BUNDLE;
     let opcode = with_priority(opcode::Recv::CODE, priority) | sqe::BUFFER_SELECT;
     Parts::from_pool(socket, bare(opcode, -1), pool).yielding(Yields::Bundle).stream()
@@ -402,8 +401,6 @@ pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream
     let entry = Usual { address, length: 1, ..bare(opcode, -1) };
     Parts::from_pool(socket, entry, pool).yielding(Yields::Datagram).stream()
 }
-
-const IORING_RECV_MULTISHOT: u32 = 1 << 1;
 
 /// Sends as much of `buffer` as the socket takes (`IORING_OP_SEND`, since 5.6). The result is the number of bytes.
 ///

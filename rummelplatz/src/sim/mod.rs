@@ -250,7 +250,7 @@ use crate::clock;
 use crate::config::{BusyPoll, MinWait, RawRing};
 use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
-use crate::queue::{Change, Host, Kernel, Own, Patience, Queues};
+use crate::queue::{BufferRing, Change, Host, Kernel, Own, Patience, Queues};
 
 mod asked;
 mod descriptors;
@@ -879,9 +879,9 @@ impl Kernel for Simulated {
         self.machine(|machine| machine.set_eventfd(eventfd.map(AsRawFd::as_raw_fd)))
     }
 
-    unsafe fn register_buffers(&mut self, address: u64, entries: u16, group: u16) -> io::Result<()> {
+    unsafe fn register_buffers(&mut self, buffers: BufferRing, group: u16) -> io::Result<()> {
         // SAFETY: the contract is the same, and the caller keeps it.
-        self.machine(|machine| unsafe { machine.register_buffers(address, entries, group) })?
+        self.machine(|machine| unsafe { machine.register_buffers(buffers, group) })?
     }
 
     fn unregister_buffers(&mut self, group: u16) -> io::Result<()> {
