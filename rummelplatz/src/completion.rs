@@ -280,44 +280,42 @@ impl Completion {
             // SAFETY: the caller's promise is the same.
             return unsafe { Completion::simple(facts, pool, result, flags) };
         }
+        if facts.yields == Yields::Piece {
+            // SAFETY: the caller's promise is the same.
+            return unsafe { Completion::of_piece(pool, result, flags) };
+        }
         let mut completion = Completion::carrying_nothing(facts.yields, result, flags);
         if let Some(id) = cqueue::buffer_select(flags)
             && let Some(pool) = pool
-        {
             // SAFETY: the caller's promise.
-            match unsafe { hold(facts.yields, pool, id, result) } {
-                Some((pool, bytes)) => {
-                    completion.result = bytes;
-                    completion.carry_buffer(pool);
-                }
-                // SAFETY: as above.
-                None => return unsafe { Completion::of_piece(facts.yields, pool, result, flags) },
-            }
+            && let Some((pool, bytes)) = unsafe { hold(facts.yields, pool, id, result) }
+        {
+            completion.result = bytes;
+            completion.carry_buffer(pool);
         }
         completion
     }
 
-    /// The completion of a request that receives from a pool in which no whole buffer is to be found: there may be a
-    /// piece of one.
+    /// As [`new`](Self::new), if the request yields a piece of a buffer.
     ///
     /// # Safety
     ///
     /// As for `new`.
-    #[cold]
-    #[inline(never)]
-    unsafe fn of_piece(yields: Yields, pool: &BufferPool, result: i32, flags: u32) -> Completion {
-        let id = cqueue::buffer_select(flags).unwrap_or_default();
-        // SAFETY: the caller's promise; and completions are made in the order in which they were posted.
-        match unsafe { pool.hold_piece(id, result, flags) } {
-            None => Completion::carrying_nothing(yields, result, flags),
-            Some(Piece { lent: None, result }) => Completion::carrying_nothing(yields, result, flags),
-            Some(Piece { lent: Some((lender, number)), result }) => {
-                let flags = flags & u32::from(u16::MAX) | u32::from(number) << 16;
-                let mut completion = Completion::carrying_nothing(yields, result, flags);
+    unsafe fn of_piece(pool: Option<&BufferPool>, result: i32, flags: u32) -> Completion {
+        let mut completion = Completion::carrying_nothing(Yields::Buffer, result, flags);
+        if let Some(id) = cqueue::buffer_select(flags)
+            && let Some(pool) = pool
+        {
+            // SAFETY: the caller's promise; and completions are made in the order in which they were posted.
+            let Piece { lent, result } = unsafe { pool.hold_piece(id, result, flags) };
+            completion.result = result;
+            if let Some((lender, number)) = lent {
+                completion.kind =
+                    Kind::of(Yields::Buffer, flags & u32::from(u16::MAX) | u32::from(number) << 16);
                 completion.carry_buffer(lender);
-                completion
             }
         }
+        completion
     }
 
     /// The completion of a request that yields a file in the ring's table: this one, if its result was no error.
@@ -351,13 +349,10 @@ impl Completion {
             Yields::Buffer => {
                 if let Some(id) = cqueue::buffer_select(flags)
                     && let Some(pool) = pool
-                {
                     // SAFETY: the caller's promise.
-                    match unsafe { pool.hold(id) } {
-                        Some(pool) => completion.carry_buffer(pool),
-                        // SAFETY: as above.
-                        None => return unsafe { Completion::of_piece(facts.yields, pool, result, flags) },
-                    }
+                    && let Some(pool) = unsafe { pool.hold(id) }
+                {
+                    completion.carry_buffer(pool);
                 }
             }
             _ => {}

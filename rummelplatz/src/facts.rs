@@ -70,6 +70,8 @@ pub(crate) enum Yields {
     Datagram,
     /// Buffers of a pool, of which `IORING_CQE_F_BUFFER` names the first.
     Bundle,
+    /// A piece of a buffer of a pool, where `IORING_CQE_F_BUFFER` is set. To a handler, this is a `Buffer`.
+    Piece,
     /// The poll events, in `res`.
     Events,
     /// Nothing: the time is up, which the kernel calls `ETIME`.
@@ -81,14 +83,14 @@ impl Yields {
 
     /// Whether it is in buffers of a pool.
     pub(crate) const fn is_from_pool(self) -> bool {
-        matches!(self, Yields::Buffer | Yields::Datagram | Yields::Bundle)
+        matches!(self, Yields::Buffer | Yields::Datagram | Yields::Bundle | Yields::Piece)
     }
 
     /// Whether it is more than one buffer, a buffer with more in it than bytes, or something that the ring must
     /// take note of: the short path of streams is not for that.
     #[inline(always)]
     pub(crate) const fn is_involved(self) -> bool {
-        matches!(self, Yields::Datagram | Yields::Bundle | Yields::Direct)
+        matches!(self, Yields::Datagram | Yields::Bundle | Yields::Piece | Yields::Direct)
     }
 }
 
@@ -233,6 +235,7 @@ impl Facts {
             | Yields::Buffer
             | Yields::Datagram
             | Yields::Bundle
+            | Yields::Piece
             | Yields::Tick => return None,
         };
         match self.flags.is_empty() {
@@ -277,6 +280,7 @@ mod tests {
                 Yields::Buffer,
                 Yields::Datagram,
                 Yields::Bundle,
+                Yields::Piece,
                 Yields::Tick,
             ];
             for yields in [Yields::Result, Yields::Events].into_iter().chain(of_more) {

@@ -82,11 +82,14 @@ impl Progress {
 
 /// What a completion is about.
 pub(crate) struct Piece {
-    /// Where its bytes are, if there are any.
+    /// Who lends its bytes, and by which number, if there are any.
     pub(crate) lent: Option<(Lender, u16)>,
     /// The result of the completion, or an error if it is not known where the bytes are.
     pub(crate) result: i32,
 }
+
+/// It can't be told where the bytes of a completion are.
+struct Unknown;
 
 impl Shared {
     /// A pool of this kind, made of one whose buffers are used whole.
@@ -123,7 +126,8 @@ impl Shared {
     }
 
     /// Who lends what begins at this byte of the memory, and by which number.
-    fn lend(&self, increments: &Increments, at: usize) -> Option<(Lender, u16)> {
+    fn lend(&self, at: usize) -> Option<(Lender, u16)> {
+        let Kind::Incremental(increments) = &self.kind else { return None };
         let stretch = increments.stretches.get(at / Stretch::BYTES)?;
         Some((Lender(stretch.into()), (at % Stretch::BYTES) as u16))
     }
@@ -172,14 +176,14 @@ impl Shared {
         self.offer_anew(state, id);
     }
 
-    /// Begins a piece of the buffer `id`, and returns where.
-    fn begin_piece(&self, state: &mut State, id: u16, length: u32) -> Option<usize> {
-        let progress = state.progress.get_mut(usize::from(id))?;
+    /// Begins a piece of the buffer `id`, and returns where in the memory.
+    fn begin_piece(&self, state: &mut State, id: u16, length: u32) -> usize {
+        let progress = &mut state.progress[usize::from(id)];
         let at = usize::from(id) * self.size as usize + progress.told as usize;
         progress.told += length;
         progress.held += 1;
         state.pieces += 1;
-        Some(at)
+        at
     }
 
     /// Gives up all that the kernel had: what was not told of does not count any more, and buffers of which pieces are
@@ -195,6 +199,41 @@ impl Shared {
         }
         // There is no ring whose thread could do the same now.
         self.count_taken(ended);
+    }
+
+    /// Notes how many bytes a completion says were taken of a buffer, and returns where they begin in the memory.
+    fn account(&self, id: u16, length: u32, flags: u32) -> Result<usize, Unknown> {
+        let mut state = self.state.lock();
+        let has_lost = state.losses.as_ref().is_some_and(Losses::are_more);
+        let progress = *state.progress.get(usize::from(id)).ok_or(Unknown)?;
+        if has_lost || progress.is_lost || progress.is_over {
+            return Err(Unknown);
+        }
+        let at = usize::from(id) * self.size as usize + progress.told as usize;
+        let told = u64::from(progress.told) + u64::from(length);
+        let is_last = flags & F_BUF_MORE == 0;
+        let (reached, is_used_up) = match self.reached(&state, progress.position, id) {
+            Some(reached) => reached,
+            // It has been used up for so long that its entry was used for others.
+            None if is_last => (self.size.into(), true),
+            None => (0, false),
+        };
+        if told > reached {
+            state.progress[usize::from(id)].is_lost = true;
+            return Err(Unknown);
+        }
+        if length > 0 {
+            self.begin_piece(&mut state, id, length);
+        }
+        if is_used_up && (is_last || told == u64::from(self.size)) {
+            self.count_taken(1);
+            let progress = &mut state.progress[usize::from(id)];
+            progress.is_over = true;
+            if progress.held == 0 {
+                self.take_in_anew(&mut state, id);
+            }
+        }
+        Ok(at)
     }
 
     /// Takes in a piece that somebody gives back, which begins at this byte of the memory. Returns whether the ring is
@@ -228,55 +267,23 @@ impl Lender {
 }
 
 impl BufferPool {
-    /// As [`hold`](Self::hold), if the buffers of this pool are used up piece by piece. Otherwise returns `None`.
+    /// As [`hold`](Self::hold), of a piece of the buffer `id`, given the result and the flags of the completion.
     ///
     /// # Safety
     ///
     /// The same as for `hold`; and this is called for all completions that name buffers of the pool, in the order in
     /// which they were posted.
-    #[cold]
-    #[inline(never)]
-    pub(crate) unsafe fn hold_piece(&self, id: u16, result: i32, flags: u32) -> Option<Piece> {
-        let shared = &*self.shared;
-        let Kind::Incremental(increments) = &shared.kind else { return None };
+    pub(crate) unsafe fn hold_piece(&self, id: u16, result: i32, flags: u32) -> Piece {
         let length = u32::try_from(result).unwrap_or(0);
-        let unknown = Piece { lent: None, result: if length > 0 { -libc::EBADR } else { result } };
-        let mut state = shared.state.lock();
-        let has_lost = state.losses.as_ref().is_some_and(Losses::are_more);
-        let Some(progress) = state.progress.get(usize::from(id)).copied() else { return Some(unknown) };
-        if has_lost || progress.is_lost || progress.is_over {
-            return Some(unknown);
+        match (self.shared.account(id, length, flags), length) {
+            (_, 0) => Piece { lent: None, result },
+            (Ok(at), _) => Piece { lent: self.shared.lend(at), result },
+            (Err(Unknown), _) => Piece { lent: None, result: -libc::EBADR },
         }
-        let told = u64::from(progress.told) + u64::from(length);
-        let is_last = flags & F_BUF_MORE == 0;
-        let (reached, is_used_up) = match shared.reached(&state, progress.position, id) {
-            Some(reached) => reached,
-            // It has been used up for so long that its entry was used for others.
-            None if is_last => (shared.size.into(), true),
-            None => (0, false),
-        };
-        if told > reached {
-            state.progress[usize::from(id)].is_lost = true;
-            return Some(unknown);
-        }
-        let at = match length {
-            0 => None,
-            _ => shared.begin_piece(&mut state, id, length),
-        };
-        if is_used_up && (is_last || told == u64::from(shared.size)) {
-            shared.count_taken(1);
-            let progress = &mut state.progress[usize::from(id)];
-            progress.is_over = true;
-            if progress.held == 0 {
-                shared.take_in_anew(&mut state, id);
-            }
-        }
-        let lent = at.and_then(|at| shared.lend(increments, at));
-        Some(Piece { lent, result })
     }
 
     /// As [`fill`](Self::fill), with a piece of a buffer.
-    pub(super) fn fill_piece(&self, increments: &Increments, bytes: &[u8]) -> Option<Buffer> {
+    pub(super) fn fill_piece(&self, bytes: &[u8]) -> Option<Buffer> {
         let shared = &*self.shared;
         let length = u32::try_from(bytes.len()).ok().filter(|length| *length <= shared.size)?;
         let mut state = shared.state.lock();
@@ -293,10 +300,10 @@ impl BufferPool {
             !progress.is_over && length <= shared.size - progress.told
         };
         let id = state.progress.iter_mut().position(free)? as u16;
-        let at = shared.begin_piece(&mut state, id, length)?;
+        let at = shared.begin_piece(&mut state, id, length);
         self.keep(&mut state);
         drop(state);
-        let (lender, number) = shared.lend(increments, at)?;
+        let (lender, number) = shared.lend(at)?;
         // SAFETY: the piece was just held, and this is done once.
         let mut buffer = unsafe { Buffer::of(lender, number, length) };
         buffer.copy_from_slice(bytes);

@@ -247,10 +247,10 @@ impl BufferPool {
     ///
     /// `None` if a ring has the pool, if all buffers are held, or if the bytes do not fit into one.
     pub fn fill(&self, bytes: &[u8]) -> Option<Buffer> {
-        let Shared { count, size, whereabouts, kind, .. } = &*self.shared;
-        if let Kind::Incremental(increments) = kind {
-            return self.fill_piece(increments, bytes);
+        if self.is_incremental() {
+            return self.fill_piece(bytes);
         }
+        let Shared { count, size, whereabouts, .. } = &*self.shared;
         let length = u32::try_from(bytes.len()).ok().filter(|length| length <= size)?;
         let mut state = self.shared.state.lock();
         if state.waker.is_some() {
@@ -507,7 +507,10 @@ impl Shared {
             whereabouts.offer(position);
         }
         let entry = self.entry(position);
-        let address = self.address(id).as_ptr().expose_provenance() as u64;
+        // Not `address`, which would read one number more.
+        // SAFETY: the offset is inside the block of `count * size` bytes.
+        let start = unsafe { self.memory.start().add(usize::from(id) * self.size as usize) };
+        let address = start.as_ptr().expose_provenance() as u64;
         // Both are read before anything is written: the compiler can't know that they lie elsewhere.
         let (length, tail) = (self.size, self.published_tail());
         // SAFETY: the place is valid and written by one thread at a time, under the lock (that is

@@ -305,7 +305,12 @@ impl<'d> Parts<'d> {
                         facts.pool = group;
                         Besides::Index(group)
                     }
-                    _ => Besides::Pool { pool, limit },
+                    _ => {
+                        if pool.is_incremental() {
+                            facts.set_yields(Yields::Piece);
+                        }
+                        Besides::Pool { pool, limit }
+                    }
                 }
             }
             Draft::Closes(descriptor) => {

@@ -64,8 +64,7 @@ impl Kernel {
 /// What a completion is about, or its error.
 fn told(pool: &BufferPool, id: u16, result: i32, flags: u32) -> Result<Buffer, i32> {
     // SAFETY: in each of these tests, one thread does this, in order.
-    let Piece { lent, result } =
-        unsafe { pool.hold_piece(id, result, flags) }.expect("the pool is incremental");
+    let Piece { lent, result } = unsafe { pool.hold_piece(id, result, flags) };
     match (lent, u32::try_from(result)) {
         // SAFETY: the piece was just held, and this is done once.
         (Some((lender, number)), Ok(length)) => Ok(unsafe { Buffer::of(lender, number, length) }),
