@@ -113,8 +113,7 @@ union Carried {
 pub struct RawCompletion {
     /// `cqe->res`: what the operation returned, or a negative `errno`.
     pub result: i32,
-    /// `cqe->flags`: `IORING_CQE_F_*`, and in the upper half the number of a buffer (of an
-    /// [incremental](BufferPool::incremental) pool: a number that says where its bytes are). Bits 8 to 14, to which no kernel
+    /// `cqe->flags`: `IORING_CQE_F_*`, and in the upper half the number of a buffer. Bits 8 to 14, to which no kernel
     /// up to 6.18 gives a meaning, are 0.
     pub flags: u32,
 }
@@ -391,6 +390,13 @@ impl Completion {
         let is_carried = self.kind.carries(Yields::Direct);
         // SAFETY: one is carried.
         is_carried.then(|| unsafe { &self.carried.assume_init_ref().file })
+    }
+
+    /// The pool and the number of the carried buffer, if there is one that is not one of several.
+    fn carried_buffer(&self) -> Option<(Lender, u16)> {
+        let is_carried = self.kind.carries(Yields::Buffer);
+        // SAFETY: one is carried, so there is a pool.
+        is_carried.then(|| (unsafe { self.carried.assume_init_ref().pool }, self.kind.buffer()))
     }
 
     /// Marks a completion after which the request goes on.
@@ -715,7 +721,11 @@ impl Completion {
             _ if self.kind.carries(Yields::Datagram) && self.result >= 0 => self.result + OVERHEAD,
             _ => self.result,
         };
-        RawCompletion { result, flags: kind & !Kind::OURS }
+        let flags = match self.carried_buffer() {
+            Some((pool, id)) => kind & u32::from(u16::MAX) | u32::from(pool.kernels_number(id)) << 16,
+            None => kind,
+        };
+        RawCompletion { result, flags: flags & !Kind::OURS }
     }
 }
 

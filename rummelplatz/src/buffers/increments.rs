@@ -183,6 +183,7 @@ impl Shared {
         progress.told += length;
         progress.held += 1;
         state.pieces += 1;
+        state.told = state.told.wrapping_add(1);
         at
     }
 
@@ -252,6 +253,16 @@ impl Shared {
 }
 
 impl Lender {
+    /// The number by which the kernel knows this buffer, or the buffer of which this is a piece.
+    pub(crate) fn kernels_number(self, id: u16) -> u16 {
+        match &self.kind {
+            Kind::Stretch(Stretch { whole, start }) => {
+                ((start + usize::from(id)) / whole.size as usize) as u16
+            }
+            _ => id,
+        }
+    }
+
     /// Takes a buffer back from its holder, if it is a piece of a larger one. Otherwise returns false.
     pub(super) fn give_piece_back(self, id: u16) -> bool {
         let Kind::Stretch(Stretch { whole, start }) = &self.kind else { return false };

@@ -129,6 +129,8 @@ struct State {
     /// Of buffers that are used piece by piece: how far each is used, and how many pieces of them are held.
     progress: Box<[Progress]>,
     pieces: u32,
+    /// How many pieces there ever were; wraps.
+    told: u32,
     /// What the ring that has the pool registered was not told of.
     losses: Option<Losses>,
 }
@@ -136,7 +138,17 @@ struct State {
 impl State {
     fn new() -> State {
         let (progress, losses, waker) = (Box::default(), None, None);
-        State { returned: 0, tail: 0, awaited: false, kept: false, waker, progress, pieces: 0, losses }
+        State {
+            returned: 0,
+            tail: 0,
+            awaited: false,
+            kept: false,
+            waker,
+            progress,
+            pieces: 0,
+            told: 0,
+            losses,
+        }
     }
 }
 
@@ -368,10 +380,11 @@ impl BufferPool {
         Lender(unsafe { NonNull::new_unchecked(shared) })
     }
 
-    /// How many buffers were ever taken, if nobody holds one now; wraps.
+    /// How many buffers, or pieces of them, were ever taken, if nobody holds one that will come back; wraps.
     pub(crate) fn untouched(&self) -> Option<u16> {
-        let held = self.shared.held_count(&self.shared.state.lock());
-        (held == 0).then_some(self.shared.taken.load(Ordering::Relaxed) as u16)
+        let state = self.shared.state.lock();
+        let taken = self.shared.taken.load(Ordering::Relaxed).wrapping_add(state.told);
+        (self.shared.held_count(&state) == 0).then_some(taken as u16)
     }
 
     /// How many buffers are available; if there is none, the ring is woken when one comes back.
