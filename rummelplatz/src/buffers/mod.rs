@@ -16,8 +16,11 @@
 //!   and a buffer goes back to the kernel only from a `Buffer` that is dropped. The former is done only by
 //!   the ring that has the pool registered, the latter only by whoever has the `Buffer`. So for each change
 //!   there is one thread that can make it.
+//! * That is so for buffers that are used whole. [`increments`] says how it is with those that are used up piece by
+//!   piece.
 //! * The entries of the ring and its tail are written under the lock, by whoever drops a buffer. The kernel
-//!   reads them, and writes nothing to them except a shorter length, to an entry that it takes.
+//!   reads them, and writes nothing to them except a shorter length, to an entry that it takes (and the address
+//!   of what is left, if it takes a piece).
 //! * A completion for several buffers names only the first. The kernel takes them in the order in which they
 //!   were offered, so those after it are those that were offered after it. Each buffer remembers at which
 //!   position of the ring it was offered last. So an entry that another lap has overwritten is not taken for
@@ -250,6 +253,7 @@ impl BufferPool {
     /// # Errors
     ///
     /// As for [`new`](Self::new).
+    #[doc(alias = "IOU_PBUF_RING_INC")]
     pub fn incremental(count: u16, size: u32) -> io::Result<BufferPool> {
         Ok(BufferPool { shared: Shared::new(count, size)?.incremental() })
     }
