@@ -174,7 +174,23 @@ impl fmt::Debug for Flags {
     }
 }
 
+/// The pool that a request receives from, in its ring.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Bound {
+    pub(crate) group: u16,
+    /// The buffers are used up piece by piece.
+    pub(crate) is_incremental: bool,
+}
+
 impl Facts {
+    /// Notes which pool the request receives from, if it receives from one.
+    pub(crate) fn bind(&mut self, Bound { group, is_incremental }: Bound) {
+        self.pool = group;
+        if is_incremental {
+            self.set_yields(Yields::Piece);
+        }
+    }
+
     /// The descriptor that this `close` owns, if [`Flags::CLOSES`] says so.
     pub(crate) fn owned_descriptor(&self) -> Option<RawFd> {
         self.flags.intersects(Flags::CLOSES).then_some(self.number as RawFd)

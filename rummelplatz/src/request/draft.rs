@@ -305,12 +305,7 @@ impl<'d> Parts<'d> {
                         facts.pool = group;
                         Besides::Index(group)
                     }
-                    _ => {
-                        if pool.is_incremental() {
-                            facts.set_yields(Yields::Piece);
-                        }
-                        Besides::Pool { pool, limit }
-                    }
+                    _ => Besides::Pool { pool, limit },
                 }
             }
             Draft::Closes(descriptor) => {

@@ -1320,9 +1320,8 @@ fn is_possible(kind: Kind, result: i32) -> bool {
         | Kind::ReceivePieces
         | Kind::ReceiveDatagrams => {
             let possible = match kind {
-                Kind::ReceiveProvided | Kind::ReceiveMulti | Kind::ReceiveLimited | Kind::ReceivePieces => {
-                    0..=64
-                }
+                Kind::ReceiveProvided | Kind::ReceiveMulti | Kind::ReceiveLimited => 0..=64,
+                Kind::ReceivePieces => 0..=PIECES as i32,
                 Kind::ReceiveBundles => 0..=128,
                 // The end is an empty datagram, too.
                 _ => Datagram::OVERHEAD as i32..=64,
