@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::core::Core;
 use crate::error::{Refused, SubmitError};
-use crate::facts::Flags;
+use crate::facts::{Bound, Flags};
 use crate::operation::RingOperation;
 use crate::request::{self, Placed, Request, Slab, Terms};
 use crate::shape::Ring;
@@ -216,14 +216,14 @@ pub(crate) fn bind<D>(core: &mut Core, slab: &mut Slab<D>, placed: &mut Placed) 
 pub(crate) fn note_bound<D>(
     slab: &mut Slab<D>,
     user_data: u64,
-    bound: Result<u16, SubmitError>,
+    bound: Result<Bound, SubmitError>,
 ) -> Result<(), Refused<D>> {
     let Some(mut slot) = slab.find(user_data) else {
         unreachable!("the request was put into a slot just now");
     };
     match bound {
-        Ok(group) => {
-            slot.demote().facts.pool = group;
+        Ok(bound) => {
+            slot.demote().facts.bind(bound);
             Ok(())
         }
         Err(error) => match slot.take() {

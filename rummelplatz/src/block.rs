@@ -8,12 +8,12 @@ use std::ptr::NonNull;
 pub(crate) struct Block {
     start: NonNull<u8>,
     bytes: usize,
-    /// The allocation in which it lies.
+    /// The allocation in which it lies. If it is a part of another block, its layout is empty.
     memory: NonNull<u8>,
     layout: Layout,
 }
 
-// SAFETY: it owns its memory, and touches it only to free it.
+// SAFETY: it owns its memory, or is a part of what does, and touches it only to free it.
 unsafe impl Send for Block {}
 // SAFETY: shared, it only says where its memory is, and touches none of it.
 unsafe impl Sync for Block {}
@@ -43,6 +43,17 @@ impl Block {
         Ok(Block { start, bytes, memory, layout })
     }
 
+    /// A part of this block, from `offset` on, which frees nothing when it is dropped.
+    ///
+    /// # Safety
+    ///
+    /// The part is used no longer than this block is there, and `offset` is at most its number of bytes.
+    pub(crate) unsafe fn part(&self, offset: usize) -> Block {
+        // SAFETY: the caller says that this is inside the block.
+        let start = unsafe { self.start.add(offset) };
+        Block { start, bytes: self.bytes - offset, memory: self.memory, layout: Layout::new::<()>() }
+    }
+
     #[inline(always)]
     pub(crate) fn start(&self) -> NonNull<u8> {
         self.start
@@ -61,8 +72,10 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: allocated in `zeroed` with this layout.
-        unsafe { alloc::dealloc(self.memory.as_ptr(), self.layout) };
+        if self.layout.size() > 0 {
+            // SAFETY: allocated in `zeroed` with this layout, which says so, because that of a part is empty.
+            unsafe { alloc::dealloc(self.memory.as_ptr(), self.layout) };
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::ptr;
 
 use io_uring::cqueue;
 
-use crate::buffers::{Buffer, BufferPool, Buffers, Lender};
+use crate::buffers::{Buffer, BufferPool, Buffers, Lender, Piece};
 use crate::facts::{Facts, Yields};
 use crate::fixed::FixedFile;
 use crate::request::{Datagram, Layout};
@@ -301,6 +301,10 @@ impl Completion {
             // SAFETY: the caller's promise is the same.
             return unsafe { Completion::simple(facts, pool, result, flags) };
         }
+        if facts.yields == Yields::Piece {
+            // SAFETY: the caller's promise is the same.
+            return unsafe { Completion::of_piece(pool, result, flags) };
+        }
         let mut completion = Completion::carrying_nothing(facts.yields, result, flags);
         if let Some(id) = cqueue::buffer_select(flags)
             && let Some(pool) = pool
@@ -309,6 +313,28 @@ impl Completion {
         {
             completion.result = bytes;
             completion.carry_buffer(pool);
+        }
+        completion
+    }
+
+    /// As [`new`](Self::new), if the request yields a piece of a buffer.
+    ///
+    /// # Safety
+    ///
+    /// As for `new`.
+    unsafe fn of_piece(pool: Option<&BufferPool>, result: i32, flags: u32) -> Completion {
+        let mut completion = Completion::carrying_nothing(Yields::Buffer, result, flags);
+        if let Some(id) = cqueue::buffer_select(flags)
+            && let Some(pool) = pool
+        {
+            // SAFETY: the caller's promise; and completions are made in the order in which they were posted.
+            let Piece { lent, result } = unsafe { pool.hold_piece(id, result, flags) };
+            completion.result = result;
+            if let Some((lender, number)) = lent {
+                completion.kind =
+                    Kind::of(Yields::Buffer, flags & u32::from(u16::MAX) | u32::from(number) << 16);
+                completion.carry_buffer(lender);
+            }
         }
         completion
     }
@@ -386,6 +412,13 @@ impl Completion {
         let is_carried = self.kind.carries(Yields::Direct);
         // SAFETY: one is carried.
         is_carried.then(|| unsafe { &self.carried.assume_init_ref().file })
+    }
+
+    /// The pool and the number of the carried buffer, if there is one that is not one of several.
+    fn carried_buffer(&self) -> Option<(Lender, u16)> {
+        let is_carried = self.kind.carries(Yields::Buffer);
+        // SAFETY: one is carried, so there is a pool.
+        is_carried.then(|| (unsafe { self.carried.assume_init_ref().pool }, self.kind.buffer()))
     }
 
     /// Marks a completion after which the request goes on.
@@ -723,7 +756,11 @@ impl Completion {
             (.., Some(layout)) if self.result >= 0 => self.result + layout.overhead() as i32,
             _ => self.result,
         };
-        RawCompletion { result, flags: kind & !Kind::OURS }
+        let flags = match self.carried_buffer() {
+            Some((pool, id)) => kind & u32::from(u16::MAX) | u32::from(pool.kernels_number(id)) << 16,
+            None => kind,
+        };
+        RawCompletion { result, flags: flags & !Kind::OURS }
     }
 }
 

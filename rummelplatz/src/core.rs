@@ -17,9 +17,9 @@ use crate::buffers::BufferPool;
 use crate::clock::{Clock, Watch};
 use crate::config::{Options, RawRing};
 use crate::deadlines::Deadlines;
-use crate::error::SubmitError;
+use crate::error::{InvalidEntry, SubmitError};
 use crate::eventfd::Eventfd;
-use crate::facts::Flags;
+use crate::facts::{Bound, Flags};
 use crate::failures::Refused;
 use crate::fixed::{FixedBuffers, FixedFile};
 use crate::inbox::{Overdue, Shared};
@@ -595,22 +595,26 @@ impl Core {
     /// Fills in the group of the pool that a request receives from, if there is one, and registers the pool
     /// if that is not done yet. Returns the group; 0 if there is no pool.
     #[inline]
-    pub(crate) fn bind(&mut self, placed: &mut Placed) -> Result<u16, SubmitError> {
-        let Some(pool) = placed.pool() else { return Ok(0) };
+    pub(crate) fn bind(&mut self, placed: &mut Placed) -> Result<Bound, SubmitError> {
+        let Some(pool) = placed.pool() else { return Ok(Bound::default()) };
+        let is_incremental = pool.is_incremental();
+        if is_incremental && !placed.takes_pieces() {
+            return Err(SubmitError::Invalid(InvalidEntry::TakesWholeBuffers));
+        }
         let group = self.queue.adopt(pool, &self.shared.waker)?;
         placed.bind(group);
-        Ok(group)
+        Ok(Bound { group, is_incremental })
     }
 
     /// As [`bind`](Self::bind), for a stream. If it receives from a pool, also makes sure that the ring is
     /// woken when a buffer comes back.
-    pub(crate) fn bind_stream(&mut self, placed: &mut Placed) -> Result<u16, SubmitError> {
+    pub(crate) fn bind_stream(&mut self, placed: &mut Placed) -> Result<Bound, SubmitError> {
         let receives = placed.pool().is_some();
-        let group = self.bind(placed)?;
+        let bound = self.bind(placed)?;
         if receives {
             self.arm_wake();
         }
-        Ok(group)
+        Ok(bound)
     }
 
     /// Registers memory, unless it is registered already.

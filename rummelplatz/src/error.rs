@@ -168,6 +168,9 @@ pub enum InvalidEntry {
     ChainTooLong,
     /// `IORING_POLL_UPDATE_USER_DATA`: it would change the `user_data` of another request.
     ChangesUserData,
+    /// It receives from an [incremental](crate::BufferPool::incremental) pool, and is no stream of bytes: nothing
+    /// would say how much of a buffer it has taken.
+    TakesWholeBuffers,
 }
 
 impl fmt::Display for InvalidEntry {
@@ -178,6 +181,7 @@ impl fmt::Display for InvalidEntry {
             InvalidEntry::LinksOn => "its link would join whatever entry comes next",
             InvalidEntry::ChainTooLong => "the chain is longer than the submission queue",
             InvalidEntry::ChangesUserData => "it would change the user_data of another request",
+            InvalidEntry::TakesWholeBuffers => "only streams of bytes can receive from an incremental pool",
         })
     }
 }

@@ -72,6 +72,8 @@ pub(crate) enum Yields {
     Message,
     /// Buffers of a pool, of which `IORING_CQE_F_BUFFER` names the first.
     Bundle,
+    /// A piece of a buffer of a pool, where `IORING_CQE_F_BUFFER` is set. To a handler, this is a `Buffer`.
+    Piece,
     /// The poll events, in `res`.
     Events,
     /// Nothing: the time is up, which the kernel calls `ETIME`.
@@ -83,14 +85,14 @@ impl Yields {
 
     /// Whether it is in buffers of a pool.
     pub(crate) const fn is_from_pool(self) -> bool {
-        matches!(self, Yields::Buffer | Yields::Datagram | Yields::Message | Yields::Bundle)
+        matches!(self, Yields::Buffer | Yields::Datagram | Yields::Message | Yields::Bundle | Yields::Piece)
     }
 
     /// Whether it is more than one buffer, a buffer with more in it than bytes, or something that the ring must
     /// take note of: the short path of streams is not for that.
     #[inline(always)]
     pub(crate) const fn is_involved(self) -> bool {
-        matches!(self, Yields::Datagram | Yields::Message | Yields::Bundle | Yields::Direct)
+        matches!(self, Yields::Datagram | Yields::Message | Yields::Bundle | Yields::Piece | Yields::Direct)
     }
 }
 
@@ -174,7 +176,23 @@ impl fmt::Debug for Flags {
     }
 }
 
+/// The pool that a request receives from, in its ring.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Bound {
+    pub(crate) group: u16,
+    /// The buffers are used up piece by piece.
+    pub(crate) is_incremental: bool,
+}
+
 impl Facts {
+    /// Notes which pool the request receives from, if it receives from one.
+    pub(crate) fn bind(&mut self, Bound { group, is_incremental }: Bound) {
+        self.pool = group;
+        if is_incremental {
+            self.set_yields(Yields::Piece);
+        }
+    }
+
     /// The descriptor that this `close` owns, if [`Flags::CLOSES`] says so.
     pub(crate) fn owned_descriptor(&self) -> Option<RawFd> {
         self.flags.intersects(Flags::CLOSES).then_some(self.number as RawFd)
@@ -236,6 +254,7 @@ impl Facts {
             | Yields::Datagram
             | Yields::Message
             | Yields::Bundle
+            | Yields::Piece
             | Yields::Tick => return None,
         };
         match self.flags.is_empty() {
@@ -281,6 +300,7 @@ mod tests {
                 Yields::Datagram,
                 Yields::Message,
                 Yields::Bundle,
+                Yields::Piece,
                 Yields::Tick,
             ];
             for yields in [Yields::Result, Yields::Events].into_iter().chain(of_more) {

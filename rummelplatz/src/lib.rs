@@ -71,7 +71,7 @@
 //! | other threads; many cores | [`RingHandle`]; [Many rings](#many-rings) |
 //! | what must not keep the ring running, such as waiting for a signal | [`Submitter::submit_in_background`] |
 //! | time limits for idle clients | [`Request::deadline`]; [for streams](macro@RingOperation#idle-streams) |
-//! | buffers that the kernel picks when there is something to receive | [`BufferPool`] |
+//! | buffers that the kernel picks when there is something to receive, of one size or cut to what has come | [`BufferPool`] |
 //! | registered memory and files | [`FixedBuffers`], [`FixedFile`] |
 //! | files and sockets that are in the ring's table only (direct descriptors) | [`request::accept_multi_direct`], [`request::openat_direct`] |
 //! | another event loop | [`turn`](macro@ring#a-ring-in-another-event-loop) |

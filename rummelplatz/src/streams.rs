@@ -79,18 +79,19 @@ fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data
     let Some(mut placed) = request::arm_again(&mut slot, user_data, core.serial) else { return };
     let facts = &mut slot.demote().facts;
     match core.bind_stream(&mut placed) {
-        Ok(group) => {
-            if facts.pool != group {
+        Ok(bound) => {
+            if facts.pool != bound.group {
                 // That the stream starved on another pool says nothing about this one.
                 facts.starved = 0;
             }
-            facts.pool = group;
+            facts.bind(bound);
             facts.flags.remove(Flags::PARKED);
             core.push(placed);
         }
         Err(error) => {
             let errno = match error {
                 SubmitError::PoolRefused(errno) => errno,
+                SubmitError::Invalid(_) => libc::EINVAL,
                 _ => libc::EBUSY,
             };
             // So that a cancel does not end it once more.

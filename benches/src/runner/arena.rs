@@ -76,6 +76,12 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
     trade("bundles", "trade=bundles", &["mode=bundles"]),
     among("bundles by rummelplatz", "rummelplatz", "trade=bundles", &["mode=bundles"]),
     among("buffers of 16 KiB", "raw", "trade=bundles", &["buffer=16384"]),
+    among(
+        "incremental by rummelplatz",
+        "rummelplatz",
+        "trade=bundles",
+        &["mode=incremental", "buffer=65536"],
+    ),
     trade("sqpoll", "trade=nop", &["wait=sqpoll"]),
     TO_ITSELF,
     again("to itself again", TO_ITSELF),

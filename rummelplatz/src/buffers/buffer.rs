@@ -23,7 +23,8 @@ impl Deref for Lender {
 
     #[inline(always)]
     fn deref(&self) -> &Shared {
-        // SAFETY: the buffer is held, and what is held keeps its pool (see the module's documentation).
+        // SAFETY: the buffer is held, and what is held keeps its pool (see the module's documentation), and with it
+        // the stretches by which it lends pieces.
         unsafe { self.0.as_ref() }
     }
 }
@@ -47,6 +48,9 @@ impl Lender {
     #[cold]
     #[inline(never)]
     fn give_back_slowly(self, id: u16) {
+        if self.give_piece_back(id) {
+            return;
+        }
         let mut state = self.state.lock();
         self.take_in(&mut state, id);
         self.look_after(state);
@@ -56,13 +60,13 @@ impl Lender {
     /// nothing is held.
     #[cold]
     #[inline(never)]
-    fn look_after(self, mut state: Guard<'_, State>) {
+    pub(super) fn look_after(self, mut state: Guard<'_, State>) {
         if std::mem::take(&mut state.awaited)
             && let Some(waker) = &state.waker
         {
             waker.wake();
         }
-        let was_last = state.kept && self.held_count(&state) == 0;
+        let was_last = state.kept && self.held_count(&state) == 0 && state.pieces == 0;
         if was_last {
             state.kept = false;
         }

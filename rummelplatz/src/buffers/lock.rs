@@ -30,6 +30,16 @@ impl<T> Locked<T> {
         Locked { lock: AtomicU32::new(FREE), value: UnsafeCell::new(value) }
     }
 
+    /// The value, for whoever has all of this.
+    pub(super) fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+
+    /// One that nobody ever gets: [`try_lock`](Self::try_lock) fails.
+    pub(super) fn taken(value: T) -> Locked<T> {
+        Locked { lock: AtomicU32::new(TAKEN), value: UnsafeCell::new(value) }
+    }
+
     #[inline(always)]
     pub(super) fn try_lock(&self) -> Option<Guard<'_, T>> {
         let taken = self.lock.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed);

@@ -16,8 +16,11 @@
 //!   and a buffer goes back to the kernel only from a `Buffer` that is dropped. The former is done only by
 //!   the ring that has the pool registered, the latter only by whoever has the `Buffer`. So for each change
 //!   there is one thread that can make it.
+//! * That is so for buffers that are used whole. [`increments`] says how it is with those that are used up piece by
+//!   piece.
 //! * The entries of the ring and its tail are written under the lock, by whoever drops a buffer. The kernel
-//!   reads them, and writes nothing to them except a shorter length, to an entry that it takes.
+//!   reads them, and writes nothing to them except a shorter length, to an entry that it takes (and the address
+//!   of what is left, if it takes a piece).
 //! * A completion for several buffers names only the first. The kernel takes them in the order in which they
 //!   were offered, so those after it are those that were offered after it. Each buffer remembers at which
 //!   position of the ring it was offered last. So an entry that another lap has overwritten is not taken for
@@ -32,19 +35,23 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use crate::block::Block;
 use crate::fixed::Registered;
+use crate::queue::Losses;
 use crate::waker::Waker;
 
 mod buffer;
 mod bundle;
+mod increments;
 mod lock;
 #[cfg(test)]
 mod tests;
 
+use increments::{Increments, Progress, Stretch};
 use lock::Locked;
 
 pub use buffer::Buffer;
 pub(crate) use buffer::Lender;
 pub use bundle::Buffers;
+pub(crate) use increments::Piece;
 
 /// One entry of the ring that the kernel reads (`struct io_uring_buf`).
 #[repr(C)]
@@ -87,6 +94,8 @@ pub(crate) struct Shared {
     count: u16,
     /// The number of entries of the ring, a power of two, less one.
     mask: u16,
+    /// How many bytes lie between where two buffers begin.
+    stride: u32,
     size: u32,
     memory: Block,
     /// The entries of the ring that the kernel reads.
@@ -97,7 +106,17 @@ pub(crate) struct Shared {
     taken: AtomicU32,
     /// The ring that has the pool registered, and the pool's group there. Changed only under the lock.
     place: Registered,
+    kind: Kind,
     state: Locked<State>,
+}
+
+/// How buffers are used.
+enum Kind {
+    Whole,
+    /// Piece by piece. There are no [`whereabouts`](Shared::whereabouts), and the place is elsewhere.
+    Incremental(Increments),
+    /// This is not a pool, but what lends pieces of one.
+    Stretch(Stretch),
 }
 
 struct State {
@@ -110,6 +129,30 @@ struct State {
     kept: bool,
     /// Wakes the ring that has the pool registered, if there is one.
     waker: Option<Waker>,
+    /// Of buffers that are used piece by piece: how far each is used, and how many pieces of them are held.
+    progress: Box<[Progress]>,
+    pieces: u32,
+    /// How many pieces there ever were; wraps.
+    told: u32,
+    /// What the ring that has the pool registered was not told of.
+    losses: Option<Losses>,
+}
+
+impl State {
+    fn new() -> State {
+        let (progress, losses, waker) = (Box::default(), None, None);
+        State {
+            returned: 0,
+            tail: 0,
+            awaited: false,
+            kept: false,
+            waker,
+            progress,
+            pieces: 0,
+            told: 0,
+            losses,
+        }
+    }
 }
 
 /// Where a buffer is. Below [`HELD`](Self::HELD), the position of the ring at which it was offered to the
@@ -175,26 +218,44 @@ impl BufferPool {
     /// `InvalidInput` for a count or size of zero or above the limit, `OutOfMemory` if there is not
     /// that much memory.
     pub fn new(count: u16, size: u32) -> io::Result<BufferPool> {
-        const MOST: u16 = 1 << 15;
-        if count == 0 || count > MOST {
-            return Err(invalid(format!("a buffer pool has 1 to {MOST} buffers, not {count}")));
-        }
-        if size == 0 {
-            return Err(invalid("the buffers of a pool have at least one byte".into()));
-        }
-        let ring_entries = count.next_power_of_two();
-        let shared = Shared {
-            count,
-            size,
-            memory: Block::zeroed(count.into(), size as usize)?,
-            ring: Block::zeroed(ring_entries.into(), size_of::<Offer>())?,
-            mask: ring_entries - 1,
-            whereabouts: (0..count).map(|_| Whereabouts::offered_at(0)).collect(),
-            taken: AtomicU32::new(0),
-            place: Registered::nowhere(),
-            state: Locked::new(State { returned: 0, tail: 0, awaited: false, kept: false, waker: None }),
-        };
-        Ok(BufferPool { shared: Arc::new(shared) })
+        Ok(BufferPool { shared: Arc::new(Shared::new(count, size)?) })
+    }
+
+    /// A pool of large buffers that are used up piece by piece (`IOU_PBUF_RING_INC`, in the way that 6.18 does it): each
+    /// time, as much as there is to receive goes right behind what was received before, of whatever stream. So
+    /// the size of the buffers need not be that of the messages: a short message takes little memory, and a long one
+    /// comes in one piece.
+    ///
+    /// ```
+    /// # use rummelplatz::BufferPool;
+    /// // 16 buffers of 256 KiB. Each holds two messages of 128 KiB, or 8192 of 32 bytes.
+    /// let pool = BufferPool::incremental(16, 256 * 1024)?;
+    /// assert_eq!((pool.capacity(), pool.buffer_size()), (16, 256 * 1024));
+    /// # std::io::Result::Ok(())
+    /// ```
+    ///
+    /// A [`Buffer`] is a piece of one of these, and behaves like any other. The large buffer goes back to the kernel
+    /// when it is used up and all its pieces are dropped: so one small piece that is kept for long keeps all of it.
+    ///
+    /// It is for streams of bytes: [`recv_multi`], [`recv_multi_bundle`] (which gets one buffer each time) and
+    /// [`read_multi`]. All other requests are refused ([`InvalidEntry::TakesWholeBuffers`]), because the kernel does not
+    /// say how much of a buffer they have taken. Of datagrams, use a pool that is not incremental: at the end of a
+    /// buffer, one that does not fit into the rest would be cut.
+    ///
+    /// On older kernels, the first request is refused, with `EOPNOTSUPP` or `EINVAL`
+    /// ([`PoolRefused`](crate::SubmitError::PoolRefused)).
+    ///
+    /// [`recv_multi`]: crate::request::recv_multi
+    /// [`recv_multi_bundle`]: crate::request::recv_multi_bundle
+    /// [`read_multi`]: crate::request::read_multi
+    /// [`InvalidEntry::TakesWholeBuffers`]: crate::InvalidEntry::TakesWholeBuffers
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    #[doc(alias = "IOU_PBUF_RING_INC")]
+    pub fn incremental(count: u16, size: u32) -> io::Result<BufferPool> {
+        Ok(BufferPool { shared: Shared::new(count, size)?.incremental() })
     }
 
     /// A buffer with these bytes in it, as if they had been received: for tests of your own operations (see
@@ -202,6 +263,9 @@ impl BufferPool {
     ///
     /// `None` if a ring has the pool, if all buffers are held, or if the bytes do not fit into one.
     pub fn fill(&self, bytes: &[u8]) -> Option<Buffer> {
+        if self.is_incremental() {
+            return self.fill_piece(bytes);
+        }
         let Shared { count, size, whereabouts, .. } = &*self.shared;
         let length = u32::try_from(bytes.len()).ok().filter(|length| length <= size)?;
         let mut state = self.shared.state.lock();
@@ -229,7 +293,8 @@ impl BufferPool {
         self.shared.count.into()
     }
 
-    /// How many buffers are not held as a [`Buffer`] now.
+    /// How many buffers are not held as a [`Buffer`] now. Of an [incremental](Self::incremental) pool, how many are not
+    /// used up, or all their pieces are dropped.
     pub fn available(&self) -> usize {
         self.shared.available(&self.shared.state.lock())
     }
@@ -238,6 +303,11 @@ impl BufferPool {
     #[inline(always)]
     pub(crate) fn group(&self, ring: u64) -> Option<u16> {
         self.shared.place.in_ring(ring).map(|group| group as u16)
+    }
+
+    /// The same for all kinds of pools.
+    pub(crate) fn any_group(&self, ring: u64) -> Option<u16> {
+        self.shared.any_place().in_ring(ring).map(|group| group as u16)
     }
 
     /// Offers all buffers that are not held, and lets `register` tell the kernel.
@@ -249,6 +319,7 @@ impl BufferPool {
         ring: u64,
         group: u16,
         waker: Waker,
+        losses: Losses,
         register: impl FnOnce(u64, u16) -> io::Result<()>,
     ) -> Result<(), PoolError> {
         let mut state = self.shared.state.lock();
@@ -256,23 +327,25 @@ impl BufferPool {
             return Err(PoolError::Taken);
         }
         self.shared.start(&mut state);
-        for id in 0..self.shared.count {
-            if self.shared.whereabouts[usize::from(id)].offered().is_some() {
-                self.shared.offer(&mut state, id);
-            }
+        match self.is_incremental() {
+            true => self.shared.offer_all_anew(&mut state),
+            false => self.shared.offer_all(&mut state),
         }
         let address = self.shared.ring.address();
         register(address, self.shared.mask + 1).map_err(PoolError::Refused)?;
-        self.shared.place.take(ring, group.into());
+        self.shared.any_place().take(ring, group.into());
         state.waker = Some(waker);
+        state.losses = Some(losses);
         Ok(())
     }
 
     /// Forgets the registration, once the kernel has.
     pub(crate) fn unregister(&self) {
         let mut state = self.shared.state.lock();
-        self.shared.place.leave();
+        self.shared.any_place().leave();
+        self.shared.end_pieces(&mut state);
         state.waker = None;
+        state.losses = None;
         state.awaited = false;
         if self.shared.held_count(&state) > 0 {
             self.keep(&mut state);
@@ -311,10 +384,11 @@ impl BufferPool {
         Lender(unsafe { NonNull::new_unchecked(shared) })
     }
 
-    /// How many buffers were ever taken, if nobody holds one now; wraps.
+    /// How many buffers, or pieces of them, were ever taken, if nobody holds one that will come back; wraps.
     pub(crate) fn untouched(&self) -> Option<u16> {
-        let held = self.shared.held_count(&self.shared.state.lock());
-        (held == 0).then_some(self.shared.taken.load(Ordering::Relaxed) as u16)
+        let state = self.shared.state.lock();
+        let taken = self.shared.taken.load(Ordering::Relaxed).wrapping_add(state.told);
+        (self.shared.held_count(&state) == 0).then_some(taken as u16)
     }
 
     /// How many buffers are available; if there is none, the ring is woken when one comes back.
@@ -327,6 +401,32 @@ impl BufferPool {
 }
 
 impl Shared {
+    /// A pool whose buffers are used whole.
+    fn new(count: u16, size: u32) -> io::Result<Shared> {
+        const MOST: u16 = 1 << 15;
+        if count == 0 || count > MOST {
+            return Err(invalid(format!("a buffer pool has 1 to {MOST} buffers, not {count}")));
+        }
+        if size == 0 {
+            return Err(invalid("the buffers of a pool have at least one byte".into()));
+        }
+        let ring_entries = count.next_power_of_two();
+        let shared = Shared {
+            count,
+            stride: size,
+            size,
+            memory: Block::zeroed(count.into(), size as usize)?,
+            ring: Block::zeroed(ring_entries.into(), size_of::<Offer>())?,
+            mask: ring_entries - 1,
+            whereabouts: (0..count).map(|_| Whereabouts::offered_at(0)).collect(),
+            taken: AtomicU32::new(0),
+            place: Registered::nowhere(),
+            kind: Kind::Whole,
+            state: Locked::new(State::new()),
+        };
+        Ok(shared)
+    }
+
     /// Counts buffers that became held, in the one thread that does this.
     #[inline(always)]
     fn count_taken(&self, count: u32) {
@@ -343,10 +443,28 @@ impl Shared {
         usize::from(self.count).saturating_sub(self.held_count(state) as usize)
     }
 
-    /// Where the buffer `id` begins; `id` is below `count`.
+    /// Where the buffer `id` begins; `id` is that of a buffer.
     fn address(&self, id: u16) -> NonNull<u8> {
-        // SAFETY: the offset is inside the block of `count * size` bytes.
-        unsafe { self.memory.start().add(usize::from(id) * self.size as usize) }
+        // SAFETY: the offset is inside the block: that of a pool has `count * stride` bytes, and a stretch lends only
+        // what begins inside.
+        unsafe { self.memory.start().add(usize::from(id) * self.stride as usize) }
+    }
+
+    /// Where it is registered.
+    fn any_place(&self) -> &Registered {
+        match &self.kind {
+            Kind::Incremental(increments) => &increments.place,
+            _ => &self.place,
+        }
+    }
+
+    /// Offers all buffers that are not held.
+    fn offer_all(&self, state: &mut State) {
+        for id in 0..self.count {
+            if self.whereabouts[usize::from(id)].offered().is_some() {
+                self.offer(state, id);
+            }
+        }
     }
 
     /// Begins anew, with an empty ring.
@@ -406,7 +524,10 @@ impl Shared {
             whereabouts.offer(position);
         }
         let entry = self.entry(position);
-        let address = self.address(id).as_ptr().expose_provenance() as u64;
+        // Not `address`, which would read one number more.
+        // SAFETY: the offset is inside the block of `count * size` bytes.
+        let start = unsafe { self.memory.start().add(usize::from(id) * self.size as usize) };
+        let address = start.as_ptr().expose_provenance() as u64;
         // Both are read before anything is written: the compiler can't know that they lie elsewhere.
         let (length, tail) = (self.size, self.published_tail());
         // SAFETY: the place is valid and written by one thread at a time, under the lock (that is
@@ -449,7 +570,7 @@ impl BufferPool {
     /// A pool that the ring with the number 1 has registered.
     pub(crate) fn registered(count: u16, size: u32) -> BufferPool {
         let pool = BufferPool::new(count, size).unwrap();
-        pool.register(1, 0, Waker::new().unwrap(), |_, _| Ok(())).unwrap();
+        pool.register(1, 0, Waker::new().unwrap(), Losses::none(), |_, _| Ok(())).unwrap();
         pool
     }
 }

@@ -107,7 +107,7 @@ fn what_is_held_keeps_the_memory_of_a_pool_that_no_ring_has_any_more() {
     pool.unregister();
     assert_eq!(shares(&pool), 2, "both together have one");
     // Another ring registers the pool, while the buffers are held.
-    pool.register(2, 0, Waker::new().unwrap(), |_, _| Ok(())).unwrap();
+    pool.register(2, 0, Waker::new().unwrap(), Losses::none(), |_, _| Ok(())).unwrap();
     let third = take(&pool, 2, 8).unwrap();
     pool.unregister();
     assert_eq!(shares(&pool), 2);
@@ -129,10 +129,10 @@ fn a_pool_that_is_given_back_whole_has_no_share_left_over() {
     drop(take(&pool, 0, 8));
     pool.unregister();
     assert_eq!(shares(&pool), 1);
-    pool.register(2, 0, Waker::new().unwrap(), |_, _| Ok(())).unwrap();
+    pool.register(2, 0, Waker::new().unwrap(), Losses::none(), |_, _| Ok(())).unwrap();
     let held = take(&pool, 0, 8);
     pool.unregister();
-    pool.register(3, 0, Waker::new().unwrap(), |_, _| Ok(())).unwrap();
+    pool.register(3, 0, Waker::new().unwrap(), Losses::none(), |_, _| Ok(())).unwrap();
     drop(held);
     assert_eq!(shares(&pool), 1, "given up while another ring has it");
     pool.unregister();
@@ -145,17 +145,20 @@ fn only_one_ring_has_a_pool() {
     let held = take(&pool, 1, 8);
     pool.unregister();
     let waker = Waker::new().unwrap();
-    pool.register(1, 0, waker.clone(), |_, entries| {
+    pool.register(1, 0, waker.clone(), Losses::none(), |_, entries| {
         assert_eq!(entries, 4, "a power of two");
         Ok(())
     })
     .unwrap();
     assert_eq!(pool.shared.state.lock().tail, 2, "the held one is not offered");
     assert_eq!((pool.group(1), pool.group(2)), (Some(0), None));
-    assert!(matches!(pool.register(2, 0, waker.clone(), |_, _| Ok(())), Err(PoolError::Taken)));
+    assert!(matches!(
+        pool.register(2, 0, waker.clone(), Losses::none(), |_, _| Ok(())),
+        Err(PoolError::Taken)
+    ));
     drop(held);
     assert_eq!(pool.shared.state.lock().tail, 3);
     pool.unregister();
-    pool.register(2, 5, waker, |_, _| Ok(())).unwrap();
+    pool.register(2, 5, waker, Losses::none(), |_, _| Ok(())).unwrap();
     assert_eq!(pool.group(2), Some(5));
 }

@@ -125,6 +125,7 @@ impl Mapped {
             entries_flags: shared(sq.flags),
             completions_head: shared(cq.head),
             completions_tail: shared(cq.tail),
+            completions_lost: shared(cq.overflow),
         };
         let process = std::process::id();
         Ok(Mapped { places, queues, entries, ring: ManuallyDrop::new(ring), process })

@@ -30,6 +30,7 @@ pub(crate) struct Queues {
     pub(super) entries_flags: Shared,
     pub(super) completions_head: Shared,
     pub(super) completions_tail: Shared,
+    pub(super) completions_lost: Shared,
 }
 
 // SAFETY: the pointers lead into memory that is sent along, and is used from one thread at a time or as
@@ -52,6 +53,32 @@ impl Shared {
     fn get(&self) -> &AtomicU32 {
         // SAFETY: whoever made it has promised that the number is there.
         unsafe { self.0.as_ref() }
+    }
+}
+
+/// How many completions the kernel has lost, for want of memory. It counts one before it posts the next.
+pub(crate) struct Losses {
+    count: Shared,
+    before: u32,
+}
+
+// SAFETY: the number is used as an atomic.
+unsafe impl Send for Losses {}
+// SAFETY: the number is used as an atomic.
+unsafe impl Sync for Losses {}
+
+impl Losses {
+    /// Whether there were more since this was made. Only while the ring is there.
+    pub(crate) fn are_more(&self) -> bool {
+        self.count.get().load(Ordering::Acquire) != self.before
+    }
+
+    /// Those of a ring that loses nothing.
+    #[cfg(test)]
+    pub(crate) fn none() -> Losses {
+        static NONE: AtomicU32 = AtomicU32::new(0);
+        // SAFETY: it is there for ever.
+        Losses { count: unsafe { Shared::new(NonNull::from(&NONE)) }, before: 0 }
     }
 }
 
@@ -136,6 +163,15 @@ impl Queues {
         self.completions_head.get().store(head, Ordering::Release);
     }
 
+    /// What the kernel loses from now on.
+    ///
+    /// # Safety
+    ///
+    /// It is asked only while the memory of these queues is there.
+    pub(crate) unsafe fn losses(&self) -> Losses {
+        Losses { count: self.completions_lost, before: self.completions_lost.get().load(Ordering::Acquire) }
+    }
+
     /// Where the completions are, and how many places there are.
     pub(crate) fn completions(&self) -> (NonNull<Cqe>, u32) {
         (self.cqe, self.cqe_capacity)
@@ -149,7 +185,7 @@ pub(crate) struct Own {
     /// Given back when this is dropped; the queues point into them.
     entries: *mut [squeue::Entry],
     completions: *mut [Cqe],
-    numbers: *mut [AtomicU32; 5],
+    numbers: *mut [AtomicU32; 6],
     posted: u32,
 }
 
@@ -168,9 +204,9 @@ impl Own {
         let (entry_capacity, cqe_capacity) = (entries.len() as u32, completions.len() as u32);
         let entries = Box::leak(entries);
         let completions = Box::leak(completions);
-        let numbers: &mut [AtomicU32; 5] = Box::leak(Box::default());
+        let numbers: &mut [AtomicU32; 6] = Box::leak(Box::default());
         // SAFETY: the numbers stay where they are until this is dropped.
-        let [entries_head, entries_tail, entries_flags, completions_head, completions_tail] =
+        let [entries_head, entries_tail, entries_flags, completions_head, completions_tail, completions_lost] =
             numbers.each_ref().map(|number| unsafe { Shared::new(NonNull::from(number)) });
         let queues = Queues {
             entry: NonNull::from(&mut *entries).cast(),
@@ -183,6 +219,7 @@ impl Own {
             entries_flags,
             completions_head,
             completions_tail,
+            completions_lost,
         };
         Own { queues, entries, completions, numbers, posted: 0 }
     }
@@ -235,6 +272,11 @@ impl Own {
         unsafe { self.queues.cqe.add(index as usize).write(cqe) };
         self.posted = self.posted.wrapping_add(1);
         self.queues.completions_tail.get().store(self.posted, Ordering::Release);
+    }
+
+    /// Counts a completion that is lost.
+    pub(crate) fn lose(&self) {
+        self.queues.completions_lost.get().fetch_add(1, Ordering::AcqRel);
     }
 
     /// Sets whether completions wait for room.

@@ -23,6 +23,7 @@ mod table;
 mod uring;
 
 pub(crate) use forked::generation;
+pub(crate) use memory::Losses;
 #[cfg(feature = "sim")]
 pub(crate) use memory::{Own, Queues};
 pub(crate) use real::{Real, is_ring};
@@ -62,6 +63,14 @@ pub(crate) enum Entered {
     Busy,
 }
 
+/// A ring of provided buffers.
+pub(crate) struct BufferRing {
+    pub(crate) address: u64,
+    pub(crate) entries: u16,
+    /// Its buffers are used piece by piece (`IOU_PBUF_RING_INC`).
+    pub(crate) is_incremental: bool,
+}
+
 /// What is at the other end of the queues.
 pub(crate) trait Kernel {
     /// Where the queues are. Good for as long as this lives, wherever it is moved.
@@ -93,12 +102,14 @@ pub(crate) trait Kernel {
     /// Makes the kernel signal an eventfd for each completion (`IORING_REGISTER_EVENTFD`, since 5.2), or
     /// none.
     fn notify(&mut self, eventfd: Option<&Eventfd>) -> io::Result<()>;
-    /// Registers a ring of provided buffers (`IORING_REGISTER_PBUF_RING`, since 5.19).
+    /// Registers a ring of provided buffers (`IORING_REGISTER_PBUF_RING`, since 5.19). Those that are used piece by
+    /// piece only if completions come in the order in which that is done, and say what was (since 6.18; before,
+    /// `EOPNOTSUPP`).
     ///
     /// # Safety
     ///
     /// The ring and its buffers stay there until they are unregistered, or for ever.
-    unsafe fn register_buffers(&mut self, address: u64, entries: u16, group: u16) -> io::Result<()>;
+    unsafe fn register_buffers(&mut self, buffers: BufferRing, group: u16) -> io::Result<()>;
     /// Undoes [`register_buffers`](Self::register_buffers).
     fn unregister_buffers(&mut self, group: u16) -> io::Result<()>;
     /// Limits how many workers there may be for requests that end by themselves, and for those that may wait
@@ -184,9 +195,9 @@ impl Kernel for Host {
         on!(self, kernel => kernel.notify(eventfd))
     }
 
-    unsafe fn register_buffers(&mut self, address: u64, entries: u16, group: u16) -> io::Result<()> {
+    unsafe fn register_buffers(&mut self, buffers: BufferRing, group: u16) -> io::Result<()> {
         // SAFETY: the contract is the same, and the caller keeps it.
-        on!(self, kernel => unsafe { kernel.register_buffers(address, entries, group) })
+        on!(self, kernel => unsafe { kernel.register_buffers(buffers, group) })
     }
 
     fn unregister_buffers(&mut self, group: u16) -> io::Result<()> {

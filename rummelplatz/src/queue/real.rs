@@ -12,7 +12,7 @@ use syscalls::{Errno, Sysno};
 
 use super::mapped::Mapped;
 use super::memory::Queues;
-use super::{Change, Kernel, Patience};
+use super::{BufferRing, Change, Kernel, Patience};
 use crate::clock;
 use crate::config::{BusyPoll, MinWait};
 use crate::cpus::Cpus;
@@ -51,6 +51,9 @@ struct Files {
     data: u64,
 }
 
+/// Of `io_uring_register`, since 6.18.
+const IORING_REGISTER_QUERY: u32 = 35;
+
 /// Of `io_uring_register`, since 6.0.
 const IORING_REGISTER_FILE_ALLOC_RANGE: u32 = 25;
 
@@ -69,6 +72,20 @@ pub(crate) fn is_ring(descriptor: RawFd) -> bool {
     let entered = unsafe { syscalls::syscall!(Sysno::io_uring_enter, descriptor, 0, 0, 0, 0, 0) };
     // The errors are those of a ring that is disabled, and of one whose poller is gone.
     matches!(entered, Ok(_) | Err(Errno::EBADFD | Errno::EOWNERDEAD))
+}
+
+/// Finds out whether the kernel is one that posts completions in the order in which it uses up buffers: it must have a
+/// call that came later.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP` if it is an older one.
+fn posts_in_order() -> io::Result<()> {
+    /// The call is not about a ring.
+    const NONE: RawFd = -1;
+    // SAFETY: nothing is asked, and there is no argument.
+    let asked = unsafe { syscalls::syscall!(Sysno::io_uring_register, NONE, IORING_REGISTER_QUERY, 0, 0) };
+    asked.map(drop).map_err(|_| io::Error::from_raw_os_error(libc::EOPNOTSUPP))
 }
 
 impl Real {
@@ -250,9 +267,15 @@ impl Kernel for Real {
         }
     }
 
-    unsafe fn register_buffers(&mut self, address: u64, entries: u16, group: u16) -> io::Result<()> {
+    unsafe fn register_buffers(&mut self, buffers: BufferRing, group: u16) -> io::Result<()> {
+        const IOU_PBUF_RING_INC: u16 = 2;
+        let BufferRing { address, entries, is_incremental } = buffers;
+        if is_incremental {
+            posts_in_order()?;
+        }
+        let flags = if is_incremental { IOU_PBUF_RING_INC } else { 0 };
         // SAFETY: the contract is the same, and the caller keeps it.
-        unsafe { self.ring.submitter().register_buf_ring_with_flags(address, entries, group, 0) }
+        unsafe { self.ring.submitter().register_buf_ring_with_flags(address, entries, group, flags) }
     }
 
     fn unregister_buffers(&mut self, group: u16) -> io::Result<()> {

@@ -20,7 +20,7 @@ use super::completions::Completions;
 use super::entries::{self, Entries};
 use super::memory::Queues;
 use super::table::Table;
-use super::{Cqe, Entered, Host, Kernel, Patience};
+use super::{BufferRing, Cqe, Entered, Host, Kernel, Patience};
 use crate::buffers::{BufferPool, PoolError};
 use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
@@ -396,15 +396,19 @@ impl Uring {
     ///
     /// If it is registered elsewhere, or the kernel refuses.
     pub(crate) fn adopt(&mut self, pool: &BufferPool, waker: &Waker) -> Result<u16, PoolError> {
-        if let Some(group) = pool.group(self.serial) {
+        if let Some(group) = pool.any_group(self.serial) {
             return Ok(group);
         }
         let group = u16::try_from(self.pools.len())
             .map_err(|_| PoolError::Refused(io::Error::from_raw_os_error(libc::ENOSPC)))?;
-        pool.register(self.serial, group, waker.clone(), |address, entries| {
+        let is_incremental = pool.is_incremental();
+        // SAFETY: the pool asks for its losses only for completions of this ring, and not after it is unregistered.
+        let losses = unsafe { self.queues.losses() };
+        pool.register(self.serial, group, waker.clone(), losses, |address, entries| {
+            let buffers = BufferRing { address, entries, is_incremental };
             // SAFETY: the pool says where its ring of buffers is, and that stays there for as long as
             // the pool is in `pools`: until the kernel has forgotten it, or for ever.
-            unsafe { self.kernel.register_buffers(address, entries, group) }
+            unsafe { self.kernel.register_buffers(buffers, group) }
         })?;
         self.pools.push(pool.clone());
         Ok(group)

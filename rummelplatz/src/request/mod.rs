@@ -300,7 +300,8 @@ impl Stream<'_> {
     /// The completion with which the limit is reached is final: [`more`](crate::Completion::more) is false,
     /// the completion carries its bytes, and the data comes back for good. So whoever can't use more than
     /// that yet gets no more, without a cancel, and submits the stream again later. A buffer that is begun is
-    /// filled: single buffers may bring more than the limit, by less than one buffer.
+    /// filled: single buffers may bring more than the limit, by less than one buffer (also of an
+    /// [incremental](crate::BufferPool::incremental) pool).
     ///
     /// If the kernel cuts the stream before that, it is armed again for what is left of the limit, whatever
     /// its function says then.

@@ -96,10 +96,18 @@ impl Placed {
         }
     }
 
+    /// Whether the request may receive from a pool whose buffers are used piece by piece.
+    pub(crate) fn takes_pieces(&self) -> bool {
+        self.prepared.entry.takes_pieces()
+    }
+
     /// Makes the request receive from this group, which is that of its pool.
     pub(crate) fn bind(&mut self, group: u16) {
         let Prepared { entry, besides } = &mut self.prepared;
-        if let Besides::Pool { limit, .. } = *besides {
+        if let Besides::Pool { limit, ref pool } = *besides {
+            if pool.is_incremental() {
+                entry.take_no_bundles();
+            }
             *besides = match limit {
                 0 => Besides::Index(group),
                 _ => Besides::Whole(entry.limited(group, limit)),

@@ -7,7 +7,7 @@ use io_uring::opcode;
 
 use super::aside::{Header, Piece};
 use super::entry::{bare, on_memory, with_priority};
-use super::sqe::{self, Usual};
+use super::sqe::{self, IORING_RECV_MULTISHOT, IORING_RECVSEND_BUNDLE, Usual};
 use super::{Address, Aside, Control, Parts, Peer, RecvControl, Request, Stream, Target, datagram};
 use crate::buffers::BufferPool;
 use crate::facts::Yields;
@@ -288,6 +288,8 @@ pub fn recv_uninit<'d>(socket: &'d impl Target, buffer: &'d mut [MaybeUninit<u8>
 /// If the pool has no buffer at that moment, the request ends with `ENOBUFS`, and the bytes stay where they are: unlike
 /// a stream, it does not wait for a buffer. Submit it again when a [`Buffer`](crate::Buffer) was dropped.
 ///
+/// An [incremental](BufferPool::incremental) pool is refused.
+///
 /// It costs some hundred instructions more than [`recv`] (`docs/performance.md`, "Trades"): use it where
 /// connections are mostly quiet, and their buffers would take the memory.
 ///
@@ -376,10 +378,10 @@ pub fn recv_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> 
 /// kernel takes at once (`IORING_RECVSEND_BUNDLE`, since 6.10; `EINVAL` before).
 ///
 /// The buffers come out of [`into_buffers`](crate::Completion::into_buffers); at the end there are none. This pays
-/// where messages are larger than the buffers: it takes one completion for all buffers, not one for each.
+/// where messages are larger than the buffers: it takes one completion for all buffers, not one for each. From an
+/// [incremental](BufferPool::incremental) pool, there is one buffer each time.
 /// [`send_vectored`] sends them on.
 pub fn recv_multi_bundle<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
-    const IORING_RECVSEND_BUNDLE: u32 = 1 << 4;
     let priority = IORING_RECV_MULTISHOT | IORING_RECVSEND_BUNDLE;
     let opcode = with_priority(opcode::Recv::CODE, priority) | sqe::BUFFER_SELECT;
     Parts::from_pool(socket, bare(opcode, -1), pool).yielding(Yields::Bundle).stream()
@@ -393,6 +395,8 @@ pub fn recv_multi_bundle<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stre
 /// datagram; buffers smaller than that end the stream with `EFAULT`. Bytes that do not fit into the rest are lost, as
 /// [`is_truncated`](crate::Datagram::is_truncated) says. When the pool has run out, the stream behaves as
 /// [`recv_multi`].
+///
+/// An [incremental](BufferPool::incremental) pool is refused.
 ///
 /// An empty datagram with a sender is delivered like any other. An empty one without a sender ends the stream, because
 /// the end of a stream socket looks the same.
@@ -459,8 +463,6 @@ fn receiving_datagrams(asked: &'static Header) -> Usual {
     let address = (&raw const *asked).expose_provenance() as u64;
     Usual { address, length: 1, ..bare(opcode, -1) }
 }
-
-const IORING_RECV_MULTISHOT: u32 = 1 << 1;
 
 /// Sends as much of `buffer` as the socket takes (`IORING_OP_SEND`, since 5.6). The result is the number of bytes.
 ///

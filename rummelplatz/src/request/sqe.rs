@@ -65,6 +65,10 @@ const FLAGS_SHIFT: u32 = 8;
 /// `IOSQE_FIXED_FILE`, the first of the `flags`: the descriptor is an index into the ring's table of files.
 pub(crate) const FIXED_FILE: u32 = 1 << FLAGS_SHIFT;
 
+/// Flags of a receive, in `ioprio`.
+pub(crate) const IORING_RECV_MULTISHOT: u32 = 1 << 1;
+pub(crate) const IORING_RECVSEND_BUNDLE: u32 = 1 << 4;
+
 /// `IOSQE_BUFFER_SELECT`: the request is given buffers of the group whose number comes first behind the
 /// `user_data`.
 pub(crate) const BUFFER_SELECT: u32 = 1 << FLAGS_SHIFT << 5;
@@ -149,6 +153,23 @@ impl Usual {
             _ => return,
         };
         self.opcode |= flag << PRIORITY;
+    }
+
+    /// Whether it receives bytes again and again: the kernel says of such requests how much of a buffer they have
+    /// taken.
+    pub(crate) fn takes_pieces(&self) -> bool {
+        match self.opcode as u8 {
+            opcode::Recv::CODE => self.opcode & IORING_RECV_MULTISHOT << PRIORITY != 0,
+            opcode::ReadMulti::CODE => true,
+            _ => false,
+        }
+    }
+
+    /// Makes a stream of bundles one of single buffers.
+    pub(crate) fn take_no_bundles(&mut self) {
+        if self.opcode as u8 == opcode::Recv::CODE {
+            self.opcode &= !(IORING_RECVSEND_BUNDLE << PRIORITY);
+        }
     }
 
     /// The same as a whole entry, which is given buffers of this group until this many bytes are in them

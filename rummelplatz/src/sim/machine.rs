@@ -22,7 +22,7 @@ use super::rng::Rng;
 use super::settings::Settings;
 use super::tables::{Files, Memory};
 use super::{Answer, Event, Faults, Figures};
-use crate::queue::{Change, Cqe, Own, Patience};
+use crate::queue::{BufferRing, Change, Cqe, Own, Patience};
 use crate::user_data::{Control, UserData};
 
 /// `IORING_CQE_F_BUFFER`; the number of the buffer begins at the bit `BUFFER_SHIFT`.
@@ -226,17 +226,12 @@ impl Machine {
     /// # Safety
     ///
     /// The same as for [`Pool::new`], until the group is unregistered.
-    pub(super) unsafe fn register_buffers(
-        &mut self,
-        address: u64,
-        entries: u16,
-        group: u16,
-    ) -> io::Result<()> {
+    pub(super) unsafe fn register_buffers(&mut self, buffers: BufferRing, group: u16) -> io::Result<()> {
         if self.pools.contains_key(&group) {
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
         }
         // SAFETY: the contract is the same, and the caller keeps it.
-        self.pools.insert(group, unsafe { Pool::new(address, entries) });
+        self.pools.insert(group, unsafe { Pool::new(buffers) });
         Ok(())
     }
 
@@ -782,10 +777,9 @@ impl Machine {
             let pool = self.pools.get_mut(&asked.group);
             match pool.and_then(|pool| Some((pool.next()?, pool))) {
                 Some((offered, pool)) => {
-                    pool.take(1);
-                    self.pending[index].picked = Some(offered.length);
-                    flags = F_BUFFER | u32::from(offered.id) << BUFFER_SHIFT;
                     result = result.min(offered.length as i32);
+                    self.pending[index].picked = Some(offered.length);
+                    flags = F_BUFFER | u32::from(offered.id) << BUFFER_SHIFT | pool.use_up(result as u32);
                     work = Work { address: offered.address, length: offered.length };
                 }
                 None => return Tried::Ends { result: -libc::ENOBUFS, flags: 0 },
@@ -893,10 +887,10 @@ impl Machine {
         if let Some(offered) = offered
             && result > 0
         {
-            if let Some(pool) = self.pools.get_mut(&group) {
-                pool.take(1);
-            }
             flags = F_BUFFER | u32::from(offered.id) << BUFFER_SHIFT;
+            if let Some(pool) = self.pools.get_mut(&group) {
+                flags |= pool.use_up(result as u32);
+            }
         }
         if goes_on { Tried::GoesOn { result, flags } } else { Tried::Ends { result, flags } }
     }
@@ -1028,7 +1022,10 @@ impl Machine {
 
     /// A request is done, but that may be reported only later.
     fn conclude(&mut self, index: usize, result: i32, flags: u32) {
-        if self.rng.roll(self.faults.delay) {
+        // What a stream has taken of a buffer, it reports before anybody else takes more.
+        let is_piece = flags & F_BUFFER != 0
+            && self.pools.get(&self.pending[index].asked.group).is_some_and(Pool::is_incremental);
+        if self.rng.roll(self.faults.delay) && !is_piece {
             let at = self.soon();
             self.pending[index].stage = Stage::Done { at, result, flags };
         } else {
@@ -1215,7 +1212,7 @@ impl Machine {
                 (1 + self.rng.below(most) as i32, 0)
             }
             // A buffer that was picked beforehand comes with the error.
-            2 if takes_one => match self.carry(index, 1, true, None) {
+            2 if takes_one => match self.carry(index, i32::MAX, true, None) {
                 Tried::Ends { flags, .. } => (-libc::ECANCELED, flags),
                 _ => (-libc::ECANCELED, 0),
             },
@@ -1314,6 +1311,7 @@ impl Machine {
         if let Some(index) = lost {
             self.pending.remove(index);
         }
+        self.memory.lose();
     }
 }
 

@@ -146,7 +146,7 @@
 //! | `WAITID` | of a process that has ended, or ends while the ring waits for it |
 //! | `FUTEX_WAIT`, `FUTEX_WAKE` | woken by a ring on the same simulation; nobody sees a wake by `futex(2)`, but a wait also ends when its word has changed, as seen the next time that the kernel does something |
 //! | `READ`, `WRITE`, `READ_FIXED`, `WRITE_FIXED`, `READV`, `WRITEV`, `READV_FIXED`, `WRITEV_FIXED`, `READ_MULTISHOT` | at an offset, or at the file's position; `READ` also into a buffer of a [`BufferPool`](crate::BufferPool); a write to what is no file moves 4096 bytes at most; with `RWF_*` |
-//! | `RECV`, `SEND`, `SEND_ZC` | also into a [`BufferPool`](crate::BufferPool), and then also multishot, one buffer at a time or bundles of them, and up to a limit; with `MSG_WAITALL`; `SEND_ZC` with a second completion that frees the memory, also if its chain has ended it, and to the socket's own peer only |
+//! | `RECV`, `SEND`, `SEND_ZC` | also into a [`BufferPool`](crate::BufferPool), and then also multishot, one buffer at a time, bundles of them, or pieces of one, and up to a limit; with `MSG_WAITALL`; `SEND_ZC` with a second completion that frees the memory, also if its chain has ended it, and to the socket's own peer only |
 //! | `RECVMSG`, `SENDMSG`, `SENDMSG_ZC` | with control messages, which go with the first byte; also multishot, into a [`BufferPool`](crate::BufferPool); to be sent also with `MSG_WAITALL`; `SENDMSG_ZC` with a second completion, as `SEND_ZC` |
 //! | `ACCEPT`, `CONNECT` | also multishot |
 //! | `FIXED_FD_INSTALL` | |
@@ -252,7 +252,7 @@ use crate::clock;
 use crate::config::{BusyPoll, MinWait, RawRing};
 use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
-use crate::queue::{Change, Host, Kernel, Own, Patience, Queues};
+use crate::queue::{BufferRing, Change, Host, Kernel, Own, Patience, Queues};
 
 mod asked;
 mod descriptors;
@@ -881,9 +881,9 @@ impl Kernel for Simulated {
         self.machine(|machine| machine.set_eventfd(eventfd.map(AsRawFd::as_raw_fd)))
     }
 
-    unsafe fn register_buffers(&mut self, address: u64, entries: u16, group: u16) -> io::Result<()> {
+    unsafe fn register_buffers(&mut self, buffers: BufferRing, group: u16) -> io::Result<()> {
         // SAFETY: the contract is the same, and the caller keeps it.
-        self.machine(|machine| unsafe { machine.register_buffers(address, entries, group) })?
+        self.machine(|machine| unsafe { machine.register_buffers(buffers, group) })?
     }
 
     fn unregister_buffers(&mut self, group: u16) -> io::Result<()> {

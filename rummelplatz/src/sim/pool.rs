@@ -3,10 +3,11 @@
 use std::ptr;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use crate::queue::BufferRing;
+
 /// A ring of provided buffers that was registered.
 pub(super) struct Pool {
-    address: u64,
-    entries: u16,
+    ring: BufferRing,
     head: u16,
 }
 
@@ -29,8 +30,13 @@ impl Pool {
     ///
     /// At the address there are this many entries, a power of two. They and what they offer are there for as
     /// long as this is used.
-    pub(super) unsafe fn new(address: u64, entries: u16) -> Pool {
-        Pool { address, entries, head: 0 }
+    pub(super) unsafe fn new(ring: BufferRing) -> Pool {
+        Pool { ring, head: 0 }
+    }
+
+    /// Whether its buffers are used piece by piece.
+    pub(super) fn is_incremental(&self) -> bool {
+        self.ring.is_incremental
     }
 
     /// The next buffer, if one is offered. It stays the next one until it is [taken](Self::take).
@@ -45,21 +51,49 @@ impl Pool {
 
     /// The buffer that comes after `ahead` others, if it is offered.
     fn ahead(&self, ahead: u16) -> Option<Offered> {
-        let ring = ptr::with_exposed_provenance::<u8>(self.address as usize);
+        let ring = ptr::with_exposed_provenance::<u8>(self.ring.address as usize);
         // SAFETY: the tail is there, aligned, and the other end uses it as an atomic, too.
         let tail = unsafe { &*ring.add(TAIL).cast::<AtomicU16>() }.load(Ordering::Acquire);
         if tail.wrapping_sub(self.head) <= ahead {
             return None;
         }
-        let index = usize::from(self.head.wrapping_add(ahead) & (self.entries - 1));
-        // SAFETY: the index is below the number of entries, of 16 bytes each; the entry was written before
-        // the tail that was read.
-        let entry = unsafe { ring.add(index * 16) };
+        let entry = self.entry(ahead);
         // SAFETY: the entry is there, and was written; the fields are those of `struct io_uring_buf`.
         let (address, length) = unsafe { (entry.cast::<u64>().read(), entry.add(8).cast::<u32>().read()) };
         // SAFETY: the entry is there, and was written; the field is that of `struct io_uring_buf`.
         let id = unsafe { entry.add(12).cast::<u16>().read() };
         Some(Offered { address, length, id })
+    }
+
+    /// The entry that comes after `ahead` others.
+    fn entry(&self, ahead: u16) -> *mut u8 {
+        let ring = ptr::with_exposed_provenance_mut::<u8>(self.ring.address as usize);
+        let index = usize::from(self.head.wrapping_add(ahead) & (self.ring.entries - 1));
+        // SAFETY: the index is below the number of entries, of 16 bytes each.
+        unsafe { ring.add(index * 16) }
+    }
+
+    /// Takes the next buffer, or as many bytes of it. Returns the flag of the completion that says that there are more
+    /// left.
+    pub(super) fn use_up(&mut self, bytes: u32) -> u32 {
+        const F_BUF_MORE: u32 = 1 << 4;
+        let Some(Offered { address, length, .. }) = self.next() else { return 0 };
+        if !self.is_incremental() {
+            self.take(1);
+            return 0;
+        }
+        let left = length.saturating_sub(bytes);
+        let entry = self.entry(0);
+        // SAFETY: the entry is there, aligned, and was written; the field is that of `struct io_uring_buf`, and
+        // changes only here until the buffer is used up.
+        unsafe { entry.add(8).cast::<u32>().write(left) };
+        if left == 0 {
+            self.take(1);
+            return 0;
+        }
+        // SAFETY: as above.
+        unsafe { entry.cast::<u64>().write(address + u64::from(bytes)) };
+        F_BUF_MORE
     }
 
     /// Takes the next buffers, which are in the hands of a completion from then on.

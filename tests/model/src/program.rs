@@ -77,6 +77,8 @@ pub enum Kind {
     ReceiveLimited,
     /// Several buffers in one completion.
     ReceiveBundles,
+    /// As `ReceiveMulti`, into a pool whose buffers are used up piece by piece.
+    ReceivePieces,
     ReceiveDatagrams,
     PollMulti,
     TimeoutMulti,
@@ -124,7 +126,7 @@ impl Limit {
 
 impl Kind {
     /// The kinds that can be submitted by themselves, in each program.
-    pub const ALL: [Kind; 21] = [
+    pub const ALL: [Kind; 22] = [
         Kind::Nop,
         Kind::Timeout,
         Kind::Never,
@@ -142,6 +144,7 @@ impl Kind {
         Kind::ReceiveMulti,
         Kind::ReceiveLimited,
         Kind::ReceiveBundles,
+        Kind::ReceivePieces,
         Kind::ReceiveDatagrams,
         Kind::PollMulti,
         Kind::TimeoutMulti,
@@ -149,11 +152,12 @@ impl Kind {
     ];
 
     /// Those of them that are streams.
-    pub const STREAMS: [Kind; 8] = [
+    pub const STREAMS: [Kind; 9] = [
         Kind::AcceptMulti,
         Kind::ReceiveMulti,
         Kind::ReceiveLimited,
         Kind::ReceiveBundles,
+        Kind::ReceivePieces,
         Kind::ReceiveDatagrams,
         Kind::PollMulti,
         Kind::TimeoutMulti,
@@ -236,6 +240,7 @@ impl Kind {
                 | Kind::ReceiveMulti
                 | Kind::ReceiveLimited
                 | Kind::ReceiveBundles
+                | Kind::ReceivePieces
                 | Kind::ReceiveDatagrams
         )
     }
@@ -249,7 +254,7 @@ impl Kind {
             Kind::ReadFixed => "READ_FIXED",
             Kind::Sync => "FSYNC",
             Kind::Receive | Kind::ReceiveProvided | Kind::ReceiveOnFile => "RECV",
-            Kind::ReceiveMulti | Kind::ReceiveLimited | Kind::ReceiveBundles => "RECV",
+            Kind::ReceiveMulti | Kind::ReceiveLimited | Kind::ReceiveBundles | Kind::ReceivePieces => "RECV",
             Kind::ReceiveDatagrams | Kind::ReceiveMessage => "RECVMSG",
             Kind::Send | Kind::SendOnFile => "SEND",
             Kind::SendZeroCopy | Kind::SendZeroCopyOnFile => "SEND_ZC",

@@ -498,6 +498,11 @@ fn arm(data: &mut Data) -> Stream<'_> {
         (Kind::ReceiveMulti, Some(pool)) => request::recv_multi(fd, pool),
         (Kind::ReceiveLimited, Some(pool)) => request::recv_multi(fd, pool).limit(LIMIT),
         (Kind::ReceiveBundles, Some(pool)) => request::recv_multi_bundle(fd, pool),
+        // The same, if the pool is incremental.
+        (Kind::ReceivePieces, Some(pool)) if data.id.is_multiple_of(2) => {
+            request::recv_multi_bundle(fd, pool)
+        }
+        (Kind::ReceivePieces, Some(pool)) => request::recv_multi(fd, pool),
         (Kind::ReceiveDatagrams, Some(pool)) => request::recv_from_multi(fd, pool),
         (Kind::TimeoutMulti, _) => request::timeout_multi(Duration::from_micros(300)),
         (Kind::TimeoutThrice, _) => request::timeout_multi_times(Duration::from_micros(300), THREE),

@@ -83,7 +83,8 @@ impl Surroundings {
             | Kind::Send
             | Kind::ReceiveMulti
             | Kind::ReceiveLimited
-            | Kind::ReceiveBundles => &self.socket,
+            | Kind::ReceiveBundles
+            | Kind::ReceivePieces => &self.socket,
             Kind::AcceptDirect | Kind::AcceptMultiDirect => &self.door,
             Kind::ReceiveDatagrams => &self.datagrams,
             Kind::SendZeroCopy | Kind::SendVectoredZeroCopy => &self.tcp,

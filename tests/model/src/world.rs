@@ -250,9 +250,11 @@ pub(crate) struct Inner {
     chains: Vec<Chain>,
     /// Buffers that are held for a while.
     kept: Vec<Kept>,
-    /// How many buffers were ever taken, from the own pool and from the neighbour's.
-    taken: [u64; 2],
+    /// How many buffers were ever taken, from each of the pools: see [`whose`].
+    taken: [u64; 3],
     pool: Option<BufferPool>,
+    /// The one whose buffers are used up piece by piece.
+    pieces: Option<BufferPool>,
     pub(crate) neighbour: Option<Neighbour>,
     /// What the kernel has put into the ring's table.
     connections: Vec<Arc<Connection>>,
@@ -314,8 +316,21 @@ pub(crate) type Piece = Box<dyn AsRef<[u8]> + Send>;
 struct Kept {
     buffer: Piece,
     content: Vec<u8>,
-    /// It is from the neighbour's pool.
-    is_theirs: bool,
+    whose: usize,
+}
+
+/// How large the buffers are that are used up piece by piece.
+const PIECES: usize = 100;
+const OWN: usize = 0;
+const THEIRS: usize = 1;
+
+/// Which pool this is, if it is one: the own one, the neighbour's, or the one whose buffers are used up piece by piece.
+fn whose(pool: Option<&BufferPool>) -> usize {
+    match pool.map(BufferPool::buffer_size) {
+        Some(Neighbour::SIZE) => THEIRS,
+        Some(PIECES) => 2,
+        _ => OWN,
+    }
 }
 
 struct Chain {
@@ -362,8 +377,9 @@ impl World {
                 asked_for: HashSet::new(),
                 chains: Vec::new(),
                 kept: Vec::new(),
-                taken: [0; 2],
+                taken: [0; 3],
                 pool: None,
+                pieces: None,
                 neighbour: None,
                 connections: Vec::new(),
                 arriving: HashMap::new(),
@@ -471,9 +487,8 @@ impl World {
         if raw {
             inner.requests[id].place = heap.as_ptr().expose_provenance() as u64;
         }
-        let pool = kind.has_pool().then(|| inner.some_pool());
-        let is_theirs = pool.as_ref().is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
-        inner.requests[id].borrows = is_theirs;
+        let pool = kind.has_pool().then(|| inner.pool_for(kind));
+        inner.requests[id].borrows = whose(pool.as_ref()) == THEIRS;
         let closes = (kind == Kind::Close).then(|| inner.descriptor());
         let mut fd = self.surroundings.descriptor(kind);
         let receives = (kind == Kind::ReceiveMessage).then(|| {
@@ -548,7 +563,7 @@ impl World {
         may_change.then(|| {
             let is_direct = inner.program.places.is_some() && !inner.may_leak() && inner.chance.one_in(3);
             let kind = if is_direct { Kind::AcceptMultiDirect } else { inner.chance.pick(&Kind::STREAMS) };
-            (kind, kind.has_pool().then(|| inner.some_pool()))
+            (kind, kind.has_pool().then(|| inner.pool_for(kind)))
         })
     }
 
@@ -628,8 +643,7 @@ impl World {
     /// A handler returns the data of a stream: if a buffer of its pool is held, what was counted is void.
     pub(crate) fn goes_on(&self, id: usize, pool: Option<&BufferPool>) {
         let mut inner = self.lock();
-        let is_theirs = pool.is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
-        if inner.kept.iter().any(|kept| kept.is_theirs == is_theirs) {
+        if inner.kept.iter().any(|kept| kept.whose == whose(pool)) {
             inner.requests[id].starved = 0;
         }
     }
@@ -670,8 +684,7 @@ impl World {
     /// A request was accepted that receives into this pool, or that receives into none.
     pub(crate) fn bound(&self, id: usize, pool: Option<&BufferPool>) {
         let mut inner = self.lock();
-        let is_theirs = pool.is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
-        inner.requests[id].has_pool = pool.is_some() && !is_theirs;
+        inner.requests[id].has_pool = pool.is_some() && whose(pool) == OWN;
         if inner.belongs_to_neighbour(pool) {
             inner.violation(format!("#{id} was accepted, though its pool is another ring's"));
         }
@@ -724,10 +737,10 @@ impl World {
     /// A stream has received this many bytes, in one buffer or more, which may be kept.
     pub(crate) fn received(&self, id: usize, pool: Option<&BufferPool>, pieces: Vec<Piece>, length: usize) {
         let mut inner = self.lock();
-        let is_theirs = pool.is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
+        let whose = whose(pool);
         let content: Vec<u8> = pieces.iter().flat_map(|piece| (**piece).as_ref()).copied().collect();
         let taken = pieces.iter().filter(|piece| !(***piece).as_ref().is_empty()).count();
-        inner.taken[usize::from(is_theirs)] += taken as u64;
+        inner.taken[whose] += taken as u64;
         if content.len() != length {
             inner.violation(format!("#{id} is told of {length} bytes, and given {}", content.len()));
         }
@@ -746,7 +759,7 @@ impl World {
             let may_keep = self.simulation.is_some() || inner.kept.is_empty();
             let content = (*buffer).as_ref().to_vec();
             if !content.is_empty() && may_keep && inner.chance.one_in(3) {
-                inner.kept.push(Kept { buffer, content, is_theirs });
+                inner.kept.push(Kept { buffer, content, whose });
             } else {
                 given_back.push(buffer);
             }
@@ -970,8 +983,7 @@ impl World {
         if is_simulated {
             // What the real kernel has posted is not known.
             inner.order(id, from_kernel);
-            let is_theirs = data.pool.as_ref().is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
-            inner.count(id, raw.result, more, from_kernel, teardown, is_theirs);
+            inner.count(id, raw.result, more, from_kernel, teardown, whose(data.pool.as_ref()));
         }
         let expected = match name {
             Some(name) if is_simulated => inner.expected(name, is_stream, more, teardown),
@@ -1252,14 +1264,14 @@ impl World {
                 let names = format!("{:x?}", inner.owned);
                 wrong.push(format!("the kernel still has {names}"));
             }
-            if let Some(pool) = &inner.pool
-                && pool.available() != pool.capacity()
-            {
-                wrong.push(format!(
-                    "{} of {} buffers are lost",
-                    pool.capacity() - pool.available(),
-                    pool.capacity()
-                ));
+            for pool in [&inner.pool, &inner.pieces].into_iter().flatten() {
+                if pool.available() != pool.capacity() {
+                    wrong.push(format!(
+                        "{} of {} buffers are lost",
+                        pool.capacity() - pool.available(),
+                        pool.capacity()
+                    ));
+                }
             }
             if let Some((reader, writer)) = inner.pipe.take() {
                 drop(writer);
@@ -1338,14 +1350,20 @@ fn is_possible(kind: Kind, result: i32) -> bool {
         | Kind::ReceiveMulti
         | Kind::ReceiveLimited
         | Kind::ReceiveBundles
+        | Kind::ReceivePieces
         | Kind::ReceiveDatagrams => {
             let possible = match kind {
                 Kind::ReceiveProvided | Kind::ReceiveMulti | Kind::ReceiveLimited => 0..=64,
+                Kind::ReceivePieces => 0..=PIECES as i32,
                 Kind::ReceiveBundles => 0..=128,
                 // The end is an empty datagram, too.
                 _ => Datagram::OVERHEAD as i32..=64,
             };
-            possible.contains(&result) || matches!(errno, libc::ECONNRESET | libc::ENOBUFS) || interrupted
+            let unknown = kind == Kind::ReceivePieces && errno == libc::EBADR;
+            possible.contains(&result)
+                || matches!(errno, libc::ECONNRESET | libc::ENOBUFS)
+                || interrupted
+                || unknown
         }
         Kind::Poll | Kind::PollMulti => result > 0 || errno == libc::ECONNRESET || interrupted,
         Kind::Accept | Kind::AcceptMulti => {
@@ -1449,6 +1467,19 @@ impl Inner {
         kept
     }
 
+    /// A pool for a request of this kind to receive from.
+    fn pool_for(&mut self, kind: Kind) -> BufferPool {
+        match kind {
+            Kind::ReceivePieces => self
+                .pieces
+                .get_or_insert_with(|| {
+                    BufferPool::incremental(2, PIECES as u32).expect("there is memory for it")
+                })
+                .clone(),
+            _ => self.some_pool(),
+        }
+    }
+
     /// A pool to receive from: from time to time, that of the neighbour.
     fn some_pool(&mut self) -> BufferPool {
         let borrows = self.neighbour.is_some() && self.chance.one_in(3);
@@ -1460,8 +1491,7 @@ impl Inner {
 
     /// Whether a pool is registered with the neighbour.
     fn belongs_to_neighbour(&self, pool: Option<&BufferPool>) -> bool {
-        let is_theirs = pool.is_some_and(|pool| pool.buffer_size() == Neighbour::SIZE);
-        is_theirs && self.neighbour.as_ref().is_some_and(Neighbour::has_pool)
+        whose(pool) == THEIRS && self.neighbour.as_ref().is_some_and(Neighbour::has_pool)
     }
 
     pub(crate) fn pool(&mut self) -> BufferPool {
@@ -1714,6 +1744,7 @@ impl Inner {
             | Kind::ReceiveMulti
             | Kind::ReceiveLimited
             | Kind::ReceiveBundles
+            | Kind::ReceivePieces
             | Kind::ReceiveDatagrams
                 if fails =>
             {
@@ -1728,6 +1759,7 @@ impl Inner {
             | Kind::ReceiveMulti
             | Kind::ReceiveLimited
             | Kind::ReceiveBundles
+            | Kind::ReceivePieces
             | Kind::ReceiveDatagrams => {
                 let length = 1 + self.kernel.below(if kind == Kind::ReceiveBundles { 150 } else { 64 });
                 let bytes: Vec<u8> = (0..length).map(|_| self.kernel.next() as u8).collect();
@@ -1866,16 +1898,8 @@ impl Inner {
     }
 
     /// Counts ticks and `ENOBUFS`, and checks when a stream must end, and when it may.
-    fn count(
-        &mut self,
-        id: usize,
-        result: i32,
-        more: bool,
-        from_kernel: bool,
-        teardown: bool,
-        is_theirs: bool,
-    ) {
-        let now_taken = self.taken[usize::from(is_theirs)];
+    fn count(&mut self, id: usize, result: i32, more: bool, from_kernel: bool, teardown: bool, whose: usize) {
+        let now_taken = self.taken[whose];
         let Request { kind, raw, cancelled, counted, starved, taken, is_message, .. } =
             &mut self.requests[id];
         // A limit is reached once, and nothing comes after it.
@@ -1888,7 +1912,8 @@ impl Inner {
             was_reached || *counted >= limit && more
         });
         let gave_up = !from_kernel && !more && result == -libc::ENOBUFS;
-        let too_early = gave_up && *starved < HOPELESS;
+        // A buffer of which pieces are held may be one that the kernel has: it does not come back with them.
+        let too_early = gave_up && *starved < HOPELESS && whose <= THEIRS;
         let others_took = std::mem::replace(taken, now_taken) != now_taken;
         *starved = match result == -libc::ENOBUFS {
             true if others_took => 1,
@@ -1943,7 +1968,11 @@ impl Inner {
             Some(posted) => {
                 let told = RawCompletion { flags: raw.flags & !F_MORE, ..raw };
                 let announced = posted.flags & F_MORE != 0;
-                if (told.result, told.flags) != (posted.result, posted.flags & !F_MORE) {
+                // After the kernel has lost a completion, it is not known where the bytes of others are.
+                let is_unknown =
+                    kind == Kind::ReceivePieces && told.result == -libc::EBADR && posted.result > 0;
+                let result = if is_unknown { told.result } else { posted.result };
+                if (told.result, told.flags) != (result, posted.flags & !F_MORE) {
                     return Err(format!("the kernel has posted {posted:?}"));
                 }
                 if announced && !more {

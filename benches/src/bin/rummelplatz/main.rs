@@ -16,12 +16,19 @@ use std::process::ExitCode;
 
 use kit::echo::{self, Shape};
 use kit::{Args, Error, Outcome};
-use rummelplatz::FixedFile;
+use rummelplatz::{BufferPool, FixedFile};
 
 fn run(args: &Args, listener: TcpListener, shape: Shape) -> Result<(), Error> {
     match (shape.multishot, args.text("mode", "plain")) {
         (true, "bundles") => bundles::run(listener, shape),
-        (true, _) => multishot::run(listener, shape),
+        (true, "incremental") => {
+            let pool = BufferPool::incremental(shape.buffers as u16, shape.buffer as u32)?;
+            multishot::run(listener, shape, pool)
+        }
+        (true, _) => {
+            let pool = BufferPool::new(shape.buffers as u16, shape.buffer as u32)?;
+            multishot::run(listener, shape, pool)
+        }
         (false, "direct") => oneshot::run::<FixedFile>(listener, shape),
         (false, _) => oneshot::run::<OwnedFd>(listener, shape),
     }

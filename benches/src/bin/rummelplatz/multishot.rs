@@ -181,9 +181,8 @@ impl RingOperation<Server> for Senders {
 }
 
 /// Serves until everything is over.
-pub(crate) fn run(listener: TcpListener, shape: Shape) -> Result<(), Error> {
+pub(crate) fn run(listener: TcpListener, shape: Shape, pool: BufferPool) -> Result<(), Error> {
     let entries = NonZeroU32::new(shape.entries() as u32).ok_or("no entries")?;
-    let pool = BufferPool::new(shape.buffers as u16, shape.buffer as u32)?;
     let spare = Spare::default();
     let receivers = Receivers { spare: spare.clone() };
     let acceptor = Acceptor { listener: Some(listener), pool, spare };
