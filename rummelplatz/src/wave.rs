@@ -310,7 +310,8 @@ mod tests {
         });
         let mut candidates: Vec<_> = polls.collect();
         arrange(&mut candidates);
-        let slots: Vec<_> = candidates.iter().map(|candidate| UserData::slot(candidate.user_data) as usize).collect();
+        let slots: Vec<_> =
+            candidates.iter().map(|candidate| UserData::slot(candidate.user_data) as usize).collect();
         assert!(slots.iter().copied().eq((PART..2 * PART).chain(0..PART)), "{slots:?}");
     }
 }
