@@ -28,10 +28,10 @@
 //!
 //! # Who has what
 //!
-//! A piece is a [`Buffer`] like any other. It is lent by a [`Shared`] of its own kind: a [`Stretch`] of the memory, whose
-//! buffers have one byte and begin at each byte. So to find its bytes takes the same instructions as for any buffer,
-//! and only what is seldom done is different: the lock of a stretch is never free, so what comes back goes the slow
-//! way.
+//! A piece is a [`Buffer`] like any other. It is lent by a [`Shared`] of its own kind: a [`Stretch`] of the memory,
+//! whose buffers have one byte and begin at each byte. So to find its bytes takes the same instructions as for any
+//! buffer, and only what is seldom done is different: the lock of a stretch is never free, so what comes back goes the
+//! slow way.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};

@@ -128,7 +128,8 @@ numbers! {
     udp_gro(on: bool) = Udp, libc::UDP_GRO;
     /// Into datagrams of how many bytes what is sent is cut; 0 for none (`UDP_SEGMENT`).
     udp_segment(bytes: u16) = Udp, libc::UDP_SEGMENT;
-    /// Whether [it is said](super::ControlMessages::packet_info) where datagrams were sent to, over IPv4 (`IP_PKTINFO`).
+    /// Whether [it is said](super::ControlMessages::packet_info) where datagrams were sent to, over IPv4
+    /// (`IP_PKTINFO`).
     tell_packet_info(on: bool) = Ip, libc::IP_PKTINFO;
     /// Whether [it is said](super::ControlMessages::packet_info) where datagrams were sent to, over IPv6
     /// (`IPV6_RECVPKTINFO`).
