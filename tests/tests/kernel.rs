@@ -2475,7 +2475,7 @@ fn w11_what_a_receive_writes_of_control_messages_is_what_it_says_and_nothing_if_
                 let seen = ring.wait(1);
                 rule!("W11", seen == [(1, 1, 0)], "{kind}, room for {room}: {seen:?}");
                 let (length, numbers) = passed(header, area);
-                // SAFETY: as above.
+                // SAFETY: it lives for ever, and the kernel does not write to it any more.
                 let cut = unsafe { (*header).msg_flags } & libc::MSG_CTRUNC != 0;
                 let found = (numbers.len(), cut, length <= room);
                 rule!(
