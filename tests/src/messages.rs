@@ -338,6 +338,8 @@ pub fn datagrams_are_split_and_joined(raw: impl Fn() -> RawRing) {
             let (bytes, control) = receive();
             if bytes.len() > SIZE.into() {
                 assert_eq!(control.messages().segment_size(), Some(SIZE));
+                let lengths = control.messages().datagrams(&bytes).map(<[u8]>::len);
+                assert!(lengths.eq(bytes.chunks(SIZE.into()).map(<[u8]>::len)));
                 joined += 1;
             }
             received.extend(bytes);

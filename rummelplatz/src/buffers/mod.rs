@@ -84,6 +84,8 @@ const _: () = assert!(size_of::<Offer>() == 16 && offset_of!(Offer, tail) == 14)
 /// Received bytes come as a [`Buffer`], from [`Completion::into_buffer`](crate::Completion::into_buffer).
 /// Hold on to buffers for as long as you like: a stream that finds the pool empty waits, and goes on
 /// when one is dropped. A buffer that is never dropped (`mem::forget`) is lost to the pool.
+///
+/// Where messages are of all sizes, make a pool whose buffers are [cut to what has come](Self::incremental).
 #[derive(Clone)]
 pub struct BufferPool {
     shared: Arc<Shared>,
@@ -223,9 +225,9 @@ impl BufferPool {
     /// when it is used up and all its pieces are dropped: so one small piece that is kept for long keeps all of it.
     ///
     /// It is for streams of bytes: [`recv_multi`], [`recv_multi_bundle`] (which gets one buffer each time) and
-    /// [`read_multi`] (of a pipe or a socket). All other requests are refused ([`InvalidEntry::TakesWholeBuffers`]),
-    /// because the kernel does not say how much of a buffer they have taken. For datagrams, use a pool that is not
-    /// incremental: at the end of a buffer, one that does not fit into the rest would be cut.
+    /// [`read_multi`]. All other requests are refused ([`InvalidEntry::TakesWholeBuffers`]), because the kernel does
+    /// not say how much of a buffer they have taken. For datagrams, use a pool that is not incremental: at the end of a
+    /// buffer, one that does not fit into the rest would be cut.
     ///
     /// If the kernel has lost a completion for want of memory, it can't be told any more where the bytes of later ones
     /// are: these have the error `EBADR`, and their bytes are lost.

@@ -328,7 +328,8 @@ pub fn recv_provided<'d>(socket: &'d impl Target, pool: &BufferPool) -> Request<
 /// request which waits [in a worker](Request::in_worker) has: nothing tells of that.) No byte is lost: submit the
 /// stream again, as `examples/echo.rs` does.
 ///
-/// With a [`limit`](Stream::limit), the stream ends when it has received that many bytes.
+/// With a [`limit`](Stream::limit), the stream ends when it has received that many bytes. From an
+/// [incremental](BufferPool::incremental) pool, each buffer is as long as what has come.
 ///
 /// ```
 /// # use rummelplatz::{BufferPool, Completion, RingOperation, Submitter, request, ring};
@@ -416,7 +417,7 @@ pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream
 /// # use std::{error::Error, io, net::UdpSocket};
 /// # #[ring]
 /// # struct Server { receivers: Receivers }
-/// /// The socket's option `UDP_GRO` is set.
+/// /// The socket's option `UDP_GRO` is set: `SocketOption::udp_gro(true)`.
 /// struct Receiver { socket: UdpSocket, pool: BufferPool }
 ///
 /// # #[derive(RingOperation)]
@@ -427,8 +428,7 @@ pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream
 ///     -> io::Result<()>
 /// {
 ///     let joined = completion.into_datagram()?;
-///     let size = joined.messages().segment_size().map_or(joined.len().max(1), usize::from);
-///     for datagram in joined.chunks(size) {
+///     for datagram in joined.messages().datagrams(&joined) {
 ///         println!("{:?}: {} bytes", joined.peer(), datagram.len());
 /// #       self.received.extend_from_slice(datagram);
 ///     }
@@ -619,8 +619,7 @@ pub fn send_message_zc<'d>(
 ///     /// For the handler: the datagrams that were received.
 ///     fn datagrams(&self, completion: &Completion) -> io::Result<impl Iterator<Item = &[u8]>> {
 ///         let bytes = &self.buffer[..completion.result()? as usize];
-///         let size = self.control.messages().segment_size().map_or(bytes.len().max(1), usize::from);
-///         Ok(bytes.chunks(size))
+///         Ok(self.control.messages().datagrams(bytes))
 ///     }
 /// }
 /// ```

@@ -30,6 +30,14 @@ impl<'a> ControlMessages<'a> {
         u16::try_from(size).ok().filter(|size| *size > 0)
     }
 
+    /// The datagrams that were [joined](Self::segment_size), given all their bytes: one, if none were joined.
+    pub fn datagrams<'b>(&self, bytes: &'b [u8]) -> impl Iterator<Item = &'b [u8]> + use<'b> {
+        let size = self.segment_size().map_or(bytes.len().max(1), usize::from);
+        // An empty one is one, too.
+        let empty = bytes.is_empty().then_some(bytes);
+        empty.into_iter().chain(bytes.chunks(size))
+    }
+
     /// Where a datagram was sent to, and where it came in, if the socket's option `IP_PKTINFO` or
     /// `IPV6_RECVPKTINFO` is set.
     pub fn packet_info(&self) -> Option<PacketInfo> {
