@@ -132,9 +132,8 @@ struct State {
     kept: bool,
     /// Wakes the ring that has the pool registered, if there is one.
     waker: Option<Waker>,
-    /// How far each buffer is used, if they are used piece by piece.
+    /// Of buffers that are used piece by piece: how far each is used, and how many pieces of them are held.
     progress: Box<[Progress]>,
-    /// How many pieces are held.
     pieces: u32,
     /// How many pieces there ever were; wraps.
     told: u32,
