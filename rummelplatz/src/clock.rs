@@ -15,7 +15,8 @@ pub(crate) fn monotonic() -> Duration {
     read(libc::CLOCK_MONOTONIC)
 }
 
-/// A moment, to within some microseconds, that fits beside a request and costs a few instructions.
+/// A moment, that fits beside a request and costs a few instructions: to within some microseconds on x86-64, and some
+/// milliseconds elsewhere.
 ///
 /// The lowest 16 bits are zero, for something small that is kept with it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -290,7 +290,9 @@ impl Completion {
     /// # Safety
     ///
     /// If the request yields descriptors and `result` is not negative, `result` is a descriptor that nobody else owns.
-    /// If the request receives from a pool, that pool is registered with the ring that calls this.
+    /// If the request receives from a pool, that pool is registered with the ring that calls this, the kernel has posted
+    /// this result, and this is called for all results that name buffers of the pool, in the order in which they were
+    /// posted.
     pub(crate) unsafe fn new(
         facts: &Facts,
         pool: Option<&BufferPool>,
@@ -327,7 +329,7 @@ impl Completion {
         if let Some(id) = cqueue::buffer_select(flags)
             && let Some(pool) = pool
         {
-            // SAFETY: the caller's promise; and completions are made in the order in which they were posted.
+            // SAFETY: the caller's promise.
             let Piece { lent, result } = unsafe { pool.hold_piece(id, result, flags) };
             completion.result = result;
             if let Some((lender, number)) = lent {

@@ -71,7 +71,9 @@
 //! | other threads; many cores | [`RingHandle`]; [Many rings](#many-rings) |
 //! | what must not keep the ring running, such as waiting for a signal | [`Submitter::submit_in_background`] |
 //! | time limits for idle clients | [`Request::deadline`]; [for streams](macro@RingOperation#idle-streams) |
-//! | buffers that the kernel picks when there is something to receive, of one size or cut to what has come | [`BufferPool`] |
+//! | buffers that the kernel picks when there is something to receive | [`BufferPool`]; [cut to what has come](BufferPool::incremental) |
+//! | descriptors that are passed over a socket; datagrams that the kernel splits and joins, or tells more of | [`request::send_message`], [`request::recv_message`], [`request::recv_message_multi`] |
+//! | options of sockets | [`request::set_option`], [`request::get_option`] |
 //! | registered memory and files | [`FixedBuffers`], [`FixedFile`] |
 //! | files and sockets that are in the ring's table only (direct descriptors) | [`request::accept_multi_direct`], [`request::openat_direct`] |
 //! | another event loop | [`turn`](macro@ring#a-ring-in-another-event-loop) |

@@ -337,8 +337,8 @@ fn complete(core: &mut Core, facts: &Facts, result: i32, flags: u32) -> Completi
         return Completion::with_file(result, flags, file);
     }
     let pool = facts.yields.is_from_pool().then(|| core.queue.pool(facts.pool)).flatten();
-    // SAFETY: the kernel posted this result for a request that yields what `facts` say, and each
-    // completion is settled once; nothing safe lets anybody else post one. All pools of the queue are
-    // registered with this ring.
+    // SAFETY: the kernel posted this result for a request that yields what `facts` say, and each completion is settled
+    // once, in the order of the queue; nothing safe lets anybody else post one. All pools of the queue are registered
+    // with this ring.
     unsafe { Completion::new(facts, pool, result, flags) }
 }

@@ -21,7 +21,7 @@ use crate::state::Inner;
 use crate::submitter::SubmissionQueueSubmitter;
 use crate::tag::{Key, Tag};
 use crate::user_data::UserData;
-use crate::wave::{self, Target};
+use crate::wave::{self, Candidate};
 
 impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// Submits a request: puts `data` into a slot, where it stays until the request is over, and
@@ -607,11 +607,11 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         let tag = self.tag();
         let Inner { core, slabs, .. } = self.inner();
         let slab = tag.slab(slabs);
-        let mut targets = Vec::with_capacity(slab.occupied_slots());
-        slab.for_each(|user_data, record| targets.push(Target::new(user_data, &record.facts)));
-        wave::arrange(&mut targets);
-        targets.retain(|target| slab.find(target.user_data).is_some_and(|slot| cancel(core, slot)));
-        targets.len()
+        let mut candidates = Vec::with_capacity(slab.occupied_slots());
+        slab.for_each(|user_data, record| candidates.push(Candidate::new(user_data, &record.facts)));
+        wave::arrange(&mut candidates);
+        candidates.retain(|it| slab.find(it.user_data).is_some_and(|slot| cancel(core, slot)));
+        candidates.len()
     }
 
     /// How many requests of this operation have not ended, including messages and those that wait.

@@ -167,12 +167,15 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
         finish(inner);
         return Progress::Finished;
     }
-    let entered = match entered {
-        Ok(entered) => entered,
+    match entered {
+        Ok(entered) => look_back(audience, step, entered),
         // What the kernel has can be neither cancelled nor awaited.
-        Err(error) => return give_up(audience, Some(error)),
-    };
+        Err(error) => give_up(audience, Some(error)),
+    }
+}
 
+/// Delivers what has arrived after this step, and says what has come of that.
+fn look_back<R: Ring>(audience: &mut impl Audience<R>, step: Step, entered: Entered) -> Progress {
     let (tracked, any) = reap(audience);
     let Inner { core, ending: Some(ending), .. } = audience.inner() else { return Progress::Finished };
     let tracked = tracked || mutant::is("a cancel's answer moves") && any;

@@ -23,35 +23,36 @@ fn waits_in_poll(facts: &Facts) -> bool {
     sqe::is_polled(facts.opcode) && !facts.flags.intersects(Flags::IN_WORKER)
 }
 
-/// Whom to cancel.
+/// A request that may be cancelled.
 #[derive(Clone, Copy)]
-pub(crate) struct Target {
+pub(crate) struct Candidate {
     pub(crate) user_data: u64,
     waits_in_poll: bool,
     born: Stamp,
 }
 
-impl Target {
-    pub(crate) fn new(user_data: u64, facts: &Facts) -> Target {
-        Target { user_data, waits_in_poll: waits_in_poll(facts), born: facts.born }
+impl Candidate {
+    pub(crate) fn new(user_data: u64, facts: &Facts) -> Candidate {
+        Candidate { user_data, waits_in_poll: waits_in_poll(facts), born: facts.born }
     }
 
-    /// The less, the older, as far as stamps can tell. Slots are taken in the order of their numbers at first.
+    /// The older, the less, as far as stamps can tell. Of the same age is the lower slot the older: slots are taken in
+    /// the order of their numbers at first.
     fn age(&self) -> (Stamp, u32) {
         (self.born, UserData::slot(self.user_data))
     }
 }
 
 /// Puts requests into the order of this module.
-pub(crate) fn arrange(targets: &mut [Target]) {
-    targets.sort_unstable_by(|one, other| {
+pub(crate) fn arrange(candidates: &mut [Candidate]) {
+    candidates.sort_unstable_by(|one, other| {
         one.waits_in_poll.cmp(&other.waits_in_poll).then_with(|| match one.waits_in_poll {
             true => other.age().cmp(&one.age()),
             false => one.age().cmp(&other.age()),
         })
     });
-    for part in targets.chunks_mut(PART) {
-        part.sort_unstable_by_key(Target::age);
+    for part in candidates.chunks_mut(PART) {
+        part.sort_unstable_by_key(Candidate::age);
     }
 }
 
@@ -68,8 +69,8 @@ pub(crate) struct Wave {
 
 enum Order {
     BySlot(Slots),
-    /// How many of the targets there were already, in order.
-    ByAge(usize, Vec<Target>),
+    /// All of them, in order, and how many of them there were already.
+    ByAge(usize, Vec<Candidate>),
 }
 
 impl Wave {
@@ -77,14 +78,14 @@ impl Wave {
     const FEW: usize = 2 * PART;
 
     pub(crate) fn new(operations: &'static [(u8, &'static str)], look: Look<'_, '_>) -> Wave {
-        let mut targets = Vec::new();
+        let mut candidates = Vec::new();
         let order = match Self::needs_order(operations, look) {
-            Some(count) if targets.try_reserve_exact(count).is_ok() => {
+            Some(count) if candidates.try_reserve_exact(count).is_ok() => {
                 visit_all(operations, look, &mut |user_data, facts| {
-                    targets.push(Target::new(user_data, facts))
+                    candidates.push(Candidate::new(user_data, facts))
                 });
-                arrange(&mut targets);
-                Order::ByAge(0, targets)
+                arrange(&mut candidates);
+                Order::ByAge(0, candidates)
             }
             _ => Order::BySlot(Slots::pass(operations, false)),
         };
@@ -95,7 +96,7 @@ impl Wave {
     fn needs_order(operations: &[(u8, &str)], look: Look<'_, '_>) -> Option<usize> {
         let (mut count, mut last, mut in_order) = (0, [Stamp::ZERO; 2], true);
         visit_all(operations, look, &mut |user_data, facts| {
-            let Target { waits_in_poll, born, .. } = Target::new(user_data, facts);
+            let Candidate { waits_in_poll, born, .. } = Candidate::new(user_data, facts);
             let last = &mut last[usize::from(waits_in_poll)];
             in_order &= *last <= born;
             *last = born;
@@ -123,9 +124,9 @@ impl Wave {
                     }
                 }
             }
-            Order::ByAge(done, targets) => {
-                let part = targets[*done..].iter().take(most);
-                for Target { user_data, .. } in part {
+            Order::ByAge(done, candidates) => {
+                let part = candidates[*done..].iter().take(most);
+                for Candidate { user_data, .. } in part {
                     *done += 1;
                     let slab = look(UserData::tag(*user_data));
                     let present = slab.and_then(|slab| slab.request_in(UserData::slot(*user_data)));
@@ -136,7 +137,7 @@ impl Wave {
                         visit(present, &facts);
                     }
                 }
-                return *done < targets.len();
+                return *done < candidates.len();
             }
         }
         true
@@ -305,11 +306,12 @@ mod tests {
     fn of_each_part_the_oldest_comes_first() {
         let polls = (0..2 * PART as u64).map(|slot| {
             let user_data = UserData::pack(1, 0, slot as u32);
-            Target::new(user_data, &Facts::new(opcode::PollAdd::CODE))
+            Candidate::new(user_data, &Facts::new(opcode::PollAdd::CODE))
         });
-        let mut targets: Vec<_> = polls.collect();
-        arrange(&mut targets);
-        let slots: Vec<_> = targets.iter().map(|target| UserData::slot(target.user_data) as usize).collect();
+        let mut candidates: Vec<_> = polls.collect();
+        arrange(&mut candidates);
+        let slots: Vec<_> =
+            candidates.iter().map(|candidate| UserData::slot(candidate.user_data) as usize).collect();
         assert!(slots.iter().copied().eq((PART..2 * PART).chain(0..PART)), "{slots:?}");
     }
 }

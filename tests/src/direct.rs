@@ -14,7 +14,7 @@ use std::time::Duration;
 use rummelplatz::request::{CWD, OpenOptions, Peer, Resolve};
 use rummelplatz::{Completion, ControlFlow, FixedFile, RawRing, Request, Stream, request};
 
-use crate::{Bench, BenchSubmitter, Directory, Log, Script, outcome};
+use crate::{Bench, BenchSubmitter, Directory, Log, Script, is_inherited, outcome};
 
 /// What requests on direct descriptors use.
 pub enum Work {
@@ -259,9 +259,7 @@ pub fn files_are_opened_in_the_table_and_may_get_a_descriptor(raw: impl Fn() -> 
         .take()
         .into_iter()
         .map(|file: OwnedFd| {
-            // SAFETY: a plain call.
-            let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFD) };
-            assert_eq!(flags, libc::FD_CLOEXEC);
+            assert!(!is_inherited(&file));
             let mut text = String::new();
             File::from(file).read_to_string(&mut text).map(|_| text).ok()
         })

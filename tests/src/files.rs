@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::os::fd::FromRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,14 @@ pub fn nameless_file() -> File {
     assert!(descriptor >= 0);
     // SAFETY: it is new, and nobody else's.
     unsafe { File::from_raw_fd(descriptor) }
+}
+
+/// Whether a descriptor stays open in programs that this process becomes (`exec`).
+pub fn is_inherited(fd: &impl AsRawFd) -> bool {
+    // SAFETY: a plain call.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) };
+    assert!(flags >= 0, "it is open");
+    flags & libc::FD_CLOEXEC == 0
 }
 
 /// The directory of one test, which is removed in the end.

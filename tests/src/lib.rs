@@ -657,6 +657,17 @@ impl Drop for SignalStorm {
     }
 }
 
+/// Turns the ring until the condition holds.
+#[macro_export]
+macro_rules! turn_until {
+    ($ring:expr, $condition:expr) => {
+        while !$condition {
+            assert!(!$ring.turn().unwrap().is_finished(), "finished, but not {}", stringify!($condition));
+            std::thread::sleep(std::time::Duration::from_micros(100));
+        }
+    };
+}
+
 // ---- small things ---------------------------------------------------------------------------------
 
 /// How many descriptors this process has open. Meaningful in a child, where no other test runs.

@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime};
 use rummelplatz::request::{Credentials, PacketInfo, RecvControl, SendControl};
 use rummelplatz::{BufferPool, ControlFlow, Datagram, RawRing, Request, Stream, request};
 
-use crate::{Bench, Log, Script, complete_on, nameless_file, once_on, outcome};
+use crate::options::SO_PASSPIDFD;
+use crate::{Bench, Log, Script, complete_on, is_inherited, nameless_file, once_on, outcome};
 
 /// A message to be sent, with descriptors.
 pub struct Passing {
@@ -106,8 +107,7 @@ pub fn files_are_passed_and_read_from(raw: impl Fn() -> RawRing) {
         assert!(!received.control.is_truncated() && !received.control.is_control_truncated());
         assert_eq!(received.control.messages().iter().count(), 0, "no number is shown");
         let texts = received.control.take_fds().map(|fd| {
-            // SAFETY: a plain call.
-            assert_eq!(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) }, libc::FD_CLOEXEC);
+            assert!(!is_inherited(&fd));
             let mut text = String::new();
             let mut file = File::from(fd);
             io::Seek::rewind(&mut file).unwrap();
@@ -282,7 +282,6 @@ pub fn a_datagram_says_where_it_was_sent_to_and_how(raw: impl Fn() -> RawRing) {
 }
 
 pub fn a_message_says_who_has_sent_it(raw: impl Fn() -> RawRing) {
-    const SO_PASSPIDFD: i32 = 76;
     for (ours, theirs) in pairs() {
         set(&theirs, libc::SOL_SOCKET, libc::SO_PASSCRED, 1);
         set(&theirs, libc::SOL_SOCKET, SO_PASSPIDFD, 1);
@@ -339,6 +338,8 @@ pub fn datagrams_are_split_and_joined(raw: impl Fn() -> RawRing) {
             let (bytes, control) = receive();
             if bytes.len() > SIZE.into() {
                 assert_eq!(control.messages().segment_size(), Some(SIZE));
+                let lengths = control.messages().datagrams(&bytes).map(<[u8]>::len);
+                assert!(lengths.eq(bytes.chunks(SIZE.into()).map(<[u8]>::len)));
                 joined += 1;
             }
             received.extend(bytes);

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use rummelplatz::request::{OptionLevel, SocketOption, SocketQuery};
@@ -13,8 +14,11 @@ use rummelplatz::{ControlFlow, FixedFile, RawRing, Request, request};
 
 use crate::{Bench, Log, Script, complete_on, once_on, outcome, pipe, tcp_pair};
 
+/// `libc` has no name for it.
+pub(crate) const SO_PASSPIDFD: i32 = 76;
+
 /// Whether this kernel knows of options; says "skipped" if it does not.
-fn has_options(raw: RawRing) -> bool {
+pub fn has_options(raw: RawRing) -> bool {
     let (client, _) = tcp_pair();
     let has = once_on(raw, client, |client| request::bytes_to_receive(client)).0 == Ok(0);
     if !has {
@@ -78,6 +82,9 @@ pub fn options_are_set_as_the_system_call_sets_them(raw: impl Fn() -> RawRing) {
         (SocketOption::type_of_service(0xB8), libc::IPPROTO_IP, libc::IP_TOS, 0xB8),
         (SocketOption::time_to_live(9), libc::IPPROTO_IP, libc::IP_TTL, 9),
         (SocketOption::bind_address_no_port(true), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1),
+        (SocketOption::tell_packet_info(true), libc::IPPROTO_IP, libc::IP_PKTINFO, 1),
+        (SocketOption::tell_type_of_service(true), libc::IPPROTO_IP, libc::IP_RECVTOS, 1),
+        (SocketOption::tell_timestamp(true), SOCKET, libc::SO_TIMESTAMPNS, 1),
         (SocketOption::number(OptionLevel::Ip, libc::IP_FREEBIND, 1), libc::IPPROTO_IP, libc::IP_FREEBIND, 1),
     ] {
         let (result, socket) = set(tcp_pair().0.into(), option);
@@ -90,6 +97,13 @@ pub fn options_are_set_as_the_system_call_sets_them(raw: impl Fn() -> RawRing) {
     for (option, name, value) in of_udp {
         let (result, socket) = set(UdpSocket::bind("127.0.0.1:0").unwrap().into(), option);
         assert_eq!((result, number(&socket, UDP, name)), (Ok(0), value), "{option:?}");
+    }
+    for (option, name) in [
+        (SocketOption::tell_credentials(true), libc::SO_PASSCRED),
+        (SocketOption::tell_pidfd(true), SO_PASSPIDFD),
+    ] {
+        let (result, socket) = set(UnixDatagram::unbound().unwrap().into(), option);
+        assert_eq!((result, number(&socket, SOCKET, name)), (Ok(0), 1), "{option:?}");
     }
     let unconnected = |domain| {
         let made = tcp_socket(&raw, domain);
@@ -145,6 +159,8 @@ pub fn options_are_set_as_the_system_call_sets_them(raw: impl Fn() -> RawRing) {
             (SocketOption::only_v6(true), libc::IPV6_V6ONLY, 1),
             (SocketOption::traffic_class(0xB8), libc::IPV6_TCLASS, 0xB8),
             (SocketOption::hop_limit(9), libc::IPV6_UNICAST_HOPS, 9),
+            (SocketOption::tell_packet_info_v6(true), libc::IPV6_RECVPKTINFO, 1),
+            (SocketOption::tell_traffic_class(true), libc::IPV6_RECVTCLASS, 1),
         ] {
             let (result, socket) = set(six.try_clone().unwrap(), option);
             assert_eq!((result, number(&socket, libc::IPPROTO_IPV6, name)), (Ok(0), value), "{option:?}");

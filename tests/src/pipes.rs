@@ -9,7 +9,7 @@ use std::time::Duration;
 use rummelplatz::request::{EpollEvent, Events, Pipe};
 use rummelplatz::{ControlFlow, RawRing, Request, request};
 
-use crate::{Bench, Log, Script, complete_on, once_on, outcome, pipe};
+use crate::{Bench, Log, Script, complete_on, is_inherited, once_on, outcome, pipe};
 
 /// Whether this kernel makes pipes; says "skipped" if it does not.
 pub fn has_pipes(raw: RawRing) -> bool {
@@ -26,12 +26,6 @@ fn is_alone(writer: &OwnedFd) -> bool {
     // SAFETY: there is one of it.
     assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 0) }, 1);
     poll.revents & libc::POLLERR != 0
-}
-
-fn is_inherited(end: &OwnedFd) -> bool {
-    // SAFETY: a plain call.
-    let flags = unsafe { libc::fcntl(end.as_raw_fd(), libc::F_GETFD) };
-    flags & libc::FD_CLOEXEC == 0
 }
 
 pub fn a_pipe_has_two_ends_until_they_are_taken(raw: impl Fn() -> RawRing) {

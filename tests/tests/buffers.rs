@@ -16,7 +16,7 @@ use rummelplatz::{
 };
 use rummelplatz_tests::{
     Bench, IORING_REGISTER_EVENTFD, Ledger, Log, Script, Tracked, in_child, open_descriptors, outcome,
-    restricted, tcp_pair, watched,
+    restricted, tcp_pair, turn_until, watched,
 };
 
 struct Receiver {
@@ -73,16 +73,6 @@ fn holding(receiver: Receiver, held: &Log<Buffer>, seen: &Log<Seen>) -> Script<R
             teardown.push(Seen::End(outcome(&completion)));
             Ok(())
         })
-}
-
-/// Turns the ring until the condition holds.
-macro_rules! turn_until {
-    ($ring:expr, $condition:expr) => {
-        while !$condition {
-            assert!(!$ring.turn().unwrap().is_finished(), "finished, but not {}", stringify!($condition));
-            thread::sleep(Duration::from_micros(100));
-        }
-    };
 }
 
 /// A ring whose stream waits for one of the two buffers of its pool, both held; one byte is left.

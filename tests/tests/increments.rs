@@ -10,10 +10,11 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use rummelplatz::{
     Buffer, BufferPool, Completion, ControlFlow, InvalidEntry, Request, Stream, SubmitError, request,
 };
-use rummelplatz_tests::{Bench, Log, Script, cramped, outcome, tcp_pair, watched};
+use rummelplatz_tests::{Bench, Log, Script, cramped, nameless_file, outcome, tcp_pair, turn_until, watched};
 
 #[derive(Clone)]
 struct Receiver {
@@ -111,16 +112,6 @@ fn holding(receivers: Vec<Receiver>, held: &Log<Buffer>, seen: &Log<Seen>) -> Sc
         })
 }
 
-/// Turns the ring until the condition holds.
-macro_rules! turn_until {
-    ($ring:expr, $condition:expr) => {
-        while !$condition {
-            assert!(!$ring.turn().unwrap().is_finished(), "finished, but not {}", stringify!($condition));
-            thread::sleep(Duration::from_micros(100));
-        }
-    };
-}
-
 /// The byte that this socket is sent at this place.
 fn byte(number: usize, at: usize) -> u8 {
     ((at * (2 * number + 1) + 7 * number) % 251) as u8
@@ -134,9 +125,10 @@ fn bytes(number: usize, from: usize, length: usize) -> Vec<u8> {
 
 /// Many sockets send at the same time, in pieces of all lengths. The pieces go to other threads, which look at them
 /// once more before they drop them.
-fn everybody_hears_only_what_is_for_them(kind: Kind, is_cramped: bool, pool: BufferPool) {
+fn everybody_hears_only_what_is_for_them(kind: Kind, is_cramped: bool, count: u16, size: u32) {
     const SOCKETS: usize = 24;
     const BYTES: usize = 400_000;
+    let pool = BufferPool::incremental(count, size).unwrap();
     let (clients, servers): (Vec<_>, Vec<_>) = (0..SOCKETS).map(|_| tcp_pair()).unzip();
     let receivers: Vec<_> =
         (0..).zip(servers).map(|(number, server)| Receiver::of(kind, number, server, &pool)).collect();
@@ -177,9 +169,10 @@ fn everybody_hears_only_what_is_for_them(kind: Kind, is_cramped: bool, pool: Buf
             }
             Ok(())
         })
-        .on_completion(move |completion, mut receiver: Receiver, _| {
+        .on_completion(move |completion, mut receiver: Receiver, mut submitter| {
+            let more = completion.more();
             match outcome(&completion) {
-                Err(libc::ENOBUFS) if completion.more() => {}
+                Err(libc::ENOBUFS) if more => {}
                 Ok(1..) => {
                     let piece = taken_out(completion, receiver.kind);
                     let (number, at) = (receiver.number, receiver.received);
@@ -188,6 +181,11 @@ fn everybody_hears_only_what_is_for_them(kind: Kind, is_cramped: bool, pool: Buf
                     }
                     receiver.received += piece.len();
                     keepers[(number + at) % 3].send((number, at, piece)).unwrap();
+                    // Its limit is reached.
+                    if !more {
+                        submitter.stream(receiver, Receiver::receive).unwrap();
+                        return (ControlFlow::Continue, None);
+                    }
                 }
                 outcome => {
                     assert_eq!((outcome, receiver.received), (Ok(0), BYTES));
@@ -226,49 +224,27 @@ fn everybody_hears_only_what_is_for_them(kind: Kind, is_cramped: bool, pool: Buf
 
 #[test]
 fn everybody_hears_only_what_is_for_them_in_single_buffers() {
-    watched(|| {
-        everybody_hears_only_what_is_for_them(
-            Kind::Single,
-            false,
-            BufferPool::incremental(16, 65_536).unwrap(),
-        )
-    });
+    watched(|| everybody_hears_only_what_is_for_them(Kind::Single, false, 16, 65_536));
 }
 
 #[test]
 fn everybody_hears_only_what_is_for_them_in_bundles() {
-    watched(|| {
-        everybody_hears_only_what_is_for_them(
-            Kind::Bundles,
-            false,
-            BufferPool::incremental(5, 100_000).unwrap(),
-        )
-    });
+    watched(|| everybody_hears_only_what_is_for_them(Kind::Bundles, false, 5, 100_000));
 }
 
 #[test]
 fn everybody_hears_only_what_is_for_them_from_a_queue_that_is_too_small() {
-    watched(|| {
-        everybody_hears_only_what_is_for_them(Kind::Single, true, BufferPool::incremental(64, 3000).unwrap())
-    });
+    watched(|| everybody_hears_only_what_is_for_them(Kind::Single, true, 64, 3000));
 }
 
 #[test]
 fn everybody_hears_only_what_is_for_them_when_buffers_are_scarce() {
-    watched(|| {
-        everybody_hears_only_what_is_for_them(Kind::Read, false, BufferPool::incremental(2, 4096).unwrap())
-    });
+    watched(|| everybody_hears_only_what_is_for_them(Kind::Read, false, 2, 4096));
 }
 
 #[test]
 fn everybody_hears_only_what_is_for_them_in_limited_portions() {
-    watched(|| {
-        everybody_hears_only_what_is_for_them(
-            Kind::Limited(u32::MAX),
-            true,
-            BufferPool::incremental(8, 10_000).unwrap(),
-        )
-    });
+    watched(|| everybody_hears_only_what_is_for_them(Kind::Limited(5000), true, 8, 10_000));
 }
 
 // ---- what is used up, and comes back ----------------------------------------------------------
@@ -360,12 +336,7 @@ fn the_end_of_a_stream_uses_up_nothing() {
                 0 => drop(client),
                 1 => client.shutdown(Shutdown::Write).unwrap(),
                 _ => {
-                    nix::sys::socket::setsockopt(
-                        &client,
-                        nix::sys::socket::sockopt::Linger,
-                        &libc::linger { l_onoff: 1, l_linger: 0 },
-                    )
-                    .unwrap();
+                    setsockopt(&client, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
                     drop(client);
                 }
             }
@@ -492,8 +463,7 @@ fn what_is_read_from_a_file_is_refused_by_the_kernel() {
     watched(|| {
         let pool = BufferPool::incremental(2, 256).unwrap();
         let (held, seen) = (Log::new(), Log::new());
-        let file = rummelplatz_tests::nameless_file();
-        let receiver = Receiver::of(Kind::Read, 0, file, &pool);
+        let receiver = Receiver::of(Kind::Read, 0, nameless_file(), &pool);
         Bench::with(8, holding(vec![receiver], &held, &seen)).run().unwrap();
         assert_eq!(seen.take(), [Seen::End(Err(libc::EBADFD))]);
         assert_eq!(pool.available(), 2);

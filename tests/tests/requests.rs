@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -16,7 +16,8 @@ use std::time::Duration;
 use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, RwFlags, Statx};
 use rummelplatz::{BufferPool, ControlFlow, Request, Stream, request};
 use rummelplatz_tests::{
-    Bench, Directory, Log, Script, addressable, anywhere, complete, once, outcome, pipe, tcp_pair, watched,
+    Bench, Directory, Log, Script, addressable, anywhere, complete, is_inherited, once, outcome, pipe,
+    tcp_pair, watched,
 };
 
 #[test]
@@ -765,9 +766,7 @@ fn a_server_is_made_of_requests() {
     watched(|| {
         let (completion, ()) = complete((), |()| request::socket(libc::AF_INET, libc::SOCK_STREAM, 0));
         let socket: OwnedFd = completion.into_fd().unwrap();
-        // SAFETY: a plain call.
-        let flags = unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFD) };
-        assert_ne!(flags & libc::FD_CLOEXEC, 0, "it is not inherited");
+        assert!(!is_inherited(&socket));
         let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let (bound, (socket, _)) =
             once((socket, anywhere), |(socket, address)| request::bind(socket, *address));

@@ -49,8 +49,8 @@ impl Order {
     }
 }
 
-/// Arms requests that wait for ever (reads of a pipe, polls, timers), then cancels each of them and takes the completions. With `cancel=newest`,
-/// the newest comes first; with `cancel=any`, one cancel is for all.
+/// Arms requests that wait for ever (reads of a pipe, polls, timers), then cancels each of them and takes the
+/// completions. With `cancel=newest`, the newest comes first; with `cancel=any`, one cancel is for all.
 pub(super) fn teardown<R: Ring>(args: &Args) -> Outcome {
     let requests: usize = args.number("requests", 10_000)?;
     let (any, newest) = match args.text("cancel", "each") {

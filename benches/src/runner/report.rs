@@ -530,8 +530,9 @@ On the page teardown, each request is cancelled by its `user_data`, the oldest f
 `IORING_ASYNC_CANCEL_ANY`. On the page trades, nearly all are `raw`, which does one thing otherwise: `fixed
 files` accepts into the ring's table of files; `poll first` has receives wait before they try; `zero copy`
 sends by `SEND_ZC`; `bundles` gets several buffers by one completion, and so does rummelplatz there
-(`recv_multi_bundle`); `incremental` has buffers of 64 KiB that are used up piece by piece; `min wait` waits for eight completions or 50 µs; `sqpoll` has a thread of the kernel's
-look for entries, on the same CPU. The others are the libraries of those names.
+(`recv_multi_bundle`); `incremental` has buffers of 64 KiB that are used up piece by piece; `min wait` waits
+for eight completions or 50 µs; `sqpoll` has a thread of the kernel's look for entries, on the same CPU. The
+others are the libraries of those names.
 ";
 
 fn index(

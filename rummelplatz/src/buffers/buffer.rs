@@ -73,7 +73,7 @@ impl Lender {
         drop(state);
         if was_last {
             // SAFETY: `keep` has forgotten this share, once, and nobody needs it any more. The pointer is that of
-            // an `Arc` (`BufferPool::lender`).
+            // an `Arc` (`BufferPool::lender`, or for pieces `Shared::incremental`).
             unsafe { Arc::decrement_strong_count(self.0.as_ptr()) };
         }
     }

@@ -28,10 +28,10 @@
 //!
 //! # Who has what
 //!
-//! A piece is a [`Buffer`] like any other. It is lent by a [`Shared`] of its own kind: a [`Stretch`] of the memory, whose
-//! buffers have one byte and begin at each byte. So to find its bytes takes the same instructions as for any buffer,
-//! and only what is seldom done is different: the lock of a stretch is never free, so what comes back goes the slow
-//! way.
+//! A piece is a [`Buffer`] like any other. It is lent by a [`Shared`] of its own kind: a [`Stretch`] of the memory,
+//! whose buffers have one byte and begin at each byte. So to find its bytes takes the same instructions as for any
+//! buffer, and only what is seldom done is different: the lock of a stretch is never free, so what comes back goes the
+//! slow way.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -113,15 +113,16 @@ impl Shared {
             mask: 0,
             stride: 1,
             size: u32::MAX,
-            // SAFETY: the stretch is a part of the pool, and goes before its memory or with it; it begins inside.
+            // SAFETY: the stretch is owned by the pool, as is the memory, and so is not used for longer; its start is
+            // below the number of bytes.
             memory: unsafe { self.memory.part(stretch.start) },
-            // SAFETY: as above.
+            // SAFETY: the stretch is owned by the pool, as is the ring; and it does not use it at all.
             ring: unsafe { self.ring.part(0) },
             whereabouts: Box::default(),
             taken: AtomicU32::new(0),
             place: Registered::nowhere(),
             kind: Kind::Stretch(stretch),
-            state: Locked::taken(State::new()),
+            state: Locked::taken(State::default()),
         }
     }
 
@@ -142,7 +143,7 @@ impl Shared {
         // SAFETY: the entry is there, and aligned; the kernel may write to it at any time, and so this is atomic. We
         // write to it only under the lock, which the caller has.
         let length = unsafe { AtomicU32::from_ptr(&raw mut (*entry).length) }.load(Ordering::Acquire);
-        // SAFETY: as above.
+        // SAFETY: the same holds for this field: it is aligned to eight bytes, as the entry is.
         let address = unsafe { AtomicU64::from_ptr(&raw mut (*entry).address) }.load(Ordering::Relaxed);
         match length {
             // The address is left where the last piece begins.
@@ -202,15 +203,15 @@ impl Shared {
         self.count_taken(ended);
     }
 
-    /// Notes how many bytes a completion says were taken of a buffer, and returns where they begin in the memory.
-    fn account(&self, id: u16, length: u32, flags: u32) -> Result<usize, Unknown> {
+    /// Notes how many bytes a completion says were taken of a buffer. Returns where they begin in the memory, if there
+    /// are any.
+    fn account(&self, id: u16, length: u32, flags: u32) -> Result<Option<usize>, Unknown> {
         let mut state = self.state.lock();
         let has_lost = state.losses.as_ref().is_some_and(Losses::are_more);
         let progress = *state.progress.get(usize::from(id)).ok_or(Unknown)?;
         if has_lost || progress.is_lost || progress.is_over {
             return Err(Unknown);
         }
-        let at = usize::from(id) * self.size as usize + progress.told as usize;
         let told = u64::from(progress.told) + u64::from(length);
         let is_last = flags & F_BUF_MORE == 0;
         let (reached, is_used_up) = match self.reached(&state, progress.position, id) {
@@ -223,9 +224,7 @@ impl Shared {
             state.progress[usize::from(id)].is_lost = true;
             return Err(Unknown);
         }
-        if length > 0 {
-            self.begin_piece(&mut state, id, length);
-        }
+        let at = (length > 0).then(|| self.begin_piece(&mut state, id, length));
         if is_used_up && (is_last || told == u64::from(self.size)) {
             self.count_taken(1);
             let progress = &mut state.progress[usize::from(id)];
@@ -286,10 +285,11 @@ impl BufferPool {
     /// which they were posted.
     pub(crate) unsafe fn hold_piece(&self, id: u16, result: i32, flags: u32) -> Piece {
         let length = u32::try_from(result).unwrap_or(0);
-        match (self.shared.account(id, length, flags), length) {
-            (_, 0) => Piece { lent: None, result },
-            (Ok(at), _) => Piece { lent: self.shared.lend(at), result },
-            (Err(Unknown), _) => Piece { lent: None, result: -libc::EBADR },
+        match self.shared.account(id, length, flags) {
+            Ok(at) => Piece { lent: at.and_then(|at| self.shared.lend(at)), result },
+            // Where no bytes are is not missed.
+            Err(Unknown) if length == 0 => Piece { lent: None, result },
+            Err(Unknown) => Piece { lent: None, result: -libc::EBADR },
         }
     }
 

@@ -84,6 +84,8 @@ const _: () = assert!(size_of::<Offer>() == 16 && offset_of!(Offer, tail) == 14)
 /// Received bytes come as a [`Buffer`], from [`Completion::into_buffer`](crate::Completion::into_buffer).
 /// Hold on to buffers for as long as you like: a stream that finds the pool empty waits, and goes on
 /// when one is dropped. A buffer that is never dropped (`mem::forget`) is lost to the pool.
+///
+/// Where messages are of all sizes, make a pool whose buffers are [cut to what has come](Self::incremental).
 #[derive(Clone)]
 pub struct BufferPool {
     shared: Arc<Shared>,
@@ -119,6 +121,7 @@ enum Kind {
     Stretch(Stretch),
 }
 
+#[derive(Default)]
 struct State {
     /// How many buffers were ever given back; wraps.
     returned: u32,
@@ -136,23 +139,6 @@ struct State {
     told: u32,
     /// What the ring that has the pool registered was not told of.
     losses: Option<Losses>,
-}
-
-impl State {
-    fn new() -> State {
-        let (progress, losses, waker) = (Box::default(), None, None);
-        State {
-            returned: 0,
-            tail: 0,
-            awaited: false,
-            kept: false,
-            waker,
-            progress,
-            pieces: 0,
-            told: 0,
-            losses,
-        }
-    }
 }
 
 /// Where a buffer is. Below [`HELD`](Self::HELD), the position of the ring at which it was offered to the
@@ -221,10 +207,10 @@ impl BufferPool {
         Ok(BufferPool { shared: Arc::new(Shared::new(count, size)?) })
     }
 
-    /// A pool of large buffers that are used up piece by piece (`IOU_PBUF_RING_INC`, in the way that 6.18 does it): each
-    /// time, as much as there is to receive goes right behind what was received before, of whatever stream. So
-    /// the size of the buffers need not be that of the messages: a short message takes little memory, and a long one
-    /// comes in one piece.
+    /// A pool of large buffers that are used up piece by piece (`IOU_PBUF_RING_INC`, since 6.18 in the way that is
+    /// needed here): each time, as much as there is to receive goes right behind what was received before, of whatever
+    /// stream. So the size of the buffers need not be that of the messages: a short message takes little memory, and a
+    /// long one comes in one piece, unless it has to begin in the rest of a buffer.
     ///
     /// ```
     /// # use rummelplatz::BufferPool;
@@ -238,9 +224,12 @@ impl BufferPool {
     /// when it is used up and all its pieces are dropped: so one small piece that is kept for long keeps all of it.
     ///
     /// It is for streams of bytes: [`recv_multi`], [`recv_multi_bundle`] (which gets one buffer each time) and
-    /// [`read_multi`]. All other requests are refused ([`InvalidEntry::TakesWholeBuffers`]), because the kernel does not
-    /// say how much of a buffer they have taken. Of datagrams, use a pool that is not incremental: at the end of a
+    /// [`read_multi`]. All other requests are refused ([`InvalidEntry::TakesWholeBuffers`]), because the kernel does
+    /// not say how much of a buffer they have taken. For datagrams, use a pool that is not incremental: at the end of a
     /// buffer, one that does not fit into the rest would be cut.
+    ///
+    /// If the kernel has lost a completion for want of memory, it can't be told any more where the bytes of later ones
+    /// are: these have the error `EBADR`, and their bytes are lost.
     ///
     /// On older kernels, the first request is refused, with `EOPNOTSUPP` or `EINVAL`
     /// ([`PoolRefused`](crate::SubmitError::PoolRefused)).
@@ -422,7 +411,7 @@ impl Shared {
             taken: AtomicU32::new(0),
             place: Registered::nowhere(),
             kind: Kind::Whole,
-            state: Locked::new(State::new()),
+            state: Locked::new(State::default()),
         };
         Ok(shared)
     }

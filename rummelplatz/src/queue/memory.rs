@@ -62,9 +62,9 @@ pub(crate) struct Losses {
     before: u32,
 }
 
-// SAFETY: the number is used as an atomic.
+// SAFETY: the number is used as an atomic, and is there as long as anybody asks for it (`Queues::losses`).
 unsafe impl Send for Losses {}
-// SAFETY: the number is used as an atomic.
+// SAFETY: the number is used as an atomic, and is there as long as anybody asks for it (`Queues::losses`).
 unsafe impl Sync for Losses {}
 
 impl Losses {

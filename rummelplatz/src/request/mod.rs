@@ -21,7 +21,7 @@
 //! ```
 //!
 //! What the kernel reads only while it takes an entry in (a time, an address to connect to, the pieces
-//! of a vector) is passed by value.
+//! of a vector) is passed by value. What it reads later (an option, control messages) is borrowed, as buffers are.
 //!
 //! One request moves at most 0x7fff_f000 bytes (2 GiB less a page, `MAX_RW_COUNT`): check how many were
 //! moved. Where nobody would be told, [detached](crate::Submitter::detach) or in a

@@ -58,6 +58,9 @@ const fn is_plain(level: OptionLevel, name: i32) -> bool {
     }
 }
 
+/// An option that `libc` has no name for.
+const SO_PASSPIDFD: i32 = 76;
+
 /// Constructors for options whose value is a number.
 macro_rules! numbers {
     ($($(#[$doc:meta])* $option:ident($value:ident: $type:tt) = $level:ident, $name:expr;)*) => {
@@ -125,6 +128,26 @@ numbers! {
     udp_gro(on: bool) = Udp, libc::UDP_GRO;
     /// Into datagrams of how many bytes what is sent is cut; 0 for none (`UDP_SEGMENT`).
     udp_segment(bytes: u16) = Udp, libc::UDP_SEGMENT;
+    /// Whether [it is said](super::ControlMessages::packet_info) where datagrams were sent to, over IPv4
+    /// (`IP_PKTINFO`).
+    tell_packet_info(on: bool) = Ip, libc::IP_PKTINFO;
+    /// Whether [it is said](super::ControlMessages::packet_info) where datagrams were sent to, over IPv6
+    /// (`IPV6_RECVPKTINFO`).
+    tell_packet_info_v6(on: bool) = Ipv6, libc::IPV6_RECVPKTINFO;
+    /// Whether [it is said](super::ControlMessages::traffic_class) of which type of service datagrams are, over IPv4
+    /// (`IP_RECVTOS`).
+    tell_type_of_service(on: bool) = Ip, libc::IP_RECVTOS;
+    /// Whether [it is said](super::ControlMessages::traffic_class) of which traffic class datagrams are, over IPv6
+    /// (`IPV6_RECVTCLASS`).
+    tell_traffic_class(on: bool) = Ipv6, libc::IPV6_RECVTCLASS;
+    /// Whether [it is said](super::ControlMessages::timestamp) when messages were received (`SO_TIMESTAMPNS`).
+    tell_timestamp(on: bool) = Socket, libc::SO_TIMESTAMPNS;
+    /// Whether [it is said](super::ControlMessages::credentials) who has sent messages, over Unix sockets
+    /// (`SO_PASSCRED`).
+    tell_credentials(on: bool) = Socket, libc::SO_PASSCRED;
+    /// Whether messages over Unix sockets bring a [descriptor](super::RecvControl::take_pidfd) of the process that has
+    /// sent them (`SO_PASSPIDFD`, since 6.5; before, `ENOPROTOOPT`).
+    tell_pidfd(on: bool) = Socket, SO_PASSPIDFD;
 }
 
 impl SocketOption {

@@ -41,8 +41,9 @@ impl Pipe {
     /// The end to read from, and the end to write to; nothing if there is no pipe, or if they were taken before.
     pub fn take(&mut self) -> Option<(OwnedFd, OwnedFd)> {
         let ends = mem::replace(&mut self.ends, NONE);
-        // SAFETY: the kernel writes two new descriptors here, and nothing else; no request has the pipe any more, and
-        // they are given away only once.
+        // SAFETY: if these are not none, the kernel has written two new descriptors here, which it does only for the
+        // request that has borrowed the pipe; that is over, because the pipe is borrowed now. They are forgotten here,
+        // so they are given away only once.
         let end = |number| unsafe { OwnedFd::from_raw_fd(number) };
         (ends != NONE).then(|| (end(ends[0]), end(ends[1])))
     }
@@ -66,7 +67,7 @@ impl fmt::Debug for Pipe {
 /// The ends are in `pipe`, close-on-exec. What was in there before is closed.
 ///
 /// ```
-/// # use rummelplatz::{request, request::{Pipe, Request}, Completion, ControlFlow, CompletionResult};
+/// # use rummelplatz::{request, request::{Pipe, Request}, Completion};
 /// # use std::{io, os::fd::OwnedFd};
 /// struct Relay { pipe: Pipe, from: OwnedFd, to: OwnedFd }
 ///

@@ -114,8 +114,8 @@ pub fn accept_direct<'d>(listener: &'d impl Target) -> Request<'d> {
     Parts::direct_on(listener, bare(opcode::Accept::CODE.into(), -1)).request()
 }
 
-/// As [`accept_direct`], and says where the connection comes from, as [`accept_from`]: a socket that
-/// has no descriptor can't be asked for that afterwards.
+/// As [`accept_direct`], and says where the connection comes from, as [`accept_from`]: a socket that has no descriptor
+/// can't be asked for that afterwards.
 pub fn accept_from_direct<'d>(listener: &'d impl Target, peer: &'d mut Peer) -> Request<'d> {
     let [address, offset] = peer.accept();
     let entry = Usual { address, offset, ..bare(opcode::Accept::CODE.into(), -1) };
@@ -290,8 +290,8 @@ pub fn recv_uninit<'d>(socket: &'d impl Target, buffer: &'d mut [MaybeUninit<u8>
 ///
 /// An [incremental](BufferPool::incremental) pool is refused.
 ///
-/// It costs some hundred instructions more than [`recv`] (`docs/performance.md`, "Trades"): use it where
-/// connections are mostly quiet, and their buffers would take the memory.
+/// It costs some hundred instructions more than [`recv`] (`docs/performance.md`, "Trades"): use it where connections are
+/// mostly quiet, and their buffers would take the memory.
 ///
 /// ```
 /// # use rummelplatz::{request, request::Request, Buffer, BufferPool};
@@ -328,7 +328,8 @@ pub fn recv_provided<'d>(socket: &'d impl Target, pool: &BufferPool) -> Request<
 /// request which waits [in a worker](Request::in_worker) has: nothing tells of that.) No byte is lost: submit the
 /// stream again, as `examples/echo.rs` does.
 ///
-/// With a [`limit`](Stream::limit), the stream ends when it has received that many bytes.
+/// With a [`limit`](Stream::limit), the stream ends when it has received that many bytes. From an
+/// [incremental](BufferPool::incremental) pool, each buffer is as long as what has come.
 ///
 /// ```
 /// # use rummelplatz::{BufferPool, Completion, RingOperation, Submitter, request, ring};
@@ -378,9 +379,8 @@ pub fn recv_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> 
 /// kernel takes at once (`IORING_RECVSEND_BUNDLE`, since 6.10; `EINVAL` before).
 ///
 /// The buffers come out of [`into_buffers`](crate::Completion::into_buffers); at the end there are none. This pays
-/// where messages are larger than the buffers: it takes one completion for all buffers, not one for each. From an
-/// [incremental](BufferPool::incremental) pool, there is one buffer each time.
-/// [`send_vectored`] sends them on.
+/// where messages are larger than the buffers: it takes one completion for all buffers, not one for each.
+/// [`send_vectored`] sends them on. From an [incremental](BufferPool::incremental) pool, there is one buffer each time.
 pub fn recv_multi_bundle<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     let priority = IORING_RECV_MULTISHOT | IORING_RECVSEND_BUNDLE;
     let opcode = with_priority(opcode::Recv::CODE, priority) | sqe::BUFFER_SELECT;
@@ -406,7 +406,8 @@ pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream
 }
 
 /// As [`recv_from_multi`], with room for control messages: [`messages`](crate::Datagram::messages) says what the
-/// socket's options ask for, such as the size of joined datagrams (`UDP_GRO`), or where they were sent to.
+/// socket's options ask for, such as the size of joined datagrams
+/// ([`UDP_GRO`](super::SocketOption::udp_gro)), or [where they were sent to](super::SocketOption::tell_packet_info).
 ///
 /// [`Datagram::OVERHEAD_WITH_CONTROL`](crate::Datagram::OVERHEAD_WITH_CONTROL) bytes of each buffer are for what the
 /// kernel says. Descriptors that come over a Unix socket are closed: [`recv_message`] is for those.
@@ -416,7 +417,7 @@ pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream
 /// # use std::{error::Error, io, net::UdpSocket};
 /// # #[ring]
 /// # struct Server { receivers: Receivers }
-/// /// The socket's option `UDP_GRO` is set.
+/// /// The socket's option `UDP_GRO` is set: `SocketOption::udp_gro(true)`.
 /// struct Receiver { socket: UdpSocket, pool: BufferPool }
 ///
 /// # #[derive(RingOperation)]
@@ -427,8 +428,7 @@ pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream
 ///     -> io::Result<()>
 /// {
 ///     let joined = completion.into_datagram()?;
-///     let size = joined.messages().segment_size().map_or(joined.len().max(1), usize::from);
-///     for datagram in joined.chunks(size) {
+///     for datagram in joined.messages().datagrams(&joined) {
 ///         println!("{:?}: {} bytes", joined.peer(), datagram.len());
 /// #       self.received.extend_from_slice(datagram);
 ///     }
@@ -564,8 +564,8 @@ fn send_datagram<'d>(opcode: u8, socket: &'d impl Target, buffer: &'d [u8], addr
 /// do (`IORING_OP_SENDMSG`; with control messages since 5.12, `EINVAL` before).
 ///
 /// They are sent with the first byte. If the kernel sends the rest later ([`whole`](Request::whole), or
-/// [detached](crate::Submitter::detach)), they are not sent again. (That is so since 6.4. Before, they are; and a message
-/// that has to wait for room ends with `EFAULT`.)
+/// [detached](crate::Submitter::detach)), they are not sent again. (That is so since 6.4. Before, they are; and a
+/// message that has to wait for room ends with `EFAULT`.)
 ///
 /// ```
 /// # use rummelplatz::{request, request::{Request, SendControl}};
@@ -619,8 +619,7 @@ pub fn send_message_zc<'d>(
 ///     /// For the handler: the datagrams that were received.
 ///     fn datagrams(&self, completion: &Completion) -> io::Result<impl Iterator<Item = &[u8]>> {
 ///         let bytes = &self.buffer[..completion.result()? as usize];
-///         let size = self.control.messages().segment_size().map_or(bytes.len().max(1), usize::from);
-///         Ok(bytes.chunks(size))
+///         Ok(self.control.messages().datagrams(bytes))
 ///     }
 /// }
 /// ```

@@ -350,7 +350,7 @@ fn streams_out_of_pools_ask_for_what_the_crate_would() {
     let flags = libc::MSG_CMSG_CLOEXEC as u32;
     let datagrams = opcode::RecvMsgMulti::new(number, header, 3).flags(flags).build();
     asks(recv_message_multi(&file, &pool), datagrams, Yields::Message, involved);
-    // SAFETY: as above.
+    // SAFETY: this header is laid out so, too.
     let libc::msghdr { msg_namelen, msg_controllen, .. } = unsafe { header.read() };
     assert_eq!(msg_namelen as usize + msg_controllen, Datagram::OVERHEAD_WITH_CONTROL - 16);
 }

@@ -38,7 +38,8 @@ pub struct Asked {
     /// A slot of the file table; or the limit of a stream, if the operation may have one there; or another
     /// descriptor; or options; or how long the value of an option is.
     file_index: u32,
-    /// The path of the file whose attribute is meant; or for what is waited or woken; or where the value of an option is.
+    /// The path of the file whose attribute is meant; or for what is waited or woken; or where the value of an option
+    /// is.
     path: u64,
     /// The registered file that it is on; then its number is in `descriptor`.
     file: Option<File>,

@@ -134,8 +134,8 @@ pub(super) unsafe fn fill_all(works: impl IntoIterator<Item = Work>, bytes: &[u8
     }
 }
 
-/// Reports that nothing is known but the result, if more was asked for: the peer's address of an accepted connection, or
-/// that and the control messages of what was received.
+/// Reports that nothing is known but the result, if more was asked for: the peer's address of an accepted connection,
+/// or that and the control messages of what was received.
 ///
 /// # Safety
 ///

@@ -91,7 +91,7 @@ impl Pool {
             self.take(1);
             return 0;
         }
-        // SAFETY: as above.
+        // SAFETY: the same holds for this field.
         unsafe { entry.cast::<u64>().write(address + u64::from(bytes)) };
         F_BUF_MORE
     }

@@ -323,12 +323,13 @@ struct Kept {
 const PIECES: usize = 100;
 const OWN: usize = 0;
 const THEIRS: usize = 1;
+const PIECEWISE: usize = 2;
 
 /// Which pool this is, if it is one: the own one, the neighbour's, or the one whose buffers are used up piece by piece.
 fn whose(pool: Option<&BufferPool>) -> usize {
     match pool.map(BufferPool::buffer_size) {
         Some(Neighbour::SIZE) => THEIRS,
-        Some(PIECES) => 2,
+        Some(PIECES) => PIECEWISE,
         _ => OWN,
     }
 }
@@ -1913,7 +1914,7 @@ impl Inner {
         });
         let gave_up = !from_kernel && !more && result == -libc::ENOBUFS;
         // A buffer of which pieces are held may be one that the kernel has: it does not come back with them.
-        let too_early = gave_up && *starved < HOPELESS && whose <= THEIRS;
+        let too_early = gave_up && *starved < HOPELESS && whose != PIECEWISE;
         let others_took = std::mem::replace(taken, now_taken) != now_taken;
         *starved = match result == -libc::ENOBUFS {
             true if others_took => 1,

@@ -17,7 +17,7 @@ use rummelplatz::{Buffer, BufferPool, Completion, ControlFlow, RawRing, Status, 
 use rummelplatz_tests::{
     Acceptor, Bench, Job, Ledger, Log, NO_OPCODE, OPCODE, ProvidedBuffers, Script, SignalStorm, Tracked,
     addressable, connect, cramped, forge, in_child, is_cut, leaves_nothing, listener, open_descriptors,
-    outcome, pipe, queued_user_data, receive_all, tcp_pair, with_byte,
+    outcome, pipe, queued_user_data, receive_all, tcp_pair, turn_until, with_byte,
 };
 
 const CANCELLED: Result<u32, i32> = Err(libc::ECANCELED);
@@ -393,16 +393,6 @@ fn holding(told: &Log<Told>, held: &Log<Buffer>) -> Script<Tracked<Receiver>> {
         }
         (ControlFlow::Continue, more.then_some(receiver))
     })
-}
-
-/// Turns the ring until the condition holds.
-macro_rules! turn_until {
-    ($ring:expr, $condition:expr) => {
-        while !$condition {
-            assert!(!$ring.turn().unwrap().is_finished(), "finished, but not {}", stringify!($condition));
-            thread::sleep(Duration::from_micros(100));
-        }
-    };
 }
 
 #[test]

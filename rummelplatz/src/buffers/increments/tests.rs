@@ -38,7 +38,7 @@ impl Kernel {
         let id = shared.offered_id(&shared.state.lock(), self.head);
         // SAFETY: the entry is there, and was offered.
         let length = unsafe { AtomicU32::from_ptr(&raw mut (*entry).length) };
-        // SAFETY: as above.
+        // SAFETY: the same holds for this field.
         let address = unsafe { AtomicU64::from_ptr(&raw mut (*entry).address) };
         let (start, room) = (address.load(Ordering::Relaxed), length.load(Ordering::Relaxed));
         let bytes = most.min(room);

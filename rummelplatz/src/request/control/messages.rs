@@ -9,8 +9,9 @@ use super::{ControlMessage, Credentials, Found, PacketInfo, has_descriptors};
 /// The control messages of a message that was received: what is said of it, besides its bytes and its sender.
 ///
 /// See [`RecvControl::messages`](super::RecvControl::messages) and
-/// [`Datagram::messages`](crate::Datagram::messages). Most of them come only if an option of the socket is set
-/// (`setsockopt(2)`).
+/// [`Datagram::messages`](crate::Datagram::messages). Most of them come only if an option of the socket is set: by
+/// `setsockopt(2)`, or by a [`SocketOption`](super::super::SocketOption), whose constructors of this kind begin with
+/// `tell`.
 #[derive(Clone, Copy)]
 pub struct ControlMessages<'a> {
     area: &'a [u8],
@@ -22,11 +23,19 @@ impl<'a> ControlMessages<'a> {
         ControlMessages { area }
     }
 
-    /// The size of the datagrams that were joined (`UDP_GRO`), if the socket's option of that name is set (since
-    /// 5.0), and several were. The last of them may be shorter. It is not 0.
+    /// The size of the datagrams that were joined (`UDP_GRO`), if several were, and if the socket's option of that name
+    /// is [set](super::super::SocketOption::udp_gro) (since 5.0). The last of them may be shorter. It is not 0.
     pub fn segment_size(&self) -> Option<u16> {
         let size = self.find(libc::SOL_UDP, libc::UDP_GRO).map(i32::from_ne_bytes)?;
         u16::try_from(size).ok().filter(|size| *size > 0)
+    }
+
+    /// The datagrams that were [joined](Self::segment_size), given all their bytes: one, if none were joined.
+    pub fn datagrams<'b>(&self, bytes: &'b [u8]) -> impl Iterator<Item = &'b [u8]> + use<'b> {
+        let size = self.segment_size().map_or(bytes.len().max(1), usize::from);
+        // An empty one is one, too.
+        let empty = bytes.is_empty().then_some(bytes);
+        empty.into_iter().chain(bytes.chunks(size))
     }
 
     /// Where a datagram was sent to, and where it came in, if the socket's option `IP_PKTINFO` or

@@ -13,6 +13,8 @@ use super::{ALIGNMENT, ControlMessages, Found, HEADER, SCM_PIDFD, has_descriptor
 /// What came with a message, besides its bytes, as found out by [`recv_message`](super::super::recv_message): kept
 /// in the data of the request.
 ///
+/// Until that has completed, and if it has failed, nothing is known.
+///
 /// Descriptors that nobody [takes](Self::take_fds) are closed when this is dropped, or used for another request.
 ///
 /// ```
@@ -88,8 +90,8 @@ impl Default for RecvControl {
 }
 
 impl RecvControl {
-    /// Nothing yet, with room for 256 bytes of control messages: for all those together that this type has a
-    /// function for, and some twenty descriptors, or for 60 descriptors.
+    /// Nothing yet, with room for 256 bytes of control messages: for all those together that there is a function for,
+    /// and 16 descriptors; or for 60 descriptors.
     pub fn new() -> RecvControl {
         RecvControl::with_room(256)
     }
@@ -193,7 +195,7 @@ impl RecvControl {
 
     /// Closes the descriptors that nobody has taken.
     fn close(&mut self) {
-        // SAFETY: as in `take`.
+        // SAFETY: only the kernel writes there, as for `take`; and what somebody has taken is not named there any more.
         unsafe { close(self.written_mut()) };
     }
 }

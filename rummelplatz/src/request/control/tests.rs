@@ -213,6 +213,24 @@ fn what_is_known_is_read() {
 }
 
 #[test]
+fn joined_datagrams_are_told_apart() {
+    for (size, bytes, expected) in [
+        (Some(3), &b"abcdefgh"[..], &[&b"abc"[..], b"def", b"gh"][..]),
+        (Some(4), b"abcdefgh", &[b"abcd", b"efgh"]),
+        (Some(9), b"abcdefgh", &[b"abcdefgh"]),
+        (None, b"abcdefgh", &[b"abcdefgh"]),
+        (None, b"", &[b""]),
+        (Some(3), b"", &[b""]),
+    ] {
+        let number: Option<[u8; 4]> = size.map(i32::to_ne_bytes);
+        let told: Vec<_> = number.iter().map(|it| (libc::SOL_UDP, libc::UDP_GRO, &it[..])).collect();
+        let control = received(&messages(&told));
+        let datagrams: Vec<_> = control.messages().datagrams(bytes).collect();
+        assert_eq!(datagrams, expected, "{size:?}");
+    }
+}
+
+#[test]
 fn what_is_sent_is_what_libc_wants() {
     let mut send = SendControl::new();
     let fds = [fd(), fd()];
