@@ -48,6 +48,8 @@ const MUTANTS: &[&str] = &[
     "a panic keeps files open",
     "what was cleared is still found",
     "files stay in the table",
+    "a piece begins where the last one did",
+    "what came with a message stays open",
 ];
 
 const CHOSEN: &str = "RUMMEL_MUTANT";
