@@ -131,7 +131,7 @@ struct State {
     waker: Option<Waker>,
     /// Of buffers that are used piece by piece: how far each is used, and how many pieces of them are held.
     progress: Box<[Progress]>,
-    pieces: u32,
+    pieces: u64,
     /// How many pieces there ever were; wraps.
     told: u32,
     /// What the ring that has the pool registered was not told of.
