@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use rummelplatz::{
-    Buffer, BufferPool, Completion, ControlFlow, InvalidEntry, Request, Stream, SubmitError, request,
+    Buffer, BufferPool, Builder, Completion, ControlFlow, InvalidEntry, Request, Stream, SubmitError, request,
 };
 use rummelplatz_tests::{Bench, Log, Script, cramped, outcome, tcp_pair, watched};
 
@@ -132,9 +132,29 @@ fn bytes(number: usize, from: usize, length: usize) -> Vec<u8> {
 
 // ---- whose bytes are where --------------------------------------------------------------------
 
+/// In which ring.
+type In = fn(Script<Receiver>) -> Bench<Receiver>;
+
+const USUAL: In = |receiving| Bench::with(64, receiving);
+const CRAMPED: In = |receiving| cramped(receiving, Script::new());
+const INTERRUPTED: In = |receiving| with(receiving).defer_taskrun(false).build().unwrap();
+const INTERRUPTED_AND_CRAMPED: In = |receiving| narrow(receiving).defer_taskrun(false).build().unwrap();
+const POLLED: In = |receiving| with(receiving).sqpoll(Duration::from_millis(5), None).build().unwrap();
+const POLLED_AND_CRAMPED: In =
+    |receiving| narrow(receiving).sqpoll(Duration::from_millis(5), None).build().unwrap();
+
+fn with(receiving: Script<Receiver>) -> Builder<Bench<Receiver>> {
+    Bench::builder(receiving, Script::new())
+}
+
+fn narrow(receiving: Script<Receiver>) -> Builder<Bench<Receiver>> {
+    let two = NonZeroU32::new(2).unwrap();
+    with(receiving).entries(two).completion_entries(two)
+}
+
 /// Many sockets send at the same time, in pieces of all lengths. The pieces go to other threads, which look at them
 /// once more before they drop them.
-fn everybody_hears_only_what_is_for_them(kind: Kind, is_cramped: bool, pool: BufferPool) {
+fn everybody_hears_only_what_is_for_them(kind: Kind, ring: In, pool: BufferPool) {
     const SOCKETS: usize = 24;
     const BYTES: usize = 400_000;
     let (clients, servers): (Vec<_>, Vec<_>) = (0..SOCKETS).map(|_| tcp_pair()).unzip();
@@ -211,10 +231,7 @@ fn everybody_hears_only_what_is_for_them(kind: Kind, is_cramped: bool, pool: Buf
             })
         })
         .collect();
-    let mut ring = match is_cramped {
-        true => cramped(receiving, Script::new()),
-        false => Bench::with(64, receiving),
-    };
+    let mut ring = ring(receiving);
     ring.run().unwrap();
     writers.into_iter().for_each(|writer| writer.join().unwrap());
     assert_eq!(ended.len(), SOCKETS);
@@ -229,7 +246,7 @@ fn everybody_hears_only_what_is_for_them_in_single_buffers() {
     watched(|| {
         everybody_hears_only_what_is_for_them(
             Kind::Single,
-            false,
+            USUAL,
             BufferPool::incremental(16, 65_536).unwrap(),
         )
     });
@@ -240,7 +257,7 @@ fn everybody_hears_only_what_is_for_them_in_bundles() {
     watched(|| {
         everybody_hears_only_what_is_for_them(
             Kind::Bundles,
-            false,
+            USUAL,
             BufferPool::incremental(5, 100_000).unwrap(),
         )
     });
@@ -249,14 +266,18 @@ fn everybody_hears_only_what_is_for_them_in_bundles() {
 #[test]
 fn everybody_hears_only_what_is_for_them_from_a_queue_that_is_too_small() {
     watched(|| {
-        everybody_hears_only_what_is_for_them(Kind::Single, true, BufferPool::incremental(64, 3000).unwrap())
+        everybody_hears_only_what_is_for_them(
+            Kind::Single,
+            CRAMPED,
+            BufferPool::incremental(64, 3000).unwrap(),
+        )
     });
 }
 
 #[test]
 fn everybody_hears_only_what_is_for_them_when_buffers_are_scarce() {
     watched(|| {
-        everybody_hears_only_what_is_for_them(Kind::Read, false, BufferPool::incremental(2, 4096).unwrap())
+        everybody_hears_only_what_is_for_them(Kind::Read, USUAL, BufferPool::incremental(2, 4096).unwrap())
     });
 }
 
@@ -265,9 +286,20 @@ fn everybody_hears_only_what_is_for_them_in_limited_portions() {
     watched(|| {
         everybody_hears_only_what_is_for_them(
             Kind::Limited(u32::MAX),
-            true,
+            CRAMPED,
             BufferPool::incremental(8, 10_000).unwrap(),
         )
+    });
+}
+
+#[test]
+fn everybody_hears_only_what_is_for_them_in_rings_of_other_kinds() {
+    watched(|| {
+        let pool = || BufferPool::incremental(3, 20_000).unwrap();
+        everybody_hears_only_what_is_for_them(Kind::Single, INTERRUPTED, pool());
+        everybody_hears_only_what_is_for_them(Kind::Read, INTERRUPTED_AND_CRAMPED, pool());
+        everybody_hears_only_what_is_for_them(Kind::Single, POLLED, pool());
+        everybody_hears_only_what_is_for_them(Kind::Bundles, POLLED_AND_CRAMPED, pool());
     });
 }
 
