@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use rummelplatz::{
-    Buffer, BufferPool, Completion, ControlFlow, InvalidEntry, Request, Stream, SubmitError, request,
+    Buffer, BufferPool, Builder, Completion, ControlFlow, InvalidEntry, Request, Stream, SubmitError, request,
 };
 use rummelplatz_tests::{Bench, Log, Script, cramped, nameless_file, outcome, tcp_pair, turn_until, watched};
 
@@ -123,9 +123,29 @@ fn bytes(number: usize, from: usize, length: usize) -> Vec<u8> {
 
 // ---- whose bytes are where --------------------------------------------------------------------
 
+/// In which ring.
+type In = fn(Script<Receiver>) -> Bench<Receiver>;
+
+const USUAL: In = |receiving| Bench::with(64, receiving);
+const CRAMPED: In = |receiving| cramped(receiving, Script::new());
+const INTERRUPTED: In = |receiving| with(receiving).defer_taskrun(false).build().unwrap();
+const INTERRUPTED_AND_CRAMPED: In = |receiving| narrow(receiving).defer_taskrun(false).build().unwrap();
+const POLLED: In = |receiving| with(receiving).sqpoll(Duration::from_millis(5), None).build().unwrap();
+const POLLED_AND_CRAMPED: In =
+    |receiving| narrow(receiving).sqpoll(Duration::from_millis(5), None).build().unwrap();
+
+fn with(receiving: Script<Receiver>) -> Builder<Bench<Receiver>> {
+    Bench::builder(receiving, Script::new())
+}
+
+fn narrow(receiving: Script<Receiver>) -> Builder<Bench<Receiver>> {
+    let two = NonZeroU32::new(2).unwrap();
+    with(receiving).entries(two).completion_entries(two)
+}
+
 /// Many sockets send at the same time, in pieces of all lengths. The pieces go to other threads, which look at them
 /// once more before they drop them.
-fn everybody_hears_only_what_is_for_them(kind: Kind, is_cramped: bool, count: u16, size: u32) {
+fn everybody_hears_only_what_is_for_them(kind: Kind, ring: In, count: u16, size: u32) {
     const SOCKETS: usize = 24;
     const BYTES: usize = 400_000;
     let pool = BufferPool::incremental(count, size).unwrap();
@@ -209,10 +229,7 @@ fn everybody_hears_only_what_is_for_them(kind: Kind, is_cramped: bool, count: u1
             })
         })
         .collect();
-    let mut ring = match is_cramped {
-        true => cramped(receiving, Script::new()),
-        false => Bench::with(64, receiving),
-    };
+    let mut ring = ring(receiving);
     ring.run().unwrap();
     writers.into_iter().for_each(|writer| writer.join().unwrap());
     assert_eq!(ended.len(), SOCKETS);
@@ -224,27 +241,37 @@ fn everybody_hears_only_what_is_for_them(kind: Kind, is_cramped: bool, count: u1
 
 #[test]
 fn everybody_hears_only_what_is_for_them_in_single_buffers() {
-    watched(|| everybody_hears_only_what_is_for_them(Kind::Single, false, 16, 65_536));
+    watched(|| everybody_hears_only_what_is_for_them(Kind::Single, USUAL, 16, 65_536));
 }
 
 #[test]
 fn everybody_hears_only_what_is_for_them_in_bundles() {
-    watched(|| everybody_hears_only_what_is_for_them(Kind::Bundles, false, 5, 100_000));
+    watched(|| everybody_hears_only_what_is_for_them(Kind::Bundles, USUAL, 5, 100_000));
 }
 
 #[test]
 fn everybody_hears_only_what_is_for_them_from_a_queue_that_is_too_small() {
-    watched(|| everybody_hears_only_what_is_for_them(Kind::Single, true, 64, 3000));
+    watched(|| everybody_hears_only_what_is_for_them(Kind::Single, CRAMPED, 64, 3000));
 }
 
 #[test]
 fn everybody_hears_only_what_is_for_them_when_buffers_are_scarce() {
-    watched(|| everybody_hears_only_what_is_for_them(Kind::Read, false, 2, 4096));
+    watched(|| everybody_hears_only_what_is_for_them(Kind::Read, USUAL, 2, 4096));
 }
 
 #[test]
 fn everybody_hears_only_what_is_for_them_in_limited_portions() {
-    watched(|| everybody_hears_only_what_is_for_them(Kind::Limited(5000), true, 8, 10_000));
+    watched(|| everybody_hears_only_what_is_for_them(Kind::Limited(5000), CRAMPED, 8, 10_000));
+}
+
+#[test]
+fn everybody_hears_only_what_is_for_them_in_rings_of_other_kinds() {
+    watched(|| {
+        everybody_hears_only_what_is_for_them(Kind::Single, INTERRUPTED, 3, 20_000);
+        everybody_hears_only_what_is_for_them(Kind::Read, INTERRUPTED_AND_CRAMPED, 3, 20_000);
+        everybody_hears_only_what_is_for_them(Kind::Single, POLLED, 3, 20_000);
+        everybody_hears_only_what_is_for_them(Kind::Bundles, POLLED_AND_CRAMPED, 3, 20_000);
+    });
 }
 
 // ---- what is used up, and comes back ----------------------------------------------------------

@@ -132,9 +132,10 @@ struct State {
     kept: bool,
     /// Wakes the ring that has the pool registered, if there is one.
     waker: Option<Waker>,
-    /// Of buffers that are used piece by piece: how far each is used, and how many pieces of them are held.
+    /// How far each buffer is used, if they are used piece by piece.
     progress: Box<[Progress]>,
-    pieces: u32,
+    /// How many pieces are held, including those that were forgotten: so many that nobody gets it to wrap.
+    pieces: u64,
     /// How many pieces there ever were; wraps.
     told: u32,
     /// What the ring that has the pool registered was not told of.

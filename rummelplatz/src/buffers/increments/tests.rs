@@ -316,3 +316,24 @@ fn the_ring_is_woken_when_all_of_a_buffer_is_back() {
     assert!(!pool.shared.state.lock().awaited);
     assert_eq!((pool.wait(), pool.untouched()), (1, Some(3)), "two pieces, and the whole");
 }
+
+/// Pieces may be forgotten, so there is no limit to how many are held: each takes a byte of the pool, and nothing else.
+#[test]
+fn more_pieces_than_one_buffer_has_bytes_are_counted() {
+    let pool = BufferPool::incremental(2, 32).unwrap();
+    let weak = Arc::downgrade(&pool.shared);
+    let first = pool.fill(b"first").unwrap();
+    // As if so many others had been forgotten.
+    pool.shared.state.lock().pieces = u32::MAX.into();
+    let (second, third) = (pool.fill(b"second").unwrap(), pool.fill(b"third").unwrap());
+    drop((first, pool));
+    assert_eq!(weak.strong_count(), 1, "the others have it");
+    drop((second, third));
+    let whole = BufferPool { shared: weak.upgrade().unwrap() };
+    assert_eq!(whole.shared.state.lock().pieces, (u32::MAX - 1).into(), "what is forgotten keeps it");
+    // It was not really forgotten.
+    whole.shared.state.lock().pieces = 0;
+    drop(whole.fill(b"last"));
+    drop(whole);
+    assert_eq!(weak.strong_count(), 0);
+}
