@@ -93,6 +93,8 @@ pub(crate) struct Core {
     pub(crate) is_void: bool,
     /// Whether nothing kept the ring running when the last pass began.
     pub(crate) was_alone: bool,
+    /// How much had been [delivered](Self::delivered) when this round of deliveries began.
+    round_began: u32,
     pub(crate) counters: Counters,
     /// A request that is accepted is born at the time that this shows.
     pub(crate) watch: Watch,
@@ -153,6 +155,7 @@ impl Core {
             cancels: 0,
             is_void: false,
             was_alone: false,
+            round_began: 0,
             counters: Counters::default(),
             watch: Watch::new(),
             clock: Clock::new(),
@@ -515,20 +518,43 @@ impl Core {
         // Without `may_be_more`, a look before the wait would mostly be in vain. If there is a completion all
         // the same, an enter does not wait.
         let looks_first = self.queue.may_be_more();
-        if looks_first && self.look() {
-            return true;
+        if looks_first && let Some(found) = self.look_again() {
+            return found;
         }
         // Whoever has direct descriptors may have left some.
         let others = self.parked.len() | self.insistent.len() | self.own.waiting() | self.queue.direct();
         if may_wait && self.queue.is_open() && others == 0 && self.foreground > 0 {
             return self.wait_as_usual();
         }
-        !looks_first && self.look()
+        !looks_first && self.look_again() == Some(true)
+    }
+
+    /// Looks for a completion, if the round of deliveries is not over. `None` if there is no completion.
+    #[inline(always)]
+    fn look_again(&mut self) -> Option<bool> {
+        if self.is_round_over() {
+            return Some(false);
+        }
+        self.look().then_some(true)
+    }
+
+    /// Begins a round of deliveries, which ends even if handlers submit again and again what completes at once.
+    pub(crate) fn begin_round(&mut self) {
+        self.round_began = self.delivered();
+    }
+
+    /// Whether so much was delivered in this round that it is time for other things.
+    fn is_round_over(&self) -> bool {
+        const MOST: u32 = 1024;
+        self.delivered().wrapping_sub(self.round_began) >= MOST
     }
 
     /// Makes the messages due that are to be delivered last, when there is nothing else to deliver. Returns
-    /// false if there are none, or if this was done since the kernel was last entered.
+    /// false if there are none, or if this was done since the kernel was last entered, or if the round is over.
     pub(crate) fn find_last(&mut self) -> bool {
+        if self.is_round_over() {
+            return false;
+        }
         let (enters, _) = self.figures();
         let any = self.own.hasten_last(enters);
         if any {
@@ -753,7 +779,12 @@ impl Core {
     /// How many completions were seen, except those that no operation has claimed outside of teardowns. The
     /// count starts at an arbitrary number, and wraps.
     pub(crate) fn claimed(&self) -> u32 {
-        self.queue.seen().wrapping_add(self.own.seen()).wrapping_sub(self.unclaimed)
+        self.delivered().wrapping_sub(self.unclaimed)
+    }
+
+    /// How many completions were delivered, those of the kernel and the ring's own; wraps.
+    fn delivered(&self) -> u32 {
+        self.queue.seen().wrapping_add(self.own.seen())
     }
 
     /// How many completions that the ring has made itself are to be delivered, other than those that come

@@ -573,7 +573,8 @@ pub use io_uring;
 /// `turn()` flushes, reaps and dispatches without blocking, and runs `setup` the first time. It returns a [`Progress`],
 /// which says what was done, and when `turn` must be called again at the latest. Keep to that time: there may be work
 /// left that nothing else announces. Between turns, the ring's descriptor becomes readable when there is something to
-/// do, so you can give it to `epoll` or `mio`.
+/// do, so you can give it to `epoll` or `mio`. If handlers submit again and again what completes at once, a turn ends
+/// after a thousand completions or so, and asks to be called again at once.
 ///
 /// This descriptor is an eventfd that the kernel signals, because the descriptor of an io_uring with `DEFER_TASKRUN`
 /// does not wake those who sleep on it. (For the descriptor of the io_uring itself, ask the [`RawRing`].) Only wait for

@@ -260,7 +260,9 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     if let Err(error) = core.enter_or_make_room(patience, may_wait) {
         return fail(ring, error);
     }
-    inner(ring).core.insist();
+    let core = &mut inner(ring).core;
+    core.insist();
+    core.begin_round();
     let mut delivered = ring.deliver_all(&Round { may_wait });
     while inner(ring).cause.is_none() && inner(ring).core.find_last() {
         delivered |= ring.deliver_all(&Round { may_wait });
@@ -389,6 +391,7 @@ impl<R: RingParts> Audience<R> for Operations<'_, R> {
     }
 
     fn reap(&mut self) -> bool {
+        self.inner().core.begin_round();
         let moved = self.0.deliver_all(&Round { may_wait: false });
         // During a teardown, nothing is a cause to end the run any more.
         self.inner().cause = None;

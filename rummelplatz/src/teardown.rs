@@ -211,10 +211,7 @@ fn flush(core: &mut Core, may_wait: bool) -> io::Result<Entered> {
 pub(crate) fn give_up<R: Ring>(audience: &mut impl Audience<R>, error: Option<io::Error>) -> Progress {
     audience.inner().core.close(SubmitError::Closed);
     // What has completed already, and what the kernel never had, is delivered first.
-    reap(audience);
-    while audience.inner().core.own_due() > 0 {
-        reap(audience);
-    }
+    while reap(audience).1 || audience.inner().core.own_due() > 0 {}
     let inner = audience.inner();
     if inner.core.in_flight() == 0 {
         inner.core.forget_lost();

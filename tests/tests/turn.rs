@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -156,6 +157,94 @@ fn the_descriptor_is_readable_exactly_when_a_turn_can_progress() {
         drop(writer);
         outside.drive(&mut ring, |_| log.len() == 1);
         assert_eq!(outside.calm(&mut ring), Status::Idle);
+    });
+}
+
+/// More NOPs than the queue has room for, each of which is submitted again: so handlers enter the kernel, and then
+/// there are more completions.
+fn endless(counted: Arc<AtomicUsize>) -> Script<()> {
+    let again = |submitter: &mut BenchSubmitter<'_, ()>| submitter.submit((), |()| request::nop()).map(drop);
+    let late = counted.clone();
+    Script::new()
+        .on_setup(move |mut submitter| Ok((0..8).try_for_each(|_| again(&mut submitter))?))
+        .on_completion(move |completion, (), mut submitter| {
+            completion.result().unwrap();
+            counted.fetch_add(1, Ordering::Relaxed);
+            again(&mut submitter).unwrap();
+            (ControlFlow::Continue, None)
+        })
+        .on_teardown(move |_, (), mut submitter| {
+            late.fetch_add(1, Ordering::Relaxed);
+            again(&mut submitter).ok();
+            Ok(())
+        })
+}
+
+#[test]
+fn a_turn_and_a_teardown_end_though_there_are_always_more_completions() {
+    watched(|| {
+        for defer in [true, false] {
+            let counted = Arc::new(AtomicUsize::new(0));
+            let mut ring = Bench::builder(endless(counted.clone()), Script::new())
+                .entries(NonZeroU32::new(4).unwrap())
+                .defer_taskrun(defer)
+                .grace(Duration::from_millis(20))
+                .build()
+                .unwrap();
+            for _ in 0..3 {
+                let before = counted.load(Ordering::Relaxed);
+                let progress = ring.turn().unwrap();
+                assert_eq!(progress.status, Status::Progressed);
+                assert_eq!(progress.call_again_in, Some(Duration::ZERO));
+                assert!(counted.load(Ordering::Relaxed) > before);
+            }
+            let before = counted.load(Ordering::Relaxed);
+            ring.finish().unwrap();
+            assert!(counted.load(Ordering::Relaxed) >= before + 8, "all of them have ended");
+        }
+    });
+}
+
+/// Streams that wait for a buffer go on, although the loop never has to wait.
+#[test]
+fn what_else_is_to_be_done_is_done_though_there_are_always_more_completions() {
+    watched(|| {
+        let pool = BufferPool::new(1, 8).unwrap();
+        let (ours, mut theirs) = tcp_pair();
+        theirs.write_all(b"12345678 and more").unwrap();
+        theirs.shutdown(Shutdown::Write).unwrap();
+        let received = Log::new();
+        let log = received.clone();
+        let mut kept: Option<Buffer> = None;
+        let receiving = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.stream(Some((ours, pool)), |it| {
+                    let Some((socket, pool)) = it else { unreachable!("only this one is a stream") };
+                    request::recv_multi(&*socket, pool)
+                })?;
+                (0..8).try_for_each(|_| submitter.submit(None, |_| request::nop()).map(drop))?;
+                Ok(())
+            })
+            .on_completion(move |completion, data, mut submitter| {
+                let Some(receiver) = data else {
+                    // One buffer is kept until the stream has missed it.
+                    drop(kept.take());
+                    submitter.submit(None, |_| request::nop()).unwrap();
+                    return (ControlFlow::Continue, None);
+                };
+                if !completion.more() {
+                    return (ControlFlow::Exit, None);
+                }
+                if let Ok(buffer) = completion.into_buffer() {
+                    log.push(buffer.len());
+                    kept = Some(buffer);
+                }
+                (ControlFlow::Continue, Some(Some(receiver)))
+            });
+        let entries = NonZeroU32::new(4).unwrap();
+        let mut ring = Bench::builder(receiving, Script::new()).entries(entries).build().unwrap();
+        ring.run().unwrap();
+        assert_eq!(received.take().into_iter().sum::<usize>(), 17);
     });
 }
 
