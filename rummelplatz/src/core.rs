@@ -511,8 +511,8 @@ impl Core {
     }
 
     /// Finds out which completion is next, when none is known of. Waits for one if it may and there is
-    /// nothing else to do. Returns false if there is none, or if the wait has failed, which the loop must
-    /// deal with.
+    /// nothing else to do. Returns false if there is none, if the round of deliveries is over, or if the wait has
+    /// failed, which the loop must deal with.
     #[inline(always)]
     pub(crate) fn find_next(&mut self, may_wait: bool) -> bool {
         // Without `may_be_more`, a look before the wait would mostly be in vain. If there is a completion all
@@ -529,7 +529,8 @@ impl Core {
         !looks_first && self.look_again() == Some(true)
     }
 
-    /// Looks for a completion, if the round of deliveries is not over. `None` if there is no completion.
+    /// Looks for a completion. `None` if there is none; `Some(false)` if it does not look, because the round of
+    /// deliveries is over.
     #[inline(always)]
     fn look_again(&mut self) -> Option<bool> {
         if self.is_round_over() {
