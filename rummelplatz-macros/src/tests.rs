@@ -333,7 +333,9 @@ fn self_among_bounds_is_a_path_and_elsewhere_a_type() {
     for (written, printed) in [
         ("impl Self::Item", "impl S :: Item"),
         ("dyn Send + Self::Item", "dyn Send + S :: Item"),
+        ("[Self::Item + ; 4]", "[S :: Item + ; 4]"),
         ("dyn Fn() -> Self::Item", "-> < S :: < T > > :: Item"),
+        ("dyn Fn() -> Self::Item + Send", "-> < S :: < T > > :: Item + Send"),
         ("(Box<dyn Send>, Self::Item)", ", < S :: < T > > :: Item"),
     ] {
         let ty: TokenStream = written.parse().unwrap();

@@ -158,7 +158,8 @@ fn without_self(tokens: TokenStream, ring: &Ident, this: &TokenStream) -> TokenS
     let signs: Vec<char> = tokens.iter().map(sign).collect();
     let begins_bounds =
         |token: &TokenTree| matches!(token, TokenTree::Ident(ident) if ident == "impl" || ident == "dyn");
-    // Whether this is among the bounds of an `impl` or a `dyn`: no type can stand there, only the path of a trait.
+    // Whether this is among the bounds of an `impl` or a `dyn`: no type can stand there, only the path of a trait. (Nor
+    // before a plus, where the `dyn` is missing. In an expression, the path is as good.)
     let mut in_bounds = false;
     let mut replaced = TokenStream::new();
     for (index, token) in tokens.iter().enumerate() {
@@ -169,7 +170,11 @@ fn without_self(tokens: TokenStream, ring: &Ident, this: &TokenStream) -> TokenS
                 let (before, after) = (&signs[..index], &signs[index + 1..]);
                 let has_arguments = after.starts_with(&['<']) || after.starts_with(&[':', ':', '<']);
                 let is_macro = after.starts_with(&['!']);
-                let is_bound = in_bounds && !before.ends_with(&['-', '>']);
+                let mut behind = after;
+                while let [':', ':', ' ', rest @ ..] = behind {
+                    behind = rest;
+                }
+                let is_bound = (in_bounds || behind.starts_with(&['+'])) && !before.ends_with(&['-', '>']);
                 replaced.extend(match after.starts_with(&[':', ':']) {
                     // There is nothing of that name, and the compiler says so of what was written.
                     _ if has_arguments || is_macro || is_bound || before.ends_with(&[':', ':']) => {
