@@ -518,25 +518,20 @@ impl Core {
         // Without `may_be_more`, a look before the wait would mostly be in vain. If there is a completion all
         // the same, an enter does not wait.
         let looks_first = self.queue.may_be_more();
-        if looks_first && let Some(found) = self.look_again() {
-            return found;
+        if looks_first {
+            if self.is_round_over() {
+                return false;
+            }
+            if self.look() {
+                return true;
+            }
         }
         // Whoever has direct descriptors may have left some.
         let others = self.parked.len() | self.insistent.len() | self.own.waiting() | self.queue.direct();
         if may_wait && self.queue.is_open() && others == 0 && self.foreground > 0 {
             return self.wait_as_usual();
         }
-        !looks_first && self.look_again() == Some(true)
-    }
-
-    /// Looks for a completion. `None` if there is none; `Some(false)` if it does not look, because the round of
-    /// deliveries is over.
-    #[inline(always)]
-    fn look_again(&mut self) -> Option<bool> {
-        if self.is_round_over() {
-            return Some(false);
-        }
-        self.look().then_some(true)
+        !looks_first && !self.is_round_over() && self.look()
     }
 
     /// Begins a round of deliveries, which ends even if handlers submit again and again what completes at once.

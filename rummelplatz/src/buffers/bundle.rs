@@ -165,10 +165,11 @@ impl fmt::Debug for Buffers {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::workers;
     use super::*;
     use std::panic::{RefUnwindSafe, UnwindSafe};
     use std::sync::atomic::Ordering;
-    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::mpsc::Receiver;
 
     const SIZE: u32 = 4;
 
@@ -361,13 +362,7 @@ mod tests {
             }
         };
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..3)
-                .map(|_| {
-                    let (sender, receiver) = channel();
-                    scope.spawn(move || work(receiver));
-                    sender
-                })
-                .collect();
+            let threads = workers(scope, 3, &work);
             let (mut head, mut round) = (0_u16, 0);
             while round < ROUNDS {
                 // As the kernel does it: what is offered, in order.

@@ -17,8 +17,9 @@
 //!   (since 6.15). Once a completion did not fit into the queue, all later ones line up behind it. Hence pools of this
 //!   kind are for 6.18 and later, and they are asked for each completion in the order of the queue.
 //! * The result is what was taken. For a single request it need not be: in a worker, the kernel takes what the request
-//!   has asked for *before* it receives, and that may be more than comes. So there are only streams ([`suits`]), which
-//!   no worker receives for; or if one does (from a terminal that had to be polled too often), it takes all the rest.
+//!   has asked for *before* it receives, and that may be more than comes. So there are only streams
+//!   (`Usual::takes_pieces`), which no worker receives for; or if one does (from a terminal that had to be polled too
+//!   often), it takes all the rest.
 //! * A completion that the kernel has lost (`EBADR`) takes its length with it. It is counted before the next one is
 //!   posted, and from then on nothing is found in the pool any more.
 //!
@@ -42,7 +43,7 @@ use crate::mutant;
 use crate::queue::Losses;
 
 /// `IORING_CQE_F_BUF_MORE`.
-const F_BUF_MORE: u32 = 1 << 4;
+pub(crate) const F_BUF_MORE: u32 = 1 << 4;
 
 /// What a pool of this kind has besides.
 pub(super) struct Increments {

@@ -51,6 +51,8 @@ use lock::Locked;
 pub use buffer::Buffer;
 pub(crate) use buffer::Lender;
 pub use bundle::Buffers;
+#[cfg(feature = "sim")]
+pub(crate) use increments::F_BUF_MORE;
 pub(crate) use increments::Piece;
 
 /// One entry of the ring that the kernel reads (`struct io_uring_buf`).

@@ -2,13 +2,28 @@
 
 use super::*;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::Scope;
 
 fn take(pool: &BufferPool, id: u16, length: u32) -> Option<Buffer> {
     // SAFETY: in each of these tests, one thread does this.
     let pool = unsafe { pool.hold(id) };
     // SAFETY: `hold` has just returned this pool for it, and this is done once.
     pool.map(|pool| unsafe { Buffer::of(pool, id, length) })
+}
+
+/// This many threads that do this work; what it gets can be sent to them.
+pub(super) fn workers<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    count: usize,
+    work: &'scope (impl Fn(Receiver<T>) + Sync),
+) -> Vec<Sender<T>> {
+    let worker = |_| {
+        let (sender, receiver) = channel();
+        scope.spawn(move || work(receiver));
+        sender
+    };
+    (0..count).map(worker).collect()
 }
 
 #[test]
@@ -47,13 +62,7 @@ fn a_buffer_that_many_threads_hand_on_is_held_by_one() {
         }
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..4)
-            .map(|_| {
-                let (sender, receiver) = channel();
-                scope.spawn(move || work(receiver));
-                sender
-            })
-            .collect();
+        let threads = workers(scope, 4, &work);
         let mut rounds = 0;
         while rounds < ROUNDS {
             // As a ring does, which is told when a buffer was given back.

@@ -3,6 +3,7 @@
 use std::ptr;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use crate::buffers::F_BUF_MORE;
 use crate::queue::BufferRing;
 
 /// A ring of provided buffers that was registered.
@@ -76,7 +77,6 @@ impl Pool {
     /// Takes the next buffer, or as many bytes of it. Returns the flag of the completion that says that there are more
     /// left.
     pub(super) fn use_up(&mut self, bytes: u32) -> u32 {
-        const F_BUF_MORE: u32 = 1 << 4;
         let Some(Offered { address, length, .. }) = self.next() else { return 0 };
         if !self.is_incremental() {
             self.take(1);

@@ -1,8 +1,9 @@
+use super::super::tests::workers;
 use super::*;
 use crate::buffers::PoolError;
 use crate::queue::Losses;
 use crate::waker::Waker;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::Receiver;
 
 const SIZE: u32 = 8;
 
@@ -278,13 +279,7 @@ fn pieces_that_many_threads_hold_are_nobody_elses() {
         }
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..3)
-            .map(|_| {
-                let (sender, receiver) = channel();
-                scope.spawn(move || work(receiver));
-                sender
-            })
-            .collect();
+        let threads = workers(scope, 3, &work);
         for round in 0..ROUNDS {
             let piece = loop {
                 match kernel.receive(&pool, 1 + round % 29, round as u8) {
