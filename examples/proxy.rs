@@ -30,15 +30,14 @@ use rummelplatz::{
     Completion, ControlFlow, Request, ResultExt, RingOperation, SubmitError, Submitter, request, ring,
 };
 
+use accepting::go_on_accepting;
 use signals::{SignalRead, Signals};
 
+mod accepting;
 mod signals;
 
 /// The size of a pump's buffer, in bytes.
 const BUFFER_SIZE: usize = 1 << 14;
-
-/// How long to wait after accepting has failed, usually for lack of descriptors.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// Hands on to UPSTREAM what clients send, and to them what it answers. Stops on SIGINT and SIGTERM.
 #[derive(Parser)]
@@ -99,18 +98,9 @@ impl Acceptor {
         &mut self,
         completion: Completion,
         listener: TcpListener,
-        mut submitter: Submitter<'_, Proxy, Self>,
+        submitter: Submitter<'_, Proxy, Self>,
     ) -> Result<(), ControlFlow<io::Error, io::Error>> {
-        let Err(error) = completion.result() else {
-            submitter.stream(listener, |listener| request::accept_multi(listener)).or_end()?;
-            return Ok(());
-        };
-        // EINVAL is permanent: this kernel has no multishot accept. All other errors pass.
-        if error.kind() == io::ErrorKind::InvalidInput {
-            return Err(ControlFlow::Error(error));
-        }
-        submitter.submit(listener, |_| request::timeout(PAUSE)).or_end()?;
-        Err(ControlFlow::Warn(error))
+        go_on_accepting(&completion, listener, submitter)
     }
 }
 

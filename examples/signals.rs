@@ -1,4 +1,4 @@
-//! An operation that ends its ring on SIGINT and SIGTERM. It works in any ring; three of the examples use this module.
+//! An operation that ends its ring on SIGINT and SIGTERM. It works in any ring; four of the examples use this module.
 
 use std::io;
 

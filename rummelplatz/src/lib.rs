@@ -56,8 +56,8 @@
 //! 3. The programs in `examples/`. Read `proxy.rs` first: it is a TCP proxy that accepts, connects with a time limit,
 //!    receives and sends, and waits for peers that do not read. An error of one peer ends only that peer's connection.
 //!    `echo.rs` is a server that receives bytes and sends them back, with one [`BufferPool`] for all clients.
-//!    `shards.rs` is a server on many rings. `cp.rs` copies a file, `wal.rs` makes lines safe on disk, `basic.rs` is a
-//!    timer.
+//!    `shards.rs` is a server on many rings. `pixelflut` is a server that parses lines, and a client that loads it.
+//!    `cp.rs` copies a file, `wal.rs` makes lines safe on disk, `basic.rs` is a timer.
 //!
 //! # Where to look
 //!

@@ -131,7 +131,7 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 #[test]
 fn every_example_has_a_help() {
-    for name in ["basic", "echo", "proxy", "shards", "cp", "wal", "simulated"] {
+    for name in ["basic", "echo", "proxy", "shards", "cp", "wal", "pixelflut", "simulated"] {
         let help = run(Command::new(example(name)).arg("--help")).succeeded().stdout;
         assert!(help.contains(&format!("Usage: {name}")), "{help}");
         let nonsense = run(Command::new(example(name)).arg("--nonsense"));
@@ -1139,6 +1139,108 @@ fn cp_copies_from_and_to_pipes() {
     assert!(wait(&mut child).success());
     writer.join().unwrap();
     assert!(output == pattern(300_000), "{} bytes", output.len());
+}
+
+// ---- pixelflut --------------------------------------------------------------------------------------
+
+/// Writes a picture of this size whose pixels all differ, and returns what it consists of.
+fn write_picture(path: &Path, width: u32, height: u32) -> Vec<u8> {
+    let pixels: Vec<u8> =
+        (0..width * height).flat_map(|pixel| [pixel as u8, (pixel >> 8) as u8, 7]).collect();
+    let mut file = format!("P6\n{width} {height}\n255\n").into_bytes();
+    file.extend_from_slice(&pixels);
+    fs::write(path, file).unwrap();
+    pixels
+}
+
+fn draw(server: SocketAddr, picture: &Path, arguments: &[&str]) -> Command {
+    let mut draw = Command::new(example("pixelflut"));
+    draw.arg("draw").arg(server.to_string()).arg(picture).args(arguments);
+    draw
+}
+
+#[test]
+fn pixelflut_draws_a_picture() {
+    if ring_or_skip() {
+        let directory = Directory::new("pixelflut-draws");
+        let (picture, canvas) = (directory.path("picture.ppm"), directory.path("canvas.ppm"));
+        let pixels = write_picture(&picture, 64, 48);
+        let mut serve = Command::new(example("pixelflut"));
+        serve.args(["serve", "127.0.0.1:0", "--width", "80", "--height", "50", "--image"]).arg(&canvas);
+        let server = Server::of(&mut serve);
+        let ran =
+            run(&mut draw(server.address, &picture, &["--connections", "7", "--x", "20", "--times", "3"]));
+        assert_eq!(ran.succeeded().stdout, "9216 pixels are drawn\n");
+        let mut client = server.connect();
+        client.write_all(b"SIZE\nOFFSET 10 0\nPX 13 1\nPX 0 0\n").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        // The picture begins at 20: the first is its pixel (3, 1).
+        assert_eq!(read_what_comes(&mut client), b"SIZE 80 50\nPX 13 1 430007\nPX 0 0 000000\n");
+        server.stop(libc::SIGTERM);
+        let mut expected = b"P6\n80 50\n255\n".to_vec();
+        for y in 0..50 {
+            expected.extend_from_slice(&[0; 3 * 20]);
+            match pixels.chunks(3 * 64).nth(y) {
+                Some(row) => expected.extend_from_slice(&row[..3 * 60]),
+                None => expected.extend_from_slice(&[0; 3 * 60]),
+            }
+        }
+        assert!(fs::read(&canvas).unwrap() == expected, "the canvas differs");
+    }
+}
+
+#[test]
+fn pixelflut_goes_on_after_clients_that_make_mistakes_or_do_not_listen() {
+    if ring_or_skip() {
+        let mut serve = Command::new(example("pixelflut"));
+        let server = Server::of(serve.args(["serve", "127.0.0.1:0", "--verbose"]));
+        let before = server.descriptors();
+        let mut deaf = server.connect();
+        let questions = b"PX 1 2\n".repeat(5_000_000);
+        assert!(write_until_it_blocks(&mut deaf, &questions) < questions.len());
+        for mistake in [&b"GET / HTTP/1.1\r\n"[..], &[b'x'; 1 << 15]] {
+            let mut client = server.connect();
+            client.write_all(mistake).unwrap();
+            assert_eq!(read_what_comes(&mut client), b"");
+        }
+        let mut client = server.connect();
+        client.write_all(b"PX 5 5 010203\nPX 5 5\n").unwrap();
+        assert_eq!(read_some(&mut client), b"PX 5 5 010203\n");
+        drop(client);
+        until("all but one are closed", || server.descriptors() == before + 1);
+        let said = server.stop(libc::SIGINT);
+        assert!(
+            said.contains("not a command: GET / HTTP/1.1") && said.contains("a line without end"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn pixelflut_says_why_it_draws_nothing() {
+    if ring_or_skip() {
+        let directory = Directory::new("pixelflut-fails");
+        let (picture, other) = (directory.path("picture.ppm"), directory.path("other"));
+        write_picture(&picture, 2, 2);
+        fs::write(&other, "P3\n1 1\n255\n1 2 3\n").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        run(&mut draw(address, &directory.path("nothing"), &[]))
+            .failed_saying(&["can't read", "No such file"]);
+        run(&mut draw(address, &other, &[])).failed_saying(&["not a PPM file"]);
+        // A server that does not read.
+        let drawing = draw(address, &picture, &["--times", "100000000"]).stderr(Stdio::piped()).spawn();
+        let mut drawing = drawing.unwrap();
+        let _accepted: Vec<_> = (0..4).map(|_| listener.accept().unwrap()).collect();
+        // SAFETY: a plain call; the child was not waited for, so the number is still its own.
+        assert_eq!(unsafe { libc::kill(drawing.id() as i32, libc::SIGINT) }, 0);
+        assert_eq!(wait(&mut drawing).code(), Some(1));
+        let mut said = String::new();
+        drawing.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(said, "pixelflut: interrupted\n");
+        drop(listener);
+        run(&mut draw(address, &picture, &[])).failed_saying(&["refused"]);
+    }
 }
 
 // ---- simulated --------------------------------------------------------------------------------------
