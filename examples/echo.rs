@@ -101,15 +101,8 @@ impl Acceptor {
         Ok(Acceptor { listener: listener.into(), pool, accepted: 0, failing: false })
     }
 
-    fn setup(&mut self, submitter: Submitter<'_, EchoServer, Self>) -> io::Result<()> {
-        Ok(Self::listen(self.listener.clone(), submitter)?)
-    }
-
-    fn listen(
-        listener: Rc<TcpListener>,
-        mut submitter: Submitter<'_, EchoServer, Self>,
-    ) -> Result<(), SubmitError> {
-        submitter.stream(listener, |listener| request::accept_multi(listener))?;
+    fn setup(&mut self, mut submitter: Submitter<'_, EchoServer, Self>) -> io::Result<()> {
+        submitter.stream(self.listener.clone(), |it| request::accept_multi(it).retry_after(PAUSE))?;
         Ok(())
     }
 
@@ -119,7 +112,14 @@ impl Acceptor {
         _: &mut Rc<TcpListener>,
         mut submitter: Submitter<'_, EchoServer, Self>,
     ) -> Result<(), ControlFlow<String, io::Error>> {
-        let socket = completion.into_fd().or_end()?;
+        let socket = match completion.into_fd() {
+            Ok(socket) => socket,
+            Err(_) if self.failing => return Ok(()),
+            Err(error) => {
+                self.failing = true;
+                return Err(ControlFlow::Warn(format!("can't accept connections for now: {error}")));
+            }
+        };
         self.accepted += 1;
         self.failing = false;
         let connection = Connection::new(socket, self.pool.clone());
@@ -127,25 +127,15 @@ impl Acceptor {
         Ok(())
     }
 
-    /// The stream has failed, or the pause after a failure is over.
+    /// The stream has ended for good: this kernel has no multishot accept.
     fn on_end(
         &mut self,
         completion: Completion,
-        listener: Rc<TcpListener>,
-        mut submitter: Submitter<'_, EchoServer, Self>,
+        _: Rc<TcpListener>,
+        _: Submitter<'_, EchoServer, Self>,
     ) -> Result<(), ControlFlow<String, io::Error>> {
-        let Err(error) = completion.result() else {
-            return Ok(Self::listen(listener, submitter).or_end()?);
-        };
-        // EINVAL is permanent: this kernel has no multishot accept. All other errors pass.
-        if error.kind() == io::ErrorKind::InvalidInput {
-            return Err(ControlFlow::Error(error));
-        }
-        submitter.submit(listener, |_| request::timeout(PAUSE)).or_end()?;
-        match std::mem::replace(&mut self.failing, true) {
-            true => Ok(()),
-            false => Err(ControlFlow::Warn(format!("can't accept connections for now: {error}"))),
-        }
+        completion.result().or_end()?;
+        Ok(())
     }
 }
 

@@ -30,14 +30,15 @@ use rummelplatz::{
     Completion, ControlFlow, Request, ResultExt, RingOperation, SubmitError, Submitter, request, ring,
 };
 
-use accepting::go_on_accepting;
 use signals::{SignalRead, Signals};
 
-mod accepting;
 mod signals;
 
 /// The size of a pump's buffer, in bytes.
 const BUFFER_SIZE: usize = 1 << 14;
+
+/// How long to wait after accepting has failed, usually for lack of descriptors.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Hands on to UPSTREAM what clients send, and to them what it answers. Stops on SIGINT and SIGTERM.
 #[derive(Parser)]
@@ -93,14 +94,15 @@ impl Acceptor {
         Ok(())
     }
 
-    /// The stream has failed, or the pause after a failure is over.
+    /// The stream has ended for good: this kernel has no multishot accept.
     fn on_end(
         &mut self,
         completion: Completion,
-        listener: TcpListener,
-        submitter: Submitter<'_, Proxy, Self>,
+        _: TcpListener,
+        _: Submitter<'_, Proxy, Self>,
     ) -> Result<(), ControlFlow<io::Error, io::Error>> {
-        go_on_accepting(&completion, listener, submitter)
+        completion.result().or_end()?;
+        Ok(())
     }
 }
 
@@ -260,7 +262,7 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         })
         .build()?;
     proxy.submitter(Proxy::SIGNALS).submit(signal, SignalRead::request)?;
-    proxy.submitter(Proxy::ACCEPTOR).stream(listener, |listener| request::accept_multi(listener))?;
+    proxy.submitter(Proxy::ACCEPTOR).stream(listener, |it| request::accept_multi(it).retry_after(PAUSE))?;
     writeln!(io::stdout(), "listening on {address}")?;
     proxy.run()?;
     report(format_args!("stopped, with {} requests in flight", proxy.stats().in_flight));

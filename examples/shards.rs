@@ -38,8 +38,8 @@ use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
 use rummelplatz::{
-    Completion, ControlFlow, Request, ResultExt, RingHandle, RingOperation, SubmitError, Submitter, request,
-    ring,
+    Completion, ControlFlow, Request, ResultExt, RingHandle, RingOperation, Stream, SubmitError, Submitter,
+    request, ring,
 };
 
 use signals::{SignalRead, Signals};
@@ -95,6 +95,12 @@ struct Listener {
     shared: Arc<Shared>,
 }
 
+impl Listener {
+    fn accept(&mut self) -> Stream<'_> {
+        request::accept_multi(&self.socket).retry_after(PAUSE)
+    }
+}
+
 /// What all listeners and all clients share.
 struct Shared {
     /// Strong handles to all rings.
@@ -122,24 +128,17 @@ impl Acceptor {
         Ok(())
     }
 
-    /// The stream has ended, or the pause after a failure.
+    /// The stream has ended for good: the server stops, or this kernel has no multishot accept.
     fn on_end(
         &mut self,
         completion: Completion,
-        listener: Listener,
-        mut submitter: Submitter<'_, Shard, Self>,
+        _: Listener,
+        _: Submitter<'_, Shard, Self>,
     ) -> Result<(), ControlFlow<io::Error, io::Error>> {
-        match completion.result() {
-            Err(error) if !completion.is_cancelled() => {
-                // EINVAL is permanent: this kernel has no multishot accept. All other errors pass.
-                if error.kind() == io::ErrorKind::InvalidInput {
-                    return Err(ControlFlow::Error(error));
-                }
-                submitter.submit(listener, |_| request::timeout(PAUSE)).or_end()?;
-                Err(ControlFlow::Warn(error))
-            }
-            _ => Ok(submitter.to(Shard::COUNTERS).post(Message::Listener(listener)).or_end()?),
+        if !completion.is_cancelled() {
+            completion.result().or_end()?;
         }
+        Ok(())
     }
 }
 
@@ -228,8 +227,6 @@ struct Counters {
 enum Message {
     /// Of this ring: a client that is new, or has received or sent something.
     Client(Box<Client>),
-    /// Of this ring: accept, and go on if the stream has ended.
-    Listener(Listener),
     /// Of any ring. A weak handle is enough here: the client that waits keeps its ring running.
     Question { question: Question, asker: RingHandle<Shard>, ticket: u64 },
     /// Of any ring.
@@ -276,10 +273,6 @@ impl Counters {
     ) -> Result<(), SubmitError> {
         match message {
             Message::Client(client) => self.serve(client, submitter)?,
-            Message::Listener(listener) if !self.is_stopping => {
-                submitter.to(Shard::ACCEPTOR).stream(listener, |it| request::accept_multi(&it.socket))?;
-            }
-            Message::Listener(_) => {}
             Message::Question { question, asker, ticket } => {
                 let number = self.number(question);
                 // It comes back if that ring has failed. Then nobody waits for it any more.
@@ -437,7 +430,7 @@ fn serve(arguments: &Arguments) -> Result<(), Failure> {
         let socket = listen(address).map_err(|error| format!("can't listen on {address}: {error}"))?;
         address = socket.local_addr()?; // All others get the port that the first one has found.
         let shared = Arc::clone(&shared);
-        shard.submitter(Shard::COUNTERS).post(Message::Listener(Listener { socket, shared }))?;
+        shard.submitter(Shard::ACCEPTOR).stream(Listener { socket, shared }, Listener::accept)?;
     }
     drop(shared);
     let mut threads = Vec::new();

@@ -26,8 +26,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-#[path = "../accepting.rs"]
-mod accepting;
 mod canvas;
 mod client;
 mod protocol;

@@ -6,15 +6,18 @@
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
 use nix::sys::socket::{self, Backlog, setsockopt, sockopt};
 use rummelplatz::{Completion, ControlFlow, Request, ResultExt, RingOperation, Submitter, request, ring};
 
-use crate::accepting::go_on_accepting;
 use crate::canvas::Canvas;
 use crate::protocol::Command;
 use crate::signals::{SignalRead, Signals};
 use crate::{ServeArguments, report};
+
+/// How long to wait after accepting has failed, usually for lack of descriptors.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// How many bytes a client may send before the server looks at them, and so how long a line may be.
 pub(crate) const BUFFER_SIZE: usize = 1 << 15;
@@ -48,14 +51,15 @@ impl Acceptor {
         Ok(())
     }
 
-    /// The stream has failed, or the pause after a failure is over.
+    /// The stream has ended for good: this kernel has no multishot accept.
     fn on_end(
         &mut self,
         completion: Completion,
-        listener: TcpListener,
-        submitter: Submitter<'_, Server, Self>,
+        _: TcpListener,
+        _: Submitter<'_, Server, Self>,
     ) -> Result<(), ControlFlow<io::Error, io::Error>> {
-        go_on_accepting(&completion, listener, submitter)
+        completion.result().or_end()?;
+        Ok(())
     }
 }
 
@@ -160,7 +164,7 @@ pub(crate) fn serve(arguments: &ServeArguments) -> Result<(), Box<dyn Error>> {
         })
         .build()?;
     server.submitter(Server::SIGNALS).submit(signal, SignalRead::request)?;
-    server.submitter(Server::ACCEPTOR).stream(listener, |listener| request::accept_multi(listener))?;
+    server.submitter(Server::ACCEPTOR).stream(listener, |it| request::accept_multi(it).retry_after(PAUSE))?;
     writeln!(io::stdout(), "listening on {address}")?;
     server.run()?;
     if let Some(path) = &arguments.image {

@@ -48,7 +48,7 @@ pub(crate) trait AnySlab {
     fn has(&mut self, identity: Identity) -> bool;
     /// Ends a request, if it is not over, because its deadline has passed.
     fn time_is_up(&mut self, core: &mut Core, identity: Identity);
-    /// Resumes a stream that waited for a buffer. Returns false if it has ended since.
+    /// Resumes a stream that waited for a buffer, or rested. Returns false if it has ended since.
     fn unpark(&mut self, core: &mut Core, user_data: u64) -> bool;
     /// Makes room for one more request. Returns false if there are as many as there may be.
     fn make_room(&mut self) -> bool;

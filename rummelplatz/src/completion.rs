@@ -3,14 +3,13 @@
 use std::fmt;
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
-use std::ops::RangeInclusive;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use io_uring::cqueue;
 
 use crate::buffers::{Buffer, BufferPool, Buffers, Lender, Piece};
-use crate::facts::{Facts, Yields};
+use crate::facts::{Facts, KERNELS_OWN, Yields};
 use crate::fixed::FixedFile;
 use crate::request::{Datagram, Layout};
 
@@ -771,8 +770,6 @@ const F_BUFFER: u32 = 1;
 
 const ETIME: i32 = -libc::ETIME;
 const CANCELLED: i32 = -libc::ECANCELED;
-/// Codes that are the kernel's own, from `ERESTARTSYS` on (`include/linux/errno.h`).
-const KERNELS_OWN: RangeInclusive<i32> = -531..=-512;
 
 #[cold]
 fn carries_no(what: &str) -> io::Error {

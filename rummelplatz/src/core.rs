@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use io_uring::opcode;
 
-use crate::alarms::Alarms;
+use crate::alarms::{Alarms, nanoseconds};
 use crate::asked_again::AskedAgain;
 use crate::backlog::Backlog;
 use crate::buffers::BufferPool;
@@ -28,6 +28,7 @@ use crate::mutant;
 use crate::own::Own;
 use crate::queue::{Cqe, Entered, Kernel as _, Patience, Uring};
 use crate::request::{Placed, Terms};
+use crate::resting::Resting;
 use crate::slab::{Identity, Lent};
 use crate::thread::this_thread;
 use crate::user_data::{Control, UserData};
@@ -56,6 +57,8 @@ pub(crate) struct Core {
     parked: BTreeMap<u16, VecDeque<u64>>,
     /// Some of the parked streams may be able to go on, although nothing that the loop waits for will tell.
     unparks_more: bool,
+    /// Streams that rest after an error.
+    pub(crate) resting: Resting,
     /// Streams whose end was asked for, and that may have gone on since. The value says whether that was asked
     /// for after the last enter: completions that come before the next one don't mean that the stream has
     /// gone on.
@@ -137,6 +140,7 @@ impl Core {
             links: Vec::new(),
             parked: BTreeMap::new(),
             unparks_more: false,
+            resting: Resting::new(),
             insistent: BTreeMap::new(),
             asked_again: AskedAgain::new(),
             deadlines: Deadlines::new(),
@@ -665,6 +669,14 @@ impl Core {
         self.parked.entry(group).or_default().push_back(user_data);
     }
 
+    /// Lets a stream rest for this time.
+    pub(crate) fn rest(&mut self, user_data: u64, time: Duration) {
+        let now = self.queue.now();
+        let when = nanoseconds(now.saturating_add(time));
+        self.resting.add(user_data, when);
+        self.set_alarm(when, now);
+    }
+
     /// If nobody holds a buffer of this pool, so that none will come back: returns how many were ever taken.
     pub(crate) fn untouched(&self, group: u16) -> Option<u16> {
         let untouched = self.queue.pool(group).map_or(Some(0), BufferPool::untouched);
@@ -701,6 +713,7 @@ impl Core {
     pub(crate) fn forget_parked(&mut self) {
         self.parked.clear();
         self.unparks_more = false;
+        self.resting.forget();
         self.insistent.clear();
         self.asked_again.forget();
         self.deadlines.forget();

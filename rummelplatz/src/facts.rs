@@ -2,10 +2,14 @@
 //! from a completion.
 
 use std::fmt;
-use std::ops::{BitOr, BitOrAssign};
+use std::ops::{BitOr, BitOrAssign, RangeInclusive};
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use crate::clock::Stamp;
+
+/// Results that are the kernel's own, from `ERESTARTSYS` on (`include/linux/errno.h`). They mean that nothing was done.
+pub(crate) const KERNELS_OWN: RangeInclusive<i32> = -531..=-512;
 
 /// What is known about a request, whatever the type of its data.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +25,8 @@ pub(crate) struct Facts {
     /// How many buffers had ever been taken from the pool by then; wraps.
     pub(crate) taken: u16,
     /// Of a counted timer, how often it still ticks; of a limited stream, how many bytes it still receives.
-    /// Of a `close`, the descriptor that it owns, if [`Flags::CLOSES`] says so. 0 for all others.
+    /// Of a `close`, the descriptor that it owns, if [`Flags::CLOSES`] says so. Of a stream of connections, how many
+    /// milliseconds it rests after an error, if it goes on then. 0 for all others.
     pub(crate) number: u32,
     /// When the request was accepted.
     pub(crate) born: Stamp,
@@ -112,7 +117,7 @@ impl Flags {
     pub(crate) const LATE: Flags = Flags(1 << 3);
     /// Somebody asked for its end: a stream is not armed again.
     pub(crate) const CANCELLED: Flags = Flags(1 << 4);
-    /// A stream that waits for a buffer to come back; the kernel does not have it.
+    /// A stream that waits for a buffer to come back, or rests; the kernel does not have it.
     pub(crate) const PARKED: Flags = Flags(1 << 5);
     /// [`Facts::held`] has the first result.
     pub(crate) const HELD: Flags = Flags(1 << 6);
@@ -229,6 +234,38 @@ impl Facts {
             0 => self.flags.remove(Flags::COUNTED),
             _ => self.flags.insert(Flags::COUNTED),
         }
+    }
+
+    /// How long a stream of connections rests after an error, if it goes on then.
+    fn rest(&self) -> Option<Duration> {
+        let accepts = self.flags.intersects(Flags::STREAM)
+            && matches!(self.yields, Yields::Descriptor | Yields::Direct)
+            && self.number > 0;
+        accepts.then(|| Duration::from_millis(self.number.into()))
+    }
+
+    /// Sets how long a stream of connections rests after an error, if it goes on then. For other streams, there is
+    /// no such time.
+    pub(crate) fn set_rest(&mut self, rest: Option<Duration>) {
+        if let Some(time) = rest {
+            self.number = u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1);
+        }
+    }
+
+    /// How long the request rests if this result is an error after which it goes on.
+    pub(crate) fn rest_after(&self, result: i32) -> Option<Duration> {
+        let is_permanent = matches!(
+            result.wrapping_neg(),
+            libc::ECANCELED
+                | libc::EBADF
+                | libc::EFAULT
+                | libc::EINVAL
+                | libc::ENOTSOCK
+                | libc::EOPNOTSUPP
+                | libc::EACCES
+                | libc::ENOSYS
+        );
+        if result >= 0 || is_permanent || KERNELS_OWN.contains(&result) { None } else { self.rest() }
     }
 
     /// Whether the request itself has completed, and only its timer has not.

@@ -70,6 +70,7 @@
 //! | operations that talk to each other | [`Submitter::to`], [`Submitter::post`]; for state that several need, give each an `Rc` or `Arc` of it |
 //! | other threads; many cores | [`RingHandle`]; [Many rings](#many-rings) |
 //! | what must not keep the ring running, such as waiting for a signal | [`Submitter::submit_in_background`] |
+//! | accepting that goes on when descriptors have run out | [`Stream::retry_after`] |
 //! | time limits for idle clients | [`Request::deadline`]; [for streams](macro@RingOperation#idle-streams) |
 //! | buffers that the kernel picks when there is something to receive | [`BufferPool`]; [cut to what has come](BufferPool::incremental) |
 //! | descriptors that are passed over a socket; datagrams that the kernel splits and joins, or tells more of | [`request::send_message`], [`request::recv_message`], [`request::recv_message_multi`] |
@@ -107,7 +108,7 @@
 //!     }
 //!
 //!     fn on_final(&mut self, completion: Completion, _: TcpListener, _: Submitter<'_, Echo, Self>) -> io::Result<()> {
-//!         completion.result()?; // `error` is declared, so this ends the server. The examples try again instead.
+//!         completion.result()?; // `error` is declared, so this ends the server (see `Stream::retry_after`).
 //!         Ok(())
 //!     }
 //! }
@@ -491,6 +492,7 @@ mod parts;
 mod probe;
 mod queue;
 pub mod request;
+mod resting;
 mod ring;
 mod ring_error;
 mod route;

@@ -303,8 +303,8 @@ fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, timer: C
     None
 }
 
-/// Whether a final completion is not the end of a stream: the kernel ran out of space for completions
-/// or of buffers, and would go on if it were asked again.
+/// Whether a final completion is not the end of a stream: the kernel ran out of space for completions, of buffers
+/// or of descriptors, and would go on if it were asked again.
 fn was_cut(facts: &mut Facts, completion: &Completion) -> bool {
     let counted = facts.left() > 0;
     count_down(facts, completion);
@@ -313,7 +313,9 @@ fn was_cut(facts: &mut Facts, completion: &Completion) -> bool {
     }
     // What it carries is delivered before the end, even if somebody has asked for the end.
     let is_cancelled = facts.flags.intersects(Flags::CANCELLED);
-    completion.has_payload() || !is_cancelled && facts.lacks_buffers(completion.raw().result)
+    let result = completion.raw().result;
+    let passes = facts.lacks_buffers(result) || facts.rest_after(result).is_some();
+    completion.has_payload() || !is_cancelled && passes
 }
 
 /// Counts down a timer that ticks a limited number of times, or a stream that receives a limited number of bytes.

@@ -91,9 +91,10 @@ impl<R: Ring> Inner<R> {
         let until = match core.alarms.gone_off(result, now) {
             Ok(until) => until,
             Err(Refused(errno)) => {
-                // Without alarms, no cancel is repeated; but a deadline is a promise.
+                // Without alarms, no cancel is repeated; but a deadline is a promise, and so is the end of a rest.
                 core.asked_again.forget();
-                return match core.deadlines.next(|identity| is_there::<R>(slabs, identity)) {
+                let deadline = core.deadlines.next(|identity| is_there::<R>(slabs, identity));
+                return match deadline.or(core.resting.next()) {
                     Some(_) => OwnTraffic::Refused(errno),
                     None => OwnTraffic::Settled,
                 };
@@ -107,6 +108,11 @@ impl<R: Ring> Inner<R> {
         for user_data in core.asked_again.due(until) {
             core.cancel(user_data);
         }
+        while let Some(user_data) = core.resting.due(until) {
+            if let Some(slab) = slab_of::<R>(slabs, UserData::tag(user_data)) {
+                slab.unpark(core, user_data);
+            }
+        }
         self.set_next_alarm();
         OwnTraffic::Settled
     }
@@ -117,7 +123,7 @@ impl<R: Ring> Inner<R> {
         let Inner { core, slabs, .. } = self;
         let now = core.queue.now();
         let deadline = core.deadlines.next(|identity| is_there::<R>(slabs, identity));
-        let when = [deadline, core.asked_again.next()].into_iter().flatten().min();
+        let when = [deadline, core.asked_again.next(), core.resting.next()].into_iter().flatten().min();
         if let Some(when) = when {
             core.set_alarm(when, now);
         }

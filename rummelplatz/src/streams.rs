@@ -1,4 +1,5 @@
-//! How streams go on: when their handler has returned, when the kernel has cut them, and when a buffer has come back.
+//! How streams go on: when their handler has returned, when the kernel has cut them, and when a buffer has come back
+//! or a rest is over.
 
 use crate::core::Core;
 use crate::error::SubmitError;
@@ -43,6 +44,8 @@ pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) 
         core.end_without_kernel(user_data, -libc::ENOBUFS);
     } else if starved {
         core.park(user_data, group);
+    } else if let Some(time) = facts.rest_after(facts.held.result) {
+        core.rest(user_data, time);
     } else {
         arm_again(core, slot, user_data);
     }
@@ -101,7 +104,7 @@ fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data
     }
 }
 
-/// Resumes a stream that waited for a buffer. Returns false if it has ended since.
+/// Resumes a stream that waited for a buffer, or rested. Returns false if it has ended since.
 pub(crate) fn unpark<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64) -> bool {
     let Some(mut slot) = slab.find(user_data) else { return false };
     let flags = slot.peek().facts.flags;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,12 +10,15 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
+use rummelplatz::io_uring::{IoUring, opcode};
 use rummelplatz::request::Events;
-use rummelplatz::{BufferPool, Completion, ControlFlow, Key, Stream, request};
+use rummelplatz::{BufferPool, Completion, ControlFlow, Key, RingError, Stream, request};
 use rummelplatz_tests::{
-    Acceptor, Bench, BenchSubmitter, Ledger, Log, Outcome, Receiver, Script, Tracked, connect, cramped,
-    in_child, is_cut, listener, open_descriptors, outcome, pipe, receive_all, tcp_pair, watched,
+    Acceptor, Bench, BenchSubmitter, IORING_REGISTER_EVENTFD, Ledger, Log, Outcome, Receiver, Script,
+    Tracked, connect, cramped, in_child, is_cut, listener, open_descriptors, outcome, pipe, receive_all,
+    restricted, tcp_pair, watched,
 };
 
 /// Submits a stream, and tells its handler the stream's key.
@@ -109,6 +112,77 @@ fn a_socket_that_does_not_listen_ends_its_acceptor_with_an_error() {
         ring.run().unwrap();
         assert_eq!(seen.take(), [(false, Err(libc::EINVAL))]);
         assert_eq!(ring.stats().returned_late, 1);
+    });
+}
+
+fn patient(listener: &mut Arc<TcpListener>) -> Stream<'_> {
+    request::accept_multi(&**listener).retry_after(Duration::from_millis(1))
+}
+
+#[test]
+fn an_acceptor_rests_while_there_are_no_descriptors_and_accepts_everybody_when_there_are() {
+    in_child(|| {
+        let listener = listener();
+        let clients = connect(&listener, 5);
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let seen = Log::new();
+        let log = seen.clone();
+        let (mut sockets, mut failures) = (Vec::new(), 0);
+        let first = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.stream(listener, patient)?;
+                // Room for two of the five.
+                setrlimit(Resource::RLIMIT_NOFILE, open_descriptors() as u64 + 1, hard)?;
+                Ok(())
+            })
+            .on_completion(move |completion, listener, _| {
+                assert!(completion.more());
+                log.push(outcome(&completion));
+                match completion.into_fd() {
+                    Ok(socket) => sockets.push(socket),
+                    Err(_) => failures += 1,
+                }
+                if failures == 3 {
+                    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+                }
+                (ControlFlow::Continue, (sockets.len() < 5).then_some(listener))
+            });
+        let mut ring = Bench::with(8, first);
+        ring.run().unwrap();
+        let accepted = seen.take();
+        assert_eq!(accepted.iter().filter(|told| **told == Ok(0)).count(), 5);
+        assert_eq!(accepted.iter().filter(|told| **told == Err(libc::EMFILE)).count(), 3, "{accepted:?}");
+        assert_eq!(ring.stats().in_flight, 0);
+        drop(clients);
+    });
+}
+
+#[test]
+fn a_ring_that_can_set_no_alarm_says_so_instead_of_resting_for_ever() {
+    in_child(|| {
+        let opcodes = [opcode::Accept::CODE, opcode::PollAdd::CODE, opcode::AsyncCancel::CODE];
+        let raw = restricted(&mut IoUring::builder(), 8, &opcodes, &[IORING_REGISTER_EVENTFD]);
+        let listener = listener();
+        let _client = connect(&listener, 1);
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let ended = Log::new();
+        let log = ended.clone();
+        let first = Script::new()
+            .on_completion(|completion, listener, _| {
+                assert_eq!((completion.more(), outcome(&completion)), (true, Err(libc::EMFILE)));
+                (ControlFlow::Continue, Some(listener))
+            })
+            .on_teardown(move |completion, _, _| {
+                log.push(outcome(&completion));
+                Ok(())
+            });
+        let mut ring = Bench::builder(first, Script::new()).raw_ring(raw).build().unwrap();
+        ring.submitter(Bench::FIRST).stream(listener, patient).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+        let error = ring.run().unwrap_err();
+        let RingError::Api(cause) = &error else { panic!("{error}") };
+        assert_eq!(cause.error.raw_os_error(), Some(libc::EACCES));
+        assert_eq!(ended.take(), [Err(libc::ECANCELED)]);
     });
 }
 

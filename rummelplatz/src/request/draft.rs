@@ -36,8 +36,8 @@ pub(super) struct Parts<'d> {
     pub(super) draft: Draft<'d>,
     pub(super) yields: Yields,
     pub(super) flags: Flags,
-    /// How long it may take.
-    pub(super) deadline: Option<Duration>,
+    /// How long it may take; of a stream, how long it rests after an error.
+    pub(super) time: Option<Duration>,
 }
 
 /// What there is to a request besides its entry, before it is known which ring will ask.
@@ -148,7 +148,7 @@ fn index_in(ring: u64, memory: &Registered) -> u16 {
 impl<'d> Parts<'d> {
     #[inline(always)]
     fn with(entry: Usual, draft: Draft<'d>) -> Self {
-        Parts { entry, draft, yields: Yields::Result, flags: Flags::EMPTY, deadline: None }
+        Parts { entry, draft, yields: Yields::Result, flags: Flags::EMPTY, time: None }
     }
 
     /// The parts of an entry whose fields are not the usual ones.
@@ -258,15 +258,15 @@ impl<'d> Parts<'d> {
         }
     }
 
-    /// Splits the request into what the slot must know, what is queued, and the deadline. A descriptor to
-    /// close passes to the slot.
+    /// Splits the request into what the slot must know, what is queued, and the deadline (or the rest of a
+    /// stream). A descriptor to close passes to the slot.
     #[inline(always)]
     pub(super) fn place(self, terms: Terms) -> (Facts, Prepared, Option<Duration>) {
         let Terms { ring, flags, born } = terms;
-        let Parts { mut entry, draft, yields, flags: own, deadline } = self;
+        let Parts { mut entry, draft, yields, flags: own, time } = self;
         let mut facts = Facts { flags: own | flags, born, ..Facts::new(entry.opcode as u8) };
         facts.set_yields(yields);
-        if deadline.is_some() && flags.intersects(Flags::IN_CHAIN) {
+        if time.is_some() && flags.intersects(Flags::IN_CHAIN) {
             facts.flags.insert(Flags::TIMED);
         }
         // By value: where something is changed or dropped in place, the compiler keeps all of it in memory.
@@ -314,6 +314,6 @@ impl<'d> Parts<'d> {
             }
             Draft::Whole(whole) => Besides::Whole(whole),
         };
-        (facts, Prepared { entry, besides }, deadline)
+        (facts, Prepared { entry, besides }, time)
     }
 }

@@ -47,7 +47,7 @@
 //! be told to move [all of their bytes](Request::whole), and those that read or write,
 //! [how](Request::rw_flags) to do that. What is likely to wait can be left to a [worker](Request::in_worker),
 //! or wait [for its socket](Request::poll_first). Streams that receive from a socket can be given a
-//! [limit](Stream::limit).
+//! [limit](Stream::limit), and those of connections can [go on](Stream::retry_after) after an error.
 //!
 //! The kernel always leaves some of these to its worker threads, which costs a few microseconds: those about
 //! names, room on disk or attributes, [`fsync`], [`splice`], [`tee`] and [`shutdown`]. It leaves reads and
@@ -178,7 +178,7 @@ impl Request<'_> {
     /// ```
     #[inline(always)]
     pub fn deadline(mut self, time: Duration) -> Self {
-        self.parts.deadline = Some(time);
+        self.parts.time = Some(time);
         self
     }
 
@@ -322,6 +322,46 @@ impl Stream<'_> {
             && let Draft::Pool { limit, .. } = &mut self.parts.draft
         {
             *limit = bytes.get();
+        }
+        self
+    }
+
+    /// Makes an [`accept_multi`] or an [`accept_multi_direct`] go on after an error, with a pause before it does.
+    ///
+    /// Mostly, accepting fails because there are no descriptors left (`EMFILE`, `ENFILE`). That passes, but trying
+    /// again at once would keep the CPU busy until then. Without this, the stream ends; with it, the handler is told
+    /// of the error while there is [more](crate::Completion::more) to come, and after the pause (of at least a
+    /// millisecond) the ring arms the stream again. If the handler does not return the data, the stream is over.
+    /// Meanwhile, connections wait in the queue of the listener.
+    ///
+    /// Errors that can't pass end the stream all the same: if it was cancelled, if the descriptor can't accept
+    /// (`EBADF`, `EFAULT`, `EINVAL`, `ENOTSOCK`, `EOPNOTSUPP`), or if the ring may not do this or the kernel does not
+    /// know it (`EACCES`, `EINVAL`, `ENOSYS`). Other streams stay as they are. Of several calls, the last counts.
+    ///
+    /// ```
+    /// # use rummelplatz::{Completion, RingOperation, Submitter, request, ring};
+    /// # use std::{error::Error, io, net::{TcpListener, TcpStream}, time::Duration};
+    /// # #[ring]
+    /// # struct Server { acceptor: Acceptor }
+    /// # #[derive(RingOperation)]
+    /// # #[ring_operation(ring = Server, data = TcpListener, error = io::Error, setup, on_more, on_final)]
+    /// # struct Acceptor;
+    /// # impl Acceptor {
+    /// # fn setup(&mut self, mut submitter: Submitter<'_, Server, Self>) -> io::Result<()> {
+    /// # let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// # let _client = TcpStream::connect(listener.local_addr()?)?;
+    /// submitter.stream(listener, |it| request::accept_multi(it).retry_after(Duration::from_millis(100)))?;
+    /// # Ok(()) }
+    /// # fn on_more(&mut self, _: Completion, _: &mut TcpListener, mut submitter: Submitter<'_, Server, Self>) {
+    /// #     submitter.handle().stop();
+    /// # }
+    /// # fn on_final(&mut self, _: Completion, _: TcpListener, _: Submitter<'_, Server, Self>) {}
+    /// # }
+    /// # fn main() -> Result<(), Box<dyn Error>> { Ok(Server::builder(Acceptor).build()?.run()?) }
+    /// ```
+    pub fn retry_after(mut self, pause: Duration) -> Self {
+        if self.parts.entry.opcode as u8 == opcode::Accept::CODE {
+            self.parts.time = Some(pause);
         }
         self
     }

@@ -235,7 +235,8 @@ where
 /// As [`place`], for a stream. Its function is kept.
 pub(crate) fn place_stream<D>(slab: &mut Slab<D>, data: D, terms: Terms, arm: Arm<D>) -> (Identity, Placed) {
     let (identity, prepared) = slab.insert_with(data, |data| {
-        let (facts, prepared, _) = arm(data).parts.place(terms);
+        let (mut facts, prepared, rest) = arm(data).parts.place(terms);
+        facts.set_rest(rest);
         (Remember::All(Record { facts, arm: Some(arm) }), prepared)
     });
     (identity, Placed { prepared, user_data: identity.user_data })
@@ -265,13 +266,14 @@ pub(crate) fn arm_again<D>(
     let terms = Terms { ring, flags: Flags::EMPTY, born: Stamp::ZERO };
     // SAFETY: only streams have a function to arm them, and no stream points into its data; so even
     // if the kernel still had this one, nothing but Rust would use the data.
-    let (facts, mut prepared, _) = unsafe { slot.with_value(|data| arm(data).parts.place(terms)) }?;
+    let (facts, mut prepared, rest) = unsafe { slot.with_value(|data| arm(data).parts.place(terms)) }?;
     let old = &mut slot.demote().facts;
     if old.left() > 0 && old.opcode == facts.opcode {
         // What is left of a count or a limit goes on; it does not start over.
         prepared.set_left(old.left());
     } else {
         old.set_left(facts.left());
+        old.set_rest(rest);
     }
     old.opcode = facts.opcode;
     old.set_yields(facts.yields);

@@ -93,8 +93,8 @@ pub fn accept_from<'d>(listener: &'d impl Target, peer: &'d mut Peer) -> Request
 /// # Ok(()) }
 /// ```
 ///
-/// When the stream ends with an error, the cause is usually a lack of descriptors (`EMFILE`): submit it again after a
-/// pause, as `examples/proxy.rs` does.
+/// When the stream ends with an error, the cause is usually a lack of descriptors (`EMFILE`). With
+/// [`retry_after`](Stream::retry_after), it goes on after a pause instead.
 pub fn accept_multi<'d>(listener: &'d impl Target) -> Stream<'d> {
     let opcode = with_priority(opcode::Accept::CODE, IORING_ACCEPT_MULTISHOT);
     accepting(listener, bare(opcode, -1)).stream()

@@ -206,6 +206,11 @@ impl Kind {
         Kind::STREAMS.contains(&self) || self == Kind::AcceptMultiDirect
     }
 
+    /// Whether the request with this number goes on after errors that pass, if it is of this kind.
+    pub(crate) fn is_patient(self, id: usize) -> bool {
+        matches!(self, Kind::AcceptMulti | Kind::AcceptMultiDirect) && id.is_multiple_of(2)
+    }
+
     /// Whether its memory is in use until a second completion says so.
     pub(crate) fn is_zero_copy(self) -> bool {
         matches!(self, Kind::SendZeroCopy | Kind::SendVectoredZeroCopy | Kind::SendZeroCopyOnFile)

@@ -493,8 +493,8 @@ fn arm(data: &mut Data) -> Stream<'_> {
     let fd = &*data.fd;
     const THREE: std::num::NonZeroU32 = std::num::NonZeroU32::new(3).unwrap();
     match (data.kind, &data.pool) {
-        (Kind::AcceptMulti, _) => request::accept_multi(fd),
-        (Kind::AcceptMultiDirect, _) => request::accept_multi_direct(fd),
+        (Kind::AcceptMulti, _) => patient(data.id, request::accept_multi(fd)),
+        (Kind::AcceptMultiDirect, _) => patient(data.id, request::accept_multi_direct(fd)),
         (Kind::ReceiveMulti, Some(pool)) => request::recv_multi(fd, pool),
         (Kind::ReceiveLimited, Some(pool)) => request::recv_multi(fd, pool).limit(LIMIT),
         (Kind::ReceiveBundles, Some(pool)) => request::recv_multi_bundle(fd, pool),
@@ -508,6 +508,11 @@ fn arm(data: &mut Data) -> Stream<'_> {
         (Kind::TimeoutThrice, _) => request::timeout_multi_times(Duration::from_micros(300), THREE),
         _ => request::poll_multi(fd, Events::READABLE),
     }
+}
+
+/// A stream of connections that goes on after errors, if [this one](Kind::is_patient) does.
+fn patient(id: usize, stream: Stream<'_>) -> Stream<'_> {
+    if Kind::AcceptMulti.is_patient(id) { stream.retry_after(Duration::from_millis(1)) } else { stream }
 }
 
 /// A raw entry of the data's kind.

@@ -1330,6 +1330,12 @@ impl World {
     }
 }
 
+/// Whether this result is an error after which accepting may succeed again.
+fn passes(result: i32) -> bool {
+    let errors = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ECONNRESET, libc::EINTR];
+    errors.contains(&-result)
+}
+
 /// Whether a request of this kind can have this result, under the real kernel and the simulated one.
 fn is_possible(kind: Kind, result: i32) -> bool {
     let errno = -result;
@@ -1368,12 +1374,14 @@ fn is_possible(kind: Kind, result: i32) -> bool {
         }
         Kind::Poll | Kind::PollMulti => result > 0 || errno == libc::ECONNRESET || interrupted,
         Kind::Accept | Kind::AcceptMulti => {
-            result >= 0 || matches!(errno, libc::EMFILE | libc::ENOBUFS | libc::ECONNRESET) || interrupted
+            let possible = [libc::EMFILE, libc::ENOBUFS, libc::ECONNRESET, libc::EINVAL];
+            result >= 0 || possible.contains(&errno) || interrupted
         }
         Kind::WordWait => matches!(errno, 0 | libc::EAGAIN) || interrupted,
         Kind::WordWake => result >= 0 || interrupted,
         Kind::AcceptDirect | Kind::AcceptMultiDirect | Kind::OpenDirect | Kind::SocketDirect => {
-            result >= 0 || matches!(errno, libc::ENFILE | libc::ENOBUFS | libc::ECONNRESET) || interrupted
+            let possible = [libc::ENFILE, libc::ENOBUFS, libc::ECONNRESET, libc::EINVAL];
+            result >= 0 || possible.contains(&errno) || interrupted
         }
         Kind::Install => result >= 0 || interrupted,
         Kind::Pipe => matches!(errno, 0 | libc::EMFILE) || interrupted,
@@ -1694,7 +1702,9 @@ impl Inner {
                 return Answer::Finish(-libc::ENOBUFS);
             }
             if told >= LONGEST_STREAM {
-                return Answer::Finish(-libc::ECONNRESET);
+                // A patient one would go on after a reset.
+                let errno = if kind.is_patient(id) { libc::EINVAL } else { libc::ECONNRESET };
+                return Answer::Finish(-errno);
             }
             self.requests[id].blocked = self.kernel.one_in(2);
         }
@@ -1986,7 +1996,8 @@ impl Inner {
                         || kind.has_pool() && raw.result == -libc::ENOBUFS && !cancelled
                         || raw.result == -libc::ETIME
                         || kind == Kind::AcceptMultiDirect && raw.result >= 0
-                        || kind == Kind::AcceptMulti && raw.result == 0);
+                        || kind == Kind::AcceptMulti && raw.result == 0
+                        || kind.is_patient(id) && passes(raw.result) && !cancelled);
                 if more && !announced && !cut {
                     return Err("it goes on, but the kernel has ended it".to_owned());
                 }
