@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
@@ -18,9 +17,9 @@ use rummelplatz::{
     Completion, ControlFlow, FixedBuffer, FixedBuffers, Request, RingError, SubmitError, request,
 };
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Directory, IORING_REGISTER_EVENTFD, Ledger, Log, Script, Tracked, addressable,
-    complete, count_enters, forge, in_child, nameless_file, open_descriptors, outcome, pipe, restricted,
-    tcp_pair, watched,
+    Bench, BenchSubmitter, Directory, IORING_REGISTER_EVENTFD, Ledger, Log, Script, Tracked, address,
+    addressable, complete, count_enters, forge, in_child, nameless_file, open_descriptors, outcome, pipe,
+    restricted, tcp_pair, watched,
 };
 
 /// `IORING_CQE_F_MORE`.
@@ -529,8 +528,7 @@ struct Stuck {
 
 impl Stuck {
     fn new(name: &str) -> Stuck {
-        let name = format!("rummelplatz-{name}-{}", std::process::id());
-        let to = SocketAddr::from_abstract_name(name).unwrap();
+        let to = address(name);
         let receiver = UnixDatagram::bind_addr(&to).unwrap();
         let socket = UnixDatagram::unbound().unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -621,10 +619,10 @@ fn what_has_ended_in_time_was_in_time_however_late_that_is_seen() {
         // Of what is left to a worker; and on a ring of one entry.
         type Build = for<'d> fn(&'d mut (File, [u8; 4])) -> Request<'d>;
         let cases: [(u32, Result<u32, i32>, Build); 2] = [
-            (8, Ok(0), |(file, _)| request::fsync(file).deadline(4 * SOON)),
-            (1, Ok(4), |(file, bytes)| request::read_at(file, bytes, 0).deadline(4 * SOON)),
+            (8, Ok(0), |(file, _)| request::fsync(file)),
+            (1, Ok(4), |(file, bytes)| request::read_at(file, bytes, 0)),
         ];
-        for (entries, result, build) in cases {
+        let seen_late = |time: Duration, entries, build: Build| {
             let mut file = nameless_file();
             file.write_all(b"here").unwrap();
             let seen = Log::new();
@@ -632,8 +630,8 @@ fn what_has_ended_in_time_was_in_time_however_late_that_is_seen() {
             let script = Script::new().on_completion(move |completion, data: Option<(File, [u8; 4])>, _| {
                 match data {
                     Some(_) => log.push(told(&completion)),
-                    // It takes longer than all the others may take.
-                    None => thread::sleep(10 * SOON),
+                    // It takes longer than the other one may take.
+                    None => thread::sleep(2 * time),
                 }
                 (ControlFlow::Continue, None)
             });
@@ -642,12 +640,19 @@ fn what_has_ended_in_time_was_in_time_however_late_that_is_seen() {
             submitter.submit(None, |_| request::nop()).unwrap();
             submitter
                 .submit(Some((file, [0; 4])), |it| match it {
-                    Some(it) => build(it),
+                    Some(it) => build(it).deadline(time),
                     None => request::nop(),
                 })
                 .unwrap();
             ring.run().unwrap();
-            assert_eq!(seen.take(), [(result, false)]);
+            seen.take()
+        };
+        for (entries, result, build) in cases {
+            // On a busy machine, it may really take longer.
+            let in_time = [20, 200, 2000].into_iter().any(|milliseconds| {
+                seen_late(Duration::from_millis(milliseconds), entries, build) == [(result, false)]
+            });
+            assert!(in_time, "with {entries} entries");
         }
     });
 }

@@ -15,8 +15,8 @@ use rummelplatz::io_uring::{IoUring, opcode, squeue, types};
 use rummelplatz::request::Events;
 use rummelplatz::{BufferPool, ControlFlow, Key, RawRing, RingError, Status, SubmitError, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, IORING_REGISTER_EVENTFD, Job, Ledger, Log, Script, Tracked, count_enters, exit,
-    in_child, open_descriptors, outcome, panic_of, pipe, restricted, tcp_pair, watched,
+    Bench, BenchSubmitter, IORING_REGISTER_EVENTFD, Job, Ledger, Log, PATIENCE, Script, Tracked,
+    count_enters, exit, in_child, open_descriptors, outcome, panic_of, pipe, restricted, tcp_pair, watched,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -336,7 +336,7 @@ fn an_idle_ring_may_be_dropped_in_another_thread() {
         ledger.assert_all_dropped_once();
         let began = Instant::now();
         while open_descriptors() != before {
-            assert!(began.elapsed() < Duration::from_secs(5));
+            assert!(began.elapsed() < PATIENCE);
             thread::yield_now();
         }
     });
