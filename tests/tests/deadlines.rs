@@ -25,6 +25,9 @@ use rummelplatz_tests::{
 /// `IORING_CQE_F_MORE`.
 const F_MORE: u32 = 1 << 1;
 const SOON: Duration = Duration::from_millis(5);
+/// For what is over in no time: on a busy machine, only the last may be enough.
+const ENOUGH: [Duration; 3] =
+    [Duration::from_millis(20), Duration::from_millis(200), Duration::from_millis(2000)];
 const LATE: Duration = Duration::from_secs(100_000);
 const CANCELLED: Result<u32, i32> = Err(libc::ECANCELED);
 
@@ -648,10 +651,7 @@ fn what_has_ended_in_time_was_in_time_however_late_that_is_seen() {
             seen.take()
         };
         for (entries, result, build) in cases {
-            // On a busy machine, it may really take longer.
-            let in_time = [20, 200, 2000].into_iter().any(|milliseconds| {
-                seen_late(Duration::from_millis(milliseconds), entries, build) == [(result, false)]
-            });
+            let in_time = ENOUGH.into_iter().any(|time| seen_late(time, entries, build) == [(result, false)]);
             assert!(in_time, "with {entries} entries");
         }
     });
@@ -769,7 +769,7 @@ fn a_ring_whose_alarms_are_refused_can_do_without_if_it_has_no_deadlines() {
 
 #[test]
 fn the_deadline_of_what_is_over_ends_nothing_that_comes_after_it() {
-    watched(|| {
+    let seen_with = |time: Duration| {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let seen = Log::new();
         let log = seen.clone();
@@ -781,7 +781,7 @@ fn the_deadline_of_what_is_over_ends_nothing_that_comes_after_it() {
                 submitter.submit(data, |it: &mut Receive| it.late()).unwrap();
                 let theirs = theirs.try_clone().unwrap();
                 thread::spawn(move || {
-                    thread::sleep(10 * SOON);
+                    thread::sleep(2 * time);
                     (&theirs).write_all(b"x").unwrap();
                 });
             }
@@ -789,11 +789,16 @@ fn the_deadline_of_what_is_over_ends_nothing_that_comes_after_it() {
         });
         let mut ring = Bench::with(8, script);
         ring.submitter(Bench::FIRST)
-            .submit(Receive::new(ours), |it| request::shutdown(&it.socket, Shutdown::Write).deadline(SOON))
+            .submit(Receive::new(ours), move |it| {
+                request::shutdown(&it.socket, Shutdown::Write).deadline(time)
+            })
             .unwrap();
         ring.run().unwrap();
-        assert_eq!(seen.take(), [(Ok(0), false), (Ok(1), false)]);
-    });
+        let seen = seen.take();
+        assert_eq!(seen[1..], [(Ok(1), false)]);
+        seen[0] == (Ok(0), false)
+    };
+    watched(move || assert!(ENOUGH.into_iter().any(seen_with), "it was never in time"));
 }
 
 #[test]
@@ -811,7 +816,9 @@ fn what_was_to_pass_in_one_run_ends_nothing_in_the_next() {
                 .submit(ledger.issue(Receive::new(nobody())), move |_| request::timeout(LATE).deadline(time))
                 .unwrap();
             ring.finish().unwrap();
-            assert_eq!(told_of.take(), [(CANCELLED, false); 2]);
+            // The time of the second may have been up before the end.
+            let results = told_of.take().into_iter().map(|(result, _)| result);
+            assert!(results.eq([CANCELLED; 2]));
         }
         let data = ledger.issue(Receive::new(nobody()));
         ring.submitter(Bench::FIRST).submit(data, |_| request::timeout(10 * SOON).deadline(LATE)).unwrap();
