@@ -18,7 +18,7 @@ use rummelplatz::sim::{Answer, Faults, Simulation};
 use rummelplatz::{Completion, ControlFlow, RawRing, Request, request};
 use rummelplatz_tests::{
     Bench, Directory, Log, PATIENCE, Script, anywhere, complete_on, direct, options, outcome, pipe, pipes,
-    tcp_pair, watched,
+    soon, tcp_pair, watched,
 };
 
 /// Runs one request under a kernel in which requests on files take some time.
@@ -606,7 +606,7 @@ fn after_a_panic_what_nobody_holds_is_closed_before_the_ring_waits() {
     let (log, panicked) = (seen.clone(), Arc::clone(&has_panicked));
     simulation.on_idle(move || {
         if panicked.load(Ordering::Relaxed) {
-            log.push(direct::is_closed(&clients[0]));
+            log.push(soon(|| direct::is_closed(&clients[0])));
         }
         false
     });
