@@ -281,7 +281,7 @@ fn a_setup_error_a_teardown_error_and_what_is_stuck_are_all_told_of() {
             })
             .on_teardown(|_, _, _| Err("not even that".into()));
         let second = Script::new().on_setup(|_| Err("no such luck".into()));
-        let mut ring = Bench::builder(first, second).deadline(Duration::from_millis(100)).build().unwrap();
+        let mut ring = Bench::builder(first, second).deadline(Duration::from_secs(2)).build().unwrap();
         let error = ring.run().unwrap_err();
         let RingError::Setup(cause) = &error else { panic!("{error}") };
         assert_eq!(cause.error.to_string(), "operation `second`: no such luck");
