@@ -2,9 +2,13 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A file without a name, in memory.
 pub fn nameless_file() -> File {
@@ -23,14 +27,32 @@ pub fn is_inherited(fd: &impl AsRawFd) -> bool {
     flags & libc::FD_CLOEXEC == 0
 }
 
+/// A name that nothing else of this process has or had. What a socket was bound to may be taken for a while after it was
+/// closed: a child that another test starts has the descriptor, too, until it is the other program.
+fn name(what: &str) -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    format!("rummelplatz-{what}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// An address for a socket, in no directory.
+pub fn address(what: &str) -> SocketAddr {
+    SocketAddr::from_abstract_name(name(what)).unwrap()
+}
+
 /// The directory of one test, which is removed in the end.
 pub struct Directory(PathBuf);
 
 impl Directory {
-    pub fn new(name: &str) -> Directory {
-        let path = std::env::temp_dir().join(format!("rummelplatz-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Directory(path)
+    pub fn new(what: &str) -> Directory {
+        loop {
+            let path = std::env::temp_dir().join(name(what));
+            match fs::create_dir(&path) {
+                Ok(()) => return Directory(path),
+                // A process with this number was killed, and has left it behind.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        }
     }
 
     /// The directory's own path.

@@ -31,11 +31,12 @@ use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU32;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -63,8 +64,8 @@ pub use surroundings::*;
 
 // ---- watchdogs ----------------------------------------------------------------------------------
 
-/// After this time, a test counts as hung.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// After this time, a test counts as hung. None takes a tenth of it, but a machine may be busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Runs `body` in a thread, and fails if it panics or does not end within [`PATIENCE`].
 pub fn watched(body: impl FnOnce() + Send + 'static) {
@@ -670,10 +671,28 @@ macro_rules! turn_until {
 
 // ---- small things ---------------------------------------------------------------------------------
 
+/// Whether `condition` holds, maybe only soon: for what is closed, and what others see of that. A child that another test
+/// starts has copies of all descriptors of this process, until it is the other program; and what a worker of the kernel
+/// has used, that worker lets go. Nothing else happens meanwhile in this thread.
+pub fn soon(mut condition: impl FnMut() -> bool) -> bool {
+    let began = Instant::now();
+    loop {
+        let holds = condition();
+        if holds || began.elapsed() > PATIENCE / 6 {
+            return holds;
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
 /// How many descriptors this process has open. Meaningful in a child, where no other test runs.
 pub fn open_descriptors() -> usize {
+    // What the C library opens for a moment when a thread needs memory.
+    let cpus = Path::new("/sys/devices/system/cpu/online");
+    let names = std::fs::read_dir("/proc/self/fd").unwrap();
+    let files = names.filter_map(|it| std::fs::read_link(it.unwrap().path()).ok());
     // One of them is that of the directory being read.
-    std::fs::read_dir("/proc/self/fd").unwrap().count() - 1
+    files.filter(|it| it != cpus).count() - 1
 }
 
 /// The reading and the writing end of a pipe.
@@ -688,6 +707,33 @@ pub fn tcp_pair() -> (TcpStream, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
     (client, server)
+}
+
+/// A socket and its address, where nobody listens for connections. That a listener is gone would not say so: see [`soon`];
+/// and its port might be another process's by then.
+pub fn deaf() -> (OwnedFd, SocketAddr) {
+    // SAFETY: a plain call; the result is checked before it is owned.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    assert!(fd >= 0);
+    // SAFETY: a descriptor that was just made.
+    let socket = unsafe { TcpListener::from_raw_fd(fd) };
+    // SAFETY: all zeroes is an address.
+    let mut address: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+    address.sin_family = libc::AF_INET as libc::sa_family_t;
+    address.sin_addr.s_addr = u32::from(Ipv4Addr::LOCALHOST).to_be();
+    let length = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the address is there, and as long as is said.
+    assert_eq!(unsafe { libc::bind(fd, (&raw const address).cast(), length) }, 0);
+    let address = socket.local_addr().unwrap();
+    (socket.into(), address)
+}
+
+/// As [`deaf`], for datagrams: of those, this socket gets only its own.
+pub fn deaf_to_datagrams() -> (UdpSocket, SocketAddr) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    socket.connect(address).unwrap();
+    (socket, address)
 }
 
 /// An io_uring and its descriptor, to which other rings can send messages. The descriptor is valid as long as the ring

@@ -13,7 +13,7 @@ use rummelplatz::request::{Credentials, PacketInfo, RecvControl, SendControl};
 use rummelplatz::{BufferPool, ControlFlow, Datagram, RawRing, Request, Stream, request};
 
 use crate::options::SO_PASSPIDFD;
-use crate::{Bench, Log, Script, complete_on, is_inherited, nameless_file, once_on, outcome};
+use crate::{Bench, Log, Script, complete_on, is_inherited, nameless_file, once_on, outcome, soon};
 
 /// A message to be sent, with descriptors.
 pub struct Passing {
@@ -146,12 +146,12 @@ pub fn descriptors_that_nobody_takes_are_closed(raw: impl Fn() -> RawRing) {
             assert_eq!((result, received.control.is_control_truncated()), (Ok(1), arrived < sent));
             let held: Vec<_> = received.control.take_fds().take(taken).collect();
             assert_eq!(held.len(), taken);
-            assert!(are_closed(&watches[arrived..]));
+            assert!(soon(|| are_closed(&watches[arrived..])));
             assert!(!watches[..arrived].iter().any(|watch| are_closed(std::slice::from_ref(watch))));
             drop(received);
-            assert!(are_closed(&watches[taken..]), "{sent} sent, room for {room}, {taken} taken");
+            assert!(soon(|| are_closed(&watches[taken..])), "{sent} sent, room for {room}, {taken} taken");
             drop(held);
-            assert!(are_closed(&watches));
+            assert!(soon(|| are_closed(&watches)));
         }
     }
 }
@@ -166,7 +166,7 @@ pub fn what_is_used_again_closes_what_it_has(raw: impl Fn() -> RawRing) {
         let (completion, mut received) =
             complete_on(raw(), received, |it| it.request().deadline(Duration::from_millis(2)));
         assert_eq!((outcome(&completion), completion.timed_out()), (Err(libc::ECANCELED), true));
-        assert!(are_closed(&watches));
+        assert!(soon(|| are_closed(&watches)));
         let control = &mut received.control;
         assert_eq!(
             (control.take_fds().count(), control.messages().iter().count(), control.peer()),
@@ -302,7 +302,7 @@ pub fn a_message_says_who_has_sent_it(raw: impl Fn() -> RawRing) {
         assert_eq!(lives, 0, "it is this process");
         assert!(!are_closed(&watches));
         drop(received);
-        assert!(are_closed(&watches));
+        assert!(soon(|| are_closed(&watches)));
     }
 }
 
@@ -447,7 +447,7 @@ pub fn a_stream_closes_the_descriptors_that_come(raw: impl Fn() -> RawRing) {
     assert!(!all.iter().any(|watch| are_closed(std::slice::from_ref(watch))));
     ours.send(b"bye").unwrap();
     let received = Listening::new(theirs, 16).until_bye(raw());
-    assert!(are_closed(&all));
+    assert!(soon(|| are_closed(&all)));
     let told = received.iter().map(|datagram| {
         let credentials = datagram.messages().credentials().unwrap();
         assert_eq!((credentials.pid, datagram.messages().iter().count()), (std::process::id(), 1));
@@ -508,6 +508,6 @@ pub fn a_message_that_waits_for_room_goes_out_with_its_descriptors_once(raw: imp
         assert_eq!((bytes, fds.len()), (full + MUCH, 3));
         assert!(!are_closed(&watches[..1]));
         drop(fds);
-        assert!(are_closed(&watches));
+        assert!(soon(|| are_closed(&watches)));
     }
 }

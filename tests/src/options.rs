@@ -12,7 +12,7 @@ use std::time::Duration;
 use rummelplatz::request::{OptionLevel, SocketOption, SocketQuery};
 use rummelplatz::{ControlFlow, FixedFile, RawRing, Request, request};
 
-use crate::{Bench, Log, Script, complete_on, once_on, outcome, pipe, tcp_pair};
+use crate::{Bench, Log, Script, complete_on, deaf_to_datagrams, once_on, outcome, pipe, tcp_pair};
 
 /// `libc` has no name for it.
 pub(crate) const SO_PASSPIDFD: i32 = 76;
@@ -230,10 +230,10 @@ pub fn a_socket_says_what_it_is_and_what_went_wrong(raw: impl Fn() -> RawRing) {
     }
     assert_eq!(ask(pipe().0, SocketQuery::Error).0, (Err(libc::EOPNOTSUPP), -7), "the number is as before");
 
-    // Nobody is at the port from which a socket is gone; the error is told once.
-    let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // The error is told once.
+    let (_deaf, address) = deaf_to_datagrams();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    udp.connect(gone).unwrap();
+    udp.connect(address).unwrap();
     udp.send(b"is there anybody?").unwrap();
     let (refused, udp) = ask(udp.into(), SocketQuery::Error);
     let (again, _) = ask(udp, SocketQuery::Error);

@@ -3,15 +3,16 @@
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{self, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use rummelplatz::request::Datagram;
 use rummelplatz::{BufferPool, ControlFlow, Request, Stream, request};
-use rummelplatz_tests::{Bench, Log, Script, cramped, outcome, tcp_pair, watched};
+use rummelplatz_tests::{
+    Bench, Log, Script, address, cramped, deaf_to_datagrams, outcome, tcp_pair, watched,
+};
 
 /// A pool of this many buffers, each with room for this many bytes of a datagram.
 fn pool(count: u16, room: u32) -> BufferPool {
@@ -294,9 +295,8 @@ fn what_is_from_nobody_ends_the_stream_when_it_is_empty() {
         assert_eq!(heard(Receiver::new(ours, &pool(4, 8))), [told(b"x"), Seen::End(Ok(0))]);
 
         // From a sender without an Internet address; the sender's name is longer than the room for it.
-        let name = format!("rummelplatz-{}-{}", std::process::id(), "x".repeat(60));
-        let named = UnixDatagram::bind_addr(&net::SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-        let receiving = net::SocketAddr::from_abstract_name(format!("{name}-2")).unwrap();
+        let named = UnixDatagram::bind_addr(&address(&"x".repeat(60))).unwrap();
+        let receiving = address("datagrams");
         let ours = UnixDatagram::bind_addr(&receiving).unwrap();
         named.connect_addr(&receiving).unwrap();
         send_by(|bytes| named.send(bytes), &[b"x", b"", b"y", BYE]);
@@ -310,10 +310,9 @@ fn what_receives_no_datagrams_says_so() {
         let file = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(heard(Receiver::new(file, &pool(1, 8))), [Seen::End(Err(libc::ENOTSOCK))]);
         // A socket that is connected to an address where nobody listens gets an error.
-        let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (_deaf, address) = deaf_to_datagrams();
         let ours = UdpSocket::bind("127.0.0.1:0").unwrap();
-        ours.connect(nobody.local_addr().unwrap()).unwrap();
-        drop(nobody);
+        ours.connect(address).unwrap();
         ours.send(b"x").unwrap();
         assert_eq!(heard(Receiver::new(ours, &pool(1, 8))), [Seen::End(Err(libc::ECONNREFUSED))]);
     });

@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
@@ -18,14 +17,17 @@ use rummelplatz::{
     Completion, ControlFlow, FixedBuffer, FixedBuffers, Request, RingError, SubmitError, request,
 };
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Directory, IORING_REGISTER_EVENTFD, Ledger, Log, Script, Tracked, addressable,
-    complete, count_enters, forge, in_child, nameless_file, open_descriptors, outcome, pipe, restricted,
-    tcp_pair, watched,
+    Bench, BenchSubmitter, Directory, IORING_REGISTER_EVENTFD, Ledger, Log, Script, Tracked, address,
+    addressable, complete, count_enters, forge, in_child, nameless_file, open_descriptors, outcome, pipe,
+    restricted, tcp_pair, watched,
 };
 
 /// `IORING_CQE_F_MORE`.
 const F_MORE: u32 = 1 << 1;
 const SOON: Duration = Duration::from_millis(5);
+/// For what is over in no time: on a busy machine, only the last may be enough.
+const ENOUGH: [Duration; 3] =
+    [Duration::from_millis(20), Duration::from_millis(200), Duration::from_millis(2000)];
 const LATE: Duration = Duration::from_secs(100_000);
 const CANCELLED: Result<u32, i32> = Err(libc::ECANCELED);
 
@@ -529,8 +531,7 @@ struct Stuck {
 
 impl Stuck {
     fn new(name: &str) -> Stuck {
-        let name = format!("rummelplatz-{name}-{}", std::process::id());
-        let to = SocketAddr::from_abstract_name(name).unwrap();
+        let to = address(name);
         let receiver = UnixDatagram::bind_addr(&to).unwrap();
         let socket = UnixDatagram::unbound().unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -621,10 +622,10 @@ fn what_has_ended_in_time_was_in_time_however_late_that_is_seen() {
         // Of what is left to a worker; and on a ring of one entry.
         type Build = for<'d> fn(&'d mut (File, [u8; 4])) -> Request<'d>;
         let cases: [(u32, Result<u32, i32>, Build); 2] = [
-            (8, Ok(0), |(file, _)| request::fsync(file).deadline(4 * SOON)),
-            (1, Ok(4), |(file, bytes)| request::read_at(file, bytes, 0).deadline(4 * SOON)),
+            (8, Ok(0), |(file, _)| request::fsync(file)),
+            (1, Ok(4), |(file, bytes)| request::read_at(file, bytes, 0)),
         ];
-        for (entries, result, build) in cases {
+        let seen_late = |time: Duration, entries, build: Build| {
             let mut file = nameless_file();
             file.write_all(b"here").unwrap();
             let seen = Log::new();
@@ -632,8 +633,8 @@ fn what_has_ended_in_time_was_in_time_however_late_that_is_seen() {
             let script = Script::new().on_completion(move |completion, data: Option<(File, [u8; 4])>, _| {
                 match data {
                     Some(_) => log.push(told(&completion)),
-                    // It takes longer than all the others may take.
-                    None => thread::sleep(10 * SOON),
+                    // It takes longer than the other one may take.
+                    None => thread::sleep(2 * time),
                 }
                 (ControlFlow::Continue, None)
             });
@@ -642,12 +643,16 @@ fn what_has_ended_in_time_was_in_time_however_late_that_is_seen() {
             submitter.submit(None, |_| request::nop()).unwrap();
             submitter
                 .submit(Some((file, [0; 4])), |it| match it {
-                    Some(it) => build(it),
+                    Some(it) => build(it).deadline(time),
                     None => request::nop(),
                 })
                 .unwrap();
             ring.run().unwrap();
-            assert_eq!(seen.take(), [(result, false)]);
+            seen.take()
+        };
+        for (entries, result, build) in cases {
+            let in_time = ENOUGH.into_iter().any(|time| seen_late(time, entries, build) == [(result, false)]);
+            assert!(in_time, "with {entries} entries");
         }
     });
 }
@@ -764,7 +769,7 @@ fn a_ring_whose_alarms_are_refused_can_do_without_if_it_has_no_deadlines() {
 
 #[test]
 fn the_deadline_of_what_is_over_ends_nothing_that_comes_after_it() {
-    watched(|| {
+    let seen_with = |time: Duration| {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let seen = Log::new();
         let log = seen.clone();
@@ -776,7 +781,7 @@ fn the_deadline_of_what_is_over_ends_nothing_that_comes_after_it() {
                 submitter.submit(data, |it: &mut Receive| it.late()).unwrap();
                 let theirs = theirs.try_clone().unwrap();
                 thread::spawn(move || {
-                    thread::sleep(10 * SOON);
+                    thread::sleep(2 * time);
                     (&theirs).write_all(b"x").unwrap();
                 });
             }
@@ -784,11 +789,16 @@ fn the_deadline_of_what_is_over_ends_nothing_that_comes_after_it() {
         });
         let mut ring = Bench::with(8, script);
         ring.submitter(Bench::FIRST)
-            .submit(Receive::new(ours), |it| request::shutdown(&it.socket, Shutdown::Write).deadline(SOON))
+            .submit(Receive::new(ours), move |it| {
+                request::shutdown(&it.socket, Shutdown::Write).deadline(time)
+            })
             .unwrap();
         ring.run().unwrap();
-        assert_eq!(seen.take(), [(Ok(0), false), (Ok(1), false)]);
-    });
+        let seen = seen.take();
+        assert_eq!(seen[1..], [(Ok(1), false)]);
+        seen[0] == (Ok(0), false)
+    };
+    watched(move || assert!(ENOUGH.into_iter().any(seen_with), "it was never in time"));
 }
 
 #[test]
@@ -806,7 +816,9 @@ fn what_was_to_pass_in_one_run_ends_nothing_in_the_next() {
                 .submit(ledger.issue(Receive::new(nobody())), move |_| request::timeout(LATE).deadline(time))
                 .unwrap();
             ring.finish().unwrap();
-            assert_eq!(told_of.take(), [(CANCELLED, false); 2]);
+            // The time of the second may have been up before the end.
+            let results = told_of.take().into_iter().map(|(result, _)| result);
+            assert!(results.eq([CANCELLED; 2]));
         }
         let data = ledger.issue(Receive::new(nobody()));
         ring.submitter(Bench::FIRST).submit(data, |_| request::timeout(10 * SOON).deadline(LATE)).unwrap();

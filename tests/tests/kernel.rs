@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Command;
 use std::sync::atomic::AtomicU32;
 use std::thread;
@@ -21,12 +21,12 @@ use nix::sys::socket::{setsockopt, sockopt};
 use rummelplatz::io_uring::types::{CancelBuilder, Fd, OpenHow, SubmitArgs, TimeoutFlags, Timespec};
 use rummelplatz::io_uring::{Builder, IoUring, opcode, register, squeue};
 use rummelplatz_tests::{
-    NO_OPCODE, OPCODE, ProvidedBuffers, SignalStorm, become_nobody, connect, forge_without_a_ring, in_child,
-    is_inherited, listener, open_descriptors, pipe, set_limit, tcp_pair, watched, with_byte,
+    NO_OPCODE, OPCODE, ProvidedBuffers, SignalStorm, address, become_nobody, connect, forge_without_a_ring,
+    in_child, is_inherited, listener, open_descriptors, pipe, set_limit, tcp_pair, watched, with_byte,
 };
 
 /// How long to wait for what a rule says will come.
-const LONG: Duration = Duration::from_secs(5);
+const LONG: Duration = Duration::from_secs(60);
 /// How long to wait for what a rule says will not come.
 const SHORT: Duration = Duration::from_millis(40);
 
@@ -709,9 +709,9 @@ fn n1_a_link_on_the_last_entry_swallows_the_cancel_behind_it() {
 
 // ---- C: zero-copy sends ---------------------------------------------------------------------------
 
-/// How much to send: as long as nobody reads that much, the kernel usually keeps it where it is, instead of copying it
-/// and being done.
-const SENT: usize = 65536;
+/// How much to send: more than the window of the peer takes. So the kernel usually keeps some of it where it is until
+/// somebody reads, instead of copying it and being done.
+const SENT: usize = 1 << 20;
 /// How often to try what usually happens.
 const ATTEMPTS: usize = 10;
 
@@ -1126,14 +1126,17 @@ fn g2_a_process_that_was_stopped_and_goes_on_has_its_wait_interrupted() {
         }
         for (kind, mut ring) in kinds(8) {
             let pid = std::process::id();
-            let commands = format!("sleep 0.05; kill -STOP {pid}; sleep 0.05; kill -CONT {pid}");
+            // Until it waits.
+            let stop = format!("sleep 0.05 && kill -STOP {pid} && sleep 0.05 && kill -CONT {pid}");
+            let commands = format!("while {stop}; do :; done");
             let mut other = Command::new("/bin/sh").args(["-c", &commands]).spawn().unwrap();
             ring.push(1, timeout(LONG));
             ring.submit().unwrap();
             let waited = ring.enter(1, 1);
             let errno = waited.as_ref().err().and_then(io::Error::raw_os_error);
-            rule!("G2", errno == Some(libc::EINTR), "{kind}: {waited:?}");
+            other.kill().unwrap();
             other.wait().unwrap();
+            rule!("G2", errno == Some(libc::EINTR), "{kind}: {waited:?}");
         }
     });
 }
@@ -1427,7 +1430,7 @@ fn j1_closing_a_ring_waits_for_nothing_that_runs() {
         file.write_all(b"x").unwrap();
         io::Seek::seek(&mut file, io::SeekFrom::End(-1)).unwrap();
         file.write_all(b"x").unwrap();
-        let after_the_close = (0..10).any(|_| {
+        let after_the_close = (0..50).any(|_| {
             // It is zeroed lazily, so it costs nothing before it is written to.
             let mut buffer = vec![0_u8; SIZE];
             let (first, last) = (buffer.as_mut_ptr(), &raw const buffer[SIZE - 1]);
@@ -2145,19 +2148,23 @@ fn w3_an_enter_runs_twenty_pieces_of_task_work() {
 #[test]
 fn w4_a_multishot_timer_that_has_fired_is_not_found_before_its_task_work_has_run() {
     on_linux(6, 4, || {
-        let mut ring = Bare::defer(8);
-        let tick = opcode::Timeout::new(time(Duration::from_millis(20))).flags(TimeoutFlags::MULTISHOT);
-        ring.push(1, tick.build());
-        ring.submit().unwrap();
-        thread::sleep(Duration::from_millis(30));
-        let (first, mut seen) = ring.cancel(1);
-        rule!("W4", first == -libc::ENOENT, "the first cancel says {first}");
-        ring.complete(&mut seen, 1);
-        rule!("W4", seen == [(1, -libc::ETIME, F_MORE)], "{seen:?}");
-        // Right after an enter, a cancel finds it.
-        let (second, mut seen) = ring.cancel(1);
-        ring.complete(&mut seen, 1);
-        rule!("W4", second == 0 && seen == [(1, ECANCELED, 0)], "the second says {second}: {seen:?}");
+        // It must not have fired again before the second cancel, however busy the machine is.
+        let found = [20, 200, 2000].into_iter().any(|milliseconds| {
+            let mut ring = Bare::defer(8);
+            let every = Duration::from_millis(milliseconds);
+            ring.push(1, opcode::Timeout::new(time(every)).flags(TimeoutFlags::MULTISHOT).build());
+            ring.submit().unwrap();
+            thread::sleep(every * 5 / 4);
+            let (first, mut seen) = ring.cancel(1);
+            rule!("W4", first == -libc::ENOENT, "the first cancel says {first}");
+            ring.complete(&mut seen, 1);
+            rule!("W4", seen == [(1, -libc::ETIME, F_MORE)], "{seen:?}");
+            // Right after an enter, a cancel finds it.
+            let (second, mut seen) = ring.cancel(1);
+            ring.complete(&mut seen, 1);
+            second == 0 && seen == [(1, ECANCELED, 0)]
+        });
+        rule!("W4", found, "the second cancel does not find it either");
     });
 }
 
@@ -2186,11 +2193,12 @@ fn w6_a_linked_timeout_does_not_run_while_a_worker_waits() {
             ring.look().unwrap();
             let seen = ring.strays();
             rule!("W6", seen.is_empty(), "{kind}: {seen:?}");
-            // A cancel interrupts it.
+            // A cancel interrupts it. Then the timeout runs until the request is over, which may take longer.
             let (cancel, mut seen) = ring.cancel(1);
             ring.complete(&mut seen, 2);
-            let expected = [(1, -512, 0), (2, ECANCELED, 0)];
-            let ended = cancel == -libc::EALREADY && sorted(seen.clone()) == expected;
+            let seen = sorted(seen);
+            let ended = |timeout| seen == [(1, -512, 0), (2, timeout, 0)];
+            let ended = cancel == -libc::EALREADY && (ended(ECANCELED) || ended(-libc::ENOENT));
             rule!("W6", ended, "{kind}: {cancel}, {seen:?}");
         }
     });
@@ -2234,7 +2242,9 @@ fn w9_a_cancel_or_a_timeout_of_a_wait_for_a_word_says_how_many_and_the_number_of
                 rule!("W9", seen.is_empty(), "{kind}: {seen:?}");
                 let (cancel, mut seen) = ring.cancel(1);
                 ring.complete(&mut seen, 1);
-                rule!("W9", (cancel, &seen[..]) == (1, &[(1, ECANCELED, 0)]), "{kind}: {cancel}, {seen:?}");
+                // Of what no worker has begun yet, a cancel says nothing.
+                let said = cancel == 1 || cancel == 0 && !flags.is_empty();
+                rule!("W9", said && seen == [(1, ECANCELED, 0)], "{kind}: {cancel}, {seen:?}");
             }
             ring.push(1, wait(5).flags(LINK));
             ring.push(2, opcode::LinkTimeout::new(time(Duration::from_millis(5))).build());
@@ -2306,15 +2316,14 @@ fn w13_the_value_of_an_option_is_read_when_it_is_set_and_not_when_the_entry_is_t
 fn w7_what_only_seems_ready_is_not_found_by_a_cancel_before_it_is_left_to_a_worker() {
     on_linux(6, 18, || {
         // A receiver that takes in no more: a poll says that one can send, but a send says that one can't.
-        let name = format!("rummelplatz-w7-{}", std::process::id());
-        let address = SocketAddr::from_abstract_name(&name).unwrap();
-        let _receiver = UnixDatagram::bind_addr(&address).unwrap();
+        let there = address("w7");
+        let _receiver = UnixDatagram::bind_addr(&there).unwrap();
         let socket = UnixDatagram::unbound().unwrap();
         socket.set_nonblocking(true).unwrap();
-        while socket.send_to_addr(b"full", &address).is_ok() {}
+        while socket.send_to_addr(b"full", &there).is_ok() {}
         socket.set_nonblocking(false).unwrap();
         let mut ring = Bare::defer(8);
-        ring.push(1, send_to(&socket, &name));
+        ring.push(1, send_to(&socket, there.as_abstract_name().unwrap()));
         let (cancel, seen) = ring.cancel(1);
         rule!("W7", cancel == -libc::ENOENT && seen.is_empty(), "{cancel}, {seen:?}");
         // While nothing else happens, it is tried so often that it is given to a worker.
@@ -2329,12 +2338,12 @@ fn w7_what_only_seems_ready_is_not_found_by_a_cancel_before_it_is_left_to_a_work
 }
 
 /// A datagram to an abstract name.
-fn send_to(socket: &UnixDatagram, name: &str) -> squeue::Entry {
+fn send_to(socket: &UnixDatagram, name: &[u8]) -> squeue::Entry {
     // SAFETY: these are structures of the system's, made of numbers.
     let (mut address, mut header): (libc::sockaddr_un, libc::msghdr) = unsafe { std::mem::zeroed() };
     address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    for (to, from) in address.sun_path[1..].iter_mut().zip(name.bytes()) {
-        *to = from as libc::c_char;
+    for (to, from) in address.sun_path[1..].iter_mut().zip(name) {
+        *to = *from as libc::c_char;
     }
     header.msg_name = (&raw mut *Box::leak(Box::new(address))).cast();
     header.msg_namelen = (std::mem::offset_of!(libc::sockaddr_un, sun_path) + 1 + name.len()) as u32;
@@ -2344,23 +2353,25 @@ fn send_to(socket: &UnixDatagram, name: &str) -> squeue::Entry {
 #[test]
 fn j6_the_descriptors_of_a_deferring_ring_are_let_go_when_its_requests_have_ended() {
     on_linux(6, 1, || {
-        let mut address = "127.0.0.1:0".parse().unwrap();
-        for _ in 0..10 {
-            let listener = TcpListener::bind(address).unwrap();
-            address = listener.local_addr().unwrap();
-            let mut ring = Bare::defer(8);
-            ring.push(
-                1,
-                opcode::Accept::new(raw(&listener), std::ptr::null_mut(), std::ptr::null_mut()).build(),
-            );
-            ring.look().unwrap();
-            let (_, mut seen) = ring.cancel(1);
-            ring.complete(&mut seen, 1);
-            assert_eq!(seen, [(1, ECANCELED, 0)]);
-            drop(listener);
-            let again = TcpListener::bind(address);
-            rule!("J6", again.is_ok(), "{again:?}");
-        }
+        // Otherwise, the children of other tests would have the listeners, too.
+        in_child(|| {
+            // Where nobody else asks for a port.
+            let mut address = "127.0.0.6:0".parse().unwrap();
+            for _ in 0..10 {
+                let listener = TcpListener::bind(address).unwrap();
+                address = listener.local_addr().unwrap();
+                let mut ring = Bare::defer(8);
+                let nowhere = std::ptr::null_mut();
+                ring.push(1, opcode::Accept::new(raw(&listener), nowhere, std::ptr::null_mut()).build());
+                ring.look().unwrap();
+                let (_, mut seen) = ring.cancel(1);
+                ring.complete(&mut seen, 1);
+                assert_eq!(seen, [(1, ECANCELED, 0)]);
+                drop(listener);
+                let again = TcpListener::bind(address);
+                rule!("J6", again.is_ok(), "{again:?}");
+            }
+        });
     });
 }
 
@@ -2508,8 +2519,7 @@ fn w12_a_datagram_that_waits_for_the_queue_of_its_receiver_may_arrive_without_it
     on_linux(6, 1, || {
         for (kind, mut ring) in kinds(8) {
             for poll_first in [false, true] {
-                let name = format!("rummelplatz-w12-{}", std::process::id());
-                let there = SocketAddr::from_abstract_name(name).unwrap();
+                let there = address("w12");
                 let theirs = UnixDatagram::bind_addr(&there).unwrap();
                 let ours = UnixDatagram::unbound().unwrap();
                 ours.connect_addr(&there).unwrap();

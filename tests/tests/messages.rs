@@ -4,8 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{PipeReader, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{self, UnixDatagram, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -15,7 +14,7 @@ use rummelplatz::request::{RecvControl, SendControl};
 use rummelplatz::{ControlFlow, request};
 use rummelplatz_tests::messages::{self, Listening, Passing, Receiving, are_closed, watched_fds};
 use rummelplatz_tests::{
-    Bench, Script, addressable, in_child, once, open_descriptors, outcome, pipe, watched,
+    Bench, Script, address, addressable, in_child, once, open_descriptors, outcome, pipe, soon, watched,
 };
 
 #[test]
@@ -147,7 +146,7 @@ fn descriptors_that_arrive_as_a_ring_ends_are_closed() {
             let before = open_descriptors();
             let (receiving, watches) = arrived(20);
             end(receiving);
-            assert!(are_closed(&watches), "{how}");
+            assert!(soon(|| are_closed(&watches)), "{how}");
             drop(watches);
             assert_eq!(open_descriptors(), before, "{how}");
         }
@@ -285,8 +284,7 @@ fn what_nobody_knows_is_sent_and_received_raw() {
 #[test]
 fn descriptors_are_passed_to_an_address() {
     watched(|| {
-        let name = format!("rummelplatz-messages-{}", std::process::id());
-        let there = net::SocketAddr::from_abstract_name(name).unwrap();
+        let there = address("messages");
         let theirs = UnixDatagram::bind_addr(&there).unwrap();
         let (fds, watches) = watched_fds(1);
         let passing = Passing::new(UnixDatagram::unbound().unwrap(), b"hello", fds);
@@ -298,7 +296,7 @@ fn descriptors_are_passed_to_an_address() {
         drop(passing);
         let (result, mut received) = once(Receiving::new(theirs, RecvControl::new()), Receiving::request);
         assert_eq!((result, &received.bytes[..5], received.control.peer()), (Ok(5), &b"hello"[..], None));
-        assert_eq!((received.control.take_fds().count(), are_closed(&watches)), (1, true));
+        assert_eq!((received.control.take_fds().count(), soon(|| are_closed(&watches))), (1, true));
     });
 }
 
@@ -345,7 +343,7 @@ fn descriptors_that_come_to_a_stream_as_its_ring_ends_are_closed() {
             let before = open_descriptors();
             let (listening, watches) = arrived();
             end(listening);
-            assert!(are_closed(&watches), "{how}");
+            assert!(soon(|| are_closed(&watches)), "{how}");
             drop(watches);
             assert_eq!(open_descriptors(), before, "{how}");
         }

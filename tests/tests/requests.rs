@@ -633,7 +633,7 @@ fn pieces_are_sent_in_their_order_as_many_as_a_message_can_have() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (result, ours) = once(ours, |socket| request::send_vectored(socket, [&b""[..], b"x", b"", b"y"]));
         assert_eq!(result, Ok(2));
-        drop(theirs);
+        theirs.shutdown(std::net::Shutdown::Both).unwrap();
         let (result, _) = once(ours, |socket| request::send_vectored(socket, [&b"x"[..]]));
         assert_eq!(result, Err(libc::EPIPE));
     });

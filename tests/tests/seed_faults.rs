@@ -11,8 +11,8 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -534,6 +534,7 @@ fn b27_operations_are_read_and_moved_out_after_the_run_and_the_ring_is_stopped_f
     /// Counts ticks.
     struct Counter {
         ticks: u32,
+        ticked: mpsc::Sender<()>,
     }
 
     impl<R: Ring> RingOperation<R> for Counter {
@@ -554,6 +555,7 @@ fn b27_operations_are_read_and_moved_out_after_the_run_and_the_ring_is_stopped_f
             _: Submitter<'_, R, Self>,
         ) -> rummelplatz::CompletionResult<R, Self> {
             self.ticks += 1;
+            self.ticked.send(()).ok();
             (ControlFlow::Continue, Some(()))
         }
     }
@@ -564,10 +566,11 @@ fn b27_operations_are_read_and_moved_out_after_the_run_and_the_ring_is_stopped_f
     }
 
     watched(|| {
-        let mut ring = Counters::builder(Counter { ticks: 0 }).build().unwrap();
+        let (ticked, ticks) = mpsc::channel();
+        let mut ring = Counters::builder(Counter { ticks: 0, ticked }).build().unwrap();
         let handle = ring.handle();
         let stopper = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(20));
+            ticks.recv().unwrap();
             handle.stop();
         });
         ring.run().unwrap();

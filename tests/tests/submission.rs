@@ -17,8 +17,8 @@ use rummelplatz::io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rummelplatz::request::{CWD, Events, OpenOptions};
 use rummelplatz::{Completion, ControlFlow, Refused, Request, RingError, SubmitError, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, addressable, complete, forge, in_child, once,
-    open_descriptors, outcome, pipe, tcp_pair, watched,
+    Bench, BenchSubmitter, Job, Ledger, Log, Script, Tracked, addressable, complete, deaf, forge, in_child,
+    once, open_descriptors, outcome, pipe, tcp_pair, watched,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -1113,7 +1113,7 @@ fn sockets_connect_send_receive_and_shut_down() {
         drop(server);
         assert_eq!(once(Job::new(0, &client, 8), |job| job.recv()).0, Ok(0));
 
-        // Nobody listens there any more.
+        let (_deaf, address) = deaf();
         let refused = once(socket(libc::AF_INET), move |it| request::connect(&**it, address)).0;
         assert_eq!(refused, Err(libc::ECONNREFUSED));
 

@@ -15,8 +15,8 @@ use rummelplatz::io_uring::{IoUring, opcode, squeue, types};
 use rummelplatz::request::Events;
 use rummelplatz::{BufferPool, ControlFlow, Key, RawRing, RingError, Status, SubmitError, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, IORING_REGISTER_EVENTFD, Job, Ledger, Log, Script, Tracked, count_enters, exit,
-    in_child, open_descriptors, outcome, panic_of, pipe, restricted, tcp_pair, watched,
+    Bench, BenchSubmitter, IORING_REGISTER_EVENTFD, Job, Ledger, Log, PATIENCE, Script, Tracked,
+    count_enters, exit, in_child, open_descriptors, outcome, panic_of, pipe, restricted, tcp_pair, watched,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -281,7 +281,7 @@ fn a_setup_error_a_teardown_error_and_what_is_stuck_are_all_told_of() {
             })
             .on_teardown(|_, _, _| Err("not even that".into()));
         let second = Script::new().on_setup(|_| Err("no such luck".into()));
-        let mut ring = Bench::builder(first, second).deadline(Duration::from_millis(100)).build().unwrap();
+        let mut ring = Bench::builder(first, second).deadline(Duration::from_secs(2)).build().unwrap();
         let error = ring.run().unwrap_err();
         let RingError::Setup(cause) = &error else { panic!("{error}") };
         assert_eq!(cause.error.to_string(), "operation `second`: no such luck");
@@ -336,7 +336,7 @@ fn an_idle_ring_may_be_dropped_in_another_thread() {
         ledger.assert_all_dropped_once();
         let began = Instant::now();
         while open_descriptors() != before {
-            assert!(began.elapsed() < Duration::from_secs(5));
+            assert!(began.elapsed() < PATIENCE);
             thread::yield_now();
         }
     });

@@ -401,7 +401,7 @@ impl Watch {
         let watch = Arc::new(Watch { seed: AtomicU64::new(0), count: AtomicU64::new(0) });
         let watched = Arc::clone(&watch);
         let patience = std::env::var("RUMMEL_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
-        let patience = Duration::from_secs(patience.unwrap_or(20));
+        let patience = Duration::from_secs(patience.unwrap_or(120));
         std::thread::spawn(move || {
             let mut last = 0;
             loop {

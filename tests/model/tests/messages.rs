@@ -4,12 +4,14 @@ use std::num::NonZeroU32;
 
 use rummelplatz::RawRing;
 use rummelplatz::sim::{Faults, Simulation};
-use rummelplatz_tests::{messages, watched};
+use rummelplatz_tests::{PATIENCE, messages, watched};
 
 /// A ring on a kernel that takes its time.
 fn slow() -> RawRing {
     let simulation = Simulation::new(1);
     simulation.set_faults(Faults { running: 0.5, delay: 0.5, ..Faults::none() });
+    // What it waits for may be up to another thread or a child.
+    simulation.set_patience(PATIENCE);
     simulation.raw_ring(NonZeroU32::new(4).unwrap()).unwrap()
 }
 

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 
 use rummelplatz::RawRing;
 use rummelplatz_model::{explore_for_real, programs};
+use rummelplatz_tests::soon;
 
 #[test]
 fn the_real_kernel_does_nothing_else() {
@@ -19,6 +20,7 @@ fn the_real_kernel_does_nothing_else() {
     let before = open();
     let figures = explore_for_real(0, programs(500)).unwrap_or_else(|report| panic!("{report}"));
     println!("{figures:?}");
-    let after = open();
-    assert_eq!(after.len(), before.len(), "{before:?} and {after:?}");
+    // A thread that is about to sleep or to end may have one for a moment: the C library looks up how many CPUs there
+    // are when it needs memory.
+    assert!(soon(|| open().len() == before.len()), "{before:?} and {:?}", open());
 }

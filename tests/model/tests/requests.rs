@@ -17,8 +17,8 @@ use rummelplatz::request::{Advice, Allocate, CWD, Peer, Rename, RwFlags, Statx};
 use rummelplatz::sim::{Answer, Faults, Simulation};
 use rummelplatz::{Completion, ControlFlow, RawRing, Request, request};
 use rummelplatz_tests::{
-    Bench, Directory, Log, Script, anywhere, complete_on, direct, options, outcome, pipe, pipes, tcp_pair,
-    watched,
+    Bench, Directory, Log, PATIENCE, Script, anywhere, complete_on, direct, options, outcome, pipe, pipes,
+    soon, tcp_pair, watched,
 };
 
 /// Runs one request under a kernel in which requests on files take some time.
@@ -33,6 +33,8 @@ fn complete<D: Send + 'static>(
 fn slow() -> RawRing {
     let simulation = Simulation::new(1);
     simulation.set_faults(Faults { running: 0.5, delay: 0.5, ..Faults::none() });
+    // What it waits for may be up to another thread or a child.
+    simulation.set_patience(PATIENCE);
     simulation.raw_ring(NonZeroU32::new(4).unwrap()).unwrap()
 }
 
@@ -604,7 +606,7 @@ fn after_a_panic_what_nobody_holds_is_closed_before_the_ring_waits() {
     let (log, panicked) = (seen.clone(), Arc::clone(&has_panicked));
     simulation.on_idle(move || {
         if panicked.load(Ordering::Relaxed) {
-            log.push(direct::is_closed(&clients[0]));
+            log.push(soon(|| direct::is_closed(&clients[0])));
         }
         false
     });

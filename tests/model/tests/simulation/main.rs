@@ -17,7 +17,9 @@ use rummelplatz::sim::{Answer, Event, Faults, Simulation};
 use rummelplatz::{
     BufferPool, ControlFlow, Key, RawCompletion, RawRing, Request, RingError, Stream, SubmitError,
 };
-use rummelplatz_tests::{Bench, BenchSubmitter, Job, Ledger, Log, Script, outcome, panic_of, pipe};
+use rummelplatz_tests::{
+    Bench, BenchSubmitter, Directory, Job, Ledger, Log, Script, deaf, outcome, panic_of, pipe, soon,
+};
 
 mod exploring;
 mod faults;

@@ -113,7 +113,8 @@ fn bytes_are_received_and_sent() {
     theirs.read_exact(&mut received).unwrap();
     assert_eq!((outcome, &received), (Ok(5), b"hello"));
     let (outcome, _) = ask(|| {
-        let (ours, _) = UnixStream::pair().unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.shutdown(Shutdown::Both).unwrap();
         Asking::<UnixStream> { data: ours, request: |ours| request::send(ours, b"hello") }
     });
     assert_eq!(outcome, Err(libc::EPIPE));
@@ -254,8 +255,8 @@ fn connections_are_made_and_accepted() {
     });
     assert_eq!(outcome, Ok(0));
     assert!(TcpStream::from(socket).peer_addr().is_ok());
+    let (_deaf, refused) = deaf();
     let (outcome, _) = ask(|| {
-        let refused: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         // SAFETY: a plain call.
         let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) };
         // SAFETY: it was just opened.
@@ -267,12 +268,11 @@ fn connections_are_made_and_accepted() {
     });
     assert_eq!(outcome, Err(libc::ECONNREFUSED));
 
-    let directory = std::env::temp_dir().join(format!("rummelplatz-simulation-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    let path = directory.join("listener");
+    let there = Directory::new("simulation");
+    let path = there.path("listener");
     let listener = UnixListener::bind(&path).unwrap();
     let mut client = UnixStream::connect(&path).unwrap();
-    std::fs::remove_dir_all(&directory).unwrap();
+    drop(there);
     let asking = Asking::<UnixListener> { data: listener, request: |listener| request::accept(listener) };
     let (outcome, accepted, _) = ask_on(calm().raw_ring(size(8)).unwrap(), asking);
     client.write_all(b"hello").unwrap();
@@ -333,7 +333,7 @@ fn a_descriptor_is_closed_whoever_answers_for_the_close() {
             request: |writer| request::close(writer.take().unwrap()),
         };
         let told = ask_on(simulation.raw_ring(size(8)).unwrap(), asking).0;
-        assert!(has_hung_up(&reader), "{told:?}");
+        assert!(soon(|| has_hung_up(&reader)), "{told:?}");
         told
     };
     assert_eq!(close(|| Answer::Finish(0)), Ok(0));

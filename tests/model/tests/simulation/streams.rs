@@ -273,6 +273,7 @@ fn bundles_that_others_have_overtaken_are_whole() {
         for number in 0..3 {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             theirs.write_all(&bytes).unwrap();
+            theirs.shutdown(Shutdown::Write).unwrap();
             let data = (number, ours, pool.clone());
             ring.submitter(Bench::FIRST).stream(data, receive).unwrap();
         }

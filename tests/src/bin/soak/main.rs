@@ -32,7 +32,7 @@ use rummelplatz_tests::{SignalStorm, open_descriptors};
 use server::{Ending, Planned, Report, Server};
 
 /// Without any progress for this long, the program counts as hung.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How much more memory may be resident at the end than after every way to end has had its first turn. A teardown that
 /// leaks shows in other things than memory; this limit is for what grows without bound.
