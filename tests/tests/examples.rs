@@ -27,7 +27,7 @@ fn example(name: &str) -> PathBuf {
 }
 
 /// The examples that have tests of their own.
-const TESTED: [&str; 3] = ["echo", "proxy", "wal"];
+const TESTED: [&str; 4] = ["echo", "proxy", "wal", "pixelflut"];
 
 /// Builds the examples and their tests. However long that takes, nothing waits for it with a limit.
 fn build() -> PathBuf {
@@ -1197,6 +1197,11 @@ fn pixelflut_draws_a_picture() {
         }
         assert!(fs::read(&canvas).unwrap() == expected, "the canvas differs");
     }
+}
+
+#[test]
+fn pixelflut_obeys_all_commands_under_a_simulated_kernel() {
+    assert_pass_in("pixelflut", 5);
 }
 
 #[test]
