@@ -236,12 +236,10 @@ impl Core {
     }
 
     /// Closes the direct descriptors whose last clone is gone; `looks_again` if that is done again before
-    /// anybody waits.
+    /// anybody waits. Returns whether it must be tried again soon.
     #[inline]
-    pub(crate) fn close_left(&mut self, looks_again: bool) {
-        if self.queue.direct() > 0 {
-            self.queue.close_left(if looks_again { this_thread() } else { 0 });
-        }
+    pub(crate) fn close_left(&mut self, looks_again: bool) -> bool {
+        self.queue.direct() > 0 && self.queue.close_left(if looks_again { this_thread() } else { 0 })
     }
 
     /// Sets whether the kernel signals [`ready`](Self::ready) for each completion.

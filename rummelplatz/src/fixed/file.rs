@@ -122,6 +122,11 @@ impl Left {
         std::mem::swap(&mut *self.files(), empty);
     }
 
+    /// Makes the ring look here again, although nothing was left since.
+    pub(crate) fn look_again(&self) {
+        self.any.store(true, Ordering::Relaxed);
+    }
+
     /// Makes the ring close a file. It is woken, unless this is the thread that looks here anyway.
     fn add(&self, place: Arc<FilePlace>) {
         self.files().push(place);

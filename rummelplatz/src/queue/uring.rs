@@ -490,15 +490,26 @@ impl Uring {
         self.files.for_kernel()
     }
 
-    /// Closes the files that were left. From here on, `thread` does so before it waits; 0 is no thread.
-    pub(crate) fn close_left(&mut self, thread: u64) {
+    /// Closes the files that were left. From here on, `thread` does so before it waits; 0 is no thread. Returns
+    /// whether the kernel is short of something for that, so that it must be tried again soon.
+    pub(crate) fn close_left(&mut self, thread: u64) -> bool {
         let Uring { files, kernel, serial, left, closing, .. } = self;
-        let Some(left) = left else { return };
+        let Some(left) = left else { return false };
         left.looked_at_by(thread);
-        if left.is_any() {
-            left.exchange(closing);
-            files.vacate(*serial, closing.drain(..), |change| kernel.change_files(change));
+        if !left.is_any() {
+            return false;
         }
+        left.exchange(closing);
+        files.vacate(*serial, closing.drain(..), |change| kernel.change_files(change));
+        if files.is_short() {
+            left.look_again();
+        }
+        files.is_short()
+    }
+
+    /// How much is in the tables of files and of memory although the kernel was told to clear its place.
+    pub(crate) fn uncleared(&self) -> usize {
+        self.files.uncleared() + self.memory.uncleared()
     }
 
     /// Unregisters all that is registered, when no request is in flight. A pool that the kernel does not give
@@ -607,6 +618,8 @@ unsafe fn fill_beside(
 impl Drop for Uring {
     fn drop(&mut self) {
         self.release_registered();
+        // What the kernel has not cleared, it has until the ring is closed.
+        self.memory.leak();
         for pool in self.pools.drain(..) {
             // Nothing is received any more, so another ring may have the pool. But the kernel knows of its
             // memory until the ring is closed, and nobody can tell when that is done.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use rummelplatz::FixedBuffers;
+use rummelplatz_tests::direct::{connections, is_closed};
 use rummelplatz_tests::{NO_OPCODE, OPCODE, with_byte};
 
 use super::*;
@@ -179,6 +181,74 @@ fn a_ring_that_waits_for_ever_is_told_so() {
         Err(RingError::Api(cause)) => assert_eq!(cause.error.raw_os_error(), Some(libc::EDEADLK)),
         other => panic!("{other:?}"),
     }
+}
+
+/// Leaves a direct descriptor, a socket, while the kernel is mostly short of memory. The ring has nothing else to do
+/// for a second. Returns whether the socket is closed then.
+fn is_closed_in_time(seed: u64) -> bool {
+    enum Work {
+        Accept(Arc<UnixListener>),
+        Pause,
+    }
+    impl Work {
+        fn request(&mut self) -> Request<'_> {
+            match self {
+                Work::Accept(listener) => request::accept_direct(listener),
+                Work::Pause => request::timeout(Duration::from_secs(1)),
+            }
+        }
+    }
+    let simulation = simulation(seed, Faults { uncleared: 0.9, ..Faults::none() });
+    let (listener, clients) = connections(1);
+    let log = Log::new();
+    let seen = log.clone();
+    let script = Script::new()
+        .on_setup_once(move |mut submitter| {
+            submitter.submit(Work::Accept(listener), Work::request)?;
+            submitter.submit(Work::Pause, Work::request)?;
+            Ok(())
+        })
+        .on_completion(move |completion, work, _| {
+            match work {
+                Work::Accept(_) => drop(completion.into_fixed_file().unwrap()),
+                Work::Pause => seen.push(is_closed(&clients[0])),
+            }
+            (GO_ON, None)
+        });
+    let builder = Bench::builder(script, Script::new()).raw_ring(simulation.raw_ring(size(8)).unwrap());
+    let mut ring = builder.direct_descriptors(NonZeroU32::MIN).build().unwrap();
+    ring.run().unwrap();
+    assert_eq!(ring.stats().uncleared, 0);
+    assert!(simulation.figures().enters < 110, "it does not spin: {:?}", simulation.figures());
+    log.take() == [true]
+}
+
+#[test]
+fn a_direct_descriptor_that_was_not_closed_is_closed_soon() {
+    let in_time: Vec<_> = (0..10).map(is_closed_in_time).collect();
+    assert_eq!(in_time, [true; 10]);
+}
+
+#[test]
+fn what_was_not_cleared_is_counted_and_tried_again_at_the_end_of_a_run() {
+    let simulation = simulation(1, Faults { uncleared: 1.0, ..Faults::none() });
+    let buffers = FixedBuffers::new(2, 64).unwrap();
+    let memory = buffers.clone();
+    let (near, far) = unix_pair();
+    let script = Script::<()>::new().on_setup(move |mut submitter| {
+        submitter.register_buffers(&memory)?;
+        drop(submitter.register_file(&near)?);
+        submitter.submit((), |()| request::nop())?;
+        Ok(())
+    });
+    let mut ring = on(&simulation, script);
+    ring.run().unwrap();
+    assert_eq!(ring.stats().uncleared, 2);
+    simulation.set_faults(Faults::none());
+    ring.run().unwrap();
+    assert_eq!(ring.stats().uncleared, 0);
+    drop(ring);
+    assert!(is_closed(&far));
 }
 
 // ---- cancels ----------------------------------------------------------------------------------------
