@@ -481,6 +481,7 @@ mod handle;
 mod handler;
 mod inbox;
 mod lifecycle;
+mod lock;
 mod mutant;
 mod operation;
 mod own;
@@ -628,7 +629,8 @@ pub use io_uring;
 /// In a forked child, a ring returns [`RingError::Forked`], also when the handler that has forked returns there. A
 /// submitter that was made before the fork can't report this: what it accepts in the child goes nowhere. Handles reach
 /// nothing from the child: what they send comes back. The child keeps nothing of the ring open: the descriptor of the
-/// io_uring is replaced by another there.
+/// io_uring is replaced by another there. A [`Buffer`] or a [`FixedBuffer`] may be dropped in the child, which then has
+/// its copy of the pool to itself; a pool that no ring had at the fork can be used by a ring of the child.
 pub use rummelplatz_macros::ring;
 
 /// Derives [`RingOperation`](trait@RingOperation): the associated types get their usual values, and the handlers
