@@ -131,7 +131,7 @@ impl Core {
         let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
         let closed = raw.kernel.is_forked().then_some(SubmitError::Forked);
         let mut core = Core {
-            queue: Uring::new(raw.kernel, serial),
+            queue: Uring::new(raw.kernel, raw.asides, serial),
             backlog: Backlog::new(options.backlog_limit),
             own: Own::new(),
             links: Vec::new(),

@@ -33,7 +33,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
-use crate::block::Block;
+use crate::block::{Block, room_for};
 use crate::fixed::Registered;
 use crate::lock::Locked;
 use crate::queue::Losses;
@@ -246,7 +246,7 @@ impl BufferPool {
     /// As for [`new`](Self::new).
     #[doc(alias = "IOU_PBUF_RING_INC")]
     pub fn incremental(count: u16, size: u32) -> io::Result<BufferPool> {
-        Ok(BufferPool::of(Shared::new(count, size)?.incremental()))
+        Ok(BufferPool::of(Shared::new(count, size)?.incremental()?))
     }
 
     fn of(shared: Arc<Shared>) -> BufferPool {
@@ -408,6 +408,8 @@ impl Shared {
             return Err(invalid("the buffers of a pool have at least one byte".into()));
         }
         let ring_entries = count.next_power_of_two();
+        let mut whereabouts = room_for(count.into())?;
+        whereabouts.resize_with(count.into(), || Whereabouts::offered_at(0));
         let shared = Shared {
             count,
             stride: size,
@@ -415,7 +417,7 @@ impl Shared {
             memory: Block::zeroed(count.into(), size as usize)?,
             ring: Block::zeroed(ring_entries.into(), size_of::<Offer>())?,
             mask: ring_entries - 1,
-            whereabouts: (0..count).map(|_| Whereabouts::offered_at(0)).collect(),
+            whereabouts: whereabouts.into(),
             taken: AtomicU32::new(0),
             place: Registered::nowhere(),
             kind: Kind::Whole,

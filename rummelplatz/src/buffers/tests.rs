@@ -1,6 +1,7 @@
 //! Pools and what they lend.
 
 use super::*;
+use crate::block::tests::with_little_memory;
 use crate::lock::tests::in_fork_while_taken;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -187,4 +188,13 @@ fn a_child_gives_back_what_it_has_though_another_thread_had_the_lock_at_the_fork
         });
         assert!(buffer.is_some(), "the parent's is its own");
     }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "it knows no forks")]
+fn a_pool_whose_headers_find_no_memory_is_refused() {
+    // A header for each 64 KiB: together more than the allocator may have at hand.
+    with_little_memory((20 << 30) + (1 << 20), || {
+        BufferPool::incremental(20, 1 << 30).is_err_and(|error| error.kind() == io::ErrorKind::OutOfMemory)
+    });
 }

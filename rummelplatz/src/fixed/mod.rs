@@ -20,7 +20,7 @@ use std::slice::SliceIndex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::block::Block;
+use crate::block::{Block, room_for};
 use crate::lock::Locked;
 
 mod file;
@@ -115,8 +115,7 @@ impl FixedBuffers {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let block = Block::zeroed(count as usize, size as usize)?;
-        let mut free = Vec::new();
-        free.try_reserve_exact(count as usize).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut free = room_for(count as usize)?;
         free.extend((0..count).rev());
         let memory = Memory { place: Registered::nowhere(), block, size, free: Locked::new(free) };
         let shared = Arc::new(memory);

@@ -4,6 +4,7 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 
+use crate::block::room_for;
 use crate::buffers::PoolError;
 use crate::fixed::Registered;
 use crate::mutant;
@@ -129,6 +130,7 @@ impl<T: AsRef<Registered>> Table<T> {
         if self.limit > 0 {
             return Ok(());
         }
+        self.places = room_for(self.for_kernel)?;
         let (for_kernel, mut ours) = (self.for_kernel as u32, self.wanted);
         let fewest = u32::from(for_kernel == 0);
         // More than there can be, the kernel refuses.
@@ -184,7 +186,9 @@ impl<T: AsRef<Registered>> Table<T> {
         items: impl IntoIterator<Item = Arc<T>>,
         mut change: impl FnMut(Change<V>) -> io::Result<()>,
     ) {
-        self.retry(&mut change);
+        if self.is_short {
+            self.retry(&mut change);
+        }
         for item in items {
             // It may have been taken out of the table in the meantime.
             if let Some(index) = item.as_ref().as_ref().in_ring(ring) {
@@ -289,6 +293,7 @@ impl<T: AsRef<Registered>> Table<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::tests::with_little_memory;
 
     /// A kernel that allows `most` places and fails on demand, and what a table has changed in it.
     struct Kernel {
@@ -515,5 +520,17 @@ mod tests {
         assert_eq!((table.uncleared(), table.is_short()), (1, false));
         table.leak();
         assert_eq!((table.uncleared(), Arc::strong_count(&one)), (0, 2), "it is kept for ever");
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "it knows no forks")]
+    fn a_table_that_finds_no_memory_is_not_made() {
+        with_little_memory(1 << 20, || {
+            let (mut table, mut kernel) = (Table::<Registered>::new(8), Kernel::new(u32::MAX));
+            table.leave_to_kernel(1 << 24);
+            let refused = table.make(&mut kernel.change());
+            refused.is_err_and(|error| error.kind() == io::ErrorKind::OutOfMemory)
+                && kernel.changes.is_empty()
+        });
     }
 }

@@ -21,6 +21,7 @@ use super::entries::{self, Entries};
 use super::memory::Queues;
 use super::table::Table;
 use super::{BufferRing, Cqe, Entered, Host, Kernel, Patience};
+use crate::block::room_for;
 use crate::buffers::{BufferPool, PoolError};
 use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
@@ -83,8 +84,20 @@ fn judge(error: io::Error) -> io::Result<Entered> {
 }
 
 impl Uring {
-    /// Takes over a ring whose submission queue is empty.
-    pub(crate) fn new(kernel: Host, serial: u64) -> Uring {
+    /// What the entries of a ring need beside them.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if there is no memory for that.
+    pub(crate) fn asides(kernel: &Host) -> io::Result<Box<[Aside]>> {
+        let count = kernel.queues().capacity() as usize;
+        let mut asides = room_for(count)?;
+        asides.resize_with(count, || Aside::Nothing);
+        Ok(asides.into())
+    }
+
+    /// Takes over a ring whose submission queue is empty. The asides are those of this ring.
+    pub(crate) fn new(kernel: Host, asides: Box<[Aside]>, serial: u64) -> Uring {
         let queues = kernel.queues();
         // In a forked child, the ring's memory is not there; the child finds that out before it uses the
         // ring.
@@ -99,7 +112,7 @@ impl Uring {
         // SAFETY: the queues live as long as the kernel, which is in the same struct.
         let completions = unsafe { Completions::new(start, capacity, next, queues.posts_when_entered()) };
         Uring {
-            asides: (0..queues.capacity()).map(|_| Aside::Nothing).collect(),
+            asides,
             set_aside: None,
             entries,
             is_open: false,

@@ -100,6 +100,10 @@ impl RecvControl {
     /// Nothing yet, with room for so many bytes of control messages. See [`room_for`](Self::room_for).
     ///
     /// 253 descriptors are the most that can be in one message.
+    ///
+    /// # Panics
+    ///
+    /// If that is more than `isize::MAX` bytes. As with a `Vec`, the process ends if there is not that much memory.
     pub fn with_room(bytes: usize) -> RecvControl {
         RecvControl { peer: Peer::new(), area: vec![0; bytes.div_ceil(ALIGNMENT)].into() }
     }
