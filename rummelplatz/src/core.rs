@@ -885,6 +885,7 @@ impl Core {
     /// these any more.
     pub(crate) fn forget_lost(&mut self) {
         if std::mem::take(&mut self.is_void) {
+            self.queue.suspect_lost_files();
             self.alarms.forget();
             self.cancels = 0;
             if self.wake_poll.forget() {

@@ -47,6 +47,8 @@ pub(super) struct Table<T> {
     uncleared: Vec<(u32, Option<Arc<T>>)>,
     /// Whether the kernel was short of something when it last failed, so that it may clear them soon.
     is_short: bool,
+    /// Whether the kernel may have filled places without our knowledge.
+    has_unknown: bool,
 }
 
 impl<T: AsRef<Registered>> Table<T> {
@@ -61,6 +63,7 @@ impl<T: AsRef<Registered>> Table<T> {
             spare: Vec::new(),
             uncleared: Vec::new(),
             is_short: false,
+            has_unknown: false,
         }
     }
 
@@ -276,9 +279,20 @@ impl<T: AsRef<Registered>> Table<T> {
         self.is_short
     }
 
+    /// Notes that the kernel may have filled places and that nobody has been told. The next
+    /// [`release`](Self::release) empties these, too.
+    pub(super) fn suspect_unknown(&mut self) {
+        self.has_unknown = true;
+    }
+
     /// Takes all items out of the ring, when no request is in flight.
     pub(super) fn release<V>(&mut self, mut change: impl FnMut(Change<V>) -> io::Result<()>) {
         self.retry(&mut change);
+        if mem::take(&mut self.has_unknown) && self.limit > 0 {
+            for index in 0..self.for_kernel as u32 {
+                self.refuse(index, &mut change);
+            }
+        }
         for index in 0..self.places.len() {
             self.clear(index as u32, &mut change);
         }
@@ -532,5 +546,30 @@ mod tests {
             refused.is_err_and(|error| error.kind() == io::ErrorKind::OutOfMemory)
                 && kernel.changes.is_empty()
         });
+    }
+
+    #[test]
+    fn what_the_kernel_has_put_there_untold_is_cleared_at_the_end() {
+        let (mut table, mut kernel) = (Table::new(8), Kernel::new(20));
+        table.leave_to_kernel(3);
+        table.suspect_unknown();
+        table.release(kernel.change());
+        assert!(kernel.changes.is_empty(), "there is no table");
+        table.make(&mut kernel.change()).unwrap();
+        let known = table.receive(1, 1, || Some(file())).unwrap();
+        let mut cleared = |table: &mut Table<Registered>| {
+            kernel.changes.clear();
+            table.release(kernel.change());
+            let index = |change: &Change<i32>| match *change {
+                Change::Clear { index } => index,
+                _ => panic!("{change:?}"),
+            };
+            let mut cleared: Vec<_> = kernel.changes.iter().map(index).collect();
+            cleared.sort_unstable();
+            cleared
+        };
+        table.suspect_unknown();
+        assert_eq!((cleared(&mut table), known.in_ring(1)), (vec![0, 1, 2], None));
+        assert_eq!(cleared(&mut table), [], "only once");
     }
 }

@@ -520,6 +520,12 @@ impl Uring {
         files.is_short()
     }
 
+    /// Notes that a completion was lost, which may have said that the kernel has put a file into the table: it is closed
+    /// when [all is released](Self::release_registered).
+    pub(crate) fn suspect_lost_files(&mut self) {
+        self.files.suspect_unknown();
+    }
+
     /// How much is in the tables of files and of memory although the kernel was told to clear its place.
     pub(crate) fn uncleared(&self) -> usize {
         self.files.uncleared() + self.memory.uncleared()
