@@ -172,6 +172,47 @@ fn a_wait_that_has_failed_ends_the_run_before_anything_else_is_told() {
     assert_eq!(told.take(), [(0, Ok(0))], "the rest is for the teardown");
 }
 
+/// A loop delivers some thousand completions before it does other things. Here the kernel has lost one by then.
+#[test]
+fn all_that_has_completed_is_told_before_a_ring_is_given_up() {
+    const COUNT: usize = 4000;
+    let simulation = calm();
+    let (told, kernel) = (Log::new(), simulation.clone());
+    let (seen, seen_late) = (told.clone(), told.clone());
+    let (ours, _theirs) = unix_pair();
+    let script = Script::new()
+        .on_setup_once(move |mut submitter: BenchSubmitter<'_, (usize, Arc<OwnedFd>, [u8; 1])>| {
+            submitter
+                .submit((usize::MAX, ours.clone(), [0]), |(_, ours, buffer)| request::recv(ours, buffer))?;
+            for number in 0..COUNT {
+                submitter.submit((number, ours.clone(), [0]), |_| request::nop())?;
+                submitter.post((COUNT + number, ours.clone(), [0]))?;
+            }
+            Ok(())
+        })
+        .on_completion(move |completion, (number, ..), _| {
+            kernel.set_faults(Faults { lost: 1.0, ..Faults::none() });
+            seen.push((number, outcome(&completion), false));
+            (GO_ON, None)
+        })
+        .on_teardown(move |completion, (number, ..), _| {
+            seen_late.push((number, outcome(&completion), true));
+            Ok(())
+        });
+    let mut ring = bench(simulation.raw_ring(size(4096)).unwrap(), script);
+    let error = ring.run().unwrap_err();
+    let stuck = error.abandoned().unwrap();
+    assert_eq!((stuck.errno, stuck.requests.len()), (Some(libc::EBADR), 1));
+    assert_eq!(stuck.requests[0].opcode_name(), "RECV");
+
+    let told = told.take();
+    let late = told.iter().filter(|(.., is_late)| *is_late).count();
+    assert!(late > 3 * 1024, "more than what some rounds deliver: {late}");
+    let mut numbers: Vec<_> = told.iter().map(|(number, outcome, _)| (*number, *outcome)).collect();
+    numbers.sort_unstable_by_key(|(number, _)| *number);
+    assert!(numbers.into_iter().eq((0..2 * COUNT).map(|number| (number, Ok(0)))), "each once");
+}
+
 #[test]
 fn a_ring_that_waits_for_ever_is_told_so() {
     let ledger = Ledger::new();
