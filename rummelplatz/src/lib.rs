@@ -689,6 +689,9 @@ pub use rummelplatz_macros::ring;
 ///
 /// The bare name of a handler forwards to the method of that name; with `= name`, it forwards to the method `name`.
 ///
+/// A method that is not named here is not called, even if its name is that of a handler. The compiler warns that it is
+/// never used, unless it is `pub` and so is its type: so leave handlers private.
+///
 /// # What handlers return
 ///
 /// Whatever reads best: `()`, a [`ControlFlow`], an `Option<RingData>`, the pair of the last two, or a `Result` of one
