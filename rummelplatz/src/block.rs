@@ -4,6 +4,18 @@ use std::alloc::{self, Layout};
 use std::io;
 use std::ptr::NonNull;
 
+/// An empty vector with room for this many. For what somebody else says how much there is to be of: a vector that has to
+/// grow for that ends the process if there is not so much memory.
+///
+/// # Errors
+///
+/// `ENOMEM` if there is not that much.
+pub(crate) fn room_for<T>(count: usize) -> io::Result<Vec<T>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(count).map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
+    Ok(room)
+}
+
 /// A block of memory, freed when it is dropped.
 pub(crate) struct Block {
     start: NonNull<u8>,
@@ -86,8 +98,32 @@ fn page_size() -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::lock::tests::in_fork;
+
+    /// Checks that `check` holds in a child that has this many bytes more than there are, and not many others.
+    pub(crate) fn with_little_memory(bytes: u64, check: impl FnOnce() -> bool) {
+        in_fork(|| {
+            let numbers = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+            let pages = numbers.split(' ').next().and_then(|pages| pages.parse::<u64>().ok());
+            let Some(pages) = pages else { return false };
+            let most = pages * page_size() as u64 + bytes;
+            let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+            // SAFETY: there is one of it.
+            unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) == 0 && check() }
+        });
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "it knows no forks")]
+    fn room_that_can_not_be_had_is_refused() {
+        // More than what the allocator may have at hand.
+        with_little_memory(1 << 20, || {
+            room_for::<u8>(1 << 27).is_err_and(|error| error.kind() == io::ErrorKind::OutOfMemory)
+        });
+        assert!(room_for::<u64>(usize::MAX).is_err(), "not even a number");
+    }
 
     #[test]
     fn what_can_not_be_had_is_refused() {

@@ -58,7 +58,7 @@ impl<R: RingParts> Builder<R> {
 
     /// How many requests may wait for room in the submission queue before submitting fails: unlimited by
     /// default. Streams that are armed again wait there too, however many they are, because they were
-    /// accepted before.
+    /// accepted before. Memory is taken for those that wait, not for the limit.
     pub fn backlog_limit(mut self, limit: NonZeroUsize) -> Self {
         self.options.backlog_limit = Some(limit.get());
         self

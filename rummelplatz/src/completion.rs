@@ -482,7 +482,8 @@ impl Completion {
     }
 
     /// A completion that carries a datagram, for tests of your own operations: see
-    /// [`Datagram::fill`](crate::request::Datagram::fill).
+    /// [`Datagram::fill`](crate::request::Datagram::fill) and
+    /// [`Datagram::fill_with`](crate::request::Datagram::fill_with).
     pub fn from_datagram(datagram: Datagram) -> Completion {
         let bytes = datagram.len();
         let (buffer, layout) = datagram.into_parts();

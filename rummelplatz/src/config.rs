@@ -13,7 +13,8 @@ use crate::cpus::Cpus;
 use crate::error::BuildError;
 use crate::eventfd::Eventfd;
 use crate::lifecycle::Limits;
-use crate::queue::{Host, Kernel, Real};
+use crate::queue::{Host, Kernel, Real, Uring};
+use crate::request::Aside;
 use crate::waker::Waker;
 
 /// The kernel's largest submission queue (`IORING_MAX_ENTRIES`).
@@ -185,6 +186,7 @@ impl Options {
 /// thread and sent.
 pub struct RawRing {
     pub(crate) kernel: Host,
+    pub(crate) asides: Box<[Aside]>,
     /// Whether it must be enabled before it can be used.
     pub(crate) disabled: bool,
     pub(crate) waker: Waker,
@@ -260,7 +262,8 @@ impl RawRing {
     }
 
     pub(crate) fn assemble(kernel: Host, disabled: bool) -> io::Result<RawRing> {
-        Ok(RawRing { kernel, disabled, waker: Waker::new()?, ready: Eventfd::new()? })
+        let asides = Uring::asides(&kernel)?;
+        Ok(RawRing { kernel, asides, disabled, waker: Waker::new()?, ready: Eventfd::new()? })
     }
 }
 

@@ -134,7 +134,7 @@ impl Core {
         let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
         let closed = raw.kernel.is_forked().then_some(SubmitError::Forked);
         let mut core = Core {
-            queue: Uring::new(raw.kernel, serial),
+            queue: Uring::new(raw.kernel, raw.asides, serial),
             backlog: Backlog::new(options.backlog_limit),
             own: Own::new(),
             links: Vec::new(),
@@ -240,12 +240,10 @@ impl Core {
     }
 
     /// Closes the direct descriptors whose last clone is gone; `looks_again` if that is done again before
-    /// anybody waits.
+    /// anybody waits. Returns whether it must be tried again soon.
     #[inline]
-    pub(crate) fn close_left(&mut self, looks_again: bool) {
-        if self.queue.direct() > 0 {
-            self.queue.close_left(if looks_again { this_thread() } else { 0 });
-        }
+    pub(crate) fn close_left(&mut self, looks_again: bool) -> bool {
+        self.queue.direct() > 0 && self.queue.close_left(if looks_again { this_thread() } else { 0 })
     }
 
     /// Sets whether the kernel signals [`ready`](Self::ready) for each completion.
@@ -900,6 +898,7 @@ impl Core {
     /// these any more.
     pub(crate) fn forget_lost(&mut self) {
         if std::mem::take(&mut self.is_void) {
+            self.queue.suspect_lost_files();
             self.alarms.forget();
             self.cancels = 0;
             if self.wake_poll.forget() {

@@ -482,6 +482,7 @@ mod handle;
 mod handler;
 mod inbox;
 mod lifecycle;
+mod lock;
 mod mutant;
 mod operation;
 mod own;
@@ -630,7 +631,8 @@ pub use io_uring;
 /// In a forked child, a ring returns [`RingError::Forked`], also when the handler that has forked returns there. A
 /// submitter that was made before the fork can't report this: what it accepts in the child goes nowhere. Handles reach
 /// nothing from the child: what they send comes back. The child keeps nothing of the ring open: the descriptor of the
-/// io_uring is replaced by another there.
+/// io_uring is replaced by another there. A [`Buffer`] or a [`FixedBuffer`] may be dropped in the child, which then has
+/// its copy of the pool to itself; a pool that no ring had at the fork can be used by a ring of the child.
 pub use rummelplatz_macros::ring;
 
 /// Derives [`RingOperation`](trait@RingOperation): the associated types get their usual values, and the handlers
@@ -688,6 +690,9 @@ pub use rummelplatz_macros::ring;
 /// | `crate = path` | where this crate is, if you have renamed it | `::rummelplatz` |
 ///
 /// The bare name of a handler forwards to the method of that name; with `= name`, it forwards to the method `name`.
+///
+/// A method that is not named here is not called, even if its name is that of a handler. The compiler warns that it is
+/// never used, unless it is `pub` and so is its type: so leave handlers private.
 ///
 /// # What handlers return
 ///

@@ -245,7 +245,7 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     unpark(this);
     parcels::deliver_overdue(this);
     // The functions of streams that were resumed may have left some, too.
-    this.core.close_left(true);
+    let is_short = this.core.close_left(true);
     let goes_on = keeps_running(this);
     let core = &mut this.core;
     if may_wait && !goes_on && core.is_left() && !core.shared.may_be_woken() {
@@ -256,7 +256,11 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     let wakes = goes_on || core.shared.may_be_woken();
     // Completions that are visible, or that the kernel holds back, end a wait at once.
     let waits = may_wait && wakes && !core.has_own_work();
-    let patience = if waits { Patience::Wait } else { Patience::Poll };
+    let patience = match waits {
+        true if is_short => Patience::WaitFor(SHORTAGE),
+        true => Patience::Wait,
+        false => Patience::Poll,
+    };
     if let Err(error) = core.enter_or_make_room(patience, may_wait) {
         return fail(ring, error);
     }
@@ -286,7 +290,7 @@ fn keeps_running<R: Ring>(inner: &Inner<R>) -> bool {
 /// the ring's descriptor misses nothing that happens from here on.
 fn before_waiting<R: RingParts>(ring: &mut R, progress: Progress) -> Progress {
     let inner = inner(ring);
-    inner.core.close_left(false);
+    let closes_again = inner.core.close_left(false);
     unpark(inner);
     parcels::deliver_overdue(inner);
     let goes_on = keeps_running(inner);
@@ -305,11 +309,11 @@ fn before_waiting<R: RingParts>(ring: &mut R, progress: Progress) -> Progress {
     };
     // Without this, nobody would learn that a ring which has made progress is now idle.
     let is_news = is_idle && status == Status::Progressed;
-    let is_short = matches!(entered, Ok(Entered::Busy));
-    let has_work = if is_short { core.has_deliveries() } else { core.is_busy() || core.queued() > 0 };
+    let is_busy = matches!(entered, Ok(Entered::Busy));
+    let has_work = if is_busy { core.has_deliveries() } else { core.is_busy() || core.queued() > 0 };
     let more = has_work || entered.is_err() || is_news;
     let at_most = |most| Some(progress.call_again_in.map_or(most, |time| time.min(most)));
-    let call_again_in = match (more, was_full, is_short) {
+    let call_again_in = match (more, was_full, is_busy || closes_again) {
         (true, ..) => Some(Duration::ZERO),
         (_, true, _) => at_most(SOON),
         (.., true) => at_most(SHORTAGE),
@@ -488,6 +492,7 @@ pub fn stats<R: RingParts>(ring: &R) -> Stats {
         returned_late: core.counters.returned_late,
         detached_failed: core.counters.detached_failed,
         undelivered: core.overdue.len() as u64,
+        uncleared: core.queue.uncleared() as u64,
         operations: operations.collect(),
     }
 }

@@ -71,6 +71,12 @@ pub enum RingError<R: Ring> {
     /// The ring belongs to the process that this one was forked from; nothing was done.
     Forked,
     /// Requests are stuck in the kernel; their memory is leaked, and the ring is of no use any more.
+    ///
+    /// If the kernel has lost a completion for want of memory (`EBADR` in [`Stuck::errno`]), then what that carried is
+    /// lost, too. A descriptor stays open until the process ends, because only the completion knew its number. A direct
+    /// descriptor is closed with the ring, when that is dropped. A buffer is leaked with its pool. If the request of
+    /// the lost completion has ended by another one, so that nothing is stuck, the run ends with
+    /// [`Api`](Self::Api), direct descriptors are closed at its end, and the ring can be run again.
     Abandoned {
         /// What is stuck.
         stuck: Stuck,

@@ -30,6 +30,12 @@ pub struct Stats {
     /// How much of what was [sent](crate::RingHandle::send) still waits, because its operation has as many
     /// requests in flight as the [`request_limit`](crate::Builder::request_limit) allows.
     pub undelivered: u64,
+    /// Files and memory that the ring has told the kernel to take out of its tables, without success: older kernels
+    /// need memory for that (`ENOMEM`). They stay open, or pinned, until it succeeds. What direct descriptors have
+    /// left is tried again within 10 ms, all the rest when a table is full and at the end of each run. What remains
+    /// when the ring is dropped, the kernel closes with it; the memory of [`FixedBuffers`](crate::FixedBuffers) is
+    /// leaked then.
+    pub uncleared: u64,
     pub(crate) operations: Vec<OperationStats>,
 }
 

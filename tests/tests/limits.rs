@@ -2,7 +2,7 @@
 //! threads.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
@@ -10,12 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use nix::unistd::{Pid, gettid};
 use rummelplatz::io_uring::{IoUring, opcode, types};
 use rummelplatz::{BuildErrorKind, ControlFlow, RawRing, RingError, SqPoller, Status, SubmitError, request};
 use rummelplatz_tests::{
-    Bench, Job, Ledger, Log, Script, Tracked, addressable, forbid, in_child, in_child_anywhere, outcome,
-    pipe, restricted, watched,
+    Bench, Job, Ledger, Log, Script, Tracked, addressable, forbid, in_child, in_child_anywhere, in_fork,
+    outcome, pipe, restricted, watched,
 };
 
 fn shared_pipe() -> (Arc<OwnedFd>, Arc<OwnedFd>) {
@@ -28,6 +29,42 @@ fn entries(entries: u32) -> NonZeroU32 {
 }
 
 // ---- building -----------------------------------------------------------------------------------------
+
+/// Wherever the memory ends, that is an error.
+#[test]
+fn a_ring_for_which_there_is_no_memory_is_an_error() {
+    in_child(|| {
+        let refused_or_built = (0..64_u64).map(|step| {
+            let (mut reader, writer) = std::io::pipe().unwrap();
+            in_fork(|| {
+                let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+                let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+                let limit_to = |bytes: u64| setrlimit(Resource::RLIMIT_AS, bytes, RLIM_INFINITY).unwrap();
+                limit_to(pages * 4096);
+                // What the allocator has at hand is not what there is.
+                for size in (12..20).rev() {
+                    let mut taken = Vec::<u8>::new();
+                    while taken.try_reserve_exact(1 << size).is_ok() {
+                        std::mem::forget(std::mem::take(&mut taken));
+                    }
+                }
+                limit_to(pages * 4096 + step * (1 << 18));
+                let error = RawRing::new(entries(32768)).err();
+                assert!(
+                    error.as_ref().is_none_or(|error| error.kind() == BuildErrorKind::Limit),
+                    "{error:?}"
+                );
+                (&writer).write_all(&[u8::from(error.is_none())]).unwrap();
+            });
+            let mut is_built = [0];
+            reader.read_exact(&mut is_built).unwrap();
+            is_built == [1]
+        });
+        let mut refused_or_built: Vec<_> = refused_or_built.collect();
+        refused_or_built.dedup();
+        assert_eq!(refused_or_built, [false, true], "the last ones had enough");
+    });
+}
 
 #[test]
 fn a_ring_that_is_too_large_is_an_error_and_the_largest_is_none() {

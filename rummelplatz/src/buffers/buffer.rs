@@ -6,8 +6,8 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::lock::Guard;
 use super::{Shared, State};
+use crate::lock::Guard;
 
 /// The pool of a buffer that is held, for whoever holds it. Good until the buffer is given back.
 #[derive(Clone, Copy)]

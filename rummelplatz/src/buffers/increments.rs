@@ -34,10 +34,12 @@
 //! buffer, and only what is seldom done is different: the lock of a stretch is never free, so what comes back goes the
 //! slow way.
 
+use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::{Buffer, BufferPool, Kind, Lender, Locked, Shared, State};
+use crate::block::room_for;
 use crate::fixed::Registered;
 use crate::mutant;
 use crate::queue::Losses;
@@ -95,18 +97,26 @@ struct Unknown;
 
 impl Shared {
     /// A pool of this kind, made of one whose buffers are used whole.
-    pub(super) fn incremental(mut self) -> Arc<Shared> {
-        self.state.get_mut().progress = vec![Progress::NONE; self.count.into()].into();
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if there is no memory for that.
+    pub(super) fn incremental(mut self) -> io::Result<Arc<Shared>> {
+        let mut progress = room_for(self.count.into())?;
+        progress.resize(self.count.into(), Progress::NONE);
+        self.state.get_mut().progress = progress.into();
+        let starts = (0..self.memory.bytes()).step_by(Stretch::BYTES);
+        let mut stretches = room_for(starts.len())?;
         // No buffer has a number by which it could be found: what asks for one is told to look here.
         self.whereabouts = Box::default();
-        Arc::new_cyclic(|this: &Weak<Shared>| {
+        Ok(Arc::new_cyclic(|this: &Weak<Shared>| {
             // SAFETY: a pointer to what is in an `Arc` is not null, not even before it is there.
             let whole = Lender(unsafe { std::ptr::NonNull::new_unchecked(this.as_ptr().cast_mut()) });
-            let starts = (0..self.memory.bytes()).step_by(Stretch::BYTES);
-            let stretches = starts.map(|start| self.stretch(Stretch { whole, start })).collect();
+            stretches.extend(starts.map(|start| self.stretch(Stretch { whole, start })));
+            let stretches = stretches.into();
             self.kind = Kind::Incremental(Increments { place: Registered::nowhere(), stretches });
             self
-        })
+        }))
     }
 
     fn stretch(&self, stretch: Stretch) -> Shared {

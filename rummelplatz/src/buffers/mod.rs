@@ -33,20 +33,19 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
-use crate::block::Block;
+use crate::block::{Block, room_for};
 use crate::fixed::Registered;
+use crate::lock::Locked;
 use crate::queue::Losses;
 use crate::waker::Waker;
 
 mod buffer;
 mod bundle;
 mod increments;
-mod lock;
 #[cfg(test)]
 mod tests;
 
 use increments::{Increments, Progress, Stretch};
-use lock::Locked;
 
 pub use buffer::Buffer;
 pub(crate) use buffer::Lender;
@@ -207,7 +206,7 @@ impl BufferPool {
     /// `InvalidInput` for a count or size of zero or above the limit, `OutOfMemory` if there is not
     /// that much memory.
     pub fn new(count: u16, size: u32) -> io::Result<BufferPool> {
-        Ok(BufferPool { shared: Arc::new(Shared::new(count, size)?) })
+        Ok(BufferPool::of(Arc::new(Shared::new(count, size)?)))
     }
 
     /// A pool of large buffers that are used up piece by piece (`IOU_PBUF_RING_INC`, since 6.18 in the way that is
@@ -247,7 +246,13 @@ impl BufferPool {
     /// As for [`new`](Self::new).
     #[doc(alias = "IOU_PBUF_RING_INC")]
     pub fn incremental(count: u16, size: u32) -> io::Result<BufferPool> {
-        Ok(BufferPool { shared: Shared::new(count, size)?.incremental() })
+        Ok(BufferPool::of(Shared::new(count, size)?.incremental()?))
+    }
+
+    fn of(shared: Arc<Shared>) -> BufferPool {
+        // SAFETY: it is in an `Arc`, which drops it before its memory is used for anything else.
+        unsafe { shared.state.enroll() };
+        BufferPool { shared }
     }
 
     /// A buffer with these bytes in it, as if they had been received: for tests of your own operations (see
@@ -403,6 +408,8 @@ impl Shared {
             return Err(invalid("the buffers of a pool have at least one byte".into()));
         }
         let ring_entries = count.next_power_of_two();
+        let mut whereabouts = room_for(count.into())?;
+        whereabouts.resize_with(count.into(), || Whereabouts::offered_at(0));
         let shared = Shared {
             count,
             stride: size,
@@ -410,7 +417,7 @@ impl Shared {
             memory: Block::zeroed(count.into(), size as usize)?,
             ring: Block::zeroed(ring_entries.into(), size_of::<Offer>())?,
             mask: ring_entries - 1,
-            whereabouts: (0..count).map(|_| Whereabouts::offered_at(0)).collect(),
+            whereabouts: whereabouts.into(),
             taken: AtomicU32::new(0),
             place: Registered::nowhere(),
             kind: Kind::Whole,

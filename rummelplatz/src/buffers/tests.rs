@@ -1,6 +1,8 @@
 //! Pools and what they lend.
 
 use super::*;
+use crate::block::tests::with_little_memory;
+use crate::lock::tests::in_fork_while_taken;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
@@ -170,4 +172,29 @@ fn only_one_ring_has_a_pool() {
     pool.unregister();
     pool.register(2, 5, waker, Losses::none(), |_, _| Ok(())).unwrap();
     assert_eq!(pool.group(2), Some(5));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "it knows no forks")]
+fn a_child_gives_back_what_it_has_though_another_thread_had_the_lock_at_the_fork() {
+    for pool in [BufferPool::new(2, 8).unwrap(), BufferPool::incremental(2, 8).unwrap()] {
+        let mut buffer = pool.fill(b"all of it");
+        assert!(buffer.is_none(), "too long");
+        buffer = pool.fill(b"all of i");
+        assert_eq!(buffer.as_deref(), Some(&b"all of i"[..]));
+        in_fork_while_taken(&pool.shared.state, || {
+            drop(buffer.take());
+            pool.fill(b"whole").is_some()
+        });
+        assert!(buffer.is_some(), "the parent's is its own");
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "it knows no forks")]
+fn a_pool_whose_headers_find_no_memory_is_refused() {
+    // A header for each 64 KiB: together more than the allocator may have at hand.
+    with_little_memory((20 << 30) + (1 << 20), || {
+        BufferPool::incremental(20, 1 << 30).is_err_and(|error| error.kind() == io::ErrorKind::OutOfMemory)
+    });
 }

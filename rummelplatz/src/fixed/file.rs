@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::Registered;
 use crate::mutant;
+use crate::queue::generation;
 use crate::thread::this_thread;
 use crate::waker::Waker;
 
@@ -56,6 +57,8 @@ pub(crate) struct Left {
     /// The thread that looks here before it waits, while it is in the loop of the ring; 0 is none.
     looks: AtomicU64,
     waker: Waker,
+    /// That of the process that has the ring.
+    generation: u32,
 }
 
 impl FixedFile {
@@ -102,7 +105,7 @@ impl AsRef<Registered> for FilePlace {
 impl Left {
     pub(crate) fn new(waker: Waker) -> Arc<Left> {
         let (files, any, looks) = (Mutex::default(), AtomicBool::new(false), AtomicU64::new(0));
-        Arc::new(Left { files, any, looks, waker })
+        Arc::new(Left { files, any, looks, waker, generation: generation() })
     }
 
     /// Whether there are any.
@@ -122,8 +125,17 @@ impl Left {
         std::mem::swap(&mut *self.files(), empty);
     }
 
+    /// Makes the ring look here again, although nothing was left since.
+    pub(crate) fn look_again(&self) {
+        self.any.store(true, Ordering::Relaxed);
+    }
+
     /// Makes the ring close a file. It is woken, unless this is the thread that looks here anyway.
     fn add(&self, place: Arc<FilePlace>) {
+        // In a child, nobody looks here, and this may be locked for ever, by a thread that it does not have.
+        if self.generation != generation() {
+            return;
+        }
         self.files().push(place);
         self.any.store(true, Ordering::Release);
         if self.looks.load(Ordering::Relaxed) != this_thread()
@@ -171,5 +183,27 @@ impl Drop for FixedFile {
 impl fmt::Debug for FixedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("FixedFile").field(&self.index()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::tests::in_fork;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "it knows no forks")]
+    fn a_child_leaves_a_file_though_the_list_was_locked_at_the_fork() {
+        // Only where there is a ring is a fork noticed.
+        let Ok(_ring) = crate::RawRing::new(std::num::NonZeroU32::MIN) else { return };
+        let left = Left::new(Waker::new().unwrap());
+        let mut file = Some(FixedFile::hold(FilePlace::of(&left)));
+        let guard = left.files();
+        in_fork(|| {
+            drop(file.take());
+            !left.is_any()
+        });
+        drop((guard, file));
+        assert!(left.is_any());
     }
 }

@@ -17,10 +17,11 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::slice::SliceIndex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::block::Block;
+use crate::block::{Block, room_for};
+use crate::lock::Locked;
 
 mod file;
 
@@ -96,7 +97,7 @@ pub(crate) struct Memory {
     block: Block,
     size: u32,
     /// Numbers of the buffers that nobody has.
-    free: Mutex<Vec<u32>>,
+    free: Locked<Vec<u32>>,
 }
 
 impl FixedBuffers {
@@ -114,17 +115,18 @@ impl FixedBuffers {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let block = Block::zeroed(count as usize, size as usize)?;
-        let mut free = Vec::new();
-        free.try_reserve_exact(count as usize).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut free = room_for(count as usize)?;
         free.extend((0..count).rev());
-        Ok(FixedBuffers {
-            shared: Arc::new(Memory { place: Registered::nowhere(), block, size, free: Mutex::new(free) }),
-        })
+        let memory = Memory { place: Registered::nowhere(), block, size, free: Locked::new(free) };
+        let shared = Arc::new(memory);
+        // SAFETY: it is in an `Arc`, which drops it before its memory is used for anything else.
+        unsafe { shared.free.enroll() };
+        Ok(FixedBuffers { shared })
     }
 
     /// Takes a buffer that nobody has, with whatever it has in it; `None` if there is no such buffer.
     pub fn take(&self) -> Option<FixedBuffer> {
-        let number = self.shared.free().pop()?;
+        let number = self.shared.free.lock().pop()?;
         let Memory { block, size, .. } = &*self.shared;
         // SAFETY: the block has more buffers than `number`, of `size` bytes each.
         let start = unsafe { block.start().add(number as usize * *size as usize) };
@@ -143,7 +145,7 @@ impl FixedBuffers {
 
     /// How many buffers nobody has.
     pub fn available(&self) -> usize {
-        self.shared.free().len()
+        self.shared.free.lock().len()
     }
 }
 
@@ -174,12 +176,7 @@ impl Memory {
     #[cold]
     #[inline(never)]
     fn take_back(self: Arc<Self>, start: NonNull<u8>) {
-        self.free().push(self.number(start));
-    }
-
-    fn free(&self) -> MutexGuard<'_, Vec<u32>> {
-        // Nothing under the lock can panic half-way.
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        self.free.lock().push(self.number(start));
     }
 }
 
@@ -336,6 +333,7 @@ impl fmt::Debug for FixedSliceMut<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lock::tests::in_fork_while_taken;
 
     #[test]
     fn sizes_that_can_not_be_registered_are_refused() {
@@ -398,5 +396,17 @@ mod tests {
         goes_anywhere::<FixedBuffers>();
         goes_anywhere::<FixedBuffer>();
         goes_anywhere::<FixedFile>();
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "it knows no forks")]
+    fn a_child_takes_and_gives_back_though_another_thread_had_the_lock_at_the_fork() {
+        let buffers = FixedBuffers::new(2, 8).unwrap();
+        let mut buffer = buffers.take();
+        in_fork_while_taken(&buffers.shared.free, || {
+            drop(buffer.take());
+            buffers.available() == 2
+        });
+        assert_eq!((buffer.is_some(), buffers.available()), (true, 1), "the parent's is its own");
     }
 }

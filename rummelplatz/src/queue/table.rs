@@ -4,6 +4,7 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 
+use crate::block::room_for;
 use crate::buffers::PoolError;
 use crate::fixed::Registered;
 use crate::mutant;
@@ -41,12 +42,29 @@ pub(super) struct Table<T> {
     wanted: u32,
     /// Of places that the kernel had filled and that are empty now: to be used again.
     spare: Vec<Arc<T>>,
+    /// Places that the kernel has failed to clear, with the item that it keeps there; none if that was never
+    /// ours. They are tried again.
+    uncleared: Vec<(u32, Option<Arc<T>>)>,
+    /// Whether the kernel was short of something when it last failed, so that it may clear them soon.
+    is_short: bool,
+    /// Whether the kernel may have filled places without our knowledge.
+    has_unknown: bool,
 }
 
 impl<T: AsRef<Registered>> Table<T> {
     /// A table of at most `wanted` places, which is made when it is first needed.
     pub(super) const fn new(wanted: u32) -> Table<T> {
-        Table { places: Vec::new(), vacant: Vec::new(), for_kernel: 0, limit: 0, wanted, spare: Vec::new() }
+        Table {
+            places: Vec::new(),
+            vacant: Vec::new(),
+            for_kernel: 0,
+            limit: 0,
+            wanted,
+            spare: Vec::new(),
+            uncleared: Vec::new(),
+            is_short: false,
+            has_unknown: false,
+        }
     }
 
     /// Registers an item with a ring, if it is not registered there already; `change` lets the kernel do it.
@@ -115,6 +133,7 @@ impl<T: AsRef<Registered>> Table<T> {
         if self.limit > 0 {
             return Ok(());
         }
+        self.places = room_for(self.for_kernel)?;
         let (for_kernel, mut ours) = (self.for_kernel as u32, self.wanted);
         let fewest = u32::from(for_kernel == 0);
         // More than there can be, the kernel refuses.
@@ -153,10 +172,14 @@ impl<T: AsRef<Registered>> Table<T> {
     /// Many kernels do this when their own places are all taken, and one of ours was the last to be changed: they
     /// look for room up to there. (6.18.44 does not.)
     pub(super) fn refuse<V>(&mut self, index: u32, mut change: impl FnMut(Change<V>) -> io::Result<()>) {
-        if self.places.get(index as usize).is_none_or(Option::is_none) {
-            // What stays there makes way when the place is given to somebody, or when the ring is closed.
-            change(Change::Clear { index }).ok();
+        if !self.is_taken(index) {
+            self.empty(index, None, &mut change);
         }
+    }
+
+    /// Whether somebody has this place.
+    fn is_taken(&self, index: u32) -> bool {
+        self.places.get(index as usize).is_some_and(Option::is_some)
     }
 
     /// Empties the places of items that the kernel had put there, and that nobody else has.
@@ -166,6 +189,9 @@ impl<T: AsRef<Registered>> Table<T> {
         items: impl IntoIterator<Item = Arc<T>>,
         mut change: impl FnMut(Change<V>) -> io::Result<()>,
     ) {
+        if self.is_short {
+            self.retry(&mut change);
+        }
         for item in items {
             // It may have been taken out of the table in the meantime.
             if let Some(index) = item.as_ref().as_ref().in_ring(ring) {
@@ -180,6 +206,7 @@ impl<T: AsRef<Registered>> Table<T> {
     /// Empties those of our places whose items nobody else has. No request can name them any more, and none that
     /// is in flight does, because it would have the item in its data.
     fn sweep<V>(&mut self, change: &mut impl FnMut(Change<V>) -> io::Result<()>) {
+        self.retry(change);
         for index in self.for_kernel..self.places.len() {
             if self.places[index].as_ref().is_some_and(|item| Arc::strong_count(item) == 1) {
                 self.clear(index as u32, change);
@@ -202,22 +229,70 @@ impl<T: AsRef<Registered>> Table<T> {
         index.is_some()
     }
 
-    /// Empties a place. If the kernel fails to do so, the place is not used again.
+    /// Takes an item out of its place.
     fn clear<V>(&mut self, index: u32, change: &mut impl FnMut(Change<V>) -> io::Result<()>) {
         let Some(item) = self.places.get_mut(index as usize).and_then(Option::take) else { return };
         if !mutant::is("what was cleared is still found") {
             item.as_ref().as_ref().leave();
         }
+        self.empty(index, Some(item), change);
+    }
+
+    /// Lets the kernel clear a place. If it fails to do so, it keeps what it has, so the item is kept, too, and
+    /// the place is not used before it was cleared after all.
+    fn empty<V>(
+        &mut self,
+        index: u32,
+        item: Option<Arc<T>>,
+        change: &mut impl FnMut(Change<V>) -> io::Result<()>,
+    ) {
         match change(Change::Clear { index }) {
-            Ok(()) if (index as usize) < self.for_kernel => {}
-            Ok(()) => self.vacant.push(index),
-            // The kernel keeps what it has, so the item is kept, too.
-            Err(_) => mem::forget(item),
+            Ok(()) if item.is_some() && index as usize >= self.for_kernel => self.vacant.push(index),
+            Ok(()) => {}
+            Err(error) => {
+                let errno = error.raw_os_error();
+                self.is_short |=
+                    matches!(errno, Some(libc::ENOMEM | libc::EAGAIN | libc::EBUSY | libc::EINTR));
+                self.uncleared.push((index, item));
+            }
         }
+    }
+
+    /// Tries again to clear what the kernel has failed to clear.
+    fn retry<V>(&mut self, change: &mut impl FnMut(Change<V>) -> io::Result<()>) {
+        self.is_short = false;
+        for (index, item) in mem::take(&mut self.uncleared) {
+            // Whoever was put there has made the kernel forget what was there before.
+            if !self.is_taken(index) {
+                self.empty(index, item, change);
+            }
+        }
+    }
+
+    /// How many places the kernel has not cleared, although it was told to.
+    pub(super) fn uncleared(&self) -> usize {
+        self.uncleared.len()
+    }
+
+    /// Whether it may clear them if it is soon told to once more.
+    pub(super) fn is_short(&self) -> bool {
+        self.is_short
+    }
+
+    /// Notes that the kernel may have filled places and that nobody has been told. The next
+    /// [`release`](Self::release) empties these, too.
+    pub(super) fn suspect_unknown(&mut self) {
+        self.has_unknown = true;
     }
 
     /// Takes all items out of the ring, when no request is in flight.
     pub(super) fn release<V>(&mut self, mut change: impl FnMut(Change<V>) -> io::Result<()>) {
+        self.retry(&mut change);
+        if mem::take(&mut self.has_unknown) && self.limit > 0 {
+            for index in 0..self.for_kernel as u32 {
+                self.refuse(index, &mut change);
+            }
+        }
         for index in 0..self.places.len() {
             self.clear(index as u32, &mut change);
         }
@@ -225,13 +300,14 @@ impl<T: AsRef<Registered>> Table<T> {
 
     /// Keeps for ever what the kernel may still use.
     pub(super) fn leak(&mut self) {
-        mem::forget(mem::take(&mut self.places));
+        mem::forget((mem::take(&mut self.places), mem::take(&mut self.uncleared)));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::tests::with_little_memory;
 
     /// A kernel that allows `most` places and fails on demand, and what a table has changed in it.
     struct Kernel {
@@ -400,5 +476,100 @@ mod tests {
         kernel.fails = false;
         table.adopt(1, &one, 7, kernel.change()).unwrap();
         assert_eq!(one.in_ring(1), Some(1), "and its place as well");
+    }
+
+    #[test]
+    fn what_the_kernel_has_not_cleared_is_tried_again() {
+        let (mut table, mut kernel) = (Table::new(2), Kernel::new(5));
+        table.leave_to_kernel(3);
+        let (one, other) = (file(), file());
+        table.adopt(1, &one, 7, kernel.change()).unwrap();
+        let received = table.receive(1, 2, || Some(file())).unwrap();
+        kernel.fails = true;
+        assert!(table.expel(1, &one, kernel.change()));
+        table.vacate(1, [received], kernel.change());
+        table.refuse(4, kernel.change());
+        assert_eq!((table.uncleared(), table.is_short()), (3, true));
+
+        // The place that was refused is given to somebody, who stays there.
+        table.adopt(1, &other, 7, |_: Change<i32>| Ok(())).unwrap();
+        assert_eq!(other.in_ring(1), Some(4));
+        let count = kernel.changes.len();
+        table.vacate(1, [], kernel.change());
+        assert_eq!(kernel.changes[count..], [3, 2].map(|index| Change::Clear { index }));
+        assert_eq!((table.uncleared(), table.is_short()), (2, true));
+        kernel.fails = false;
+        table.vacate(1, [], kernel.change());
+        assert_eq!((table.uncleared(), table.is_short()), (0, false));
+        assert_eq!((other.in_ring(1), Arc::strong_count(&one)), (Some(4), 1));
+        table.adopt(1, &one, 7, kernel.change()).unwrap();
+        assert_eq!(one.in_ring(1), Some(3), "the place is used again");
+    }
+
+    #[test]
+    fn a_full_table_and_a_release_try_again_what_was_not_cleared() {
+        for is_full in [true, false] {
+            let (mut table, mut kernel) = (Table::new(1), Kernel::new(1));
+            let one = file();
+            table.adopt(1, &one, 7, kernel.change()).unwrap();
+            kernel.fails = true;
+            table.expel(1, &one, kernel.change());
+            let full = table.adopt(1, &one, 7, kernel.change());
+            assert!(matches!(full, Err(PoolError::Refused(_))) && table.uncleared() == 1);
+            kernel.fails = false;
+            match is_full {
+                true => table.adopt(1, &one, 7, kernel.change()).unwrap(),
+                false => table.release(kernel.change()),
+            }
+            assert_eq!((table.uncleared(), Arc::strong_count(&one)), (0, 1 + usize::from(is_full)));
+        }
+    }
+
+    #[test]
+    fn what_no_later_attempt_mends_is_not_tried_again_soon() {
+        let (mut table, mut kernel) = (Table::new(1), Kernel::new(1));
+        let one = file();
+        table.adopt(1, &one, 7, kernel.change()).unwrap();
+        table.expel(1, &one, |_: Change<i32>| Err(io::Error::from_raw_os_error(libc::EPERM)));
+        assert_eq!((table.uncleared(), table.is_short()), (1, false));
+        table.leak();
+        assert_eq!((table.uncleared(), Arc::strong_count(&one)), (0, 2), "it is kept for ever");
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "it knows no forks")]
+    fn a_table_that_finds_no_memory_is_not_made() {
+        with_little_memory(1 << 20, || {
+            let (mut table, mut kernel) = (Table::<Registered>::new(8), Kernel::new(u32::MAX));
+            table.leave_to_kernel(1 << 24);
+            let refused = table.make(&mut kernel.change());
+            refused.is_err_and(|error| error.kind() == io::ErrorKind::OutOfMemory)
+                && kernel.changes.is_empty()
+        });
+    }
+
+    #[test]
+    fn what_the_kernel_has_put_there_untold_is_cleared_at_the_end() {
+        let (mut table, mut kernel) = (Table::new(8), Kernel::new(20));
+        table.leave_to_kernel(3);
+        table.suspect_unknown();
+        table.release(kernel.change());
+        assert!(kernel.changes.is_empty(), "there is no table");
+        table.make(&mut kernel.change()).unwrap();
+        let known = table.receive(1, 1, || Some(file())).unwrap();
+        let mut cleared = |table: &mut Table<Registered>| {
+            kernel.changes.clear();
+            table.release(kernel.change());
+            let index = |change: &Change<i32>| match *change {
+                Change::Clear { index } => index,
+                _ => panic!("{change:?}"),
+            };
+            let mut cleared: Vec<_> = kernel.changes.iter().map(index).collect();
+            cleared.sort_unstable();
+            cleared
+        };
+        table.suspect_unknown();
+        assert_eq!((cleared(&mut table), known.in_ring(1)), (vec![0, 1, 2], None));
+        assert_eq!(cleared(&mut table), [], "only once");
     }
 }

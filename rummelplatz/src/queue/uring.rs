@@ -21,6 +21,7 @@ use super::entries::{self, Entries};
 use super::memory::Queues;
 use super::table::Table;
 use super::{BufferRing, Cqe, Entered, Host, Kernel, Patience};
+use crate::block::room_for;
 use crate::buffers::{BufferPool, PoolError};
 use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
@@ -83,8 +84,20 @@ fn judge(error: io::Error) -> io::Result<Entered> {
 }
 
 impl Uring {
-    /// Takes over a ring whose submission queue is empty.
-    pub(crate) fn new(kernel: Host, serial: u64) -> Uring {
+    /// What the entries of a ring need beside them.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if there is no memory for that.
+    pub(crate) fn asides(kernel: &Host) -> io::Result<Box<[Aside]>> {
+        let count = kernel.queues().capacity() as usize;
+        let mut asides = room_for(count)?;
+        asides.resize_with(count, || Aside::Nothing);
+        Ok(asides.into())
+    }
+
+    /// Takes over a ring whose submission queue is empty. The asides are those of this ring.
+    pub(crate) fn new(kernel: Host, asides: Box<[Aside]>, serial: u64) -> Uring {
         let queues = kernel.queues();
         // In a forked child, the ring's memory is not there; the child finds that out before it uses the
         // ring.
@@ -99,7 +112,7 @@ impl Uring {
         // SAFETY: the queues live as long as the kernel, which is in the same struct.
         let completions = unsafe { Completions::new(start, capacity, next, queues.posts_when_entered()) };
         Uring {
-            asides: (0..queues.capacity()).map(|_| Aside::Nothing).collect(),
+            asides,
             set_aside: None,
             entries,
             is_open: false,
@@ -490,15 +503,32 @@ impl Uring {
         self.files.for_kernel()
     }
 
-    /// Closes the files that were left. From here on, `thread` does so before it waits; 0 is no thread.
-    pub(crate) fn close_left(&mut self, thread: u64) {
+    /// Closes the files that were left. From here on, `thread` does so before it waits; 0 is no thread. Returns
+    /// whether the kernel is short of something for that, so that it must be tried again soon.
+    pub(crate) fn close_left(&mut self, thread: u64) -> bool {
         let Uring { files, kernel, serial, left, closing, .. } = self;
-        let Some(left) = left else { return };
+        let Some(left) = left else { return false };
         left.looked_at_by(thread);
-        if left.is_any() {
-            left.exchange(closing);
-            files.vacate(*serial, closing.drain(..), |change| kernel.change_files(change));
+        if !left.is_any() {
+            return false;
         }
+        left.exchange(closing);
+        files.vacate(*serial, closing.drain(..), |change| kernel.change_files(change));
+        if files.is_short() {
+            left.look_again();
+        }
+        files.is_short()
+    }
+
+    /// Notes that a completion was lost, which may have said that the kernel has put a file into the table: it is closed
+    /// when [all is released](Self::release_registered).
+    pub(crate) fn suspect_lost_files(&mut self) {
+        self.files.suspect_unknown();
+    }
+
+    /// How much is in the tables of files and of memory although the kernel was told to clear its place.
+    pub(crate) fn uncleared(&self) -> usize {
+        self.files.uncleared() + self.memory.uncleared()
     }
 
     /// Unregisters all that is registered, when no request is in flight. A pool that the kernel does not give
@@ -607,6 +637,8 @@ unsafe fn fill_beside(
 impl Drop for Uring {
     fn drop(&mut self) {
         self.release_registered();
+        // What the kernel has not cleared, it has until the ring is closed.
+        self.memory.leak();
         for pool in self.pools.drain(..) {
             // Nothing is received any more, so another ring may have the pool. But the kernel knows of its
             // memory until the ring is closed, and nobody can tell when that is done.

@@ -109,6 +109,11 @@ impl Header {
         self.control_length
     }
 
+    /// As if the kernel had written so many bytes of control messages, and said this of the message.
+    pub(crate) fn receive(&mut self, control_length: usize, flags: libc::c_int) {
+        (self.control_length, self.flags) = (control_length, flags);
+    }
+
     /// What the kernel says of a message that was received (`MSG_*`).
     pub(crate) fn flags(&self) -> libc::c_int {
         self.flags

@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut, Range};
 
 use super::address::{self, Address};
 use super::aside::Header;
-use super::control::{self, ControlMessages};
+use super::control::{self, ControlMessages, FillControl};
 use crate::buffers::{Buffer, BufferPool};
 
 /// A datagram that was received, in a buffer of a [`BufferPool`](crate::BufferPool).
@@ -57,12 +57,55 @@ impl Datagram {
     /// `None` if [`BufferPool::fill`] has no buffer, which needs room for the bytes and the
     /// [overhead](Self::OVERHEAD).
     pub fn fill(pool: &BufferPool, peer: SocketAddr, bytes: &[u8]) -> Option<Datagram> {
+        Datagram::filled(Layout::Addressed, pool, peer, (&[], 0), bytes)
+    }
+
+    /// The same, with [control messages](Self::messages), as from [`recv_message_multi`](super::recv_message_multi). As
+    /// there, there is room only for so many, and descriptors are closed.
+    ///
+    /// ```
+    /// # use rummelplatz::{BufferPool, Completion, Datagram, request::FillControl};
+    /// let pool = BufferPool::new(1, 2048)?;
+    /// let joined = FillControl::new().segment_size(2);
+    /// let datagram = Datagram::fill_with(&pool, "127.0.0.1:7777".parse()?, joined, b"aabbc").expect("there is room");
+    /// let completion = Completion::from_datagram(datagram);
+    ///
+    /// // What a handler of `recv_message_multi` does with it.
+    /// let datagram = completion.into_datagram()?;
+    /// let parts: Vec<_> = datagram.messages().datagrams(&datagram).collect();
+    /// assert_eq!(parts, [&b"aa"[..], b"bb", b"c"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// `None` if [`BufferPool::fill`] has no buffer, which needs room for the bytes and the
+    /// [overhead](Self::OVERHEAD_WITH_CONTROL).
+    pub fn fill_with(
+        pool: &BufferPool,
+        peer: SocketAddr,
+        control: FillControl,
+        bytes: &[u8],
+    ) -> Option<Datagram> {
+        let (control, flags) = control.into_plain(CONTROL);
+        Datagram::filled(Layout::Controlled, pool, peer, (&control, flags), bytes)
+    }
+
+    fn filled(
+        layout: Layout,
+        pool: &BufferPool,
+        peer: SocketAddr,
+        (control, flags): (&[u8], libc::c_int),
+        bytes: &[u8],
+    ) -> Option<Datagram> {
         let address = Address::from(peer);
-        let mut name = [0; NAME];
-        name[..address.bytes().len()].copy_from_slice(address.bytes());
-        let said = [address.bytes().len() as u32, 0, bytes.len() as u32, 0].map(u32::to_ne_bytes);
-        let buffer = pool.fill(&[said.as_flattened(), &name, bytes].concat())?;
-        Some(Datagram::in_buffer(buffer, Layout::Addressed))
+        let lengths = [address.bytes().len(), control.len(), bytes.len()].map(|length| length as u32);
+        let [name, controlled, payload] = lengths;
+        let said = [name, controlled, payload, flags as u32].map(u32::to_ne_bytes);
+        let mut all = [said.as_flattened(), address.bytes()].concat();
+        all.resize(SAID + NAME, 0);
+        all.extend_from_slice(control);
+        all.resize(layout.overhead() as usize, 0);
+        all.extend_from_slice(bytes);
+        Some(Datagram::in_buffer(pool.fill(&all)?, layout))
     }
 
     /// The datagram in a buffer that holds as many bytes as the kernel says.

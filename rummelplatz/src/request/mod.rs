@@ -106,7 +106,7 @@ pub use address::Address;
 pub use attributes::*;
 pub use children::*;
 pub use control::{
-    Control, ControlMessage, ControlMessages, Credentials, PacketInfo, RecvControl, SendControl,
+    Control, ControlMessage, ControlMessages, Credentials, FillControl, PacketInfo, RecvControl, SendControl,
 };
 pub use datagram::Datagram;
 pub(crate) use datagram::Layout;

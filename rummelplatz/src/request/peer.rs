@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::slice;
 
-use super::address;
+use super::address::{self, Address};
 use super::aside::{Header, Piece};
 
 /// Where a datagram came from, as found out by [`recv_from`](super::recv_from), or a connection, by
@@ -95,7 +95,6 @@ impl Peer {
         header.lead_to(slice::from_ref(place))
     }
 
-    #[cfg(test)]
     pub(super) fn header_mut(&mut self) -> &mut Header {
         &mut self.header
     }
@@ -123,6 +122,17 @@ impl Peer {
     /// The Internet address, if there is an address and it is of that kind.
     pub fn address(&self) -> Option<SocketAddr> {
         address::of_internet(self.name.get(..self.header.name_length as usize)?)
+    }
+}
+
+/// As if something had come from there: for tests of your own operations.
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Peer {
+        let (address, mut peer) = (Address::from(address), Peer::new());
+        let bytes = address.bytes();
+        peer.header.name_length = bytes.len() as libc::socklen_t;
+        peer.name.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+        peer
     }
 }
 

@@ -243,13 +243,22 @@ impl Machine {
     }
 
     pub(super) fn change_files(&mut self, change: Change<BorrowedFd<'_>>) -> io::Result<()> {
+        self.clears(&change)?;
         self.files.change_files(change)
+    }
+
+    /// Whether this change of a table is done, if it is to clear a place.
+    fn clears<V>(&mut self, change: &Change<V>) -> io::Result<()> {
+        let refuses =
+            matches!(change, Change::Clear { .. }) && self.rng.roll(self.settings.faults().uncleared);
+        if refuses { Err(io::Error::from_raw_os_error(libc::ENOMEM)) } else { Ok(()) }
     }
 
     /// # Safety
     ///
     /// The same as for [`Kernel::change_memory`](crate::queue::Kernel::change_memory).
     pub(super) unsafe fn change_memory(&mut self, change: Change<(u64, usize)>) -> io::Result<()> {
+        self.clears(&change)?;
         self.registered.change_memory(change)
     }
 

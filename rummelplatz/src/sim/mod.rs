@@ -341,6 +341,9 @@ pub struct Faults {
     /// tag that nobody has, or pretends to come from what the ring has asked for itself, such as its alarm; not
     /// so often that this would end the run.
     pub foreign: f64,
+    /// A place of a table of files or memory is not cleared (`ENOMEM`). According to the source of kernels that are older
+    /// than 6.18, on which this can't be provoked.
+    pub uncleared: f64,
     /// The kernel loses a completion (`EBADR`), and with it all accounts: the ring is abandoned. According to
     /// its source; not provoked.
     pub lost: f64,
@@ -367,6 +370,7 @@ impl Faults {
             partial: 0.0,
             silent: 0.0,
             foreign: 0.0,
+            uncleared: 0.0,
             lost: 0.0,
         }
     }

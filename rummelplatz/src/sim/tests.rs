@@ -20,7 +20,7 @@ fn queues() -> (Simulation, Uring) {
     let simulation = Simulation::new(1);
     simulation.set_faults(Faults::none());
     let raw = simulation.raw_ring(NonZeroU32::new(8).unwrap()).unwrap();
-    (simulation, Uring::new(raw.kernel, 0))
+    (simulation, Uring::new(raw.kernel, raw.asides, 0))
 }
 
 /// Submits entries, named by these numbers, all at once. Returns what has completed by then, in order.

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -98,8 +98,30 @@ impl Data {
     }
 }
 
+impl Data {
+    /// Another descriptor of one end of the pipe, if there is one. Which end, the id says.
+    pub(crate) fn end_of_pipe(&self) -> Option<OwnedFd> {
+        // No other function shows the numbers and leaves them where they are.
+        let shown = format!("{:?}", self.pipe);
+        let is_digit = |byte: char| byte.is_ascii_digit();
+        let mut numbers = shown.split(|byte| !is_digit(byte)).filter_map(|number| number.parse().ok());
+        let number: RawFd = numbers.nth(self.id % 4 / 2)?;
+        if shown.contains('-') {
+            return None;
+        }
+        // SAFETY: the pipe is borrowed, so its ends stay open.
+        let end = unsafe { BorrowedFd::borrow_raw(number) };
+        Some(end.try_clone_to_owned().expect("there are descriptors for it"))
+    }
+}
+
 impl Drop for Data {
     fn drop(&mut self) {
+        if self.kind == Kind::Pipe
+            && let Some(end) = self.end_of_pipe()
+        {
+            self.world.lock().ends.push(end);
+        }
         self.world.dropped(self.id);
     }
 }
@@ -268,6 +290,8 @@ pub(crate) struct Inner {
     held: u64,
     /// A pipe; every descriptor that the kernel makes is its writing end.
     pipe: Option<(OwnedFd, OwnedFd)>,
+    /// One end of each pipe that was dropped with its data. The other end must be closed.
+    ends: Vec<OwnedFd>,
     /// What the figures of the ring must be.
     expected: Expected,
     /// What is wrong.
@@ -388,6 +412,7 @@ impl World {
                 files: Vec::new(),
                 held: 0,
                 pipe: None,
+                ends: Vec::new(),
                 expected: Expected::default(),
                 violations: Vec::new(),
                 silenced: false,
@@ -1274,6 +1299,9 @@ impl World {
                     ));
                 }
             }
+            if !inner.ends.iter().all(is_hung_up) {
+                wrong.push("an end of a pipe was not closed".to_owned());
+            }
             if let Some((reader, writer)) = inner.pipe.take() {
                 drop(writer);
                 if !cfg!(miri) && !is_hung_up(&reader) {
@@ -1429,7 +1457,7 @@ pub(crate) fn is_hung_up(reader: &impl AsRawFd) -> bool {
     let mut poll = libc::pollfd { fd: reader.as_raw_fd(), events: 0, revents: 0 };
     // SAFETY: there is one of it.
     unsafe { libc::poll(&raw mut poll, 1, A_MOMENT) };
-    poll.revents & libc::POLLHUP != 0
+    poll.revents & (libc::POLLHUP | libc::POLLERR) != 0
 }
 
 impl Inner {

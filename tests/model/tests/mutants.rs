@@ -50,6 +50,7 @@ const MUTANTS: &[&str] = &[
     "files stay in the table",
     "a piece begins where the last one did",
     "what came with a message stays open",
+    "a pipe stays open",
 ];
 
 const CHOSEN: &str = "RUMMEL_MUTANT";

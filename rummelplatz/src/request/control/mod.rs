@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
+mod filled;
 mod messages;
 mod received;
 mod sent;
 
 pub(super) use received::close;
 
+pub use filled::FillControl;
 pub use messages::ControlMessages;
 pub use received::RecvControl;
 pub use sent::{Control, SendControl};

@@ -100,6 +100,10 @@ impl RecvControl {
     /// Nothing yet, with room for so many bytes of control messages. See [`room_for`](Self::room_for).
     ///
     /// 253 descriptors are the most that can be in one message.
+    ///
+    /// # Panics
+    ///
+    /// If that is more than `isize::MAX` bytes. As with a `Vec`, the process ends if there is not that much memory.
     pub fn with_room(bytes: usize) -> RecvControl {
         RecvControl { peer: Peer::new(), area: vec![0; bytes.div_ceil(ALIGNMENT)].into() }
     }
@@ -177,16 +181,21 @@ impl RecvControl {
 
     /// Takes the first descriptor that is still here, of messages of these kinds.
     fn take(&mut self, is_meant: impl Fn(i32) -> bool) -> Option<OwnedFd> {
-        // SAFETY: only the kernel writes numbers there, in a request that got the area full of zeroes. Nobody else
-        // owns what they name, because no other function tells a number.
+        // SAFETY: only the kernel writes numbers there, in a request that got the area full of zeroes, and `pretend`,
+        // whose caller promises the same. Nobody else owns what they name, because no other function tells a number.
         unsafe { take(self.written_mut(), is_meant) }
     }
 
-    /// As if the kernel had received these messages.
-    #[cfg(test)]
-    pub(super) fn pretend(&mut self, messages: &[u8]) {
-        self.written_mut()[..messages.len()].copy_from_slice(messages);
-        self.peer.header_mut().control(self.area.as_ptr(), messages.len());
+    /// As if the kernel had received these messages from this peer, and said this of it; as many of them as there is
+    /// room for.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else has the descriptors that they name.
+    pub(super) unsafe fn pretend(&mut self, messages: &[u8], peer: Peer, flags: i32) {
+        self.peer = peer;
+        self.peer.header_mut().receive(messages.len(), flags);
+        self.written_mut().iter_mut().zip(messages).for_each(|(place, byte)| *place = *byte);
     }
 
     #[cfg(test)]
@@ -196,7 +205,7 @@ impl RecvControl {
 
     /// Closes the descriptors that nobody has taken.
     fn close(&mut self) {
-        // SAFETY: only the kernel writes there, as for `take`; and what somebody has taken is not named there any more.
+        // SAFETY: only the kernel and `pretend` write there, as for `take`; and what somebody has taken is not named there any more.
         unsafe { close(self.written_mut()) };
     }
 }

@@ -1,9 +1,10 @@
 use std::io::{Read, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::super::Peer;
 use super::super::aside::Piece;
 use super::*;
 
@@ -25,7 +26,8 @@ fn messages(messages: &[(i32, i32, &[u8])]) -> Vec<u8> {
 fn received(area: &[u8]) -> RecvControl {
     let mut control = RecvControl::with_room(area.len());
     control.receive(Piece::default());
-    control.pretend(area);
+    // SAFETY: those of these tests are nobody else's, or there are none.
+    unsafe { control.pretend(area, Peer::new(), 0) };
     control
 }
 
@@ -318,4 +320,96 @@ fn descriptors_of_any_kind_are_lent() {
     // Nothing is borrowed any more.
     stream.flush().unwrap();
     drop(file);
+}
+
+/// All that can be said by hand, except for descriptors.
+fn all_by_hand() -> FillControl {
+    let info = PacketInfo { destination: [10, 0, 0, 1].into(), local: [10, 0, 0, 2].into(), interface: 3 };
+    FillControl::new()
+        .segment_size(1200)
+        .packet_info(info)
+        .traffic_class(5)
+        .timestamp(UNIX_EPOCH + Duration::new(7, 9))
+        .credentials(Credentials { pid: 1, uid: 2, gid: 3 })
+        .message(77, 78, b"else")
+}
+
+#[test]
+fn what_is_made_by_hand_is_found() {
+    let peer = "[::1]:80".parse().unwrap();
+    let filled = RecvControl::fill(Some(peer), all_by_hand().truncated());
+    let said = filled.messages();
+    assert_eq!((said.segment_size(), said.traffic_class()), (Some(1200), Some(5)));
+    assert_eq!(said.packet_info().unwrap().local, IpAddr::from([10, 0, 0, 2]));
+    assert_eq!(said.packet_info().unwrap().destination, IpAddr::from([10, 0, 0, 1]));
+    assert_eq!(said.packet_info().unwrap().interface, 3);
+    assert_eq!(said.timestamp(), Some(UNIX_EPOCH + Duration::new(7, 9)));
+    assert_eq!(said.credentials(), Some(Credentials { pid: 1, uid: 2, gid: 3 }));
+    let last = said.iter().last().unwrap();
+    assert_eq!((last.level, last.kind, last.bytes), (77, 78, &b"else"[..]));
+    assert_eq!(
+        (filled.peer(), filled.is_truncated(), filled.is_control_truncated()),
+        (Some(peer), true, false)
+    );
+
+    let destination = Ipv6Addr::LOCALHOST.into();
+    let info = PacketInfo { destination, local: destination, interface: 9 };
+    let filled = RecvControl::fill(None, FillControl::new().packet_info(info).control_truncated());
+    assert_eq!(filled.messages().packet_info(), Some(info));
+    assert_eq!((filled.peer(), filled.is_truncated(), filled.is_control_truncated()), (None, false, true));
+    assert!(RecvControl::fill(None, FillControl::new()).messages().iter().next().is_none());
+}
+
+#[test]
+fn descriptors_that_are_given_by_hand_are_taken_or_closed_once() {
+    let pipes: Vec<_> = (0..4).map(|_| std::io::pipe().unwrap()).collect();
+    let (mut readers, writers): (Vec<_>, Vec<OwnedFd>) =
+        pipes.into_iter().map(|(reader, writer)| (reader, OwnedFd::from(writer))).unzip();
+    let mut is_closed = |number: usize| {
+        let mut poll = libc::pollfd { fd: readers[number].as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: there is one of it.
+        unsafe { libc::poll(&raw mut poll, 1, 0) };
+        poll.revents & libc::POLLHUP != 0
+    };
+    let mut writers = writers.into_iter();
+    let mut next = || writers.next().unwrap();
+    let control = FillControl::new().fds([next(), next()]).traffic_class(1).pidfd(next());
+    let mut filled = RecvControl::fill(None, control);
+    let first = filled.take_fds().next().unwrap();
+    let process = filled.take_pidfd().unwrap();
+    assert!(filled.take_pidfd().is_none() && !is_closed(1));
+    drop(filled);
+    assert_eq!([0, 1, 2, 3].map(&mut is_closed), [false, true, false, false]);
+    drop((first, process));
+    let unused = FillControl::new().fds([next()]);
+    drop(unused);
+    assert_eq!([0, 1, 2, 3].map(&mut is_closed), [true; 4]);
+    readers.clear();
+}
+
+#[test]
+fn numbers_of_descriptors_are_refused() {
+    for kind in [libc::SCM_RIGHTS, SCM_PIDFD] {
+        let refused = std::panic::catch_unwind(|| {
+            FillControl::new().message(libc::SOL_SOCKET, kind, &0_i32.to_ne_bytes())
+        });
+        assert!(refused.is_err());
+    }
+}
+
+#[test]
+fn a_datagram_by_hand_has_room_for_some_messages_and_for_no_descriptors() {
+    let pool = crate::BufferPool::new(1, 1024).unwrap();
+    let peer = "127.0.0.1:7".parse().unwrap();
+    let (_reader, writer) = std::io::pipe().unwrap();
+    for (control, is_cut, count) in
+        [(all_by_hand(), true, 5), (FillControl::new().traffic_class(5), false, 1)]
+    {
+        let control = control.fds([writer.try_clone().unwrap().into()]);
+        let datagram = crate::Datagram::fill_with(&pool, peer, control, b"abc").unwrap();
+        assert_eq!((&*datagram, datagram.peer()), (&b"abc"[..], Some(peer)));
+        assert_eq!(datagram.messages().traffic_class(), Some(5));
+        assert_eq!((datagram.is_control_truncated(), datagram.is_truncated()), (is_cut, false));
+        assert_eq!(datagram.messages().iter().count(), count);
+    }
 }

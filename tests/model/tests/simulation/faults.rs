@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use rummelplatz::FixedBuffers;
+use rummelplatz_tests::direct::{connections, is_closed};
 use rummelplatz_tests::{NO_OPCODE, OPCODE, with_byte};
 
 use super::*;
@@ -170,6 +172,47 @@ fn a_wait_that_has_failed_ends_the_run_before_anything_else_is_told() {
     assert_eq!(told.take(), [(0, Ok(0))], "the rest is for the teardown");
 }
 
+/// A loop delivers some thousand completions before it does other things. Here the kernel has lost one by then.
+#[test]
+fn all_that_has_completed_is_told_before_a_ring_is_given_up() {
+    const COUNT: usize = 4000;
+    let simulation = calm();
+    let (told, kernel) = (Log::new(), simulation.clone());
+    let (seen, seen_late) = (told.clone(), told.clone());
+    let (ours, _theirs) = unix_pair();
+    let script = Script::new()
+        .on_setup_once(move |mut submitter: BenchSubmitter<'_, (usize, Arc<OwnedFd>, [u8; 1])>| {
+            submitter
+                .submit((usize::MAX, ours.clone(), [0]), |(_, ours, buffer)| request::recv(ours, buffer))?;
+            for number in 0..COUNT {
+                submitter.submit((number, ours.clone(), [0]), |_| request::nop())?;
+                submitter.post((COUNT + number, ours.clone(), [0]))?;
+            }
+            Ok(())
+        })
+        .on_completion(move |completion, (number, ..), _| {
+            kernel.set_faults(Faults { lost: 1.0, ..Faults::none() });
+            seen.push((number, outcome(&completion), false));
+            (GO_ON, None)
+        })
+        .on_teardown(move |completion, (number, ..), _| {
+            seen_late.push((number, outcome(&completion), true));
+            Ok(())
+        });
+    let mut ring = bench(simulation.raw_ring(size(4096)).unwrap(), script);
+    let error = ring.run().unwrap_err();
+    let stuck = error.abandoned().unwrap();
+    assert_eq!((stuck.errno, stuck.requests.len()), (Some(libc::EBADR), 1));
+    assert_eq!(stuck.requests[0].opcode_name(), "RECV");
+
+    let told = told.take();
+    let late = told.iter().filter(|(.., is_late)| *is_late).count();
+    assert!(late > 3 * 1024, "more than what some rounds deliver: {late}");
+    let mut numbers: Vec<_> = told.iter().map(|(number, outcome, _)| (*number, *outcome)).collect();
+    numbers.sort_unstable_by_key(|(number, _)| *number);
+    assert!(numbers.into_iter().eq((0..2 * COUNT).map(|number| (number, Ok(0)))), "each once");
+}
+
 #[test]
 fn a_ring_that_waits_for_ever_is_told_so() {
     let ledger = Ledger::new();
@@ -179,6 +222,74 @@ fn a_ring_that_waits_for_ever_is_told_so() {
         Err(RingError::Api(cause)) => assert_eq!(cause.error.raw_os_error(), Some(libc::EDEADLK)),
         other => panic!("{other:?}"),
     }
+}
+
+/// Leaves a direct descriptor, a socket, while the kernel is mostly short of memory. The ring has nothing else to do
+/// for a second. Returns whether the socket is closed then.
+fn is_closed_in_time(seed: u64) -> bool {
+    enum Work {
+        Accept(Arc<UnixListener>),
+        Pause,
+    }
+    impl Work {
+        fn request(&mut self) -> Request<'_> {
+            match self {
+                Work::Accept(listener) => request::accept_direct(listener),
+                Work::Pause => request::timeout(Duration::from_secs(1)),
+            }
+        }
+    }
+    let simulation = simulation(seed, Faults { uncleared: 0.9, ..Faults::none() });
+    let (listener, clients) = connections(1);
+    let log = Log::new();
+    let seen = log.clone();
+    let script = Script::new()
+        .on_setup_once(move |mut submitter| {
+            submitter.submit(Work::Accept(listener), Work::request)?;
+            submitter.submit(Work::Pause, Work::request)?;
+            Ok(())
+        })
+        .on_completion(move |completion, work, _| {
+            match work {
+                Work::Accept(_) => drop(completion.into_fixed_file().unwrap()),
+                Work::Pause => seen.push(is_closed(&clients[0])),
+            }
+            (GO_ON, None)
+        });
+    let builder = Bench::builder(script, Script::new()).raw_ring(simulation.raw_ring(size(8)).unwrap());
+    let mut ring = builder.direct_descriptors(NonZeroU32::MIN).build().unwrap();
+    ring.run().unwrap();
+    assert_eq!(ring.stats().uncleared, 0);
+    assert!(simulation.figures().enters < 110, "it does not spin: {:?}", simulation.figures());
+    log.take() == [true]
+}
+
+#[test]
+fn a_direct_descriptor_that_was_not_closed_is_closed_soon() {
+    let in_time: Vec<_> = (0..10).map(is_closed_in_time).collect();
+    assert_eq!(in_time, [true; 10]);
+}
+
+#[test]
+fn what_was_not_cleared_is_counted_and_tried_again_at_the_end_of_a_run() {
+    let simulation = simulation(1, Faults { uncleared: 1.0, ..Faults::none() });
+    let buffers = FixedBuffers::new(2, 64).unwrap();
+    let memory = buffers.clone();
+    let (near, far) = unix_pair();
+    let script = Script::<()>::new().on_setup(move |mut submitter| {
+        submitter.register_buffers(&memory)?;
+        drop(submitter.register_file(&near)?);
+        submitter.submit((), |()| request::nop())?;
+        Ok(())
+    });
+    let mut ring = on(&simulation, script);
+    ring.run().unwrap();
+    assert_eq!(ring.stats().uncleared, 2);
+    simulation.set_faults(Faults::none());
+    ring.run().unwrap();
+    assert_eq!(ring.stats().uncleared, 0);
+    drop(ring);
+    assert!(is_closed(&far));
 }
 
 // ---- cancels ----------------------------------------------------------------------------------------
