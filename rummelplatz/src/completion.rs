@@ -530,6 +530,7 @@ impl Completion {
 
     /// Whether this is not a completion of the kernel, but data from [`post`](crate::Submitter::post) or
     /// [`send`](crate::RingHandle::send).
+    #[inline(always)]
     pub fn is_message(&self) -> bool {
         self.kind.0 & Kind::YIELDS == Kind::MESSAGE
     }
@@ -539,6 +540,7 @@ impl Completion {
     ///
     /// As after any cancel, [`result`](Self::result) may be `ECANCELED`, or say that a part was done, or all of it. See
     /// [`in_time`](Self::in_time) for a result that tells of the deadline.
+    #[inline(always)]
     pub fn timed_out(&self) -> bool {
         self.kind.has(Kind::TIMED_OUT)
     }
@@ -585,6 +587,7 @@ impl Completion {
     ///
     /// A request that was asked to end may still have succeeded, failed, or done a part of its work. One in which a
     /// worker of the kernel waited may have ended with `EINTR`; this is false for it.
+    #[inline(always)]
     pub fn is_cancelled(&self) -> bool {
         self.result == CANCELLED || KERNELS_OWN.contains(&self.result)
     }
@@ -593,12 +596,14 @@ impl Completion {
     /// or `EINTR`. A single request to receive, send, read, write or accept has done nothing then: submit it
     /// again, if that was not on purpose. (A `close` that is interrupted has closed, and a stream may have brought
     /// something before.)
+    #[inline(always)]
     pub fn was_interrupted(&self) -> bool {
         self.is_cancelled() || self.result == -libc::EINTR
     }
 
     /// Whether the request, which receives into a buffer of a pool, has found none: [`result`](Self::result) is
     /// `ENOBUFS`. If there is [`more`](Self::more), the stream waits for one to come back.
+    #[inline(always)]
     pub fn is_starved(&self) -> bool {
         self.result == -libc::ENOBUFS
     }

@@ -16,7 +16,7 @@ use crate::mutant;
 use crate::operation::RingOperation;
 use crate::request::{self, Placed, Record, Request, Stream, sqe};
 use crate::shape::Ring;
-use crate::slab::{Occupied, State};
+use crate::slab::{Occupied, State, Warm};
 use crate::state::Inner;
 use crate::submitter::SubmissionQueueSubmitter;
 use crate::tag::{Key, Tag};
@@ -560,14 +560,14 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// part of it. A stream first delivers what it still carries.
     ///
     /// Returns false if the request is over. A key never matches another request.
+    #[inline(always)]
     pub fn cancel(&mut self, key: Key<Op>) -> bool {
         let tag = self.tag();
-        let Inner { core, slabs, .. } = self.inner();
-        if key.ring != core.serial || UserData::tag(key.identity.user_data) != tag.number() {
-            return false;
-        }
-        let slot = tag.slab(slabs).find_identity(key.identity);
-        slot.is_some_and(|slot| cancel(core, slot))
+        let (inner, warm) = self.open();
+        let warm = warm.map_or(Warm::NONE, Warm::take);
+        // SAFETY: the warm slot, if there is one, is of the slab of `tag`, as whoever made this submitter has
+        // promised.
+        unsafe { cancel_by_key(inner, tag, warm, key) }
     }
 
     /// In the handler of a stream, asks the kernel to end that stream, as [`cancel`](Self::cancel) does with
@@ -692,6 +692,32 @@ fn check_last(entry: &squeue::Entry) -> Result<(), SubmitError> {
         true => Err(SubmitError::Invalid(InvalidEntry::LinksOn)),
         false => Ok(()),
     }
+}
+
+/// Cancels the request of this key. The warm slot is released.
+///
+/// It is given the parts of the submitter and not a reference to it: a handler in which that may be asked for would keep
+/// its submitter in memory.
+///
+/// # Safety
+///
+/// The same as for [`release`].
+#[cold]
+#[inline(never)]
+unsafe fn cancel_by_key<R: Ring, Op: RingOperation<R>>(
+    inner: &mut Inner<R>,
+    tag: Tag<R, Op>,
+    warm: Warm,
+    key: Key<Op>,
+) -> bool {
+    // SAFETY: the caller promises that the slot, if there is one, is of the slab of `tag`.
+    unsafe { release(inner, tag, warm) };
+    let Inner { core, slabs, .. } = inner;
+    if key.ring != core.serial || UserData::tag(key.identity.user_data) != tag.number() {
+        return false;
+    }
+    let slot = tag.slab(slabs).find_identity(key.identity);
+    slot.is_some_and(|slot| cancel(core, slot))
 }
 
 /// Cancels the request in a slot. Returns false if there is nothing to cancel.

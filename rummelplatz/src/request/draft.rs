@@ -258,6 +258,12 @@ impl<'d> Parts<'d> {
         }
     }
 
+    /// Whether the request is its entry and nothing else.
+    #[inline(always)]
+    pub(super) fn is_bare(&self) -> bool {
+        matches!(self, Parts { draft: Draft::Nothing, time: None, .. })
+    }
+
     /// Splits the request into what the slot must know, what is queued, and the deadline (or the rest of a
     /// stream). A descriptor to close passes to the slot.
     #[inline(always)]

@@ -225,7 +225,14 @@ where
     #[inline(always)]
     fn build(self, data: &mut D) -> (Remember<Record<D>>, (bool, Option<Duration>)) {
         let Queued { build, terms, place, user_data } = self;
-        let (facts, prepared, deadline) = build(data).parts.place(terms);
+        let parts = build(data).parts;
+        // Asked first, and so a short way for most requests even where they lie in memory: where the function that
+        // makes them is not inlined, or may also make one that is more than its entry.
+        if parts.is_bare() {
+            let (facts, prepared, _) = parts.place(terms);
+            return (remember(facts), (place.fill(Placed { prepared, user_data }), None));
+        }
+        let (facts, prepared, deadline) = parts.place(terms);
         // This is done last, and filling the place does not unwind: so no slot is given back whose request is
         // queued.
         (remember(facts), (place.fill(Placed { prepared, user_data }), deadline))

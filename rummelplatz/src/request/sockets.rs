@@ -239,10 +239,13 @@ pub fn listen<'d>(socket: &'d impl Target, backlog: u32) -> Request<'d> {
 /// ```
 ///
 /// `examples/proxy.rs` is a whole program that connects.
+#[inline(always)]
 pub fn connect<'d>(socket: &'d impl Target, address: impl Into<Address>) -> Request<'d> {
     addressed(opcode::Connect::CODE, socket, address.into())
 }
 
+// Inlined, for functions that make one of several requests: see `time::timer`.
+#[inline(always)]
 fn addressed(opcode: u8, socket: &impl Target, address: Address) -> Request<'_> {
     let offset = address.raw().1.into();
     let entry = Usual { offset, ..bare(opcode.into(), -1) };

@@ -21,12 +21,15 @@ fn spec(time: Duration) -> Timespec {
 }
 
 /// The entry of a timer, without the address of its time; and the time.
-#[inline]
+#[inline(always)]
 pub(super) fn armed(opcode: u8, time: Duration) -> (Usual, Timespec) {
     // The number of times (`struct timespec`) at that address.
     (Usual { length: 1, ..bare(opcode.into(), -1) }, spec(time))
 }
 
+// Inlined, as is `timeout`, like `connect`: a function that makes either a timer or something else has both in memory if
+// one of them is returned there.
+#[inline(always)]
 fn timer(time: Duration, count: u32, flags: TimeoutFlags) -> Parts<'static> {
     let (entry, time) = armed(opcode::Timeout::CODE, time);
     let entry = Usual { offset: count.into(), op_flags: flags.bits(), ..entry };
@@ -66,6 +69,7 @@ fn timer(time: Duration, count: u32, flags: TimeoutFlags) -> Parts<'static> {
 /// ```
 ///
 /// To limit the time of another request, use [`deadline`](Request::deadline).
+#[inline(always)]
 pub fn timeout<'d>(duration: Duration) -> Request<'d> {
     timer(duration, 0, TimeoutFlags::empty()).request()
 }
