@@ -258,10 +258,15 @@ impl<'d> Parts<'d> {
         }
     }
 
-    /// Whether the request is its entry and nothing else.
+    /// A copy of the request, if it is its entry and nothing else.
     #[inline(always)]
-    pub(super) fn is_bare(&self) -> bool {
-        matches!(self, Parts { draft: Draft::Nothing, time: None, .. })
+    pub(super) fn bare(&self) -> Option<Parts<'static>> {
+        match *self {
+            Parts { entry, draft: Draft::Nothing, yields, flags, time: None } => {
+                Some(Parts { entry, draft: Draft::Nothing, yields, flags, time: None })
+            }
+            _ => None,
+        }
     }
 
     /// Splits the request into what the slot must know, what is queued, and the deadline (or the rest of a

@@ -225,14 +225,15 @@ where
     #[inline(always)]
     fn build(self, data: &mut D) -> (Remember<Record<D>>, (bool, Option<Duration>)) {
         let Queued { build, terms, place, user_data } = self;
-        let parts = build(data).parts;
+        let request = build(data);
         // Asked first, and so a short way for most requests even where they lie in memory: where the function that
         // makes them is not inlined, or may also make one that is more than its entry.
-        if parts.is_bare() {
-            let (facts, prepared, _) = parts.place(terms);
+        if let Some(bare) = request.parts.bare() {
+            std::mem::forget(request);
+            let (facts, prepared, _) = bare.place(terms);
             return (remember(facts), (place.fill(Placed { prepared, user_data }), None));
         }
-        let (facts, prepared, deadline) = parts.place(terms);
+        let (facts, prepared, deadline) = request.parts.place(terms);
         // This is done last, and filling the place does not unwind: so no slot is given back whose request is
         // queued.
         (remember(facts), (place.fill(Placed { prepared, user_data }), deadline))
