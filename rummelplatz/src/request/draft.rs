@@ -258,12 +258,14 @@ impl<'d> Parts<'d> {
         }
     }
 
-    /// A copy of the request, if it is its entry and nothing else.
+    /// The entry, if there is nothing else to the request.
     #[inline(always)]
-    pub(super) fn bare(&self) -> Option<Parts<'static>> {
+    pub(super) fn bare(&self) -> Option<Usual> {
         match *self {
-            Parts { entry, draft: Draft::Nothing, yields, flags, time: None } => {
-                Some(Parts { entry, draft: Draft::Nothing, yields, flags, time: None })
+            Parts { entry, draft: Draft::Nothing, yields: Yields::Result, flags, time: None }
+                if flags.is_empty() =>
+            {
+                Some(entry)
             }
             _ => None,
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use io_uring::types::TimeoutFlags;
 use io_uring::{opcode, squeue};
 
-use super::draft::{Besides, Prepared};
+use super::draft::{Besides, Parts, Prepared};
 use super::{Request, Stream, time};
 use crate::buffers::BufferPool;
 use crate::clock::Stamp;
@@ -228,9 +228,9 @@ where
         let request = build(data);
         // Asked first, and so a short way for most requests even where they lie in memory: where the function that
         // makes them is not inlined, or may also make one that is more than its entry.
-        if let Some(bare) = request.parts.bare() {
+        if let Some(entry) = request.parts.bare() {
             std::mem::forget(request);
-            let (facts, prepared, _) = bare.place(terms);
+            let (facts, prepared, _) = Parts::usual(entry).place(terms);
             return (remember(facts), (place.fill(Placed { prepared, user_data }), None));
         }
         let (facts, prepared, deadline) = request.parts.place(terms);
