@@ -9,7 +9,7 @@ use crate::core::Core;
 use crate::error::{Refused, SubmitError};
 use crate::facts::{Bound, Flags};
 use crate::operation::RingOperation;
-use crate::request::{self, Placed, Request, Slab, Terms};
+use crate::request::{self, More, Placed, Request, Slab, Terms};
 use crate::shape::Ring;
 use crate::slab::{Identity, Warm};
 use crate::state::Inner;
@@ -64,8 +64,13 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         let counted = Counted(&mut core.foreground);
         // SAFETY: the vacancy was just taken from this slab, and writing an entry does not unwind.
         let placed = unsafe { request::place_into(vacancy, slab, data, terms, build, place) };
-        let (identity, (is_queued, deadline)) = placed;
+        let (identity, more) = placed;
         std::mem::forget(counted);
+        // Nearly always, and apart from the rest, so that the compiler forgets nothing that it knows here.
+        let Some(More { is_queued, deadline }) = more else {
+            count_again(core, flags);
+            return Ok(Key::new(core.serial, identity));
+        };
         let accepted = match is_queued {
             true => Ok(Key::new(core.serial, identity)),
             // In parts: as a whole, it would share a place in memory with what is returned otherwise, which would
@@ -75,16 +80,59 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
                 Err(refused) => Err(refused),
             },
         };
-        if flags.intersects(Flags::BACKGROUND) && accepted.is_ok() {
-            core.foreground -= 1;
-            core.background += 1;
-        }
-        if let Some(time) = deadline
-            && accepted.is_ok()
-        {
-            inner.keep_deadline(identity, time);
+        if accepted.is_ok() {
+            count_again(core, flags);
+            if let Some(time) = deadline {
+                inner.keep_deadline(identity, time);
+            }
         }
         accepted
+    }
+
+    /// Accepts a request that is not of the usual kind: out of line.
+    #[inline(always)]
+    pub(crate) fn accept_apart(
+        &mut self,
+        data: Op::RingData,
+        flags: Flags,
+        build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
+    ) -> Result<Key<Op>, SubmitError> {
+        let tag = self.tag();
+        let (inner, warm) = self.open();
+        let warm = warm.map_or(Warm::NONE, Warm::take);
+        // SAFETY: the warm slot, if there is one, is of the slab of `tag`, as whoever made this submitter has promised.
+        unsafe { accept_apart(inner, tag, warm, (data,), flags, build) }
+    }
+}
+
+/// Accepts a request that is not of the usual kind. The warm slot is released.
+///
+/// It is given the parts of the submitter, and not a reference to it: a handler that may do this now and then would
+/// keep its submitter in memory.
+///
+/// # Safety
+///
+/// The same as for [`release`].
+#[inline(never)]
+unsafe fn accept_apart<R: Ring, Op: RingOperation<R>>(
+    inner: &mut Inner<R>,
+    tag: Tag<R, Op>,
+    warm: Warm,
+    (data,): (Op::RingData,),
+    flags: Flags,
+    build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
+) -> Result<Key<Op>, SubmitError> {
+    // SAFETY: the caller promises that the slot, if there is one, is of the slab of `tag`.
+    unsafe { release(inner, tag, warm) };
+    SubmissionQueueSubmitter::new(inner, tag).accept(data, flags, build).map_err(SubmitError::from)
+}
+
+/// Counts a request where it belongs, if that is not where it was counted first.
+#[inline(always)]
+fn count_again(core: &mut Core, flags: Flags) {
+    if flags.intersects(Flags::BACKGROUND) {
+        core.foreground -= 1;
+        core.background += 1;
     }
 }
 

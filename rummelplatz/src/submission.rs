@@ -104,12 +104,13 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// # Errors
     ///
     /// See [`SubmitError`].
+    #[inline(always)]
     pub fn detach(
         &mut self,
         data: Op::RingData,
         build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
     ) -> Result<(), SubmitError> {
-        self.accept(data, Flags::DETACHED, |data| build(data).all_or_nothing())?;
+        self.accept_apart(data, Flags::DETACHED, |data| build(data).all_or_nothing())?;
         Ok(())
     }
 
@@ -132,6 +133,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// # Errors
     ///
     /// See [`SubmitError`]. The data is dropped then; [`try_stream`](Self::try_stream) hands it back.
+    #[inline(always)]
     pub fn stream(
         &mut self,
         data: Op::RingData,
@@ -145,6 +147,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// # Errors
     ///
     /// See [`SubmitError`].
+    #[inline(always)]
     pub fn try_stream(
         &mut self,
         data: Op::RingData,
@@ -153,6 +156,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         self.accept_stream(data, Flags::EMPTY, arm)
     }
 
+    #[inline(always)]
     fn accept_stream(
         &mut self,
         data: Op::RingData,
@@ -160,17 +164,11 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         arm: for<'d> fn(&'d mut Op::RingData) -> Stream<'d>,
     ) -> Result<Key<Op>, Refused<Op::RingData>> {
         let tag = self.tag();
-        let Inner { core, slabs, .. } = self.inner();
-        let slab = tag.slab(slabs);
-        if let Err(error) = make_room(core, slab) {
-            return Err(Refused { data, error });
-        }
-        let (identity, mut placed) = request::place_stream(slab, data, core.terms(flags), arm);
-        let bound = core.bind_stream(&mut placed);
-        note_bound(slab, placed.user_data(), bound)?;
-        core.count(flags);
-        core.push(placed);
-        Ok(Key::new(core.serial, identity))
+        let (inner, warm) = self.open();
+        let warm = warm.map_or(Warm::NONE, Warm::take);
+        // SAFETY: the warm slot, if there is one, is of the slab of `tag`, as whoever made this submitter has
+        // promised.
+        unsafe { accept_stream(inner, tag, warm, (data,), flags, arm) }
     }
 
     /// Submits a request that does not keep the ring running: when only such requests are left, the ring ends as if
@@ -215,12 +213,13 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// # Errors
     ///
     /// See [`SubmitError`]. The data is dropped then.
+    #[inline(always)]
     pub fn submit_in_background(
         &mut self,
         data: Op::RingData,
         build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
     ) -> Result<Key<Op>, SubmitError> {
-        self.accept(data, Flags::BACKGROUND, build).map_err(SubmitError::from)
+        self.accept_apart(data, Flags::BACKGROUND, build)
     }
 
     /// As [`submit_in_background`](Self::submit_in_background), for a [`stream`](Self::stream).
@@ -228,6 +227,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// # Errors
     ///
     /// See [`SubmitError`]. The data is dropped then.
+    #[inline(always)]
     pub fn stream_in_background(
         &mut self,
         data: Op::RingData,
@@ -694,10 +694,39 @@ fn check_last(entry: &squeue::Entry) -> Result<(), SubmitError> {
     }
 }
 
-/// Cancels the request of this key. The warm slot is released.
+/// Accepts a stream. The warm slot is released.
 ///
-/// It is given the parts of the submitter and not a reference to it: a handler in which that may be asked for would keep
-/// its submitter in memory.
+/// Like what else a handler may do now and then, this is given the parts of the submitter, and not a reference to it: the
+/// handler would keep its submitter in memory.
+///
+/// # Safety
+///
+/// The same as for [`release`].
+#[inline(never)]
+unsafe fn accept_stream<R: Ring, Op: RingOperation<R>>(
+    inner: &mut Inner<R>,
+    tag: Tag<R, Op>,
+    warm: Warm,
+    (data,): (Op::RingData,),
+    flags: Flags,
+    arm: for<'d> fn(&'d mut Op::RingData) -> Stream<'d>,
+) -> Result<Key<Op>, Refused<Op::RingData>> {
+    // SAFETY: the caller promises that the slot, if there is one, is of the slab of `tag`.
+    unsafe { release(inner, tag, warm) };
+    let Inner { core, slabs, .. } = inner;
+    let slab = tag.slab(slabs);
+    if let Err(error) = make_room(core, slab) {
+        return Err(Refused { data, error });
+    }
+    let (identity, mut placed) = request::place_stream(slab, data, core.terms(flags), arm);
+    let bound = core.bind_stream(&mut placed);
+    note_bound(slab, placed.user_data(), bound)?;
+    core.count(flags);
+    core.push(placed);
+    Ok(Key::new(core.serial, identity))
+}
+
+/// Cancels the request of this key. The warm slot is released.
 ///
 /// # Safety
 ///

@@ -205,10 +205,16 @@ pub(crate) unsafe fn place_into<D>(
     terms: Terms,
     build: impl for<'d> FnOnce(&'d mut D) -> Request<'d>,
     place: impl Queue,
-) -> (Identity, (bool, Option<Duration>)) {
+) -> (Identity, Option<More>) {
     let user_data = vacancy.user_data();
     // SAFETY: the caller promises that the vacancy is of this slab.
     unsafe { slab.fill(vacancy, data, Queued { build, terms, place, user_data }) }
+}
+
+/// What is still to be done about a request that is in its slot.
+pub(crate) struct More {
+    pub(crate) is_queued: bool,
+    pub(crate) deadline: Option<Duration>,
 }
 
 struct Queued<B, Q> {
@@ -218,12 +224,12 @@ struct Queued<B, Q> {
     user_data: u64,
 }
 
-impl<D, B, Q: Queue> slab::Build<D, Record<D>, (bool, Option<Duration>)> for Queued<B, Q>
+impl<D, B, Q: Queue> slab::Build<D, Record<D>, Option<More>> for Queued<B, Q>
 where
     B: for<'d> FnOnce(&'d mut D) -> Request<'d>,
 {
     #[inline(always)]
-    fn build(self, data: &mut D) -> (Remember<Record<D>>, (bool, Option<Duration>)) {
+    fn build(self, data: &mut D) -> (Remember<Record<D>>, Option<More>) {
         let Queued { build, terms, place, user_data } = self;
         let request = build(data);
         // Asked first, and so a short way for most requests even where they lie in memory: where the function that
@@ -231,12 +237,15 @@ where
         if let Some(entry) = request.parts.bare() {
             std::mem::forget(request);
             let (facts, prepared, _) = Parts::usual(entry).place(terms);
-            return (remember(facts), (place.fill(Placed { prepared, user_data }), None));
+            let is_queued = place.fill(Placed { prepared, user_data });
+            debug_assert!(is_queued, "an entry alone needs nothing that might not be there");
+            return (remember(facts), None);
         }
         let (facts, prepared, deadline) = request.parts.place(terms);
         // This is done last, and filling the place does not unwind: so no slot is given back whose request is
         // queued.
-        (remember(facts), (place.fill(Placed { prepared, user_data }), deadline))
+        let is_queued = place.fill(Placed { prepared, user_data });
+        (remember(facts), Some(More { is_queued, deadline }))
     }
 }
 
