@@ -130,9 +130,11 @@ impl<R: Ring> Links<'_, R> {
         }
         bind(core, slab, &mut request)?;
         let timer = deadline.map(|time| request.add_timer(time));
-        for mut entry in [Some(request), timer].into_iter().flatten() {
-            entry.link(flags);
-            placed.push(entry);
+        request.link(flags);
+        placed.push(request);
+        if let Some(mut timer) = timer {
+            timer.link(flags);
+            placed.push(timer);
         }
         *requests += 1;
         Ok(Key::new(core.serial, identity))

@@ -2,6 +2,7 @@
 //! in no report.
 
 mod bare;
+mod beside;
 mod elsewhere;
 mod helper;
 mod pair;
@@ -38,5 +39,5 @@ fn main() -> ExitCode {
     ];
     let reads: [(&str, kit::Work); 2] =
         [("read-own", provided::read::<false>), ("read-provided", provided::read::<true>)];
-    kit::contest("idioms", &[&nops[..], &pairs, &reads, &[("bare", bare::nop)]].concat())
+    kit::contest("idioms", &[&nops[..], &beside::WORKS, &pairs, &reads, &[("bare", bare::nop)]].concat())
 }
