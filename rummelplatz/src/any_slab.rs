@@ -98,8 +98,12 @@ impl<D: 'static> AnySlab for Slab<D> {
     }
 
     fn submitted(&mut self, user_data: u64) {
-        if let Some(mut slot) = self.find(user_data) {
-            slot.demote().facts.flags.remove(Flags::IN_CHAIN);
+        let Some(mut slot) = self.find(user_data) else { return };
+        let facts = &mut slot.demote().facts;
+        facts.flags.remove(Flags::IN_CHAIN);
+        // From here on, it is like all others.
+        if let Some(brief) = facts.brief() {
+            slot.promote(brief);
         }
     }
 

@@ -845,6 +845,17 @@ impl<D, M: Meta> Occupied<'_, D, M> {
         unsafe { &mut header.kept.meta }
     }
 
+    /// Makes the request plain, if its value is here: from here on, nothing else is remembered of it.
+    pub(crate) fn promote(mut self, brief: M::Brief) {
+        let (state, user_data) = (self.state(), self.user_data);
+        if state == State::Live {
+            let header = self.header();
+            header.kept.brief = brief;
+            header.state = State::Free;
+            header.name = user_data;
+        }
+    }
+
     /// Frees the slot and returns its value, if it was here.
     #[inline]
     pub(crate) fn take(mut self) -> Option<D> {

@@ -524,6 +524,28 @@ fn strange_user_data_finds_nothing() {
 }
 
 #[test]
+fn a_request_becomes_plain_if_its_value_is_here() {
+    let (drops, mut slab) = (Drops::default(), unlimited::<_, u8>(1));
+    slab.reserve().unwrap();
+    let (identity, ()) = slab.insert_with(drops.issue(), |_| (Remember::All(7), ()));
+    let user_data = identity.user_data;
+    let Some((value, lent)) = slab.find(user_data).unwrap().lend() else { panic!("its value is here") };
+    slab.find(user_data).unwrap().promote(8);
+    assert!(find_plain(&mut slab, user_data).is_none(), "the value is not here");
+    // SAFETY: the value was lent by this slab, and still is.
+    assert!(unsafe { slab.take_back(&lent, value) });
+    slab.find(user_data).unwrap().promote(8);
+    assert!(find_plain(&mut slab, user_data).is_some() && slab.find_calm(user_data).is_none());
+    assert_eq!(slab.look_at(UserData::slot(user_data)), Some((user_data, 8)));
+    slab.find(user_data).unwrap().promote(9);
+    assert_eq!(*slab.find(user_data).unwrap().demote(), 9);
+    slab.find(user_data).unwrap().promote(10);
+    let again = refill(&mut slab, user_data, 11).unwrap().user_data;
+    drop(take_plain(&mut slab, again).unwrap());
+    assert_eq!((slab.occupied_slots(), drops.all_once()), (0, true));
+}
+
+#[test]
 fn a_vacancy_is_filled_or_released() {
     let (drops, mut slab) = (Drops::default(), unlimited::<_, ()>(1));
     let mut plain = || loop {
