@@ -637,8 +637,8 @@ unsafe fn fill_beside(
 impl Drop for Uring {
     fn drop(&mut self) {
         self.release_registered();
-        // What the kernel has not cleared, it has until the ring is closed.
-        self.memory.leak();
+        // That, it has until the ring is closed.
+        self.memory.leak_uncleared();
         for pool in self.pools.drain(..) {
             // Nothing is received any more, so another ring may have the pool. But the kernel knows of its
             // memory until the ring is closed, and nobody can tell when that is done.
