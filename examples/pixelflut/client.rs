@@ -67,6 +67,7 @@ impl Painter {
         Ok(Painter { socket, server, step: Step::Connect, commands, sent: 0, times, answer: [0] })
     }
 
+    #[inline]
     fn request(&mut self) -> Request<'_> {
         match self.step {
             Step::Connect => request::connect(&self.socket, self.server).deadline(PATIENCE),
