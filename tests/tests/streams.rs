@@ -164,7 +164,7 @@ fn a_ring_that_can_set_no_alarm_says_so_instead_of_resting_for_ever() {
         let raw = restricted(&mut IoUring::builder(), 8, &opcodes, &[IORING_REGISTER_EVENTFD]);
         let listener = listener();
         let _client = connect(&listener, 1);
-        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         let ended = Log::new();
         let log = ended.clone();
         let first = Script::new()
@@ -180,6 +180,7 @@ fn a_ring_that_can_set_no_alarm_says_so_instead_of_resting_for_ever() {
         ring.submitter(Bench::FIRST).stream(listener, patient).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
         let error = ring.run().unwrap_err();
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
         let RingError::Api(cause) = &error else { panic!("{error}") };
         assert_eq!(cause.error.raw_os_error(), Some(libc::EACCES));
         assert_eq!(ended.take(), [Err(libc::ECANCELED)]);

@@ -9,6 +9,10 @@ use crate::buffers::PoolError;
 use crate::fixed::Registered;
 use crate::mutant;
 
+/// The most places that a table of files can have (`IORING_MAX_FIXED_FILES`). There is no memory to be found for more: the
+/// kernel refuses them.
+const MOST_FILES: usize = 1 << 20;
+
 /// A change of a table that the kernel has. `V` is what the kernel has in a place of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change<V> {
@@ -133,7 +137,9 @@ impl<T: AsRef<Registered>> Table<T> {
         if self.limit > 0 {
             return Ok(());
         }
-        self.places = room_for(self.for_kernel)?;
+        if self.for_kernel <= MOST_FILES {
+            self.places = room_for(self.for_kernel)?;
+        }
         let (for_kernel, mut ours) = (self.for_kernel as u32, self.wanted);
         let fewest = u32::from(for_kernel == 0);
         // More than there can be, the kernel refuses.
@@ -546,7 +552,7 @@ mod tests {
     fn a_table_that_finds_no_memory_is_not_made() {
         with_little_memory(1 << 20, || {
             let (mut table, mut kernel) = (Table::<Registered>::new(8), Kernel::new(u32::MAX));
-            table.leave_to_kernel(1 << 24);
+            table.leave_to_kernel(MOST_FILES as u32);
             let refused = table.make(&mut kernel.change());
             refused.is_err_and(|error| error.kind() == io::ErrorKind::OutOfMemory)
                 && kernel.changes.is_empty()
