@@ -551,6 +551,10 @@ mod tests {
     #[cfg_attr(miri, ignore = "it knows no forks")]
     fn a_table_that_finds_no_memory_is_not_made() {
         with_little_memory(1 << 20, || {
+            // What the allocator has at hand.
+            while let Ok(room) = room_for::<u8>(1 << 20) {
+                mem::forget(room);
+            }
             let (mut table, mut kernel) = (Table::<Registered>::new(8), Kernel::new(u32::MAX));
             table.leave_to_kernel(MOST_FILES as u32);
             let refused = table.make(&mut kernel.change());
