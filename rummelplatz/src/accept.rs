@@ -97,18 +97,13 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         flags: Flags,
         build: impl for<'d> FnOnce(&'d mut Op::RingData) -> Request<'d>,
     ) -> Result<Key<Op>, SubmitError> {
-        let tag = self.tag();
-        let (inner, warm) = self.open();
-        let warm = warm.map_or(Warm::NONE, Warm::take);
-        // SAFETY: the warm slot, if there is one, is of the slab of `tag`, as whoever made this submitter has promised.
+        let (inner, tag, warm) = self.apart();
+        // SAFETY: the warm slot, if there is one, is of the slab of `tag`: see `apart`.
         unsafe { accept_apart(inner, tag, warm, (data,), flags, build) }
     }
 }
 
 /// Accepts a request that is not of the usual kind. The warm slot is released.
-///
-/// It is given the parts of the submitter, and not a reference to it: a handler that may do this now and then would
-/// keep its submitter in memory.
 ///
 /// # Safety
 ///

@@ -60,8 +60,8 @@ use crate::submitter::Submitter;
 /// [`from_buffer`](Completion::from_buffer), [`from_datagram`](Completion::from_datagram),
 /// [`message`](Completion::message)) and a submitter
 /// (`ring.submitter(TAG)`), and call them. What is received in the data, beside the bytes, is made by
-/// [`RecvControl::fill`](crate::request::RecvControl::fill) and `Peer::from`. Nothing is run, and what was submitted is taken back when the ring
-/// is dropped:
+/// [`RecvControl::fill`](crate::request::RecvControl::fill) and `Peer::from`. Nothing is run, and what was submitted is
+/// taken back when the ring is dropped:
 ///
 /// ```
 /// # use rummelplatz::{ring, Completion, CompletionResult, ControlFlow, RingOperation, Submitter, request};

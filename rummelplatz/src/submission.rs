@@ -163,11 +163,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         flags: Flags,
         arm: for<'d> fn(&'d mut Op::RingData) -> Stream<'d>,
     ) -> Result<Key<Op>, Refused<Op::RingData>> {
-        let tag = self.tag();
-        let (inner, warm) = self.open();
-        let warm = warm.map_or(Warm::NONE, Warm::take);
-        // SAFETY: the warm slot, if there is one, is of the slab of `tag`, as whoever made this submitter has
-        // promised.
+        let (inner, tag, warm) = self.apart();
+        // SAFETY: the warm slot, if there is one, is of the slab of `tag`: see `apart`.
         unsafe { accept_stream(inner, tag, warm, (data,), flags, arm) }
     }
 
@@ -562,11 +559,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// Returns false if the request is over. A key never matches another request.
     #[inline(always)]
     pub fn cancel(&mut self, key: Key<Op>) -> bool {
-        let tag = self.tag();
-        let (inner, warm) = self.open();
-        let warm = warm.map_or(Warm::NONE, Warm::take);
-        // SAFETY: the warm slot, if there is one, is of the slab of `tag`, as whoever made this submitter has
-        // promised.
+        let (inner, tag, warm) = self.apart();
+        // SAFETY: the warm slot, if there is one, is of the slab of `tag`: see `apart`.
         unsafe { cancel_by_key(inner, tag, warm, key) }
     }
 
@@ -695,9 +689,6 @@ fn check_last(entry: &squeue::Entry) -> Result<(), SubmitError> {
 }
 
 /// Accepts a stream. The warm slot is released.
-///
-/// Like what else a handler may do now and then, this is given the parts of the submitter, and not a reference to it: the
-/// handler would keep its submitter in memory.
 ///
 /// # Safety
 ///

@@ -62,6 +62,19 @@ impl<'a, R: Ring, Op> SubmissionQueueSubmitter<'a, R, Op> {
     }
 }
 
+impl<R: Ring, Op> SubmissionQueueSubmitter<'_, R, Op> {
+    /// What the submitter consists of, for functions out of line. With a reference to it, a handler that may call
+    /// one of them now and then would keep its submitter in memory.
+    ///
+    /// The warm slot, if there is one, is of the slab of the tag, as whoever made this submitter has promised.
+    #[inline(always)]
+    pub(crate) fn apart(&mut self) -> (&mut Inner<R>, Tag<R, Op>, Warm) {
+        let tag = self.tag;
+        let (inner, warm) = self.open();
+        (inner, tag, warm.map_or(Warm::NONE, Warm::take))
+    }
+}
+
 impl<R: Ring, Op> fmt::Debug for SubmissionQueueSubmitter<'_, R, Op> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Submitter").field("tag", &self.tag).finish_non_exhaustive()

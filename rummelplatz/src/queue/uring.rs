@@ -637,7 +637,7 @@ unsafe fn fill_beside(
 impl Drop for Uring {
     fn drop(&mut self) {
         self.release_registered();
-        // That, it has until the ring is closed.
+        // The kernel has what it has not cleared until the ring is closed.
         self.memory.leak_uncleared();
         for pool in self.pools.drain(..) {
             // Nothing is received any more, so another ring may have the pool. But the kernel knows of its

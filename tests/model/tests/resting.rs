@@ -1,9 +1,10 @@
 //! Streams of connections that go on after an error, when they have rested.
 
-use std::convert::Infallible;
+use std::cell::Cell;
 use std::net::TcpListener;
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use rummelplatz::request::{self, Stream};
@@ -15,6 +16,8 @@ const REST: Duration = Duration::from_millis(100);
 /// What was told: whether there is more, the result (0 for a connection), whether in a teardown, and when.
 type Told = (bool, i32, bool, Duration);
 
+#[derive(RingOperation)]
+#[ring_operation(ring = Server, data = TcpListener, on_completion, on_teardown_completion)]
 struct Acceptor {
     told: Vec<Told>,
     simulation: Simulation,
@@ -33,13 +36,7 @@ struct Server {
     acceptor: Acceptor,
 }
 
-impl RingOperation<Server> for Acceptor {
-    type RingData = TcpListener;
-    type SetupError = Infallible;
-    type TeardownError = Infallible;
-    type ControlFlowWarn = Infallible;
-    type ControlFlowError = Infallible;
-
+impl Acceptor {
     fn on_completion(
         &mut self,
         completion: Completion,
@@ -59,13 +56,10 @@ impl RingOperation<Server> for Acceptor {
         completion: Completion,
         _: TcpListener,
         _: Submitter<'_, Server, Self>,
-    ) -> Result<(), Infallible> {
+    ) {
         self.note(completion, true);
-        Ok(())
     }
-}
 
-impl Acceptor {
     fn note(&mut self, completion: Completion, teardown: bool) {
         let more = completion.more();
         let result = completion.into_fd().map_or_else(|error| -error.raw_os_error().unwrap_or(1), |_| 0);
@@ -274,4 +268,18 @@ fn a_stream_in_the_background_rests_no_longer_than_the_ring_runs() {
     server.run().unwrap();
     assert!(server.acceptor.simulation.now() - began < REST);
     assert_eq!(server.stats().in_flight, 0);
+}
+
+#[test]
+fn a_function_that_panics_after_a_rest_ends_the_ring_and_nothing_is_left() {
+    fn once(listener: &mut TcpListener) -> Stream<'_> {
+        thread_local!(static WAS_CALLED: Cell<bool> = const { Cell::new(false) });
+        assert!(!WAS_CALLED.replace(true), "called again");
+        patient(listener)
+    }
+    let mut server = server([Says::Error(libc::EMFILE)], once);
+    let panic = catch_unwind(AssertUnwindSafe(|| server.run())).unwrap_err();
+    assert_eq!(panic.downcast_ref(), Some(&"called again"));
+    assert_eq!(server.acceptor.results(), [(true, -libc::EMFILE, false)]);
+    assert_eq!((server.stats().in_flight, server.stats().foreign), (0, 0));
 }
