@@ -1,5 +1,6 @@
 //! The alarms that wake the ring when something of its own is due: a [deadline](crate::deadlines) has passed, a
-//! cancel is to be [repeated](crate::asked_again), or a stream has [rested](crate::resting).
+//! cancel is to be [repeated](crate::asked_again), a stream has [rested](crate::resting), or one is to be looked after
+//! that may not be [idle](crate::idle) for too long.
 //!
 //! A timer of the kernel for each of them would cost more than what it is for, and is nearly always in vain. So
 //! an alarm is set only for what is due before all other alarms go off, and each says up to which time things

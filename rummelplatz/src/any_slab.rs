@@ -4,12 +4,13 @@ use std::any::Any;
 
 use crate::core::Core;
 use crate::facts::{Facts, Flags};
+use crate::idle::IdleLimit;
 use crate::mutant;
 use crate::queue::Cqe;
 use crate::request::{self, Record, Slab};
 use crate::settle::{Settled, is_not_over, settle, withdraw};
 use crate::slab::Identity;
-use crate::streams::{resume, unpark};
+use crate::streams::{look_after, resume, unpark};
 
 /// See the [module documentation](self).
 pub(crate) trait AnySlab {
@@ -48,6 +49,9 @@ pub(crate) trait AnySlab {
     fn has(&mut self, identity: Identity) -> bool;
     /// Ends a request, if it is not over, because its deadline has passed.
     fn time_is_up(&mut self, core: &mut Core, identity: Identity);
+    /// Looks after a stream that may not be idle for too long. Returns how to go on with that; `None` if there is
+    /// nothing more to look after.
+    fn look_after(&mut self, core: &mut Core, identity: Identity, limit: IdleLimit) -> Option<IdleLimit>;
     /// Resumes a stream that waited for a buffer, or rested. Returns false if it has ended since.
     fn unpark(&mut self, core: &mut Core, user_data: u64) -> bool;
     /// Makes room for one more request. Returns false if there are as many as there may be.
@@ -131,6 +135,10 @@ impl<D: 'static> AnySlab for Slab<D> {
         if !is_cancelled {
             core.cancel(identity.user_data);
         }
+    }
+
+    fn look_after(&mut self, core: &mut Core, identity: Identity, limit: IdleLimit) -> Option<IdleLimit> {
+        look_after(core, self, identity, limit)
     }
 
     fn unpark(&mut self, core: &mut Core, user_data: u64) -> bool {

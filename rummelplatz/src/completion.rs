@@ -535,8 +535,8 @@ impl Completion {
         self.kind.0 & Kind::YIELDS == Kind::MESSAGE
     }
 
-    /// Whether the request's [deadline](crate::Request::deadline) passed before the request was over, so that the
-    /// kernel was told to cancel it.
+    /// Whether the request's [deadline](crate::Request::deadline) passed before the request was over, or the stream was
+    /// [idle](crate::Stream::idle_limit) for too long, so that the kernel was told to cancel it.
     ///
     /// As after any cancel, [`result`](Self::result) may be `ECANCELED`, or say that a part was done, or all of it. See
     /// [`in_time`](Self::in_time) for a result that tells of the deadline.
@@ -567,7 +567,7 @@ impl Completion {
     }
 
     /// The same [`result`](Self::result), except that an error is one of [`TimedOut`](io::ErrorKind::TimedOut) if the
-    /// request's [deadline](crate::Request::deadline) passed before it was over.
+    /// request has [timed out](Self::timed_out).
     ///
     /// A request that did a part of its work by then, or all of it, has its result all the same.
     ///

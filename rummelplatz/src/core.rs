@@ -22,6 +22,7 @@ use crate::eventfd::Eventfd;
 use crate::facts::{Bound, Flags};
 use crate::failures::Refused;
 use crate::fixed::{FixedBuffers, FixedFile};
+use crate::idle::IdleLimit;
 use crate::inbox::{Overdue, Shared};
 use crate::lifecycle::Phase;
 use crate::mutant;
@@ -65,7 +66,9 @@ pub(crate) struct Core {
     insistent: BTreeMap<u64, bool>,
     /// Requests that were cancelled, but that no cancel has found yet.
     pub(crate) asked_again: AskedAgain,
-    pub(crate) deadlines: Deadlines,
+    pub(crate) deadlines: Deadlines<()>,
+    /// Streams that may not be idle for too long: when each is looked after.
+    pub(crate) idle_limits: Deadlines<IdleLimit>,
     pub(crate) alarms: Alarms,
     /// What was sent to operations that have no room for it.
     pub(crate) overdue: Overdue,
@@ -144,6 +147,7 @@ impl Core {
             insistent: BTreeMap::new(),
             asked_again: AskedAgain::new(),
             deadlines: Deadlines::new(),
+            idle_limits: Deadlines::new(),
             alarms: Alarms::new(),
             overdue: Overdue::default(),
             phase: Phase::Idle,
@@ -349,12 +353,28 @@ impl Core {
     #[inline]
     pub(crate) fn keep_deadline(&mut self, identity: Identity, time: Duration) -> bool {
         let now = self.queue.now();
-        if let Some(when) = self.deadlines.keep(identity, time, now)
+        let when = self.deadlines.keep(identity, time, now);
+        self.wake_by(when, now);
+        self.deadlines.is_crowded(self.in_flight())
+    }
+
+    /// Keeps the limit of a stream that was just accepted. Returns whether most limits that are kept are those of
+    /// streams that are over.
+    pub(crate) fn keep_idle_limit(&mut self, identity: Identity, limit: IdleLimit) -> bool {
+        let now = self.queue.now();
+        let when = self.idle_limits.keep_with(identity, limit, limit.step(), now);
+        self.wake_by(when, now);
+        self.idle_limits.is_crowded(self.in_flight())
+    }
+
+    /// Makes sure that the ring wakes by this time, if it is one.
+    #[inline]
+    fn wake_by(&mut self, when: Option<u64>, now: Duration) {
+        if let Some(when) = when
             && self.alarms.is_first(when)
         {
             self.set_first_alarm(when, now);
         }
-        self.deadlines.is_crowded(self.in_flight())
     }
 
     #[cold]
@@ -715,6 +735,7 @@ impl Core {
         self.insistent.clear();
         self.asked_again.forget();
         self.deadlines.forget();
+        self.idle_limits.forget();
     }
 
     // ---- completions --------------------------------------------------------------------------

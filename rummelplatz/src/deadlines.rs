@@ -12,39 +12,47 @@ use crate::alarms::nanoseconds;
 use crate::mutant;
 use crate::slab::Identity;
 
-/// See the [module documentation](self). Times are those of the kernel's clock, in nanoseconds.
-pub(crate) struct Deadlines {
+/// See the [module documentation](self). Times are those of the kernel's clock, in nanoseconds. `T` is what is kept
+/// with each deadline.
+pub(crate) struct Deadlines<T> {
     /// The earliest comes first.
-    kept: BinaryHeap<Deadline>,
+    kept: BinaryHeap<Deadline<T>>,
 }
 
-struct Deadline {
+struct Deadline<T> {
     when: u64,
     identity: Identity,
+    with: T,
 }
 
-impl Deadlines {
-    pub(crate) fn new() -> Deadlines {
+impl<T> Deadlines<T> {
+    pub(crate) fn new() -> Self {
         Deadlines { kept: BinaryHeap::new() }
     }
 
-    /// Keeps the deadline of a request that has this much time from now on. Returns when it passes; `None` if
-    /// that is never.
-    pub(crate) fn keep(&mut self, identity: Identity, time: Duration, now: Duration) -> Option<u64> {
+    /// Keeps the deadline of a request that has this much time from now on, and something with it. Returns when it
+    /// passes; `None` if that is never.
+    pub(crate) fn keep_with(
+        &mut self,
+        identity: Identity,
+        with: T,
+        time: Duration,
+        now: Duration,
+    ) -> Option<u64> {
         let when = deadline(time, now)?;
-        self.kept.push(Deadline { when, identity });
+        self.kept.push(Deadline { when, identity, with });
         Some(when)
     }
 
     /// The next request whose deadline has passed by this time.
-    pub(crate) fn due(&mut self, until: u64) -> Option<Identity> {
+    pub(crate) fn due(&mut self, until: u64) -> Option<(Identity, T)> {
         let is_due = self.kept.peek()?.when <= until;
-        if is_due { self.kept.pop().map(|it| it.identity) } else { None }
+        if is_due { self.kept.pop().map(|it| (it.identity, it.with)) } else { None }
     }
 
     /// When the next deadline passes. `is_there` says of a request whether it is not over.
     pub(crate) fn next(&mut self, mut is_there: impl FnMut(Identity) -> bool) -> Option<u64> {
-        while let Some(Deadline { when, identity }) = self.kept.peek() {
+        while let Some(Deadline { when, identity, .. }) = self.kept.peek() {
             if is_there(*identity) && !mutant::is("an alarm is the last") {
                 return Some(*when);
             }
@@ -69,6 +77,14 @@ impl Deadlines {
     }
 }
 
+impl Deadlines<()> {
+    /// As [`keep_with`](Self::keep_with), with nothing.
+    // Not generic, so it is compiled in this crate: a submit with a deadline is shorter if this is not a part of it.
+    pub(crate) fn keep(&mut self, identity: Identity, time: Duration, now: Duration) -> Option<u64> {
+        self.keep_with(identity, (), time, now)
+    }
+}
+
 /// When this much time will have passed, or up to a hundredth of it later, so that the deadlines of many
 /// requests pass at once. `None` if that is never.
 fn deadline(time: Duration, now: Duration) -> Option<u64> {
@@ -78,25 +94,25 @@ fn deadline(time: Duration, now: Duration) -> Option<u64> {
     when.checked_next_multiple_of(step)
 }
 
-impl Ord for Deadline {
+impl<T> Ord for Deadline<T> {
     fn cmp(&self, other: &Self) -> Ordering {
         Reverse(self.when).cmp(&Reverse(other.when))
     }
 }
 
-impl PartialOrd for Deadline {
+impl<T> PartialOrd for Deadline<T> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Deadline {
+impl<T> PartialEq for Deadline<T> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Deadline {}
+impl<T> Eq for Deadline<T> {}
 
 #[cfg(test)]
 mod tests {
@@ -133,7 +149,7 @@ mod tests {
 
     /// Deadlines, with the alarms that are set for them.
     struct Kept {
-        deadlines: Deadlines,
+        deadlines: Deadlines<()>,
         alarms: Alarms,
     }
 
@@ -151,7 +167,7 @@ mod tests {
         /// The requests whose time is up when an alarm goes off.
         fn due(&mut self, now: Duration) -> Vec<Identity> {
             let until = self.alarms.gone_off(-libc::ETIME, now).unwrap();
-            std::iter::from_fn(|| self.deadlines.due(until)).collect()
+            std::iter::from_fn(|| self.deadlines.due(until)).map(|(identity, ())| identity).collect()
         }
 
         /// If another alarm must be set, returns the time until then.

@@ -103,7 +103,7 @@ impl Yields {
 
 /// A small set of booleans about a request.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Flags(u16);
+pub(crate) struct Flags(u32);
 
 impl Flags {
     pub(crate) const EMPTY: Flags = Flags(0);
@@ -140,6 +140,8 @@ impl Flags {
     pub(crate) const IN_WORKER: Flags = Flags(1 << 14);
     /// Something [is left](Facts::left) of a count or a limit, so it is not calm.
     pub(crate) const COUNTED: Flags = Flags(1 << 15);
+    /// A stream that has told of nothing since it was last looked after: see [`Idle`](crate::idle::Idle).
+    pub(crate) const QUIET: Flags = Flags(1 << 16);
 
     #[inline]
     pub(crate) const fn is_empty(self) -> bool {
@@ -177,7 +179,7 @@ impl BitOrAssign for Flags {
 
 impl fmt::Debug for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#018b}", self.0)
+        write!(f, "{:#019b}", self.0)
     }
 }
 
@@ -322,8 +324,8 @@ mod tests {
 
     #[test]
     fn all_flags_are_shown_in_columns() {
-        let shown = [Flags::EMPTY, Flags::STREAM, Flags::COUNTED].map(|flags| format!("{flags:?}"));
-        assert_eq!(shown, ["0b0000000000000000", "0b0000000000000001", "0b1000000000000000"]);
+        let shown = [Flags::EMPTY, Flags::STREAM, Flags::QUIET].map(|flags| format!("{flags:?}"));
+        assert_eq!(shown, ["0b00000000000000000", "0b00000000000000001", "0b10000000000000000"]);
     }
 
     #[test]

@@ -71,7 +71,7 @@
 //! | other threads; many cores | [`RingHandle`]; [Many rings](#many-rings) |
 //! | what must not keep the ring running, such as waiting for a signal | [`Submitter::submit_in_background`] |
 //! | accepting that goes on when descriptors have run out | [`Stream::retry_after`] |
-//! | time limits for idle clients | [`Request::deadline`]; [for streams](macro@RingOperation#idle-streams) |
+//! | time limits for idle clients | [`Request::deadline`]; of streams, [`Stream::idle_limit`] |
 //! | buffers that the kernel picks when there is something to receive | [`BufferPool`]; [cut to what has come](BufferPool::incremental) |
 //! | descriptors that are passed over a socket; datagrams that the kernel splits and joins, or tells more of | [`request::send_message`], [`request::recv_message`], [`request::recv_message_multi`] |
 //! | options of sockets | [`request::set_option`], [`request::get_option`] |
@@ -481,6 +481,7 @@ mod fixed;
 mod handle;
 #[allow(missing_docs, reason = "for generated code")]
 mod handler;
+mod idle;
 mod inbox;
 mod lifecycle;
 mod lock;
@@ -749,72 +750,6 @@ pub use rummelplatz_macros::ring;
 /// `on_final` also gets whatever is [posted](Submitter::post) or [sent](RingHandle::send) to the operation, and the one
 /// completion of a request that is not a stream. Data that is only posted or sent is best given to an operation of its
 /// own: then the function that makes requests of data needs no arm for what never becomes a request.
-///
-/// # Idle streams
-///
-/// A [`deadline`](Request::deadline) is for a request. A stream has none, because it never knows which of its
-/// completions is to be the next. To end connections that are idle for too long, let one timer look after all of them.
-/// It marks each connection, and `on_more` of the stream takes the mark away. A connection that still has its mark at
-/// the next tick is shut down, and its stream ends as if the peer had ended it:
-///
-/// ```
-/// # use rummelplatz::{Buffer, BufferPool, Completion, RingOperation, Submitter, request, ring};
-/// # use std::{cell::Cell, error::Error, io, net::{Shutdown, TcpListener, TcpStream}, rc::{Rc, Weak}, time::Duration};
-/// # #[ring]
-/// # struct Server { sweeper: Sweeper, receivers: Receivers }
-/// struct Connection { socket: TcpStream, pool: BufferPool, is_idle: Cell<bool> }
-///
-/// /// Submitted once: `submitter.to(Server::SWEEPER).stream_in_background((), |()| request::timeout_multi(IDLE))`.
-/// #[derive(RingOperation)]
-/// #[ring_operation(ring = Server, on_more, on_final)]
-/// struct Sweeper { connections: Vec<Weak<Connection>> }
-///
-/// impl Sweeper {
-///     fn on_more(&mut self, _: Completion, _: &mut (), _: Submitter<'_, Server, Self>) {
-///         self.connections.retain(|connection| {
-///             let Some(connection) = connection.upgrade() else { return false };
-///             if connection.is_idle.replace(true) {
-///                 connection.socket.shutdown(Shutdown::Both).ok(); // The peer may have gone already.
-///             }
-///             true
-///         });
-///     }
-/// #   fn on_final(&mut self, _: Completion, _: (), _: Submitter<'_, Server, Self>) {}
-/// }
-/// # #[derive(RingOperation)]
-/// # #[ring_operation(ring = Server, data = Rc<Connection>, warn = io::Error, on_more, on_final)]
-/// # struct Receivers { ended: bool }
-/// # impl Receivers {
-/// #     fn on_more(&mut self, completion: Completion, it: &mut Rc<Connection>, _: Submitter<'_, Server, Self>)
-/// #         -> io::Result<()>
-/// #     {
-/// #         completion.into_buffer()?;
-/// #         it.is_idle.set(false);
-/// #         Ok(())
-/// #     }
-/// #     fn on_final(&mut self, completion: Completion, _: Rc<Connection>, _: Submitter<'_, Server, Self>)
-/// #         -> io::Result<()>
-/// #     {
-/// #         self.ended = completion.result()? == 0;
-/// #         Ok(())
-/// #     }
-/// # }
-/// # fn main() -> Result<(), Box<dyn Error>> {
-/// # let listener = TcpListener::bind("127.0.0.1:0")?;
-/// # let _idle = TcpStream::connect(listener.local_addr()?)?;
-/// # let (socket, pool) = (listener.accept()?.0, BufferPool::new(4, 64)?);
-/// # let connection = Rc::new(Connection { socket, pool, is_idle: Cell::new(false) });
-/// # let sweeper = Sweeper { connections: vec![Rc::downgrade(&connection)] };
-/// # let mut server = Server::builder(sweeper, Receivers { ended: false }).build()?;
-/// # server.submitter(Server::RECEIVERS).stream(connection, |it| request::recv_multi(&it.socket, &it.pool))?;
-/// # server.submitter(Server::SWEEPER).stream_in_background((), |()| request::timeout_multi(Duration::from_millis(10)))?;
-/// # server.run()?;
-/// # assert!(server.receivers.ended);
-/// # Ok(()) }
-/// ```
-///
-/// The timer is in the background, so it does not keep the ring running. While a stream waits for a buffer, the kernel
-/// does not have it and no shutdown wakes it: to give up such a connection, [cancel](Submitter::cancel) its stream.
 pub use rummelplatz_macros::RingOperation;
 
 pub use crate::buffers::{Buffer, BufferPool, Buffers};

@@ -143,6 +143,9 @@ fn settle_more<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &C
         return Settled::Silent;
     }
     count_down(facts, &completion);
+    if !mutant::is("quiet for ever") {
+        facts.flags.remove(Flags::QUIET);
+    }
     tell_more(slot, completion)
 }
 
@@ -178,9 +181,6 @@ fn settle_final<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &
     if facts.flags.intersects(Flags::HELD) {
         completion = complete(core, facts, facts.held.result, facts.held.flags);
     }
-    if facts.flags.intersects(Flags::TIMED_OUT) {
-        completion = completion.timing_out();
-    }
     let may_go_on =
         facts.flags.intersects(Flags::STREAM) && state == State::Live && !core.phase.is_teardown();
     if may_go_on && was_cut(facts, &completion) {
@@ -189,6 +189,9 @@ fn settle_final<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &
         facts.flags.insert(Flags::PARKED);
         facts.held = Held { result: cqe.result, flags: cqe.flags };
         return tell_more(slot, completion);
+    }
+    if facts.flags.intersects(Flags::TIMED_OUT) {
+        completion = completion.timing_out();
     }
 
     let flags = facts.flags;

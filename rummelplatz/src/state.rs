@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::core::{Core, OwnTraffic};
 use crate::error::Stuck;
 use crate::failures::Refused;
+use crate::idle::IdleLimit;
 use crate::lifecycle::Teardown;
 use crate::panics::FirstPanic;
 use crate::queue::Cqe;
@@ -91,18 +92,27 @@ impl<R: Ring> Inner<R> {
         let until = match core.alarms.gone_off(result, now) {
             Ok(until) => until,
             Err(Refused(errno)) => {
-                // Without alarms, no cancel is repeated; but a deadline is a promise, and so is the end of a rest.
+                // Without alarms, no cancel is repeated; but a deadline is a promise, and so are a limit and
+                // the end of a rest.
                 core.asked_again.forget();
                 let deadline = core.deadlines.next(|identity| is_there::<R>(slabs, identity));
-                return match deadline.or(core.resting.next()) {
+                let look = core.idle_limits.next(|identity| is_there::<R>(slabs, identity));
+                return match deadline.or(look).or(core.resting.next()) {
                     Some(_) => OwnTraffic::Refused(errno),
                     None => OwnTraffic::Settled,
                 };
             }
         };
-        while let Some(identity) = core.deadlines.due(until) {
+        while let Some((identity, ())) = core.deadlines.due(until) {
             if let Some(slab) = slab_of::<R>(slabs, UserData::tag(identity.user_data)) {
                 slab.time_is_up(core, identity);
+            }
+        }
+        while let Some((identity, limit)) = core.idle_limits.due(until) {
+            if let Some(slab) = slab_of::<R>(slabs, UserData::tag(identity.user_data))
+                && let Some(limit) = slab.look_after(core, identity, limit)
+            {
+                core.idle_limits.keep_with(identity, limit, limit.step(), now);
             }
         }
         for user_data in core.asked_again.due(until) {
@@ -123,7 +133,8 @@ impl<R: Ring> Inner<R> {
         let Inner { core, slabs, .. } = self;
         let now = core.queue.now();
         let deadline = core.deadlines.next(|identity| is_there::<R>(slabs, identity));
-        let when = [deadline, core.asked_again.next(), core.resting.next()].into_iter().flatten().min();
+        let look = core.idle_limits.next(|identity| is_there::<R>(slabs, identity));
+        let when = [deadline, look, core.asked_again.next(), core.resting.next()].into_iter().flatten().min();
         if let Some(when) = when {
             core.set_alarm(when, now);
         }
@@ -135,6 +146,14 @@ impl<R: Ring> Inner<R> {
         let Inner { core, slabs, .. } = self;
         if core.keep_deadline(identity, time) {
             core.deadlines.tidy(|identity| is_there::<R>(slabs, identity));
+        }
+    }
+
+    /// Keeps the limit of a stream that was just accepted and may be idle for this long.
+    pub(crate) fn keep_idle_limit(&mut self, identity: Identity, limit: Duration) {
+        let Inner { core, slabs, .. } = self;
+        if core.keep_idle_limit(identity, IdleLimit::new(limit)) {
+            core.idle_limits.tidy(|identity| is_there::<R>(slabs, identity));
         }
     }
 

@@ -1,11 +1,12 @@
-//! How streams go on: when their handler has returned, when the kernel has cut them, and when a buffer has come back
-//! or a rest is over.
+//! How streams go on: when their handler has returned, when the kernel has cut them, when a buffer has come back or a
+//! rest is over, and when they have been idle.
 
 use crate::core::Core;
 use crate::error::SubmitError;
 use crate::facts::Flags;
+use crate::idle::IdleLimit;
 use crate::request::{self, Record, Slab};
-use crate::slab::{Lent, Occupied};
+use crate::slab::{Identity, Lent, Occupied};
 
 /// A stream ends after it has found its pool empty this many times although nobody held a buffer of it. Once
 /// or twice is possible: completions with buffers may not have been looked at yet.
@@ -88,7 +89,8 @@ fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data
                 facts.starved = 0;
             }
             facts.bind(bound);
-            facts.flags.remove(Flags::PARKED);
+            // While it had to wait, it was not idle.
+            facts.flags.remove(Flags::PARKED | Flags::QUIET);
             core.push(placed);
         }
         Err(error) => {
@@ -113,4 +115,28 @@ pub(crate) fn unpark<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64) -> 
         arm_again(core, slot, user_data);
     }
     waits
+}
+
+/// Looks after a stream that may not be idle for too long, and ends it if it was. Returns how to go on with that; `None`
+/// if the stream is over or ends.
+pub(crate) fn look_after<D>(
+    core: &mut Core,
+    slab: &mut Slab<D>,
+    identity: Identity,
+    limit: IdleLimit,
+) -> Option<IdleLimit> {
+    let mut slot = slab.find_identity(identity)?;
+    let flags = &mut slot.demote().facts.flags;
+    if flags.intersects(Flags::CANCELLED) {
+        return None;
+    }
+    // While it waits for a buffer, or rests, it can't tell of anything.
+    let was_quiet = flags.intersects(Flags::QUIET) && !flags.intersects(Flags::PARKED);
+    flags.insert(Flags::QUIET);
+    let next = limit.after_look(was_quiet);
+    if next.is_none() {
+        flags.insert(Flags::TIMED_OUT | Flags::CANCELLED);
+        core.cancel_stream(identity.user_data);
+    }
+    next
 }

@@ -709,12 +709,16 @@ unsafe fn accept_stream<R: Ring, Op: RingOperation<R>>(
     if let Err(error) = make_room(core, slab) {
         return Err(Refused { data, error });
     }
-    let (identity, mut placed) = request::place_stream(slab, data, core.terms(flags), arm);
+    let (identity, mut placed, idle_limit) = request::place_stream(slab, data, core.terms(flags), arm);
     let bound = core.bind_stream(&mut placed);
     note_bound(slab, placed.user_data(), bound)?;
     core.count(flags);
     core.push(placed);
-    Ok(Key::new(core.serial, identity))
+    let key = Key::new(core.serial, identity);
+    if let Some(limit) = idle_limit {
+        inner.keep_idle_limit(identity, limit);
+    }
+    Ok(key)
 }
 
 /// Cancels the request of this key. The warm slot is released.

@@ -187,6 +187,73 @@ fn a_ring_that_can_set_no_alarm_says_so_instead_of_resting_for_ever() {
     });
 }
 
+struct Idle {
+    socket: TcpStream,
+    pool: BufferPool,
+    limit: Duration,
+}
+
+impl Idle {
+    fn receive(&mut self) -> Stream<'_> {
+        request::recv_multi(&self.socket, &self.pool).idle_limit(self.limit)
+    }
+}
+
+#[test]
+fn a_client_that_says_nothing_is_disconnected_and_others_are_not() {
+    watched(|| {
+        let pool = BufferPool::new(8, 64).unwrap();
+        let (mut idle, socket) = tcp_pair();
+        let first = Idle { socket, pool: pool.clone(), limit: Duration::from_millis(40) };
+        let (other, socket) = tcp_pair();
+        let second = Idle { socket, pool, limit: Duration::from_secs(3600) };
+        let mut other = Some(other);
+        let seen = Log::new();
+        let log = seen.clone();
+        let script = Script::new()
+            .on_setup_once(move |mut submitter| {
+                submitter.stream(first, Idle::receive)?;
+                submitter.stream(second, Idle::receive)?;
+                Ok(())
+            })
+            .on_completion(move |completion, data: Idle, _| {
+                log.push((completion.more(), outcome(&completion), completion.timed_out()));
+                // When the first has ended, so does the other, as its client wants.
+                drop(other.take());
+                (ControlFlow::Continue, completion.more().then_some(data))
+            });
+        Bench::with(8, script).run().unwrap();
+        assert_eq!(seen.take(), [(false, Err(libc::ECANCELED), true), (false, Ok(0), false)]);
+        assert_closed_by_peer(&mut idle);
+    });
+}
+
+#[test]
+fn a_ring_that_can_set_no_alarm_says_so_instead_of_waiting_for_an_idle_client() {
+    watched(|| {
+        let opcodes = [opcode::PollAdd::CODE, opcode::AsyncCancel::CODE];
+        let raw = restricted(&mut IoUring::builder(), 8, &opcodes, &[IORING_REGISTER_EVENTFD]);
+        let (_client, socket) = tcp_pair();
+        let ended = Log::new();
+        let log = ended.clone();
+        let script = Script::new().on_teardown(move |completion, _, _| {
+            log.push((outcome(&completion), completion.timed_out()));
+            Ok(())
+        });
+        let mut ring = Bench::builder(script, Script::new()).raw_ring(raw).build().unwrap();
+        let mut submitter = ring.submitter(Bench::FIRST);
+        submitter
+            .stream(socket, |it| {
+                request::poll_multi(it, Events::READABLE).idle_limit(Duration::from_millis(40))
+            })
+            .unwrap();
+        let error = ring.run().unwrap_err();
+        let RingError::Api(cause) = &error else { panic!("{error}") };
+        assert_eq!(cause.error.raw_os_error(), Some(libc::EACCES));
+        assert_eq!(ended.take(), [(Err(libc::ECANCELED), false)]);
+    });
+}
+
 #[test]
 fn a_socket_that_nobody_takes_out_of_its_completion_is_closed() {
     in_child(|| {

@@ -246,7 +246,7 @@ impl<'d> Parts<'d> {
 
     pub(super) fn stream(mut self) -> Stream<'d> {
         self.flags.insert(Flags::STREAM);
-        Stream { parts: self, borrows: PhantomData }
+        Stream { parts: self, idle_limit: None, borrows: PhantomData }
     }
 
     /// Adds flags of the entry (`IOSQE_*`).

@@ -140,6 +140,7 @@ pub struct Request<'d> {
 #[must_use = "a stream does nothing until it is submitted"]
 pub struct Stream<'d> {
     parts: Parts<'d>,
+    idle_limit: Option<Duration>,
     borrows: PhantomData<&'d mut ()>,
 }
 
@@ -323,6 +324,62 @@ impl Stream<'_> {
         {
             *limit = bytes.get();
         }
+        self
+    }
+
+    /// Ends the stream when it has told of nothing for this long: mostly, when a client has sent nothing.
+    ///
+    /// The last completion then has `ECANCELED`, or what came of it meanwhile, and
+    /// [`timed_out`](crate::Completion::timed_out) is true ([`in_time`](crate::Completion::in_time) is `TimedOut`).
+    ///
+    /// The time begins when the stream is submitted, and anew with each completion, and may be up to a quarter longer:
+    /// the ring looks after the stream four times in that time, and sees whether there was a completion since. So this
+    /// costs no timer of the kernel for each stream, and next to nothing for a completion. A limit below a
+    /// millisecond counts as one. While a stream waits for a buffer, or [rests](Self::retry_after), it is not idle.
+    ///
+    /// Of several calls, the last counts. If the function of the stream is run again, the first limit stays. In a ring
+    /// that is restricted and may set no timers, the run ends with [`RingError::Api`](crate::RingError::Api), as with a
+    /// [`deadline`](Request::deadline).
+    ///
+    /// ```
+    /// # use rummelplatz::{BufferPool, Completion, RingOperation, Submitter, request, ring, request::Stream};
+    /// # use std::{error::Error, io, net::{TcpListener, TcpStream}, time::Duration};
+    /// # #[ring]
+    /// # struct Server { receivers: Receivers }
+    /// struct Connection { socket: TcpStream, pool: BufferPool }
+    ///
+    /// impl Connection {
+    ///     fn receive(&mut self) -> Stream<'_> {
+    ///         request::recv_multi(&self.socket, &self.pool).idle_limit(IDLE)
+    ///     }
+    /// }
+    /// # const IDLE: Duration = Duration::from_millis(4);
+    /// # #[derive(RingOperation)]
+    /// # #[ring_operation(ring = Server, data = Connection, warn = io::Error, on_more, on_final)]
+    /// # struct Receivers { idle: u32 }
+    ///
+    /// impl Receivers {
+    /// #   fn on_more(&mut self, _: Completion, _: &mut Connection, _: Submitter<'_, Server, Self>) {}
+    ///     fn on_final(&mut self, completion: Completion, _: Connection, _: Submitter<'_, Server, Self>) -> io::Result<()> {
+    ///         if completion.timed_out() {
+    ///             self.idle += 1;
+    ///             return Ok(()); // The socket is closed, since nobody has it any more.
+    ///         }
+    ///         completion.result().map(drop)
+    ///     }
+    /// }
+    /// # fn main() -> Result<(), Box<dyn Error>> {
+    /// # let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// # let _client = TcpStream::connect(listener.local_addr()?)?;
+    /// # let connection = Connection { socket: listener.accept()?.0, pool: BufferPool::new(4, 64)? };
+    /// # let mut server = Server::builder(Receivers { idle: 0 }).build()?;
+    /// # server.submitter(Server::RECEIVERS).stream(connection, Connection::receive)?;
+    /// # server.run()?;
+    /// # assert_eq!(server.receivers.idle, 1);
+    /// # Ok(()) }
+    /// ```
+    pub fn idle_limit(mut self, time: Duration) -> Self {
+        self.idle_limit = Some(time);
         self
     }
 

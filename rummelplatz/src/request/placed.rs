@@ -249,14 +249,23 @@ where
     }
 }
 
-/// As [`place`], for a stream. Its function is kept.
-pub(crate) fn place_stream<D>(slab: &mut Slab<D>, data: D, terms: Terms, arm: Arm<D>) -> (Identity, Placed) {
-    let (identity, prepared) = slab.insert_with(data, |data| {
-        let (mut facts, prepared, rest) = arm(data).parts.place(terms);
+/// As [`place`], for a stream. Its function is kept. Returns how long it may be idle, too.
+pub(crate) fn place_stream<D>(
+    slab: &mut Slab<D>,
+    data: D,
+    terms: Terms,
+    arm: Arm<D>,
+) -> (Identity, Placed, Option<Duration>) {
+    let (identity, (prepared, idle_limit)) = slab.insert_with(data, |data| {
+        let Stream { parts, idle_limit, .. } = arm(data);
+        let (mut facts, prepared, rest) = parts.place(terms);
         facts.set_rest(rest);
-        (Remember::All(Record { facts, arm: Some(arm) }), prepared)
+        if idle_limit.is_some() {
+            facts.flags.insert(Flags::QUIET);
+        }
+        (Remember::All(Record { facts, arm: Some(arm) }), (prepared, idle_limit))
     });
-    (identity, Placed { prepared, user_data: identity.user_data })
+    (identity, Placed { prepared, user_data: identity.user_data }, idle_limit)
 }
 
 /// Puts `data` into a slot that the kernel knows nothing of.

@@ -211,6 +211,11 @@ impl Kind {
         matches!(self, Kind::AcceptMulti | Kind::AcceptMultiDirect) && id.is_multiple_of(2)
     }
 
+    /// How long the request with this number may be idle, if it is of this kind and that is limited.
+    pub(crate) fn idle_limit(self, id: usize) -> Option<Duration> {
+        (self.is_stream() && id % 5 == 3).then_some(Duration::from_millis(1))
+    }
+
     /// Whether its memory is in use until a second completion says so.
     pub(crate) fn is_zero_copy(self) -> bool {
         matches!(self, Kind::SendZeroCopy | Kind::SendVectoredZeroCopy | Kind::SendZeroCopyOnFile)

@@ -497,7 +497,7 @@ fn arm(data: &mut Data) -> Stream<'_> {
     data.change();
     let fd = &*data.fd;
     const THREE: std::num::NonZeroU32 = std::num::NonZeroU32::new(3).unwrap();
-    match (data.kind, &data.pool) {
+    let stream = match (data.kind, &data.pool) {
         (Kind::AcceptMulti, _) => patient(data.id, request::accept_multi(fd)),
         (Kind::AcceptMultiDirect, _) => patient(data.id, request::accept_multi_direct(fd)),
         (Kind::ReceiveMulti, Some(pool)) => request::recv_multi(fd, pool),
@@ -512,6 +512,10 @@ fn arm(data: &mut Data) -> Stream<'_> {
         (Kind::TimeoutMulti, _) => request::timeout_multi(Duration::from_micros(300)),
         (Kind::TimeoutThrice, _) => request::timeout_multi_times(Duration::from_micros(300), THREE),
         _ => request::poll_multi(fd, Events::READABLE),
+    };
+    match data.kind.idle_limit(data.id) {
+        Some(time) => stream.idle_limit(time),
+        None => stream,
     }
 }
 

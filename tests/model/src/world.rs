@@ -170,6 +170,10 @@ struct Request {
     limit: Limit,
     /// When that was set, which is when it is submitted.
     since: Duration,
+    /// Of a stream: when it was submitted, told the last time, or became another.
+    told_at: Duration,
+    /// The longest time between two of these, and from the last one to its end.
+    longest: Duration,
     /// It is in a chain made with the safe call.
     linked: bool,
     /// It is of the second operation.
@@ -468,6 +472,8 @@ impl World {
             kind,
             limit: Limit::None,
             since: Duration::ZERO,
+            told_at: Duration::ZERO,
+            longest: Duration::ZERO,
             linked: false,
             second,
             raw,
@@ -571,13 +577,14 @@ impl World {
 
     /// A stream is armed again as one of another kind.
     fn changed(&self, id: usize, kind: Kind) {
+        let now = self.now();
         let mut inner = self.lock();
         let request = &mut inner.requests[id];
         // Each `ENOBUFS` in a row still counts, whichever pool it is about.
         if !request.kind.has_pool() || !kind.has_pool() {
             request.starved = 0;
         }
-        (request.kind, request.counted) = (kind, 0);
+        (request.kind, request.counted, request.told_at) = (kind, 0, now);
         (request.starves, request.has_pool) = (false, false);
     }
 
@@ -828,8 +835,10 @@ impl World {
 
     /// A request was accepted.
     pub(crate) fn accepted(&self, id: usize, key: Option<(bool, Key<Operation>)>) {
+        let now = self.now();
         let mut inner = self.lock();
         inner.requests[id].accepted = true;
+        inner.requests[id].told_at = now;
         if let Some((second, key)) = key {
             let name = key.user_data();
             if inner.owned.contains(&name) {
@@ -902,7 +911,10 @@ impl World {
     pub(crate) fn ended(&self, second: bool, found: bool) {
         let mut inner = self.lock();
         let lent = inner.lent.filter(|(of_second, _)| *of_second == second).map(|(_, id)| id);
-        if lent.is_some_and(|id| !inner.requests[id].cancelled) != found {
+        // One that was idle may have been ended by the ring before.
+        let may_be_ending = lent.is_some_and(|id| inner.requests[id].kind.idle_limit(id).is_some());
+        let is_open = lent.is_some_and(|id| !inner.requests[id].cancelled);
+        if is_open != found && (found || !may_be_ending) {
             inner.violation(format!("the end of {lent:?} was asked for: {found}"));
         }
         if let Some(id) = lent {
@@ -1002,7 +1014,18 @@ impl World {
         if is_simulated && number(&place[8..]) != written {
             wrong("what the kernel has written is not there");
         }
-        if is_simulated && let Err(why) = inner.is_timed(id, completion.timed_out(), teardown) {
+        let timed_out = completion.timed_out();
+        if is_simulated && is_stream {
+            let since = inner.requests[id].told_at;
+            let Request { longest, cancelled, .. } = &mut inner.requests[id];
+            *longest = (now - since).max(*longest);
+            // For that reason, the ring has cancelled it.
+            *cancelled |= timed_out;
+            inner.requests[id].told_at = now;
+            if let Err(why) = inner.is_idle(id, timed_out, more) {
+                inner.violation(format!("#{id} ({kind:?}): {why}; {raw:?}"));
+            }
+        } else if is_simulated && let Err(why) = inner.is_timed(id, timed_out, teardown) {
             inner.violation(format!("#{id} ({kind:?}): {why}; {raw:?}"));
         }
         let from_kernel = name.and_then(|name| inner.posted.get(&name)).is_some_and(|it| !it.is_empty());
@@ -1633,9 +1656,10 @@ impl Inner {
         // The teardown began later than `ran_at`, and looked at the clock earlier than `now`.
         let is_spared = *is_late && !*cancelled && now.saturating_sub(self.expected.ran_at) < GRACE;
         // A request whose time is up is cancelled for that reason.
-        let Request { limit, since, .. } = self.requests[id];
-        let is_up =
-            self.timers.contains_key(&timer_of(name)) || limit == Limit::Short && now >= since + Limit::SHORT;
+        let Request { limit, since, kind, told_at, .. } = self.requests[id];
+        let is_up = self.timers.contains_key(&timer_of(name))
+            || limit == Limit::Short && now >= since + Limit::SHORT
+            || kind.idle_limit(id).is_some_and(|limit| now >= told_at + limit);
         let is_spared = is_spared && !is_up;
         if is_spared && !self.silenced && self.program.end != End::Drop {
             self.violation(format!("#{id} was cancelled within the grace period"));
@@ -1904,7 +1928,21 @@ impl Inner {
         }
     }
 
-    /// The same, of one that is in a chain.
+    /// Whether a completion of a stream says the right thing of the time for which that may be idle.
+    fn is_idle(&self, id: usize, timed_out: bool, more: bool) -> Result<(), String> {
+        let Request { kind, longest, .. } = self.requests[id];
+        match kind.idle_limit(id) {
+            _ if !timed_out => Ok(()),
+            None => Err("it may be idle".to_owned()),
+            Some(_) if more => Err("its time is said to be up, but it goes on".to_owned()),
+            Some(limit) if longest < limit => {
+                Err(format!("its time is said to be up, but it was never idle for longer than {longest:?}"))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The same as [`is_timed`](Self::is_timed), of one that is in a chain.
     fn is_timed_by_kernel(&self, limit: Limit, name: u64, timed_out: bool) -> Result<(), String> {
         let timer = timer_of(name);
         if self.owned.contains(&timer) {

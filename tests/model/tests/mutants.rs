@@ -51,6 +51,7 @@ const MUTANTS: &[&str] = &[
     "a piece begins where the last one did",
     "what came with a message stays open",
     "a pipe stays open",
+    "quiet for ever",
 ];
 
 const CHOSEN: &str = "RUMMEL_MUTANT";
