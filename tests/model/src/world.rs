@@ -691,11 +691,12 @@ impl World {
         self.simulation.as_ref().map(Simulation::now).unwrap_or_default()
     }
 
-    /// A teardown handler has submitted a request.
+    /// A request does not keep the ring running.
     pub(crate) fn is_background(&self, id: usize) {
         self.lock().requests[id].is_background = true;
     }
 
+    /// A request was submitted during the teardown.
     pub(crate) fn is_late(&self, id: usize) {
         self.lock().requests[id].is_late = true;
     }
