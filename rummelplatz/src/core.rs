@@ -582,7 +582,7 @@ impl Core {
         }
         self.watch.pass();
         // The ring has made no completion itself.
-        self.own.is_kernels_turn();
+        self.own.pass_to_kernel();
         self.queue.look(u32::MAX);
         true
     }
@@ -760,7 +760,7 @@ impl Core {
         if self.own.is_due() {
             return self.look_at_both();
         }
-        self.own.is_kernels_turn();
+        self.own.pass_to_kernel();
         self.queue.look(u32::MAX)
     }
 
@@ -800,10 +800,10 @@ impl Core {
         self.own.due()
     }
 
-    /// Whether nothing is left of what goes on in the ring, if nothing keeps it running. Requests in the
-    /// background may never leave it without anything to do. But after a pass that has begun with nothing else,
-    /// whatever may come of others has been delivered.
-    pub(crate) fn is_left(&mut self) -> bool {
+    /// Whether nothing is left to do in a ring that nothing keeps running: nothing is queued, and there is nothing
+    /// to deliver. Requests in the background might see to it that this is never so. Where there are any, it is
+    /// enough that the last pass began with nothing else: whatever came of the other requests has been delivered.
+    pub(crate) fn has_nothing_left(&mut self) -> bool {
         self.background > 0 && self.was_alone || self.queued() == 0 && !self.is_busy()
     }
 
