@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::alarms::nanoseconds;
+use crate::clock::nanoseconds;
 
 /// See the [module documentation](self).
 pub(crate) struct AskedAgain {

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use io_uring::opcode;
 
-use crate::alarms::{Alarms, nanoseconds};
+use crate::alarms::Alarms;
 use crate::asked_again::AskedAgain;
 use crate::backlog::Backlog;
 use crate::buffers::BufferPool;
-use crate::clock::{Clock, Watch};
+use crate::clock::{Clock, Watch, nanoseconds};
 use crate::config::{Options, RawRing};
 use crate::deadlines::Deadlines;
 use crate::error::{InvalidEntry, SubmitError};

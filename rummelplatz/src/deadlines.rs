@@ -8,7 +8,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use crate::alarms::nanoseconds;
+use crate::clock::nanoseconds;
 use crate::mutant;
 use crate::slab::Identity;
 
