@@ -5,10 +5,11 @@ use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use crate::config::{BusyPoll, MinWait, Options, Poller, RawRing, SqPoller, Whose};
+use crate::config::{Options, Poller, RawRing, SqPoller, Whose};
 use crate::cpus::Cpus;
 use crate::error::{BuildError, Stuck};
 use crate::parts::RingParts;
+use crate::queue::{BusyPoll, MinWait};
 use crate::runtime::Runtime;
 use crate::warning::{Hooks, Warning};
 

@@ -9,7 +9,6 @@ use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
-use crate::config::{BusyPoll, MinWait};
 use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
 
@@ -69,6 +68,23 @@ pub(crate) struct BufferRing {
     pub(crate) entries: u16,
     /// Its buffers are used piece by piece (`IOU_PBUF_RING_INC`).
     pub(crate) is_incremental: bool,
+}
+
+/// The loop waits for several completions, but not for long; then, for one
+/// ([`set_min_wait`](Kernel::set_min_wait)).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MinWait {
+    /// At least 1: with 0, the kernel would wait for all of them, however long that took.
+    pub(crate) microseconds: u32,
+    pub(crate) completions: u32,
+}
+
+/// A wait begins with looking at the network devices ([`busy_poll`](Kernel::busy_poll)).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BusyPoll {
+    pub(crate) microseconds: u32,
+    /// Whether interrupts of the devices are put off meanwhile.
+    pub(crate) prefer: bool,
 }
 
 /// What is at the other end of the queues.

@@ -12,9 +12,8 @@ use syscalls::{Errno, Sysno};
 
 use super::mapped::Mapped;
 use super::memory::Queues;
-use super::{BufferRing, Change, Kernel, Patience};
+use super::{BufferRing, BusyPoll, Change, Kernel, MinWait, Patience};
 use crate::clock;
-use crate::config::{BusyPoll, MinWait};
 use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
 
