@@ -22,7 +22,6 @@ mod table;
 mod uring;
 
 pub(crate) use forked::generation;
-pub(crate) use memory::Losses;
 #[cfg(feature = "sim")]
 pub(crate) use memory::{Own, Queues};
 pub(crate) use real::{Real, is_ring};
