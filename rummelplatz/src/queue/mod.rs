@@ -14,14 +14,12 @@ use crate::eventfd::Eventfd;
 
 mod completions;
 mod entries;
-mod forked;
 mod mapped;
 mod memory;
 mod real;
 mod table;
 mod uring;
 
-pub(crate) use forked::generation;
 #[cfg(feature = "sim")]
 pub(crate) use memory::{Own, Queues};
 pub(crate) use real::{Real, is_ring};
