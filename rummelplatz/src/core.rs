@@ -70,8 +70,6 @@ pub(crate) struct Core {
     /// What was sent to operations that have no room for it.
     pub(crate) overdue: Overdue,
     pub(crate) phase: Phase,
-    /// The mark of each request that is accepted now: whether it is late.
-    pub(crate) mark: Flags,
     /// Why nothing is accepted; `None` if requests are accepted.
     closed: Option<SubmitError>,
     /// How many requests in flight keep the ring running.
@@ -147,7 +145,6 @@ impl Core {
             alarms: Alarms::new(),
             overdue: Overdue::default(),
             phase: Phase::Idle,
-            mark: Flags::EMPTY,
             closed,
             foreground: 0,
             background: 0,
@@ -270,18 +267,17 @@ impl Core {
         self.closed.map_or(Ok(()), Err)
     }
 
-    /// The terms of a request that is accepted now: it is remembered with these `flags` and the present mark.
+    /// The terms of a request that is accepted now: it is remembered with these `flags`, and as late in a teardown.
     pub(crate) fn terms(&self, flags: Flags) -> Terms {
-        Terms { ring: self.serial, flags: flags | self.mark, born: self.watch.shown() }
+        let late = if self.phase.is_teardown() { Flags::LATE } else { Flags::EMPTY };
+        Terms { ring: self.serial, flags: flags | late, born: self.watch.shown() }
     }
 
     /// Counts a request with these flags that was accepted.
     #[inline]
     pub(crate) fn count(&mut self, flags: Flags) {
         *self.counter(flags) += 1;
-        if !self.mark.is_empty() {
-            self.late += 1;
-        }
+        self.late += usize::from(self.phase.is_teardown());
     }
 
     /// Takes a request with these flags out of the counts.
@@ -461,17 +457,11 @@ impl Core {
     }
 
     /// Opens the queue if requests can be queued without a further check, and the loop needs none after they
-    /// have ended: nothing waits, and requests are neither refused nor marked. Closes it otherwise.
+    /// have ended: nothing waits, and requests are neither refused nor late. Closes it otherwise.
     #[inline]
     pub(crate) fn refresh(&mut self) {
         let nothing_waits = self.backlog.is_empty() && self.overdue.operations() == 0;
-        self.queue.set_open(self.closed.is_none() && nothing_waits && self.mark.is_empty());
-    }
-
-    /// Marks all requests that are accepted from here on.
-    pub(crate) fn set_mark(&mut self, mark: Flags) {
-        self.mark = mark;
-        self.refresh();
+        self.queue.set_open(self.closed.is_none() && nothing_waits && !self.phase.is_teardown());
     }
 
     /// How many entries the kernel has not taken in.

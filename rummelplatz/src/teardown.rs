@@ -84,7 +84,7 @@ pub(crate) fn begin<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>) {
 fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Limits) -> FirstPanic {
     let core = &mut inner.core;
     core.phase = Phase::Cancelling;
-    core.set_mark(Flags::LATE);
+    core.refresh();
     // Teardown handlers are called on the path that looks at more than results: plain and calm requests do
     // not take it.
     for_each_slab::<R>(&mut inner.slabs, |slab| slab.demote_all());
@@ -283,7 +283,6 @@ fn for_each_slab<R: Ring>(slabs: &mut R::Slabs, mut visit: impl FnMut(&mut dyn A
 fn finish<R: Ring>(inner: &mut Inner<R>) {
     let core = &mut inner.core;
     core.phase = Phase::Finished;
-    core.set_mark(Flags::EMPTY);
     core.late = 0;
     if !mutant::is("pools stay registered") {
         core.queue.release_registered();
