@@ -39,7 +39,7 @@ pub struct Builder<R: RingParts> {
 }
 
 impl<R: RingParts> Builder<R> {
-    pub(crate) fn new(operations: R::Operations) -> Self {
+    fn new(operations: R::Operations) -> Self {
         Builder { operations, options: R::OPTIONS, hooks: Hooks::default(), worker_cpus: None, raw: None }
     }
 

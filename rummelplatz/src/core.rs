@@ -400,7 +400,7 @@ impl Core {
 
     /// Moves what waits into the submission queue, and submits to the kernel, as far as possible or until
     /// there is room for `count` more.
-    pub(crate) fn flush(&mut self, count: usize) {
+    fn flush(&mut self, count: usize) {
         if self.queue.open_places() < count {
             self.flush_slowly(count);
         }

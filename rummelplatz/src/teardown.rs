@@ -299,7 +299,7 @@ fn finish<R: Ring>(inner: &mut Inner<R>) {
 }
 
 /// Gives up a ring in which something stays in flight for ever.
-pub(crate) fn abandon<R: Ring>(inner: &mut Inner<R>, error: Option<io::Error>) {
+fn abandon<R: Ring>(inner: &mut Inner<R>, error: Option<io::Error>) {
     let core = &mut inner.core;
     core.phase = Phase::Abandoned;
     core.close(SubmitError::Closed);

@@ -60,7 +60,7 @@ impl Shared {
 /// `IORING_SQ_NEED_WAKEUP`.
 const NEED_WAKEUP: u32 = 1;
 /// `IORING_SQ_CQ_OVERFLOW`.
-pub(crate) const CQ_OVERFLOW: u32 = 1 << 1;
+const CQ_OVERFLOW: u32 = 1 << 1;
 /// `IORING_SQ_TASKRUN`.
 const TASKRUN: u32 = 1 << 2;
 
