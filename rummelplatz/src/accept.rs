@@ -39,7 +39,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         let (inner, warm) = self.open();
         let Inner { core, slabs, .. } = inner;
         let slab: &mut Slab<Op::RingData> = tag.slab(slabs);
-        // While the queue is open, requests get no mark.
+        // While the queue is open, requests are not late.
         let terms = Terms { ring: core.serial, flags, born: core.watch.shown() };
         let Some(place) = core.queue.place() else {
             let warm = warm.map_or(Warm::NONE, Warm::take);

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use crate::clock::nanoseconds;
 use crate::failures::{Failures, Refused};
 
 /// See the [module documentation](self). Times are those of the kernel's clock, in nanoseconds.
@@ -69,10 +70,6 @@ impl Alarms {
     pub(crate) fn forget(&mut self) {
         self.set.clear();
     }
-}
-
-pub(crate) fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

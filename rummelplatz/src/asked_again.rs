@@ -1,4 +1,4 @@
-//! Requests that were not over but that their cancel has not found: when to cancel them again.
+//! When to repeat the cancels of requests that are not over, but were not found by their last cancel.
 //!
 //! The kernel does not find a request that is on its way from one of its tables to the next. For example, if
 //! a socket seems ready but is not, task work tries the request again and again, until it is left to a
@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::alarms::nanoseconds;
+use crate::clock::nanoseconds;
 
 /// See the [module documentation](self).
 pub(crate) struct AskedAgain {

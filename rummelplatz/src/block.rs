@@ -4,8 +4,8 @@ use std::alloc::{self, Layout};
 use std::io;
 use std::ptr::NonNull;
 
-/// An empty vector with room for this many. For what somebody else says how much there is to be of: a vector that has to
-/// grow for that ends the process if there is not so much memory.
+/// An empty vector with room for this many. It is for counts that somebody else chooses: a vector that grows ends the
+/// process if there is not enough memory.
 ///
 /// # Errors
 ///

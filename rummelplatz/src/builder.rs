@@ -5,10 +5,11 @@ use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use crate::config::{BusyPoll, MinWait, Options, Poller, RawRing, SqPoller, Whose};
+use crate::config::{Options, Poller, RawRing, SqPoller, Whose};
 use crate::cpus::Cpus;
 use crate::error::{BuildError, Stuck};
 use crate::parts::RingParts;
+use crate::queue::{BusyPoll, MinWait};
 use crate::runtime::Runtime;
 use crate::warning::{Hooks, Warning};
 
@@ -38,7 +39,7 @@ pub struct Builder<R: RingParts> {
 }
 
 impl<R: RingParts> Builder<R> {
-    pub(crate) fn new(operations: R::Operations) -> Self {
+    fn new(operations: R::Operations) -> Self {
         Builder { operations, options: R::OPTIONS, hooks: Hooks::default(), worker_cpus: None, raw: None }
     }
 

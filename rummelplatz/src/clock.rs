@@ -1,4 +1,4 @@
-//! The two clocks of the kernel that requests are measured by.
+//! The clocks that requests are measured by: that of the kernel's timeouts, and one that is cheap to read.
 
 use std::time::Duration;
 
@@ -13,6 +13,11 @@ fn read(clock: libc::clockid_t) -> Duration {
 /// `CLOCK_MONOTONIC`: what absolute timeouts are given in.
 pub(crate) fn monotonic() -> Duration {
     read(libc::CLOCK_MONOTONIC)
+}
+
+/// A time as the kernel counts it; as many nanoseconds as fit, if it is longer than 584 years.
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A moment, that fits beside a request and costs a few instructions: to within some microseconds on x86-64, and some

@@ -95,7 +95,8 @@ pub struct Completion {
     /// 0 if a descriptor is carried: its number is for its owner only.
     result: i32,
     kind: Kind,
-    /// Initialised if the kind is [`Kind::CARRIES`]. What the request yields says which of them it is.
+    /// Initialised exactly if the kind has [`Kind::CARRIES`]: the two are set together. What the request yields, as the
+    /// kind has it, says which field it is; and what is there is the completion's own.
     carried: MaybeUninit<Carried>,
 }
 
@@ -209,7 +210,7 @@ unsafe fn hold(yields: Yields, pool: &BufferPool, id: u16, result: i32) -> Optio
     if let Some(layout) = layout(yields) {
         let overhead = layout.overhead() as i32;
         let bytes = if result < 0 { result } else { (result - overhead).max(0) };
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that its ring has the pool registered.
         let pool = unsafe { pool.hold(id) }?;
         if layout == Layout::Controlled && result >= overhead {
             // SAFETY: the buffer was just held, and is not given back here.
@@ -225,7 +226,7 @@ unsafe fn hold(yields: Yields, pool: &BufferPool, id: u16, result: i32) -> Optio
     }
     // The kernel takes as many buffers as it has filled: none if there is no byte, or an error.
     let bytes @ 1.. = u32::try_from(result).ok()? else { return None };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that its ring has the pool registered.
     unsafe { pool.hold_bundle(id, bytes) }.map(|(pool, bytes)| (pool, bytes as i32))
 }
 
@@ -240,16 +241,19 @@ unsafe fn release(kind: Kind, carried: MaybeUninit<Carried>) {
     if !kind.has(Kind::CARRIES) {
         return;
     }
-    // SAFETY: the kind says so.
+    // SAFETY: it is initialised, because the kind has `CARRIES`.
     let carried = unsafe { carried.assume_init() };
     if kind.yields(Yields::Descriptor) {
-        // SAFETY: it is a descriptor, which the completion owned.
+        // SAFETY: the field is the descriptor, because the request yields one. The completion owned it, and is not used
+        // again, as the caller promises.
         drop(unsafe { OwnedFd::from_raw_fd(carried.descriptor) });
     } else if kind.yields(Yields::Direct) {
-        // SAFETY: it is a file, which the completion owned.
+        // SAFETY: the field is the file, because the request yields one. The completion owned it, and is not used
+        // again, as the caller promises.
         drop(ManuallyDrop::into_inner(unsafe { carried.file }));
     } else {
-        // SAFETY: what is neither is a buffer of this pool, or several, held for the completion.
+        // SAFETY: the field is the pool, because nothing else is left. The buffer, or several of them, were held for
+        // the completion, which is not used again.
         drop(unsafe { Buffers::of(carried.pool, kind.buffer(), 0) });
     }
 }
@@ -309,7 +313,7 @@ impl Completion {
         let mut completion = Completion::carrying_nothing(facts.yields, result, flags);
         if let Some(id) = cqueue::buffer_select(flags)
             && let Some(pool) = pool
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that its ring has the pool registered, and that this is the posted result.
             && let Some((pool, bytes)) = unsafe { hold(facts.yields, pool, id, result) }
         {
             completion.result = bytes;
@@ -328,7 +332,8 @@ impl Completion {
         if let Some(id) = cqueue::buffer_select(flags)
             && let Some(pool) = pool
         {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that its ring has the pool registered, and calls this in the order of the
+            // completions.
             let Piece { lent, result } = unsafe { pool.hold_piece(id, result, flags) };
             completion.result = result;
             if let Some((lender, number)) = lent {
@@ -371,7 +376,7 @@ impl Completion {
             Yields::Buffer => {
                 if let Some(id) = cqueue::buffer_select(flags)
                     && let Some(pool) = pool
-                    // SAFETY: the caller's promise.
+                    // SAFETY: the caller promises that its ring has the pool registered.
                     && let Some(pool) = unsafe { pool.hold(id) }
                 {
                     completion.carry_buffer(pool);
@@ -404,21 +409,21 @@ impl Completion {
     /// The number of the carried descriptor, if there is one.
     fn carried_descriptor(&self) -> Option<RawFd> {
         let is_carried = self.kind.carries(Yields::Descriptor);
-        // SAFETY: one is carried.
+        // SAFETY: it is initialised, and the field is the descriptor, because the kind says that one is carried.
         is_carried.then(|| unsafe { self.carried.assume_init_ref().descriptor })
     }
 
     /// The file in the ring's table that is carried, if there is one.
     fn carried_file(&self) -> Option<&ManuallyDrop<FixedFile>> {
         let is_carried = self.kind.carries(Yields::Direct);
-        // SAFETY: one is carried.
+        // SAFETY: it is initialised, and the field is the file, because the kind says that one is carried.
         is_carried.then(|| unsafe { &self.carried.assume_init_ref().file })
     }
 
     /// The pool and the number of the carried buffer, if there is one that is not one of several.
     fn carried_buffer(&self) -> Option<(Lender, u16)> {
         let is_carried = self.kind.carries(Yields::Buffer);
-        // SAFETY: one is carried, so there is a pool.
+        // SAFETY: it is initialised, and the field is the pool, because the kind says that a buffer is carried.
         is_carried.then(|| (unsafe { self.carried.assume_init_ref().pool }, self.kind.buffer()))
     }
 

@@ -13,7 +13,7 @@ use crate::cpus::Cpus;
 use crate::error::BuildError;
 use crate::eventfd::Eventfd;
 use crate::lifecycle::Limits;
-use crate::queue::{Host, Kernel, Real, Uring};
+use crate::queue::{BusyPoll, Host, Kernel, MinWait, Real, Uring};
 use crate::request::Aside;
 use crate::waker::Waker;
 
@@ -42,22 +42,6 @@ pub struct Options {
     pub(crate) worker_cpus: Option<Cpus>,
     pub(crate) busy_poll: Option<BusyPoll>,
     pub(crate) min_wait: Option<MinWait>,
-}
-
-/// The loop waits for several completions, but not for long.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct MinWait {
-    /// At least one: none would be for ever.
-    pub(crate) microseconds: u32,
-    pub(crate) completions: u32,
-}
-
-/// A wait begins with looking at the network devices (`IORING_REGISTER_NAPI`).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BusyPoll {
-    pub(crate) microseconds: u32,
-    /// Whether interrupts of the devices are put off meanwhile.
-    pub(crate) prefer: bool,
 }
 
 /// A thread of the kernel that looks for entries (`IORING_SETUP_SQPOLL`).

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use io_uring::opcode;
 
-use crate::alarms::{Alarms, nanoseconds};
+use crate::alarms::Alarms;
 use crate::asked_again::AskedAgain;
 use crate::backlog::Backlog;
 use crate::buffers::BufferPool;
-use crate::clock::{Clock, Watch};
+use crate::clock::{Clock, Watch, nanoseconds};
 use crate::config::{Options, RawRing};
 use crate::deadlines::Deadlines;
 use crate::error::{InvalidEntry, SubmitError};
@@ -73,8 +73,6 @@ pub(crate) struct Core {
     /// What was sent to operations that have no room for it.
     pub(crate) overdue: Overdue,
     pub(crate) phase: Phase,
-    /// The mark of each request that is accepted now: whether it is late.
-    pub(crate) mark: Flags,
     /// Why nothing is accepted; `None` if requests are accepted.
     closed: Option<SubmitError>,
     /// How many requests in flight keep the ring running.
@@ -151,7 +149,6 @@ impl Core {
             alarms: Alarms::new(),
             overdue: Overdue::default(),
             phase: Phase::Idle,
-            mark: Flags::EMPTY,
             closed,
             foreground: 0,
             background: 0,
@@ -274,18 +271,17 @@ impl Core {
         self.closed.map_or(Ok(()), Err)
     }
 
-    /// The terms of a request that is accepted now: it is remembered with these `flags` and the present mark.
+    /// The terms of a request that is accepted now: it is remembered with these `flags`, and as late in a teardown.
     pub(crate) fn terms(&self, flags: Flags) -> Terms {
-        Terms { ring: self.serial, flags: flags | self.mark, born: self.watch.shown() }
+        let late = if self.phase.is_teardown() { Flags::LATE } else { Flags::EMPTY };
+        Terms { ring: self.serial, flags: flags | late, born: self.watch.shown() }
     }
 
     /// Counts a request with these flags that was accepted.
     #[inline]
     pub(crate) fn count(&mut self, flags: Flags) {
         *self.counter(flags) += 1;
-        if !self.mark.is_empty() {
-            self.late += 1;
-        }
+        self.late += usize::from(self.phase.is_teardown());
     }
 
     /// Takes a request with these flags out of the counts.
@@ -424,7 +420,7 @@ impl Core {
 
     /// Moves what waits into the submission queue, and submits to the kernel, as far as possible or until
     /// there is room for `count` more.
-    pub(crate) fn flush(&mut self, count: usize) {
+    fn flush(&mut self, count: usize) {
         if self.queue.open_places() < count {
             self.flush_slowly(count);
         }
@@ -481,17 +477,11 @@ impl Core {
     }
 
     /// Opens the queue if requests can be queued without a further check, and the loop needs none after they
-    /// have ended: nothing waits, and requests are neither refused nor marked. Closes it otherwise.
+    /// have ended: nothing waits, and requests are neither refused nor late. Closes it otherwise.
     #[inline]
     pub(crate) fn refresh(&mut self) {
         let nothing_waits = self.backlog.is_empty() && self.overdue.operations() == 0;
-        self.queue.set_open(self.closed.is_none() && nothing_waits && self.mark.is_empty());
-    }
-
-    /// Marks all requests that are accepted from here on.
-    pub(crate) fn set_mark(&mut self, mark: Flags) {
-        self.mark = mark;
-        self.refresh();
+        self.queue.set_open(self.closed.is_none() && nothing_waits && !self.phase.is_teardown());
     }
 
     /// How many entries the kernel has not taken in.
@@ -602,7 +592,7 @@ impl Core {
         }
         self.watch.pass();
         // The ring has made no completion itself.
-        self.own.is_kernels_turn();
+        self.own.pass_to_kernel();
         self.queue.look(u32::MAX);
         true
     }
@@ -781,7 +771,7 @@ impl Core {
         if self.own.is_due() {
             return self.look_at_both();
         }
-        self.own.is_kernels_turn();
+        self.own.pass_to_kernel();
         self.queue.look(u32::MAX)
     }
 
@@ -821,10 +811,10 @@ impl Core {
         self.own.due()
     }
 
-    /// Whether nothing is left of what goes on in the ring, if nothing keeps it running. Requests in the
-    /// background may never leave it without anything to do. But after a pass that has begun with nothing else,
-    /// whatever may come of others has been delivered.
-    pub(crate) fn is_left(&mut self) -> bool {
+    /// Whether nothing is left to do in a ring that nothing keeps running: nothing is queued, and there is nothing
+    /// to deliver. Requests in the background might see to it that this is never so. Where there are any, it is
+    /// enough that the last pass began with nothing else: whatever came of the other requests has been delivered.
+    pub(crate) fn has_nothing_left(&mut self) -> bool {
         self.background > 0 && self.was_alone || self.queued() == 0 && !self.is_busy()
     }
 

@@ -8,7 +8,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use crate::alarms::nanoseconds;
+use crate::clock::nanoseconds;
 use crate::mutant;
 use crate::slab::Identity;
 
@@ -85,8 +85,8 @@ impl Deadlines<()> {
     }
 }
 
-/// When this much time will have passed, or up to a hundredth of it later, so that the deadlines of many
-/// requests pass at once. `None` if that is never.
+/// When this much time will have passed, or up to 1/128 of it later, so that the deadlines of many requests pass at
+/// once. `None` if that is never.
 fn deadline(time: Duration, now: Duration) -> Option<u64> {
     let time = u64::try_from(time.as_nanos()).ok()?;
     let when = nanoseconds(now).checked_add(time)?;
@@ -249,13 +249,13 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_is_at_most_a_hundredth_late_and_never_early() {
+    fn a_deadline_is_at_most_a_128th_late_and_never_early() {
         let now = Duration::from_nanos(123_456_789_123_457);
         for exponent in 0..63 {
             for time in [1_u64 << exponent, (1 << exponent) + (1 << exponent >> 1), (2 << exponent) - 1] {
                 let Some(when) = deadline(Duration::from_nanos(time), now) else { continue };
                 let late = when - nanoseconds(now) - time;
-                assert!(late <= time / 100, "{late} after {time}");
+                assert!(late <= time / 128, "{late} after {time}");
             }
         }
         assert_eq!(deadline(Duration::MAX, now), None);

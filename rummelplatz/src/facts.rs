@@ -127,7 +127,8 @@ impl Flags {
     pub(crate) const TIMED: Flags = Flags(1 << 8);
     /// It does not keep the ring running.
     pub(crate) const BACKGROUND: Flags = Flags(1 << 9);
-    /// The request itself has completed, as [`Facts::held`] says, and waits for its timer to complete.
+    /// The request itself has completed, as [`Facts::held`] says, and waits for its timer to complete: it is
+    /// [timed](Flags::TIMED), too.
     pub(crate) const ENDED: Flags = Flags(1 << 10);
     /// Its deadline has passed.
     pub(crate) const TIMED_OUT: Flags = Flags(1 << 11);
@@ -135,7 +136,6 @@ impl Flags {
     pub(crate) const IN_CHAIN: Flags = Flags(1 << 12);
     /// It yields something [involved](Yields::is_involved), so it is never calm.
     pub(crate) const INVOLVED: Flags = Flags(1 << 13);
-
     /// It is left to a worker of the kernel, because its submitter wants that.
     pub(crate) const IN_WORKER: Flags = Flags(1 << 14);
     /// Something [is left](Facts::left) of a count or a limit, so it is not calm.
@@ -272,7 +272,7 @@ impl Facts {
 
     /// Whether the request itself has completed, and only its timer has not.
     pub(crate) fn waits_for_timer(&self) -> bool {
-        self.flags.intersects(Flags::ENDED) && self.flags.intersects(Flags::TIMED)
+        self.flags.intersects(Flags::ENDED)
     }
 
     /// Whether this result says that the pool is empty.

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::queue::generation;
+use crate::forked::generation;
 use crate::waker::Waker;
 
 /// What a ring and its handles share.

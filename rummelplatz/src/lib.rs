@@ -478,6 +478,7 @@ mod eventfd;
 mod facts;
 mod failures;
 mod fixed;
+mod forked;
 mod handle;
 #[allow(missing_docs, reason = "for generated code")]
 mod handler;

@@ -17,7 +17,7 @@ pub(crate) struct Own {
     last: VecDeque<u64>,
     /// How often the kernel had been entered when messages of `last` were last made due. That is done once
     /// per enter at most, so that such messages do not keep the kernel waiting.
-    last_due: u64,
+    hastened_at: u64,
     /// How many there are in `due` and `last`: counted separately, because the loop asks for it before each
     /// wait.
     waiting: usize,
@@ -35,7 +35,7 @@ impl Own {
         Own {
             due: VecDeque::new(),
             last: VecDeque::new(),
-            last_due: u64::MAX,
+            hastened_at: u64::MAX,
             waiting: 0,
             batch_left: 0,
             kernel_is_next: false,
@@ -58,10 +58,10 @@ impl Own {
     /// Makes the messages of `last` due, if there are any and the kernel was entered since this was last
     /// done; `enters` says how often it has been entered. Returns whether it did so.
     pub(crate) fn hasten_last(&mut self, enters: u64) -> bool {
-        if self.last.is_empty() || self.last_due == enters {
+        if self.last.is_empty() || self.hastened_at == enters {
             return false;
         }
-        self.last_due = enters;
+        self.hastened_at = enters;
         self.hasten_all();
         true
     }
@@ -90,7 +90,7 @@ impl Own {
 
     /// Notes that the kernel's next completion is being asked for.
     #[inline(always)]
-    pub(crate) fn is_kernels_turn(&mut self) {
+    pub(crate) fn pass_to_kernel(&mut self) {
         self.kernel_is_next = false;
     }
 

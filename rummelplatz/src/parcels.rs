@@ -1,8 +1,8 @@
 //! What other threads have sent, on its way from the inbox to the operations.
 //!
 //! An operation that already has as many requests in flight as it may has no room for a parcel. The parcel
-//! then waits here, in order, until one of those requests has ended. Parcels wait nowhere else, so nothing
-//! that was sent is lost.
+//! then waits in [`Core::overdue`](crate::core::Core::overdue), in order, until one of those requests has ended.
+//! Parcels wait nowhere else, so nothing that was sent is lost.
 
 use crate::mutant;
 use crate::panics::FirstPanic;

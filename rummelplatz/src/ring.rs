@@ -248,7 +248,7 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     let is_short = this.core.close_left(true);
     let goes_on = keeps_running(this);
     let core = &mut this.core;
-    if may_wait && !goes_on && core.is_left() && !core.shared.may_be_woken() {
+    if may_wait && !goes_on && core.has_nothing_left() && !core.shared.may_be_woken() {
         return end(ring, FirstCause::Exit);
     }
     core.was_alone = !goes_on;
@@ -300,7 +300,7 @@ fn before_waiting<R: RingParts>(ring: &mut R, progress: Progress) -> Progress {
     let was_full = core.queue.show_seen();
     // In this order: what comes after the reset signals again, what came before it is seen below.
     core.ready.reset();
-    let is_idle = !goes_on && core.is_left() && !core.phase.is_teardown();
+    let is_idle = !goes_on && core.has_nothing_left() && !core.phase.is_teardown();
     let status = match progress.status {
         Status::Waiting if is_idle => Status::Idle,
         // What has made progress was in the background.

@@ -214,7 +214,7 @@ impl<D, M: Meta> Slab<D, M> {
 
     /// Whether the next [`insert_with`](Self::insert_with) finds a slot.
     #[inline]
-    pub(crate) fn has_free(&self) -> bool {
+    fn has_free(&self) -> bool {
         self.free.is_some()
     }
 

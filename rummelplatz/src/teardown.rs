@@ -84,7 +84,7 @@ pub(crate) fn begin<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>) {
 fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Limits) -> FirstPanic {
     let core = &mut inner.core;
     core.phase = Phase::Cancelling;
-    core.set_mark(Flags::LATE);
+    core.refresh();
     // Teardown handlers are called on the path that looks at more than results: plain and calm requests do
     // not take it.
     for_each_slab::<R>(&mut inner.slabs, |slab| slab.demote_all());
@@ -176,7 +176,7 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
 
 /// Delivers what has arrived after this step, and says what has come of that.
 fn look_back<R: Ring>(audience: &mut impl Audience<R>, step: Step, entered: Entered) -> Progress {
-    let (tracked, any) = reap(audience);
+    let Reaped { tracked, any } = reap(audience);
     let Inner { core, ending: Some(ending), .. } = audience.inner() else { return Progress::Finished };
     let tracked = tracked || mutant::is("a cancel's answer moves") && any;
     if tracked {
@@ -211,7 +211,7 @@ fn flush(core: &mut Core, may_wait: bool) -> io::Result<Entered> {
 pub(crate) fn give_up<R: Ring>(audience: &mut impl Audience<R>, error: Option<io::Error>) -> Progress {
     audience.inner().core.close(SubmitError::Closed);
     // What has completed already, and what the kernel never had, is delivered first.
-    while reap(audience).1 || audience.inner().core.own_due() > 0 {}
+    while reap(audience).any || audience.inner().core.own_due() > 0 {}
     let inner = audience.inner();
     if inner.core.in_flight() == 0 {
         inner.core.forget_lost();
@@ -222,12 +222,19 @@ pub(crate) fn give_up<R: Ring>(audience: &mut impl Audience<R>, error: Option<io
     Progress::Abandoned
 }
 
-/// Delivers all completions that have arrived. Returns whether any of them was for a request in flight, and
-/// whether there were any at all.
-fn reap<R: Ring>(audience: &mut impl Audience<R>) -> (bool, bool) {
+/// Which completions had arrived.
+struct Reaped {
+    /// At least one for a request in flight.
+    tracked: bool,
+    /// At least one.
+    any: bool,
+}
+
+/// Delivers all completions that have arrived.
+fn reap<R: Ring>(audience: &mut impl Audience<R>) -> Reaped {
     audience.inner().core.settled = false;
     let any = audience.reap();
-    (audience.inner().core.settled, any)
+    Reaped { tracked: audience.inner().core.settled, any }
 }
 
 /// Sends the next part of a wave: cancels requests that the kernel has in flight; late ones only if `late` is set.
@@ -283,7 +290,6 @@ fn for_each_slab<R: Ring>(slabs: &mut R::Slabs, mut visit: impl FnMut(&mut dyn A
 fn finish<R: Ring>(inner: &mut Inner<R>) {
     let core = &mut inner.core;
     core.phase = Phase::Finished;
-    core.set_mark(Flags::EMPTY);
     core.late = 0;
     if !mutant::is("pools stay registered") {
         core.queue.release_registered();
@@ -293,7 +299,7 @@ fn finish<R: Ring>(inner: &mut Inner<R>) {
 }
 
 /// Gives up a ring in which something stays in flight for ever.
-pub(crate) fn abandon<R: Ring>(inner: &mut Inner<R>, error: Option<io::Error>) {
+fn abandon<R: Ring>(inner: &mut Inner<R>, error: Option<io::Error>) {
     let core = &mut inner.core;
     core.phase = Phase::Abandoned;
     core.close(SubmitError::Closed);

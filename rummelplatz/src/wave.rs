@@ -57,7 +57,7 @@ pub(crate) fn arrange(candidates: &mut [Candidate]) {
 }
 
 /// The slabs of a ring, by their tags.
-pub(crate) type Look<'l, 's> = &'l dyn Fn(u8) -> Option<&'s dyn AnySlab>;
+type Look<'l, 's> = &'l dyn Fn(u8) -> Option<&'s dyn AnySlab>;
 
 /// Goes over all requests of a ring, in parts.
 ///

@@ -70,7 +70,7 @@ pub fn queued_user_data(fd: types::Fd, entries: usize, opcode: u8) -> u64 {
     found.expect("no such entry was queued")
 }
 
-/// A bad entry: the value that its one-byte field at this offset would have.
+/// The same entry with `value` in the one-byte field at this offset, for entries that can't be built otherwise.
 pub fn with_byte(mut entry: squeue::Entry, offset: usize, value: u8) -> squeue::Entry {
     assert!(offset < size_of::<squeue::Entry>());
     // SAFETY: within the entry, which is bytes to the kernel.

@@ -38,11 +38,10 @@ use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use super::{Buffer, BufferPool, Kind, Lender, Locked, Shared, State};
+use super::{Buffer, BufferPool, Kind, Lender, Locked, Losses, Shared, State};
 use crate::block::room_for;
 use crate::fixed::Registered;
 use crate::mutant;
-use crate::queue::Losses;
 
 /// `IORING_CQE_F_BUF_MORE`.
 pub(crate) const F_BUF_MORE: u32 = 1 << 4;

@@ -36,12 +36,12 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use crate::block::{Block, room_for};
 use crate::fixed::Registered;
 use crate::lock::Locked;
-use crate::queue::Losses;
 use crate::waker::Waker;
 
 mod buffer;
 mod bundle;
 mod increments;
+mod losses;
 #[cfg(test)]
 mod tests;
 
@@ -53,6 +53,7 @@ pub use bundle::Buffers;
 #[cfg(feature = "sim")]
 pub(crate) use increments::F_BUF_MORE;
 pub(crate) use increments::Piece;
+pub(crate) use losses::Losses;
 
 /// One entry of the ring that the kernel reads (`struct io_uring_buf`).
 #[repr(C)]

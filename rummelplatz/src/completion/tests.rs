@@ -82,7 +82,7 @@ fn a_completion_with_a_buffer_can_be_made_without_a_ring() {
     let second = pool.fill(b"").unwrap();
     assert!(pool.fill(b"").is_none(), "there are two");
     drop(second);
-    pool.register(1, 0, crate::waker::Waker::new().unwrap(), crate::queue::Losses::none(), |_, _| Ok(()))
+    pool.register(1, 0, crate::waker::Waker::new().unwrap(), crate::buffers::Losses::none(), |_, _| Ok(()))
         .unwrap();
     assert!(pool.fill(b"").is_none(), "a ring has it");
     pool.unregister();

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::Registered;
+use crate::forked::generation;
 use crate::mutant;
-use crate::queue::generation;
 use crate::thread::this_thread;
 use crate::waker::Waker;
 

@@ -65,7 +65,7 @@ impl Entries {
     }
 
     /// How many entries can be written when the kernel has taken in all up to `taken_in`. Zero if it can't
-    /// have: in a [forked](super::forked) child, nothing is what it was.
+    /// have: in a [forked](crate::forked) child, nothing is what it was.
     #[inline]
     pub(crate) fn room(&self, taken_in: u32) -> u32 {
         self.capacity.saturating_sub(self.tail().wrapping_sub(taken_in))

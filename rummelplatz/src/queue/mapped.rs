@@ -7,7 +7,7 @@
 //!
 //! * The pointers lead into the two maps, at offsets that the kernel gave (`struct io_uring_params`),
 //!   and the maps live as long as [`Mapped`].
-//! * In a process that was forked off, [other memory](super::forked) is in the place of the maps, and another
+//! * In a process that was forked off, [other memory](crate::forked) is in the place of the maps, and another
 //!   descriptor in that of the ring; nothing is unmapped or closed there.
 
 use std::io;
@@ -18,8 +18,9 @@ use std::ptr::{self, NonNull};
 
 use io_uring::{IoUring, Parameters, cqueue, squeue};
 
+use super::Cqe;
 use super::memory::{Queues, Shared};
-use super::{Cqe, forked};
+use crate::forked;
 
 /// An io_uring and its memory.
 pub(crate) struct Mapped {

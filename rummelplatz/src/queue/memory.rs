@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 use io_uring::squeue;
 
 use super::Cqe;
+use crate::buffers::Losses;
 
 /// Where the queues are.
 #[derive(Clone, Copy)]
@@ -56,36 +57,10 @@ impl Shared {
     }
 }
 
-/// How many completions the kernel has lost, for want of memory. It counts one before it posts the next.
-pub(crate) struct Losses {
-    count: Shared,
-    before: u32,
-}
-
-// SAFETY: the number is used as an atomic, and is there as long as anybody asks for it (`Queues::losses`).
-unsafe impl Send for Losses {}
-// SAFETY: the number is used as an atomic, and is there as long as anybody asks for it (`Queues::losses`).
-unsafe impl Sync for Losses {}
-
-impl Losses {
-    /// Whether there were more since this was made. Only while the ring is there.
-    pub(crate) fn are_more(&self) -> bool {
-        self.count.get().load(Ordering::Acquire) != self.before
-    }
-
-    /// Those of a ring that loses nothing.
-    #[cfg(test)]
-    pub(crate) fn none() -> Losses {
-        static NONE: AtomicU32 = AtomicU32::new(0);
-        // SAFETY: it is there for ever.
-        Losses { count: unsafe { Shared::new(NonNull::from(&NONE)) }, before: 0 }
-    }
-}
-
 /// `IORING_SQ_NEED_WAKEUP`.
 const NEED_WAKEUP: u32 = 1;
 /// `IORING_SQ_CQ_OVERFLOW`.
-pub(crate) const CQ_OVERFLOW: u32 = 1 << 1;
+const CQ_OVERFLOW: u32 = 1 << 1;
 /// `IORING_SQ_TASKRUN`.
 const TASKRUN: u32 = 1 << 2;
 
@@ -168,8 +143,9 @@ impl Queues {
     /// # Safety
     ///
     /// It is asked only while the memory of these queues is there.
-    pub(crate) unsafe fn losses(&self) -> Losses {
-        Losses { count: self.completions_lost, before: self.completions_lost.get().load(Ordering::Acquire) }
+    pub(super) unsafe fn losses(&self) -> Losses {
+        // SAFETY: the number lies in that memory, and so is there whenever it is asked for.
+        unsafe { Losses::from_now_on(self.completions_lost.0) }
     }
 
     /// Where the completions are, and how many places there are.

@@ -9,21 +9,17 @@ use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
-use crate::config::{BusyPoll, MinWait};
 use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
 
 mod completions;
 mod entries;
-mod forked;
 mod mapped;
 mod memory;
 mod real;
 mod table;
 mod uring;
 
-pub(crate) use forked::generation;
-pub(crate) use memory::Losses;
 #[cfg(feature = "sim")]
 pub(crate) use memory::{Own, Queues};
 pub(crate) use real::{Real, is_ring};
@@ -69,6 +65,23 @@ pub(crate) struct BufferRing {
     pub(crate) entries: u16,
     /// Its buffers are used piece by piece (`IOU_PBUF_RING_INC`).
     pub(crate) is_incremental: bool,
+}
+
+/// The loop waits for several completions, but not for long; then, for one
+/// ([`set_min_wait`](Kernel::set_min_wait)).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MinWait {
+    /// At least 1: with 0, the kernel would wait for all of them, however long that took.
+    pub(crate) microseconds: u32,
+    pub(crate) completions: u32,
+}
+
+/// A wait begins with looking at the network devices ([`busy_poll`](Kernel::busy_poll)).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BusyPoll {
+    pub(crate) microseconds: u32,
+    /// Whether interrupts of the devices are put off meanwhile.
+    pub(crate) prefer: bool,
 }
 
 /// What is at the other end of the queues.

@@ -12,9 +12,8 @@ use syscalls::{Errno, Sysno};
 
 use super::mapped::Mapped;
 use super::memory::Queues;
-use super::{BufferRing, Change, Kernel, Patience};
+use super::{BufferRing, BusyPoll, Change, Kernel, MinWait, Patience};
 use crate::clock;
-use crate::config::{BusyPoll, MinWait};
 use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
 
@@ -40,22 +39,22 @@ const IORING_REGISTER_IOWQ_AFF: u32 = 17;
 const IORING_REGISTER_RING_FDS: u32 = 20;
 const IORING_UNREGISTER_RING_FDS: u32 = 21;
 
-/// A wait without any limit would end with the time of a [`MinWait`], although nothing has completed.
-const VERY_LONG: Duration = Duration::from_secs(1 << 16);
-
-/// `struct io_uring_rsrc_update`, in which a ring is registered.
-#[repr(C)]
-struct Files {
-    offset: u32,
-    reserved: u32,
-    data: u64,
-}
+/// Of `io_uring_register`, since 6.0.
+const IORING_REGISTER_FILE_ALLOC_RANGE: u32 = 25;
 
 /// Of `io_uring_register`, since 6.18.
 const IORING_REGISTER_QUERY: u32 = 35;
 
-/// Of `io_uring_register`, since 6.0.
-const IORING_REGISTER_FILE_ALLOC_RANGE: u32 = 25;
+/// A wait without any limit would end with the time of a [`MinWait`], although nothing has completed.
+const VERY_LONG: Duration = Duration::from_secs(1 << 16);
+
+/// `struct io_uring_rsrc_update`, in which a thread registers its ring.
+#[repr(C)]
+struct RingUpdate {
+    offset: u32,
+    reserved: u32,
+    data: u64,
+}
 
 /// `struct io_uring_file_index_range`: which places of the table of files the kernel fills.
 #[repr(C)]
@@ -156,7 +155,7 @@ impl Real {
     }
 
     /// Changes one place of the thread's table of rings. Returns whether it was done.
-    fn update(&self, operation: u32, update: &mut Files) -> bool {
+    fn update(&self, operation: u32, update: &mut RingUpdate) -> bool {
         let (ring, update) = (self.ring.as_raw_fd(), &raw mut *update);
         // SAFETY: the argument is what both of these operations read and write, and there is one of it.
         unsafe { syscalls::syscall!(Sysno::io_uring_register, ring, operation, update, 1) == Ok(1) }
@@ -172,10 +171,10 @@ impl Real {
         let ranged = unsafe {
             syscalls::syscall!(Sysno::io_uring_register, ring, IORING_REGISTER_FILE_ALLOC_RANGE, range, 0)
         };
-        match ranged {
-            // Before 6.0 the kernel may fill all places; but what it opens there is refused.
-            Err(_) if for_kernel > 0 => {}
-            _ => return Ok(()),
+        // Before 6.0, the kernel may fill all places. If it is to fill none, that does no harm: what it opens there is
+        // refused.
+        if ranged.is_ok() || for_kernel == 0 {
+            return Ok(());
         }
         submitter.unregister_files()?;
         Err(io::Error::from_raw_os_error(libc::EINVAL))
@@ -242,7 +241,7 @@ impl Kernel for Real {
 
     /// A thread has 16 places for rings.
     fn register(&mut self) {
-        let mut update = Files { offset: u32::MAX, reserved: 0, data: self.ring.as_raw_fd() as u64 };
+        let mut update = RingUpdate { offset: u32::MAX, reserved: 0, data: self.ring.as_raw_fd() as u64 };
         if self.update(IORING_REGISTER_RING_FDS, &mut update) {
             self.entrance = update.offset as RawFd;
             self.entrance_flags = EnterFlags::REGISTERED_RING;
@@ -257,7 +256,7 @@ impl Kernel for Real {
         let offset = mem::replace(&mut self.entrance, self.ring.as_raw_fd()) as u32;
         // A ring whose restrictions (IORING_REGISTER_RESTRICTIONS) don't allow this keeps its place until the
         // thread ends.
-        self.update(IORING_UNREGISTER_RING_FDS, &mut Files { offset, reserved: 0, data: 0 });
+        self.update(IORING_UNREGISTER_RING_FDS, &mut RingUpdate { offset, reserved: 0, data: 0 });
     }
 
     fn notify(&mut self, eventfd: Option<&Eventfd>) -> io::Result<()> {

@@ -9,9 +9,8 @@ use crate::buffers::PoolError;
 use crate::fixed::Registered;
 use crate::mutant;
 
-/// The most places that a table of files can have (`IORING_MAX_FIXED_FILES`). There is no memory to be found for more: the
-/// kernel refuses them.
-const MOST_FILES: usize = 1 << 20;
+/// The most places that the kernel allows a table of files (`IORING_MAX_FIXED_FILES`).
+const MAX_FIXED_FILES: usize = 1 << 20;
 
 /// A change of a table that the kernel has. `V` is what the kernel has in a place of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,12 +136,12 @@ impl<T: AsRef<Registered>> Table<T> {
         if self.limit > 0 {
             return Ok(());
         }
-        if self.for_kernel <= MOST_FILES {
+        // The kernel refuses more than that, so no memory is needed for them.
+        if self.for_kernel <= MAX_FIXED_FILES {
             self.places = room_for(self.for_kernel)?;
         }
         let (for_kernel, mut ours) = (self.for_kernel as u32, self.wanted);
         let fewest = u32::from(for_kernel == 0);
-        // More than there can be, the kernel refuses.
         while let Err(error) = change(Change::Make { places: for_kernel.saturating_add(ours), for_kernel }) {
             if error.raw_os_error() != Some(libc::EMFILE) || ours == fewest {
                 return Err(error);
@@ -556,7 +555,7 @@ mod tests {
                 mem::forget(room);
             }
             let (mut table, mut kernel) = (Table::<Registered>::new(8), Kernel::new(u32::MAX));
-            table.leave_to_kernel(MOST_FILES as u32);
+            table.leave_to_kernel(MAX_FIXED_FILES as u32);
             let refused = table.make(&mut kernel.change());
             refused.is_err_and(|error| error.kind() == io::ErrorKind::OutOfMemory)
                 && kernel.changes.is_empty()

@@ -599,8 +599,8 @@ fn set_unbound_aside(
     false
 }
 
-/// Writes an entry, and keeps what that leads to. (In a tuple, which is a copy: so what there is to the other requests
-/// is not kept in memory.)
+/// Writes an entry, and keeps the aside that it leads to. The aside comes in a tuple, which is a copy: otherwise the
+/// compiler would keep what other requests have besides in memory, too.
 ///
 /// # Safety
 ///

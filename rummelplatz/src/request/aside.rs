@@ -242,6 +242,7 @@ mod tests {
             }
         }
     }
+
     #[test]
     fn neighbours_are_one_piece() {
         let joined = |pieces: &[(usize, usize)]| {

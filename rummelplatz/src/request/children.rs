@@ -42,7 +42,7 @@ impl ChildStatus {
     pub fn signal(&self) -> Option<i32> {
         let info = self.info();
         let is_ended = matches!(info.si_code, libc::CLD_KILLED | libc::CLD_DUMPED);
-        // SAFETY: as above.
+        // SAFETY: all of it is initialised, and any bits make a valid number.
         is_ended.then(|| unsafe { info.si_status() })
     }
 

@@ -122,7 +122,7 @@ impl Placed {
 }
 
 /// The function of a stream, run again on the present data whenever the stream must be armed again.
-pub(crate) type Arm<D> = for<'d> fn(&'d mut D) -> Stream<'d>;
+type Arm<D> = for<'d> fn(&'d mut D) -> Stream<'d>;
 
 /// What a slot remembers of its request: facts, and for streams the function that arms them.
 pub(crate) struct Record<D> {

@@ -249,10 +249,10 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock;
-use crate::config::{BusyPoll, MinWait, RawRing};
+use crate::config::RawRing;
 use crate::cpus::Cpus;
 use crate::eventfd::Eventfd;
-use crate::queue::{BufferRing, Change, Host, Kernel, Own, Patience, Queues};
+use crate::queue::{BufferRing, BusyPoll, Change, Host, Kernel, MinWait, Own, Patience, Queues};
 
 mod asked;
 mod descriptors;

@@ -233,6 +233,21 @@ struct Request {
     insisted: u64,
 }
 
+/// What a handler is told of a request.
+#[derive(Clone, Copy)]
+struct Told {
+    id: usize,
+    /// Of a stream, unless it is a raw entry.
+    is_stream: bool,
+    raw: RawCompletion,
+    more: bool,
+    timed_out: bool,
+    /// The kernel has posted something of the request that nobody was told of yet.
+    from_kernel: bool,
+    /// By the teardown handler.
+    teardown: bool,
+}
+
 /// What is around a ring.
 pub(crate) struct World {
     /// `None` on the real kernel: there only what the ring says is known.
@@ -698,11 +713,12 @@ impl World {
         self.simulation.as_ref().map(Simulation::now).unwrap_or_default()
     }
 
-    /// A teardown handler has submitted a request.
+    /// A request does not keep the ring running.
     pub(crate) fn is_background(&self, id: usize) {
         self.lock().requests[id].is_background = true;
     }
 
+    /// A request was submitted during the teardown.
     pub(crate) fn is_late(&self, id: usize) {
         self.lock().requests[id].is_late = true;
     }
@@ -958,6 +974,8 @@ impl World {
         let (more, message) = (completion.more(), completion.is_message());
         let Request { kind, raw: is_raw, name, written, accepted, finals, is_message, silent, .. } =
             inner.requests[id];
+        // The real kernel writes whatever it has, and what it has posted is not known.
+        let is_simulated = self.simulation.is_some();
         let mut wrong = |what: &str| inner.violations.push(format!("#{id} ({kind:?}): {what}; {raw:?}"));
         if !accepted {
             wrong("delivered, but it was refused");
@@ -1006,44 +1024,17 @@ impl World {
         let in_place = kind != Kind::ReadFixed && (!is_raw || kind.is_stream());
         let place = if in_place { &data.place } else { &*data.heap };
         let number = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
-        // The real kernel writes whatever it has.
-        let is_simulated = self.simulation.is_some();
         if is_simulated && number(&place[..8]) != id as u64 {
             wrong("its memory is that of another request");
         }
         if is_simulated && number(&place[8..]) != written {
             wrong("what the kernel has written is not there");
         }
-        let timed_out = completion.timed_out();
-        if is_simulated && is_stream {
-            let since = inner.requests[id].told_at;
-            let Request { longest, cancelled, .. } = &mut inner.requests[id];
-            *longest = (now - since).max(*longest);
-            // For that reason, the ring has cancelled it.
-            *cancelled |= timed_out;
-            inner.requests[id].told_at = now;
-            if let Err(why) = inner.is_idle(id, timed_out, more) {
-                inner.violation(format!("#{id} ({kind:?}): {why}; {raw:?}"));
-            }
-        } else if is_simulated && let Err(why) = inner.is_timed(id, timed_out, teardown) {
-            inner.violation(format!("#{id} ({kind:?}): {why}; {raw:?}"));
-        }
-        let from_kernel = name.and_then(|name| inner.posted.get(&name)).is_some_and(|it| !it.is_empty());
         if is_simulated {
-            // What the real kernel has posted is not known.
-            inner.order(id, from_kernel);
-            inner.count(id, raw.result, more, from_kernel, teardown, whose(data.pool.as_ref()));
-        }
-        let expected = match name {
-            Some(name) if is_simulated => inner.expected(name, is_stream, more, teardown),
-            _ => Ok(()),
-        };
-        let compared = |inner: &mut Inner| match is_simulated {
-            true => inner.compare(id, is_stream, raw, more, teardown),
-            false => Ok(()),
-        };
-        if let Err(why) = expected.and_then(|()| compared(&mut inner)) {
-            inner.violation(format!("#{id} ({kind:?}): {why}; {raw:?}"));
+            let from_kernel = name.and_then(|name| inner.posted.get(&name)).is_some_and(|it| !it.is_empty());
+            let timed_out = completion.timed_out();
+            let told = Told { id, is_stream, raw, more, timed_out, from_kernel, teardown };
+            inner.compare_with_kernel(told, now, whose(data.pool.as_ref()));
         }
         // One operation may have room for what was sent to it while the other has none.
         let way = match inner.requests[id] {
@@ -1905,8 +1896,23 @@ impl Inner {
         }
     }
 
+    /// Compares what a handler is told with what the simulated kernel has done.
+    fn compare_with_kernel(&mut self, told: Told, now: Duration, whose: usize) {
+        let Told { id, raw, is_stream, .. } = told;
+        let kind = self.requests[id].kind;
+        let is_timed = if is_stream { self.was_idle(told, now) } else { self.is_timed(told) };
+        if let Err(why) = is_timed {
+            self.violation(format!("#{id} ({kind:?}): {why}; {raw:?}"));
+        }
+        self.order(told);
+        self.count(told, whose);
+        if let Err(why) = self.expected(told).and_then(|()| self.compare(told)) {
+            self.violation(format!("#{id} ({kind:?}): {why}; {raw:?}"));
+        }
+    }
+
     /// Whether a completion says the right thing of the deadline of its request.
-    fn is_timed(&self, id: usize, timed_out: bool, teardown: bool) -> Result<(), String> {
+    fn is_timed(&self, Told { id, timed_out, teardown, .. }: Told) -> Result<(), String> {
         let Request { limit, since, name, is_message, .. } = self.requests[id];
         let Some(name) = name.filter(|_| limit != Limit::None && !is_message) else {
             return if timed_out { Err("it has no deadline".to_owned()) } else { Ok(()) };
@@ -1929,13 +1935,19 @@ impl Inner {
     }
 
     /// Whether a completion of a stream says the right thing of the time for which that may be idle.
-    fn is_idle(&self, id: usize, timed_out: bool, more: bool) -> Result<(), String> {
-        let Request { kind, longest, .. } = self.requests[id];
+    fn was_idle(&mut self, Told { id, timed_out, more, .. }: Told, now: Duration) -> Result<(), String> {
+        let Request { kind, told_at, longest, cancelled, .. } = &mut self.requests[id];
+        *longest = (now - *told_at).max(*longest);
+        *told_at = now;
+        if !timed_out {
+            return Ok(());
+        }
+        // For that reason, the ring has cancelled it.
+        *cancelled = true;
         match kind.idle_limit(id) {
-            _ if !timed_out => Ok(()),
             None => Err("it may be idle".to_owned()),
             Some(_) if more => Err("its time is said to be up, but it goes on".to_owned()),
-            Some(limit) if longest < limit => {
+            Some(limit) if *longest < limit => {
                 Err(format!("its time is said to be up, but it was never idle for longer than {longest:?}"))
             }
             Some(_) => Ok(()),
@@ -1962,7 +1974,7 @@ impl Inner {
     }
 
     /// What the ring has made itself by the end of a handler is delivered before the kernel's next completion.
-    fn order(&mut self, id: usize, from_kernel: bool) {
+    fn order(&mut self, Told { id, from_kernel, .. }: Told) {
         let Inner { expected, requests, .. } = self;
         expected.messages.retain(|message| *message != id && requests[*message].drops == 0);
         let is_late = |message: &&usize| requests[**message].round <= expected.round;
@@ -1975,7 +1987,8 @@ impl Inner {
     }
 
     /// Counts ticks and `ENOBUFS`, and checks when a stream must end, and when it may.
-    fn count(&mut self, id: usize, result: i32, more: bool, from_kernel: bool, teardown: bool, whose: usize) {
+    fn count(&mut self, Told { id, raw: told, more, from_kernel, teardown, .. }: Told, whose: usize) {
+        let result = told.result;
         let now_taken = self.taken[whose];
         let Request { kind, raw, cancelled, counted, starved, taken, is_message, .. } =
             &mut self.requests[id];
@@ -2011,8 +2024,9 @@ impl Inner {
     }
 
     /// Removes from what was posted what nobody is told, so that the next one is what is delivered.
-    fn expected(&mut self, name: u64, is_stream: bool, more: bool, teardown: bool) -> Result<(), String> {
-        let Some(posted) = self.posted.get_mut(&name) else { return Ok(()) };
+    fn expected(&mut self, Told { id, is_stream, more, teardown, .. }: Told) -> Result<(), String> {
+        let name = self.requests[id].name;
+        let Some(posted) = name.and_then(|name| self.posted.get_mut(&name)) else { return Ok(()) };
         if !is_stream && posted.len() > 1 {
             // The first one is told, when the last has come.
             let last = posted.len() - 1;
@@ -2031,14 +2045,7 @@ impl Inner {
     }
 
     /// Compares what a handler is told with what the kernel has posted.
-    fn compare(
-        &mut self,
-        id: usize,
-        is_stream: bool,
-        raw: RawCompletion,
-        more: bool,
-        teardown: bool,
-    ) -> Result<(), String> {
+    fn compare(&mut self, Told { id, is_stream, raw, more, teardown, .. }: Told) -> Result<(), String> {
         let Request { name, kind, cancelled, counted, is_message, .. } = self.requests[id];
         let next = name.and_then(|name| self.posted.get_mut(&name)?.pop_front());
         match next {

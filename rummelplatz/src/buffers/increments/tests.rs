@@ -1,8 +1,8 @@
 use super::super::tests::workers;
 use super::*;
 use crate::buffers::PoolError;
-use crate::queue::Losses;
 use crate::waker::Waker;
+use std::ptr::NonNull;
 use std::sync::mpsc::Receiver;
 
 const SIZE: u32 = 8;
@@ -192,15 +192,14 @@ fn it_is_offered_again_only_if_the_ring_says_so_too() {
 
 #[test]
 fn nothing_is_found_after_a_completion_was_lost() {
-    let own = crate::queue::Own::new(1, 1);
+    let lost = AtomicU32::new(1);
     let pool = BufferPool::incremental(2, SIZE).unwrap();
-    own.lose();
-    // SAFETY: the queues are there until the end.
-    register_with(&pool, unsafe { own.queues().losses() });
+    // SAFETY: the number is there until the end.
+    register_with(&pool, unsafe { Losses::from_now_on(NonNull::from(&lost)) });
     let mut kernel = Kernel::default();
     let first = kernel.receive(&pool, 3, 1).unwrap();
     assert!(kernel.take(&pool, 1, 2).is_some());
-    own.lose();
+    lost.store(2, Ordering::Relaxed);
     let (id, result, flags) = kernel.take(&pool, 1, 3).unwrap();
     assert_eq!(told(&pool, id, result, flags).unwrap_err(), -libc::EBADR);
     assert_eq!(told(&pool, id, 0, 0).unwrap().len(), 0);

@@ -62,7 +62,7 @@ pub(crate) fn generation() -> u32 {
 ///
 /// The `length` bytes at `start` are a map of the caller's, in whole pages, until [`forget`]; and for as
 /// long, `ring` is the ring's descriptor.
-pub(super) unsafe fn withhold(start: NonNull<u8>, length: usize, ring: RawFd) -> io::Result<()> {
+pub(crate) unsafe fn withhold(start: NonNull<u8>, length: usize, ring: RawFd) -> io::Result<()> {
     static PREPARED: Once = Once::new();
     // SAFETY: these functions may be called at any time, and only forks call them.
     PREPARED.call_once(|| unsafe {
@@ -77,7 +77,7 @@ pub(super) unsafe fn withhold(start: NonNull<u8>, length: usize, ring: RawFd) ->
 }
 
 /// Forgets a map that is about to be unmapped.
-pub(super) fn forget(start: NonNull<u8>) {
+pub(crate) fn forget(start: NonNull<u8>) {
     regions().retain(|region| region.start != start);
 }
 
