@@ -102,6 +102,17 @@ impl Yields {
 }
 
 /// A small set of booleans about a request.
+///
+/// Some say what kind of request it is, and never change: `STREAM`, `DETACHED`, `MESSAGE`, `LATE`, `CLOSES`, `BACKGROUND`
+/// and `IN_WORKER`; `INVOLVED` and `COUNTED` follow from what a stream yields and has left. The others say how far it has
+/// come:
+///
+/// * In a chain, `IN_CHAIN` until that is submitted. With a deadline there, also `TIMED` until the timer has completed. If
+///   the request completes first, it is `ENDED` as well until the timer does.
+/// * Whatever announces more without being a stream is `HELD` from its first completion on.
+/// * A stream that the kernel has cut is `PARKED` until it is armed again, also while its handler runs. One with a limit for
+///   being idle is now and then `QUIET`, until its next completion.
+/// * Whoever asks for its end makes it `CANCELLED`; a deadline makes it `TIMED_OUT`, an idle limit both. That stays.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Flags(u32);
 
@@ -130,7 +141,7 @@ impl Flags {
     /// The request itself has completed, as [`Facts::held`] says, and waits for its timer to complete: it is
     /// [timed](Flags::TIMED), too.
     pub(crate) const ENDED: Flags = Flags(1 << 10);
-    /// Its deadline has passed.
+    /// Its deadline has passed, or it was idle for too long.
     pub(crate) const TIMED_OUT: Flags = Flags(1 << 11);
     /// A part of a chain that was not submitted yet: nobody counts it, and the kernel knows nothing of it.
     pub(crate) const IN_CHAIN: Flags = Flags(1 << 12);
