@@ -151,7 +151,7 @@ impl Flags {
     pub(crate) const IN_WORKER: Flags = Flags(1 << 14);
     /// Something [is left](Facts::left) of a count or a limit, so it is not calm.
     pub(crate) const COUNTED: Flags = Flags(1 << 15);
-    /// A stream that has told of nothing since it was last looked after: see [`Idle`](crate::idle::Idle).
+    /// A stream that has told of nothing since it was last looked after: see [`idle`](crate::idle).
     pub(crate) const QUIET: Flags = Flags(1 << 16);
 
     #[inline]
