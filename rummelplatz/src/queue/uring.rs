@@ -28,7 +28,7 @@ use crate::eventfd::Eventfd;
 use crate::fixed::{FilePlace, FixedBuffers, FixedFile, Left, Memory};
 use crate::mutant;
 use crate::request::sqe::Usual;
-use crate::request::{Aside, Besides, Placed, Prepared, Queue};
+use crate::request::{Aside, Bare, Besides, Placed, Prepared, Queue};
 use crate::waker::Waker;
 
 /// How many files a ring may have registered; the kernel would allow 2²⁰, at eight bytes each.
@@ -582,6 +582,13 @@ impl Queue for Place<'_> {
             }
         }
         true
+    }
+
+    #[inline(always)]
+    fn fill_with_bare(self, bare: Bare) {
+        let (entry, user_data) = bare.apart();
+        // SAFETY: a `Bare` proves that what it points to is good until its final completion.
+        unsafe { self.place.fill_as_usual(entry, user_data) };
     }
 }
 

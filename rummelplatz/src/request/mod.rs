@@ -99,7 +99,7 @@ use draft::{Draft, Parts};
 pub(crate) use aside::Aside;
 pub(crate) use draft::{Besides, Prepared};
 pub(crate) use placed::{
-    More, Placed, Queue, Record, Slab, Terms, arm_again, place, place_into, place_message, place_stream,
+    Bare, More, Placed, Queue, Record, Slab, Terms, arm_again, place, place_into, place_message, place_stream,
 };
 
 pub use address::Address;

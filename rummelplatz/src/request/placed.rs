@@ -7,13 +7,27 @@ use std::time::Duration;
 use io_uring::types::TimeoutFlags;
 use io_uring::{opcode, squeue};
 
-use super::draft::{Besides, Parts, Prepared};
+use super::draft::{Besides, Prepared};
+use super::sqe::Usual;
 use super::{Request, Stream, time};
 use crate::buffers::BufferPool;
 use crate::clock::Stamp;
 use crate::facts::{Brief, Facts, Flags};
 use crate::slab::{self, Identity, Meta, Occupied, Remember, Vacancy};
 use crate::user_data::UserData;
+
+/// A [`Placed`] that is its entry and nothing else.
+pub(crate) struct Bare {
+    entry: Usual,
+    user_data: u64,
+}
+
+impl Bare {
+    #[inline(always)]
+    pub(crate) fn apart(self) -> (Usual, u64) {
+        (self.entry, self.user_data)
+    }
+}
 
 /// What a ring adds to a request that it accepts.
 #[derive(Clone, Copy)]
@@ -185,6 +199,8 @@ pub(crate) trait Queue {
     /// Queues the request, and returns true. If that can't be done here, sets the request aside and returns
     /// false.
     fn fill(self, placed: Placed) -> bool;
+    /// Queues a request that is its entry and nothing else.
+    fn fill_with_bare(self, bare: Bare);
 }
 
 /// As [`place`], into a vacancy; and queues the request. The entry is written to its place in the queue
@@ -236,9 +252,9 @@ where
         // makes them is not inlined, or may also make one that is more than its entry.
         if let Some(entry) = request.parts.bare() {
             std::mem::forget(request);
-            let (facts, prepared, _) = Parts::usual(entry).place(terms);
-            let is_queued = place.fill(Placed { prepared, user_data });
-            debug_assert!(is_queued, "an entry alone needs nothing that might not be there");
+            let Terms { flags, born, .. } = terms;
+            let facts = Facts { flags, born, ..Facts::new(entry.opcode as u8) };
+            place.fill_with_bare(Bare { entry, user_data });
             return (remember(facts), None);
         }
         let (facts, prepared, deadline) = request.parts.place(terms);
