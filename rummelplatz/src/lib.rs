@@ -71,6 +71,7 @@
 //! | other threads; many cores | [`RingHandle`]; [Many rings](#many-rings) |
 //! | what must not keep the ring running, such as waiting for a signal | [`Submitter::submit_in_background`] |
 //! | accepting that goes on when descriptors have run out | [`Stream::retry_after`] |
+//! | the same bytes for many clients | an `Rc` or `Arc` of them, or of a [`Buffer`], in the data of each request |
 //! | time limits for idle clients | [`Request::deadline`]; [for streams](macro@RingOperation#idle-streams) |
 //! | buffers that the kernel picks when there is something to receive | [`BufferPool`]; [cut to what has come](BufferPool::incremental) |
 //! | descriptors that are passed over a socket; datagrams that the kernel splits and joins, or tells more of | [`request::send_message`], [`request::recv_message`], [`request::recv_message_multi`] |
@@ -191,10 +192,12 @@
 //! # Batches
 //!
 //! The ring delivers all completions that are there, one after the other, before it enters the kernel again. It then
-//! submits everything that their handlers have queued, in one system call. To do something once for all of them, let
-//! the first handler call [`post_last`](Submitter::post_last): its message is delivered after everything else that is
-//! there. In this way many small records are written and made safe together ("group commit"), one group after the
-//! other:
+//! submits everything that their handlers have queued, in one system call. So a limited queue, such as that of what is
+//! still to be sent to a client, needs room for what all of them bring.
+//!
+//! To do something once for all of them, let the first handler call [`post_last`](Submitter::post_last): its message is
+//! delivered after everything else that is there. In this way many small records are written and made safe together
+//! ("group commit"), one group after the other:
 //!
 //! ```
 //! # use rummelplatz::{Completion, RingOperation, Submitter, request, ring};
@@ -755,7 +758,7 @@ pub use rummelplatz_macros::ring;
 /// A [`deadline`](Request::deadline) is for a request. A stream has none, because it never knows which of its
 /// completions is to be the next. To end connections that are idle for too long, let one timer look after all of them.
 /// It marks each connection, and `on_more` of the stream takes the mark away. A connection that still has its mark at
-/// the next tick is shut down, and its stream ends as if the peer had ended it:
+/// the next tick, after one to two intervals, is shut down, and its stream ends as if the peer had ended it:
 ///
 /// ```
 /// # use rummelplatz::{Buffer, BufferPool, Completion, RingOperation, Submitter, request, ring};
@@ -764,13 +767,13 @@ pub use rummelplatz_macros::ring;
 /// # struct Server { sweeper: Sweeper, receivers: Receivers }
 /// struct Connection { socket: TcpStream, pool: BufferPool, is_idle: Cell<bool> }
 ///
-/// /// Submitted once: `submitter.to(Server::SWEEPER).stream_in_background((), |()| request::timeout_multi(IDLE))`.
+/// /// Its timer: `submitter.to(Server::SWEEPER).stream_in_background(Weak::new(), |_| request::timeout_multi(IDLE))`.
 /// #[derive(RingOperation)]
-/// #[ring_operation(ring = Server, on_more, on_final)]
+/// #[ring_operation(ring = Server, data = Weak<Connection>, on_more, on_final)]
 /// struct Sweeper { connections: Vec<Weak<Connection>> }
 ///
 /// impl Sweeper {
-///     fn on_more(&mut self, _: Completion, _: &mut (), _: Submitter<'_, Server, Self>) {
+///     fn on_more(&mut self, _: Completion, _: &mut Weak<Connection>, _: Submitter<'_, Server, Self>) {
 ///         self.connections.retain(|connection| {
 ///             let Some(connection) = connection.upgrade() else { return false };
 ///             if connection.is_idle.replace(true) {
@@ -779,7 +782,11 @@ pub use rummelplatz_macros::ring;
 ///             true
 ///         });
 ///     }
-/// #   fn on_final(&mut self, _: Completion, _: (), _: Submitter<'_, Server, Self>) {}
+///
+///     /// Whoever accepts a connection posts it: `submitter.to(Server::SWEEPER).post(Rc::downgrade(&connection))`.
+///     fn on_final(&mut self, _: Completion, posted: Weak<Connection>, _: Submitter<'_, Server, Self>) {
+///         self.connections.push(posted);
+///     }
 /// }
 /// # #[derive(RingOperation)]
 /// # #[ring_operation(ring = Server, data = Rc<Connection>, warn = io::Error, on_more, on_final)]
@@ -804,17 +811,20 @@ pub use rummelplatz_macros::ring;
 /// # let _idle = TcpStream::connect(listener.local_addr()?)?;
 /// # let (socket, pool) = (listener.accept()?.0, BufferPool::new(4, 64)?);
 /// # let connection = Rc::new(Connection { socket, pool, is_idle: Cell::new(false) });
-/// # let sweeper = Sweeper { connections: vec![Rc::downgrade(&connection)] };
+/// # let sweeper = Sweeper { connections: Vec::new() };
 /// # let mut server = Server::builder(sweeper, Receivers { ended: false }).build()?;
+/// # server.submitter(Server::SWEEPER).post(Rc::downgrade(&connection))?;
 /// # server.submitter(Server::RECEIVERS).stream(connection, |it| request::recv_multi(&it.socket, &it.pool))?;
-/// # server.submitter(Server::SWEEPER).stream_in_background((), |()| request::timeout_multi(Duration::from_millis(10)))?;
+/// # let mut submitter = server.submitter(Server::SWEEPER);
+/// # submitter.stream_in_background(Weak::new(), |_| request::timeout_multi(Duration::from_millis(10)))?;
 /// # server.run()?;
 /// # assert!(server.receivers.ended);
 /// # Ok(()) }
 /// ```
 ///
 /// The timer is in the background, so it does not keep the ring running. While a stream waits for a buffer, the kernel
-/// does not have it and no shutdown wakes it: to give up such a connection, [cancel](Submitter::cancel) its stream.
+/// does not have it and no shutdown wakes it: to give up such a connection, [cancel](Submitter::cancel) its stream, by
+/// the [`Key`] that [`stream`](Submitter::stream) has returned.
 pub use rummelplatz_macros::RingOperation;
 
 pub use crate::buffers::{Buffer, BufferPool, Buffers};
