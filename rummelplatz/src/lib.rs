@@ -70,7 +70,9 @@
 //! | operations that talk to each other | [`Submitter::to`], [`Submitter::post`]; for state that several need, give each an `Rc` or `Arc` of it |
 //! | other threads; many cores | [`RingHandle`]; [Many rings](#many-rings) |
 //! | what must not keep the ring running, such as waiting for a signal | [`Submitter::submit_in_background`] |
+//! | stopping on a signal | a `signalfd` that is read, as in `examples/signals.rs`; [Stopping](#stopping) |
 //! | accepting that goes on when descriptors have run out | [`Stream::retry_after`] |
+//! | a limit for the number of clients | count them, [end](Submitter::end_stream) the stream that accepts, which may still bring some, and submit it again when there is room |
 //! | the same bytes for many clients | an `Rc` or `Arc` of them, or of a [`Buffer`], in the data of each request |
 //! | time limits for idle clients | [`Request::deadline`]; [for streams](macro@RingOperation#idle-streams) |
 //! | buffers that the kernel picks when there is something to receive | [`BufferPool`]; [cut to what has come](BufferPool::incremental) |
