@@ -18,7 +18,7 @@ use crate::tag::{Key, Tag};
 use crate::user_data::UserData;
 
 /// Requests that are done one after the other: see [`chain`](crate::Submitter::chain).
-#[must_use = "a chain does nothing until its last request is submitted"]
+#[must_use = "a chain does nothing until `submit` or `submit_linked` is called"]
 pub struct Chain<'s, R: Ring, Op> {
     links: Links<'s, R>,
     tag: Tag<R, Op>,
@@ -94,6 +94,18 @@ impl<'s, R: Ring, Op: RingOperation<R>> Chain<'s, R, Op> {
         let key = self.links.add(self.tag, data, squeue::Flags::empty(), build)?;
         self.links.submit()?;
         Ok(key)
+    }
+
+    /// Submits what was linked, with nothing behind it: for chains of which it only turns out at the end which request is
+    /// the last one, as in a loop. Without requests, nothing happens.
+    ///
+    /// # Errors
+    ///
+    /// As [`submit`](Self::submit).
+    pub fn submit_linked(mut self) -> Result<(), SubmitError> {
+        let Some(last) = self.links.placed.last_mut() else { return Ok(()) };
+        last.end_chain();
+        self.links.submit()
     }
 
     /// The same chain, to which requests of another operation of this ring are added next.

@@ -70,7 +70,10 @@
 //! | operations that talk to each other | [`Submitter::to`], [`Submitter::post`]; for state that several need, give each an `Rc` or `Arc` of it |
 //! | other threads; many cores | [`RingHandle`]; [Many rings](#many-rings) |
 //! | what must not keep the ring running, such as waiting for a signal | [`Submitter::submit_in_background`] |
+//! | stopping on a signal | a `signalfd` that is read, as in `examples/signals.rs`; [Stopping](#stopping) |
 //! | accepting that goes on when descriptors have run out | [`Stream::retry_after`] |
+//! | a limit for the number of clients | count them, [end](Submitter::end_stream) the stream that accepts, which may still bring some, and submit it again when there is room |
+//! | the same bytes for many clients | an `Rc` or `Arc` of them, or of a [`Buffer`], in the data of each request |
 //! | time limits for idle clients | [`Request::deadline`]; of streams, [`Stream::idle_limit`] |
 //! | buffers that the kernel picks when there is something to receive | [`BufferPool`]; [cut to what has come](BufferPool::incremental) |
 //! | descriptors that are passed over a socket; datagrams that the kernel splits and joins, or tells more of | [`request::send_message`], [`request::recv_message`], [`request::recv_message_multi`] |
@@ -191,10 +194,12 @@
 //! # Batches
 //!
 //! The ring delivers all completions that are there, one after the other, before it enters the kernel again. It then
-//! submits everything that their handlers have queued, in one system call. To do something once for all of them, let
-//! the first handler call [`post_last`](Submitter::post_last): its message is delivered after everything else that is
-//! there. In this way many small records are written and made safe together ("group commit"), one group after the
-//! other:
+//! submits everything that their handlers have queued, in one system call. So a limited queue, such as that of what is
+//! still to be sent to a client, needs room for what all of them bring.
+//!
+//! To do something once for all of them, let the first handler call [`post_last`](Submitter::post_last): its message is
+//! delivered after everything else that is there. In this way many small records are written and made safe together
+//! ("group commit"), one group after the other:
 //!
 //! ```
 //! # use rummelplatz::{Completion, RingOperation, Submitter, request, ring};

@@ -96,7 +96,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// Submits a request that nobody waits for.
     ///
     /// Its data is kept until the kernel is done, and then dropped; no handler is called. An error is counted
-    /// in [`detached_failed`](crate::Stats::detached_failed).
+    /// in [`detached_failed`](crate::Stats::detached_failed). This is for what is rare: it takes several times as many
+    /// instructions as `submit` with a handler that does nothing (`docs/performance.md`, "Trades").
     ///
     /// A [`send`](request::send), of whichever kind, goes out whole or fails (`MSG_WAITALL`, since 5.19). At
     /// teardown, detached requests are cancelled like all others.
@@ -236,13 +237,13 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// Begins a chain: requests that are done one after the other.
     ///
     /// Each request begins when the one before it has ended. The chain reaches the kernel whole, when its
-    /// last request is submitted, and takes as many entries of the submission queue as it has requests and
-    /// deadlines.
+    /// last request [is submitted](Chain::submit), and takes as many entries of the submission queue as it has
+    /// requests and deadlines.
     ///
     /// Each request has its own data and its own completion; with [`to`](Chain::to), they can be of several
     /// operations. If a [linked](Chain::link) request fails, those after it end with `ECANCELED`. A cancel of
-    /// a request that has not begun waits until it has: cancel the one before it instead. If a chain is
-    /// dropped before it is submitted, only its data is lost.
+    /// a request that has not begun waits until it has: cancel the one before it instead. Of a chain that is
+    /// dropped before it is submitted, nothing is done.
     ///
     /// The kernel prepares the whole chain when it is submitted, before it begins with the first request. A
     /// request that it cannot prepare ends with the reason, and all others end with `ECANCELED`, including
@@ -276,6 +277,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// chain.to(SYNCS).submit(log, |log| request::fdatasync(log))?;
     /// # Ok(()) }
     /// ```
+    #[doc(alias = "IOSQE_IO_LINK")]
     pub fn chain(&mut self) -> Chain<'_, R, Op> {
         let tag = self.tag();
         Chain::new(self.inner(), tag)
@@ -557,6 +559,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// part of it. A stream first delivers what it still carries.
     ///
     /// Returns false if the request is over. A key never matches another request.
+    #[doc(alias = "async_cancel")]
     #[inline(always)]
     pub fn cancel(&mut self, key: Key<Op>) -> bool {
         let (inner, tag, warm) = self.apart();

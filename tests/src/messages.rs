@@ -363,7 +363,7 @@ pub struct Listening {
 impl Listening {
     /// With room for so many bytes in each of four buffers.
     pub fn new(socket: impl Into<OwnedFd>, room: u32) -> Listening {
-        let pool = BufferPool::new(4, Datagram::OVERHEAD_WITH_CONTROL as u32 + room).unwrap();
+        let pool = BufferPool::new(4, Datagram::OVERHEAD_WITH_CONTROL + room).unwrap();
         Listening { socket: socket.into(), pool }
     }
 

@@ -7,7 +7,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -26,6 +26,9 @@ const SOON: Duration = Duration::from_millis(5);
 const LATE: Duration = Duration::from_secs(100_000);
 const CANCELLED: Result<u32, i32> = Err(libc::ECANCELED);
 const TOO_LONG: SubmitError = SubmitError::Invalid(InvalidEntry::ChainTooLong);
+
+/// Where bytes are moved to that nobody looks at.
+static SINK: OnceLock<OwnedFd> = OnceLock::new();
 
 /// A part of a chain.
 struct Part {
@@ -118,6 +121,44 @@ fn a_chain_of_one_is_a_request() {
         ring.submitter(Bench::FIRST).chain().submit(part(ledger, "only", &writer), write).unwrap();
         ring.run().unwrap();
         assert_eq!(told.take(), [(1, "only", Ok(4), false)]);
+        ledger.assert_all_dropped_once();
+    });
+}
+
+#[test]
+fn what_was_linked_is_a_chain_without_one_more() {
+    watched(|| {
+        let (mut ring, told, ledger) = ring(4, None);
+        let file = Arc::new(OwnedFd::from(nameless_file()));
+        let (reader, writer) = pipe();
+        let (reader, writer) = (Arc::new(reader), Arc::new(writer));
+        let receivers: [fn(&mut Data) -> Request<'_>; 3] = [
+            read,
+            |part| read(part).deadline(LATE),
+            // Its entry is not one of the usual ones.
+            |part| {
+                request::splice(&part.value.file, None, SINK.get_or_init(|| nameless_file().into()), None, 4)
+            },
+        ];
+        for receive in receivers {
+            for is_hard in [false, true] {
+                let mut submitter = ring.submitter(Bench::FIRST);
+                let mut chain = submitter.chain();
+                chain.link(part(ledger, "one", &file), write).unwrap();
+                let last = part(ledger, "two", &reader);
+                let linked = if is_hard { chain.hard_link(last, receive) } else { chain.link(last, receive) };
+                linked.unwrap();
+                chain.submit_linked().unwrap();
+                // The last one waits for this. So if it were linked to it, they would wait for each other.
+                submitter.submit(part(ledger, "write", &writer), write).unwrap();
+                ring.run().unwrap();
+                let mut ended = told.take();
+                ended.sort();
+                assert_eq!(ended, ["one", "two", "write"].map(|name| (1, name, Ok(4), false)));
+            }
+        }
+        ring.submitter(Bench::FIRST).chain().submit_linked().unwrap();
+        assert_eq!((ring.stats().in_flight, ring.stats().foreign), (0, 0));
         ledger.assert_all_dropped_once();
     });
 }

@@ -16,7 +16,7 @@ use rummelplatz_tests::{
 
 /// A pool of this many buffers, each with room for this many bytes of a datagram.
 fn pool(count: u16, room: u32) -> BufferPool {
-    BufferPool::new(count, Datagram::OVERHEAD as u32 + room).unwrap()
+    BufferPool::new(count, Datagram::OVERHEAD + room).unwrap()
 }
 
 struct Receiver {

@@ -5,7 +5,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use rummelplatz::request::{Events, Peer};
@@ -13,8 +14,8 @@ use rummelplatz::{
     BufferPool, ControlFlow, FixedBuffer, FixedBuffers, FixedFile, RawRing, Request, SubmitError, request,
 };
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Log, Script, addressable, anywhere, become_nobody, complete, in_child, in_fork,
-    nameless_file, open_descriptors, outcome, pipe, set_limit, tcp_pair, watched,
+    Bench, BenchSubmitter, Log, Script, addressable, anywhere, become_nobody, complete, in_child,
+    in_child_anywhere, in_fork, nameless_file, open_descriptors, outcome, pipe, set_limit, tcp_pair, watched,
 };
 
 const SIZE: usize = 4096;
@@ -689,4 +690,22 @@ fn what_can_not_be_sent_so_is_an_error(buffers: &FixedBuffers) {
         .unwrap();
     ring.run().unwrap();
     assert_eq!(seen.take(), [Err(libc::EFAULT), Err(libc::EOPNOTSUPP)]);
+}
+
+#[test]
+fn a_part_beyond_the_end_is_where_it_was_asked_for() {
+    in_child_anywhere(|| {
+        let places = Arc::new(Mutex::new(Vec::new()));
+        let seen = places.clone();
+        panic::set_hook(Box::new(move |info| {
+            let place = info.location().map(|it| (it.file().to_owned(), it.line()));
+            seen.lock().unwrap().push(place.unwrap());
+        }));
+        let mut buffer = FixedBuffers::new(1, 16).unwrap().take().unwrap();
+        let first = line!() + 1;
+        panic::catch_unwind(AssertUnwindSafe(|| _ = buffer.part(..17))).unwrap_err();
+        panic::catch_unwind(AssertUnwindSafe(|| _ = buffer.part_mut(17..))).unwrap_err();
+        let places = places.lock().unwrap().clone();
+        assert_eq!(places, [first, first + 1].map(|line| (file!().to_owned(), line)));
+    });
 }

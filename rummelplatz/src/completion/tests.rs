@@ -257,7 +257,7 @@ fn a_result_says_why_nothing_was_done() {
 
 #[test]
 fn a_datagram_comes_out_as_it_went_in() {
-    let pool = BufferPool::new(1, Datagram::OVERHEAD as u32 + 4).unwrap();
+    let pool = BufferPool::new(1, Datagram::OVERHEAD + 4).unwrap();
     assert!(Datagram::fill(&pool, ([1, 2, 3, 4], 5).into(), b"three").is_none(), "too long");
     for peer in [SocketAddr::from(([1, 2, 3, 4], 5)), ([1, 2, 3, 4, 5, 6, 7, 8], 9).into()] {
         let datagram = Datagram::fill(&pool, peer, b"two").unwrap();

@@ -206,6 +206,7 @@ impl FixedBuffer {
     ///
     /// If the buffer is shorter than the range, as with a slice.
     #[inline]
+    #[track_caller]
     pub fn part(&self, range: impl SliceIndex<[u8], Output = [u8]>) -> FixedSlice<'_> {
         FixedSlice { bytes: &self[range], place: &self.set.place }
     }
@@ -216,6 +217,7 @@ impl FixedBuffer {
     ///
     /// If the buffer is shorter than the range, as with a slice.
     #[inline]
+    #[track_caller]
     pub fn part_mut(&mut self, range: impl SliceIndex<[u8], Output = [u8]>) -> FixedSliceMut<'_> {
         // SAFETY: the memory is initialised, this buffer's alone, and there as long as the set is; `self` is
         // borrowed exclusively for as long as the bytes are, and `place`, borrowed beside them, has none of

@@ -12,8 +12,10 @@ use std::os::unix::net;
 ///
 /// Made by `into()` from [`SocketAddr`], its two kinds, `(IpAddr, port)`, and [`std::os::unix::net::SocketAddr`].
 /// Internet addresses are kept inline; a Unix address is boxed.
+#[derive(Clone)]
 pub struct Address(Kind);
 
+#[derive(Clone)]
 enum Kind {
     V4(libc::sockaddr_in),
     V6(libc::sockaddr_in6),
@@ -21,6 +23,15 @@ enum Kind {
 }
 
 impl Address {
+    /// The domain of sockets for this address, for [`socket`](super::socket): `AF_INET`, `AF_INET6` or `AF_UNIX`.
+    pub fn domain(&self) -> i32 {
+        match &self.0 {
+            Kind::V4(_) => libc::AF_INET,
+            Kind::V6(_) => libc::AF_INET6,
+            Kind::Unix(..) => libc::AF_UNIX,
+        }
+    }
+
     /// The address as the kernel wants it: a pointer, good while `self` is neither moved nor
     /// dropped, and a length in bytes.
     pub(crate) fn raw(&self) -> (*const libc::sockaddr, libc::socklen_t) {
@@ -151,6 +162,20 @@ mod tests {
             panic!("it is one of IPv6");
         };
         assert_eq!((raw.sin6_flowinfo, raw.sin6_scope_id), (5, 3));
+    }
+
+    #[test]
+    fn a_clone_is_the_same_address() {
+        let unix = net::SocketAddr::from_pathname("/tmp/x").unwrap();
+        let internet =
+            ["127.0.0.1:7777", "[fe80::1%3]:80"].map(|it| Address::from(it.parse::<SocketAddr>().unwrap()));
+        let [v4, v6] = internet;
+        for (address, domain) in [(v4, libc::AF_INET), (v6, libc::AF_INET6), ((&unix).into(), libc::AF_UNIX)]
+        {
+            assert_eq!(address.clone().bytes(), address.bytes());
+            let family = address.bytes().first_chunk().map(|it| libc::sa_family_t::from_ne_bytes(*it));
+            assert_eq!((address.domain(), family), (domain, Some(domain as libc::sa_family_t)));
+        }
     }
 
     #[test]

@@ -45,11 +45,11 @@ impl Layout {
 impl Datagram {
     /// What the kernel writes before the bytes: a description of the datagram (`struct io_uring_recvmsg_out`), and this
     /// much of its sender's address.
-    pub const OVERHEAD: usize = Layout::Addressed.overhead() as usize;
+    pub const OVERHEAD: u32 = Layout::Addressed.overhead();
 
     /// The same, if there is also room for control messages ([`recv_message_multi`](super::recv_message_multi)):
     /// for all together that [`ControlMessages`] has a function for, and that come with datagrams.
-    pub const OVERHEAD_WITH_CONTROL: usize = Layout::Controlled.overhead() as usize;
+    pub const OVERHEAD_WITH_CONTROL: u32 = Layout::Controlled.overhead();
 
     /// A datagram in a buffer of `pool`, as if it had been received: for tests of your own operations (see
     /// [`Completion::from_datagram`](crate::Completion::from_datagram)).

@@ -112,6 +112,17 @@ impl Prepared {
         }
     }
 
+    /// Takes flags of the entry away.
+    pub(super) fn remove(&mut self, flags: squeue::Flags) {
+        match &mut self.besides {
+            Besides::Whole(entry) => {
+                let rest = sqe::flags(entry).difference(flags);
+                *entry = entry.clone().clear_flags().flags(rest);
+            }
+            _ => self.entry.remove_flags(flags),
+        }
+    }
+
     /// Makes it end after this many ticks or bytes, if it is a timer or is given buffers; 0 for no end.
     pub(super) fn set_left(&mut self, left: u32) {
         match &mut self.besides {

@@ -44,6 +44,7 @@ pub fn read<'d>(file: &'d impl Target, buffer: &'d mut [u8]) -> Request<'d> {
 
 /// Reads into `buffer` from `offset`, in bytes, as `pread(2)`. Here, and in all other reads
 /// and writes, `u64::MAX` means the current position, and any other value above `i64::MAX` is `EINVAL`.
+#[doc(alias = "pread")]
 #[inline]
 pub fn read_at<'d>(file: &'d impl Target, buffer: &'d mut [u8], offset: u64) -> Request<'d> {
     on_bytes(opcode::Read::CODE, file, (buffer.as_mut_ptr(), buffer.len()), offset, None)
@@ -108,6 +109,7 @@ pub fn write<'d>(file: &'d impl Target, buffer: &'d [u8]) -> Request<'d> {
 }
 
 /// Writes `buffer` at `offset`, in bytes, as `pwrite(2)`.
+#[doc(alias = "pwrite")]
 #[inline]
 pub fn write_at<'d>(file: &'d impl Target, buffer: &'d [u8], offset: u64) -> Request<'d> {
     on_bytes(opcode::Write::CODE, file, (buffer.as_ptr(), buffer.len()), offset, None)
@@ -166,12 +168,16 @@ impl BitOr for RwFlags {
 }
 
 /// Brings a file's data and metadata to the disk (`IORING_OP_FSYNC`, since 5.1).
+#[doc(alias = "sync_all")]
 #[inline]
 pub fn fsync<'d>(file: &'d impl Target) -> Request<'d> {
     synchronise(file, FsyncFlags::empty())
 }
 
 /// Brings a file's data to the disk, with the metadata needed to find it (`IORING_FSYNC_DATASYNC`, since 5.1).
+///
+/// If it is for one write only, [`RwFlags::DSYNC`] does both in one request.
+#[doc(alias = "sync_data")]
 #[inline]
 pub fn fdatasync<'d>(file: &'d impl Target) -> Request<'d> {
     synchronise(file, FsyncFlags::DATASYNC)
@@ -223,6 +229,7 @@ pub fn sync_file_range<'d>(
 /// an allocation. The kernel takes at most 1024 that are not neighbours (`UIO_MAXIOV`). The others are left out, which
 /// makes it a short read or a short write, as the result says. More than that are refused (`EINVAL`) if the request is
 /// [detached](crate::Submitter::detach), or in a [chain](crate::Submitter::chain), which would go on after a short one.
+#[doc(alias = "preadv")]
 pub fn readv_at<'d, const N: usize>(
     file: &'d impl Target,
     buffers: [&'d mut [u8]; N],
@@ -268,6 +275,7 @@ pub fn read_vectored<'d>(
 ///     }
 /// }
 /// ```
+#[doc(alias = "pwritev")]
 pub fn writev_at<'d, const N: usize>(
     file: &'d impl Target,
     buffers: [&'d [u8]; N],
@@ -411,6 +419,7 @@ fn vectored_fixed<'d>(
 /// The bytes come out of [`into_buffer`](crate::Completion::into_buffer): as many as there are, but no more than the
 /// buffer has room for. Otherwise as [`recv_provided`](super::recv_provided). In a [chain](crate::Submitter::chain),
 /// the request has succeeded if the buffer is full.
+#[doc(alias = "buffer_select")]
 pub fn read_provided<'d>(file: &'d impl Target, pool: &BufferPool) -> Request<'d> {
     read_provided_at(file, pool, CURRENT_POSITION)
 }
@@ -425,6 +434,7 @@ pub fn read_provided_at<'d>(file: &'d impl Target, pool: &BufferPool, offset: u6
 /// terminals, eventfds and other files that can be polled. A regular file ends the stream with `EBADFD`.
 ///
 /// Otherwise as [`recv_multi`](super::recv_multi).
+#[doc(alias = "read_multishot")]
 pub fn read_multi<'d>(file: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     let entry = bare(u32::from(opcode::ReadMulti::CODE) | sqe::BUFFER_SELECT, -1);
     Parts::from_pool(file, Usual { offset: CURRENT_POSITION, ..entry }, pool).stream()
@@ -463,6 +473,7 @@ pub fn fallocate<'d>(file: &'d impl Target, how: Allocate, offset: u64, length: 
 }
 
 /// Makes a file `length` bytes long, as `ftruncate(2)` (`IORING_OP_FTRUNCATE`, since 6.9).
+#[doc(alias = "set_len")]
 pub fn ftruncate<'d>(file: &'d impl Target, length: u64) -> Request<'d> {
     on_file(file, Usual { offset: length, ..bare(opcode::Ftruncate::CODE.into(), -1) }, None)
 }
@@ -487,6 +498,7 @@ pub enum Advice {
 
 /// Says how `length` bytes from `offset` on will be used; a length of 0 means up to the end (`IORING_OP_FADVISE`, since
 /// 5.6).
+#[doc(alias = "posix_fadvise")]
 pub fn fadvise<'d>(file: &'d impl Target, advice: Advice, offset: u64, length: u32) -> Request<'d> {
     let entry = bare(opcode::Fadvise::CODE.into(), -1);
     on_file(file, Usual { offset, length, op_flags: advice as u32, ..entry }, None)
@@ -500,6 +512,7 @@ pub fn fadvise<'d>(file: &'d impl Target, advice: Advice, offset: u64, length: u
 ///
 /// A worker thread of the kernel carries it out. Each splice that waits, for bytes or for room in a pipe, occupies one
 /// worker. Where many may wait, [`poll`](super::poll) first.
+#[doc(alias = "sendfile")]
 pub fn splice<'d>(
     from: &'d impl AsFd,
     from_offset: Option<u64>,

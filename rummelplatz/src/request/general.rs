@@ -31,6 +31,7 @@ pub fn close<'d>(descriptor: OwnedFd) -> Request<'d> {
 ///
 /// The descriptor comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec. The file stays in the table, and
 /// is closed when both are gone.
+#[doc(alias = "fixed_fd_install")]
 pub fn install<'d>(file: &'d FixedFile) -> Request<'d> {
     let entry = bare(opcode::FixedFdInstall::CODE.into(), -1);
     Parts::usual_on(file, entry).yielding(Yields::Descriptor).request()
@@ -79,6 +80,7 @@ impl BitOr for Events {
 
 /// Waits until one of `events` happens (`IORING_OP_POLL_ADD`, since 5.1). The result is what
 /// [`Events::from_result`] takes.
+#[doc(alias = "poll_add")]
 pub fn poll<'d>(descriptor: &'d impl Target, events: Events) -> Request<'d> {
     polling(descriptor, events, 0).request()
 }
@@ -88,6 +90,7 @@ pub fn poll<'d>(descriptor: &'d impl Target, events: Events) -> Request<'d> {
 ///
 /// A file that is always ready, such as a regular file, is reported again and again, for as long as the handler gives
 /// the data back.
+#[doc(alias = "poll_multishot")]
 pub fn poll_multi<'d>(descriptor: &'d impl Target, events: Events) -> Stream<'d> {
     const IORING_POLL_ADD_MULTI: u32 = 1;
     polling(descriptor, events, IORING_POLL_ADD_MULTI).stream()

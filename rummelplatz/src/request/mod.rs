@@ -177,6 +177,7 @@ impl Request<'_> {
     /// }
     /// # }
     /// ```
+    #[doc(alias = "link_timeout")]
     #[inline(always)]
     pub fn deadline(mut self, time: Duration) -> Self {
         self.parts.time = Some(time);
@@ -203,6 +204,9 @@ impl Request<'_> {
     /// }
     /// # }
     /// ```
+    #[doc(alias = "MSG_WAITALL")]
+    #[doc(alias = "read_exact")]
+    #[doc(alias = "write_all")]
     #[inline(always)]
     pub fn whole(mut self) -> Self {
         self.parts.entry.move_whole();
@@ -240,6 +244,7 @@ impl Request<'_> {
     /// that waits is a thread that waits: see [`worker_limits`](crate::Builder::worker_limits). A request
     /// into a [`BufferPool`](crate::BufferPool) that is left to a worker may have its buffer from the
     /// beginning.
+    #[doc(alias = "IOSQE_ASYNC")]
     #[inline(always)]
     pub fn in_worker(mut self) -> Self {
         self.parts.add(squeue::Flags::ASYNC);

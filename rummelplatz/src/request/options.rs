@@ -357,6 +357,7 @@ pub enum SocketQuery {
 /// Connection { socket, idle: SocketOption::keepalive_idle(Duration::from_secs(60)) }
 /// # }
 /// ```
+#[doc(alias = "setsockopt")]
 pub fn set_option<'d>(socket: &'d impl Target, option: &'d SocketOption) -> Request<'d> {
     let SocketOption { level, name, length, ref value } = *option;
     let entry = command(SOCKET_URING_OP_SETSOCKOPT, level, name);
@@ -379,6 +380,7 @@ pub fn set_option<'d>(socket: &'d impl Target, option: &'d SocketOption) -> Requ
 ///     }
 /// }
 /// ```
+#[doc(alias = "getsockopt")]
 pub fn get_option<'d>(socket: &'d impl Target, query: SocketQuery, number: &'d mut i32) -> Request<'d> {
     let entry = command(SOCKET_URING_OP_GETSOCKOPT, libc::SOL_SOCKET, query as i32);
     let value = (&raw mut *number).expose_provenance() as u64;
@@ -391,6 +393,8 @@ pub fn get_option<'d>(socket: &'d impl Target, query: SocketQuery, number: &'d m
 /// result.
 ///
 /// A listener has none (`EINVAL`), and the kernel does not say of a Unix socket (`EOPNOTSUPP`, seen on 6.18).
+#[doc(alias = "SIOCINQ")]
+#[doc(alias = "FIONREAD")]
 pub fn bytes_to_receive<'d>(socket: &'d impl Target) -> Request<'d> {
     Parts::usual_on(socket, command(SOCKET_URING_OP_SIOCINQ, 0, 0)).request()
 }
@@ -399,6 +403,7 @@ pub fn bytes_to_receive<'d>(socket: &'d impl Target) -> Request<'d> {
 /// `EOPNOTSUPP` or `EINVAL`), as `SIOCOUTQ` in `tcp(7)`. That is the result.
 ///
 /// A listener has none (`EINVAL`), and the kernel does not say of a Unix socket (`EOPNOTSUPP`, seen on 6.18).
+#[doc(alias = "SIOCOUTQ")]
 pub fn bytes_to_acknowledge<'d>(socket: &'d impl Target) -> Request<'d> {
     Parts::usual_on(socket, command(SOCKET_URING_OP_SIOCOUTQ, 0, 0)).request()
 }

@@ -28,6 +28,8 @@ const fn current_directory() -> BorrowedFd<'static> {
 ///
 /// The file comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec. If the options say how the path is to be
 /// [resolved](OpenOptions::resolve), this is `IORING_OP_OPENAT2` (since 5.6).
+#[doc(alias = "open")]
+#[doc(alias = "openat2")]
 pub fn openat<'d>(directory: &'d impl AsFd, path: &'d CStr, options: &OpenOptions) -> Request<'d> {
     let flags = options.flags();
     let parts = match options.resolve {
@@ -293,11 +295,15 @@ fn address_of(path: &CStr) -> u64 {
 }
 
 /// Removes a name, and the file if that was its last name, as `unlink(2)` (`IORING_OP_UNLINKAT`, since 5.11).
+#[doc(alias = "unlink")]
+#[doc(alias = "remove_file")]
 pub fn unlinkat<'d>(directory: &'d impl AsFd, path: &'d CStr) -> Request<'d> {
     Parts::usual(named(opcode::UnlinkAt::CODE, directory, path)).request()
 }
 
 /// Removes an empty directory, as `rmdir(2)` (`AT_REMOVEDIR`, since 5.11).
+#[doc(alias = "rmdir")]
+#[doc(alias = "remove_dir")]
 pub fn rmdirat<'d>(directory: &'d impl AsFd, path: &'d CStr) -> Request<'d> {
     let entry = named(opcode::UnlinkAt::CODE, directory, path);
     Parts::usual(Usual { op_flags: libc::AT_REMOVEDIR as u32, ..entry }).request()
@@ -305,6 +311,8 @@ pub fn rmdirat<'d>(directory: &'d impl AsFd, path: &'d CStr) -> Request<'d> {
 
 /// Makes a directory with the permissions `mode`, before the umask is applied, as `mkdir(2)` (`IORING_OP_MKDIRAT`,
 /// since 5.15).
+#[doc(alias = "mkdir")]
+#[doc(alias = "create_dir")]
 pub fn mkdirat<'d>(directory: &'d impl AsFd, path: &'d CStr, mode: u32) -> Request<'d> {
     Parts::usual(Usual { length: mode, ..named(opcode::MkDirAt::CODE, directory, path) }).request()
 }
@@ -322,6 +330,7 @@ pub enum Rename {
 }
 
 /// Gives a file another name, as `renameat2(2)` (`IORING_OP_RENAMEAT`, since 5.11).
+#[doc(alias = "rename")]
 pub fn renameat<'d>(
     directory: &'d impl AsFd,
     path: &'d CStr,
@@ -339,6 +348,8 @@ pub fn renameat<'d>(
 }
 
 /// Gives a file an additional name, as `linkat(2)` (`IORING_OP_LINKAT`, since 5.15).
+#[doc(alias = "link")]
+#[doc(alias = "hard_link")]
 pub fn linkat<'d>(
     directory: &'d impl AsFd,
     path: &'d CStr,
@@ -349,6 +360,7 @@ pub fn linkat<'d>(
 }
 
 /// Makes a symbolic link at `path` that leads to `target`, as `symlinkat(2)` (`IORING_OP_SYMLINKAT`, since 5.15).
+#[doc(alias = "symlink")]
 pub fn symlinkat<'d>(target: &'d CStr, directory: &'d impl AsFd, path: &'d CStr) -> Request<'d> {
     let entry = named(opcode::SymlinkAt::CODE, directory, target);
     Parts::usual(Usual { offset: address_of(path), ..entry }).request()
@@ -425,6 +437,8 @@ const MASK: u32 = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
 /// Gets the attributes of a file by its name, as `statx(2)` (`IORING_OP_STATX`, since 5.6). Follows symbolic links.
 ///
 /// Asks for the basic fields and the time of birth; `stx_mask` leaves out what the file system does not know.
+#[doc(alias = "stat")]
+#[doc(alias = "metadata")]
 pub fn statx<'d>(directory: &'d impl AsFd, path: &'d CStr, statx: &'d mut Statx) -> Request<'d> {
     stat(directory, path, statx, 0)
 }

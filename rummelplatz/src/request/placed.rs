@@ -91,6 +91,11 @@ impl Placed {
         }
     }
 
+    /// Makes the entry the last one of its chain.
+    pub(crate) fn end_chain(&mut self) {
+        self.prepared.remove(squeue::Flags::IO_LINK | squeue::Flags::IO_HARDLINK);
+    }
+
     #[inline]
     pub(crate) fn user_data(&self) -> u64 {
         self.user_data

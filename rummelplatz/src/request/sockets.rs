@@ -95,6 +95,7 @@ pub fn accept_from<'d>(listener: &'d impl Target, peer: &'d mut Peer) -> Request
 ///
 /// When the stream ends with an error, the cause is usually a lack of descriptors (`EMFILE`). With
 /// [`retry_after`](Stream::retry_after), it goes on after a pause instead.
+#[doc(alias = "multishot_accept")]
 pub fn accept_multi<'d>(listener: &'d impl Target) -> Stream<'d> {
     let opcode = with_priority(opcode::Accept::CODE, IORING_ACCEPT_MULTISHOT);
     accepting(listener, bare(opcode, -1)).stream()
@@ -180,8 +181,8 @@ pub fn accept_multi_direct<'d>(listener: &'d impl Target) -> Stream<'d> {
     Parts::direct_on(listener, bare(opcode, -1)).stream()
 }
 
-/// Makes a socket, as `socket(2)` (`IORING_OP_SOCKET`, since 5.19). `domain` is one of libc's `AF_*`, `kind` one of
-/// `SOCK_*`, and `protocol` is 0 or one of `IPPROTO_*`.
+/// Makes a socket, as `socket(2)` (`IORING_OP_SOCKET`, since 5.19). `domain` is one of libc's `AF_*`, such as that of
+/// an [address](Address::domain), `kind` one of `SOCK_*`, and `protocol` is 0 or one of `IPPROTO_*`.
 ///
 /// The socket comes out of [`into_fd`](crate::Completion::into_fd), close-on-exec.
 pub fn socket<'d>(domain: i32, kind: i32, protocol: i32) -> Request<'d> {
@@ -310,6 +311,7 @@ pub fn recv_uninit<'d>(socket: &'d impl Target, buffer: &'d mut [MaybeUninit<u8>
 ///     }
 /// }
 /// ```
+#[doc(alias = "buffer_select")]
 pub fn recv_provided<'d>(socket: &'d impl Target, pool: &BufferPool) -> Request<'d> {
     let opcode = u32::from(opcode::Recv::CODE) | sqe::BUFFER_SELECT;
     Parts::from_pool(socket, bare(opcode, -1), pool).request()
@@ -320,11 +322,12 @@ pub fn recv_provided<'d>(socket: &'d impl Target, pool: &BufferPool) -> Request<
 /// A completion's bytes come out of [`into_buffer`](crate::Completion::into_buffer). The stream ends with an empty
 /// buffer at the end of file, or with an error.
 ///
-/// When the pool has run out, the handler sees `ENOBUFS` with [`more`](crate::Completion::more) true. If the handler
-/// gives the data back, the stream goes on as soon as a [`Buffer`](crate::Buffer) of that pool is dropped, after the
-/// streams that waited for one before. While the stream waits, the kernel does not have it. So it notices neither that
-/// its peer has ended nor a [`shutdown`], only a [cancel](crate::Submitter::cancel): when you give up a connection,
-/// give up its buffers as well.
+/// When the pool has run out, the handler sees `ENOBUFS` with [`more`](crate::Completion::more) true: ask
+/// [`is_starved`](crate::Completion::is_starved) before `into_buffer()?`, which returns that as an error. If the
+/// handler gives the data back, the stream goes on as soon as a [`Buffer`](crate::Buffer) of that pool is dropped,
+/// after the streams that waited for one before. While the stream waits, the kernel does not have it. So it notices
+/// neither that its peer has ended nor a [`shutdown`], only a [cancel](crate::Submitter::cancel): when you give up a
+/// connection, give up its buffers as well.
 ///
 /// If nobody holds a buffer, the ring tries again at once. After the fourth `ENOBUFS` in a row, with no buffer taken
 /// out of the pool in between, comes a final one, because waiting would be of no use. (The exception is a buffer that a
@@ -373,6 +376,7 @@ pub fn recv_provided<'d>(socket: &'d impl Target, pool: &BufferPool) -> Request<
 /// # assert_eq!(server.receivers.received, b"hello");
 /// # Ok(()) }
 /// ```
+#[doc(alias = "recv_multishot")]
 pub fn recv_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     let opcode = with_priority(opcode::Recv::CODE, IORING_RECV_MULTISHOT) | sqe::BUFFER_SELECT;
     Parts::from_pool(socket, bare(opcode, -1), pool).stream()
@@ -403,6 +407,7 @@ pub fn recv_multi_bundle<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stre
 ///
 /// An empty datagram with a sender is delivered like any other. An empty one without a sender ends the stream, because
 /// the end of a stream socket looks the same.
+#[doc(alias = "recvmsg_multishot")]
 pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     let entry = receiving_datagrams(&datagram::ASKED);
     Parts::from_pool(socket, entry, pool).yielding(Yields::Datagram).stream()
@@ -446,7 +451,7 @@ pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream
 /// # let mut server = Server::builder(Receivers { received: Vec::new() }).build()?;
 ///
 /// // What is joined has 64 KiB at most.
-/// let pool = BufferPool::new(16, 65536 + Datagram::OVERHEAD_WITH_CONTROL as u32)?;
+/// let pool = BufferPool::new(16, 65536 + Datagram::OVERHEAD_WITH_CONTROL)?;
 /// let receiver = Receiver { socket, pool };
 /// let mut submitter = server.submitter(Server::RECEIVERS);
 /// submitter.stream(receiver, |it| request::recv_message_multi(&it.socket, &it.pool))?;
@@ -454,6 +459,7 @@ pub fn recv_from_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream
 /// # assert_eq!(server.receivers.received, b"hello");
 /// # Ok(()) }
 /// ```
+#[doc(alias = "recvmsg_multishot")]
 pub fn recv_message_multi<'d>(socket: &'d impl Target, pool: &BufferPool) -> Stream<'d> {
     // Whoever forks must not hand on the descriptors that are closed here.
     let op_flags = libc::MSG_CMSG_CLOEXEC as u32;
@@ -510,6 +516,7 @@ pub fn send<'d>(socket: &'d impl Target, buffer: &'d [u8]) -> Request<'d> {
 /// be sent. Otherwise as [`send`].
 ///
 /// For files other than sockets, there is [`write_vectored`](super::write_vectored).
+#[doc(alias = "sendmsg")]
 pub fn send_vectored<'d>(socket: &'d impl Target, pieces: impl IntoIterator<Item = &'d [u8]>) -> Request<'d> {
     send_pieces(opcode::SendMsg::CODE, socket, pieces)
 }
@@ -543,6 +550,7 @@ fn to_be_sent(opcode: u8) -> Usual {
 
 /// Receives a datagram into `buffer`, and its sender's address into `peer` (`IORING_OP_RECVMSG`, since 5.3), as
 /// `recvfrom(2)`. The result is the number of bytes; the rest of a longer datagram is lost.
+#[doc(alias = "recvfrom")]
 pub fn recv_from<'d>(socket: &'d impl Target, buffer: &'d mut [u8], peer: &'d mut Peer) -> Request<'d> {
     let address = peer.receive(Piece::new(buffer.as_mut_ptr(), buffer.len()));
     let entry = Usual { address, length: 1, ..bare(opcode::RecvMsg::CODE.into(), -1) };
@@ -552,6 +560,7 @@ pub fn recv_from<'d>(socket: &'d impl Target, buffer: &'d mut [u8], peer: &'d mu
 /// Sends a datagram to `address` (`IORING_OP_SENDMSG`, since 5.3), as `sendto(2)`. The result is the number of bytes.
 ///
 /// No signal is raised (`MSG_NOSIGNAL`).
+#[doc(alias = "sendto")]
 pub fn send_to<'d>(socket: &'d impl Target, buffer: &'d [u8], address: impl Into<Address>) -> Request<'d> {
     send_datagram(opcode::SendMsg::CODE, socket, buffer, address.into())
 }
@@ -585,6 +594,7 @@ fn send_datagram<'d>(opcode: u8, socket: &'d impl Target, buffer: &'d [u8], addr
 /// ```
 ///
 /// [`SendControl`](super::SendControl) has an example that passes a file.
+#[doc(alias = "sendmsg")]
 pub fn send_message<'d>(
     socket: &'d impl Target,
     pieces: impl IntoIterator<Item = &'d [u8]>,
@@ -594,6 +604,7 @@ pub fn send_message<'d>(
 }
 
 /// As [`send_message`], but the bytes are not copied: see [`send_zc`] (`IORING_OP_SENDMSG_ZC`, since 6.1).
+#[doc(alias = "sendmsg_zc")]
 pub fn send_message_zc<'d>(
     socket: &'d impl Target,
     pieces: impl IntoIterator<Item = &'d [u8]>,
@@ -628,6 +639,7 @@ pub fn send_message_zc<'d>(
 /// ```
 ///
 /// [`RecvControl`] has an example that receives files.
+#[doc(alias = "recvmsg")]
 pub fn recv_message<'d>(
     socket: &'d impl Target,
     buffer: &'d mut [u8],

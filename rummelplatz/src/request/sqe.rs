@@ -122,6 +122,11 @@ impl Usual {
         self.opcode |= u32::from(flags.bits()) << FLAGS_SHIFT;
     }
 
+    /// Takes flags of the entry away.
+    pub(crate) fn remove_flags(&mut self, flags: squeue::Flags) {
+        self.opcode &= !(u32::from(flags.bits()) << FLAGS_SHIFT);
+    }
+
     /// Adds flags that say how a read or a write is done (`RWF_*`). Entries of other opcodes stay as they
     /// are.
     #[inline(always)]

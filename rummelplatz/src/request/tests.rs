@@ -344,7 +344,7 @@ fn streams_out_of_pools_ask_for_what_the_crate_would() {
     asks(recv_from_multi(&file, &pool), datagrams, Yields::Datagram, involved);
     // SAFETY: a header is laid out like a `msghdr`, as is asserted where it is defined.
     let libc::msghdr { msg_namelen, msg_controllen, .. } = unsafe { header.read() };
-    assert_eq!((msg_namelen as usize, msg_controllen), (Datagram::OVERHEAD - 16, 0));
+    assert_eq!((msg_namelen, msg_controllen), (Datagram::OVERHEAD - 16, 0));
 
     let header = (&raw const datagram::ASKED_WITH_CONTROL).cast();
     let flags = libc::MSG_CMSG_CLOEXEC as u32;
@@ -352,7 +352,7 @@ fn streams_out_of_pools_ask_for_what_the_crate_would() {
     asks(recv_message_multi(&file, &pool), datagrams, Yields::Message, involved);
     // SAFETY: this header is laid out so, too.
     let libc::msghdr { msg_namelen, msg_controllen, .. } = unsafe { header.read() };
-    assert_eq!(msg_namelen as usize + msg_controllen, Datagram::OVERHEAD_WITH_CONTROL - 16);
+    assert_eq!(msg_namelen + msg_controllen as u32, Datagram::OVERHEAD_WITH_CONTROL - 16);
 }
 
 #[test]

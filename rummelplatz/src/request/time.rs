@@ -69,6 +69,8 @@ fn timer(time: Duration, count: u32, flags: TimeoutFlags) -> Parts<'static> {
 /// ```
 ///
 /// To limit the time of another request, use [`deadline`](Request::deadline).
+#[doc(alias = "sleep")]
+#[doc(alias = "timer")]
 #[inline(always)]
 pub fn timeout<'d>(duration: Duration) -> Request<'d> {
     timer(duration, 0, TimeoutFlags::empty()).request()
@@ -80,6 +82,7 @@ pub fn timeout<'d>(duration: Duration) -> Request<'d> {
 ///
 /// The kernel takes no account of a time namespace whose monotonic clock is shifted (`time_namespaces(7)`; seen
 /// on 6.18): there, use [`timeout`].
+#[doc(alias = "sleep_until")]
 pub fn timeout_at<'d>(instant: Instant) -> Request<'d> {
     let at = clock::monotonic() + instant.saturating_duration_since(Instant::now());
     timer(at, 0, TimeoutFlags::ABS).request()
@@ -106,6 +109,8 @@ const SHORTEST_INTERVAL: Duration = Duration::from_micros(50);
 /// to keep, use a [`timeout_at`] for each of its times.
 ///
 /// An interval of less than 50 microseconds counts as 50: the kernel could not cancel a faster timer.
+#[doc(alias = "interval")]
+#[doc(alias = "timeout_multishot")]
 pub fn timeout_multi<'d>(interval: Duration) -> Stream<'d> {
     timer(interval.max(SHORTEST_INTERVAL), 0, TimeoutFlags::MULTISHOT).stream()
 }

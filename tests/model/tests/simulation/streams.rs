@@ -407,7 +407,7 @@ fn hear(raw: RawRing, socket: impl Into<OwnedFd>, pool: &BufferPool, most: usize
 #[test]
 fn datagrams_come_as_a_stream_and_say_whom_they_are_from() {
     let sent: [&[u8]; 6] = [b"one", b"", b"", b"12345678", b"123456789", b"last"];
-    let pool = BufferPool::new(16, request::Datagram::OVERHEAD as u32 + 8).unwrap();
+    let pool = BufferPool::new(16, request::Datagram::OVERHEAD + 8).unwrap();
     let exchange = |raw: RawRing| {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(ours) = UdpSocket::bind(address) else { continue };
@@ -442,7 +442,7 @@ fn a_connection_and_too_small_a_buffer_end_a_stream_of_datagrams() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(b"bytes").unwrap();
         drop(theirs);
-        let pool = BufferPool::new(4, request::Datagram::OVERHEAD as u32 + 3).unwrap();
+        let pool = BufferPool::new(4, request::Datagram::OVERHEAD + 3).unwrap();
         let told = |bytes: &[u8], more| (bytes.to_vec(), None, false, more);
         assert_eq!(hear(raw, ours, &pool, 9), [told(b"byt", true), told(b"es", true), told(b"", false)]);
         assert_eq!(pool.available(), 4);
@@ -457,7 +457,7 @@ fn a_connection_and_too_small_a_buffer_end_a_stream_of_datagrams() {
     let small = |raw: RawRing| {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(b"bytes").unwrap();
-        let pool = BufferPool::new(4, request::Datagram::OVERHEAD as u32 - 1).unwrap();
+        let pool = BufferPool::new(4, request::Datagram::OVERHEAD - 1).unwrap();
         let (told, _) = stream_on(raw, (ours, pool.clone()), receive, 9);
         assert_eq!((told, pool.available()), (vec![(Err(libc::EFAULT), false)], 4));
     };
@@ -487,7 +487,7 @@ fn what_is_answered_comes_in_bundles_and_datagrams_from_nobody() {
     assert_eq!((bytes, pool.available()), (vec![vec![7; 25], vec![8; 5], vec![]], 4));
 
     let simulation = answering(vec![vec![7; 5], vec![8; 9]]);
-    let pool = BufferPool::new(4, request::Datagram::OVERHEAD as u32 + 8).unwrap();
+    let pool = BufferPool::new(4, request::Datagram::OVERHEAD + 8).unwrap();
     let told = |bytes: &[u8], is_cut, more| (bytes.to_vec(), None, is_cut, more);
     let heard = hear(simulation.raw_ring(size(8)).unwrap(), nothing(), &pool, 9);
     assert_eq!(heard, [told(&[7; 5], false, true), told(&[8; 8], true, true), told(&[], false, false)]);
