@@ -162,21 +162,18 @@ fn check<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
 
 /// Runs `work`; if it panics, ends the ring before the panic goes on.
 fn guarded<R: RingParts, T>(ring: &mut R, work: impl FnOnce(&mut R) -> T) -> T {
-    match catch_unwind(AssertUnwindSafe(|| work(ring))) {
-        Ok(result) => result,
-        Err(panic) => {
-            let inner = inner(ring);
-            if inner.core.is_forked() {
-                resume_unwind(panic);
-            }
-            inner.core.queue.unregister();
-            // If a handler has panicked, what was lent to it is gone.
-            inner.core.lent = None;
-            // A second panic, from a `Drop`, is less of a cause than the first.
-            drop(teardown::end_silently(inner));
-            resume_unwind(panic)
-        }
+    inner(ring).core.is_looping = true;
+    let worked = catch_unwind(AssertUnwindSafe(|| work(ring)));
+    let inner = inner(ring);
+    if worked.is_err() && !inner.core.is_forked() {
+        inner.core.queue.unregister();
+        // If a handler has panicked, what was lent to it is gone.
+        inner.core.lent = None;
+        // A second panic, from a `Drop`, is less of a cause than the first.
+        drop(teardown::end_silently(inner));
     }
+    inner.core.is_looping = false;
+    worked.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 fn inner<R: RingParts>(ring: &mut R) -> &mut Inner<R> {

@@ -60,6 +60,11 @@ impl<R: Ring> Drop for Runtime<R> {
             // All of it belongs to another process.
             return;
         }
+        if inner.core.is_looping {
+            // A handler has called `exit(3)`, which drops the thread's locals, and this ring is in one. The handler
+            // will not return, so what it has will not end, and all else is the process's to clean up.
+            return;
+        }
         let mut panic = teardown::end_for_good(inner);
         if inner.core.phase == Phase::Finished {
             // SAFETY: nothing is in flight, so nobody else uses the slabs; they are not used again,
