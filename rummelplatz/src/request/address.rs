@@ -95,7 +95,9 @@ impl From<&net::SocketAddr> for Address {
             *to = *from as libc::c_char;
         }
         let length = offset_of!(libc::sockaddr_un, sun_path) + start + name.len() + end;
-        Address(Kind::Unix(unix, length as u32))
+        // A path that the kernel tells may take all the room, so that there is none for the zero, which it does not need
+        // then.
+        Address(Kind::Unix(unix, length.min(size_of::<libc::sockaddr_un>()) as u32))
     }
 }
 
@@ -140,6 +142,7 @@ impl fmt::Debug for Address {
 mod tests {
     use super::*;
     use std::net::Ipv6Addr;
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
     #[test]
     fn internet_addresses_survive() {
@@ -169,12 +172,32 @@ mod tests {
         assert_eq!(of_internet(&[0; 32]), None, "`AF_UNSPEC`");
     }
 
+    /// A path as long as the address: only the kernel makes one.
+    fn longest() -> net::SocketAddr {
+        // SAFETY: a plain call; nobody else has the new descriptor.
+        let socket = unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM, 0)) };
+        let start = format!("{}/rummelplatz-{}-", std::env::temp_dir().display(), std::process::id());
+        let path = format!("{start:x<108}");
+        let mut address =
+            libc::sockaddr_un { sun_family: libc::AF_UNIX as libc::sa_family_t, sun_path: [0; 108] };
+        for (to, from) in address.sun_path.iter_mut().zip(path.bytes()) {
+            *to = from as libc::c_char;
+        }
+        // SAFETY: the kernel reads this many bytes, which are there.
+        let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), 110) };
+        assert_eq!(bound, 0);
+        std::fs::remove_file(&path).unwrap();
+        net::UnixDatagram::from(socket).local_addr().unwrap()
+    }
+
     #[test]
+    #[cfg_attr(miri, ignore = "there are no sockets")]
     fn unix_lengths_are_those_of_the_kernel() {
         let family = size_of::<libc::sa_family_t>() as u32;
         let path = net::SocketAddr::from_pathname("/tmp/x").unwrap();
         assert_eq!(Address::from(&path).raw().1, family + 7, "a path with its zero");
         let name = net::SocketAddr::from_abstract_name("x").unwrap();
         assert_eq!(Address::from(&name).raw().1, family + 2, "a zero and the name");
+        assert_eq!(Address::from(&longest()).raw().1, family + 108, "a path, and no room for its zero");
     }
 }
