@@ -70,8 +70,6 @@ pub(crate) struct Core {
     /// What was sent to operations that have no room for it.
     pub(crate) overdue: Overdue,
     pub(crate) phase: Phase,
-    /// Whether the loop is running: below it, handlers have what the slots say is theirs.
-    pub(crate) is_looping: bool,
     /// The mark of each request that is accepted now: whether it is late.
     pub(crate) mark: Flags,
     /// Why nothing is accepted; `None` if requests are accepted.
@@ -149,7 +147,6 @@ impl Core {
             alarms: Alarms::new(),
             overdue: Overdue::default(),
             phase: Phase::Idle,
-            is_looping: false,
             mark: Flags::EMPTY,
             closed,
             foreground: 0,
