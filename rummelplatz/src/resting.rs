@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 /// See the [module documentation](self). Times are those of the kernel's clock, in nanoseconds.
 pub(crate) struct Resting {
-    /// The time, and the `user_data` of the stream; which may have ended since.
+    /// The time, and the `user_data` of the stream.
     streams: BTreeSet<(u64, u64)>,
 }
 
@@ -16,6 +16,12 @@ impl Resting {
     /// Notes that a stream goes on at this time.
     pub(crate) fn add(&mut self, user_data: u64, when: u64) {
         self.streams.insert((when, user_data));
+    }
+
+    /// Forgets a stream that was cancelled: otherwise, those of long rests would pile up. (All are looked at: there is
+    /// hardly more than one for each port.)
+    pub(crate) fn remove(&mut self, user_data: u64) {
+        self.streams.retain(|(_, stream)| *stream != user_data);
     }
 
     /// When the next stream goes on, if any rests.
@@ -50,6 +56,9 @@ mod tests {
         assert_eq!(resting.due(9), None);
         let due: Vec<_> = std::iter::from_fn(|| resting.due(20)).collect();
         assert_eq!((due, resting.next()), (vec![6, 8, 9], Some(30)));
+        resting.add(5, 25);
+        resting.remove(5);
+        assert_eq!(resting.next(), Some(30));
         resting.forget();
         assert_eq!(resting.next(), None);
     }

@@ -162,21 +162,28 @@ fn check<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
 
 /// Runs `work`; if it panics, ends the ring before the panic goes on.
 fn guarded<R: RingParts, T>(ring: &mut R, work: impl FnOnce(&mut R) -> T) -> T {
-    match catch_unwind(AssertUnwindSafe(|| work(ring))) {
-        Ok(result) => result,
+    ring.runtime_mut().is_looping = true;
+    let worked = match catch_unwind(AssertUnwindSafe(|| work(ring))) {
         Err(panic) => {
-            let inner = inner(ring);
-            if inner.core.is_forked() {
-                resume_unwind(panic);
-            }
-            inner.core.queue.unregister();
-            // If a handler has panicked, what was lent to it is gone.
-            inner.core.lent = None;
-            // A second panic, from a `Drop`, is less of a cause than the first.
-            drop(teardown::end_silently(inner));
-            resume_unwind(panic)
+            end_by_panic(inner(ring));
+            Err(panic)
         }
+        worked => worked,
+    };
+    ring.runtime_mut().is_looping = false;
+    worked.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Ends a ring in which something has panicked, unless it is that of another process.
+fn end_by_panic<R: Ring>(inner: &mut Inner<R>) {
+    if inner.core.is_forked() {
+        return;
     }
+    inner.core.queue.unregister();
+    // If a handler has panicked, what was lent to it is gone.
+    inner.core.lent = None;
+    // A second panic, from a `Drop`, is less of a cause than the first.
+    drop(teardown::end_silently(inner));
 }
 
 fn inner<R: RingParts>(ring: &mut R) -> &mut Inner<R> {

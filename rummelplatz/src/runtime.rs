@@ -18,6 +18,8 @@ use crate::warning::Hooks;
 /// The contents are leaked by default; the slabs and pools are freed only when nothing is in flight.
 pub struct Runtime<R: Ring> {
     inner: ManuallyDrop<Inner<R>>,
+    /// Whether the loop is running, and perhaps a handler, which has what its slot says is there.
+    pub(crate) is_looping: bool,
 }
 
 impl<R: Ring> Runtime<R> {
@@ -39,7 +41,7 @@ impl<R: Ring> Runtime<R> {
         }
         let inner =
             Inner { core, slabs: ManuallyDrop::new(slabs), hooks, cause: None, ending: None, stuck: None };
-        Runtime { inner: ManuallyDrop::new(inner) }
+        Runtime { inner: ManuallyDrop::new(inner), is_looping: false }
     }
 
     #[inline]
@@ -55,6 +57,11 @@ impl<R: Ring> Runtime<R> {
 
 impl<R: Ring> Drop for Runtime<R> {
     fn drop(&mut self) {
+        if self.is_looping {
+            // A handler has called `exit(3)`, which drops the thread's locals, and this ring is in one. The handler
+            // will not return, so what it has will not end, and all else is the process's to clean up.
+            return;
+        }
         let inner = self.inner_mut();
         if inner.core.is_forked() {
             // All of it belongs to another process.

@@ -7,6 +7,10 @@
 //! referred to and nothing else: nobody has a `&mut` to one, so nobody can move a slab away. A cell is opened
 //! only in this crate, only for whoever has the structure exclusively, and only if it lies within that. So
 //! two rings never share a slab, whatever a projection returns.
+//!
+//! What nothing checks, because that would cost something for each completion: a ring that is written by hand
+//! ([`RingParts`](crate::parts::RingParts)) must not [deliver](crate::dispatch::deliver) by a tag whose projection
+//! returns one of its slabs now and another one later. Slots of one would get into the list of the other.
 
 use std::cell::UnsafeCell;
 

@@ -765,6 +765,7 @@ fn cancel<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
     if !flags.intersects(Flags::PARKED) {
         if is_stream { core.cancel_stream(user_data) } else { core.cancel(user_data) }
     } else if state == State::Live && !already && !core.phase.is_teardown() {
+        core.resting.remove(user_data);
         core.end_without_kernel(user_data, -libc::ECANCELED);
     }
     // Of the other parked streams, one whose data is lent ends when its handler returns, one that was

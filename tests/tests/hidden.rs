@@ -1,4 +1,5 @@
-//! The hidden names that generated code uses, when somebody else uses them: without `unsafe`, they do no harm.
+//! The hidden names that generated code uses, when somebody else uses them: without `unsafe`, they do no harm to a ring
+//! that `#[ring]` has made. (What is not checked of one that is written by hand is said in `slab_cell.rs`.)
 
 #![forbid(unsafe_code)]
 

@@ -14,7 +14,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
 use rummelplatz::io_uring::{IoUring, opcode};
 use rummelplatz::request::Events;
-use rummelplatz::{BufferPool, Completion, ControlFlow, Key, RingError, Stream, request};
+use rummelplatz::{BufferPool, Completion, ControlFlow, Key, RingError, Status, Stream, request};
 use rummelplatz_tests::{
     Acceptor, Bench, BenchSubmitter, IORING_REGISTER_EVENTFD, Ledger, Log, Outcome, Receiver, Script,
     Tracked, connect, cramped, in_child, is_cut, listener, open_descriptors, outcome, pipe, receive_all,
@@ -117,6 +117,39 @@ fn a_socket_that_does_not_listen_ends_its_acceptor_with_an_error() {
 
 fn patient(listener: &mut Arc<TcpListener>) -> Stream<'_> {
     request::accept_multi(&**listener).retry_after(Duration::from_millis(1))
+}
+
+#[test]
+fn nothing_is_left_of_an_acceptor_that_is_cancelled_while_it_rests() {
+    in_child(|| {
+        let listener = listener();
+        let _client = connect(&listener, 1);
+        let seen = Log::new();
+        let log = seen.clone();
+        let first = Script::new().on_completion(move |completion, listener, _| {
+            log.push(outcome(&completion));
+            (ControlFlow::Continue, completion.more().then_some(listener))
+        });
+        let mut ring = Bench::with(8, first);
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+        let mut rest_and_cancel = || {
+            let mut submitter = ring.submitter(Bench::FIRST);
+            let key = submitter.stream(listener.clone(), |listener: &mut Arc<TcpListener>| {
+                request::accept_multi(&**listener).retry_after(Duration::from_secs(3600))
+            });
+            while ring.turn().unwrap().status == Status::Progressed {}
+            assert!(ring.submitter(Bench::FIRST).cancel(key.unwrap()));
+            while ring.turn().unwrap().status == Status::Progressed {}
+            assert_eq!(seen.take(), [Err(libc::EMFILE), Err(libc::ECANCELED)]);
+        };
+        (0..100).for_each(|_| rest_and_cancel());
+        // SAFETY: a plain call.
+        let used = || unsafe { libc::mallinfo2() }.uordblks;
+        let before = used();
+        (0..5000).for_each(|_| rest_and_cancel());
+        assert!(used() < before + 5000, "a byte for each of them is too much");
+    });
 }
 
 #[test]

@@ -106,7 +106,9 @@ impl From<&net::SocketAddr> for Address {
             *to = *from as libc::c_char;
         }
         let length = offset_of!(libc::sockaddr_un, sun_path) + start + name.len() + end;
-        Address(Kind::Unix(unix, length as u32))
+        // A path that the kernel tells may take all the room, so that there is none for the zero, which it does not need
+        // then.
+        Address(Kind::Unix(unix, length.min(size_of::<libc::sockaddr_un>()) as u32))
     }
 }
 
@@ -151,6 +153,7 @@ impl fmt::Debug for Address {
 mod tests {
     use super::*;
     use std::net::Ipv6Addr;
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
     #[test]
     fn internet_addresses_survive() {
@@ -192,6 +195,32 @@ mod tests {
             }
         }
         assert_eq!(of_internet(&[0; 32]), None, "`AF_UNSPEC`");
+    }
+
+    /// A path as long as the address: only the kernel makes one.
+    fn longest() -> net::SocketAddr {
+        // SAFETY: a plain call; nobody else has the new descriptor.
+        let socket = unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM, 0)) };
+        let start = format!("{}/rummelplatz-{}-", std::env::temp_dir().display(), std::process::id());
+        let path = format!("{start:x<108}");
+        let mut address =
+            libc::sockaddr_un { sun_family: libc::AF_UNIX as libc::sa_family_t, sun_path: [0; 108] };
+        for (to, from) in address.sun_path.iter_mut().zip(path.bytes()) {
+            *to = from as libc::c_char;
+        }
+        // SAFETY: the kernel reads this many bytes, which are there.
+        let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), 110) };
+        assert_eq!(bound, 0);
+        std::fs::remove_file(&path).unwrap();
+        net::UnixDatagram::from(socket).local_addr().unwrap()
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "there are no sockets")]
+    fn a_path_that_fills_the_address_has_no_zero() {
+        let longest = longest();
+        assert_eq!(longest.as_pathname().map(|path| path.as_os_str().len()), Some(108));
+        assert_eq!(Address::from(&longest).raw().1 as usize, size_of::<libc::sockaddr_un>());
     }
 
     #[test]

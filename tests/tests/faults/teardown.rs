@@ -1,10 +1,11 @@
 //! The end of a ring, whatever is in flight.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::process::Command;
+use std::process::{self, Command};
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -19,8 +20,8 @@ use rummelplatz::{
 };
 use rummelplatz_tests::{
     Bench, BenchSubmitter, Enters, Failure, Job, Ledger, Log, PATIENCE, Script, SignalStorm, Tracked,
-    addressable, count_enters, exit, in_child, leaves_nothing, open_descriptors, outcome, panic_of, pipe,
-    tcp_pair,
+    addressable, count_enters, exit, in_child, in_fork, leaves_nothing, open_descriptors, outcome, panic_of,
+    pipe, tcp_pair,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -1668,5 +1669,43 @@ fn t25_a_run_after_abandoned() {
             assert!(matches!(ring.run(), Err(RingError::Abandoned { stuck: again }) if again == stuck));
         }
         assert_eq!(ledger.alive(), 1);
+    });
+}
+
+thread_local! {
+    /// Dropped when the process exits, although it is borrowed by the loop then.
+    static LOCAL: RefCell<Option<Bench<u32>>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn t26_an_exit_of_the_process_in_a_handler() {
+    in_child(|| {
+        type Handler = fn(u32, BenchSubmitter<'_, u32>) -> (ControlFlow<&'static str, Failure>, Option<u32>);
+        let handlers: [Handler; 3] = [
+            |_, _| process::exit(0),
+            |data, mut submitter| {
+                submitter.submit(data, |_| process::exit(0)).unwrap();
+                (ControlFlow::Continue, None)
+            },
+            |_, _| {
+                std::panic::set_hook(Box::new(|_| process::exit(0)));
+                panic!("the end")
+            },
+        ];
+        for handler in handlers {
+            in_fork(|| {
+                // SAFETY: a plain call; the signal ends a process that hangs.
+                unsafe { libc::alarm(PATIENCE.as_secs() as u32 / 2) };
+                let script = Script::new()
+                    .on_setup(|mut submitter| {
+                        submitter.submit(0, |_| request::timeout(FOR_EVER))?;
+                        submitter.submit(1, |_| request::nop())?;
+                        Ok(())
+                    })
+                    .on_completion(move |_, data, submitter| handler(data, submitter));
+                LOCAL.with_borrow_mut(|local| local.insert(Bench::with(8, script)).run()).unwrap();
+                panic!("the process was to exit");
+            });
+        }
     });
 }
