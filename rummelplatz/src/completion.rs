@@ -712,6 +712,7 @@ impl Completion {
     ///
     /// What the operation failed with, or `InvalidInput` if the request does not receive
     /// [datagrams](crate::request::recv_from_multi).
+    #[inline]
     pub fn into_datagram(self) -> io::Result<Datagram> {
         let bytes = self.result()?;
         let Some(layout) = self.layout() else { return Err(carries_no("datagram")) };

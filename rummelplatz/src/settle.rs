@@ -113,6 +113,11 @@ pub(crate) fn settle<D>(
     let is_taken_for_end =
         mutant::is("F_MORE means nothing") || mutant::is("errors are final") && cqe.result < 0;
     if cqueue::more(cqe.flags) && !is_taken_for_end {
+        if facts.flags == Flags::STREAM | Flags::INVOLVED && !core.phase.is_teardown() {
+            // A stream that just goes on, but is not calm.
+            let completion = complete(core, facts, cqe.result, cqe.flags);
+            return tell_more(slot, completion);
+        }
         settle_more(core, slot, &cqe)
     } else if facts.flags.intersects(Flags::TIMED) && !mutant::is("a timer is not awaited") {
         await_timer(core, facts, &cqe);

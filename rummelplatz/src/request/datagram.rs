@@ -170,6 +170,7 @@ impl Datagram {
     }
 
     /// One of the numbers of the kernel's description, or 0 where nothing was received.
+    #[inline]
     fn said(&self, index: usize) -> u32 {
         let (numbers, _) = self.buffer.as_chunks();
         numbers.get(index).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
@@ -194,6 +195,7 @@ const CONTROL: usize = 144;
 impl Deref for Datagram {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         self.buffer.get(self.layout.overhead() as usize..).unwrap_or_default()
     }

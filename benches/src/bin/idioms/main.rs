@@ -3,6 +3,7 @@
 
 mod bare;
 mod beside;
+mod datagrams;
 mod elsewhere;
 mod helper;
 mod pair;
@@ -39,5 +40,6 @@ fn main() -> ExitCode {
     ];
     let reads: [(&str, kit::Work); 2] =
         [("read-own", provided::read::<false>), ("read-provided", provided::read::<true>)];
-    kit::contest("idioms", &[&nops[..], &beside::WORKS, &pairs, &reads, &[("bare", bare::nop)]].concat())
+    let others: [(&str, kit::Work); 2] = [("bare", bare::nop), ("datagrams", datagrams::datagrams)];
+    kit::contest("idioms", &[&nops[..], &beside::WORKS, &pairs, &reads, &others].concat())
 }
