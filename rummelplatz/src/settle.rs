@@ -119,6 +119,11 @@ pub(crate) fn settle<D>(
             return tell_more(slot, completion);
         }
         settle_more(core, slot, &cqe)
+    } else if facts.flags.is_empty() {
+        // A request that yields something, and about which there is nothing else to know.
+        let completion = complete(core, facts, cqe.result, cqe.flags);
+        core.count_off(Flags::EMPTY);
+        slot.take().map_or(Settled::Silent, |data| Settled::Told(completion, data, None))
     } else if facts.flags.intersects(Flags::TIMED) && !mutant::is("a timer is not awaited") {
         await_timer(core, facts, &cqe);
         Settled::Silent
