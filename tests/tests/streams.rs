@@ -131,7 +131,7 @@ fn nothing_is_left_of_an_acceptor_that_is_cancelled_while_it_rests() {
             (ControlFlow::Continue, completion.more().then_some(listener))
         });
         let mut ring = Bench::with(8, first);
-        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
         let mut rest_and_cancel = || {
             let mut submitter = ring.submitter(Bench::FIRST);
@@ -149,6 +149,7 @@ fn nothing_is_left_of_an_acceptor_that_is_cancelled_while_it_rests() {
         let before = used();
         (0..5000).for_each(|_| rest_and_cancel());
         assert!(used() < before + 5000, "a byte for each of them is too much");
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
     });
 }
 
