@@ -55,6 +55,9 @@ struct Arguments {
     /// The size of each buffer, in bytes.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     buffer_size: u32,
+    /// How long to wait for a client that sends nothing.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 600_000)]
+    idle_ms: u64,
     /// Tells of connections that end with an error.
     #[arg(short, long)]
     verbose: bool,
@@ -83,6 +86,7 @@ mod tests;
 struct Acceptor {
     listener: Rc<TcpListener>,
     pool: BufferPool,
+    idle: Duration,
     accepted: u64,
     /// Accepting has failed, and has not succeeded since.
     failing: bool,
@@ -98,7 +102,8 @@ impl Acceptor {
         // So that more clients than std's 128 may come at once.
         listen(&listener, Backlog::MAXALLOWABLE)?;
         let pool = BufferPool::new(arguments.buffers, arguments.buffer_size)?;
-        Ok(Acceptor { listener: listener.into(), pool, accepted: 0, failing: false })
+        let idle = Duration::from_millis(arguments.idle_ms);
+        Ok(Acceptor { listener: listener.into(), pool, idle, accepted: 0, failing: false })
     }
 
     fn setup(&mut self, mut submitter: Submitter<'_, EchoServer, Self>) -> io::Result<()> {
@@ -122,7 +127,7 @@ impl Acceptor {
         };
         self.accepted += 1;
         self.failing = false;
-        let connection = Connection::new(socket, self.pool.clone());
+        let connection = Connection::new(socket, self.pool.clone(), self.idle);
         connection.receive(submitter.to(EchoServer::RECEIVERS)).or_end()?;
         Ok(())
     }
@@ -146,6 +151,8 @@ impl Acceptor {
 struct Connection {
     socket: OwnedFd,
     pool: BufferPool,
+    /// How long nothing may come.
+    idle: Duration,
     receiving: Cell<Receiving>,
     /// Whether a send is in flight.
     sending: Cell<bool>,
@@ -164,10 +171,11 @@ enum Receiving {
 }
 
 impl Connection {
-    fn new(socket: OwnedFd, pool: BufferPool) -> Rc<Connection> {
+    fn new(socket: OwnedFd, pool: BufferPool, idle: Duration) -> Rc<Connection> {
         Rc::new(Connection {
             socket,
             pool,
+            idle,
             receiving: Cell::new(Receiving::Over),
             sending: Cell::new(false),
             waiting: RefCell::default(),
@@ -178,7 +186,8 @@ impl Connection {
         self: Rc<Self>,
         mut submitter: Submitter<'_, EchoServer, Receivers>,
     ) -> Result<(), SubmitError> {
-        let stream = submitter.stream(self.clone(), |it| request::recv_multi(&it.socket, &it.pool))?;
+        let stream = submitter
+            .stream(self.clone(), |it| request::recv_multi(&it.socket, &it.pool).idle_limit(it.idle))?;
         self.receiving.set(Receiving::Running(stream));
         Ok(())
     }
@@ -283,6 +292,8 @@ impl Receivers {
                 connection.receiving.set(Receiving::Stopped);
                 Ok(connection.go_on(submitter)?)
             }
+            // Nothing has come for too long.
+            (Err(_), _) if completion.timed_out() => Ok(()),
             (result, _) => result.map(drop),
         }
     }

@@ -90,7 +90,7 @@ fn serve_three(simulation: &Simulation, faults: Faults) {
     let mut clients = Vec::new();
     for _ in 0..3 {
         let (client, socket) = Client::new();
-        let connection = Connection::new(socket, pool.clone());
+        let connection = Connection::new(socket, pool.clone(), Duration::MAX);
         connection.receive(server.submitter(EchoServer::RECEIVERS)).unwrap();
         clients.push(client);
     }

@@ -444,6 +444,16 @@ fn a_client_that_does_not_read_starves_nobody() {
 }
 
 #[test]
+fn echo_ends_clients_that_are_idle_for_too_long() {
+    if ring_or_skip() {
+        let server = Server::start(&["--idle-ms", "50", "--verbose"]);
+        let mut client = server.connect();
+        assert_eq!(read_what_comes(&mut client), b"");
+        assert!(!server.stop(libc::SIGTERM).contains("operation `"), "that is no error");
+    }
+}
+
+#[test]
 fn a_client_that_leaves_without_reading_is_forgotten() {
     if ring_or_skip() {
         let server = Server::start(&["--buffers", "8", "--buffer-size", "1024", "--verbose"]);
