@@ -75,8 +75,8 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
             true => Ok(Key::new(core.serial, identity)),
             // In parts: as a whole, it would share a place in memory with what is returned otherwise, which would
             // then be kept there as well.
-            false => match push_set_aside(core, slab, identity) {
-                Ok(key) => Ok(key),
+            false => match push_set_aside(core, slab) {
+                Ok(()) => Ok(Key::new(core.serial, identity)),
                 Err(refused) => Err(refused),
             },
         };
@@ -232,16 +232,12 @@ fn accept_by<D>(
 /// [filled in](request::Queue::fill).
 #[cold]
 #[inline(never)]
-fn push_set_aside<Op, D>(
-    core: &mut Core,
-    slab: &mut Slab<D>,
-    identity: Identity,
-) -> Result<Key<Op>, Refused<D>> {
+fn push_set_aside<D>(core: &mut Core, slab: &mut Slab<D>) -> Result<(), Refused<D>> {
     if let Some(mut placed) = core.queue.take_set_aside() {
         bind(core, slab, &mut placed).inspect_err(|_| core.foreground -= 1)?;
         core.push(placed);
     }
-    Ok(Key::new(core.serial, identity))
+    Ok(())
 }
 
 /// [Binds](Core::bind) a request to the pool that it receives from, if there is one. If the pool can't be
