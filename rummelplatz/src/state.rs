@@ -92,12 +92,9 @@ impl<R: Ring> Inner<R> {
         let until = match core.alarms.gone_off(result, now) {
             Ok(until) => until,
             Err(Refused(errno)) => {
-                // Without alarms, no cancel is repeated; but a deadline is a promise, and so are a limit and
-                // the end of a rest.
+                // Without alarms, no cancel is repeated.
                 core.asked_again.forget();
-                let deadline = core.deadlines.next(|identity| is_there::<R>(slabs, identity));
-                let look = core.idle_limits.next(|identity| is_there::<R>(slabs, identity));
-                return match deadline.or(look).or(core.resting.next()) {
+                return match next_promised::<R>(core, slabs) {
                     Some(_) => OwnTraffic::Refused(errno),
                     None => OwnTraffic::Settled,
                 };
@@ -132,10 +129,8 @@ impl<R: Ring> Inner<R> {
     pub(crate) fn set_next_alarm(&mut self) {
         let Inner { core, slabs, .. } = self;
         let now = core.queue.now();
-        let deadline = core.deadlines.next(|identity| is_there::<R>(slabs, identity));
-        let look = core.idle_limits.next(|identity| is_there::<R>(slabs, identity));
-        let when = [deadline, look, core.asked_again.next(), core.resting.next()].into_iter().flatten().min();
-        if let Some(when) = when {
+        let promised = next_promised::<R>(core, slabs);
+        if let Some(when) = [promised, core.asked_again.next()].into_iter().flatten().min() {
             core.set_alarm(when, now);
         }
     }
@@ -192,6 +187,14 @@ impl<R: Ring> Inner<R> {
         #[cfg(not(feature = "tracing"))]
         let _ = tag;
     }
+}
+
+/// When the next thing is due that was promised: that a deadline passes, a stream with a limit for being idle is looked
+/// after, or a rest is over.
+fn next_promised<R: Ring>(core: &mut Core, slabs: &mut R::Slabs) -> Option<u64> {
+    let deadline = core.deadlines.next(|identity| is_there::<R>(slabs, identity));
+    let look = core.idle_limits.next(|identity| is_there::<R>(slabs, identity));
+    [deadline, look, core.resting.next()].into_iter().flatten().min()
 }
 
 /// Whether a request is not over.
