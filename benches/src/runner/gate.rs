@@ -42,7 +42,8 @@ impl Shape {
 /// Cargo's own release profile.
 const RELEASE: &str = "release";
 
-/// The figures that are held are what was reached when the gates were set, plus a tenth.
+/// The figures that are held are what was reached when the gates were set, plus a tenth; or the goal, if less than that
+/// is left to it.
 const SHAPES: &[Shape] = &[
     Shape {
         goal: "G1",
@@ -86,8 +87,8 @@ const SHAPES: &[Shape] = &[
         args: &["shape=oneshot"],
         size: ("batches", 20),
         aim: 1.05,
-        by_hand: Held::is(1.36, 1.12),
-        derived: Some(Held::is(1.61, 1.72)),
+        by_hand: Held::is(1.29, 1.06),
+        derived: Some(Held::is(1.37, 1.30)),
     },
     Shape {
         goal: "G3",
@@ -95,7 +96,7 @@ const SHAPES: &[Shape] = &[
         args: &["depth=32"],
         size: ("n", 5_000),
         aim: 1.10,
-        by_hand: Held::is(1.40, 1.28),
+        by_hand: Held::is(1.10, 1.06),
         derived: Some(Held::is(1.62, 1.66)),
     },
     Shape {
@@ -104,7 +105,7 @@ const SHAPES: &[Shape] = &[
         args: &["mode=fixed", "depth=32"],
         size: ("n", 5_000),
         aim: 1.10,
-        by_hand: Held::is(1.80, 1.60),
+        by_hand: Held::is(1.57, 1.40),
         derived: None,
     },
     // To timers that are linked by hand.

@@ -1,15 +1,16 @@
 //! The echo server with one request at a time for each connection: the server of the crate's documentation.
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
 
 use kit::Error;
 use kit::echo::{Shape, echoed};
 use rummelplatz::{Completion, ControlFlow, Request, RingOperation, Submitter, request, ring};
 
 struct Connection {
-    socket: TcpStream,
+    socket: OwnedFd,
     buffer: Vec<u8>,
     received: usize,
 }
@@ -30,7 +31,7 @@ struct Acceptor {
 }
 
 #[derive(RingOperation)]
-#[ring_operation(ring = Server, data = Connection, warn = io::Error, on_completion)]
+#[ring_operation(ring = Server, data = Box<Connection>, warn = io::Error, on_completion)]
 struct Connections;
 
 #[ring]
@@ -46,10 +47,10 @@ impl Acceptor {
         listener: TcpListener,
         mut submitter: Submitter<'_, Server, Self>,
     ) -> Result<(), Error> {
-        let socket = completion.into_fd()?.into();
+        let socket = completion.into_fd()?;
         submitter.submit(listener, |listener| request::accept(listener))?;
-        let connection = Connection { socket, buffer: vec![0; self.buffer], received: 0 };
-        submitter.to(Server::CONNECTIONS).submit(connection, Connection::request)?;
+        let connection = Box::new(Connection { socket, buffer: vec![0; self.buffer], received: 0 });
+        submitter.to(Server::CONNECTIONS).submit(connection, |it| it.request())?;
         Ok(())
     }
 }
@@ -58,7 +59,7 @@ impl Connections {
     fn on_completion(
         &mut self,
         completion: Completion,
-        mut connection: Connection,
+        mut connection: Box<Connection>,
         mut submitter: Submitter<'_, Server, Self>,
     ) -> io::Result<ControlFlow> {
         let bytes = completion.result()? as usize;
@@ -69,7 +70,7 @@ impl Connections {
             return Ok(ControlFlow::Exit);
         }
         connection.received = if connection.received == 0 { bytes } else { 0 };
-        submitter.submit(connection, Connection::request)?;
+        submitter.submit(connection, |it| it.request())?;
         Ok(ControlFlow::Continue)
     }
 }

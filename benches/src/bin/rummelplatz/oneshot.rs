@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
-use std::marker::PhantomData;
 use std::net::TcpListener;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
@@ -49,29 +48,29 @@ impl Socket for FixedFile {
     }
 }
 
-/// Buffers of connections that have ended; new connections reuse them.
-type Spare = Rc<RefCell<Vec<Box<[u8]>>>>;
+/// Connections that have ended; new ones reuse their memory.
+type Spare<S> = Rc<RefCell<Vec<Box<Connection<S>>>>>;
 
 struct Acceptor<S> {
     listener: Option<TcpListener>,
     buffer: usize,
-    spare: Spare,
-    sockets: PhantomData<S>,
+    spare: Spare<S>,
 }
 
-struct Connections {
-    spare: Spare,
+struct Connections<S> {
+    spare: Spare<S>,
 }
 
 #[ring]
 struct Server<S: Socket> {
-    connections: Connections,
+    connections: Connections<S>,
     acceptor: Acceptor<S>,
 }
 
-/// A connection, and what it does: it receives while nothing in the buffer waits to be sent.
+/// A connection, in a box that its requests move, and what it does: it receives while nothing in the buffer waits to be sent.
 struct Connection<S> {
-    socket: S,
+    /// Until the connection has ended.
+    socket: Option<S>,
     buffer: Box<[u8]>,
     length: u32,
     sent: u32,
@@ -80,9 +79,10 @@ struct Connection<S> {
 impl<S: Socket> Connection<S> {
     #[inline]
     fn request(&mut self) -> Request<'_> {
+        let Some(socket) = &self.socket else { unreachable!("no request is made once it has ended") };
         match self.sent < self.length {
-            true => request::send(&self.socket, &self.buffer[self.sent as usize..self.length as usize]),
-            false => request::recv(&self.socket, &mut self.buffer),
+            true => request::send(socket, &self.buffer[self.sent as usize..self.length as usize]),
+            false => request::recv(socket, &mut self.buffer),
         }
     }
 }
@@ -106,10 +106,13 @@ impl<S: Socket> RingOperation<Server<S>> for Acceptor<S> {
         mut submitter: Submitter<'_, Server<S>, Self>,
     ) -> CompletionResult<Server<S>, Self> {
         let spare = self.spare.borrow_mut().pop();
-        let buffer = spare.unwrap_or_else(|| vec![0; self.buffer].into_boxed_slice());
+        let mut connection = spare.unwrap_or_else(|| {
+            let buffer = vec![0; self.buffer].into_boxed_slice();
+            Box::new(Connection { socket: None, buffer, length: 0, sent: 0 })
+        });
         let accepted = S::accepted(completion).and_then(|socket| {
-            let connection = Connection { socket, buffer, length: 0, sent: 0 };
-            submitter.to(Server::CONNECTIONS).submit(connection, Connection::request)?;
+            connection.socket = Some(socket);
+            submitter.to(Server::CONNECTIONS).submit(connection, |it| it.request())?;
             submitter.submit(listener, |listener| S::accept(listener))?;
             Ok(())
         });
@@ -120,8 +123,8 @@ impl<S: Socket> RingOperation<Server<S>> for Acceptor<S> {
     }
 }
 
-impl<S: Socket> RingOperation<Server<S>> for Connections {
-    type RingData = Connection<S>;
+impl<S: Socket> RingOperation<Server<S>> for Connections<S> {
+    type RingData = Box<Connection<S>>;
     type SetupError = Infallible;
     type TeardownError = Infallible;
     type ControlFlowWarn = Infallible;
@@ -130,7 +133,7 @@ impl<S: Socket> RingOperation<Server<S>> for Connections {
     fn on_completion(
         &mut self,
         completion: Completion,
-        mut connection: Connection<S>,
+        mut connection: Box<Connection<S>>,
         mut submitter: Submitter<'_, Server<S>, Self>,
     ) -> CompletionResult<Server<S>, Self> {
         let Ok(count) = completion.result() else { return (ControlFlow::Continue, None) };
@@ -141,12 +144,13 @@ impl<S: Socket> RingOperation<Server<S>> for Connections {
             }
         } else if count == 0 {
             // The end: the connection is closed.
-            self.spare.borrow_mut().push(connection.buffer);
+            connection.socket = None;
+            self.spare.borrow_mut().push(connection);
             return (ControlFlow::Continue, None);
         } else {
             (connection.length, connection.sent) = (count, 0);
         }
-        match submitter.submit(connection, Connection::request) {
+        match submitter.submit(connection, |it| it.request()) {
             Ok(_) => (ControlFlow::Continue, None),
             Err(error) => (ControlFlow::Error(error), None),
         }
@@ -156,10 +160,9 @@ impl<S: Socket> RingOperation<Server<S>> for Connections {
 /// Serves until everything is over.
 pub(crate) fn run<S: Socket>(listener: TcpListener, shape: Shape) -> Result<(), Error> {
     let entries = NonZeroU32::new(shape.entries() as u32).ok_or("no entries")?;
-    let spare = Spare::default();
+    let spare = Spare::<S>::default();
     let connections = Connections { spare: spare.clone() };
-    let sockets = PhantomData::<S>;
-    let acceptor = Acceptor { listener: Some(listener), buffer: shape.buffer, spare, sockets };
+    let acceptor = Acceptor { listener: Some(listener), buffer: shape.buffer, spare };
     let places = NonZeroU32::new(shape.conns as u32).ok_or("no connections")?;
     let builder = Server::builder(connections, acceptor).entries(entries);
     let builder = if S::IS_DIRECT { builder.direct_descriptors(places) } else { builder };

@@ -26,14 +26,14 @@ trait Way: Sized + 'static {
         file: &Arc<OwnedFd>,
         depth: u32,
         submitter: &mut Submitter<'_, Bench<Self>, Reads<Self>>,
-    ) -> io::Result<Vec<Read<Self>>>;
+    ) -> io::Result<Vec<Box<Read<Self>>>>;
 
     fn request(read: &mut Read<Self>) -> Request<'_>;
 
     fn bytes(buffer: &Self::Buffer) -> &[u8];
 }
 
-/// One read.
+/// One read. Its requests move the box, which is made once.
 struct Read<W: Way> {
     file: W::File,
     buffer: W::Buffer,
@@ -42,8 +42,8 @@ struct Read<W: Way> {
 }
 
 impl<W: Way> Read<W> {
-    fn new(file: W::File, buffer: W::Buffer) -> Self {
-        Read { file, buffer, offset: 0, counter: 0 }
+    fn new(file: W::File, buffer: W::Buffer) -> Box<Self> {
+        Box::new(Read { file, buffer, offset: 0, counter: 0 })
     }
 }
 
@@ -53,21 +53,21 @@ struct Plain;
 impl Way for Plain {
     // Getting the descriptor of a `File` is a call, unless the standard library is compiled along.
     type File = Arc<OwnedFd>;
-    type Buffer = Box<Block>;
+    type Buffer = Block;
 
     fn reads(
         file: &Arc<OwnedFd>,
         depth: u32,
         _: &mut Submitter<'_, Bench<Self>, Reads<Self>>,
-    ) -> io::Result<Vec<Read<Self>>> {
-        Ok((0..depth).map(|_| Read::new(file.clone(), Box::default())).collect())
+    ) -> io::Result<Vec<Box<Read<Self>>>> {
+        Ok((0..depth).map(|_| Read::new(file.clone(), Block::default())).collect())
     }
 
     fn request(read: &mut Read<Plain>) -> Request<'_> {
         request::read_at(&read.file, &mut read.buffer.0, read.offset)
     }
 
-    fn bytes(buffer: &Box<Block>) -> &[u8] {
+    fn bytes(buffer: &Block) -> &[u8] {
         &buffer.0
     }
 }
@@ -83,7 +83,7 @@ impl Way for Fixed {
         file: &Arc<OwnedFd>,
         depth: u32,
         submitter: &mut Submitter<'_, Bench<Self>, Reads<Self>>,
-    ) -> io::Result<Vec<Read<Self>>> {
+    ) -> io::Result<Vec<Box<Read<Self>>>> {
         let buffers = FixedBuffers::new(depth, BLOCK as u32)?;
         submitter.register_buffers(&buffers)?;
         let file = submitter.register_file(file)?;
@@ -114,7 +114,7 @@ struct Bench<W: Way> {
 }
 
 impl<W: Way> RingOperation<Bench<W>> for Reads<W> {
-    type RingData = Read<W>;
+    type RingData = Box<Read<W>>;
     type SetupError = io::Error;
     type TeardownError = Infallible;
     type ControlFlowWarn = Infallible;
@@ -123,7 +123,7 @@ impl<W: Way> RingOperation<Bench<W>> for Reads<W> {
     fn setup(&mut self, mut submitter: Submitter<'_, Bench<W>, Self>) -> io::Result<()> {
         for mut read in W::reads(&self.file, self.depth, &mut submitter)? {
             read.offset = self.offsets.draw();
-            submitter.submit(read, W::request)?;
+            submitter.submit(read, |it| W::request(it))?;
         }
         Ok(())
     }
@@ -131,7 +131,7 @@ impl<W: Way> RingOperation<Bench<W>> for Reads<W> {
     fn on_completion(
         &mut self,
         completion: Completion,
-        mut read: Read<W>,
+        mut read: Box<Read<W>>,
         mut submitter: Submitter<'_, Bench<W>, Self>,
     ) -> CompletionResult<Bench<W>, Self> {
         match completion.result() {
@@ -145,7 +145,7 @@ impl<W: Way> RingOperation<Bench<W>> for Reads<W> {
             return (ControlFlow::Continue, None);
         }
         read.offset = self.offsets.draw();
-        match submitter.submit(read, W::request) {
+        match submitter.submit(read, |it| W::request(it)) {
             Ok(_) => (ControlFlow::Continue, None),
             Err(error) => (ControlFlow::Error(error.into()), None),
         }
