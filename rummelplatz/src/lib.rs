@@ -90,8 +90,8 @@
 //!
 //! ```
 //! use rummelplatz::{Completion, Request, RingOperation, Submitter, request, ring};
-//! use std::{error::Error, io, net::{TcpListener, TcpStream}};
-//! # use std::{io::{Read, Write}, net::Shutdown, thread};
+//! use std::{error::Error, io, net::TcpListener, os::fd::OwnedFd};
+//! # use std::{io::{Read, Write}, net::{Shutdown, TcpStream}, thread};
 //!
 //! #[ring]
 //! struct Echo { acceptor: Acceptor, connections: Connections }
@@ -104,9 +104,8 @@
 //!     fn on_more(&mut self, completion: Completion, _: &mut TcpListener, mut submitter: Submitter<'_, Echo, Self>)
 //!         -> io::Result<()>
 //!     {
-//!         let socket = completion.into_fd()?.into();
-//!         let connection = Connection { socket, buffer: vec![0; 4096], received: 0 };
-//!         submitter.to(Echo::CONNECTIONS).submit(connection, Connection::request)?;
+//!         let connection = Connection { socket: completion.into_fd()?, buffer: vec![0; 4096], received: 0 };
+//!         submitter.to(Echo::CONNECTIONS).submit(Box::new(connection), |it| it.request())?;
 //!         Ok(())
 //!     }
 //!
@@ -117,10 +116,10 @@
 //! }
 //!
 //! #[derive(RingOperation)]
-//! #[ring_operation(ring = Echo, data = Connection, warn = io::Error, on_completion)]
+//! #[ring_operation(ring = Echo, data = Box<Connection>, warn = io::Error, on_completion)]
 //! struct Connections;
 //!
-//! struct Connection { socket: TcpStream, buffer: Vec<u8>, received: usize }
+//! struct Connection { socket: OwnedFd, buffer: Vec<u8>, received: usize }
 //!
 //! impl Connection {
 //!     fn request(&mut self) -> Request<'_> {
@@ -135,7 +134,7 @@
 //!     fn on_completion(
 //!         &mut self,
 //!         completion: Completion,
-//!         mut connection: Connection,
+//!         mut connection: Box<Connection>,
 //!         mut submitter: Submitter<'_, Echo, Self>,
 //!     ) -> io::Result<()> {
 //!         // `warn` is declared, so this ends the connection, not the server.
@@ -144,7 +143,7 @@
 //!             return Ok(()); // The client is done: its socket is dropped, which closes it.
 //!         }
 //!         connection.received = if connection.received == 0 { bytes } else { 0 };
-//!         submitter.submit(connection, Connection::request)?;
+//!         submitter.submit(connection, |it| it.request())?;
 //!         Ok(())
 //!     }
 //! }
@@ -172,9 +171,10 @@
 //! }
 //! ```
 //!
-//! The connection moves from its slot to the handler and back with each request. With `data = Box<Connection>`, only a
-//! pointer moves, which takes fewer instructions from a few words on. So does an `OwnedFd` instead of a `TcpStream`,
-//! without LTO: its descriptor is read without a call. And where the function of the data makes many kinds of requests,
+//! The data of a request moves from its slot to the handler and back with each request. Here it is a box, made once for
+//! each connection, so only a pointer moves. `data = Connection` does as well, and with `Connection::request` in the
+//! place of the closure, but takes more instructions from a few words on. So does a `TcpStream` instead of an `OwnedFd`,
+//! without LTO: its descriptor is read by a call. Where the function of the data makes many kinds of requests,
 //! `#[inline]` keeps it a part of the loop. (What else makes a difference: `docs/performance.md`, "Trades".)
 //!
 //! # The loop
