@@ -263,6 +263,8 @@ pub(crate) fn note_bound<D>(
     match bound {
         Ok(bound) => {
             slot.demote().facts.bind(bound);
+            // Nothing has changed that its completions would have to look at.
+            slot.calm();
             Ok(())
         }
         Err(error) => match slot.take() {

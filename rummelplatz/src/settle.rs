@@ -193,7 +193,8 @@ fn settle_final<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &
     }
     let may_go_on =
         facts.flags.intersects(Flags::STREAM) && state == State::Live && !core.phase.is_teardown();
-    if may_go_on && was_cut(facts, &completion) {
+    // With neither an error nor a payload, it is the end of what there was to receive.
+    if may_go_on && (cqe.result < 0 || completion.has_payload()) && was_cut(facts, &completion) {
         // The kernel does not have the stream any more. If the handler returns the data, it may be armed
         // again.
         facts.flags.insert(Flags::PARKED);
@@ -318,6 +319,8 @@ fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, timer: C
 
 /// Whether a final completion is not the end of a stream: the kernel ran out of space for completions, of buffers
 /// or of descriptors, and would go on if it were asked again.
+#[cold]
+#[inline(never)]
 fn was_cut(facts: &mut Facts, completion: &Completion) -> bool {
     let counted = facts.left() > 0;
     count_down(facts, completion);

@@ -845,6 +845,13 @@ impl<D, M: Meta> Occupied<'_, D, M> {
         unsafe { &mut header.kept.meta }
     }
 
+    /// Makes the request calm, if its value is here, and what is remembered of it need not be looked at.
+    pub(crate) fn calm(mut self) {
+        if self.state() == State::Live && self.demote().is_calm() {
+            self.header().state = State::Calm;
+        }
+    }
+
     /// Makes the request plain, if its value is here: from here on, nothing else is remembered of it.
     pub(crate) fn promote(mut self, brief: M::Brief) {
         let (state, user_data) = (self.state(), self.user_data);

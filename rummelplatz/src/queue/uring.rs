@@ -286,12 +286,16 @@ impl Uring {
     /// If there is no [`room`](Self::room), or the request is not [bound](Placed::bind) to its pool.
     pub(crate) fn push(&mut self, placed: Placed) {
         let is_open = self.is_open;
-        self.set_open(true);
+        if self.place().is_none() {
+            self.set_open(true);
+        }
         match self.place().map(|place| place.fill(placed)) {
             Some(is_queued) => assert!(is_queued, "bind() comes before push()"),
             None => panic!("room() comes before push()"),
         }
-        self.set_open(is_open);
+        if !is_open {
+            self.set_open(false);
+        }
     }
 
     /// Gives the kernel a turn: entries are taken in, completions posted.

@@ -546,6 +546,24 @@ fn a_request_becomes_plain_if_its_value_is_here() {
 }
 
 #[test]
+fn a_request_is_calm_again_after_a_look_if_its_value_is_here() {
+    let mut slab = unlimited::<_, u8>(1);
+    slab.reserve().unwrap();
+    let (identity, ()) = slab.insert_with("value", |_| (Remember::All(7), ()));
+    let user_data = identity.user_data;
+    *slab.find(user_data).unwrap().demote() = 8;
+    assert!(slab.find_calm(user_data).is_none(), "somebody has looked");
+    slab.find(user_data).unwrap().calm();
+    assert!(slab.find_calm(user_data).is_some());
+    let Some((value, lent)) = slab.find(user_data).unwrap().lend() else { panic!("its value is here") };
+    slab.find(user_data).unwrap().calm();
+    assert!(slab.find_calm(user_data).is_none(), "the value is not here");
+    // SAFETY: the value was lent by this slab, and still is.
+    assert!(unsafe { slab.take_back(&lent, value) });
+    assert_eq!(slab.find(user_data).unwrap().take(), Some("value"));
+}
+
+#[test]
 fn a_vacancy_is_filled_or_released() {
     let (drops, mut slab) = (Drops::default(), unlimited::<_, ()>(1));
     let mut plain = || loop {
