@@ -26,7 +26,9 @@
 //! seed. `RUMMEL_SEED=N` runs that one alone.
 
 mod connections;
+mod descriptors;
 mod forged;
+mod names;
 mod neighbour;
 mod program;
 mod ring;
