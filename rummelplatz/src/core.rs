@@ -522,6 +522,40 @@ impl Core {
         self.refresh();
     }
 
+    // ---- whether there is something to do -----------------------------------------------------
+    //
+    // There are four places to look at: what the ring has made itself, what waits for room in the submission queue,
+    // what is in that queue, and what the kernel has posted.
+
+    /// Whether the ring has something to deliver that it has made itself, or streams to arm.
+    #[inline]
+    fn has_own_work(&self) -> bool {
+        self.own.waiting() > 0 || self.unparks_more
+    }
+
+    /// Whether a wait might last although there is something to do: that is what the kernel knows nothing of, the ring's
+    /// own work and what finds no room. (What has been posted ends a wait at once, so nobody looks for it; and what is
+    /// queued, the enter takes along.)
+    #[inline]
+    pub(crate) fn must_not_wait(&self) -> bool {
+        !self.backlog.is_empty() || self.has_own_work()
+    }
+
+    /// Whether there is something to do even if the kernel takes in nothing: the ring's own work, and what the kernel
+    /// has posted or holds back.
+    pub(crate) fn has_deliveries(&mut self) -> bool {
+        self.has_own_work() || self.queue.has_completions() || self.queue.holds_back()
+    }
+
+    /// Whether there is nothing to do in any of the four places, so that a ring which nothing keeps running is over.
+    /// Requests in the background might see to it that this is never so. Where there are any, it is enough that the last
+    /// pass began with nothing else: whatever came of the other requests has been delivered.
+    pub(crate) fn has_nothing_left(&mut self) -> bool {
+        self.background > 0 && self.was_alone || self.queued() == 0 && !self.has_deliveries()
+    }
+
+    // ---- rounds and waits ---------------------------------------------------------------------
+
     /// Finds out which completion is next, when none is known of. Waits for one if it may and there is
     /// nothing else to do. Returns false if there is none, if the round of deliveries is over, or if the wait has
     /// failed, which the loop must deal with.
@@ -538,7 +572,8 @@ impl Core {
                 return true;
             }
         }
-        // Whoever has direct descriptors may have left some.
+        // What a pass looks after before it waits; `must_not_wait` asks only for what is left then. Whoever has direct
+        // descriptors may have left some. (In a function of its own, this costs an instruction for each wait.)
         let others = self.parked.len() | self.insistent.len() | self.own.waiting() | self.queue.direct();
         if may_wait && self.queue.is_open() && others == 0 && self.foreground > 0 {
             return self.wait_as_usual();
@@ -809,35 +844,6 @@ impl Core {
     /// last.
     pub(crate) fn own_due(&self) -> usize {
         self.own.due()
-    }
-
-    /// Whether nothing is left to do in a ring that nothing keeps running: nothing is queued, and there is nothing
-    /// to deliver. Requests in the background might see to it that this is never so. Where there are any, it is
-    /// enough that the last pass began with nothing else: whatever came of the other requests has been delivered.
-    pub(crate) fn has_nothing_left(&mut self) -> bool {
-        self.background > 0 && self.was_alone || self.queued() == 0 && !self.is_busy()
-    }
-
-    /// Whether there is something to do that the kernel knows nothing of.
-    #[inline]
-    pub(crate) fn has_own_work(&self) -> bool {
-        !self.backlog.is_empty() || self.has_own_deliveries()
-    }
-
-    /// Whether the ring itself has something to deliver, or a stream to arm.
-    #[inline]
-    fn has_own_deliveries(&self) -> bool {
-        self.own.waiting() > 0 || self.unparks_more
-    }
-
-    /// Whether there is something to do without waiting.
-    pub(crate) fn is_busy(&mut self) -> bool {
-        !self.backlog.is_empty() || self.has_deliveries()
-    }
-
-    /// Whether there is something to do that needs no room in the submission queue.
-    pub(crate) fn has_deliveries(&mut self) -> bool {
-        self.has_own_deliveries() || self.queue.has_completions() || self.queue.holds_back()
     }
 
     /// Counts a completion that no operation claims.

@@ -156,7 +156,8 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
                 ending.began = core.queue.now();
             }
             let ends = *ending.wait_ends.get_or_insert(view.elapsed.saturating_add(time));
-            let patience = match may_wait && !core.is_busy() {
+            // Nothing is queued, or the step would be another.
+            let patience = match may_wait && !core.has_deliveries() {
                 true => Patience::WaitFor(ends.saturating_sub(view.elapsed)),
                 false => Patience::Poll,
             };
