@@ -94,7 +94,7 @@ fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Lim
     let (_, panic) = parcels::collect(inner);
     let core = &mut inner.core;
     // Requests that the kernel does not have end here, as if they had been cancelled.
-    core.forget_parked();
+    core.forget_plans();
     core.hasten_last();
     let ending = core.ending();
     let Inner { core, slabs, .. } = inner;
