@@ -204,37 +204,9 @@ impl Core {
         Ok(())
     }
 
-    /// Limits the kernel's workers for the owner, if that was asked for and was not done yet.
-    pub(crate) fn limit_workers(&mut self) -> io::Result<()> {
-        if let Some(limits) = self.options.worker_limits {
-            self.queue.limit_workers(limits).map_err(|error| {
-                io::Error::new(error.kind(), format!("the kernel did not limit the workers: {error}"))
-            })?;
-            self.options.worker_limits = None;
-        }
-        Ok(())
-    }
-
-    /// Makes room for direct descriptors, if that was asked for and was not done yet.
-    pub(crate) fn make_room_for_direct(&mut self) -> io::Result<()> {
-        if let Some(count) = self.options.direct_descriptors {
-            self.queue.make_files().map_err(|error| {
-                io::Error::new(error.kind(), format!("no room for {count} direct descriptors: {error}"))
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Says where the kernel's workers run that are the owner's, if that was asked for and was not done yet.
-    pub(crate) fn place_workers(&mut self) -> io::Result<()> {
-        if let Some(cpus) = &self.options.worker_cpus {
-            self.queue.place_workers(cpus).map_err(|error| {
-                let text = format!("the kernel did not place the workers on the CPUs {cpus:?}: {error}");
-                io::Error::new(error.kind(), text)
-            })?;
-            self.options.worker_cpus = None;
-        }
-        Ok(())
+    /// Sets up what is asked of the kernel for the owner, as far as that was not done yet.
+    pub(crate) fn set_up_owner(&mut self) -> io::Result<()> {
+        self.options.set_up_owner(&mut self.queue)
     }
 
     /// Closes the direct descriptors whose last clone is gone; `looks_again` if that is done again before

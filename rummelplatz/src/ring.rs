@@ -212,9 +212,7 @@ fn begin<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
         return Ok(());
     }
     enable(this)?;
-    this.core.limit_workers().map_err(api_error)?;
-    this.core.make_room_for_direct().map_err(api_error)?;
-    this.core.place_workers().map_err(api_error)?;
+    this.core.set_up_owner().map_err(api_error)?;
     this.core.phase = Phase::SettingUp;
     this.core.was_alone = false;
     this.core.shared.set_open(true);
