@@ -22,6 +22,8 @@
 //! * after the end, something is left over in the ring's accounts, the backlog or a pool, or a descriptor is;
 //! * the ring waits for what never comes, or spins.
 //!
+//! Which of that is checked where, the head of `world` says.
+//!
 //! [`explore`] runs many programs. One that fails is made smaller, as long as it still fails, and printed with its
 //! seed. `RUMMEL_SEED=N` runs that one alone.
 
