@@ -161,6 +161,34 @@ impl Options {
         self.limits.deadline = Some(Duration::from_millis(milliseconds));
         self
     }
+
+    /// Sets up what is asked of the kernel for the ring's owner, as far as that was not done yet.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub(crate) fn set_up_owner(&mut self, queue: &mut Uring) -> io::Result<()> {
+        let explain =
+            |what: String, error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
+        if let Some(limits) = self.worker_limits {
+            queue
+                .limit_workers(limits)
+                .map_err(|error| explain("the kernel did not limit the workers".to_owned(), error))?;
+            self.worker_limits = None;
+        }
+        if let Some(count) = self.direct_descriptors {
+            queue
+                .make_files()
+                .map_err(|error| explain(format!("no room for {count} direct descriptors"), error))?;
+        }
+        if let Some(cpus) = &self.worker_cpus {
+            queue.place_workers(cpus).map_err(|error| {
+                explain(format!("the kernel did not place the workers on the CPUs {cpus:?}"), error)
+            })?;
+            self.worker_cpus = None;
+        }
+        Ok(())
+    }
 }
 
 /// An io_uring that belongs to no `#[ring]` yet.

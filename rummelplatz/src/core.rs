@@ -1,7 +1,7 @@
 //! What all operations of a ring share, whatever their types: the queue, what waits for room in it,
 //! and the accounts.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
@@ -24,9 +24,11 @@ use crate::failures::Refused;
 use crate::fixed::{FixedBuffers, FixedFile};
 use crate::idle::IdleLimit;
 use crate::inbox::{Overdue, Shared};
+use crate::insistent::Insistent;
 use crate::lifecycle::Phase;
 use crate::mutant;
 use crate::own::Own;
+use crate::parked::Parked;
 use crate::queue::{Cqe, Entered, Kernel as _, Patience, Uring};
 use crate::request::{Placed, Terms};
 use crate::resting::Resting;
@@ -55,15 +57,11 @@ pub(crate) struct Core {
     /// Memory for a chain while it is linked.
     pub(crate) links: Vec<Placed>,
     /// Streams that wait for a buffer to come back.
-    parked: BTreeMap<u16, VecDeque<u64>>,
-    /// Some of the parked streams may be able to go on, although nothing that the loop waits for will tell.
-    unparks_more: bool,
+    parked: Parked,
     /// Streams that rest after an error.
     pub(crate) resting: Resting,
-    /// Streams whose end was asked for, and that may have gone on since. The value says whether that was asked
-    /// for after the last enter: completions that come before the next one don't mean that the stream has
-    /// gone on.
-    insistent: BTreeMap<u64, bool>,
+    /// Streams whose end was asked for, and that may have gone on since.
+    insistent: Insistent,
     /// Requests that were cancelled, but that no cancel has found yet.
     pub(crate) asked_again: AskedAgain,
     pub(crate) deadlines: Deadlines<()>,
@@ -139,10 +137,9 @@ impl Core {
             backlog: Backlog::new(options.backlog_limit),
             own: Own::new(),
             links: Vec::new(),
-            parked: BTreeMap::new(),
-            unparks_more: false,
+            parked: Parked::default(),
             resting: Resting::new(),
-            insistent: BTreeMap::new(),
+            insistent: Insistent::new(),
             asked_again: AskedAgain::new(),
             deadlines: Deadlines::new(),
             idle_limits: Deadlines::new(),
@@ -207,37 +204,9 @@ impl Core {
         Ok(())
     }
 
-    /// Limits the kernel's workers for the owner, if that was asked for and was not done yet.
-    pub(crate) fn limit_workers(&mut self) -> io::Result<()> {
-        if let Some(limits) = self.options.worker_limits {
-            self.queue.limit_workers(limits).map_err(|error| {
-                io::Error::new(error.kind(), format!("the kernel did not limit the workers: {error}"))
-            })?;
-            self.options.worker_limits = None;
-        }
-        Ok(())
-    }
-
-    /// Makes room for direct descriptors, if that was asked for and was not done yet.
-    pub(crate) fn make_room_for_direct(&mut self) -> io::Result<()> {
-        if let Some(count) = self.options.direct_descriptors {
-            self.queue.make_files().map_err(|error| {
-                io::Error::new(error.kind(), format!("no room for {count} direct descriptors: {error}"))
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Says where the kernel's workers run that are the owner's, if that was asked for and was not done yet.
-    pub(crate) fn place_workers(&mut self) -> io::Result<()> {
-        if let Some(cpus) = &self.options.worker_cpus {
-            self.queue.place_workers(cpus).map_err(|error| {
-                let text = format!("the kernel did not place the workers on the CPUs {cpus:?}: {error}");
-                io::Error::new(error.kind(), text)
-            })?;
-            self.options.worker_cpus = None;
-        }
-        Ok(())
+    /// Sets up what is asked of the kernel for the owner, as far as that was not done yet.
+    pub(crate) fn set_up_owner(&mut self) -> io::Result<()> {
+        self.options.set_up_owner(&mut self.queue)
     }
 
     /// Closes the direct descriptors whose last clone is gone; `looks_again` if that is done again before
@@ -522,6 +491,40 @@ impl Core {
         self.refresh();
     }
 
+    // ---- whether there is something to do -----------------------------------------------------
+    //
+    // There are four places to look at: what the ring has made itself, what waits for room in the submission queue,
+    // what is in that queue, and what the kernel has posted.
+
+    /// Whether the ring has something to deliver that it has made itself, or streams to arm.
+    #[inline]
+    fn has_own_work(&self) -> bool {
+        self.own.waiting() > 0 || self.parked.may_go_on()
+    }
+
+    /// Whether a wait might last although there is something to do: that is what the kernel knows nothing of, the ring's
+    /// own work and what finds no room. (What has been posted ends a wait at once, so nobody looks for it; and what is
+    /// queued, the enter takes along.)
+    #[inline]
+    pub(crate) fn must_not_wait(&self) -> bool {
+        !self.backlog.is_empty() || self.has_own_work()
+    }
+
+    /// Whether there is something to do even if the kernel takes in nothing: the ring's own work, and what the kernel
+    /// has posted or holds back.
+    pub(crate) fn has_deliveries(&mut self) -> bool {
+        self.has_own_work() || self.queue.has_completions() || self.queue.holds_back()
+    }
+
+    /// Whether there is nothing to do in any of the four places, so that a ring which nothing keeps running is over.
+    /// Requests in the background might see to it that this is never so. Where there are any, it is enough that the last
+    /// pass began with nothing else: whatever came of the other requests has been delivered.
+    pub(crate) fn has_nothing_left(&mut self) -> bool {
+        self.background > 0 && self.was_alone || self.queued() == 0 && !self.has_deliveries()
+    }
+
+    // ---- rounds and waits ---------------------------------------------------------------------
+
     /// Finds out which completion is next, when none is known of. Waits for one if it may and there is
     /// nothing else to do. Returns false if there is none, if the round of deliveries is over, or if the wait has
     /// failed, which the loop must deal with.
@@ -538,8 +541,9 @@ impl Core {
                 return true;
             }
         }
-        // Whoever has direct descriptors may have left some.
-        let others = self.parked.len() | self.insistent.len() | self.own.waiting() | self.queue.direct();
+        // What a pass looks after before it waits; `must_not_wait` asks only for what is left then. Whoever has direct
+        // descriptors may have left some. (In a function of its own, this costs an instruction for each wait.)
+        let others = self.parked.pools() | self.insistent.len() | self.own.waiting() | self.queue.direct();
         if may_wait && self.queue.is_open() && others == 0 && self.foreground > 0 {
             return self.wait_as_usual();
         }
@@ -674,7 +678,7 @@ impl Core {
 
     /// Lets a stream wait for a buffer of its pool, behind those that wait already.
     pub(crate) fn park(&mut self, user_data: u64, group: u16) {
-        self.parked.entry(group).or_default().push_back(user_data);
+        self.parked.add(user_data, group);
     }
 
     /// Lets a stream rest for this time.
@@ -693,36 +697,22 @@ impl Core {
 
     #[inline]
     pub(crate) fn has_parked(&self) -> bool {
-        !self.parked.is_empty()
+        self.parked.pools() > 0
     }
 
-    /// Resumes as many streams as there are buffers for in each pool, in the order in which they were parked.
-    /// `arm` resumes one, and returns whether it did. If streams are left although there were buffers, the
-    /// ring must look again without waiting, because those that were resumed may not take any.
-    pub(crate) fn unpark(&mut self, mut arm: impl FnMut(&mut Core, u64) -> bool) {
+    /// Resumes as many streams as there are buffers for in each pool. `arm` resumes one, and returns whether it did.
+    pub(crate) fn unpark(&mut self, arm: impl FnMut(&mut Core, u64) -> bool) {
         let mut parked = std::mem::take(&mut self.parked);
-        self.unparks_more = false;
-        for (group, streams) in &mut parked {
-            let pool = self.queue.pool(*group);
-            let mut buffers = pool.map_or(usize::MAX, BufferPool::wait);
-            let may_be_more = buffers > 0;
-            while buffers > 0
-                && let Some(user_data) = streams.pop_front()
-            {
-                buffers -= usize::from(arm(self, user_data));
-            }
-            self.unparks_more |= may_be_more && !streams.is_empty();
-        }
-        parked.retain(|_, streams| !streams.is_empty());
+        let buffers = |core: &Core, group| core.queue.pool(group).map_or(usize::MAX, BufferPool::wait);
+        parked.resume(self, buffers, arm);
         self.parked = parked;
     }
 
-    /// Forgets what a teardown takes over.
-    pub(crate) fn forget_parked(&mut self) {
-        self.parked.clear();
-        self.unparks_more = false;
+    /// Forgets which requests were to go on or to end, and when: a teardown sees to that itself.
+    pub(crate) fn forget_plans(&mut self) {
+        self.parked.forget();
         self.resting.forget();
-        self.insistent.clear();
+        self.insistent.forget();
         self.asked_again.forget();
         self.deadlines.forget();
         self.idle_limits.forget();
@@ -811,35 +801,6 @@ impl Core {
         self.own.due()
     }
 
-    /// Whether nothing is left to do in a ring that nothing keeps running: nothing is queued, and there is nothing
-    /// to deliver. Requests in the background might see to it that this is never so. Where there are any, it is
-    /// enough that the last pass began with nothing else: whatever came of the other requests has been delivered.
-    pub(crate) fn has_nothing_left(&mut self) -> bool {
-        self.background > 0 && self.was_alone || self.queued() == 0 && !self.is_busy()
-    }
-
-    /// Whether there is something to do that the kernel knows nothing of.
-    #[inline]
-    pub(crate) fn has_own_work(&self) -> bool {
-        !self.backlog.is_empty() || self.has_own_deliveries()
-    }
-
-    /// Whether the ring itself has something to deliver, or a stream to arm.
-    #[inline]
-    fn has_own_deliveries(&self) -> bool {
-        self.own.waiting() > 0 || self.unparks_more
-    }
-
-    /// Whether there is something to do without waiting.
-    pub(crate) fn is_busy(&mut self) -> bool {
-        !self.backlog.is_empty() || self.has_deliveries()
-    }
-
-    /// Whether there is something to do that needs no room in the submission queue.
-    pub(crate) fn has_deliveries(&mut self) -> bool {
-        self.has_own_deliveries() || self.queue.has_completions() || self.queue.holds_back()
-    }
-
     /// Counts a completion that no operation claims.
     pub(crate) fn count_unclaimed(&mut self) {
         self.unclaimed = self.unclaimed.wrapping_add(u32::from(!self.phase.is_teardown()));
@@ -889,7 +850,7 @@ impl Core {
     /// again](Self::insist_on); but not because of completions from before the kernel knew of the cancel.
     pub(crate) fn cancel_stream(&mut self, user_data: u64) {
         if !self.phase.is_teardown() {
-            self.insistent.insert(user_data, true);
+            self.insistent.ask(user_data);
         }
         self.cancel(user_data);
     }
@@ -944,19 +905,15 @@ impl Core {
     }
 
     /// Notes that a stream went on after its end was asked for, so that it is asked for again.
-    ///
-    /// A cancel does not find a timer that has fired until task work has armed it again, and an enter submits
-    /// first and runs task work afterwards. So if the interval is shorter than a pass of the loop, only a
-    /// cancel that comes right after an enter can find the timer.
     #[cold]
     pub(crate) fn insist_on(&mut self, user_data: u64) {
-        self.insistent.entry(user_data).or_insert(false);
+        self.insistent.goes_on(user_data);
     }
 
     /// Asks again for the end of streams that went on, right after an enter.
     #[inline]
     pub(crate) fn insist(&mut self) {
-        if !self.insistent.is_empty() {
+        if self.insistent.len() > 0 {
             self.cancel_again();
         }
     }
@@ -964,10 +921,8 @@ impl Core {
     #[cold]
     fn cancel_again(&mut self) {
         let cancels = self.cancels;
-        for (user_data, is_new) in std::mem::take(&mut self.insistent) {
-            if !is_new {
-                self.cancel(user_data);
-            }
+        for user_data in self.insistent.due() {
+            self.cancel(user_data);
         }
         if self.cancels > cancels {
             // The loop meets an error again, and deals with it.

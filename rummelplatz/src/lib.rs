@@ -489,6 +489,7 @@ mod handle;
 mod handler;
 mod idle;
 mod inbox;
+mod insistent;
 mod lifecycle;
 mod lock;
 mod mutant;
@@ -496,6 +497,7 @@ mod operation;
 mod own;
 mod panics;
 mod parcels;
+mod parked;
 mod parts;
 #[allow(missing_docs, reason = "for generated code")]
 mod probe;

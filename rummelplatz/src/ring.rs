@@ -212,9 +212,7 @@ fn begin<R: RingParts>(ring: &mut R) -> Result<(), RingError<R>> {
         return Ok(());
     }
     enable(this)?;
-    this.core.limit_workers().map_err(api_error)?;
-    this.core.make_room_for_direct().map_err(api_error)?;
-    this.core.place_workers().map_err(api_error)?;
+    this.core.set_up_owner().map_err(api_error)?;
     this.core.phase = Phase::SettingUp;
     this.core.was_alone = false;
     this.core.shared.set_open(true);
@@ -262,7 +260,7 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
     // An entry of the ring's own, or an untracked one, is no reason to wait.
     let wakes = goes_on || core.shared.may_be_woken();
     // Completions that are visible, or that the kernel holds back, end a wait at once.
-    let waits = may_wait && wakes && !core.has_own_work();
+    let waits = may_wait && wakes && !core.must_not_wait();
     let patience = match waits {
         true if is_short => Patience::WaitFor(SHORTAGE),
         true => Patience::Wait,
@@ -317,7 +315,8 @@ fn before_waiting<R: RingParts>(ring: &mut R, progress: Progress) -> Progress {
     // Without this, nobody would learn that a ring which has made progress is now idle.
     let is_news = is_idle && status == Status::Progressed;
     let is_busy = matches!(entered, Ok(Entered::Busy));
-    let has_work = if is_busy { core.has_deliveries() } else { core.is_busy() || core.queued() > 0 };
+    // A kernel that is short of something is asked again later, unless there is something to deliver.
+    let has_work = core.has_deliveries() || !is_busy && core.queued() > 0;
     let more = has_work || entered.is_err() || is_news;
     let at_most = |most| Some(progress.call_again_in.map_or(most, |time| time.min(most)));
     let call_again_in = match (more, was_full, is_busy || closes_again) {

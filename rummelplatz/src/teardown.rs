@@ -94,7 +94,7 @@ fn begin_within<R: Ring>(inner: &mut Inner<R>, cause: FirstCause<R>, limits: Lim
     let (_, panic) = parcels::collect(inner);
     let core = &mut inner.core;
     // Requests that the kernel does not have end here, as if they had been cancelled.
-    core.forget_parked();
+    core.forget_plans();
     core.hasten_last();
     let ending = core.ending();
     let Inner { core, slabs, .. } = inner;
@@ -156,7 +156,8 @@ pub(crate) fn advance<R: Ring>(audience: &mut impl Audience<R>, may_wait: bool) 
                 ending.began = core.queue.now();
             }
             let ends = *ending.wait_ends.get_or_insert(view.elapsed.saturating_add(time));
-            let patience = match may_wait && !core.is_busy() {
+            // Nothing is queued, or the step would be another.
+            let patience = match may_wait && !core.has_deliveries() {
                 true => Patience::WaitFor(ends.saturating_sub(view.elapsed)),
                 false => Patience::Poll,
             };

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use rummelplatz::FixedFile;
 
+use crate::descriptors::is_hung_up;
 use crate::surroundings::Heard;
-use crate::world::is_hung_up;
 
 /// What becomes of a file in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -10,8 +10,8 @@ use rummelplatz::request::{self, Events};
 use rummelplatz::sim::{Answer, Faults, Simulation};
 use rummelplatz::{BufferPool, Completion, CompletionResult, ControlFlow, RingOperation, Submitter, ring};
 
+use crate::names::timer_of;
 use crate::program::Chance;
-use crate::world::timer_of;
 
 #[ring]
 struct Forged {

@@ -22,11 +22,15 @@
 //! * after the end, something is left over in the ring's accounts, the backlog or a pool, or a descriptor is;
 //! * the ring waits for what never comes, or spins.
 //!
+//! Which of that is checked where, the head of `world` says.
+//!
 //! [`explore`] runs many programs. One that fails is made smaller, as long as it still fails, and printed with its
 //! seed. `RUMMEL_SEED=N` runs that one alone.
 
 mod connections;
+mod descriptors;
 mod forged;
+mod names;
 mod neighbour;
 mod program;
 mod ring;

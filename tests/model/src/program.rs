@@ -49,8 +49,9 @@ impl Chance {
 }
 
 /// What a request asks for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Kind {
+    #[default]
     Nop,
     /// Takes a millisecond.
     Timeout,
@@ -104,6 +105,9 @@ pub enum Kind {
     /// Makes a pipe, whose ends are in the data from then on.
     Pipe,
 }
+
+/// How long the requests of teardown handlers are awaited before they are cancelled.
+pub(crate) const GRACE: Duration = Duration::from_millis(20);
 
 /// How many bytes a limited stream receives, not counting the rest of the last buffer.
 pub(crate) const LIMIT: NonZeroU32 = NonZeroU32::new(100).unwrap();
@@ -283,8 +287,9 @@ impl Kind {
 }
 
 /// How long a request may take.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Limit {
+    #[default]
     None,
     /// Less than the time that most requests wait.
     Short,

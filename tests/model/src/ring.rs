@@ -1,10 +1,12 @@
 //! The ring of a program, whose handlers do what the program says.
 
+use std::cell::RefCell;
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use rummelplatz::io_uring::types::{Fd, TimeoutFlags, Timespec};
 use rummelplatz::io_uring::{opcode, squeue};
 use rummelplatz::request::{self, CWD, Events, OpenOptions};
 use rummelplatz::{
-    Completion, CompletionResult, ControlFlow, FixedFile, Refused, RingHandle, RingOperation, SendError,
+    Completion, CompletionResult, ControlFlow, FixedFile, Key, Refused, RingHandle, RingOperation, SendError,
     Stream, Submitter, Tag, ring,
 };
 
@@ -27,11 +29,17 @@ pub(crate) struct Model {
 }
 
 /// An operation of this ring; both are of the same type.
+#[derive(Clone)]
 pub(crate) struct Operation {
     pub(crate) world: Arc<World>,
     pub(crate) is_first: bool,
     pub(crate) handle: Option<RingHandle<Model>>,
+    /// The keys of all requests that were ever accepted, each with its number; of both operations.
+    keys: Rc<RefCell<Vec<SomeKey>>>,
 }
+
+/// The key of a request of the second operation, or of the first, and the request's number.
+type SomeKey = (bool, usize, Key<Operation>);
 
 /// After how many calls a program ends on the real kernel.
 const MOST_CALLS: u8 = 40;
@@ -169,6 +177,25 @@ impl RingOperation<Model> for Operation {
 }
 
 impl Operation {
+    /// Both operations of a ring.
+    pub(crate) fn both(world: &Arc<World>) -> (Operation, Operation) {
+        let first = Operation { world: Arc::clone(world), is_first: true, handle: None, keys: Rc::default() };
+        let second = Operation { is_first: false, ..first.clone() };
+        (first, second)
+    }
+
+    /// A request was accepted, and this is its key.
+    fn accepted(&self, second: bool, id: usize, key: Key<Operation>) {
+        self.world.accepted(id, key.user_data());
+        self.keys.borrow_mut().push((second, id, key));
+    }
+
+    /// One of the requests that were ever accepted, if there is one.
+    fn some_key(&self, which: u8) -> Option<SomeKey> {
+        let keys = self.keys.borrow();
+        (!keys.is_empty()).then(|| keys[usize::from(which) % keys.len()])
+    }
+
     fn panic(&self) -> ! {
         self.world.lock().silenced = true;
         self.world.may_end();
@@ -270,7 +297,7 @@ impl Operation {
             Action::Borrow => self.world.borrow(false),
             Action::Yield => self.world.yield_pool(),
             Action::Cancel { which } => {
-                if let Some((second, id, key)) = self.world.cancel_is_for(which) {
+                if let Some((second, id, key)) = self.some_key(which) {
                     let found = submitter.to(tag(second)).cancel(key);
                     self.world.cancelled(id, found);
                 }
@@ -317,7 +344,7 @@ impl Operation {
         match submitted {
             Ok(key) => {
                 self.world.admitted(second, 1);
-                self.world.accepted(id, Some((second, key)));
+                self.accepted(second, id, key);
                 self.world.bound(id, pool.as_ref());
                 if from == Caller::TeardownHandler {
                     self.world.is_late(id);
@@ -372,7 +399,7 @@ impl Operation {
             self.world.admitted(second, of_it.count());
         }
         for (((id, pool), key), member) in ids.iter().zip(pools).zip(keys).zip(members) {
-            self.world.accepted(*id, Some((member.second, key)));
+            self.accepted(member.second, *id, key);
             self.world.bound(*id, pool.as_ref());
         }
         self.world.accepted_chain(ids[0], ids.len());
@@ -415,7 +442,7 @@ impl Operation {
             Ok(keys) => {
                 self.world.admitted(second, N);
                 for (id, key) in ids.into_iter().zip(keys) {
-                    self.world.accepted(id, Some((second, key)));
+                    self.accepted(second, id, key);
                 }
                 self.world.accepted_chain(first, N);
             }

@@ -11,10 +11,10 @@ use std::time::Duration;
 use rummelplatz::RingError;
 use rummelplatz::sim::{self, Faults, Simulation};
 
-use crate::program::{Action, End, Mode, Program};
+use crate::program::{Action, End, GRACE, Mode, Program};
 use crate::ring::{Model, Operation, Planned};
 use crate::surroundings::{OtherSide, Surroundings};
-use crate::world::{Caller, GRACE, World};
+use crate::world::{Caller, World};
 
 /// The figures of the programs that were run.
 #[derive(Clone, Copy, Default, Debug)]
@@ -219,8 +219,8 @@ fn drop_ring(ring: Model) {
 fn build(program: &Program, world: &Arc<World>) -> Result<Model, Box<dyn std::error::Error>> {
     let entries = NonZeroU32::new(program.entries).ok_or("no entries")?;
     let completions = NonZeroU32::new(program.completions).ok_or("no completions")?;
-    let operation = |is_first| Operation { world: Arc::clone(world), is_first, handle: None };
-    let mut builder = Model::builder(operation(true), operation(false)).grace(GRACE);
+    let (first, second) = Operation::both(world);
+    let mut builder = Model::builder(first, second).grace(GRACE);
     builder = match &world.simulation {
         Some(simulation) => builder.raw_ring(simulation.raw_ring_with(entries, completions)?),
         None => builder.entries(entries).completion_entries(completions),
@@ -263,7 +263,7 @@ const LONGEST_END: Duration = Duration::from_millis(9);
 const TURNS: u32 = 40;
 
 fn turn(program: &Program, world: &Arc<World>, ring: &mut Model) -> Result<(), RingError<Model>> {
-    let outside = Operation { world: Arc::clone(world), is_first: false, handle: None };
+    let outside = ring.second.clone();
     let mut left = TURNS;
     while left > 0 {
         let progress = ring.turn()?;
