@@ -60,7 +60,7 @@ pub(crate) struct Core {
     unparks_more: bool,
     /// Streams that rest after an error.
     pub(crate) resting: Resting,
-    /// Streams whose end was asked for, and that may have gone on since. The value says whether that was asked
+    /// Streams whose end or pause was asked for, and that may have gone on since. The value says whether that was asked
     /// for after the last enter: completions that come before the next one don't mean that the stream has
     /// gone on.
     insistent: BTreeMap<u64, bool>,
@@ -293,7 +293,27 @@ impl Core {
     }
 
     fn counter(&mut self, flags: Flags) -> &mut usize {
-        if flags.intersects(Flags::BACKGROUND) { &mut self.background } else { &mut self.foreground }
+        let keeps_running = !flags.intersects(Flags::BACKGROUND) && !flags.are_halted();
+        if keeps_running { &mut self.foreground } else { &mut self.background }
+    }
+
+    /// Changes these flags of a stream in flight, and counts it where it belongs then.
+    pub(crate) fn recount(&mut self, flags: &mut Flags, change: impl FnOnce(&mut Flags)) {
+        *self.counter(*flags) -= 1;
+        change(flags);
+        *self.counter(*flags) += 1;
+    }
+
+    /// Notes that the kernel does not have a stream any more, which may go on later.
+    pub(crate) fn set_parked(&mut self, user_data: u64, flags: &mut Flags) {
+        // What is armed under this name later must not be cancelled for a pause that is over.
+        if flags.intersects(Flags::STOPPING) {
+            self.insistent.remove(&user_data);
+        }
+        self.recount(flags, |flags| {
+            flags.insert(Flags::PARKED);
+            flags.remove(Flags::STOPPING);
+        });
     }
 
     /// How many requests are in flight.

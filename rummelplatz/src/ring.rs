@@ -288,8 +288,9 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
 /// Whether there is something that the ring is to wait for.
 fn keeps_running<R: Ring>(inner: &Inner<R>) -> bool {
     let Inner { core, slabs, .. } = inner;
-    // What was sent to an operation that has no room for it waits for a request of that operation to end.
-    let may_make_room = |tag| look_at_slab::<R>(slabs, tag).is_some_and(|slab| slab.in_flight() > 0);
+    // What was sent to an operation that has no room for it waits for a request of that operation to end, which no
+    // paused stream does.
+    let may_make_room = |tag| look_at_slab::<R>(slabs, tag).is_some_and(AnySlab::may_make_room);
     core.foreground > 0 || core.background > 0 && core.overdue.tags().into_iter().any(may_make_room)
 }
 

@@ -113,7 +113,12 @@ impl<R: Ring> Inner<R> {
             }
         }
         for user_data in core.asked_again.due(until) {
-            core.cancel(user_data);
+            // It may have ended since, or be a stream that was paused and goes on.
+            let is_to_end = slab_of::<R>(slabs, UserData::tag(user_data))
+                .is_some_and(|slab| slab.is_not_over(UserData::of_cancel(user_data)).is_some());
+            if is_to_end {
+                core.cancel(user_data);
+            }
         }
         while let Some(user_data) = core.resting.due(until) {
             if let Some(slab) = slab_of::<R>(slabs, UserData::tag(user_data)) {

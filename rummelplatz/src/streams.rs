@@ -1,12 +1,24 @@
 //! How streams go on: when their handler has returned, when the kernel has cut them, when a buffer has come back or a
-//! rest is over, and when they have been idle.
+//! rest is over, when they have been idle, and when they were paused.
+//!
+//! # Pauses
+//!
+//! To pause a stream is to have the kernel cancel it, and then to keep it as one that was cut: see
+//! [`Flags`](crate::facts::Flags). What the kernel posts before it does so is delivered as always. A stream that is cut
+//! meanwhile, or was before, goes on waiting for its buffer or resting; when that is over, it is passed over, and a
+//! resume arms it.
+//!
+//! A stream has the same name after a pause, so a cancel that was meant for what was armed before must not find it. The
+//! kernel takes entries in one after the other, and carries a cancel out when it takes it in: so a cancel that is queued
+//! before the stream is armed again finds nothing. Those that are asked for again later are only for streams that are
+//! still to stop.
 
 use crate::core::Core;
 use crate::error::SubmitError;
-use crate::facts::Flags;
+use crate::facts::{Flags, Held};
 use crate::idle::IdleLimit;
 use crate::request::{self, Record, Slab};
-use crate::slab::{Identity, Lent, Occupied};
+use crate::slab::{Identity, Lent, Occupied, State};
 
 /// A stream ends after it has found its pool empty this many times although nobody held a buffer of it. Once
 /// or twice is possible: completions with buffers may not have been looked at yet.
@@ -31,7 +43,8 @@ pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) 
     }
     let starved = facts.lacks_buffers(facts.held.result);
     facts.starved = match core.untouched(group) {
-        Some(taken) if starved => {
+        // A paused one does not ask for a buffer.
+        Some(taken) if starved && !flags.intersects(Flags::PAUSED) => {
             let again = std::mem::replace(&mut facts.taken, taken) == taken;
             if again { facts.starved + 1 } else { 1 }
         }
@@ -48,7 +61,7 @@ pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) 
     } else if let Some(time) = facts.rest_after(facts.held.result) {
         core.rest(user_data, time);
     } else {
-        arm_again(core, slot, user_data);
+        go_on(core, slot);
     }
 }
 
@@ -75,6 +88,14 @@ pub(crate) unsafe fn give_up<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent)
     slot.abandon();
     if !flags.intersects(Flags::CANCELLED) {
         core.cancel_stream(user_data);
+    }
+}
+
+/// Submits a stream anew that the kernel does not have, unless it is paused.
+pub(crate) fn go_on<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) {
+    let user_data = slot.user_data();
+    if !slot.demote().facts.flags.intersects(Flags::PAUSED) {
+        arm_again(core, slot, user_data);
     }
 }
 
@@ -110,11 +131,54 @@ fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data
 pub(crate) fn unpark<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64) -> bool {
     let Some(mut slot) = slab.find(user_data) else { return false };
     let flags = slot.peek().facts.flags;
-    let waits = flags.intersects(Flags::PARKED) && !flags.intersects(Flags::CANCELLED);
-    if waits {
-        arm_again(core, slot, user_data);
+    if !flags.intersects(Flags::PARKED) || flags.intersects(Flags::CANCELLED) {
+        return false;
     }
-    waits
+    if flags.intersects(Flags::PAUSED) {
+        // It has nothing to wait for when it is resumed.
+        slot.demote().facts.held = Held::default();
+        return false;
+    }
+    arm_again(core, slot, user_data);
+    true
+}
+
+/// Pauses the stream in a slot. Returns false if there is no stream, if it ends, or if it is paused already.
+pub(crate) fn pause<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
+    let user_data = slot.user_data();
+    let flags = slot.peek().facts.flags;
+    let may_pause = flags.intersects(Flags::STREAM) && !flags.intersects(Flags::CANCELLED | Flags::PAUSED);
+    if !may_pause || core.phase.is_teardown() || core.shared.is_forked() {
+        return false;
+    }
+    let flags = &mut slot.demote().facts.flags;
+    core.recount(flags, |flags| flags.insert(Flags::PAUSED));
+    // One that the kernel does not have, or is asked for already, need not be asked for.
+    if !flags.intersects(Flags::PARKED | Flags::STOPPING) {
+        flags.insert(Flags::STOPPING);
+        core.cancel_stream(user_data);
+    }
+    true
+}
+
+/// Lets the stream in a slot go on that was paused. Returns false if it was not.
+pub(crate) fn end_pause<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
+    let flags = slot.peek().facts.flags;
+    let is_paused = flags.intersects(Flags::PAUSED) && !flags.intersects(Flags::CANCELLED);
+    if !is_paused || core.phase.is_teardown() || core.shared.is_forked() {
+        return false;
+    }
+    let is_here = slot.state() == State::Live;
+    let facts = &mut slot.demote().facts;
+    core.recount(&mut facts.flags, |flags| flags.remove(Flags::PAUSED));
+    // Otherwise it goes on when the kernel has answered the cancel, when its handler returns, when a buffer is back, or
+    // when its rest is over.
+    let held = facts.held.result;
+    let waits = facts.lacks_buffers(held) || facts.rest_after(held).is_some();
+    if flags.intersects(Flags::PARKED) && is_here && !waits {
+        go_on(core, slot);
+    }
+    true
 }
 
 /// Looks after a stream that may not be idle for too long, and ends it if it was. Returns how to go on with that; `None`
@@ -130,8 +194,8 @@ pub(crate) fn look_after<D>(
     if flags.intersects(Flags::CANCELLED) {
         return None;
     }
-    // While it waits for a buffer, or rests, it can't tell of anything.
-    let was_quiet = flags.intersects(Flags::QUIET) && !flags.intersects(Flags::PARKED);
+    // While it waits for a buffer, rests or is paused, it can't tell of anything.
+    let was_quiet = flags.intersects(Flags::QUIET) && !flags.intersects(Flags::PARKED | Flags::PAUSED);
     flags.insert(Flags::QUIET);
     let next = limit.after_look(was_quiet);
     if next.is_none() {
