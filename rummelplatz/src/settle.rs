@@ -194,18 +194,18 @@ fn settle_final<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &
     }
     let may_go_on =
         facts.flags.intersects(Flags::STREAM) && state == State::Live && !core.phase.is_teardown();
+    if may_go_on && was_paused(facts, &completion) {
+        core.set_parked(cqe.user_data, &mut facts.flags);
+        facts.held = Held::default();
+        go_on(core, slot);
+        return Settled::Silent;
+    }
     if may_go_on && was_cut(facts, &completion) {
         // The kernel does not have the stream any more. If the handler returns the data, it may be armed
         // again.
         core.set_parked(cqe.user_data, &mut facts.flags);
         facts.held = Held { result: cqe.result, flags: cqe.flags };
         return tell_more(slot, completion);
-    }
-    if may_go_on && was_paused(facts, &completion) {
-        core.set_parked(cqe.user_data, &mut facts.flags);
-        facts.held = Held::default();
-        go_on(core, slot);
-        return Settled::Silent;
     }
     if facts.flags.intersects(Flags::TIMED_OUT) {
         completion = completion.timing_out();
@@ -341,7 +341,7 @@ fn was_cut(facts: &mut Facts, completion: &Completion) -> bool {
 /// Whether a final completion is that of a cancel which only a pause has asked for.
 fn was_paused(facts: &Facts, completion: &Completion) -> bool {
     let is_for_pause = facts.flags.intersects(Flags::STOPPING) && !facts.flags.intersects(Flags::CANCELLED);
-    is_for_pause && completion.was_interrupted()
+    is_for_pause && completion.was_interrupted() && !mutant::is("a pause is an end")
 }
 
 /// Counts down a timer that ticks a limited number of times, or a stream that receives a limited number of bytes.

@@ -17,6 +17,7 @@ use crate::core::Core;
 use crate::error::SubmitError;
 use crate::facts::{Flags, Held};
 use crate::idle::IdleLimit;
+use crate::mutant;
 use crate::request::{self, Record, Slab};
 use crate::slab::{Identity, Lent, Occupied, State};
 
@@ -94,7 +95,7 @@ pub(crate) unsafe fn give_up<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent)
 /// Submits a stream anew that the kernel does not have, unless it is paused.
 pub(crate) fn go_on<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) {
     let user_data = slot.user_data();
-    if !slot.demote().facts.flags.intersects(Flags::PAUSED) {
+    if !slot.demote().facts.flags.intersects(Flags::PAUSED) || mutant::is("a paused stream goes on") {
         arm_again(core, slot, user_data);
     }
 }
@@ -168,9 +169,10 @@ pub(crate) fn end_pause<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>
     if !is_paused || core.phase.is_teardown() || core.shared.is_forked() {
         return false;
     }
+    let user_data = slot.user_data();
     let is_here = slot.state() == State::Live;
     let facts = &mut slot.demote().facts;
-    core.recount(&mut facts.flags, |flags| flags.remove(Flags::PAUSED));
+    core.end_pause(user_data, &mut facts.flags, true);
     // Otherwise it goes on when the kernel has answered the cancel, when its handler returns, when a buffer is back, or
     // when its rest is over.
     let held = facts.held.result;
@@ -182,7 +184,7 @@ pub(crate) fn end_pause<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>
 }
 
 /// Looks after a stream that may not be idle for too long, and ends it if it was. Returns how to go on with that; `None`
-/// if the stream is over or ends.
+/// if the stream is over, ends, or is in a pause.
 pub(crate) fn look_after<D>(
     core: &mut Core,
     slab: &mut Slab<D>,
@@ -192,6 +194,10 @@ pub(crate) fn look_after<D>(
     let mut slot = slab.find_identity(identity)?;
     let flags = &mut slot.demote().facts.flags;
     if flags.intersects(Flags::CANCELLED) {
+        return None;
+    }
+    if flags.are_halted() {
+        core.put_limit_aside(identity, limit);
         return None;
     }
     // While it waits for a buffer, rests or is paused, it can't tell of anything.

@@ -613,7 +613,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// struct Server { acceptor: Acceptor, clients: Clients }
     ///
     /// #[derive(RingOperation)]
-    /// #[ring_operation(ring = Server, data = TcpListener, error = io::Error, on_more)]
+    /// #[ring_operation(ring = Server, data = TcpListener, error = io::Error, on_more, on_final)]
     /// struct Acceptor;
     ///
     /// impl Acceptor {
@@ -628,6 +628,10 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     ///             submitter.pause_stream();
     ///         }
     ///         Ok(())
+    ///     }
+    ///
+    ///     fn on_final(&mut self, completion: Completion, _: TcpListener, _: Submitter<'_, Server, Self>) -> io::Result<()> {
+    ///         completion.result().map(drop)
     ///     }
     /// }
     ///
@@ -926,7 +930,7 @@ fn cancel<D>(core: &mut Core, mut slot: Occupant<'_, D>) -> bool {
         flags.insert(Flags::CANCELLED);
     }
     if flags.intersects(Flags::PAUSED) {
-        core.recount(flags, |flags| flags.remove(Flags::PAUSED));
+        core.end_pause(user_data, flags, false);
     }
     if !flags.intersects(Flags::PARKED) {
         if is_stream { core.cancel_stream(user_data) } else { core.cancel(user_data) }
