@@ -40,8 +40,8 @@ pub enum Status {
     Progressed,
     /// Requests are in flight; none has completed.
     Waiting,
-    /// Nothing is in flight, except [in the background](crate::Submitter::submit_in_background). More can be
-    /// submitted, by `submitter` or a handle.
+    /// Nothing is in flight, except [in the background](crate::Submitter::submit_in_background) and
+    /// [paused](crate::Submitter::pause) streams. More can be submitted, by `submitter` or a handle.
     Idle,
     /// The ring was torn down and has ended.
     Finished,
