@@ -18,7 +18,7 @@ use crate::error::SubmitError;
 use crate::facts::{Flags, Held};
 use crate::idle::IdleLimit;
 use crate::mutant;
-use crate::request::{self, Record, Slab};
+use crate::request::{self, Placed, Record, Slab};
 use crate::slab::{Identity, Lent, Occupied, State};
 
 /// A stream ends after it has found its pool empty this many times although nobody held a buffer of it. Once
@@ -102,7 +102,14 @@ pub(crate) fn go_on<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) {
 
 /// Submits a stream anew after the kernel has cut it.
 fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data: u64) {
-    let Some(mut placed) = request::arm_again(&mut slot, user_data, core.serial) else { return };
+    if let Some(placed) = request::arm_again(&mut slot, user_data, core.serial) {
+        submit_anew(core, slot, placed);
+    }
+}
+
+/// Submits what [`request::arm_again`] has built of a stream in this slot that the kernel does not have.
+fn submit_anew<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, mut placed: Placed) {
+    let user_data = placed.user_data();
     let facts = &mut slot.demote().facts;
     match core.bind_stream(&mut placed) {
         Ok(bound) => {
@@ -164,21 +171,26 @@ pub(crate) fn pause<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) ->
 
 /// Lets the stream in a slot go on that was paused. Returns false if it was not.
 pub(crate) fn end_pause<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
-    let flags = slot.peek().facts.flags;
+    let user_data = slot.user_data();
+    let is_here = slot.state() == State::Live;
+    let facts = slot.peek().facts;
+    let flags = facts.flags;
     let is_paused = flags.intersects(Flags::PAUSED) && !flags.intersects(Flags::CANCELLED);
     if !is_paused || core.phase.is_teardown() || core.shared.is_forked() {
         return false;
     }
-    let user_data = slot.user_data();
-    let is_here = slot.state() == State::Live;
-    let facts = &mut slot.demote().facts;
-    core.end_pause(user_data, &mut facts.flags, true);
-    // Otherwise it goes on when the kernel has answered the cancel, when its handler returns, when a buffer is back, or
-    // when its rest is over.
     let held = facts.held.result;
     let waits = facts.lacks_buffers(held) || facts.rest_after(held).is_some();
-    if flags.intersects(Flags::PARKED) && is_here && !waits {
-        go_on(core, slot);
+    // Otherwise it goes on when the kernel has answered the cancel, when its handler returns, when a buffer is back, or
+    // when its rest is over.
+    let placed = match flags.intersects(Flags::PARKED) && is_here && !waits {
+        // If its function panics, it stays paused.
+        true => request::arm_again(&mut slot, user_data, core.serial),
+        false => None,
+    };
+    core.end_pause(user_data, &mut slot.demote().facts.flags, true);
+    if let Some(placed) = placed {
+        submit_anew(core, slot, placed);
     }
     true
 }

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -540,6 +541,38 @@ fn a_stream_that_can_not_be_armed_when_it_is_resumed_ends() {
         assert!(!pause(&mut ring, key), "it ends");
         turn_until!(ring, !told.is_empty());
         assert_eq!((told.take(), armed(&arms)), (vec![(false, Err(libc::EBUSY))], 2));
+    });
+}
+
+#[test]
+fn a_stream_whose_function_panics_when_it_is_resumed_stays_paused() {
+    watched(|| {
+        let log = Told::new();
+        let told = log.clone();
+        let script = Script::new().on_completion(move |completion, data, _| {
+            told.push((completion.more(), outcome(&completion)));
+            (ControlFlow::Continue, completion.more().then_some(data))
+        });
+        let mut ring: Bench<(TcpStream, Arc<AtomicBool>)> = Bench::with(8, script);
+        let (mut peer, socket) = tcp_pair();
+        let panics = Arc::new(AtomicBool::new(false));
+        let mut submitter = ring.submitter(Bench::FIRST);
+        let key = submitter
+            .stream((socket, Arc::clone(&panics)), |(socket, panics)| {
+                assert!(!panics.load(Ordering::Relaxed), "as it is meant to");
+                request::poll_multi(socket, Events::READABLE)
+            })
+            .unwrap();
+        assert!(submitter.pause(key));
+        turn_until!(ring, ring.turn().unwrap().status == Status::Idle);
+        panics.store(true, Ordering::Relaxed);
+        catch_unwind(AssertUnwindSafe(|| ring.submitter(Bench::FIRST).resume(key))).unwrap_err();
+        assert_eq!(ring.turn().unwrap().status, Status::Idle);
+        panics.store(false, Ordering::Relaxed);
+        assert!(ring.submitter(Bench::FIRST).resume(key));
+        peer.write_all(b"hello").unwrap();
+        turn_until!(ring, log.len() == 1);
+        assert_eq!(log.take(), [(true, Ok(1))]);
     });
 }
 
