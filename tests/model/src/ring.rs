@@ -283,6 +283,23 @@ impl Operation {
                 let found = submitter.to(tag(second)).end_stream();
                 self.world.ended(second, found);
             }
+            Action::Pause { which } => {
+                if let Some((second, id, key)) = self.world.pause_is_for(which, false) {
+                    let found = submitter.to(tag(second)).pause(key);
+                    self.world.paused(id, found, from);
+                }
+            }
+            Action::PauseStream { second } => {
+                let found = submitter.to(tag(second)).pause_stream();
+                self.world.paused_lent(second, found, from);
+            }
+            Action::Resume { which } => {
+                if let Some((second, id, key)) = self.world.pause_is_for(which, true) {
+                    self.world.resumes(id);
+                    let found = submitter.to(tag(second)).resume(key);
+                    self.world.resumed(id, found, from);
+                }
+            }
             Action::External => {
                 self.world.release();
             }
@@ -495,6 +512,7 @@ fn on_file<'d>(kind: Kind, file: &'d FixedFile, bytes: &'d mut [u8]) -> request:
 /// A stream of the data's kind.
 fn arm(data: &mut Data) -> Stream<'_> {
     data.change();
+    data.world.armed(data.id);
     let fd = &*data.fd;
     const THREE: std::num::NonZeroU32 = std::num::NonZeroU32::new(3).unwrap();
     let stream = match (data.kind, &data.pool) {

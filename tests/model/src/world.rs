@@ -24,6 +24,10 @@ use crate::program::{Action, Chance, End, Kind, Limit, Program};
 use crate::ring::Operation;
 use crate::surroundings::Surroundings;
 
+mod pauses;
+
+use pauses::Pauses;
+
 const F_MORE: u32 = 1 << 1;
 const F_NOTIF: u32 = 1 << 3;
 
@@ -231,6 +235,7 @@ struct Request {
     is_background: bool,
     /// How often it went on although it was to end, so that it was cancelled once more.
     insisted: u64,
+    pauses: Pauses,
 }
 
 /// What a handler is told of a request.
@@ -521,6 +526,7 @@ impl World {
             is_late: false,
             is_background: false,
             insisted: 0,
+            pauses: Pauses::default(),
         });
         let mut place = [0; 16];
         place[..8].copy_from_slice(&(id as u64).to_ne_bytes());
@@ -966,8 +972,7 @@ impl World {
         inner.check_files(now, false);
         let id = data.id;
         let raw = completion.raw();
-        let keeps_running = |it: &Request| it.accepted && it.drops == 0 && !it.is_background;
-        inner.expected.may_end |= teardown && !inner.requests.iter().any(keeps_running);
+        inner.expected.may_end |= teardown && !inner.requests.iter().any(|it| inner.keeps_running(it));
         if teardown && !inner.expected.may_end && !inner.may_leak() && self.simulation.is_some() {
             inner.violation(format!("#{id} ends in a teardown, for which there is no reason"));
         }
@@ -1031,8 +1036,8 @@ impl World {
             wrong("what the kernel has written is not there");
         }
         if is_simulated {
-            let from_kernel = name.and_then(|name| inner.posted.get(&name)).is_some_and(|it| !it.is_empty());
             let timed_out = completion.timed_out();
+            let from_kernel = inner.is_from_kernel(id, &raw, more, teardown || timed_out);
             let told = Told { id, is_stream, raw, more, timed_out, from_kernel, teardown };
             inner.compare_with_kernel(told, now, whose(data.pool.as_ref()));
         }
@@ -1628,8 +1633,8 @@ impl Inner {
                     }
                     let id = self.by_name.get(&user_data).copied();
                     if let Some(id) = id.filter(|_| flags & F_MORE != 0 && !self.expected.may_end) {
-                        let Request { silent, cancelled, insisted, .. } = &mut self.requests[id];
-                        *insisted += u64::from(*silent || *cancelled);
+                        let Request { silent, cancelled, insisted, pauses, .. } = &mut self.requests[id];
+                        *insisted += u64::from(*silent || *cancelled || pauses.was_paused);
                     }
                     self.posted.entry(user_data).or_default().push_back(RawCompletion { result, flags });
                 }
@@ -1666,7 +1671,8 @@ impl Inner {
             self.violation(format!("#{id} was overtaken by a cancel of it"));
         }
         if std::mem::replace(&mut self.requests[id].taken_in, true) {
-            // A stream that is armed again.
+            // A stream that is armed again, and that no cancel was meant for.
+            self.asked_for.remove(&asked.user_data);
             return;
         }
         if self.last_taken.is_some_and(|last| last > id) {
