@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Usually nothing is copied: the kernel receives into a buffer of the pool. The same buffer is sent, and then goes back
-//! to the pool. If a client sends but does not read, its stream is cancelled once [`MOST_WAITING`] chunks of it wait.
-//! What the kernel has received by then, which may be a hundred more, waits as well. And when the pool runs low, chunks
-//! are copied out of it, so that such clients don't starve the others.
+//! to the pool. If a client sends but does not read, its stream is paused while more than [`MOST_WAITING`] chunks of it
+//! wait. What the kernel has received by then, which may be a hundred more, waits as well. And when the pool runs low,
+//! chunks are copied out of it, so that such clients don't starve the others.
 
 #![forbid(unsafe_code)]
 
@@ -153,21 +153,14 @@ struct Connection {
     pool: BufferPool,
     /// How long nothing may come.
     idle: Duration,
-    receiving: Cell<Receiving>,
+    /// Receives from the client, if that is not over.
+    stream: Cell<Option<Key<Receivers>>>,
+    /// Whether the stream is paused, because too much is waiting.
+    is_paused: Cell<bool>,
     /// Whether a send is in flight.
     sending: Cell<bool>,
     /// What was received, and is to be sent after the send in flight.
     waiting: RefCell<VecDeque<Chunk>>,
-}
-
-#[derive(Clone, Copy)]
-enum Receiving {
-    Running(Key<Receivers>),
-    /// Too much is waiting. The stream was cancelled, but has not ended yet: more may still come.
-    Stopping,
-    /// The stream has ended, and goes on when less is waiting.
-    Stopped,
-    Over,
 }
 
 impl Connection {
@@ -176,7 +169,8 @@ impl Connection {
             socket,
             pool,
             idle,
-            receiving: Cell::new(Receiving::Over),
+            stream: Cell::new(None),
+            is_paused: Cell::new(false),
             sending: Cell::new(false),
             waiting: RefCell::default(),
         })
@@ -188,21 +182,26 @@ impl Connection {
     ) -> Result<(), SubmitError> {
         let stream = submitter
             .stream(self.clone(), |it| request::recv_multi(&it.socket, &it.pool).idle_limit(it.idle))?;
-        self.receiving.set(Receiving::Running(stream));
+        self.stream.set(Some(stream));
+        self.is_paused.set(false);
         Ok(())
     }
 
-    /// Receives again, if receiving was stopped and only little is waiting now.
-    fn go_on(self: Rc<Self>, submitter: Submitter<'_, EchoServer, Receivers>) -> Result<(), SubmitError> {
-        let stopped = matches!(self.receiving.get(), Receiving::Stopped);
-        let little = self.waiting.borrow().len() <= MOST_WAITING / 2;
-        if stopped && little { self.receive(submitter) } else { Ok(()) }
+    /// Receives again, if receiving was paused and only little is waiting now.
+    fn go_on(&self, mut submitter: Submitter<'_, EchoServer, Receivers>) {
+        let is_little = self.waiting.borrow().len() <= MOST_WAITING / 2;
+        if let Some(stream) = self.stream.get()
+            && is_little
+            && self.is_paused.replace(false)
+        {
+            submitter.resume(stream);
+        }
     }
 
     /// The client takes nothing any more, so this receives nothing more either.
     fn give_up(&self, mut submitter: Submitter<'_, EchoServer, Receivers>) {
         self.waiting.borrow_mut().clear();
-        if let Receiving::Running(stream) = self.receiving.replace(Receiving::Over) {
+        if let Some(stream) = self.stream.take() {
             submitter.cancel(stream);
         }
     }
@@ -266,11 +265,8 @@ impl Receivers {
         }
         let mut waiting = connection.waiting.borrow_mut();
         waiting.push_back(chunk);
-        if let Receiving::Running(stream) = connection.receiving.get()
-            && waiting.len() >= MOST_WAITING
-        {
-            connection.receiving.set(Receiving::Stopping);
-            submitter.cancel(stream);
+        if waiting.len() >= MOST_WAITING && !connection.is_paused.replace(true) {
+            submitter.pause_stream();
         }
         Ok(())
     }
@@ -282,19 +278,15 @@ impl Receivers {
         connection: Rc<Connection>,
         submitter: Submitter<'_, EchoServer, Self>,
     ) -> io::Result<()> {
-        let before = connection.receiving.replace(Receiving::Over);
-        let is_starved = completion.is_starved();
-        match (completion.result(), before) {
+        let is_given_up = connection.stream.take().is_none();
+        match completion.result() {
             // Cancelled by `give_up`, which has reported the reason.
-            (Err(_), Receiving::Over) => Ok(()),
-            // Stopped; or ended because there was no buffer again and again, though nobody held one.
-            (Err(_), before) if matches!(before, Receiving::Stopping) || is_starved => {
-                connection.receiving.set(Receiving::Stopped);
-                Ok(connection.go_on(submitter)?)
-            }
+            Err(_) if is_given_up => Ok(()),
+            // There was no buffer again and again, though nobody held one.
+            Err(_) if completion.is_starved() => Ok(connection.receive(submitter)?),
             // Nothing has come for too long.
-            (Err(_), _) if completion.timed_out() => Ok(()),
-            (result, _) => result.map(drop),
+            Err(_) if completion.timed_out() => Ok(()),
+            result => result.map(drop),
         }
     }
 }
@@ -341,7 +333,8 @@ impl Senders {
                 if let Some(next) = answer.next(sent) {
                     submitter.submit(next, Answer::request)?;
                 }
-                Ok(connection.go_on(submitter.to(EchoServer::RECEIVERS))?)
+                connection.go_on(submitter.to(EchoServer::RECEIVERS));
+                Ok(())
             }
             Err(error) => {
                 connection.give_up(submitter.to(EchoServer::RECEIVERS));

@@ -20,6 +20,12 @@ pub(crate) trait AnySlab {
         self.visit(&mut |_, _| count += 1);
         count
     }
+    /// Whether a request may end by itself, and so make room for another.
+    fn may_make_room(&self) -> bool {
+        let mut may = false;
+        self.visit(&mut |_, facts| may |= !facts.flags.are_halted());
+        may
+    }
     /// Gives the slab room for `limit` requests, if its tag is `tag`. Until then it has no room, so a slab
     /// that the ring does not know of can't hold requests, whose `user_data` would be that of others.
     fn adopt(&mut self, tag: u8, limit: u32);

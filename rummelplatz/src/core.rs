@@ -1,7 +1,7 @@
 //! What all operations of a ring share, whatever their types: the queue, what waits for room in it,
 //! and the accounts.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
@@ -60,13 +60,15 @@ pub(crate) struct Core {
     parked: Parked,
     /// Streams that rest after an error.
     pub(crate) resting: Resting,
-    /// Streams whose end was asked for, and that may have gone on since.
+    /// Streams whose end or pause was asked for, and that may have gone on since.
     insistent: Insistent,
     /// Requests that were cancelled, but that no cancel has found yet.
     pub(crate) asked_again: AskedAgain,
     pub(crate) deadlines: Deadlines<()>,
     /// Streams that may not be idle for too long: when each is looked after.
     pub(crate) idle_limits: Deadlines<IdleLimit>,
+    /// Those of them that are in a pause, by `user_data`: they are not looked after.
+    paused_limits: BTreeMap<u64, (Identity, IdleLimit)>,
     pub(crate) alarms: Alarms,
     /// What was sent to operations that have no room for it.
     pub(crate) overdue: Overdue,
@@ -143,6 +145,7 @@ impl Core {
             asked_again: AskedAgain::new(),
             deadlines: Deadlines::new(),
             idle_limits: Deadlines::new(),
+            paused_limits: BTreeMap::new(),
             alarms: Alarms::new(),
             overdue: Overdue::default(),
             phase: Phase::Idle,
@@ -262,7 +265,27 @@ impl Core {
     }
 
     fn counter(&mut self, flags: Flags) -> &mut usize {
-        if flags.intersects(Flags::BACKGROUND) { &mut self.background } else { &mut self.foreground }
+        let keeps_running = !flags.intersects(Flags::BACKGROUND) && !flags.are_halted();
+        if keeps_running { &mut self.foreground } else { &mut self.background }
+    }
+
+    /// Changes these flags of a stream in flight, and counts it where it belongs then.
+    pub(crate) fn recount(&mut self, flags: &mut Flags, change: impl FnOnce(&mut Flags)) {
+        *self.counter(*flags) -= 1;
+        change(flags);
+        *self.counter(*flags) += 1;
+    }
+
+    /// Notes that the kernel does not have a stream any more, which may go on later.
+    pub(crate) fn set_parked(&mut self, user_data: u64, flags: &mut Flags) {
+        // What is armed under this name later must not be cancelled for a pause that is over.
+        if flags.intersects(Flags::STOPPING) && !mutant::is("a pause is insisted on") {
+            self.insistent.remove(user_data);
+        }
+        self.recount(flags, |flags| {
+            flags.insert(Flags::PARKED);
+            flags.remove(Flags::STOPPING);
+        });
     }
 
     /// How many requests are in flight.
@@ -330,6 +353,22 @@ impl Core {
         let when = self.idle_limits.keep_with(identity, limit, limit.step(), now);
         self.wake_by(when, now);
         self.idle_limits.is_crowded(self.in_flight())
+    }
+
+    /// Puts the limit of a stream aside until [`end_pause`](Self::end_pause), so that it does not wake the ring.
+    pub(crate) fn put_limit_aside(&mut self, identity: Identity, limit: IdleLimit) {
+        self.paused_limits.insert(identity.user_data, (identity, limit));
+    }
+
+    /// Notes that a stream is not paused any more; `goes_on` unless it ends.
+    pub(crate) fn end_pause(&mut self, user_data: u64, flags: &mut Flags, goes_on: bool) {
+        self.recount(flags, |flags| flags.remove(Flags::PAUSED));
+        if let Some((identity, limit)) = self.paused_limits.remove(&user_data)
+            && goes_on
+        {
+            // There are not more of them than before the pause.
+            self.keep_idle_limit(identity, limit);
+        }
     }
 
     /// Makes sure that the ring wakes by this time, if it is one.
@@ -716,6 +755,7 @@ impl Core {
         self.asked_again.forget();
         self.deadlines.forget();
         self.idle_limits.forget();
+        self.paused_limits.clear();
     }
 
     // ---- completions --------------------------------------------------------------------------

@@ -112,6 +112,9 @@ impl Yields {
 /// * Whatever announces more without being a stream is `HELD` from its first completion on.
 /// * A stream that the kernel has cut is `PARKED` until it is armed again, also while its handler runs. One with a limit for
 ///   being idle is now and then `QUIET`, until its next completion.
+/// * A stream is `PAUSED` from when somebody asks for that until it is resumed or cancelled, and `STOPPING` from then until
+///   the kernel does not have it any more. So one that is resumed before that is `STOPPING` only, and one that the kernel
+///   does not have is `PAUSED` and `PARKED`.
 /// * Whoever asks for its end makes it `CANCELLED`; a deadline makes it `TIMED_OUT`, an idle limit both. That stays.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Flags(u32);
@@ -128,7 +131,7 @@ impl Flags {
     pub(crate) const LATE: Flags = Flags(1 << 3);
     /// Somebody asked for its end: a stream is not armed again.
     pub(crate) const CANCELLED: Flags = Flags(1 << 4);
-    /// A stream that waits for a buffer to come back, or rests; the kernel does not have it.
+    /// A stream that waits for a buffer to come back, rests, or is paused; the kernel does not have it.
     pub(crate) const PARKED: Flags = Flags(1 << 5);
     /// [`Facts::held`] has the first result.
     pub(crate) const HELD: Flags = Flags(1 << 6);
@@ -153,6 +156,10 @@ impl Flags {
     pub(crate) const COUNTED: Flags = Flags(1 << 15);
     /// A stream that has told of nothing since it was last looked after: see [`idle`](crate::idle).
     pub(crate) const QUIET: Flags = Flags(1 << 16);
+    /// Somebody wants the stream to tell of nothing more until it is resumed.
+    pub(crate) const PAUSED: Flags = Flags(1 << 17);
+    /// The kernel was asked to cancel the stream only because of a pause, and still has it.
+    pub(crate) const STOPPING: Flags = Flags(1 << 18);
 
     #[inline]
     pub(crate) const fn is_empty(self) -> bool {
@@ -163,6 +170,18 @@ impl Flags {
     #[inline]
     pub(crate) const fn intersects(self, others: Flags) -> bool {
         self.0 & others.0 != 0
+    }
+
+    /// Whether all of `others` are set.
+    #[inline]
+    pub(crate) const fn contain(self, others: Flags) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// Whether it is a paused stream that the kernel does not have: nothing but a resume makes it go on.
+    #[inline]
+    pub(crate) const fn are_halted(self) -> bool {
+        self.contain(Flags(Flags::PAUSED.0 | Flags::PARKED.0))
     }
 
     #[inline]
@@ -190,7 +209,7 @@ impl BitOrAssign for Flags {
 
 impl fmt::Debug for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#019b}", self.0)
+        write!(f, "{:#021b}", self.0)
     }
 }
 
@@ -335,8 +354,8 @@ mod tests {
 
     #[test]
     fn all_flags_are_shown_in_columns() {
-        let shown = [Flags::EMPTY, Flags::STREAM, Flags::QUIET].map(|flags| format!("{flags:?}"));
-        assert_eq!(shown, ["0b00000000000000000", "0b00000000000000001", "0b10000000000000000"]);
+        let shown = [Flags::EMPTY, Flags::STREAM, Flags::STOPPING].map(|flags| format!("{flags:?}"));
+        assert_eq!(shown, ["0b0000000000000000000", "0b0000000000000000001", "0b1000000000000000000"]);
     }
 
     #[test]

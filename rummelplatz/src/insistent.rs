@@ -1,4 +1,4 @@
-//! Streams whose end was asked for, but that go on: their end is asked for again, right after an enter.
+//! Streams whose end or pause was asked for, but that go on: their end is asked for again, right after an enter.
 //!
 //! A cancel does not find a timer that has fired until task work has armed it again, and an enter submits first and
 //! runs task work afterwards. So if the interval is shorter than a pass of the loop, only a cancel that comes right
@@ -33,6 +33,11 @@ impl Insistent {
         self.streams.entry(user_data).or_insert(false);
     }
 
+    /// A stream does not go on any more: what is armed under its name later is not asked to end.
+    pub(crate) fn remove(&mut self, user_data: u64) {
+        self.streams.remove(&user_data);
+    }
+
     /// The kernel was entered. Returns the streams that went on before, although their end had been asked for before an
     /// earlier enter.
     pub(crate) fn due(&mut self) -> Vec<u64> {
@@ -61,6 +66,9 @@ mod tests {
             assert_eq!((insistent.len(), insistent.due()), (1, vec![7]));
         }
         assert_eq!(insistent.due(), [0; 0], "it has ended");
+        insistent.goes_on(7);
+        insistent.remove(7);
+        assert_eq!(insistent.due(), [0; 0], "it was armed anew");
     }
 
     #[test]

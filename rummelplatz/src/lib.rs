@@ -65,6 +65,7 @@
 //! |---|---|
 //! | what can be asked of the kernel | the module [`request`] |
 //! | multishot requests | [`Submitter::stream`] |
+//! | a peer that sends faster than something else takes it (back-pressure) | [`Submitter::pause_stream`], [`Submitter::resume`]; `examples/echo.rs` |
 //! | linked requests; a time limit for one | [`Submitter::chain`]; [`Request::deadline`] |
 //! | what is done once for many completions | [Batches](#batches) |
 //! | operations that talk to each other | [`Submitter::to`], [`Submitter::post`]; for state that several need, give each an `Rc` or `Arc` of it |
@@ -72,7 +73,7 @@
 //! | what must not keep the ring running, such as waiting for a signal | [`Submitter::submit_in_background`] |
 //! | stopping on a signal | a `signalfd` that is read, as in `examples/signals.rs`; [Stopping](#stopping) |
 //! | accepting that goes on when descriptors have run out | [`Stream::retry_after`] |
-//! | a limit for the number of clients | count them, [end](Submitter::end_stream) the stream that accepts, which may still bring some, and submit it again when there is room |
+//! | a limit for the number of clients | [pause](Submitter::pause) the stream that accepts, which may still bring some, and resume it when there is room |
 //! | the same bytes for many clients | an `Rc` or `Arc` of them, or of a [`Buffer`], in the data of each request |
 //! | time limits for idle clients | [`Request::deadline`]; of streams, [`Stream::idle_limit`] |
 //! | buffers that the kernel picks when there is something to receive | [`BufferPool`]; [cut to what has come](BufferPool::incremental) |
@@ -552,7 +553,7 @@ pub use io_uring;
 /// | `Server::builder(acceptor, connections)` | a [`Builder`], the usual way to make a ring: `.build()?` |
 /// | `Server::new_raw_ring(entries)` | a [`RawRing`], for when the ring is made apart from its operations |
 /// | `Server::new(raw, backlog_limit, acceptor, connections)` | the ring, made of a [`RawRing`]; the limit is an `Option<NonZeroUsize>` |
-/// | `server.run()` | runs until a handler ends the ring, or until nothing is in flight (other than [in the background](Submitter::submit_in_background)) and no strong [`RingHandle`] is left |
+/// | `server.run()` | runs until a handler ends the ring, or until nothing is in flight (other than [in the background](Submitter::submit_in_background) and [paused](Submitter::pause) streams) and no strong [`RingHandle`] is left |
 /// | `server.turn()` | does what can be done without waiting: see below |
 /// | `server.finish()` | cancels what is in flight and waits for it, now |
 /// | `server.submitter(TAG)` | a [`Submitter`] for use from outside |

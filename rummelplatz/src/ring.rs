@@ -40,8 +40,8 @@ pub enum Status {
     Progressed,
     /// Requests are in flight; none has completed.
     Waiting,
-    /// Nothing is in flight, except [in the background](crate::Submitter::submit_in_background). More can be
-    /// submitted, by `submitter` or a handle.
+    /// Nothing is in flight, except [in the background](crate::Submitter::submit_in_background) and
+    /// [paused](crate::Submitter::pause) streams. More can be submitted, by `submitter` or a handle.
     Idle,
     /// The ring was torn down and has ended.
     Finished,
@@ -286,8 +286,9 @@ fn pass<R: RingParts>(ring: &mut R, may_wait: bool) -> Pass<R> {
 /// Whether there is something that the ring is to wait for.
 fn keeps_running<R: Ring>(inner: &Inner<R>) -> bool {
     let Inner { core, slabs, .. } = inner;
-    // What was sent to an operation that has no room for it waits for a request of that operation to end.
-    let may_make_room = |tag| look_at_slab::<R>(slabs, tag).is_some_and(|slab| slab.in_flight() > 0);
+    // What was sent to an operation that has no room for it waits for a request of that operation to end, which no
+    // paused stream does.
+    let may_make_room = |tag| look_at_slab::<R>(slabs, tag).is_some_and(AnySlab::may_make_room);
     core.foreground > 0 || core.background > 0 && core.overdue.tags().into_iter().any(may_make_room)
 }
 

@@ -11,6 +11,7 @@ use crate::mutant;
 use crate::queue::{Cqe, is_ring};
 use crate::request::{Record, Slab, sqe};
 use crate::slab::{Calm, Lent, Occupied, Plain, State};
+use crate::streams::go_on;
 use crate::user_data::UserData;
 
 /// `IORING_CQE_F_MORE`.
@@ -146,7 +147,7 @@ fn settle_more<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &C
         return Settled::Silent;
     }
     let completion = complete(core, facts, cqe.result, cqe.flags);
-    if facts.flags.intersects(Flags::CANCELLED) && !core.phase.is_teardown() {
+    if facts.flags.intersects(Flags::CANCELLED | Flags::STOPPING) && !core.phase.is_teardown() {
         core.insist_on(cqe.user_data);
     }
     if !is_stream || state != State::Live || core.phase.is_teardown() {
@@ -193,11 +194,17 @@ fn settle_final<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &
     }
     let may_go_on =
         facts.flags.intersects(Flags::STREAM) && state == State::Live && !core.phase.is_teardown();
+    if may_go_on && was_paused(facts, &completion) {
+        core.set_parked(cqe.user_data, &mut facts.flags);
+        facts.held = Held::default();
+        go_on(core, slot);
+        return Settled::Silent;
+    }
     // With neither an error nor a payload, it is the end of what there was to receive.
     if may_go_on && (cqe.result < 0 || completion.has_payload()) && was_cut(facts, &completion) {
         // The kernel does not have the stream any more. If the handler returns the data, it may be armed
         // again.
-        facts.flags.insert(Flags::PARKED);
+        core.set_parked(cqe.user_data, &mut facts.flags);
         facts.held = Held { result: cqe.result, flags: cqe.flags };
         return tell_more(slot, completion);
     }
@@ -276,7 +283,7 @@ pub(crate) fn is_not_over<D>(slab: &mut Slab<D>, cancel: u64) -> Option<u64> {
     // A zero-copy send whose result was posted has ended, except that the kernel still uses its memory.
     let is_sent = flags.intersects(Flags::HELD) && sqe::is_zero_copy(opcode);
     let elsewhere = Flags::ENDED | Flags::PARKED | Flags::MESSAGE | Flags::IN_CHAIN;
-    let is_to_end = flags.intersects(Flags::CANCELLED | Flags::TIMED_OUT);
+    let is_to_end = flags.intersects(Flags::CANCELLED | Flags::TIMED_OUT | Flags::STOPPING);
     (is_to_end && !is_sent && !flags.intersects(elsewhere)).then_some(user_data)
 }
 
@@ -332,6 +339,12 @@ fn was_cut(facts: &mut Facts, completion: &Completion) -> bool {
     let result = completion.raw().result;
     let passes = facts.lacks_buffers(result) || facts.rest_after(result).is_some();
     completion.has_payload() || !is_cancelled && passes
+}
+
+/// Whether a final completion is that of a cancel which only a pause has asked for.
+fn was_paused(facts: &Facts, completion: &Completion) -> bool {
+    let is_for_pause = facts.flags.intersects(Flags::STOPPING) && !facts.flags.intersects(Flags::CANCELLED);
+    is_for_pause && completion.was_interrupted() && !mutant::is("a pause is an end")
 }
 
 /// Counts down a timer that ticks a limited number of times, or a stream that receives a limited number of bytes.

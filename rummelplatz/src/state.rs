@@ -11,6 +11,7 @@ use crate::error::Stuck;
 use crate::failures::Refused;
 use crate::idle::IdleLimit;
 use crate::lifecycle::Teardown;
+use crate::mutant;
 use crate::panics::FirstPanic;
 use crate::queue::Cqe;
 use crate::shape::{Ring, operation_name, slab_of};
@@ -113,7 +114,12 @@ impl<R: Ring> Inner<R> {
             }
         }
         for user_data in core.asked_again.due(until) {
-            core.cancel(user_data);
+            // It may have ended since, or be a stream that was paused and goes on.
+            let is_to_end = slab_of::<R>(slabs, UserData::tag(user_data))
+                .is_some_and(|slab| slab.is_not_over(UserData::of_cancel(user_data)).is_some());
+            if is_to_end || mutant::is("a cancel is repeated in vain") {
+                core.cancel(user_data);
+            }
         }
         while let Some(user_data) = core.resting.due(until) {
             if let Some(slab) = slab_of::<R>(slabs, UserData::tag(user_data)) {

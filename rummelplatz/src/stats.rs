@@ -8,7 +8,7 @@ use crate::tag::Tag;
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Requests that have not ended, including messages and those that wait for room or a buffer.
+    /// Requests that have not ended, including messages, and those that wait for room or a buffer or are paused.
     pub in_flight: usize,
     /// Requests that wait for room in the submission queue.
     pub backlog: usize,

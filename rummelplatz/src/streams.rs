@@ -1,12 +1,25 @@
 //! How streams go on: when their handler has returned, when the kernel has cut them, when a buffer has come back or a
-//! rest is over, and when they have been idle.
+//! rest is over, when they have been idle, and when they were paused.
+//!
+//! # Pauses
+//!
+//! To pause a stream is to have the kernel cancel it, and then to keep it as one that was cut: see
+//! [`Flags`](crate::facts::Flags). What the kernel posts before it does so is delivered as always. A stream that is cut
+//! meanwhile, or was before, goes on waiting for its buffer or resting; when that is over, it is passed over, and a
+//! resume arms it.
+//!
+//! A stream has the same name after a pause, so a cancel that was meant for what was armed before must not find it. The
+//! kernel takes entries in one after the other, and carries a cancel out when it takes it in: so a cancel that is queued
+//! before the stream is armed again finds nothing. Those that are asked for again later are only for streams that are
+//! still to stop.
 
 use crate::core::Core;
 use crate::error::SubmitError;
-use crate::facts::Flags;
+use crate::facts::{Flags, Held};
 use crate::idle::IdleLimit;
-use crate::request::{self, Record, Slab};
-use crate::slab::{Identity, Lent, Occupied};
+use crate::mutant;
+use crate::request::{self, Placed, Record, Slab};
+use crate::slab::{Identity, Lent, Occupied, State};
 
 /// A stream ends after it has found its pool empty this many times although nobody held a buffer of it. Once
 /// or twice is possible: completions with buffers may not have been looked at yet.
@@ -31,7 +44,8 @@ pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) 
     }
     let starved = facts.lacks_buffers(facts.held.result);
     facts.starved = match core.untouched(group) {
-        Some(taken) if starved => {
+        // A paused one does not ask for a buffer.
+        Some(taken) if starved && !flags.intersects(Flags::PAUSED) => {
             let again = std::mem::replace(&mut facts.taken, taken) == taken;
             if again { facts.starved + 1 } else { 1 }
         }
@@ -48,7 +62,7 @@ pub(crate) unsafe fn resume<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent) 
     } else if let Some(time) = facts.rest_after(facts.held.result) {
         core.rest(user_data, time);
     } else {
-        arm_again(core, slot, user_data);
+        go_on(core, slot);
     }
 }
 
@@ -78,9 +92,24 @@ pub(crate) unsafe fn give_up<D>(core: &mut Core, slab: &mut Slab<D>, lent: Lent)
     }
 }
 
+/// Submits a stream anew that the kernel does not have, unless it is paused.
+pub(crate) fn go_on<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) {
+    let user_data = slot.user_data();
+    if !slot.demote().facts.flags.intersects(Flags::PAUSED) || mutant::is("a paused stream goes on") {
+        arm_again(core, slot, user_data);
+    }
+}
+
 /// Submits a stream anew after the kernel has cut it.
 fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data: u64) {
-    let Some(mut placed) = request::arm_again(&mut slot, user_data, core.serial) else { return };
+    if let Some(placed) = request::arm_again(&mut slot, user_data, core.serial) {
+        submit_anew(core, slot, placed);
+    }
+}
+
+/// Submits what [`request::arm_again`] has built of a stream in this slot that the kernel does not have.
+fn submit_anew<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, mut placed: Placed) {
+    let user_data = placed.user_data();
     let facts = &mut slot.demote().facts;
     match core.bind_stream(&mut placed) {
         Ok(bound) => {
@@ -110,15 +139,64 @@ fn arm_again<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, user_data
 pub(crate) fn unpark<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64) -> bool {
     let Some(mut slot) = slab.find(user_data) else { return false };
     let flags = slot.peek().facts.flags;
-    let waits = flags.intersects(Flags::PARKED) && !flags.intersects(Flags::CANCELLED);
-    if waits {
-        arm_again(core, slot, user_data);
+    if !flags.intersects(Flags::PARKED) || flags.intersects(Flags::CANCELLED) {
+        return false;
     }
-    waits
+    if flags.intersects(Flags::PAUSED) {
+        // It has nothing to wait for when it is resumed.
+        slot.demote().facts.held = Held::default();
+        return false;
+    }
+    arm_again(core, slot, user_data);
+    true
+}
+
+/// Pauses the stream in a slot. Returns false if there is no stream, if it ends, or if it is paused already.
+pub(crate) fn pause<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
+    let user_data = slot.user_data();
+    let flags = slot.peek().facts.flags;
+    let may_pause = flags.intersects(Flags::STREAM) && !flags.intersects(Flags::CANCELLED | Flags::PAUSED);
+    if !may_pause || core.phase.is_teardown() || core.shared.is_forked() {
+        return false;
+    }
+    let flags = &mut slot.demote().facts.flags;
+    core.recount(flags, |flags| flags.insert(Flags::PAUSED));
+    // One that the kernel does not have, or is asked for already, need not be asked for.
+    if !flags.intersects(Flags::PARKED | Flags::STOPPING) {
+        flags.insert(Flags::STOPPING);
+        core.cancel_stream(user_data);
+    }
+    true
+}
+
+/// Lets the stream in a slot go on that was paused. Returns false if it was not.
+pub(crate) fn end_pause<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
+    let user_data = slot.user_data();
+    let is_here = slot.state() == State::Live;
+    let facts = slot.peek().facts;
+    let flags = facts.flags;
+    let is_paused = flags.intersects(Flags::PAUSED) && !flags.intersects(Flags::CANCELLED);
+    if !is_paused || core.phase.is_teardown() || core.shared.is_forked() {
+        return false;
+    }
+    let held = facts.held.result;
+    let waits = facts.lacks_buffers(held) || facts.rest_after(held).is_some();
+    // Otherwise it goes on when the kernel has answered the cancel, when its handler returns, when a buffer is back, or
+    // when its rest is over.
+    let placed = match flags.intersects(Flags::PARKED) && is_here && !waits {
+        // If its function panics, it stays paused.
+        true => request::arm_again(&mut slot, user_data, core.serial),
+        false => None,
+    };
+    core.end_pause(user_data, &mut slot.demote().facts.flags, true);
+    if let Some(placed) = placed {
+        submit_anew(core, slot, placed);
+    }
+    true
 }
 
 /// Looks after a stream that may not be idle for too long, and ends it if it was. Returns how to go on with that; `None`
-/// if the stream is over or ends.
+/// if the stream is over, ends, or is in a pause.
 pub(crate) fn look_after<D>(
     core: &mut Core,
     slab: &mut Slab<D>,
@@ -130,8 +208,12 @@ pub(crate) fn look_after<D>(
     if flags.intersects(Flags::CANCELLED) {
         return None;
     }
-    // While it waits for a buffer, or rests, it can't tell of anything.
-    let was_quiet = flags.intersects(Flags::QUIET) && !flags.intersects(Flags::PARKED);
+    if flags.are_halted() {
+        core.put_limit_aside(identity, limit);
+        return None;
+    }
+    // While it waits for a buffer, rests or is paused, it can't tell of anything.
+    let was_quiet = flags.intersects(Flags::QUIET) && !flags.intersects(Flags::PARKED | Flags::PAUSED);
     flags.insert(Flags::QUIET);
     let next = limit.after_look(was_quiet);
     if next.is_none() {

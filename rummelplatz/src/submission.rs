@@ -18,6 +18,7 @@ use crate::request::{self, Placed, Record, Request, Stream, sqe};
 use crate::shape::Ring;
 use crate::slab::{Occupied, State, Warm};
 use crate::state::Inner;
+use crate::streams::{end_pause, pause};
 use crate::submitter::SubmissionQueueSubmitter;
 use crate::tag::{Key, Tag};
 use crate::user_data::UserData;
@@ -564,7 +565,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     pub fn cancel(&mut self, key: Key<Op>) -> bool {
         let (inner, tag, warm) = self.apart();
         // SAFETY: the warm slot, if there is one, is of the slab of `tag`: see `apart`.
-        unsafe { cancel_by_key(inner, tag, warm, key) }
+        unsafe { act_on(inner, tag, warm, key, cancel) }
     }
 
     /// In the handler of a stream, asks the kernel to end that stream, as [`cancel`](Self::cancel) does with
@@ -587,6 +588,169 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
     /// something that has ended, or with something that is no stream; outside of handlers; and on the
     /// submitter of [another operation](Self::to).
     pub fn end_stream(&mut self) -> bool {
+        self.act_on_lent(|core, mut slot| {
+            !slot.peek().facts.flags.intersects(Flags::CANCELLED) && cancel(core, slot)
+        })
+    }
+
+    /// Pauses a stream: until it is [resumed](Self::resume), the kernel does not have it, and receives or accepts
+    /// nothing for it. What comes meanwhile waits where it would without a stream: bytes and connections in the
+    /// socket, so that a peer that sends too much has to wait.
+    ///
+    /// The kernel is asked to cancel the stream when the ring next enters it. What it has received by then is still
+    /// delivered, which may be as much as the pool had buffers for, or as many connections as were waiting. Nobody is
+    /// told of the answer to the cancel. Pausing and resuming cost two entries: for what lasts only until the handler
+    /// returns, hold the data back yourself.
+    ///
+    /// Here a server has at most two clients. Others wait until one of them has gone:
+    ///
+    /// ```
+    /// use rummelplatz::{Completion, Key, RingOperation, Submitter, request, ring};
+    /// use std::{error::Error, io, net::{TcpListener, TcpStream}};
+    /// # use std::{io::{Read, Write}, thread};
+    ///
+    /// #[ring]
+    /// struct Server { acceptor: Acceptor, clients: Clients }
+    ///
+    /// #[derive(RingOperation)]
+    /// #[ring_operation(ring = Server, data = TcpListener, error = io::Error, on_more, on_final)]
+    /// struct Acceptor;
+    ///
+    /// impl Acceptor {
+    ///     fn on_more(&mut self, completion: Completion, _: &mut TcpListener, mut submitter: Submitter<'_, Server, Self>)
+    ///         -> io::Result<()>
+    ///     {
+    ///         let client = completion.into_fd()?.into();
+    ///         let mut clients = submitter.to(Server::CLIENTS);
+    ///         clients.submit((client, [0; 64]), |(client, buffer)| request::recv(client, buffer))?;
+    ///         // Clients that the kernel has accepted already are still to come, and are served, too.
+    ///         if clients.in_flight() >= 2 {
+    ///             submitter.pause_stream();
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn on_final(&mut self, completion: Completion, _: TcpListener, _: Submitter<'_, Server, Self>) -> io::Result<()> {
+    ///         completion.result().map(drop)
+    ///     }
+    /// }
+    ///
+    /// #[derive(RingOperation)]
+    /// #[ring_operation(ring = Server, data = (TcpStream, [u8; 64]), on_completion)]
+    /// struct Clients { accepted: Option<Key<Acceptor>> }
+    ///
+    /// impl Clients {
+    ///     fn on_completion(
+    ///         &mut self,
+    ///         completion: Completion,
+    ///         (client, buffer): (TcpStream, [u8; 64]),
+    ///         mut submitter: Submitter<'_, Server, Self>,
+    ///     ) {
+    ///         // … what the client wanted.
+    ///         # let said = buffer[..completion.result().unwrap_or(0) as usize].to_owned();
+    ///         drop(client);
+    ///         if let Some(accepted) = self.accepted && submitter.in_flight() < 2 {
+    ///             submitter.to(Server::ACCEPTOR).resume(accepted);
+    ///         }
+    ///         # if said == b"end" { submitter.handle().stop(); }
+    ///     }
+    /// }
+    ///
+    /// fn main() -> Result<(), Box<dyn Error>> {
+    ///     let mut server = Server::builder(Acceptor, Clients { accepted: None }).build()?;
+    ///     # let listener = TcpListener::bind("127.0.0.1:0")?;
+    ///     # let address = listener.local_addr()?;
+    ///     # let peers = thread::spawn(move || -> io::Result<()> {
+    ///     #     let mut clients = Vec::new();
+    ///     #     for _ in 0..6 { clients.push(TcpStream::connect(address)?); }
+    ///     #     for mut client in clients { client.write_all(b"hello")?; while client.read(&mut [0])? > 0 {} }
+    ///     #     TcpStream::connect(address)?.write_all(b"end")
+    ///     # });
+    ///     # /*
+    ///     let listener = TcpListener::bind("[::1]:7777")?;
+    ///     # */
+    ///     let accepted =
+    ///         server.submitter(Server::ACCEPTOR).stream(listener, |listener| request::accept_multi(listener))?;
+    ///     server.clients.accepted = Some(accepted);
+    ///     server.run()?;
+    ///     # peers.join().unwrap()?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// While the kernel has not answered yet, the stream goes on like any other: it may be cut, end by itself, or even
+    /// be resumed. Then:
+    ///
+    /// * One that waits for a buffer or [rests](Stream::retry_after) can be paused, too, and has no more to wait for if
+    ///   that is over when it is resumed.
+    /// * One that [is cancelled](Self::cancel), or whose data its handler keeps, ends, as always. So do those that are
+    ///   left when the ring is torn down, with `ECANCELED`.
+    /// * The pause does not count for its [limit for being idle](Stream::idle_limit).
+    /// * As soon as the kernel does not have it any more, it does not keep the ring running, like a request
+    ///   [in the background](Self::submit_in_background): only something else could resume it.
+    ///
+    /// Returns false, without any effect, if the request is over, or its end was asked for; if it is no stream; if it is
+    /// paused already; in a teardown.
+    #[doc(alias = "backpressure")]
+    #[inline(always)]
+    pub fn pause(&mut self, key: Key<Op>) -> bool {
+        let (inner, tag, warm) = self.apart();
+        // SAFETY: the warm slot, if there is one, is of the slab of `tag`: see `apart`.
+        unsafe { act_on(inner, tag, warm, key, pause) }
+    }
+
+    /// In the handler of a stream, pauses that stream, as [`pause`](Self::pause) does with its key.
+    ///
+    /// Here a proxy does not receive more from one side while the other side is slow:
+    ///
+    /// ```
+    /// # use rummelplatz::{Buffer, Key, Ring, RingOperation, Submitter};
+    /// # use std::collections::VecDeque;
+    /// const MOST: usize = 16;
+    /// # struct Proxy<Op> { to_send: VecDeque<Buffer>, received: Key<Op> }
+    /// # impl<Op> Proxy<Op> {
+    /// # fn f<R: Ring>(&mut self, mut submitter: Submitter<'_, R, Op>, buffer: Buffer) where Op: RingOperation<R> {
+    ///
+    /// // When something was received:
+    /// self.to_send.push_back(buffer);
+    /// if self.to_send.len() >= MOST {
+    ///     submitter.pause_stream();
+    /// }
+    /// # }
+    /// # fn g<R: Ring>(&mut self, mut submitter: Submitter<'_, R, Op>) where Op: RingOperation<R> {
+    ///
+    /// // When something was sent:
+    /// if self.to_send.len() < MOST / 2 {
+    ///     submitter.resume(self.received);
+    /// }
+    /// # } }
+    /// ```
+    ///
+    /// Returns false, without any effect, where `pause` does; also if the handler is called with something that has
+    /// ended, or with something that is no stream; outside of handlers; and on the submitter of
+    /// [another operation](Self::to).
+    pub fn pause_stream(&mut self) -> bool {
+        self.act_on_lent(pause)
+    }
+
+    /// Lets a stream go on that was [paused](Self::pause).
+    ///
+    /// It is armed again by its function, on the data as it is now, as after a cut; if the kernel has not answered to the
+    /// pause yet, when it has. A limit of ticks or [bytes](Stream::limit) goes on with what was left; the interval of a
+    /// timer begins anew. If it can't be armed, the stream ends with the error.
+    ///
+    /// Returns false, without any effect, if the request is over, or its end was asked for; if it is not paused; in a
+    /// teardown.
+    #[inline(always)]
+    pub fn resume(&mut self, key: Key<Op>) -> bool {
+        let (inner, tag, warm) = self.apart();
+        // SAFETY: the warm slot, if there is one, is of the slab of `tag`: see `apart`.
+        unsafe { act_on(inner, tag, warm, key, end_pause) }
+    }
+
+    /// Does something with the stream whose handler is running, if that is a stream of this operation; otherwise
+    /// returns false.
+    fn act_on_lent(&mut self, act: impl FnOnce(&mut Core, Occupant<'_, Op::RingData>) -> bool) -> bool {
         let tag = self.tag();
         let Inner { core, slabs, .. } = self.inner();
         let Some(lent) = &core.lent else { return false };
@@ -594,8 +758,7 @@ impl<R: Ring, Op: RingOperation<R>> SubmissionQueueSubmitter<'_, R, Op> {
         // and slabs are borrowed exclusively, so nobody writes to them now.
         let user_data = unsafe { lent.user_data() };
         // The tag is a part of the `user_data`: in the slab of another operation, no slot has that name.
-        let Some(mut slot) = tag.slab(slabs).find(user_data) else { return false };
-        !slot.peek().facts.flags.intersects(Flags::CANCELLED) && cancel(core, slot)
+        tag.slab(slabs).find(user_data).is_some_and(|slot| act(core, slot))
     }
 
     /// Asks the kernel to cancel all requests of this operation, which does not include messages. Returns how
@@ -724,18 +887,22 @@ unsafe fn accept_stream<R: Ring, Op: RingOperation<R>>(
     Ok(key)
 }
 
-/// Cancels the request of this key. The warm slot is released.
+/// A request and its data.
+type Occupant<'s, D> = Occupied<'s, D, Record<D>>;
+
+/// Does something with the request of this key, if there is one; otherwise returns false. The warm slot is released.
 ///
 /// # Safety
 ///
 /// The same as for [`release`].
 #[cold]
 #[inline(never)]
-unsafe fn cancel_by_key<R: Ring, Op: RingOperation<R>>(
+unsafe fn act_on<R: Ring, Op: RingOperation<R>>(
     inner: &mut Inner<R>,
     tag: Tag<R, Op>,
     warm: Warm,
     key: Key<Op>,
+    act: fn(&mut Core, Occupant<'_, Op::RingData>) -> bool,
 ) -> bool {
     // SAFETY: the caller promises that the slot, if there is one, is of the slab of `tag`.
     unsafe { release(inner, tag, warm) };
@@ -744,11 +911,11 @@ unsafe fn cancel_by_key<R: Ring, Op: RingOperation<R>>(
         return false;
     }
     let slot = tag.slab(slabs).find_identity(key.identity);
-    slot.is_some_and(|slot| cancel(core, slot))
+    slot.is_some_and(|slot| act(core, slot))
 }
 
 /// Cancels the request in a slot. Returns false if there is nothing to cancel.
-fn cancel<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
+fn cancel<D>(core: &mut Core, mut slot: Occupant<'_, D>) -> bool {
     if core.shared.is_forked() {
         return false;
     }
@@ -761,6 +928,9 @@ fn cancel<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>) -> bool {
     let (already, is_stream) = (flags.intersects(Flags::CANCELLED), flags.intersects(Flags::STREAM));
     if !mutant::is("a cancel leaves no mark") {
         flags.insert(Flags::CANCELLED);
+    }
+    if flags.intersects(Flags::PAUSED) {
+        core.end_pause(user_data, flags, false);
     }
     if !flags.intersects(Flags::PARKED) {
         if is_stream { core.cancel_stream(user_data) } else { core.cancel(user_data) }

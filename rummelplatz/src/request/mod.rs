@@ -340,7 +340,8 @@ impl Stream<'_> {
     /// The time begins when the stream is submitted, and anew with each completion, and may be up to a quarter longer:
     /// the ring looks after the stream four times in that time, and sees whether there was a completion since. So this
     /// costs no timer of the kernel for each stream, and next to nothing for a completion. A limit below a
-    /// millisecond counts as one. While a stream waits for a buffer, or [rests](Self::retry_after), it is not idle.
+    /// millisecond counts as one. While a stream waits for a buffer, [rests](Self::retry_after), or is
+    /// [paused](crate::Submitter::pause), it is not idle.
     ///
     /// Of several calls, the last counts. If the function of the stream is run again, the first limit stays. In a ring
     /// that is restricted and may set no timers, the run ends with [`RingError::Api`](crate::RingError::Api), as with a

@@ -18,6 +18,7 @@
 //!   request on it reaches another file, or any file after the end of the run; or a byte of one connection arrives at
 //!   another;
 //! * a stream goes on that has ended, or a stream ends that was only cut;
+//! * a paused stream is armed, or a pause ends a stream, or is told;
 //! * a run ends for no reason, or reports anything but what has failed, or leaves out what it abandons;
 //! * after the end, something is left over in the ring's accounts, the backlog or a pool, or a descriptor is;
 //! * the ring waits for what never comes, or spins.

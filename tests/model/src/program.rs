@@ -361,6 +361,18 @@ pub enum Action {
     EndStream {
         second: bool,
     },
+    /// Pauses a request that was submitted, mostly a stream.
+    Pause {
+        which: u8,
+    },
+    /// Pauses the stream whose handler is running, if the stream is of that operation.
+    PauseStream {
+        second: bool,
+    },
+    /// Resumes a request that was submitted, mostly a paused stream.
+    Resume {
+        which: u8,
+    },
     /// What the other side has held back comes.
     External,
     /// Another ring wants to use the pool of this one.
@@ -503,6 +515,7 @@ impl Program {
         program.add_files(streams, &mut chance);
         program.add_some(Kind::Pipe, &mut chance);
         program.add_some(Kind::ReceiveMessage, &mut chance);
+        program.add_pauses(&mut chance);
         program
     }
 
@@ -528,6 +541,25 @@ impl Program {
             let action = match chance.one_in(3) {
                 false => Action::Submit { second, kind, limit },
                 true => Action::Detach { second, kind, limit },
+            };
+            self.insert(action, chance);
+        }
+    }
+
+    /// Adds streams that are paused and resumed to some programs. The others are what they were without these.
+    fn add_pauses(&mut self, chance: &mut Chance) {
+        if chance.below(4) != 3 {
+            return;
+        }
+        for _ in 0..2 + chance.below(12) {
+            let which = chance.next() as u8;
+            let second = chance.one_in(3);
+            let action = match chance.below(8) {
+                0 | 1 => Action::Submit { second, kind: chance.pick(&Kind::STREAMS), limit: Limit::None },
+                2 => Action::Pause { which },
+                3 | 4 => Action::PauseStream { second },
+                5 | 6 => Action::Resume { which },
+                _ => Action::Step,
             };
             self.insert(action, chance);
         }

@@ -196,6 +196,14 @@ impl Operation {
         (!keys.is_empty()).then(|| keys[usize::from(which) % keys.len()])
     }
 
+    /// One of the requests that were ever accepted, mostly one that can be paused or, if `resumes`, resumed.
+    fn key_for_pause(&self, which: u8, resumes: bool) -> Option<SomeKey> {
+        let keys = self.keys.borrow();
+        let fits = |(_, id, _): &&SomeKey| which % 8 == 7 || self.world.may_be_paused(*id, resumes);
+        let fitting: Vec<_> = keys.iter().filter(fits).collect();
+        (!fitting.is_empty()).then(|| *fitting[usize::from(which) % fitting.len()])
+    }
+
     fn panic(&self) -> ! {
         self.world.lock().silenced = true;
         self.world.may_end();
@@ -309,6 +317,23 @@ impl Operation {
             Action::EndStream { second } => {
                 let found = submitter.to(tag(second)).end_stream();
                 self.world.ended(second, found);
+            }
+            Action::Pause { which } => {
+                if let Some((second, id, key)) = self.key_for_pause(which, false) {
+                    let found = submitter.to(tag(second)).pause(key);
+                    self.world.paused(id, found, from);
+                }
+            }
+            Action::PauseStream { second } => {
+                let found = submitter.to(tag(second)).pause_stream();
+                self.world.paused_lent(second, found, from);
+            }
+            Action::Resume { which } => {
+                if let Some((second, id, key)) = self.key_for_pause(which, true) {
+                    self.world.resumes(id);
+                    let found = submitter.to(tag(second)).resume(key);
+                    self.world.resumed(id, found, from);
+                }
             }
             Action::External => {
                 self.world.release();
@@ -522,6 +547,7 @@ fn on_file<'d>(kind: Kind, file: &'d FixedFile, bytes: &'d mut [u8]) -> request:
 /// A stream of the data's kind.
 fn arm(data: &mut Data) -> Stream<'_> {
     data.change();
+    data.world.armed(data.id);
     let fd = &*data.fd;
     const THREE: std::num::NonZeroU32 = std::num::NonZeroU32::new(3).unwrap();
     let stream = match (data.kind, &data.pool) {

@@ -79,7 +79,10 @@ pub fn simulate(program: &Program) -> Result<Figures, Vec<String>> {
     figures.most_enters = made.enters;
     figures.most_unanswered = made.most_unanswered;
     // No wave of cancels goes out before the last one is answered; but a stream that goes on is cancelled again.
-    let cancels = |action: &&Action| matches!(action, Action::Cancel { .. } | Action::CancelAll { .. });
+    let cancels = |action: &&Action| {
+        let pauses = matches!(action, Action::Pause { .. } | Action::PauseStream { .. });
+        pauses || matches!(action, Action::Cancel { .. } | Action::CancelAll { .. })
+    };
     let most = 2 + program.actions.iter().filter(cancels).count() as u64 + world.most_insisted();
     match made.most_unanswered {
         few if few <= most => Ok(figures),

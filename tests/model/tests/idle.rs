@@ -10,7 +10,8 @@ use std::time::Duration;
 use rummelplatz::request::{self, Events};
 use rummelplatz::sim::{Answer, Faults, Simulation};
 use rummelplatz::{
-    Buffer, BufferPool, Completion, CompletionResult, ControlFlow, RingOperation, Stream, Submitter, ring,
+    Buffer, BufferPool, Completion, CompletionResult, ControlFlow, Key, RingOperation, Stream, Submitter,
+    ring,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -55,6 +56,8 @@ struct Waits {
     /// Given back at each tick.
     held: Vec<Buffer>,
     exits: bool,
+    /// A stream that is resumed at each tick.
+    paused: Option<Key<Waits>>,
 }
 
 #[ring]
@@ -67,7 +70,7 @@ impl Waits {
         &mut self,
         completion: Completion,
         data: Data,
-        _: Submitter<'_, Waiting, Self>,
+        mut submitter: Submitter<'_, Waiting, Self>,
     ) -> CompletionResult<Waiting, Self> {
         let (more, result, timed_out) = (completion.more(), completion.raw().result, completion.timed_out());
         let hours = (self.simulation.now() - self.begun).as_secs() / HOUR.as_secs();
@@ -75,6 +78,9 @@ impl Waits {
         self.held.extend(completion.into_buffer().ok().filter(|buffer| !buffer.is_empty()));
         if let Data::Ticks(..) = data {
             self.held.clear();
+            if let Some(key) = self.paused {
+                assert!(submitter.resume(key));
+            }
         }
         let flow = if self.exits { ControlFlow::Exit } else { ControlFlow::Continue };
         (flow, more.then_some(data))
@@ -95,7 +101,11 @@ fn waiting() -> Waiting {
     });
     let raw = simulation.raw_ring(NonZeroU32::new(8).unwrap()).unwrap();
     let begun = simulation.now();
-    Waiting::new(raw, None, Waits { simulation, begun, told: Vec::new(), held: Vec::new(), exits: false })
+    Waiting::new(
+        raw,
+        None,
+        Waits { simulation, begun, told: Vec::new(), held: Vec::new(), exits: false, paused: None },
+    )
 }
 
 fn socket() -> UnixStream {
@@ -182,6 +192,21 @@ fn after_a_rest_the_time_begins_anew() {
     ring.submitter(Waiting::WAITS).stream(Data::Connections(listener), Data::limited).unwrap();
     ring.run().unwrap();
     assert_told(&ring.waits.told, &[((true, -libc::EMFILE, false), 0, 0), (TIMED_OUT, 27, 29)]);
+}
+
+#[test]
+fn a_paused_stream_is_not_idle_and_does_not_wake_the_ring() {
+    let mut ring = waiting();
+    let mut submitter = ring.submitter(Waiting::WAITS);
+    let key = submitter.stream(Data::Events(socket()), Data::limited).unwrap();
+    let cancelled = submitter.stream(Data::Events(socket()), Data::limited).unwrap();
+    submitter.stream(Data::Ticks(4000 * HOUR, times(1)), Data::stream).unwrap();
+    assert!(submitter.pause(key) && submitter.pause(cancelled));
+    ring.waits.paused = Some(key);
+    // Looking after them for so long would enter the kernel more often than it allows.
+    ring.run().unwrap();
+    let ticked = (false, -libc::ETIME, false);
+    assert_told(&ring.waits.told, &[(ticked, 4000, 4000), (TIMED_OUT, 4008, 4010)]);
 }
 
 #[test]

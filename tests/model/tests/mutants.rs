@@ -52,6 +52,10 @@ const MUTANTS: &[&str] = &[
     "what came with a message stays open",
     "a pipe stays open",
     "quiet for ever",
+    "a pause is an end",
+    "a pause is insisted on",
+    "a paused stream goes on",
+    "a cancel is repeated in vain",
 ];
 
 const CHOSEN: &str = "RUMMEL_MUTANT";

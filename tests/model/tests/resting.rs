@@ -29,6 +29,7 @@ struct Acceptor {
 enum Act {
     Exit,
     KeepData,
+    Pause,
 }
 
 #[ring]
@@ -41,10 +42,14 @@ impl Acceptor {
         &mut self,
         completion: Completion,
         listener: TcpListener,
-        _: Submitter<'_, Server, Self>,
+        mut submitter: Submitter<'_, Server, Self>,
     ) -> CompletionResult<Server, Self> {
         self.note(completion, false);
         match self.acts {
+            Some((count, Act::Pause)) if count == self.told.len() => {
+                assert!(submitter.pause_stream());
+                (ControlFlow::Continue, Some(listener))
+            }
             Some((count, Act::Exit)) if count == self.told.len() => (ControlFlow::Exit, Some(listener)),
             Some((count, Act::KeepData)) if count == self.told.len() => (ControlFlow::Continue, None),
             _ => (ControlFlow::Continue, Some(listener)),
@@ -282,4 +287,14 @@ fn a_function_that_panics_after_a_rest_ends_the_ring_and_nothing_is_left() {
     assert_eq!(panic.downcast_ref(), Some(&"called again"));
     assert_eq!(server.acceptor.results(), [(true, -libc::EMFILE, false)]);
     assert_eq!((server.stats().in_flight, server.stats().foreign), (0, 0));
+}
+
+#[test]
+fn a_stream_that_rests_and_is_paused_does_not_keep_the_ring_running() {
+    let mut server = server([Says::Error(libc::EMFILE), Says::Connection], patient);
+    server.acceptor.acts = Some((1, Act::Pause));
+    let began = server.acceptor.simulation.now();
+    server.run().unwrap();
+    assert_eq!(server.acceptor.results(), [(true, -libc::EMFILE, false), (false, -libc::ECANCELED, true)]);
+    assert!(server.acceptor.simulation.now() - began < REST);
 }

@@ -39,9 +39,8 @@ impl World {
         // The real kernel writes whatever it has, and what it has posted is not known.
         if is_simulated {
             accounts.check_memory(data, raw);
-            let posted = name.and_then(|name| accounts.kernel.posted.get(&name));
-            let from_kernel = posted.is_some_and(|posted| !posted.is_empty());
             let (timed_out, whose) = (completion.timed_out(), whose(data.pool.as_ref()));
+            let from_kernel = accounts.is_from_kernel(id, &raw, more, teardown || timed_out);
             let told = Told { id, is_stream, raw, more, timed_out, from_kernel, teardown, whose };
             accounts.compare_with_kernel(told, now);
         }
@@ -81,8 +80,7 @@ impl Accounts {
             self.ending.ran_at = now;
             return;
         }
-        let keeps_running = |it: &Request| it.accepted && it.drops == 0 && !it.is_background;
-        self.ending.is_due |= !self.requests.iter().any(keeps_running);
+        self.ending.is_due |= !self.requests.iter().any(|it| self.keeps_running(it));
         if !self.ending.is_due && !self.may_leak() && is_simulated {
             self.violation(format!("#{id} ends in a teardown, for which there is no reason"));
         }

@@ -70,7 +70,8 @@ impl Accounts {
             self.violation(format!("#{id} was overtaken by a cancel of it"));
         }
         if std::mem::replace(&mut self.requests[id].taken_in, true) {
-            // A stream that is armed again.
+            // A stream that is armed again, and that no cancel was meant for.
+            self.kernel.asked_for.remove(&asked.user_data);
             return;
         }
         let timer = self.requests[id].has_linked_timer().then(|| timer_of(asked.user_data));
@@ -104,8 +105,8 @@ impl Accounts {
             self.expected.detached_well += u64::from(id.is_none() && raw.result >= 0);
             self.expected.strangers_before.insert(name, self.expected.strangers);
         } else if let Some(id) = id.filter(|_| !self.ending.is_due) {
-            let Request { silent, cancelled, insisted, .. } = &mut self.requests[id];
-            *insisted += u64::from(*silent || *cancelled);
+            let Request { silent, cancelled, insisted, pauses, .. } = &mut self.requests[id];
+            *insisted += u64::from(*silent || *cancelled || pauses.was_paused);
         }
         self.kernel.posted.entry(name).or_default().push_back(raw);
     }

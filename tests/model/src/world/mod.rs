@@ -12,7 +12,7 @@
 //! | `log`, `kernel` | what the simulated kernel has done, and its answers |
 //! | `data` | the data of a request |
 //! | `posted` | compares a delivery with what was posted |
-//! | `submissions`, `held`, `deliveries` | judge what is accepted and refused, what handlers hold, what they are told |
+//! | `submissions`, `held`, `pauses`, `deliveries` | judge what is accepted and refused, what handlers hold, what is paused, what they are told |
 //! | `figures`, `end` | judge what the ring says of itself, and what is left over |
 //! | `choices`, `outside` | what handlers do beyond the program, and what comes from outside |
 
@@ -29,6 +29,7 @@ mod kernel;
 mod log;
 mod messages;
 mod outside;
+mod pauses;
 mod pools;
 mod posted;
 mod request;

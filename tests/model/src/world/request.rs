@@ -62,6 +62,7 @@ pub(super) struct Request {
     pub(super) received: VecDeque<Vec<u8>>,
     /// How often it went on although it was to end, so that it was cancelled once more.
     pub(super) insisted: u64,
+    pub(super) pauses: Pauses,
 
     // ---- what handlers were told of it ----
     /// Of a stream: when it was submitted, told the last time, or became another.
@@ -79,6 +80,17 @@ pub(super) struct Request {
     pub(super) taken: u64,
     pub(super) finals: u32,
     pub(super) drops: u32,
+}
+
+/// What is known of the pauses of a request.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Pauses {
+    /// It was paused, and was not resumed since.
+    pub(super) is_paused: bool,
+    /// It is being resumed, and may be armed by that.
+    pub(super) is_resuming: bool,
+    /// It was paused at some time.
+    pub(super) was_paused: bool,
 }
 
 impl Request {

@@ -124,6 +124,86 @@ fn a_stream_that_its_handler_ends_is_cancelled_once_whatever_it_has_told_by_then
 }
 
 /// A socket whose number becomes that of another file.
+/// What is received from a socket by a stream that is paused whenever it brings something, and resumed after a while;
+/// how often that was, and which entries were taken in, by name and `user_data`.
+fn receive_with_pauses(simulation: &Simulation, socket: UnixStream) -> (Vec<u8>, u32, Vec<(String, u64)>) {
+    type Data = (UnixStream, BufferPool);
+    let (bytes, pauses) = (Log::new(), Arc::new(Mutex::new(0)));
+    let (received, count) = (bytes.clone(), Arc::clone(&pauses));
+    let first = Script::<Data>::new().on_completion(move |completion, data, mut submitter| {
+        if !completion.more() {
+            assert_eq!(outcome(&completion), Ok(0), "only the peer ends it");
+            return (GO_ON, None);
+        }
+        let Ok(buffer) = completion.into_buffer() else { return (GO_ON, Some(data)) };
+        received.push(buffer.to_vec());
+        if submitter.pause_stream() {
+            *count.lock().unwrap() += 1;
+            let wakes = (data.0.try_clone().unwrap(), data.1.clone());
+            submitter
+                .to(Bench::SECOND)
+                .submit(wakes, |_| request::timeout(Duration::from_millis(1)))
+                .unwrap();
+        }
+        (GO_ON, Some(data))
+    });
+    let key = Log::new();
+    let keys = key.clone();
+    let second = Script::<Data>::new().on_completion(move |_, _, mut submitter| {
+        let key: Key<Script<Data>> = keys.take()[0];
+        keys.push(key);
+        submitter.to(Bench::FIRST).resume(key);
+        (GO_ON, None)
+    });
+    let raw = simulation.raw_ring(size(8)).unwrap();
+    let mut ring = Bench::builder(first, second).raw_ring(raw).build().unwrap();
+    let data = (socket, BufferPool::new(4, 8).unwrap());
+    key.push(
+        ring.submitter(Bench::FIRST)
+            .stream(data, |(socket, pool)| request::recv_multi(socket, pool))
+            .unwrap(),
+    );
+    simulation.take_log();
+    ring.run().unwrap();
+    let taken_in = simulation.take_log().into_iter().filter_map(|event| match event {
+        Event::TakenIn(asked) => Some((asked.name().to_owned(), asked.user_data)),
+        _ => None,
+    });
+    let pauses = *pauses.lock().unwrap();
+    (bytes.take().concat(), pauses, taken_in.collect())
+}
+
+#[test]
+fn a_stream_loses_nothing_by_being_paused_whatever_the_kernel_does() {
+    let sent: Vec<u8> = (0..200).collect();
+    for seed in 0..300 {
+        let (mut peer, socket) = UnixStream::pair().unwrap();
+        peer.write_all(&sent).unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+        // A stream that never finds a buffer ends.
+        let faults = Faults { no_buffers: 0.0, ..Faults::usual() };
+        let (received, pauses, _) = receive_with_pauses(&simulation(seed, faults), socket);
+        assert_eq!(received, sent, "seed {seed}");
+        assert!(pauses > 0);
+    }
+}
+
+#[test]
+fn a_paused_stream_is_cancelled_once_and_armed_again_by_the_same_name() {
+    let (mut peer, socket) = UnixStream::pair().unwrap();
+    peer.write_all(&[7; 20]).unwrap();
+    let simulation = calm();
+    // So that there is something to cancel.
+    let mut peer = Some(peer);
+    simulation.on_idle(move || peer.take().is_some());
+    let (received, pauses, taken_in) = receive_with_pauses(&simulation, socket);
+    assert_eq!(received, [7; 20]);
+    let named = |wanted: &str| taken_in.iter().filter(|(name, _)| name == wanted).collect::<Vec<_>>();
+    let of_stream = named("RECV");
+    assert!(of_stream.len() > 1 && of_stream.iter().all(|it| *it == of_stream[0]), "{taken_in:?}");
+    assert_eq!(named("ASYNC_CANCEL").len(), pauses as usize, "{taken_in:?}");
+}
+
 struct Renamed {
     socket: Option<UnixStream>,
     theirs: UnixStream,
