@@ -121,6 +121,7 @@ fn submit_anew<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, mut pla
             // While it had to wait, it was not idle.
             facts.flags.remove(Flags::PARKED | Flags::QUIET);
             core.push(placed);
+            slot.calm();
         }
         Err(error) => {
             let errno = match error {
