@@ -201,7 +201,7 @@ fn settle_final<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &
         return Settled::Silent;
     }
     // With neither an error nor a payload, it is the end of what there was to receive.
-    if may_go_on && (cqe.result < 0 || completion.has_payload()) && was_cut(facts, &completion) {
+    if may_go_on && (completion.raw().result < 0 || completion.has_payload()) && was_cut(facts, &completion) {
         // The kernel does not have the stream any more. If the handler returns the data, it may be armed
         // again.
         core.set_parked(cqe.user_data, &mut facts.flags);

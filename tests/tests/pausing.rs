@@ -11,8 +11,8 @@ use std::time::Duration;
 use rummelplatz::request::Events;
 use rummelplatz::{BufferPool, ControlFlow, Key, Status, Stream, request};
 use rummelplatz_tests::{
-    Bench, BenchSubmitter, Ledger, Log, Script, Tracked, connect, listener, outcome, tcp_pair, turn_until,
-    watched,
+    Bench, BenchSubmitter, Ledger, Log, Script, Tracked, connect, in_child, in_fork, listener, outcome,
+    tcp_pair, turn_until, watched,
 };
 
 const CANCELLED: Result<u32, i32> = Err(libc::ECANCELED);
@@ -265,6 +265,28 @@ fn what_can_not_be_paused_or_resumed_is_told_to_be_so_and_stays_as_it_is() {
         turn_until!(ring, told.len() == 1);
         assert_eq!(told.take(), [(false, CANCELLED)]);
         assert!(!pause(&mut ring, events) && !resume(&mut ring, events), "it is over");
+    });
+}
+
+#[test]
+fn a_forked_child_pauses_and_resumes_nothing() {
+    in_child(|| {
+        let (script, told, _) = telling();
+        let mut ring = Bench::with(8, script);
+        let (mut peer, socket) = tcp_pair();
+        let (source, arms) = What::Events(socket).source();
+        let key = stream(&mut ring, source);
+        in_fork(|| assert!(!pause(&mut ring, key)));
+        assert!(pause(&mut ring, key));
+        turn_until_idle(&mut ring);
+        in_fork(|| {
+            assert!(!resume(&mut ring, key));
+            assert_eq!(armed(&arms), 1, "its function is not called");
+        });
+        assert!(resume(&mut ring, key));
+        peer.write_all(b"hello").unwrap();
+        turn_until!(ring, told.len() == 1);
+        assert_eq!((told.take(), armed(&arms)), (vec![(true, Ok(1))], 2));
     });
 }
 

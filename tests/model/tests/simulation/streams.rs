@@ -1,7 +1,7 @@
 //! Timers and streams.
 
 use super::*;
-use rummelplatz_tests::with_byte;
+use rummelplatz_tests::{turn_until, with_byte};
 
 #[test]
 fn time_costs_no_time() {
@@ -55,6 +55,44 @@ fn absolute_times_are_those_of_the_real_clocks() {
         request: |()| request::timeout_at_time(std::time::SystemTime::now() + Duration::from_secs(3600)),
     };
     assert_eq!(ask_on(simulation.raw_ring(size(8)).unwrap(), asking).0, Ok(0));
+}
+
+#[test]
+fn a_patient_stream_goes_on_though_the_kernel_cuts_it_with_a_place_of_the_table_that_is_not_its_own() {
+    let simulation = simulation(1, Faults { cut: 1.0, ..Faults::none() });
+    let there = Directory::new("patient");
+    let path = there.path("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let connect = || UnixStream::connect(&path).unwrap();
+    let (_first, second) = (connect(), connect());
+    let other = second.try_clone().unwrap();
+    let told = Log::new();
+    let (log, mut kept) = (told.clone(), None);
+    let script = Script::new().on_completion(move |completion, listener, mut submitter| {
+        log.push((completion.more(), outcome(&completion)));
+        let goes_on = completion.more().then_some(listener);
+        if let Ok(file) = completion.into_fixed_file() {
+            kept = Some(file);
+            // Their places are empty again, and the kernel has seen them last: it takes one of them next.
+            let mut register = || submitter.register_file(&other).unwrap();
+            for file in [register(), register()] {
+                submitter.unregister_file(file).unwrap();
+            }
+        }
+        assert!(kept.is_some());
+        (GO_ON, goes_on)
+    });
+    let builder = Bench::builder(script, Script::new()).raw_ring(simulation.raw_ring(size(8)).unwrap());
+    let mut ring = builder.direct_descriptors(NonZeroU32::MIN).build().unwrap();
+    let mut submitter = ring.submitter(Bench::FIRST);
+    submitter
+        .stream(listener, |it| request::accept_multi_direct(it).retry_after(Duration::from_millis(1)))
+        .unwrap();
+    turn_until!(ring, told.len() == 2);
+    assert_eq!(told.take(), [(true, Ok(0)), (true, Err(libc::ENFILE))]);
+    let _third = connect();
+    turn_until!(ring, told.len() == 1);
+    ring.finish().unwrap();
 }
 
 #[test]
