@@ -200,8 +200,7 @@ fn settle_final<D>(core: &mut Core, mut slot: Occupied<'_, D, Record<D>>, cqe: &
         go_on(core, slot);
         return Settled::Silent;
     }
-    // With neither an error nor a payload, it is the end of what there was to receive.
-    if may_go_on && (completion.raw().result < 0 || completion.has_payload()) && was_cut(facts, &completion) {
+    if may_go_on && was_cut(facts, &completion) {
         // The kernel does not have the stream any more. If the handler returns the data, it may be armed
         // again.
         core.set_parked(cqe.user_data, &mut facts.flags);
@@ -326,9 +325,12 @@ fn settle_timer<D>(core: &mut Core, slab: &mut Slab<D>, user_data: u64, timer: C
 
 /// Whether a final completion is not the end of a stream: the kernel ran out of space for completions, of buffers
 /// or of descriptors, and would go on if it were asked again.
-#[cold]
-#[inline(never)]
 fn was_cut(facts: &mut Facts, completion: &Completion) -> bool {
+    let has_payload = completion.has_payload();
+    if !has_payload && completion.result().is_ok() {
+        // The end of what there was to receive.
+        return false;
+    }
     let counted = facts.left() > 0;
     count_down(facts, completion);
     if counted && facts.left() == 0 {
@@ -338,7 +340,7 @@ fn was_cut(facts: &mut Facts, completion: &Completion) -> bool {
     let is_cancelled = facts.flags.intersects(Flags::CANCELLED);
     let result = completion.raw().result;
     let passes = facts.lacks_buffers(result) || facts.rest_after(result).is_some();
-    completion.has_payload() || !is_cancelled && passes
+    has_payload || !is_cancelled && passes
 }
 
 /// Whether a final completion is that of a cancel which only a pause has asked for.
