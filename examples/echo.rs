@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Usually nothing is copied: the kernel receives into a buffer of the pool. The same buffer is sent, and then goes back
-//! to the pool. If a client sends but does not read, its stream is paused while more than [`MOST_WAITING`] chunks of it
-//! wait. What the kernel has received by then, which may be a hundred more, waits as well. And when the pool runs low,
-//! chunks are copied out of it, so that such clients don't starve the others.
+//! to the pool. If a client sends but does not read, its stream is paused once [`MOST_WAITING`] chunks of it wait, until
+//! no more than half as many do. What the kernel has received by then, which may be a hundred more, waits as well. And
+//! when the pool runs low, chunks are copied out of it, so that such clients don't starve the others.
 
 #![forbid(unsafe_code)]
 

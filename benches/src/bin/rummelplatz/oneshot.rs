@@ -67,7 +67,8 @@ struct Server<S: Socket> {
     acceptor: Acceptor<S>,
 }
 
-/// A connection, in a box that its requests move, and what it does: it receives while nothing in the buffer waits to be sent.
+/// A connection, in a box that its requests move, and what it does: it receives while nothing in the buffer waits to be
+/// sent.
 struct Connection<S> {
     /// Until the connection has ended.
     socket: Option<S>,
